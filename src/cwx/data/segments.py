@@ -1,0 +1,152 @@
+"""Segments (θ_k, θ_{k+N}) of expert trajectories, drawn from disk as they are needed (C2)."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cwx.functional.streams import stream
+from cwx.trajectories import Trajectory
+
+
+class Segment(NamedTuple):
+    """θ_k and θ_{k+N}, each by parameter name."""
+
+    start: dict[str, Tensor]
+    target: dict[str, Tensor]
+
+
+class SegmentBatch(NamedTuple):
+    """One rank's segments of a step, and the number on all ranks."""
+
+    segments: list[Segment]
+    total: int
+
+
+class Segments(L.LightningDataModule):
+    """Segments drawn uniformly over experts and starting epochs.
+
+    Args:
+        trajectories: of one network.
+        names: the parameters to read.
+        span: N, in epochs.
+        start_min, start_max: the range of k, both ends included.
+        per_step: segments a step, over all ranks.
+        steps: in all; `epoch_steps`: between two checkpoints.
+        seed: what is drawn at a step is a function of it and of the step.
+
+    Raises:
+        ValueError: the range is empty or goes beyond the recorded epochs.
+    """
+
+    def __init__(
+        self,
+        *,
+        trajectories: Sequence[Trajectory],
+        names: Sequence[str],
+        span: int,
+        start_min: int,
+        start_max: int,
+        per_step: int,
+        steps: int,
+        epoch_steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        check_range(trajectories, span=span, start_min=start_min, start_max=start_max)
+        for name, value in (("segments", per_step), ("iterations", steps)):
+            if value < 1:
+                raise ValueError(f"method.distill.{name} is {value}: give 1 or more")
+        if epoch_steps < 1:
+            raise ValueError(f"method.distill.checkpoint_every is {epoch_steps}: give 1 or more")
+        self.dataset = _SegmentSet(trajectories, names, span)
+        self.starts = range(start_min, start_max + 1)
+        self.per_step, self.seed = per_step, seed
+        self.epoch_steps = min(epoch_steps, steps)
+
+    def train_dataloader(self) -> DataLoader[SegmentBatch]:
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = SegmentSampler(
+            experts=len(self.dataset.trajectories),
+            starts=self.starts,
+            per_step=self.per_step,
+            steps=self.epoch_steps,
+            seed=self.seed,
+            rank=rank,
+            ranks=ranks,
+        )
+        return DataLoader(self.dataset, sampler=sampler, batch_size=None)
+
+
+def check_range(
+    trajectories: Sequence[Trajectory], *, span: int, start_min: int, start_max: int
+) -> None:
+    """Refuse a range of segments that some trajectory cannot serve.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if span < 1:
+        raise ValueError(f"a segment spans {span} epochs: give 1 or more")
+    if not 0 <= start_min <= start_max:
+        raise ValueError(
+            f"segments start in epochs {start_min} to {start_max}: give 0 <= start_min <= start_max"
+        )
+    recorded = min(trajectory.epochs for trajectory in trajectories)
+    if start_max + span > recorded:
+        raise ValueError(
+            f"segment [{start_max}, {start_max + span}] exceeds the {recorded} recorded epochs: "
+            f"lower start_max to {recorded - span} or record more (procedure.epochs)"
+        )
+
+
+class _SegmentSet(Dataset[SegmentBatch]):
+    def __init__(self, trajectories: Sequence[Trajectory], names: Sequence[str], span: int) -> None:
+        self.trajectories, self.names, self.span = trajectories, names, span
+
+    def __getitem__(self, draw: tuple[list[tuple[int, int]], int]) -> SegmentBatch:  # type: ignore[override]
+        pairs, total = draw
+        return SegmentBatch([self._segment(expert, start) for expert, start in pairs], total)
+
+    def _segment(self, expert: int, start: int) -> Segment:
+        trajectory = self.trajectories[expert]
+        states = (trajectory.state(start), trajectory.state(start + self.span))
+        return Segment(*({name: state[name] for name in self.names} for state in states))
+
+
+class SegmentSampler(Sampler[tuple[list[tuple[int, int]], int]]):
+    """For each step of an epoch, the rank's pairs (expert, k), and the pairs on all ranks."""
+
+    def __init__(
+        self,
+        *,
+        experts: int,
+        starts: range,
+        per_step: int,
+        steps: int,
+        seed: int,
+        rank: int,
+        ranks: int,
+    ) -> None:
+        self.experts, self.starts = experts, starts
+        self.per_step, self.steps, self.seed = per_step, steps, seed
+        self.rank, self.ranks = rank, ranks
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[list[tuple[int, int]], int]]:
+        for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
+            generator = stream(self.seed, step)
+            draws = torch.randint(
+                self.experts * len(self.starts), (self.per_step,), generator=generator
+            ).tolist()
+            pairs = [(d // len(self.starts), self.starts[d % len(self.starts)]) for d in draws]
+            yield pairs[self.rank :: self.ranks], self.per_step

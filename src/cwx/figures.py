@@ -1,0 +1,87 @@
+"""Pictures of images by class."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cwx.explanations import Explanations
+from cwx.functional.images import Normalization
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def mosaic(explanations: Explanations, normalization: Normalization) -> Pixels:
+    """Projected images side by side as ``[height, width, 3]`` bytes, a row a class."""
+    unit = normalization.denormalize(explanations.projected(normalization).images)
+    scale = max(1, 32 // unit.shape[-1])
+    rows = [_strip(unit[explanations.labels == c], scale) for c in explanations.labels.unique()]
+    width = max(row.shape[1] for row in rows)
+    padded = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
+    return np.concatenate(padded)
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """One unit image ``[C, H, W]`` as ``[H, W, 3]`` bytes; grey becomes grey colour."""
+    colour = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    return colour.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _strip(images: Tensor, scale: int) -> Pixels:
+    tiles = [np.kron(to_pixels(i), np.ones((scale, scale, 1), np.uint8)) for i in images]
+    return np.concatenate(
+        [np.pad(t, ((1, 1), (1, 1), (0, 0)), constant_values=255) for t in tiles], axis=1
+    )
+
+
+def sheet(columns: Mapping[str, Tensor], labels: Mapping[str, Tensor], classes: Sequence[str]) -> Figure:
+    """Unit images by class: a block of columns a source, a row a class.
+
+    Args:
+        columns: unit images ``[n, C, H, W]`` by the source's title.
+        labels: their classes ``[n]``, by the same titles.
+        classes: the name of each row.
+    """
+    widths = [int(torch.bincount(labels[title]).max()) for title in columns]
+    # A gap between blocks is a tenth of a tile; names take two tiles.
+    side, names = 0.5, 1.1
+    figure = Figure(
+        figsize=(names + side * (sum(widths) + 0.4 * len(widths)), side * len(classes) + 0.4),
+        dpi=120,
+        layout="none",
+    )
+    total_width, total_height = figure.get_size_inches()
+    left = names
+    for (title, images), width in zip(columns.items(), widths, strict=True):
+        figure.text(
+            (left + side * width / 2) / total_width, 1 - 0.2 / total_height, title,
+            ha="center", va="center", fontsize=9,
+        )  # fmt: skip
+        for row in range(len(classes)):
+            for column, image in enumerate(images[labels[title] == row]):
+                box = (
+                    (left + side * (column + 0.04)) / total_width,
+                    1 - (0.4 + side * (row + 0.96)) / total_height,
+                    side * 0.92 / total_width,
+                    side * 0.92 / total_height,
+                )
+                axes = figure.add_axes(box)
+                axes.imshow(to_pixels(image), interpolation="nearest")
+                axes.set_axis_off()
+        left += side * (width + 0.4)
+    for row, name in enumerate(classes):
+        height = 1 - (0.4 + side * (row + 0.5)) / total_height
+        # A name is the user's text: a dollar sign in it must not start a formula.
+        figure.text(
+            (names - 0.1) / total_width, height, shorten(name), ha="right", va="center",
+            fontsize=9, parse_math=False,
+        )  # fmt: skip
+    return figure
+
+
+def shorten(name: str, length: int = 14) -> str:
+    """A name cut to `length` characters, with an ellipsis where it was longer."""
+    return name if len(name) <= length else name[: length - 1] + "…"

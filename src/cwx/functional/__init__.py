@@ -1,0 +1,1 @@
+"""The papers' mathematics: tensors in, tensors out. Imports torch alone."""

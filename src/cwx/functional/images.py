@@ -1,0 +1,89 @@
+"""Pixel ranges and image priors.
+
+Images are float tensors ``[n, C, H, W]``: *unit* images lie in [0, 1], *normalised* ones are
+what a network sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """The affine map between unit and normalised pixels, one mean and std a channel.
+
+    Whatever shows or bounds pixels asks it for the way back, so that no range is assumed.
+
+    >>> Normalization(mean=(0.5,), std=(0.5,)).normalize(torch.tensor([[[[0.0, 1.0]]]]))
+    tensor([[[[-1.,  1.]]]])
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
+        object.__setattr__(self, "std", tuple(float(s) for s in self.std))
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(
+                f"normalisation has {len(self.mean)} means and {len(self.std)} standard "
+                "deviations: give one of each a channel"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"normalisation std {self.std} must be above 0")
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Unit images to normalised ones."""
+        return (images - self._column(self.mean, images)) / self._column(self.std, images)
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Normalised images to unit ones; values beyond [0, 1] stay beyond."""
+        return images * self._column(self.std, images) + self._column(self.mean, images)
+
+    def clamp(self, images: Tensor) -> Tensor:
+        """Normalised images with every pixel cut to the range that unit pixels map to."""
+        return self.normalize(self.denormalize(images).clamp(0, 1))
+
+    def project(self, images: Tensor) -> Tensor:
+        """Normalised images, each rescaled linearly to fill the image range (CWX, §6.2; C4)."""
+        return self.normalize(rescale(self.denormalize(images)))
+
+    @staticmethod
+    def _column(values: Sequence[float], like: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+
+def rescale(images: Tensor) -> Tensor:
+    """Map each image's own range linearly onto [0, 1], its channels together.
+
+    A constant image becomes its value clamped to [0, 1]. Shape ``[n, C, H, W]`` is kept.
+    """
+    low = images.amin((1, 2, 3), keepdim=True)
+    span = images.amax((1, 2, 3), keepdim=True) - low
+    flat = span == 0
+    return torch.where(flat, images.clamp(0, 1), (images - low) / span.masked_fill(flat, 1))
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur images ``[n, C, H, W]`` with a Gaussian of standard deviation `sigma` pixels.
+
+    Edges repeat, so that a constant image stays constant. Image editors call `sigma` the radius.
+
+    Raises:
+        ValueError: `sigma` is negative.
+    """
+    if sigma < 0:
+        raise ValueError(f"the blur's sigma is {sigma} pixels: give 0 or more")
+    if sigma == 0:
+        return images
+    reach = max(1, round(3 * sigma))
+    offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.softmax(-offsets.square() / (2 * sigma**2), 0)
+    channels = images.shape[1]
+    padded = F.pad(images, [reach] * 4, mode="replicate")
+    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1).repeat(channels, 1, 1, 1), groups=channels)
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1).repeat(channels, 1, 1, 1), groups=channels)

@@ -1,0 +1,147 @@
+"""The entry: `python run.py` and `cwx`. Hydra and OmegaConf appear here alone.
+
+Nothing here imports torch before the configuration has been checked, so that help, completion
+and a misspelt key answer at once.
+"""
+
+import hashlib
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from cwx.configuration import ConfigurationError
+from cwx.overrides import check_jobs, continued
+
+log = logging.getLogger(__name__)
+
+
+def configuration_folder() -> Path:
+    """Where `conf/` lies: inside an installed package, at the top of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def main() -> None:
+    """Check the command line, then hand it to Hydra."""
+    OmegaConf.register_new_resolver("run_id", run_id, replace=True)
+    OmegaConf.register_new_resolver("experiment", experiment, replace=True)
+    try:
+        sys.argv[1:], resumed = _prepared(sys.argv[1:])
+    except ConfigurationError as error:
+        _stop(error)
+
+    @hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="run")
+    def start(config: DictConfig) -> None:
+        job(config, resumed=resumed)
+
+    start()
+
+
+def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """The command line for Hydra, checked, and whether it continues a run."""
+    flags = get_args_parser().parse_args(argv)
+    if flags.help or flags.hydra_help or flags.shell_completion or flags.info:
+        return list(argv), False
+    overrides, resumed = continued(flags.overrides)
+    check_jobs(
+        configuration_folder(),
+        overrides,
+        multirun=flags.multirun,
+        extra=flags.config_dir,
+        resumed=resumed,
+    )
+    rest = [argument for argument in argv if argument not in flags.overrides]
+    return [*rest, *overrides], resumed is not None
+
+
+def experiment() -> str:
+    """The experiment chosen; of no meaning while a configuration is only checked."""
+    if not HydraConfig.initialized():
+        return "unnamed"
+    return str(HydraConfig.get().runtime.choices.get("experiment"))
+
+
+def run_id() -> str:
+    """A name for the run in the output directory that stays the same when it is resumed."""
+    if not HydraConfig.initialized():
+        return "unnamed"
+    folder = Path(HydraConfig.get().runtime.output_dir).resolve()
+    return hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+
+
+def job(config: DictConfig, *, resumed: bool) -> None:
+    """One run, in the directory that Hydra made for it."""
+    _quiet()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    log.info("this run is %s", _short(folder))
+    try:
+        _run(config, folder, resumed=resumed)
+    except (KeyboardInterrupt, SystemExit):
+        log.info("stopped; continue with: python run.py resume=%s", _short(folder))
+        raise
+    except Exception as error:
+        _fail(error, folder)
+
+
+def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
+    from hydra.utils import instantiate
+
+    from cwx.results import Results
+
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    study = instantiate(config, _convert_="all")
+    study.run(
+        Results(folder),
+        plain,
+        experiment=experiment(),
+        resumed=resumed,
+    )
+    log.info("the page is %s", _short(folder / "report.html"))
+
+
+def _fail(error: Exception, folder: Path) -> NoReturn:
+    """Say in one line what went wrong; how it came to that goes into the run's log."""
+    from hydra.errors import InstantiationException
+
+    while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    expected = isinstance(error, ValueError | OSError | InstantiationException)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) or not expected:
+            record = log.makeRecord(
+                log.name, logging.ERROR, __file__, 0, "%s", ("the run failed",),
+                (type(error), error, error.__traceback__),
+            )  # fmt: skip
+            handler.handle(record)
+    _stop(error if expected else f"{type(error).__name__}: {error} (a bug; see {_short(folder)})")
+
+
+def _stop(reason: object) -> NoReturn:
+    line = " ".join(str(reason).split())
+    sys.exit(f"cwx: {line}")
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _quiet() -> None:
+    """Silence what Lightning says about choices that this project makes on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*The number of training batches .* is smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message)

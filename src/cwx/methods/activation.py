@@ -1,0 +1,118 @@
+"""Activation maximisation, the baseline (CWX, §4 and Appendix A; C9)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from cwx.explanations import Explanations
+from cwx.functional.images import gaussian_blur
+from cwx.networks.modes import freeze
+from cwx.subject import Subject
+
+
+class ActivationMaximisation(L.LightningModule):
+    """Climbs each image's own class logit, before the softmax; all classes at once.
+
+    The images start from N(0, 1) in normalised pixels. They share no gradient, so that one batch
+    of them is what one climb after another would be; under DDP each rank climbs its share.
+
+    Args:
+        subject: the data and the recorded experts, the first of which is explained at its end.
+        iterations: climbing steps.
+        optimizer: makes the optimiser, whose rate is the step size, from the images.
+        blur_sigma, blur_every: a Gaussian blur of that many pixels (0 for none), each so many
+            steps.
+        clamp: cut pixels to the image range after each step.
+        checkpoint_every: steps from one checkpoint to the next.
+    """
+
+    def __init__(
+        self,
+        *,
+        subject: Subject,
+        seed: int,
+        stage: str,
+        images_per_class: int,
+        iterations: int,
+        optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer],
+        blur_sigma: float,
+        blur_every: int,
+        clamp: bool,
+        checkpoint_every: int,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("iterations", iterations),
+            ("blur_every", blur_every),
+            ("checkpoint_every", checkpoint_every),
+        ):
+            if value < 1:
+                raise ValueError(f"{stage}: {name} is {value}: give 1 or more")
+        self.subject, self.stage, self.optimizer = subject, stage, optimizer
+        self.blur_sigma, self.blur_every, self.clamp = blur_sigma, blur_every, clamp
+        self.network = freeze(subject.trained(subject.trajectories[0]))
+        self.batches = Steps(min(checkpoint_every, iterations))
+        self.steps, self.epochs = iterations, -(-iterations // self.batches.count)
+        self.set = subject.class_images(images_per_class, seed)
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        mine = slice(self.global_rank, None, self.trainer.world_size)
+        logits = self.network(self.set.images[mine]).gather(1, self.set.labels[mine, None])
+        finite = bool(torch.isfinite(logits.detach()).all())
+        self.set.keep(
+            finite=self.trainer.strategy.reduce_boolean_decision(finite, all=True),
+            advice=f"{self.stage} diverged at step {self.global_step}: lower "
+            f"method.{self.stage}.optimizer.lr, or set method.{self.stage}.clamp=true; the last "
+            "finite images are kept",
+        )
+        self.log(
+            f"{self.stage}/logit",
+            logits.detach().mean(),
+            prog_bar=True,
+            batch_size=len(logits),
+            sync_dist=self.trainer.world_size > 1,
+        )
+        # DDP averages the ranks' gradients, which do not overlap.
+        return -logits.sum() * self.trainer.world_size
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *_: Any) -> None:
+        images: Tensor = self.set.images
+        if self.global_step % self.blur_every == 0:
+            images = gaussian_blur(images, self.blur_sigma)
+        if self.clamp:
+            images = self.subject.data.normalization.clamp(images)
+        self.set.images.copy_(images)
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizer([self.set.images])
+
+    def explanations(self) -> Explanations:
+        """The images as they stand."""
+        return self.set.snapshot()
+
+
+class Steps(L.LightningDataModule):
+    """Epochs of `count` steps that need no data."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return DataLoader(_Count(self.count), batch_size=None)
+
+
+class _Count(IterableDataset[int]):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.count))

@@ -1,0 +1,1 @@
+"""Image classifiers. Each takes ``in_channels``, ``image_size`` and ``num_classes`` from the data."""

@@ -1,0 +1,56 @@
+"""The ConvNet of CWX §4 (C7), after Gidaris and Komodakis (2018)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def instance_norm(channels: int) -> nn.Module:
+    """Instance normalisation with affine parameters, as GroupNorm with a group a channel."""
+    return nn.GroupNorm(channels, channels)
+
+
+class ConvNet(nn.Module):
+    """`depth` blocks of 3x3 convolution, normalisation, ReLU and 2x2 average pooling; one linear.
+
+    Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
+    Weights start from torch's default, Kaiming's uniform initialisation with a = √5.
+
+    Args:
+        norm: makes a normalisation layer from its number of channels; ``None`` for none.
+
+    Raises:
+        ValueError: `depth` poolings leave less than one pixel.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        depth: int,
+        width: int,
+        norm: Callable[[int], nn.Module] | None,
+    ) -> None:
+        super().__init__()
+        height, width_left = (side >> depth for side in image_size)
+        if min(height, width_left) < 1:
+            raise ValueError(
+                f"a ConvNet of depth {depth} halves {image_size[0]}x{image_size[1]} images to "
+                f"nothing: use a depth of at most {min(image_size).bit_length() - 1}"
+            )
+        layers: list[nn.Module] = []
+        for block in range(depth):
+            layers.append(nn.Conv2d(width if block else in_channels, width, 3, padding=1))
+            if norm is not None:
+                layers.append(norm(width))
+            layers += [nn.ReLU(), nn.AvgPool2d(2)]
+        self.features = nn.Sequential(*layers)
+        channels = width if depth else in_channels
+        self.classifier = nn.Linear(channels * height * width_left, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(torch.flatten(self.features(images), 1))  # type: ignore[no-any-return]
+

@@ -1,0 +1,35 @@
+"""A fully connected classifier: the judge that shares nothing with a ConvNet but the data."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """`depth` hidden layers of `width` units with ReLU, and a linear classifier.
+
+    Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        depth: int,
+        width: int,
+    ) -> None:
+        super().__init__()
+        inputs = in_channels * math.prod(image_size)
+        sizes = [inputs, *([width] * depth)]
+        hidden = [
+            layer
+            for before, after in zip(sizes, sizes[1:], strict=False)
+            for layer in (nn.Linear(before, after), nn.ReLU())
+        ]
+        self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(torch.flatten(images, 1))  # type: ignore[no-any-return]

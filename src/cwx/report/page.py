@@ -1,0 +1,97 @@
+"""One self-contained page for a run: pictures, numbers, tables, curves and provenance."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cwx.files import write_text
+from cwx.results import read_status
+
+PAGE = "report.html"
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def write_page(folder: Path) -> Path:
+    """Write ``report.html`` for the run in `folder`, from what the run left there.
+
+    Text from the run (class names, settings) is escaped; the page loads nothing.
+
+    Raises:
+        ValueError: the folder is not a run.
+    """
+    status = read_status(folder)
+    environment = Environment(loader=PackageLoader("cwx.report"), autoescape=True)
+    environment.filters["short"] = _short
+    metrics = folder / "metrics.json"
+    text = environment.get_template("page.html.j2").render(
+        status=status,
+        numbers=json.loads(metrics.read_text()) if metrics.exists() else {},
+        pictures=[(f.stem, _data(f.read_bytes())) for f in sorted(folder.glob("figures/*.png"))],
+        curves=[(name, _data(_curve(name, curve))) for name, curve in read_curves(folder).items()],
+        tables=[(f.stem, _rows(f)) for f in sorted(folder.glob("tables/*.csv"))],
+        configuration=_text(folder / ".hydra" / "config.yaml"),
+        overrides=_text(folder / ".hydra" / "overrides.yaml"),
+    )
+    write_text(folder / PAGE, text)
+    return folder / PAGE
+
+
+def read_curves(folder: Path) -> Curves:
+    """Every logged quantity as (step, value); a resumed run's later start replaces its earlier one.
+
+    Quantities are named ``<stage>/<quantity>``.
+    """
+    curves: dict[str, dict[int, float]] = {}
+    for file in sorted(folder.glob("logs/version_*/metrics.csv"), key=_version):
+        with file.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                for name, value in row.items():
+                    if value and row.get("step") and name not in ("step", "epoch"):
+                        curves.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
+
+
+def _version(file: Path) -> int:
+    return int(file.parent.name.removeprefix("version_"))
+
+
+def _curve(name: str, points: Iterable[tuple[int, float]]) -> bytes:
+    figure = Figure(figsize=(3.2, 1.9), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*zip(*points, strict=True), linewidth=1.2)
+    axes.set_title(name, fontsize=8, parse_math=False)
+    axes.tick_params(labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _rows(file: Path) -> list[Mapping[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+def _short(value: Any) -> str:
+    """A number with four digits; anything else as it is."""
+    try:
+        return f"{float(value):.4g}"
+    except (TypeError, ValueError):
+        return "" if value is None else str(value)

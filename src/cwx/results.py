@@ -1,0 +1,192 @@
+"""A run's directory: the one place where a study leaves what it found.
+
+    status.json               running, finished, failed or interrupted; when; on what
+    metrics.json              flat name → number
+    tables/*.csv, figures/*.png
+    explanations.safetensors  <method>/images and <method>/labels, raw
+    checkpoints/<method>.ckpt while a method runs
+    report.html
+"""
+
+import csv
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from cwx.evaluations.outcome import Outcome, Row
+from cwx.explanations import Explanations
+from cwx.files import atomic, write_json, write_tensors, write_text
+
+STATUS = "status.json"
+EXPLANATIONS = "explanations.safetensors"
+
+
+class Results:
+    """Writes one run's directory. What it overwrites, it replaces whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._began = time.monotonic()
+
+    @contextmanager
+    def running(self, *, experiment: str, resumed: bool) -> Iterator[None]:
+        """Keep the status while a study runs: running, then finished, failed or interrupted.
+
+        Raises:
+            ValueError: the folder holds another run already.
+        """
+        self._start(experiment=experiment, resumed=resumed)
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            # Lightning turns both Ctrl-C and SIGTERM into an exit.
+            self._end("interrupted", "stopped from outside")
+            raise
+        except BaseException as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise
+        self._end("finished", None)
+
+    def _start(self, *, experiment: str, resumed: bool) -> None:
+        earlier = read_status(self.folder) if (self.folder / STATUS).exists() else {}
+        if earlier and not resumed:
+            raise ValueError(
+                f"{self.folder} holds a run already: continue it with resume={self.folder}, or "
+                "choose another hydra.run.dir"
+            )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._earlier_seconds = float(earlier.get("seconds") or 0)
+        self._status = {
+            "state": "running",
+            "reason": None,
+            "experiment": experiment,
+            "started": earlier.get("started", now),
+            "seconds": None,
+            **provenance(),
+        }
+        write_json(self.folder / STATUS, self._status)
+
+    def _end(self, state: str, reason: str | None) -> None:
+        seconds = round(self._earlier_seconds + time.monotonic() - self._began, 1)
+        self._status |= {"state": state, "reason": reason, "seconds": seconds}
+        write_json(self.folder / STATUS, self._status)
+
+    def checkpoint(self, stage: str) -> Path:
+        return self.folder / "checkpoints" / f"{stage}.ckpt"
+
+    def explanations(self) -> dict[str, Explanations]:
+        """What the methods have left so far, by method.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        file = self.folder / EXPLANATIONS
+        if not file.exists():
+            return {}
+        try:
+            tensors = load_file(file)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{file} is damaged ({error}): delete it, and the methods run again"
+            ) from error
+        return {
+            name.removesuffix("/images"): Explanations(
+                images, tensors[name.removesuffix("images") + "labels"]
+            )
+            for name, images in tensors.items()
+            if name.endswith("/images")
+        }
+
+    def add_explanations(self, method: str, explanations: Explanations) -> None:
+        self._write_explanations(EXPLANATIONS, {**self.explanations(), method: explanations})
+
+    def keep_last_good(self, method: str, explanations: Explanations) -> None:
+        """Save what a diverged method had, apart from finished explanations."""
+        self._write_explanations(f"last-good-{method}.safetensors", {method: explanations})
+
+    def _write_explanations(self, name: str, explanations: Mapping[str, Explanations]) -> None:
+        tensors = {
+            f"{method}/{part}": getattr(e, part)
+            for method, e in explanations.items()
+            for part in ("images", "labels")
+        }
+        write_tensors(self.folder / name, tensors, {})
+
+    def add_outcomes(self, outcomes: Mapping[str, Outcome]) -> dict[str, float]:
+        """Write all numbers, tables and figures; the numbers are returned together."""
+        numbers: dict[str, float] = {}
+        for outcome in outcomes.values():
+            numbers |= outcome.numbers
+            for name, rows in outcome.tables.items():
+                write_text(self.folder / "tables" / f"{name}.csv", _csv(rows))
+            for name, figure in outcome.figures.items():
+                _write_figure(self.folder / "figures" / f"{name}.png", figure)
+        write_json(self.folder / "metrics.json", numbers)
+        return numbers
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The status of the run in `folder`.
+
+    Raises:
+        ValueError: the folder is not a run.
+    """
+    try:
+        status = json.loads((folder / STATUS).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is not the folder of a run: it has no readable {STATUS}") from error
+    return dict(status)
+
+
+def provenance() -> dict[str, Any]:
+    """What numbers may depend on besides the configuration."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "command": " ".join(sys.argv),
+        "commit": _commit(),
+        "versions": {name: version(name) for name in ("cwx", "torch", "torchvision", "lightning")},
+        "python": platform.python_version(),
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "gpus": gpus,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, if it is one, ``+`` if changed."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _csv(rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write_figure(path: Path, figure: Figure) -> None:
+    with atomic(path) as file:
+        figure.savefig(file, format="png")
