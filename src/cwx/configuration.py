@@ -42,6 +42,26 @@ def check(configuration: Mapping[str, Any], path: str = "") -> None:
                 raise ConfigurationError(f"{_join(path, name)} is missing: give it a value")
 
 
+def without_unchosen(
+    configuration: Mapping[str, Any], options: Mapping[str, Iterable[str]]
+) -> dict[str, Any]:
+    """Drop the settings that an experiment gives to parts which ``method=[…]`` left out.
+
+    Args:
+        options: by group, the names that may be chosen; any other name stays, to be refused.
+    """
+    kept = dict(configuration)
+    for group, names in options.items():
+        parts = kept.get(group)
+        if isinstance(parts, Mapping) and "_target_" not in parts:
+            kept[group] = {
+                name: part
+                for name, part in parts.items()
+                if name not in names or not isinstance(part, Mapping) or "_target_" in part
+            }
+    return kept
+
+
 def _parameter(known: Signature | None, key: str, place: str) -> Parameter | None:
     if known is None:
         return None

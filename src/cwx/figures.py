@@ -20,7 +20,9 @@ def mosaic(explanations: Explanations, normalization: Normalization) -> Pixels:
     scale = max(1, 32 // unit.shape[-1])
     rows = [_strip(unit[explanations.labels == c], scale) for c in explanations.labels.unique()]
     width = max(row.shape[1] for row in rows)
-    padded = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows]
+    padded = [
+        np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows
+    ]
     return np.concatenate(padded)
 
 
@@ -33,11 +35,14 @@ def to_pixels(image: Tensor) -> Pixels:
 def _strip(images: Tensor, scale: int) -> Pixels:
     tiles = [np.kron(to_pixels(i), np.ones((scale, scale, 1), np.uint8)) for i in images]
     return np.concatenate(
-        [np.pad(t, ((1, 1), (1, 1), (0, 0)), constant_values=255) for t in tiles], axis=1
+        [np.pad(t, ((1, 1), (1, 1), (0, 0)), constant_values=255) for t in tiles],
+        axis=1,
     )
 
 
-def sheet(columns: Mapping[str, Tensor], labels: Mapping[str, Tensor], classes: Sequence[str]) -> Figure:
+def sheet(
+    columns: Mapping[str, Tensor], labels: Mapping[str, Tensor], classes: Sequence[str]
+) -> Figure:
     """Unit images by class: a block of columns a source, a row a class.
 
     Args:
@@ -49,9 +54,11 @@ def sheet(columns: Mapping[str, Tensor], labels: Mapping[str, Tensor], classes: 
     # A gap between blocks is a tenth of a tile; names take two tiles.
     side, names = 0.5, 1.1
     figure = Figure(
-        figsize=(names + side * (sum(widths) + 0.4 * len(widths)), side * len(classes) + 0.4),
+        figsize=(
+            names + side * (sum(widths) + 0.4 * len(widths)),
+            side * len(classes) + 0.4,
+        ),
         dpi=120,
-        layout="none",
     )
     total_width, total_height = figure.get_size_inches()
     left = names

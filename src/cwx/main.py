@@ -17,8 +17,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cwx.configuration import ConfigurationError
-from cwx.overrides import check_jobs, continued
+from cwx.configuration import ConfigurationError, without_unchosen
+from cwx.overrides import check_jobs, continued, options
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ def run_id() -> str:
 
 def job(config: DictConfig, *, resumed: bool) -> None:
     """One run, in the directory that Hydra made for it."""
-    _quiet()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    log.info("this run is %s", _short(folder))
     try:
         _run(config, folder, resumed=resumed)
     except (KeyboardInterrupt, SystemExit):
@@ -97,24 +95,28 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
 
     from cwx.results import Results
 
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    study = instantiate(config, _convert_="all")
+    _quiet()
+
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    plain = without_unchosen(resolved, options([configuration_folder()]))
+    study = instantiate(plain, _convert_="all")
     study.run(
         Results(folder),
         plain,
         experiment=experiment(),
         resumed=resumed,
     )
-    log.info("the page is %s", _short(folder / "report.html"))
 
 
 def _fail(error: Exception, folder: Path) -> NoReturn:
     """Say in one line what went wrong; how it came to that goes into the run's log."""
     from hydra.errors import InstantiationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    expected = isinstance(error, ValueError | OSError | InstantiationException)
+    users = (ValueError, OSError, InstantiationException, MisconfigurationException)
+    expected = isinstance(error, users)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) or not expected:
             record = log.makeRecord(
@@ -143,5 +145,8 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*in eval mode at the start of training.*",
+        # Lightning's own use of torch's pytrees.
+        ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,7 +1,7 @@
 """The command line's overrides: what each job would run with, checked before the first begins."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
-from cwx.configuration import ConfigurationError, check
+from cwx.configuration import ConfigurationError, check, without_unchosen
 
 SAVED = Path(".hydra")
 
@@ -73,10 +77,20 @@ def check_jobs(
         raise ConfigurationError(f"{swept[0]} gives several values: add -m to run one job for each")
     with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
         for job in _jobs([_lenient(override, folders) for override in parsed]):
-            config = _compose(job, folders)
+            config = without_unchosen(_compose(job, folders), options(folders))
             check(config)
             if resumed:
-                _check_unchanged(config, resumed)
+                _check_unchanged(config, resumed, folders)
+
+
+def options(folders: Iterable[Path]) -> dict[str, set[str]]:
+    """The choices of each configuration group, by the names of their files."""
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        for group in (path for path in folder.iterdir() if path.is_dir()):
+            names = {str(f.relative_to(group).with_suffix("")) for f in group.rglob("*.yaml")}
+            found.setdefault(group.name, set()).update(names)
+    return found
 
 
 def _jobs(overrides: Sequence[tuple[Override, list[str]]]) -> Iterator[list[str]]:
@@ -129,11 +143,7 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any
 
 def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
     group, _, name = (error.missing_cfg_file or "").partition("/")
-    choices = sorted(
-        str(file.relative_to(folder / group).with_suffix(""))
-        for folder in folders
-        for file in (folder / group).rglob("*.yaml")
-    )
+    choices = sorted(options(folders).get(group, ()))
     if not choices:
         return _first_line(error)
     near = difflib.get_close_matches(name, choices, 1, cutoff=0.5)
@@ -141,9 +151,9 @@ def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> s
     return f"there is no {group}={name}: {remedy}"
 
 
-def _check_unchanged(config: dict[str, Any], folder: Path) -> None:
+def _check_unchanged(config: dict[str, Any], folder: Path, folders: Sequence[Path]) -> None:
     saved = OmegaConf.load(folder / SAVED / "config.yaml")
-    before = OmegaConf.to_container(saved, resolve=True)
+    before = without_unchosen(OmegaConf.to_container(saved, resolve=True), options(folders))  # type: ignore[arg-type]
     if difference := _difference(before, config, ""):
         raise ConfigurationError(
             f"the configuration files have changed since {folder} was started ({difference}): "

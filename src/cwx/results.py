@@ -1,11 +1,11 @@
 """A run's directory: the one place where a study leaves what it found.
 
-    status.json               running, finished, failed or interrupted; when; on what
-    metrics.json              flat name → number
-    tables/*.csv, figures/*.png
-    explanations.safetensors  <method>/images and <method>/labels, raw
-    checkpoints/<method>.ckpt while a method runs
-    report.html
+status.json               running, finished, failed or interrupted; when; on what
+metrics.json              flat name → number
+tables/*.csv, figures/*.png
+explanations.safetensors  <method>/images and <method>/labels, raw
+checkpoints/<method>.ckpt while a method runs
+report.html
 """
 
 import csv
@@ -40,7 +40,9 @@ class Results:
     """Writes one run's directory. What it overwrites, it replaces whole."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        here = Path.cwd()
+        # A short path, to read and to copy, where there is one.
+        self.folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
         self._began = time.monotonic()
 
     @contextmanager
@@ -149,7 +151,9 @@ def read_status(folder: Path) -> dict[str, Any]:
     try:
         status = json.loads((folder / STATUS).read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not the folder of a run: it has no readable {STATUS}") from error
+        raise ValueError(
+            f"{folder} is not the folder of a run: it has no readable {STATUS}"
+        ) from error
     return dict(status)
 
 
@@ -170,9 +174,24 @@ def _commit() -> str | None:
     """The commit of the checkout that this package runs from, if it is one, ``+`` if changed."""
     here = Path(__file__).parent
     try:
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        command = [
+            "git",
+            "-C",
+            str(here),
+            "describe",
+            "--always",
+            "--dirty=+",
+            "--abbrev=12",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+        tracked = [
+            "git",
+            "-C",
+            str(here),
+            "ls-files",
+            "--error-unmatch",
+            Path(__file__).name,
+        ]
         subprocess.run(tracked, capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None

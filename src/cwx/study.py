@@ -5,26 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from cwx.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.callbacks.pictures import LogPictures
-from cwx.callbacks.progress import progress
-from cwx.callbacks.recording import RecordStates
 from cwx.data.module import ImageData
 from cwx.evaluations.outcome import Evaluation
 from cwx.explanations import DivergedError
 from cwx.networks.modes import freeze
 from cwx.report.page import write_page
 from cwx.results import Results
+from cwx.stages import Configuration, Factory, Stages
 from cwx.subject import NetworkFactory, Subject, build_network
-from cwx.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
+from cwx.trajectories import Trajectory, TrajectoryStore
 
 log = logging.getLogger(__name__)
-
-Factory = Callable[..., Any]
-Configuration = Mapping[str, Any]
 
 
 class Study:
@@ -68,7 +62,12 @@ class Study:
         self.store = TrajectoryStore(Path(store))
 
     def run(
-        self, results: Results, configuration: Configuration, *, experiment: str, resumed: bool
+        self,
+        results: Results,
+        configuration: Configuration,
+        *,
+        experiment: str,
+        resumed: bool,
     ) -> None:
         """Run every stage that `results` lacks.
 
@@ -80,8 +79,10 @@ class Study:
         """
         stages = Stages(self.trainer)
         if not stages.leads:
+            logging.getLogger("cwx").setLevel(logging.WARNING)
             self._run(stages, results, configuration)
             return
+        log.info("this run is %s", results.folder)
         with results.running(experiment=experiment, resumed=resumed):
             stages.log_to(self.logger, results.folder, configuration)
             try:
@@ -89,9 +90,9 @@ class Study:
                 self._evaluate(stages, subject, results)
             finally:
                 stages.finish_logs()
-        write_page(results.folder)
+        log.info("the page is %s", write_page(results.folder))
 
-    def _run(self, stages: "Stages", results: Results, configuration: Configuration) -> Subject:
+    def _run(self, stages: Stages, results: Results, configuration: Configuration) -> Subject:
         if stages.leads:
             self.data.prepare_data()
         self.data.setup()
@@ -99,12 +100,17 @@ class Study:
         self._explain(stages, subject, results)
         return subject
 
-    def _subject(self, stages: "Stages", configuration: Configuration) -> Subject:
+    def _subject(self, stages: Stages, configuration: Configuration) -> Subject:
         procedure = configuration["procedure"]
         data = self.data.fingerprint()
 
         def train(name: str, factory: NetworkFactory, network: Any, seed: int) -> Trajectory:
-            identity = {"data": data, "network": network, "procedure": procedure, "seed": seed}
+            identity = {
+                "data": data,
+                "network": network,
+                "procedure": procedure,
+                "seed": seed,
+            }
             module = self._expert(f"{name}-{seed}", factory, seed)
             return stages.train(module, identity, self.store)
 
@@ -115,7 +121,9 @@ class Study:
         recorded = [Trajectory(Path(path)) for path in self.experts.trajectories]
         judges: dict[str, nn.Module] = {}
         for name, factory in self.judges.items():
-            trajectory = train(name, factory, configuration["judges"][name], self.experts.judge_seed)
+            trajectory = train(
+                name, factory, configuration["judges"][name], self.experts.judge_seed
+            )
             judges[name] = build_network(factory, self.data, seed=0)
             trajectory.load_into(judges[name], trajectory.epochs)
             freeze(judges[name])
@@ -138,7 +146,7 @@ class Study:
             stage=stage,
         )
 
-    def _explain(self, stages: "Stages", subject: Subject, results: Results) -> None:
+    def _explain(self, stages: Stages, subject: Subject, results: Results) -> None:
         finished = results.explanations()
         for name, build in self.method.items():
             if name in finished:
@@ -156,8 +164,10 @@ class Study:
                 checkpoint.unlink(missing_ok=True)
             stages.wait()
 
-    def _evaluate(self, stages: "Stages", subject: Subject, results: Results) -> None:
-        sources = results.explanations()
+    def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
+        found = results.explanations()
+        # The file orders by name; a study orders by method.
+        sources = {name: found[name] for name in self.method}
         outcomes = {}
         for name, evaluation in self.evaluation.items():
             log.info("measuring %s", name)
@@ -198,94 +208,3 @@ class Experts:
                 f"seed {both[0]} is in experts.seeds and in experts.held_out: a held-out expert "
                 "is one that no method has seen"
             )
-
-
-class Stages:
-    """Fits one module after another, the same way on every rank."""
-
-    def __init__(self, trainer: Factory) -> None:
-        self._trainer = trainer
-        self._loggers: list[Any] = []
-        self._last = self._build(epochs=1, steps=-1, callbacks=[])
-
-    def _build(self, *, epochs: int, steps: int, callbacks: Sequence[Any]) -> Any:
-        return self._trainer(
-            max_epochs=epochs,
-            max_steps=steps,
-            callbacks=[progress(), *callbacks],
-            plugins=[AtomicCheckpointIO()],
-            logger=list(self._loggers),
-        )
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process is the one that writes."""
-        return bool(self._last.is_global_zero)
-
-    def fit(self, module: Any, checkpoint: Path, callbacks: Sequence[Any]) -> None:
-        """Fit `module` to its end, from `checkpoint` if there is one."""
-        self._last = self._build(
-            epochs=module.epochs,
-            steps=module.steps,
-            callbacks=[*callbacks, every_epoch(checkpoint)],
-        )
-        fit(self._last, module, checkpoint)
-
-    def wait(self) -> None:
-        """Wait until every rank is here."""
-        self._last.strategy.barrier()
-
-    def train(
-        self, build: Callable[[], Any], identity: Identity, store: TrajectoryStore
-    ) -> Trajectory:
-        """The expert of that identity, trained first if the store lacks it."""
-        if not self.leads:
-            return self._train_unless_there(build, identity, store)
-        waiting = f"another job trains {store.path(identity).name}: waiting for it"
-        with store.lock(identity, waiting):
-            return self._train_unless_there(build, identity, store)
-
-    def _train_unless_there(
-        self, build: Callable[[], Any], identity: Identity, store: TrajectoryStore
-    ) -> Trajectory:
-        # Rank 0 decides: under its lock the answer cannot change any more.
-        found: Trajectory | None = self._last.strategy.broadcast(store.find(identity))
-        if found is not None:
-            return found
-        module = build()
-        path = store.path(identity)
-        checkpoint = path / "checkpoint.ckpt"
-        log.info("%s is not in the store: training it", module.stage)
-        self.fit(module, checkpoint, [RecordStates(Recorder(path, identity))])
-        if self.leads:
-            checkpoint.unlink(missing_ok=True)
-        self.wait()
-        return Trajectory(path)
-
-    def log_to(
-        self, factories: Mapping[str, Factory], folder: Path, configuration: Configuration
-    ) -> None:
-        """Start the loggers; one that fails costs its record, not the study."""
-        for name, build in factories.items():
-            try:
-                logger = build(save_dir=str(folder))
-                logger.log_hyperparams(configuration)
-            except Exception as error:
-                log.warning("%s does not start, and this run goes without it: %s", name, error)
-            else:
-                self._loggers.append(logger)
-
-    def log(self, numbers: Mapping[str, float], figures: Sequence[Path]) -> None:
-        """Send what was measured to every logger."""
-        for logger in self._loggers:
-            logger.log_metrics(numbers)
-            if hasattr(logger, "log_image"):
-                for figure in figures:
-                    logger.log_image(key=f"figures/{figure.stem}", images=[str(figure)])
-            logger.save()
-
-    def finish_logs(self) -> None:
-        """Close every logger, so that the next run in this process starts its own."""
-        for logger in self._loggers:
-            if hasattr(logger.experiment, "finish"):
-                logger.experiment.finish()

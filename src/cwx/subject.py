@@ -68,6 +68,4 @@ def build_network(factory: NetworkFactory, data: ImageData, *, seed: int) -> nn.
     # Layers draw from the global stream: borrow it and give it back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return factory(
-            in_channels=channels, image_size=tuple(size), num_classes=len(data.classes)
-        )
+        return factory(in_channels=channels, image_size=tuple(size), num_classes=len(data.classes))

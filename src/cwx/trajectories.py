@@ -11,6 +11,7 @@ names its folder, ``<root>/<digest>/``, which holds
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cwx.files import write_json, write_tensors
+
+log = logging.getLogger(__name__)
 
 Identity = Mapping[str, Any]
 
@@ -66,7 +69,9 @@ class Trajectory:
     @contextmanager
     def _open(self, epoch: int, device: str = "cpu") -> Iterator[Any]:
         if not 0 <= epoch < self.states:
-            raise ValueError(f"epoch {epoch} is not among the {self.epochs} recorded in {self.path}")
+            raise ValueError(
+                f"epoch {epoch} is not among the {self.epochs} recorded in {self.path}"
+            )
         file = self.path / state_name(epoch)
         try:
             with safe_open(file, framework="pt", device=device) as opened:
@@ -111,7 +116,7 @@ class TrajectoryStore:
         """Hold the right to train this expert; while another job has it, wait.
 
         Args:
-            waiting: printed once if there is something to wait for.
+            waiting: logged once if there is something to wait for.
         """
         path = self.path(identity)
         path.mkdir(parents=True, exist_ok=True)
@@ -119,7 +124,7 @@ class TrajectoryStore:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(waiting, flush=True)
+            log.info("%s", waiting)
             lock.acquire()
         try:
             yield
@@ -141,7 +146,7 @@ class Recorder:
         write_tensors(
             self.path / state_name(epoch),
             network.state_dict(),
-            {"epoch": str(epoch), "accuracy": repr(accuracy)},
+            {"accuracy": repr(accuracy)},
         )
 
     def complete(self, states: int) -> None:

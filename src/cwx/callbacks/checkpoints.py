@@ -55,8 +55,6 @@ def resume_point(file: Path) -> Path | None:
     return file
 
 
-def fit(trainer: L.Trainer, module: L.LightningModule, file: Path) -> None:
+def fit(trainer: L.Trainer, module: Any, file: Path) -> None:
     """Fit `module` on its own batches, from the checkpoint at `file` if there is one."""
-    trainer.fit(
-        module, datamodule=module.batches, ckpt_path=resume_point(file), weights_only=True  # type: ignore[arg-type]
-    )
+    trainer.fit(module, datamodule=module.batches, ckpt_path=resume_point(file), weights_only=True)

@@ -1,20 +1,13 @@
-"""Progress with an estimate: a bar on a terminal, a sober line now and then in a log."""
+"""Progress with an estimate where there is no terminal for a bar: a line now and then."""
 
 import logging
-import sys
 import time
 from datetime import timedelta
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
 
 log = logging.getLogger(__name__)
-
-
-def progress() -> L.Callback:
-    """The display that fits where the standard error stream goes."""
-    return RichProgressBar() if sys.stderr.isatty() else ProgressLines(seconds=10)
 
 
 class ProgressLines(L.Callback):

@@ -1,5 +1,7 @@
 """Recording an expert's trajectory."""
 
+from typing import Any
+
 import lightning as L
 
 from cwx.networks.modes import accuracy
@@ -29,11 +31,10 @@ class RecordStates(L.Callback):
         if trainer.is_global_zero and trainer.current_epoch == trainer.max_epochs:
             self.recorder.complete(trainer.current_epoch + 1)
 
-    def _record(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
+    def _record(self, trainer: L.Trainer, expert: Any, epoch: int) -> None:
         if not trainer.is_global_zero:
             return
-        network = pl_module.network
-        rate = accuracy(network, trainer.datamodule.test_dataloader())  # type: ignore[attr-defined]
-        self.recorder.record(epoch, network, rate)  # type: ignore[arg-type]
+        rate = accuracy(expert.network, expert.batches.test_dataloader())
+        self.recorder.record(epoch, expert.network, rate)
         for logger in trainer.loggers:
-            logger.log_metrics({f"{pl_module.stage}/accuracy": rate}, step=trainer.global_step)
+            logger.log_metrics({f"{expert.stage}/accuracy": rate}, step=trainer.global_step)

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
@@ -62,7 +63,7 @@ class ImageData(L.LightningDataModule):
     def _normalization(self) -> Normalization:
         channels = self.image_shape[0]
         mean, std = (
-            list(value) if hasattr(value, "__len__") else [value] * channels
+            [value] * channels if isinstance(value, int | float) else list(value)
             for value in (self._mean, self._std)
         )
         if len(mean) != channels or len(std) != channels:
@@ -99,7 +100,9 @@ class ImageData(L.LightningDataModule):
         Two studies on the same images share experts wherever the files lie.
         """
         train = self.splits.train
-        digest = hashlib.sha256(repr((train.images.shape, self.classes, self.normalization)).encode())
+        digest = hashlib.sha256(
+            repr((train.images.shape, self.classes, self.normalization)).encode()
+        )
         for tensor in (train.images, train.labels):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -121,7 +124,9 @@ class ImageData(L.LightningDataModule):
         if self._order is None:
             raise RuntimeError("training needs a batch size and a seed: use data.batches(...)")
         size, seed = self._order
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, ranks = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         sampler = GlobalBatches(
             len(self.splits.train), size=size, seed=seed, rank=rank, ranks=ranks
         )
@@ -143,7 +148,7 @@ class _Batches(Dataset[Batch]):
     def __init__(self, images: ImageSet, normalization: Normalization) -> None:
         self.set, self.normalization = images, normalization
 
-    def __getitem__(self, part: tuple[Tensor, int]) -> Batch:  # type: ignore[override]
+    def __getitem__(self, part: tuple[Tensor, int]) -> Batch:
         indices, total = part
         indices = indices.to(self.set.images.device)
         images = self.normalization.normalize(self.set.images[indices].float() / 255)
@@ -157,7 +162,7 @@ class InOrder(Sampler[tuple[Tensor, int]]):
         self.count, self.size = count, size
 
     def __len__(self) -> int:
-        return -(-self.count // self.size)
+        return math.ceil(self.count / self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         for indices in torch.arange(self.count).split(self.size):
@@ -181,10 +186,9 @@ class GlobalBatches(Sampler[tuple[Tensor, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.size)
+        return math.ceil(self.count / self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         order = torch.randperm(self.count, generator=stream(self.seed, self.epoch))
         for batch in order.split(self.size):
             yield batch[self.rank :: self.ranks], len(batch)
-

@@ -35,7 +35,7 @@ class Segments(L.LightningDataModule):
         span: N, in epochs.
         start_min, start_max: the range of k, both ends included.
         per_step: segments a step, over all ranks.
-        steps: in all; `epoch_steps`: between two checkpoints.
+        epoch_steps: steps an epoch.
         seed: what is drawn at a step is a function of it and of the step.
 
     Raises:
@@ -51,24 +51,21 @@ class Segments(L.LightningDataModule):
         start_min: int,
         start_max: int,
         per_step: int,
-        steps: int,
         epoch_steps: int,
         seed: int,
     ) -> None:
         super().__init__()
         check_range(trajectories, span=span, start_min=start_min, start_max=start_max)
-        for name, value in (("segments", per_step), ("iterations", steps)):
-            if value < 1:
-                raise ValueError(f"method.distill.{name} is {value}: give 1 or more")
-        if epoch_steps < 1:
-            raise ValueError(f"method.distill.checkpoint_every is {epoch_steps}: give 1 or more")
+        if per_step < 1:
+            raise ValueError(f"a step takes {per_step} segments: give 1 or more")
         self.dataset = _SegmentSet(trajectories, names, span)
         self.starts = range(start_min, start_max + 1)
-        self.per_step, self.seed = per_step, seed
-        self.epoch_steps = min(epoch_steps, steps)
+        self.per_step, self.epoch_steps, self.seed = per_step, epoch_steps, seed
 
     def train_dataloader(self) -> DataLoader[SegmentBatch]:
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, ranks = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         sampler = SegmentSampler(
             experts=len(self.dataset.trajectories),
             starts=self.starts,
@@ -107,7 +104,7 @@ class _SegmentSet(Dataset[SegmentBatch]):
     def __init__(self, trajectories: Sequence[Trajectory], names: Sequence[str], span: int) -> None:
         self.trajectories, self.names, self.span = trajectories, names, span
 
-    def __getitem__(self, draw: tuple[list[tuple[int, int]], int]) -> SegmentBatch:  # type: ignore[override]
+    def __getitem__(self, draw: tuple[list[tuple[int, int]], int]) -> SegmentBatch:
         pairs, total = draw
         return SegmentBatch([self._segment(expert, start) for expert, start in pairs], total)
 

@@ -11,7 +11,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,12 @@ class ImageFolder:
     """
 
     def __init__(
-        self, *, root: str, size: int | None, channels: int | None, per_class: int | None
+        self,
+        *,
+        root: str,
+        size: int | None,
+        channels: int | None,
+        per_class: int | None,
     ) -> None:
         self.root, self.size, self.channels = Path(root), size, channels
         if channels not in (None, 1, 3):
@@ -141,7 +148,10 @@ class ImageFolder:
         return
 
     def load(self) -> Splits:
-        train, test = _class_files(self.root / "train"), _class_files(self.root / "test")
+        train, test = (
+            _class_files(self.root / "train"),
+            _class_files(self.root / "test"),
+        )
         classes = tuple(sorted(train))
         if len(classes) < 2:
             raise ValueError(
@@ -160,7 +170,9 @@ class ImageFolder:
 
     def _common_channels(self, splits: Sequence[dict[str, list[Path]]]) -> int:
         files = (file for split in splits for names in split.values() for file in names)
-        return 1 if all(_open(file, lambda i: i.mode in ("1", "L", "I;16")) for file in files) else 3
+        return (
+            1 if all(_open(file, lambda i: i.mode in ("1", "L", "I;16")) for file in files) else 3
+        )
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
@@ -212,7 +224,9 @@ class _Reader:
         self.first: tuple[Path, tuple[int, int]] | None = None
 
     def split(self, files: dict[str, list[Path]], classes: Sequence[str]) -> ImageSet:
-        pairs = [(file, label) for label, name in enumerate(classes) for file in files.get(name, [])]
+        pairs = [
+            (file, label) for label, name in enumerate(classes) for file in files.get(name, [])
+        ]
         images = torch.stack([self._image(file) for file, _ in pairs])
         return ImageSet(images, torch.tensor([label for _, label in pairs]))
 
@@ -221,7 +235,10 @@ class _Reader:
         if self.first is None:
             self.first = file, picture.size
         if picture.size != self.first[1]:
-            (width, height), (first, (first_width, first_height)) = picture.size, self.first
+            (width, height), (first, (first_width, first_height)) = (
+                picture.size,
+                self.first,
+            )
             raise ValueError(
                 f"images differ in size: {first} is {first_width}x{first_height}, {file} is "
                 f"{width}x{height}; set data.source.size to resize them"

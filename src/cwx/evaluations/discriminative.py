@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from cwx.evaluations.outcome import Outcome, Row, Sources, raw_and_projected, real_beside
+from cwx.evaluations.outcome import (
+    Outcome,
+    Row,
+    Sources,
+    raw_and_projected,
+    real_beside,
+)
 from cwx.explanations import Explanations
 from cwx.subject import Subject
 
@@ -21,7 +27,7 @@ class Discriminative:
         judges |= {f"held-out-{i}": subject.trained(t) for i, t in enumerate(subject.held_out)}
         judges |= subject.judges
         judged = raw_and_projected(subject, sources) | {"real": real_beside(subject, sources)}
-        rows = [
+        rows: list[Row] = [
             {"source": source, "judge": judge, **scores(network, explanations)}
             for source, explanations in judged.items()
             for judge, network in judges.items()

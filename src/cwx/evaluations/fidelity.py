@@ -33,7 +33,11 @@ class Fidelity:
         inner_rate: float,
     ) -> None:
         self.source, self.inner_steps, self.span = source, inner_steps, span
-        self.start_min, self.start_max, self.inner_rate = start_min, start_max, inner_rate
+        self.start_min, self.start_max, self.inner_rate = (
+            start_min,
+            start_max,
+            inner_rate,
+        )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         if self.source not in sources:
@@ -47,7 +51,10 @@ class Fidelity:
                 "give experts.held_out at least one seed"
             )
         check_range(
-            subject.held_out, span=self.span, start_min=self.start_min, start_max=self.start_max
+            subject.held_out,
+            span=self.span,
+            start_min=self.start_min,
+            start_max=self.start_max,
         )
         rows = [
             self._row(subject, sources, expert, start)
@@ -57,7 +64,11 @@ class Fidelity:
         matched, reference = (
             sum(float(row[name]) for row in rows) / len(rows) for name in ("matched", "reference")
         )
-        numbers = {"matched": matched, "reference": reference, "ratio": matched / reference}
+        numbers = {
+            "matched": matched,
+            "reference": reference,
+            "ratio": matched / reference,
+        }
         return Outcome(
             numbers={f"fidelity/{name}": value for name, value in numbers.items()},
             tables={"fidelity": rows},

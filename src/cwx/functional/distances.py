@@ -31,7 +31,9 @@ def normalised_distance(
 
 
 def literal_distance(
-    start: Sequence[Tensor], reached: Sequence[Tensor], target: Sequence[Tensor]
+    start: Sequence[Tensor],  # noqa: ARG001
+    reached: Sequence[Tensor],
+    target: Sequence[Tensor],
 ) -> Tensor:
     """‖θ_M − θ_{k+N}‖² + 1 − cos(θ_M, θ_{k+N}): the words of the paper taken literally."""
     return squared_distance(reached, target) + 1 - _cosine(reached, target)

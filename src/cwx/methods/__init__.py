@@ -5,7 +5,6 @@ A method is built with what it works on and its settings, all by keyword, and of
     stage        the name its logs and files go by
     batches      the LightningDataModule to fit it on
     epochs       how many of that module's epochs to fit; checkpoints fall between them
-    steps        how many optimiser steps in all, or -1 for whole epochs
 
 and a method that explains also `explanations()`.
 """

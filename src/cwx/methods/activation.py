@@ -1,13 +1,13 @@
 """Activation maximisation, the baseline (CWX, §4 and Appendix A; C9)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
+from cwx.data.steps import Steps, epoch_length
 from cwx.explanations import Explanations
 from cwx.functional.images import gaussian_blur
 from cwx.networks.modes import freeze
@@ -27,7 +27,7 @@ class ActivationMaximisation(L.LightningModule):
         blur_sigma, blur_every: a Gaussian blur of that many pixels (0 for none), each so many
             steps.
         clamp: cut pixels to the image range after each step.
-        checkpoint_every: steps from one checkpoint to the next.
+        checkpoint_every: steps from one checkpoint to the next, at most.
     """
 
     def __init__(
@@ -45,18 +45,13 @@ class ActivationMaximisation(L.LightningModule):
         checkpoint_every: int,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("iterations", iterations),
-            ("blur_every", blur_every),
-            ("checkpoint_every", checkpoint_every),
-        ):
-            if value < 1:
-                raise ValueError(f"{stage}: {name} is {value}: give 1 or more")
+        if blur_every < 1:
+            raise ValueError(f"method.{stage}.blur_every is {blur_every}: give 1 or more")
         self.subject, self.stage, self.optimizer = subject, stage, optimizer
         self.blur_sigma, self.blur_every, self.clamp = blur_sigma, blur_every, clamp
         self.network = freeze(subject.trained(subject.trajectories[0]))
-        self.batches = Steps(min(checkpoint_every, iterations))
-        self.steps, self.epochs = iterations, -(-iterations // self.batches.count)
+        self.batches = Steps(epoch_length(iterations, checkpoint_every))
+        self.epochs = iterations // self.batches.count
         self.set = subject.class_images(images_per_class, seed)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
@@ -77,7 +72,8 @@ class ActivationMaximisation(L.LightningModule):
             sync_dist=self.trainer.world_size > 1,
         )
         # DDP averages the ranks' gradients, which do not overlap.
-        return -logits.sum() * self.trainer.world_size
+        loss: Tensor = -logits.sum() * self.trainer.world_size
+        return loss
 
     @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:
@@ -94,25 +90,3 @@ class ActivationMaximisation(L.LightningModule):
     def explanations(self) -> Explanations:
         """The images as they stand."""
         return self.set.snapshot()
-
-
-class Steps(L.LightningDataModule):
-    """Epochs of `count` steps that need no data."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
-
-    def train_dataloader(self) -> DataLoader[int]:
-        return DataLoader(_Count(self.count), batch_size=None)
-
-
-class _Count(IterableDataset[int]):
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.count))

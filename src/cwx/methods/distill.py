@@ -5,10 +5,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cwx.data.segments import Segment, SegmentBatch, Segments
-from cwx.explanations import ClassImages, Explanations
+from cwx.data.steps import epoch_length
+from cwx.explanations import Explanations
 from cwx.functional.distances import Distance, squared_distance
 from cwx.functional.losses import inner_loss
 from cwx.functional.unroll import Parameters, Unroll
@@ -33,7 +34,7 @@ class Distill(L.LightningModule):
         optimizer: makes the outer optimiser (η_S) from S.
         distance: D.
         unroll: how θ_M and its gradient are computed.
-        checkpoint_every: outer steps from one checkpoint to the next.
+        checkpoint_every: outer steps from one checkpoint to the next, at most.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Distill(L.LightningModule):
         checkpoint_every: int,
     ) -> None:
         super().__init__()
+        self.rate: Tensor
         if inner_rate <= 0:
             raise ValueError(f"{stage}: inner_rate is {inner_rate}: give a rate above 0")
         self.subject, self.stage = subject, stage
@@ -71,11 +73,10 @@ class Distill(L.LightningModule):
             start_min=start_min,
             start_max=start_max,
             per_step=segments,
-            steps=iterations,
-            epoch_steps=checkpoint_every,
+            epoch_steps=epoch_length(iterations, checkpoint_every),
             seed=seed,
         )
-        self.steps, self.epochs = iterations, -(-iterations // self.batches.epoch_steps)
+        self.epochs = iterations // self.batches.epoch_steps
         self.set = subject.class_images(images_per_class, seed)
         self.register_buffer("rate", torch.tensor(inner_rate))
 
@@ -88,11 +89,15 @@ class Distill(L.LightningModule):
         finite = bool(torch.isfinite(loss.detach()))
         self.set.keep(
             finite=self.trainer.strategy.reduce_boolean_decision(finite, all=True),
-            advice=f"{self.stage} diverged at step {self.global_step}: its loss is no longer finite. "
+            advice=f"{self.stage} diverged at step {self.global_step}: its loss is not finite. "
             f"Lower method.{self.stage}.optimizer.lr (the rate of S) or "
             f"method.{self.stage}.inner_rate; the last finite S is kept",
         )
-        values = {"loss": loss.detach(), "matched": matched * share, "reference": reference * share}
+        values = {
+            "loss": loss.detach(),
+            "matched": matched * share,
+            "reference": reference * share,
+        }
         values["ratio"] = values["matched"] / values["reference"].clamp_min(1e-30)
         for name, value in values.items():
             self.log(

@@ -24,8 +24,6 @@ class Expert(L.LightningModule):
         optimizer: makes the optimiser from the parameters.
     """
 
-    steps = -1
-
     def __init__(
         self,
         *,

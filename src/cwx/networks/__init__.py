@@ -1,1 +1,1 @@
-"""Image classifiers. Each takes ``in_channels``, ``image_size`` and ``num_classes`` from the data."""
+"""Image classifiers, built with the ``in_channels``, ``image_size`` and ``num_classes`` of data."""

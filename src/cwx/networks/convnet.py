@@ -53,4 +53,3 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(torch.flatten(self.features(images), 1))  # type: ignore[no-any-return]
-

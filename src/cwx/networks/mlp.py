@@ -1,6 +1,7 @@
 """A fully connected classifier: the judge that shares nothing with a ConvNet but the data."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class MLP(nn.Module):
         sizes = [inputs, *([width] * depth)]
         hidden = [
             layer
-            for before, after in zip(sizes, sizes[1:], strict=False)
+            for before, after in pairwise(sizes)
             for layer in (nn.Linear(before, after), nn.ReLU())
         ]
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))

@@ -1,0 +1,44 @@
+"""Optimisations that count steps, cut into epochs: the grain at which Lightning resumes exactly."""
+
+import lightning as L
+from torch.utils.data import DataLoader, Dataset
+
+
+def epoch_length(steps: int, at_most: int) -> int:
+    """The longest epoch of no more than `at_most` steps of which `steps` is a whole number.
+
+    Lightning resumes bit for bit between epochs, not within one, nor when it is told to stop
+    at a number of steps.
+
+    Raises:
+        ValueError: either is below 1.
+
+    >>> epoch_length(250, 100)
+    50
+    """
+    for name, value in (("iterations", steps), ("checkpoint_every", at_most)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: give 1 or more")
+    return max(length for length in range(1, min(steps, at_most) + 1) if steps % length == 0)
+
+
+class Steps(L.LightningDataModule):
+    """Epochs of `count` steps that need no data."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return DataLoader(_Count(self.count), batch_size=None)
+
+
+class _Count(Dataset[int]):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, step: int) -> int:
+        return step
