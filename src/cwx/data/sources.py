@@ -55,7 +55,7 @@ class Digits:
     """scikit-learn's 1,797 handwritten digits, one channel of 8x8, bundled with that package.
 
     The split is fixed: within each class, every fifth digit in the published order is a test
-    image (360), the others are training images (1,437).
+    image (355), the others are training images (1,442).
     """
 
     def prepare(self) -> None:

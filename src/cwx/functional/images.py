@@ -82,7 +82,7 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
         return images
     reach = max(1, round(3 * sigma))
     offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.softmax(-offsets.square() / (2 * sigma**2), 0)
+    kernel = torch.softmax(-(offsets / sigma).square() / 2, 0)
     channels = images.shape[1]
     padded = F.pad(images, [reach] * 4, mode="replicate")
     rows = F.conv2d(padded, kernel.view(1, 1, -1, 1).repeat(channels, 1, 1, 1), groups=channels)

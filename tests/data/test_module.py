@@ -1,0 +1,75 @@
+import pytest
+import torch
+from conftest import Blobs, image_data
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cwx.data.module import GlobalBatches, ImageData
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.integers(0, 3))
+def test_ranks_divide_the_batches_of_one_process(count, size, ranks, epoch):
+    def epoch_of(rank, ranks):
+        sampler = GlobalBatches(count, size=size, seed=5, rank=rank, ranks=ranks)
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        return batches
+
+    whole = epoch_of(0, 1)
+    parts = [epoch_of(rank, ranks) for rank in range(ranks)]
+    assert sorted(torch.cat([indices for indices, _ in whole]).tolist()) == list(range(count))
+    for step, (indices, total) in enumerate(whole):
+        slices = [part[step] for part in parts]
+        assert sorted(torch.cat([s for s, _ in slices]).tolist()) == sorted(indices.tolist())
+        assert {t for _, t in slices} == {total} == {len(indices)}
+
+
+def test_epochs_differ_and_repeat():
+    sampler = GlobalBatches(30, size=30, seed=0, rank=0, ranks=1)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        orders.append(next(iter(sampler))[0].tolist())
+    assert orders[0] == orders[2] != orders[1]
+
+
+def test_batches_are_normalised_by_channel(data):
+    view = data.batches(size=60, seed=0)
+    images, labels, total = next(iter(view.train_dataloader()))
+    assert total == 60
+    assert labels.bincount().tolist() == [20, 20, 20]
+    bytes_back = data.normalization.denormalize(images) * 255
+    torch.testing.assert_close(bytes_back.round(), bytes_back, atol=1e-4, rtol=0)
+    assert images[:, 1].std() > 1.5 * images[:, 0].std()
+
+
+def test_test_images_come_once_in_order(data):
+    labels = torch.cat([labels for _, labels, _ in data.test_dataloader()])
+    assert torch.equal(labels, data.splits.test.labels)
+
+
+def test_fingerprint_is_of_what_is_learned_from(data):
+    assert data.fingerprint() == image_data().fingerprint()
+    other = image_data()
+    other.splits.train.labels[0] = 2
+    assert data.fingerprint() != other.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size"),
+        ({"mean": [0.5, 0.5, 0.5]}, "3 and 1 values|3 and 2 values"),
+        ({"std": 0.0}, "above 0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    chosen = {"mean": 0.5, "std": 0.5, "batch_size": 4, **settings}
+    with pytest.raises(ValueError, match=message):
+        ImageData(source=Blobs(), **chosen).setup()
+
+
+def test_a_batch_of_nothing_is_refused(data):
+    with pytest.raises(ValueError, match="1 or more"):
+        data.batches(size=0, seed=0)

@@ -1,0 +1,92 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cwx.data.segments import Segments, SegmentSampler
+from cwx.data.steps import epoch_length
+
+
+def segments(subject, **settings):
+    names = [name for name, _ in subject.network().named_parameters()]
+    chosen = {"span": 2, "start_min": 0, "start_max": 2, "per_step": 2, "epoch_steps": 5, "seed": 0}
+    return Segments(trajectories=subject.trajectories, names=names, **{**chosen, **settings})
+
+
+def test_a_segment_joins_the_recorded_states(subject):
+    drawn = [s for batch in segments(subject).train_dataloader() for s in batch.segments]
+    recorded = [[t.state(e) for e in range(t.states)] for t in subject.trajectories]
+    for start, target in drawn:
+        places = [
+            (expert, epoch)
+            for expert, states in enumerate(recorded)
+            for epoch, state in enumerate(states)
+            if all(torch.equal(state[n], start[n]) for n in start)
+        ]
+        ((expert, epoch),) = places
+        assert all(torch.equal(recorded[expert][epoch + 2][n], target[n]) for n in target)
+
+
+@given(st.integers(1, 6), st.integers(1, 4))
+def test_ranks_divide_the_segments_of_one_process(per_step, ranks):
+    def epoch(rank, ranks):
+        sampler = SegmentSampler(
+            experts=3,
+            starts=range(2, 9),
+            per_step=per_step,
+            steps=4,
+            seed=1,
+            rank=rank,
+            ranks=ranks,
+        )
+        return list(sampler)
+
+    whole = epoch(0, 1)
+    parts = [epoch(rank, ranks) for rank in range(ranks)]
+    for step, (pairs, total) in enumerate(whole):
+        assert sorted(p for part in parts for p in part[step][0]) == sorted(pairs)
+        assert total == per_step == len(pairs)
+
+
+def test_every_expert_and_both_ends_of_the_range_are_drawn():
+    sampler = SegmentSampler(
+        experts=2, starts=range(3, 6), per_step=200, steps=1, seed=0, rank=0, ranks=1
+    )
+    ((pairs, _),) = sampler
+    assert set(pairs) == {(expert, start) for expert in (0, 1) for start in (3, 4, 5)}
+
+
+def test_epochs_go_on_where_the_last_one_stopped():
+    def draws(steps, epochs):
+        sampler = SegmentSampler(
+            experts=9, starts=range(99), per_step=1, steps=steps, seed=0, rank=0, ranks=1
+        )
+        found = []
+        for epoch in range(epochs):
+            sampler.set_epoch(epoch)
+            found += list(sampler)
+        return found
+
+    assert draws(2, 3) == draws(6, 1) == draws(1, 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start_max": 3}, r"segment \[3, 5\] exceeds the 4 recorded epochs: lower start_max to 2"),
+        ({"span": 0}, "spans 0 epochs"),
+        ({"start_min": 3}, "start_min <= start_max"),
+        ({"start_min": -1}, "start_min <= start_max"),
+        ({"per_step": 0}, "1 or more"),
+    ],
+)
+def test_impossible_ranges_are_refused(subject, settings, message):
+    with pytest.raises(ValueError, match=message):
+        segments(subject, **settings)
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_epochs_fill_the_steps_exactly(steps, at_most):
+    length = epoch_length(steps, at_most)
+    assert steps % length == 0
+    assert length <= at_most

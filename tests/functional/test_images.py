@@ -1,0 +1,71 @@
+import pytest
+import references
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy import float64
+
+from cwx.functional.images import Normalization, gaussian_blur, rescale
+
+IMAGES = arrays(float64, (2, 3, 4, 5), elements=st.floats(-100, 100)).map(torch.from_numpy)
+NORMALIZATION = Normalization(mean=(0.4, 0.5, 0.6), std=(0.2, 0.5, 0.1))
+
+
+@given(IMAGES)
+def test_normalisation_is_undone(images):
+    back = NORMALIZATION.denormalize(NORMALIZATION.normalize(images))
+    torch.testing.assert_close(back, images)
+
+
+@given(IMAGES)
+def test_projection_stays_in_range_and_is_idempotent(images):
+    once = NORMALIZATION.project(images)
+    unit = NORMALIZATION.denormalize(once)
+    assert unit.min() >= -1e-9
+    assert unit.max() <= 1 + 1e-9
+    torch.testing.assert_close(NORMALIZATION.project(once), once, atol=1e-6, rtol=1e-6)
+
+
+@given(IMAGES)
+def test_clamping_moves_only_what_is_outside(images):
+    clamped = NORMALIZATION.denormalize(NORMALIZATION.clamp(images))
+    torch.testing.assert_close(clamped, NORMALIZATION.denormalize(images).clamp(0, 1))
+
+
+def test_rescaling_fills_the_range_image_by_image():
+    images = torch.stack([torch.linspace(-3, 9, 12), torch.linspace(0.2, 0.3, 12)])
+    unit = rescale(images.view(2, 1, 3, 4))
+    assert unit.amin((1, 2, 3)).tolist() == [0, 0]
+    assert unit.amax((1, 2, 3)).tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.25, 0.25), (7.0, 1.0), (-7.0, 0.0)])
+def test_a_constant_image_has_no_range_to_fill(value, expected):
+    assert rescale(torch.full((1, 1, 2, 2), value)).unique().item() == expected
+
+
+def test_blur_agrees_with_the_literal_form():
+    image = torch.rand(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.tensor(references.gaussian_blur(image.tolist(), 0.8, 2), dtype=torch.float64)
+    torch.testing.assert_close(gaussian_blur(image[None, None], 0.8)[0, 0], expected)
+
+
+@given(st.floats(-5, 5), st.floats(0, 3))
+def test_blur_keeps_a_constant(value, sigma):
+    image = torch.full((1, 2, 4, 4), value, dtype=torch.float64)
+    torch.testing.assert_close(gaussian_blur(image, sigma), image)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [((0.5,), (0.5, 0.5), "one of each"), ((0.5,), (0.0,), "above 0"), ((), (), "one of each")],
+)
+def test_bad_normalisation(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        Normalization(mean=mean, std=std)
+
+
+def test_bad_blur():
+    with pytest.raises(ValueError, match="0 or more"):
+        gaussian_blur(torch.zeros(1, 1, 3, 3), -1)
