@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cwx.configuration import ConfigurationError, without_unchosen
-from cwx.overrides import check_jobs, continued, options
+from cwx.overrides import compose_checked, continued, options
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,7 @@ def configuration_folder() -> Path:
 
 def main() -> None:
     """Check the command line, then hand it to Hydra."""
-    OmegaConf.register_new_resolver("run_id", run_id, replace=True)
-    OmegaConf.register_new_resolver("experiment", experiment, replace=True)
+    register_resolvers()
     try:
         sys.argv[1:], resumed = _prepared(sys.argv[1:])
     except ConfigurationError as error:
@@ -46,13 +45,19 @@ def main() -> None:
     start()
 
 
+def register_resolvers() -> None:
+    """What configuration files may ask of the run they belong to."""
+    OmegaConf.register_new_resolver("run_id", run_id, replace=True)
+    OmegaConf.register_new_resolver("experiment", experiment, replace=True)
+
+
 def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
     """The command line for Hydra, checked, and whether it continues a run."""
     flags = get_args_parser().parse_args(argv)
     if flags.help or flags.hydra_help or flags.shell_completion or flags.info:
         return list(argv), False
     overrides, resumed = continued(flags.overrides)
-    check_jobs(
+    compose_checked(
         configuration_folder(),
         overrides,
         multirun=flags.multirun,

@@ -48,14 +48,14 @@ def continued(overrides: Sequence[str]) -> tuple[list[str], Path | None]:
     return [*first, f"hydra.run.dir='{folder}'"], folder
 
 
-def check_jobs(
+def compose_checked(
     folder: Path,
     overrides: Sequence[str],
     *,
     multirun: bool,
     extra: str | None,
     resumed: Path | None,
-) -> None:
+) -> dict[str, Any]:
     """Compose and check every setting that the overrides ask for.
 
     Args:
@@ -64,6 +64,9 @@ def check_jobs(
         multirun: whether they may sweep.
         extra: a further configuration folder, from ``--config-dir``.
         resumed: a run's directory whose configuration must compose to what it was.
+
+    Returns:
+        The resolved configuration of the first job.
 
     Raises:
         ConfigurationError: the first thing wrong.
@@ -76,11 +79,13 @@ def check_jobs(
     if not multirun and (swept := [o.input_line for o in parsed if o.is_sweep_override()]):
         raise ConfigurationError(f"{swept[0]} gives several values: add -m to run one job for each")
     with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
-        for job in _jobs([_lenient(override, folders) for override in parsed]):
-            config = without_unchosen(_compose(job, folders), options(folders))
-            check(config)
-            if resumed:
-                _check_unchanged(config, resumed, folders)
+        jobs = _jobs([_lenient(override, folders) for override in parsed])
+        configs = [without_unchosen(_compose(job, folders), options(folders)) for job in jobs]
+    for config in configs:
+        check(config)
+        if resumed:
+            _check_unchanged(config, resumed, folders)
+    return configs[0]
 
 
 def options(folders: Iterable[Path]) -> dict[str, set[str]]:

@@ -1,0 +1,157 @@
+"""The real entry as a user calls it, on real digits, shrunk by overrides."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+RUN = str(Path(__file__).parents[1] / "run.py")
+SMALL = [
+    "network.width=4",
+    "procedure.epochs=3",
+    "experts.seeds=[0]",
+    "method.distill.start_max=1",
+    "method.distill.inner_steps=3",
+    "method.distill.iterations=6",
+    "method.distill.checkpoint_every=2",
+    "method.activation.iterations=4",
+]
+
+
+def start(folder, *overrides):
+    # One thread a process: with two, one process sums in another order than each of two ranks.
+    settings = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    return subprocess.Popen(
+        [sys.executable, RUN, *overrides],
+        cwd=folder,
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(folder, *overrides):
+    process = start(folder, *overrides)
+    output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """A folder in which the small study has run once, with every logger."""
+    folder = tmp_path_factory.mktemp("work")
+    code, output = run(folder, *SMALL, "hydra.run.dir=one")
+    assert code == 0, output
+    return folder
+
+
+def test_the_quickstart_leaves_what_it_promises(quickstart):
+    folder = quickstart / "one"
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    numbers = json.loads((folder / "metrics.json").read_text())
+    for name in ("ratio", "matched", "reference"):
+        assert numbers[f"fidelity/{name}"] > 0
+    for source in ("distill", "distill-projected", "activation", "activation-projected", "real"):
+        for judge in ("expert", "held-out-0", "mlp"):
+            assert 0 <= numbers[f"discriminative/{source}/{judge}"] <= 1
+    tensors = load_file(folder / "explanations.safetensors")
+    assert tensors["distill/images"].shape == tensors["activation/images"].shape == (30, 1, 8, 8)
+    for name in (
+        "report.html",
+        "figures/explanations.png",
+        "tables/fidelity.csv",
+        "logs/version_0/metrics.csv",
+        ".hydra/config.yaml",
+        "cwx.log",
+    ):
+        assert (folder / name).stat().st_size > 0
+    assert not list((folder / "checkpoints").iterdir())
+
+
+def test_weights_and_biases_has_the_run_offline(quickstart):
+    (offline,) = (quickstart / "one" / "wandb").glob("offline-run-*")
+    pictures = list(offline.rglob("*.png"))
+    assert any("distill" in str(p) for p in pictures)
+    assert any("explanations" in str(p) for p in pictures)
+
+
+def test_two_processes_give_the_images_of_one(quickstart):
+    code, output = run(
+        quickstart, *SMALL, "trainer=ddp_cpu", "logger=[]", "evaluation=[]", "hydra.run.dir=two"
+    )
+    assert code == 0, output
+    one, two = (
+        load_file(quickstart / name / "explanations.safetensors") for name in ("one", "two")
+    )
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+def test_two_processes_train_the_experts_of_one(quickstart):
+    code, output = run(
+        quickstart, *SMALL, "trainer=ddp_cpu", "logger=[]", "evaluation=[]", "method=[]",
+        "store=other", "hydra.run.dir=three",
+    )  # fmt: skip
+    assert code == 0, output
+    folders = sorted(path.name for path in (quickstart / "store").iterdir())
+    assert sorted(path.name for path in (quickstart / "other").iterdir()) == folders
+    for folder in folders:
+        for state in sorted((quickstart / "store" / folder).glob("state-*")):
+            alone, divided = load_file(state), load_file(quickstart / "other" / folder / state.name)
+            for name in alone:
+                torch.testing.assert_close(divided[name], alone[name], rtol=1e-4, atol=1e-5)
+
+
+LONGER = [*SMALL, "logger=[csv]", "method.distill.iterations=300", "evaluation=[fidelity]"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(quickstart):
+    code, output = run(quickstart, *LONGER, "hydra.run.dir=whole")
+    assert code == 0, output
+    return quickstart / "whole"
+
+
+@pytest.mark.parametrize("way", ["kill", "interrupt"])
+def test_a_stopped_run_continues_to_the_same_result(quickstart, uninterrupted, way):
+    cut = f"cut-{way}"
+    process = start(quickstart, *LONGER, f"hydra.run.dir={cut}")
+    checkpoint = quickstart / cut / "checkpoints" / "distill.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL if way == "kill" else signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    state = json.loads((quickstart / cut / "status.json").read_text())["state"]
+    assert state == ("running" if way == "kill" else "interrupted")
+    if way == "interrupt":
+        assert f"resume={cut}" in output
+    assert not (quickstart / cut / "explanations.safetensors").exists()
+    code, output = run(quickstart, f"resume={cut}")
+    assert code == 0, output
+    for name in ("explanations.safetensors", "metrics.json"):
+        assert (quickstart / cut / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(quickstart):
+    code, output = run(
+        quickstart, *SMALL, "logger=[]", "hydra.run.dir=wild", "method.distill.optimizer.lr=1e30"
+    )
+    assert code == 1
+    assert "cwx: distill diverged at step" in output
+    assert "Traceback" not in output
+    status = json.loads((quickstart / "wild" / "status.json").read_text())
+    assert status["state"] == "failed"
+    kept = load_file(quickstart / "wild" / "last-good-distill.safetensors")
+    assert kept["distill/images"].isfinite().all()
+    assert "Traceback" in (quickstart / "wild" / "cwx.log").read_text()

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from cwx.evaluations.discriminative import Discriminative, scores
+from cwx.evaluations.diversity import Diversity, pairwise
+from cwx.evaluations.fidelity import Fidelity
+from cwx.evaluations.gallery import Gallery
+from cwx.explanations import Explanations
+from cwx.functional.distances import squared_distance
+
+SPAN = {"inner_steps": 0, "span": 2, "start_min": 0, "start_max": 2, "inner_rate": 0.1}
+
+
+@pytest.fixture(scope="module")
+def sources(subject):
+    return {"real-images": subject.real(2), "first": subject.real(1)}
+
+
+def test_standing_still_has_a_fidelity_ratio_of_one(subject, sources):
+    outcome = Fidelity(source="first", **SPAN)(subject, sources)
+    assert outcome.numbers["fidelity/ratio"] == pytest.approx(1)
+    assert [row["start"] for row in outcome.tables["fidelity"]] == [0, 1, 2]
+    states = [
+        [t for n, t in subject.held_out[0].state(e).items() if "layers" in n] for e in range(5)
+    ]
+    reference = sum(squared_distance(states[k], states[k + 2]).item() for k in range(3)) / 3
+    assert outcome.numbers["fidelity/reference"] == pytest.approx(reference)
+
+
+def test_fidelity_says_what_it_needs(subject, sources):
+    with pytest.raises(ValueError, match="'none', which this study does not make"):
+        Fidelity(source="none", **SPAN)(subject, sources)
+    with pytest.raises(ValueError, match="lower start_max to 2"):
+        Fidelity(source="first", **{**SPAN, "start_max": 9})(subject, sources)
+
+
+def test_scores_of_known_logits():
+    images = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 4.0]])
+    row = scores(torch.nn.Identity(), Explanations(images, torch.tensor([0, 1])))
+    assert row["accuracy"] == 0.5
+    assert row["margin"] == pytest.approx((1 - 1) / 2)
+    expected = images.softmax(1)[[0, 1], [0, 1]].mean().item()
+    assert row["confidence"] == pytest.approx(expected)
+
+
+def test_every_source_meets_every_judge(subject, sources):
+    numbers = Discriminative()(subject, sources).numbers
+    assert set(numbers) == {
+        f"discriminative/{source}/{judge}"
+        for source in (
+            "real-images",
+            "real-images-projected",
+            "first",
+            "first-projected",
+            "real",
+        )
+        for judge in ("expert", "held-out-0")
+    }
+    assert numbers["discriminative/real/expert"] == 1
+
+
+def test_diversity_of_known_images():
+    pair = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(2, 1, 1, 2)
+    assert pairwise(pair) == pytest.approx((1, -1))
+    assert pairwise(pair[[0, 0]]) == pytest.approx((0, 1))
+
+
+def test_one_image_a_class_has_no_pairs(subject, sources):
+    numbers = Diversity()(subject, sources).numbers
+    assert "diversity/first/distance" not in numbers
+    assert numbers["diversity/real-images/distance"] > 0
+
+
+def test_the_gallery_tells_the_raw_range(subject, sources):
+    outcome = Gallery(titles={"first": "$title"})(subject, sources)
+    images = sources["first"].images
+    assert outcome.numbers["range/first/max"] == images.max().item()
+    assert set(outcome.figures) == {"explanations"}

@@ -1,0 +1,58 @@
+"""Which way the arrows point."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "cwx"
+FILES = sorted(PACKAGE.rglob("*.py"))
+ENTRY = {"main.py", "overrides.py"}
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def roots(file: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(file)}
+
+
+def place(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_arrows_point_one_way(file):
+    folder, names = place(file), imports(file)
+    ours = {name for name in names if name.startswith("cwx.")}
+    if file.name not in ENTRY:
+        assert not roots(file) & {"hydra", "omegaconf"}
+    if folder not in ("methods", "callbacks", "data", "main.py"):
+        assert "lightning" not in roots(file)
+    if folder == "functional":
+        assert all(name.startswith("cwx.functional") for name in ours)
+        assert roots(file) <= {"torch", "cwx", "collections", "typing", "dataclasses", "hashlib"}
+    forbidden = {
+        "networks": ("cwx.methods", "cwx.evaluations", "cwx.data", "cwx.study"),
+        "data": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.results"),
+        "methods": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.results", "cwx.report"),
+        "callbacks": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.report"),
+        "evaluations": ("cwx.methods", "cwx.study", "cwx.results", "cwx.report"),
+        "report": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.data"),
+    }
+    for prefix in forbidden.get(folder, ()):
+        assert not {name for name in ours if name.startswith(prefix)}
+
+
+def test_nothing_makes_gradients_by_hand_or_moves_to_a_device_by_name():
+    for file in FILES:
+        text = file.read_text()
+        assert ".cuda()" not in text
+        assert ".backward()" not in text

@@ -1,0 +1,95 @@
+import json
+
+import pytest
+import torch
+
+from cwx.evaluations.outcome import Outcome
+from cwx.explanations import Explanations
+from cwx.figures import sheet
+from cwx.report.page import read_curves, write_page
+from cwx.results import Results, read_status
+
+NASTY = '<script>alert("x")</script>'
+
+
+@pytest.fixture
+def run(tmp_path):
+    results = Results(tmp_path / "run")
+    with results.running(experiment=NASTY, resumed=False):
+        labels = torch.tensor([0, 1])
+        figure = sheet({"CWX": torch.rand(2, 1, 4, 4)}, {"CWX": labels}, [NASTY, "$x^2$"])
+        rows = [{"class": NASTY, "value": 0.5}]
+        outcome = Outcome(
+            numbers={"fidelity/ratio": 0.25, "bad": float("nan")},
+            tables={"t": rows},
+            figures={"explanations": figure},
+        )
+        results.add_outcomes({"x": outcome})
+    return results.folder
+
+
+def test_the_page_is_whole_and_escapes_names(run):
+    text = write_page(run).read_text()
+    assert NASTY not in text
+    assert "&lt;script&gt;" in text
+    assert "data:image/png;base64," in text
+    assert "0.25" in text
+    for outside in ("http://", "https://", "src='/", 'src="/'):
+        assert outside not in text
+
+
+def test_a_folder_that_is_no_run_has_no_page(tmp_path):
+    with pytest.raises(ValueError, match="is not the folder of a run"):
+        write_page(tmp_path)
+
+
+def test_status_tells_how_a_run_ended(run, tmp_path):
+    assert read_status(run)["state"] == "finished"
+    for error, state in ((ValueError("no"), "failed"), (KeyboardInterrupt(), "interrupted")):
+        results = Results(tmp_path / state)
+        with pytest.raises(type(error)), results.running(experiment="e", resumed=False):
+            raise error
+        status = read_status(results.folder)
+        assert status["state"] == state
+        assert status["reason"]
+
+
+def test_a_run_is_not_overwritten(run):
+    with (
+        pytest.raises(ValueError, match="holds a run already: continue it with resume="),
+        Results(run).running(experiment="e", resumed=False),
+    ):
+        pass
+    assert read_status(run)["state"] == "finished"
+
+
+def test_time_adds_up_over_a_resumed_run(run):
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**status, "seconds": 1000}))
+    with Results(run).running(experiment="e", resumed=True):
+        pass
+    assert read_status(run)["seconds"] >= 1000
+
+
+def test_explanations_of_several_methods_share_a_file(tmp_path):
+    results = Results(tmp_path)
+    first = Explanations(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]))
+    second = Explanations(torch.rand(1, 1, 2, 2), torch.tensor([1]))
+    results.add_explanations("b", first)
+    results.add_explanations("a", second)
+    found = results.explanations()
+    assert set(found) == {"a", "b"}
+    assert torch.equal(found["b"].images, first.images)
+    assert torch.equal(found["a"].labels, second.labels)
+    file = tmp_path / "explanations.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ValueError, match="is damaged"):
+        results.explanations()
+
+
+def test_a_later_start_replaces_what_an_earlier_one_logged(tmp_path):
+    for version, text in enumerate(("step,a/x\n0,1\n1,2\n2,9\n", "step,a/x,b/y\n2,3\n3,4\n3,,7\n")):
+        folder = tmp_path / "logs" / f"version_{version}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text(text)
+    assert read_curves(tmp_path) == {"a/x": [(0, 1), (1, 2), (2, 3), (3, 4)]}
