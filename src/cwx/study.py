@@ -157,7 +157,8 @@ class Study:
             try:
                 stages.fit(module, checkpoint, [LogPictures()])
             except DivergedError as error:
-                results.keep_last_good(name, error.last_good)
+                if stages.leads:
+                    results.keep_last_good(name, error.last_good)
                 raise
             if stages.leads:
                 results.add_explanations(name, module.explanations())
