@@ -42,7 +42,7 @@ def test_accuracy_lies_beside_each_state(subject):
     trajectory = subject.trajectories[0]
     network = subject.trained(trajectory)
     test = subject.data.splits.test
-    right = network(subject.data.normalized(test.images)).argmax(1) == test.labels
+    right = network(subject.data.normalization.from_bytes(test.images)).argmax(1) == test.labels
     assert trajectory.accuracy(4) == pytest.approx(right.double().mean().item())
     assert trajectory.accuracy(4) > 0.9 > trajectory.accuracy(0)
 

@@ -80,7 +80,8 @@ def compose_checked(
         raise ConfigurationError(f"{swept[0]} gives several values: add -m to run one job for each")
     with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
         jobs = _jobs([_lenient(override, folders) for override in parsed])
-        configs = [without_unchosen(_compose(job, folders), options(folders)) for job in jobs]
+        choices = options(folders)
+        configs = [without_unchosen(_compose(job, folders), choices) for job in jobs]
     for config in configs:
         check(config)
         if resumed:
@@ -98,18 +99,17 @@ def options(folders: Iterable[Path]) -> dict[str, set[str]]:
     return found
 
 
-def _jobs(overrides: Sequence[tuple[Override, list[str]]]) -> Iterator[list[str]]:
+def _jobs(overrides: Sequence[list[str]]) -> Iterator[list[str]]:
     """The first job of the sweep, then one for each other value of each swept setting."""
-    yield [choices[0] for _, choices in overrides]
-    for position, (_, choices) in enumerate(overrides):
+    first = [choices[0] for choices in overrides]
+    yield first
+    for position, choices in enumerate(overrides):
         for choice in choices[1:]:
-            job = [others[0] for _, others in overrides]
-            job[position] = choice
-            yield job
+            yield [*first[:position], choice, *first[position + 1 :]]
 
 
-def _lenient(override: Override, folders: Sequence[Path]) -> tuple[Override, list[str]]:
-    """An override as Hydra would take it for a key that exists; whether it does is checked later.
+def _lenient(override: Override, folders: Sequence[Path]) -> list[str]:
+    """Each value of an override as Hydra takes it for a key that exists; that is checked later.
 
     Hydra's own refusal knows no nearest name, and for ``+key`` there is none.
     """
@@ -122,8 +122,8 @@ def _lenient(override: Override, folders: Sequence[Path]) -> tuple[Override, lis
     group = any((folder / name).is_dir() for folder in folders)
     if override.is_delete() or group or name == "hydra" or name.startswith("hydra."):
         prefix = line.partition("=")[0]
-        return override, [f"{prefix}={value}" if "=" in line else line for value in values]
-    return override, [f"++{override.get_key_element().lstrip('+')}={value}" for value in values]
+        return [f"{prefix}={value}" if "=" in line else line for value in values]
+    return [f"++{override.get_key_element().lstrip('+')}={value}" for value in values]
 
 
 def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Subject:
         """The first `per_class` test images of each class (fewer where there are fewer)."""
         test = self.data.splits.test
         chosen = Explanations(test.images, test.labels).first(per_class)
-        return Explanations(self.data.normalized(chosen.images), chosen.labels)
+        return Explanations(self.data.normalization.from_bytes(chosen.images), chosen.labels)
 
 
 def build_network(factory: NetworkFactory, data: ImageData, *, seed: int) -> nn.Module:

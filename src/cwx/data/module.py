@@ -107,10 +107,6 @@ class ImageData(L.LightningDataModule):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def normalized(self, images: Tensor) -> Tensor:
-        """Bytes to normalised float images."""
-        return self.normalization.normalize(images.float() / 255)
-
     def batches(self, *, size: int, seed: int) -> Self:
         """A view of the same images whose training loader draws shuffled batches of `size`."""
         if size < 1:
@@ -151,7 +147,7 @@ class _Batches(Dataset[Batch]):
     def __getitem__(self, part: tuple[Tensor, int]) -> Batch:
         indices, total = part
         indices = indices.to(self.set.images.device)
-        images = self.normalization.normalize(self.set.images[indices].float() / 255)
+        images = self.normalization.from_bytes(self.set.images[indices])
         return Batch(images, self.set.labels[indices], total)
 
 

@@ -100,18 +100,27 @@ def check_range(
         )
 
 
+def read_segment(trajectory: Trajectory, names: Sequence[str], *, start: int, span: int) -> Segment:
+    """θ_start and θ_{start+span} of one expert, the named parameters alone.
+
+    Raises:
+        ValueError: an epoch was not recorded, or its file is damaged.
+    """
+    states = (trajectory.state(start), trajectory.state(start + span))
+    return Segment(*({name: state[name] for name in names} for state in states))
+
+
 class _SegmentSet(Dataset[SegmentBatch]):
     def __init__(self, trajectories: Sequence[Trajectory], names: Sequence[str], span: int) -> None:
         self.trajectories, self.names, self.span = trajectories, names, span
 
     def __getitem__(self, draw: tuple[list[tuple[int, int]], int]) -> SegmentBatch:
         pairs, total = draw
-        return SegmentBatch([self._segment(expert, start) for expert, start in pairs], total)
-
-    def _segment(self, expert: int, start: int) -> Segment:
-        trajectory = self.trajectories[expert]
-        states = (trajectory.state(start), trajectory.state(start + self.span))
-        return Segment(*({name: state[name] for name in self.names} for state in states))
+        segments = [
+            read_segment(self.trajectories[expert], self.names, start=start, span=self.span)
+            for expert, start in pairs
+        ]
+        return SegmentBatch(segments, total)
 
 
 class SegmentSampler(Sampler[tuple[list[tuple[int, int]], int]]):

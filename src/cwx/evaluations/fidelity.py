@@ -1,13 +1,16 @@
 """How closely training on S follows an expert (CWX, §3.2; C5)."""
 
 import torch
+from torch import nn
 
-from cwx.data.segments import check_range
+from cwx.data.segments import check_range, read_segment
 from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.explanations import Explanations
 from cwx.functional.distances import squared_distance
 from cwx.functional.losses import inner_loss
 from cwx.functional.unroll import unroll
 from cwx.subject import Subject
+from cwx.trajectories import Trajectory
 
 
 class Fidelity:
@@ -56,9 +59,14 @@ class Fidelity:
             start_min=self.start_min,
             start_max=self.start_max,
         )
-        rows = [
-            self._row(subject, sources, expert, start)
-            for expert in range(len(subject.held_out))
+        network, explanations = subject.network(), sources[self.source]
+        rows: list[Row] = [
+            {
+                "expert": expert,
+                "start": start,
+                **self._squares(network, explanations, trajectory, start),
+            }
+            for expert, trajectory in enumerate(subject.held_out)
             for start in range(self.start_min, self.start_max + 1)
         ]
         matched, reference = (
@@ -74,20 +82,16 @@ class Fidelity:
             tables={"fidelity": rows},
         )
 
-    def _row(self, subject: Subject, sources: Sources, expert: int, start: int) -> Row:
-        explanations, trajectory = sources[self.source], subject.held_out[expert]
-        network = subject.network()
+    def _squares(
+        self, network: nn.Module, explanations: Explanations, trajectory: Trajectory, start: int
+    ) -> dict[str, float]:
         names = [name for name, _ in network.named_parameters()]
-        begin, target = (
-            tuple(state[name] for name in names)
-            for state in (trajectory.state(start), trajectory.state(start + self.span))
-        )
+        segment = read_segment(trajectory, names, start=start, span=self.span)
+        begin, target = (tuple(state.values()) for state in segment)
         loss = inner_loss(network, names, explanations.labels)
         rate = torch.tensor(self.inner_rate)
         reached = unroll(loss, begin, explanations.images, rate, self.inner_steps)
         return {
-            "expert": expert,
-            "start": start,
             "matched": squared_distance(reached, target).item(),
             "reference": squared_distance(begin, target).item(),
         }

@@ -40,6 +40,10 @@ class Normalization:
         """Unit images to normalised ones."""
         return (images - self._column(self.mean, images)) / self._column(self.std, images)
 
+    def from_bytes(self, images: Tensor) -> Tensor:
+        """Images as bytes in 0-255 to normalised float ones."""
+        return self.normalize(images.float() / 255)
+
     def denormalize(self, images: Tensor) -> Tensor:
         """Normalised images to unit ones; values beyond [0, 1] stay beyond."""
         return images * self._column(self.std, images) + self._column(self.mean, images)
