@@ -1,9 +1,23 @@
+from pathlib import Path
+
 import pytest
 import torch
+import torchvision
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
+from torch.nn import functional as F
 
 from cwx.networks.convnet import ConvNet, instance_norm
 from cwx.networks.modes import accuracy, evaluating
+
+CONF = Path(__file__).parents[1] / "conf" / "network"
+
+
+def configured(name, size=(32, 32), channels=3, **settings):
+    """The network of ``conf/network``, for ten classes."""
+    factory = instantiate(OmegaConf.load(CONF / f"{name}.yaml"), _convert_="all")
+    return factory(in_channels=channels, image_size=size, num_classes=10, **settings)
 
 
 def convnet(size=(32, 32), **settings):
@@ -26,6 +40,143 @@ def test_every_size_gives_logits(norm):
     for size in ((8, 8), (28, 28), (9, 17)):
         logits = convnet(size=size, norm=norm)(torch.zeros(2, 3, *size))
         assert logits.shape == (2, 10)
+
+
+# AlexNet's layers: output channels, input channels, side of the filters.
+ALEXNET = [(128, 3, 5), (192, 128, 5), (256, 192, 3), (192, 256, 3), (192, 192, 3), (10, 192, 4)]
+
+# Those of CIFAR-10's VGG and ResNet are as https://github.com/kuangliu/pytorch-cifar has them.
+PARAMETERS = {
+    "alexnet": sum(out * (into * side**2 + 1) for out, into, side in ALEXNET),
+    "vgg11": 9_231_114,
+    "vgg16": 14_728_266,
+    "resnet18": 11_173_962,
+    "resnet50": 23_520_842,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_configured_network_has_as_many_parameters_as_published(name):
+    with torch.device("meta"):
+        network = configured(name)
+    assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name]
+
+
+# Images of a side, at the end of the convolutions: [channels, *positions].
+LEFT = [
+    ("alexnet", 32, 3, [192, 4, 4]),
+    ("alexnet", 64, 3, [192, 8, 8]),
+    ("alexnet", 28, 1, [192, 3, 3]),
+    ("vgg11", 32, 1, [512, 1, 1]),
+    ("vgg11", 64, 3, [512, 2, 2]),
+    ("vgg16", 32, 3, [512, 1, 1]),
+    ("vgg16", 64, 3, [512, 2, 2]),
+    ("resnet18", 32, 3, [512, 4, 4]),
+    ("resnet18", 64, 3, [512, 8, 8]),
+    ("resnet18", 28, 1, [512, 4, 4]),
+    ("resnet50", 32, 3, [2048, 4, 4]),
+    ("resnet50", 64, 3, [2048, 8, 8]),
+    ("resnet50", 28, 1, [2048, 4, 4]),
+]
+
+
+@pytest.mark.parametrize(("name", "side", "channels", "left"), LEFT)
+def test_what_is_left_of_images_before_the_logits(name, side, channels, left):
+    with torch.device("meta"):
+        network = configured(name, (side, side), channels)
+        images = torch.empty(2, channels, side, side)
+    *convolutions, classifier = network.children()
+    assert nn.Sequential(*convolutions)(images).shape == (2, *left)
+    assert isinstance(classifier, nn.Linear)
+    assert network(images).shape == (2, 10)
+
+
+TOO_SMALL = [
+    ("alexnet", (7, 9), "7x9 images three times, to nothing: use images of at least 8x8"),
+    ("vgg11", (28, 28), "a VGG of 5 blocks halves 28x28 .* nothing: use at most 4 blocks"),
+    ("vgg16", (64, 31), "a VGG of 5 blocks halves 64x31 .* nothing: use at most 4 blocks"),
+    ("resnet18", (7, 8), "halves 7x8 images to less than a pixel: use at most 3 stages"),
+    ("resnet50", (8, 2), "halves 8x2 images to less than a pixel: use at most 2 stages"),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "message"), TOO_SMALL)
+def test_images_that_a_network_halves_to_nothing_are_refused(name, size, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        configured(name, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "settings"),
+    [
+        ("alexnet", (8, 8), {}),
+        ("vgg11", (28, 28), {"blocks": [[8], [8], [8], [8, 8]]}),
+        ("resnet18", (8, 8), {}),
+        ("resnet50", (2, 2), {"stages": [1, 1]}),
+    ],
+)
+def test_what_the_refusals_recommend_is_accepted(name, size, settings):
+    with torch.device("meta"):
+        network = configured(name, size, **settings)
+        assert network(torch.empty(2, 3, *size)).shape == (2, 10)
+
+
+SMALL = [
+    ("alexnet", {"width": 8}),
+    ("vgg11", {}),
+    ("vgg16", {"norm": instance_norm, "blocks": [[4, 4], [8, 8], [16, 16]]}),
+    ("vgg16", {"norm": None, "blocks": [[4, 4], [8, 8], [16, 16]]}),
+    ("resnet18", {"width": 8}),
+    ("resnet18", {"width": 8, "norm": instance_norm}),
+    ("resnet50", {"width": 8}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), SMALL)
+def test_noise_gives_finite_logits_and_every_weight_a_gradient(name, settings):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 32, 32, generator=generator).requires_grad_()
+    torch.manual_seed(0)
+    network = configured(name, **settings)
+    logits = network(images)
+    assert logits.isfinite().all()
+    loss = F.cross_entropy(logits, torch.arange(4))
+    for gradient in torch.autograd.grad(loss, [images, *network.parameters()]):
+        assert gradient.isfinite().all()
+        # A bias that normalisation takes away again has none.
+        assert gradient.ndim == 1 or gradient.count_nonzero() > 0
+
+
+def torchvision_resnet(block, layers):
+    network = torchvision.models.ResNet(block, layers, num_classes=10)
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
+def torchvision_vgg(letter):
+    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[letter], True)
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(layers, pool, nn.Flatten(), nn.Linear(512, 10))
+
+
+TORCHVISION = {
+    "vgg11": lambda: torchvision_vgg("A"),
+    "vgg16": lambda: torchvision_vgg("D"),
+    "resnet18": lambda: torchvision_resnet(torchvision.models.resnet.BasicBlock, [2, 2, 2, 2]),
+    "resnet50": lambda: torchvision_resnet(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3]),
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_computes_the_same_from_the_same_weights(name):
+    torch.manual_seed(0)
+    size = (40, 35)
+    network, other = configured(name, size), TORCHVISION[name]()
+    states = zip(other.state_dict(), network.state_dict().values(), strict=True)
+    other.load_state_dict({key: value.clone() for key, value in states})
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(images), other(images))
 
 
 def test_modes_are_given_back_also_after_an_exception():

@@ -1,0 +1,124 @@
+"""ResNet for small images, after He, Zhang, Ren and Sun (2016)."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+
+
+class ResidualBlock(nn.Module):
+    """ReLU(residual(x) + x); a 1x1 convolution with norm takes x's place where shapes differ.
+
+    Input ``[n, in_channels, h, w]``; output ``[n, out_channels, ⌈h / stride⌉, ⌈w / stride⌉]``,
+    as of `residual` (He et al., Eq 1 and 2; option B of §4.1).
+    """
+
+    def __init__(
+        self, residual: nn.Module, *, in_channels: int, out_channels: int, stride: int, norm: Norm
+    ) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.residual = residual
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                _conv(in_channels, out_channels, 1, stride), norm(out_channels)
+            )
+        self.relu = nn.ReLU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.relu(self.residual(features) + self.shortcut(features))  # type: ignore[no-any-return]
+
+
+class BlockFactory(Protocol):
+    """`basic_block` or `bottleneck`."""
+
+    def __call__(
+        self, *, in_channels: int, width: int, stride: int, norm: Norm
+    ) -> ResidualBlock: ...
+
+
+def basic_block(*, in_channels: int, width: int, stride: int, norm: Norm) -> ResidualBlock:
+    """Two 3x3 convolutions to `width` channels (He et al., Figure 5 left)."""
+    residual = nn.Sequential(
+        *(_conv(in_channels, width, 3, stride), norm(width), nn.ReLU()),
+        *(_conv(width, width, 3), norm(width)),
+    )
+    return ResidualBlock(
+        residual, in_channels=in_channels, out_channels=width, stride=stride, norm=norm
+    )
+
+
+def bottleneck(*, in_channels: int, width: int, stride: int, norm: Norm) -> ResidualBlock:
+    """1x1, 3x3 and 1x1 convolutions through `width` to 4 `width` channels (Figure 5 right).
+
+    The 3x3 convolution carries the stride, as torchvision has it: the paper's first 1x1 would
+    drop three of four positions unseen.
+    """
+    residual = nn.Sequential(
+        *(_conv(in_channels, width, 1), norm(width), nn.ReLU()),
+        *(_conv(width, width, 3, stride), norm(width), nn.ReLU()),
+        *(_conv(width, 4 * width, 1), norm(4 * width)),
+    )
+    return ResidualBlock(
+        residual, in_channels=in_channels, out_channels=4 * width, stride=stride, norm=norm
+    )
+
+
+class ResNet(nn.Module):
+    """A 3x3 convolution, stages of residual blocks, global average and one linear.
+
+    Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
+    The stages are those for ImageNet (Table 1), the stem keeps the resolution as it does for
+    CIFAR-10 (§4.2): stride 1 and no max pooling. Weights start from torch's default.
+
+    Args:
+        stages: the number of blocks of each stage; each stage but the first halves the sides,
+            rounding up, and doubles the width.
+        block: makes a block from its input channels, its width, its stride and `norm`.
+        width: filters of the stem and width of the first stage.
+        norm: makes a normalisation layer from its number of channels.
+
+    Raises:
+        ValueError: the last stage would see less than one pixel.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        stages: list[int],
+        block: BlockFactory,
+        width: int,
+        norm: Norm,
+    ) -> None:
+        super().__init__()
+        if min(image_size) < 2 ** (len(stages) - 1):
+            raise ValueError(
+                f"a ResNet of {len(stages)} stages halves {image_size[0]}x{image_size[1]} images "
+                f"to less than a pixel: use at most {min(image_size).bit_length()} stages"
+            )
+        self.stem = nn.Sequential(_conv(in_channels, width, 3), norm(width), nn.ReLU())
+        blocks: list[ResidualBlock] = []
+        channels = width
+        for stage, depth in enumerate(stages):
+            for position in range(depth):
+                stride = 2 if stage and not position else 1
+                blocks.append(
+                    block(in_channels=channels, width=width << stage, stride=stride, norm=norm)
+                )
+                channels = blocks[-1].out_channels
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.blocks(self.stem(images)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def _conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
+    # No bias: the normalisation that follows has one.
+    return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)

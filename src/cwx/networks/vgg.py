@@ -1,0 +1,53 @@
+"""VGG for small images, after Simonyan and Zisserman (2015)."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class VGG(nn.Module):
+    """Blocks of 3x3 convolutions, each ending in 2x2 max pooling; global average; one linear.
+
+    Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
+    A convolution is followed by normalisation and ReLU. The paper's three linear layers for
+    7x7 positions (§2.1) give way to one, since 32x32 images leave a single position. Weights
+    start from torch's default.
+
+    Args:
+        blocks: the output channels of each convolution, by block; the paper's Table 1.
+        norm: makes a normalisation layer from its number of channels; ``None`` for none.
+
+    Raises:
+        ValueError: the poolings leave less than one pixel.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        blocks: list[list[int]],
+        norm: Callable[[int], nn.Module] | None,
+    ) -> None:
+        super().__init__()
+        if min(image_size) >> len(blocks) < 1:
+            raise ValueError(
+                f"a VGG of {len(blocks)} blocks halves {image_size[0]}x{image_size[1]} images to "
+                f"nothing: use at most {min(image_size).bit_length() - 1} blocks"
+            )
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for block in blocks:
+            for filters in block:
+                layers.append(nn.Conv2d(channels, filters, 3, padding=1))
+                if norm is not None:
+                    layers.append(norm(filters))
+                layers.append(nn.ReLU())
+                channels = filters
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(images).mean((2, 3)))  # type: ignore[no-any-return]
