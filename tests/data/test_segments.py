@@ -3,8 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwx.data.segments import Segments, SegmentSampler
+from cwx.data.segments import Segments, SegmentSampler, check_range
 from cwx.data.steps import epoch_length
+from cwx.trajectories import Recorder, Trajectory
 
 
 def segments(subject, **settings):
@@ -15,7 +16,7 @@ def segments(subject, **settings):
 
 def test_a_segment_joins_the_recorded_states(subject):
     drawn = [s for batch in segments(subject).train_dataloader() for s in batch.segments]
-    recorded = [[t.state(e) for e in range(t.states)] for t in subject.trajectories]
+    recorded = [[t.state(e) for e in t.recorded] for t in subject.trajectories]
     for start, target in drawn:
         places = [
             (expert, epoch)
@@ -83,6 +84,41 @@ def test_epochs_go_on_where_the_last_one_stopped():
 def test_impossible_ranges_are_refused(subject, settings, message):
     with pytest.raises(ValueError, match=message):
         segments(subject, **settings)
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory):
+    """A trajectory of all epochs to 9, and one without 4 to 8."""
+    found = []
+    for epochs in (range(10), (0, 1, 2, 3, 9)):
+        recorder = Recorder(tmp_path_factory.mktemp("expert"), {})
+        recorder.start()
+        recorder.complete(epochs)
+        found.append(Trajectory(recorder.path))
+    return found
+
+
+@pytest.mark.parametrize(("span", "starts"), [(2, (0, 1)), (1, (0, 2)), (9, (0, 0)), (6, (3, 3))])
+def test_a_range_may_pass_over_epochs_left_out(thinned, span, starts):
+    check_range(thinned, span=span, start_min=starts[0], start_max=starts[1])
+
+
+@pytest.mark.parametrize(
+    ("span", "starts", "message"),
+    [
+        (
+            2,
+            (0, 4),
+            r"segment \[2, 4\] needs epoch 4, .*\(0-3, 9\): raise .* or lower start_max to 1",
+        ),
+        (2, (0, 4), "raise procedure.recording.epochs to 6 or"),
+        (5, (3, 4), r"\[3, 8\] needs epoch 8.* to 9 or start elsewhere"),
+        (5, (4, 4), r"\[4, 9\] needs epoch 4"),
+    ],
+)
+def test_a_range_that_needs_an_epoch_left_out_is_refused(thinned, span, starts, message):
+    with pytest.raises(ValueError, match=message):
+        check_range(thinned, span=span, start_min=starts[0], start_max=starts[1])
 
 
 @given(st.integers(1, 500), st.integers(1, 500))

@@ -1,6 +1,7 @@
 """Segments (θ_k, θ_{k+N}) of expert trajectories, drawn from disk as they are needed (C2)."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import lightning as L
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cwx.functional.streams import stream
-from cwx.trajectories import Trajectory
+from cwx.trajectories import Trajectory, listed
 
 
 class Segment(NamedTuple):
@@ -98,6 +99,14 @@ def check_range(
             f"segment [{start_max}, {start_max + span}] exceeds the {recorded} recorded epochs: "
             f"lower start_max to {recorded - span} or record more (procedure.epochs)"
         )
+    for start, trajectory in product(range(start_min, start_max + 1), trajectories):
+        if absent := [k for k in (start, start + span) if k not in trajectory.recorded]:
+            lower = f"lower start_max to {start - 1}" if start > start_min else "start elsewhere"
+            raise ValueError(
+                f"segment [{start}, {start + span}] needs epoch {absent[0]}, which is not among "
+                f"those recorded in {trajectory.path} ({listed(trajectory.recorded)}): "
+                f"raise procedure.recording.epochs to {start_max + span} or {lower}"
+            )
 
 
 def read_segment(trajectory: Trajectory, names: Sequence[str], *, start: int, span: int) -> Segment:
