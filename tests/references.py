@@ -4,17 +4,23 @@ import torch
 from torch import Tensor
 
 
-def descent(loss, start: list[Tensor], images: Tensor, rate: Tensor, steps: int) -> list[Tensor]:
-    """θ_{m+1} = θ_m − η ∂L/∂θ (CWX Eq 3), one parameter at a time, every graph kept."""
-    state = [p.clone() for p in start]
-    for _ in range(steps):
-        value = loss(tuple(state), images)
-        moved = []
-        for parameter in state:
-            (slope,) = torch.autograd.grad(value, parameter, create_graph=True)
-            moved.append(parameter - rate * slope)
-        state = moved
-    return state
+def descent(network, start: Tensor, images, labels, rate, steps, momentum=0.0, batch=None):
+    """θ_{m+1} = θ_m − η v_{m+1} (CWX Eq 3), one parameter at a time, every graph kept."""
+    layout = list(network.named_parameters())
+    pieces = start.split([p.numel() for _, p in layout])
+    state = {n: piece.reshape(p.shape) for (n, p), piece in zip(layout, pieces, strict=True)}
+    velocity = {n: torch.zeros_like(p) for n, p in state.items()}
+    for step in range(steps):
+        seen, its_labels = batch(images, step) if batch else (images, labels)
+        logits = torch.func.functional_call(network, state, (seen,))
+        loss = -logits.log_softmax(1)[torch.arange(len(seen)), its_labels].mean()
+        slopes = {
+            n: torch.autograd.grad(loss, p, create_graph=True, retain_graph=True)[0]
+            for n, p in state.items()
+        }
+        velocity = {n: momentum * velocity[n] + slopes[n] for n in state}
+        state = {n: p - rate * velocity[n] for n, p in state.items()}
+    return flat(state.values())
 
 
 def finite_difference(function, at: Tensor, step: float) -> Tensor:
@@ -33,14 +39,12 @@ def flat(tensors) -> Tensor:
     return torch.cat([t.reshape(-1) for t in tensors])
 
 
-def normalised_distance(start, reached, target) -> Tensor:
-    a, b, c = flat(start), flat(reached), flat(target)
+def normalised_distance(a, b, c) -> Tensor:
     ratio = torch.dist(b, c) ** 2 / torch.dist(a, c) ** 2
     return ratio + 1 - torch.cosine_similarity(b - a, c - a, dim=0)
 
 
-def literal_distance(start, reached, target) -> Tensor:
-    b, c = flat(reached), flat(target)
+def literal_distance(a, b, c) -> Tensor:
     return torch.dist(b, c) ** 2 + 1 - torch.cosine_similarity(b, c, dim=0)
 
 

@@ -1,7 +1,7 @@
 """Images of each class: while a method shapes them, and as it hands them over."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,21 @@ from cwx.functional.streams import stream
 
 @dataclass(frozen=True)
 class Explanations:
-    """Normalised images ``[n, C, H, W]``, as the method left them, and labels ``[n]``."""
+    """What a method leaves.
+
+    Attributes:
+        images: normalised, ``[n, C, H, W]``, as the method left them.
+        labels: ``[n]``.
+        inner_rate: a scalar, the rate to train on the images with, if it was learned with them.
+    """
 
     images: Tensor
     labels: Tensor
+    inner_rate: Tensor | None = None
 
     def projected(self, normalization: Normalization) -> "Explanations":
         """The same, each image rescaled to fill the image range."""
-        return Explanations(normalization.project(self.images), self.labels)
+        return replace(self, images=normalization.project(self.images))
 
     def of(self, label: int) -> Tensor:
         """The images of one class, ``[n_class, C, H, W]``."""
@@ -29,7 +36,7 @@ class Explanations:
         """At most `per_class` images of each class, ordered by class."""
         chosen = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
         indices = torch.cat(chosen)
-        return Explanations(self.images[indices], self.labels[indices])
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
 
 
 class DivergedError(ValueError):

@@ -3,7 +3,7 @@
 status.json               running, finished, failed or interrupted; when; on what
 metrics.json              flat name → number
 tables/*.csv, figures/*.png
-explanations.safetensors  <method>/images and <method>/labels, raw
+explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_rate
 checkpoints/<method>.ckpt while a method runs
 report.html
 """
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,7 @@ from cwx.files import atomic, write_json, write_tensors, write_text
 
 STATUS = "status.json"
 EXPLANATIONS = "explanations.safetensors"
+_PARTS = tuple(field.name for field in fields(Explanations))
 
 
 class Results:
@@ -107,11 +109,12 @@ class Results:
                 f"{file} is damaged ({error}): delete it, and the methods run again"
             ) from error
         return {
-            name.removesuffix("/images"): Explanations(
-                images, tensors[name.removesuffix("images") + "labels"]
+            method: Explanations(
+                images=tensors[f"{method}/images"],
+                labels=tensors[f"{method}/labels"],
+                inner_rate=tensors.get(f"{method}/inner_rate"),
             )
-            for name, images in tensors.items()
-            if name.endswith("/images")
+            for method in (n.removesuffix("/images") for n in tensors if n.endswith("/images"))
         }
 
     def add_explanations(self, method: str, explanations: Explanations) -> None:
@@ -125,7 +128,8 @@ class Results:
         tensors = {
             f"{method}/{part}": getattr(e, part)
             for method, e in explanations.items()
-            for part in ("images", "labels")
+            for part in _PARTS
+            if getattr(e, part) is not None
         }
         write_tensors(self.folder / name, tensors, {})
 

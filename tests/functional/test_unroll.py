@@ -1,122 +1,270 @@
+"""The exact gradient against the plain one and a literal reference: a row a way, a network."""
+
+import warnings
+
 import pytest
 import references
 import torch
 from torch import nn
 
-from cwx.functional.losses import inner_loss
-from cwx.functional.unroll import unroll, unroll_plain
+from cwx.functional.derivatives import Compiled, Eager
+from cwx.functional.losses import NetworkLoss
+from cwx.functional.unroll import Descent, Exact, Plain
 from cwx.networks.convnet import ConvNet, instance_norm
 from cwx.networks.mlp import MLP
 
+SHAPE = {"in_channels": 2, "image_size": (6, 6), "num_classes": 3}
 NETWORKS = {
-    "convnet, instance norm": lambda: ConvNet(
-        in_channels=2, image_size=(6, 6), num_classes=3, depth=2, width=4, norm=instance_norm
-    ),
-    "convnet, batch norm": lambda: ConvNet(
-        in_channels=2, image_size=(6, 6), num_classes=3, depth=1, width=4, norm=nn.BatchNorm2d
-    ),
-    "convnet, no norm": lambda: ConvNet(
-        in_channels=2, image_size=(6, 6), num_classes=3, depth=1, width=4, norm=None
-    ),
-    "mlp": lambda: MLP(in_channels=2, image_size=(6, 6), num_classes=3, depth=1, width=5),
+    "convnet, instance norm": lambda: ConvNet(**SHAPE, depth=2, width=4, norm=instance_norm),
+    "convnet, batch norm": lambda: ConvNet(**SHAPE, depth=1, width=4, norm=nn.BatchNorm2d),
+    "convnet, no norm": lambda: ConvNet(**SHAPE, depth=1, width=4, norm=None),
+    "mlp": lambda: MLP(**SHAPE, depth=1, width=5),
 }
-WAYS = {"exact": unroll, "plain": unroll_plain, "literal": references.descent}
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 
 
-def problem(name: str, dtype=torch.float64):
-    torch.manual_seed(0)
-    # Drawn in double precision whatever the dtype, so that both start from the same numbers.
-    network = NETWORKS[name]().double()
-    names = [n for n, _ in network.named_parameters()]
-    start = [p.detach().clone() for p in network.parameters()]
-    target = [p.detach() + 0.1 * torch.randn_like(p) for p in start]
-    images = torch.randn(6, 2, 6, 6, dtype=torch.float64)
-    network.to(dtype)
-    start = [p.detach().to(dtype).requires_grad_() for p in start]
-    target = [p.to(dtype) for p in target]
-    images = images.to(dtype).requires_grad_()
-    rate = torch.tensor(0.1, dtype=dtype, requires_grad=True)
-    loss = inner_loss(network, names, torch.tensor([0, 0, 1, 1, 2, 2]))
-    return loss, start, target, images, rate
+def exact(loss, **settings):
+    given = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+    return Exact(loss, **{**given, **settings})
 
 
-def gradients(way, loss, start, target, images, rate, steps):
-    reached = way(loss, start, images, rate, steps)
-    distance = references.normalised_distance(start, reached, target)
-    wanted = [images, rate, *start]
-    found = torch.autograd.grad(distance, wanted, allow_unused=True, materialize_grads=True)
-    return torch.cat([t.detach().reshape(-1) for t in reached]), found
+WAYS = {
+    "plain": (Plain, {}),
+    "exact": (exact, {}),
+    "in parts": (exact, {"microbatch": 4}),
+    "one image at a time": (exact, {"microbatch": 1}),
+    "recomputed": (exact, {"keep_every": 3}),
+    "one state kept": (exact, {"keep_every": 100}),
+    "states on the host": (exact, {"offload": True, "keep_every": 2}),
+}
+
+
+def everything(images, step):
+    return images, LABELS
+
+
+def shifted_part(images, step):
+    """Four images a step, others each time, and moved by as many pixels."""
+    chosen = (torch.arange(4) + step) % len(images)
+    return images[chosen].roll(step, -1) * 1.1, LABELS[chosen]
+
+
+class Problem:
+    """A start, a target, images and a rate, the same numbers in each precision."""
+
+    def __init__(self, name, dtype=torch.float64):
+        torch.manual_seed(0)
+        self.network = NETWORKS[name]().double()
+        start = references.flat(p.detach() for p in self.network.parameters())
+        target = start + 0.1 * torch.randn_like(start)
+        images = torch.randn(6, 2, 6, 6, dtype=torch.float64)
+        self.network.to(dtype)
+        self.loss = NetworkLoss(NETWORKS[name]().to(dtype))
+        self.start, self.images = start.to(dtype), images.to(dtype)
+        self.target, self.rate = target.to(dtype), torch.tensor(0.1, dtype=dtype)
+
+    def gradients(self, unroll, descent):
+        """θ_M and the derivatives of D for S, η and θ_0."""
+        leaves = [t.clone().requires_grad_() for t in (self.start, self.images, self.rate)]
+        reached = unroll(descent, *leaves)
+        distance = references.normalised_distance(leaves[0], reached, self.target)
+        return [reached.detach(), *torch.autograd.grad(distance, leaves)]
+
+    def expected(self, descent):
+        def literal(descent, start, images, rate):
+            return references.descent(
+                self.network, start, images, LABELS, rate, descent.steps, descent.momentum,
+                descent.batch,
+            )  # fmt: skip
+
+        return self.gradients(literal, descent)
 
 
 def relative(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+@pytest.mark.parametrize("batch", [everything, shifted_part])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("way", ["exact", "plain"])
-def test_agrees_with_the_literal_reference(name, way):
-    setting = problem(name)
-    reached, found = gradients(WAYS[way], *setting, steps=7)
-    reference, expected = gradients(WAYS["literal"], *setting, steps=7)
-    assert relative(reached, reference) < 1e-12
-    assert relative(found[0], expected[0]) < 1e-10, "∂D/∂S"
-    assert relative(found[1], expected[1]) < 1e-10, "∂D/∂η"
-    for a, b in zip(found[2:], expected[2:], strict=True):
-        assert (a - b).norm() <= 1e-10 * max(1, b.norm()), "∂D/∂θ_0"
+@pytest.mark.parametrize("way", WAYS)
+def test_agrees_with_the_literal_reference(name, way, batch, momentum):
+    problem, descent = Problem(name), Descent(steps=7, momentum=momentum, batch=batch)
+    build, settings = WAYS[way]
+    found = problem.gradients(build(problem.loss, **settings), descent)
+    for a, b in zip(found, problem.expected(descent), strict=True):
+        assert relative(a, b) < 1e-10
 
 
-def test_agrees_in_single_precision():
-    single, double = (
-        gradients(unroll, *problem("convnet, instance norm", dtype), steps=10)[1]
-        for dtype in (torch.float32, torch.float64)
-    )
-    assert relative(single[0].double(), double[0]) < 1e-4
+@pytest.mark.parametrize("way", WAYS)
+def test_agrees_in_single_precision(way):
+    descent = Descent(steps=10, momentum=0.0, batch=everything)
+    build, settings = WAYS[way]
+    problem = Problem("convnet, instance norm", torch.float32)
+    found = problem.gradients(build(problem.loss, **settings), descent)
+    expected = Problem("convnet, instance norm").expected(descent)
+    assert relative(found[2].double(), expected[2]) < 1e-4
 
 
 def test_gradient_is_what_finite_differences_say():
-    loss, start, target, images, rate = problem("mlp")
+    problem = Problem("convnet, no norm")
+    descent = Descent(steps=3, momentum=0.5, batch=everything)
+    unroll = exact(problem.loss)
+    rest = problem.images[1:]
 
-    def distance(s):
-        return references.normalised_distance(start, unroll(loss, start, s, rate, 3), target)
+    def distance(few):
+        reached = unroll(descent, problem.start, torch.cat([few, rest]), problem.rate)
+        return references.normalised_distance(problem.start, reached, problem.target)
 
-    _, (found, *_) = gradients(unroll, loss, start, target, images, rate, 3)
-    few = images.detach()[:1]
-    rest = images.detach()[1:]
-    expected = references.finite_difference(lambda s: distance(torch.cat([s, rest])), few, 1e-6)
+    found = problem.gradients(unroll, descent)[2]
+    expected = references.finite_difference(distance, problem.images[:1], 1e-6)
     assert relative(found[:1], expected) < 1e-6
 
 
-def test_no_step_is_the_identity():
-    loss, start, _, images, rate = problem("mlp")
-    for way in (unroll, unroll_plain):
-        reached = way(loss, start, images, rate, 0)
-        assert all(torch.equal(a, b) for a, b in zip(reached, start, strict=True))
+@pytest.mark.parametrize("build", [exact, Plain])
+def test_no_step_is_the_identity(build):
+    problem, descent = Problem("mlp"), Descent(steps=0, momentum=0.0, batch=everything)
+    reached = build(problem.loss)(descent, problem.start, problem.images, problem.rate)
+    assert torch.equal(reached, problem.start)
 
 
 def test_a_copy_of_an_image_permuted_permutes_its_gradient():
-    loss, start, target, images, rate = problem("convnet, instance norm")
+    problem = Problem("convnet, instance norm")
+    descent = Descent(steps=4, momentum=0.0, batch=everything)
     order = torch.tensor([1, 0, 3, 2, 5, 4])  # within classes
-    _, (found, *_) = gradients(unroll, loss, start, target, images, rate, 4)
-    moved = images.detach()[order].requires_grad_()
-    _, (permuted, *_) = gradients(unroll, loss, start, target, moved, rate, 4)
-    assert relative(permuted, found[order]) < 1e-10
+    found = problem.gradients(exact(problem.loss), descent)[2]
+    problem.images = problem.images[order]
+    assert relative(problem.gradients(exact(problem.loss), descent)[2], found[order]) < 1e-10
 
 
-def test_start_is_left_alone():
-    loss, start, _, images, rate = problem("mlp")
-    before = [p.detach().clone() for p in start]
-    reached = unroll(loss, start, images, rate, 2)
-    for p in reached:
-        p.detach().add_(1)
-    assert all(torch.equal(a, b) for a, b in zip(start, before, strict=True))
+@pytest.mark.parametrize("steps", [0, 2])
+def test_start_is_left_alone(steps):
+    problem, descent = Problem("mlp"), Descent(steps=steps, momentum=0.0, batch=everything)
+    before = problem.start.clone()
+    exact(problem.loss)(descent, problem.start, problem.images, problem.rate).add_(1)
+    assert torch.equal(problem.start, before)
 
 
-@pytest.mark.parametrize("way", [unroll, unroll_plain])
+def test_reaching_without_a_graph_is_the_same_descent():
+    problem = Problem("convnet, batch norm")
+    descent = Descent(steps=5, momentum=0.7, batch=shifted_part)
+    reached = descent.reach(Eager(problem.loss), problem.start, problem.images, problem.rate)
+    assert relative(reached, problem.expected(descent)[0]) < 1e-12
+
+
+def test_running_statistics_are_left_alone():
+    network = NETWORKS["convnet, batch norm"]()
+    before = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    problem = Problem("convnet, batch norm")
+    problem.gradients(exact(problem.loss), Descent(steps=2, momentum=0.0, batch=everything))
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.named_buffers())
+    assert not list(problem.loss.network.buffers())
+
+
+def autocast_seen_by(seen):
+    def loss(theta, images, labels):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return (theta * images.flatten()[: len(theta)]).square().sum()
+
+    return loss
+
+
+def test_the_backward_pass_computes_in_the_precision_of_the_forward_pass():
+    seen: list[bool] = []
+    unroll = exact(autocast_seen_by(seen))
+    images = torch.ones(1, 3, requires_grad=True)
+    descent = Descent(steps=2, momentum=0.0, batch=everything)
+    with torch.autocast("cpu", torch.bfloat16):
+        reached = unroll(descent, torch.ones(2), images, torch.tensor(0.1))
+    reached.sum().backward()
+    assert seen == [True] * 4
+
+
+@pytest.mark.parametrize("build", [exact, Plain])
+def test_a_rate_for_each_parameter_is_refused(build):
+    problem, descent = Problem("mlp"), Descent(steps=1, momentum=0.0, batch=everything)
+    with pytest.raises(ValueError, match="one scalar"):
+        build(problem.loss)(descent, problem.start, problem.images, torch.ones(2))
+
+
 @pytest.mark.parametrize(
-    ("rate", "steps", "message"),
-    [(torch.ones(2), 1, "one scalar"), (torch.tensor(0.1), -1, "0 or more")],
+    ("build", "message"),
+    [
+        (lambda: Descent(steps=-1, momentum=0.0, batch=everything), "inner steps is -1"),
+        (lambda: Descent(steps=1, momentum=1.0, batch=everything), "inner momentum is 1"),
+        (lambda: exact(Problem("mlp").loss, microbatch=0), "microbatch is 0"),
+        (lambda: exact(Problem("mlp").loss, keep_every=0), "keep_every is 0"),
+    ],
 )
-def test_bad_arguments(way, rate, steps, message):
-    loss, start, _, images, _ = problem("mlp")
+def test_impossible_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
-        way(loss, start, images, rate, steps)
+        build()
+
+
+def compiled(monkeypatch, wrong, problem):
+    """`Compiled` with a compiler that returns `wrong(result)`."""
+
+    def compiler(function, **_):
+        return lambda *arguments: wrong(function(*arguments))
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    return Compiled(problem.loss, mode="default")
+
+
+def arguments(problem):
+    direction = torch.randn_like(problem.start)
+    return problem.start, problem.images, LABELS, direction
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_compiled_is_the_same_function(name, monkeypatch):
+    problem = Problem(name)
+    given = arguments(problem)
+    ours = compiled(monkeypatch, lambda result: result, problem)
+    eager = Eager(problem.loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert relative(ours.gradient(*given[:3]), eager.gradient(*given[:3])) < 1e-12
+        for a, b in zip(ours.products(*given), eager.products(*given), strict=True):
+            assert relative(a, b) < 1e-12
+
+
+def doubled(result):
+    return 2 * result if isinstance(result, torch.Tensor) else tuple(2 * t for t in result)
+
+
+def failing(result):
+    raise RuntimeError("no compiler here\nand more")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [(doubled, "is off by 1.0e[+]00"), (failing, "fails .RuntimeError: no compiler here.")],
+)
+def test_a_wrong_compilation_is_not_used(wrong, message, monkeypatch):
+    problem = Problem("mlp")
+    ours, eager, given = (
+        compiled(monkeypatch, wrong, problem),
+        Eager(problem.loss),
+        arguments(problem),
+    )
+    with pytest.warns(UserWarning, match=f"compiled gradient {message}"):
+        found = ours.gradient(*given[:3])
+    assert torch.equal(found, eager.gradient(*given[:3]))
+    with pytest.warns(UserWarning, match=f"compiled products {message}"):
+        ours.products(*given)
+    # Said once: the shape is known from now on.
+    assert torch.equal(ours.products(*given).hessian, eager.products(*given).hessian)
+
+
+@pytest.mark.slow
+def test_the_real_compiler_agrees_also_where_arguments_are_one_tensor():
+    problem = Problem("convnet, instance norm", torch.float32)
+    ours, eager = Compiled(problem.loss), Eager(problem.loss)
+    for direction in (problem.start, torch.randn_like(problem.start)):
+        given = (problem.start, problem.images, LABELS, direction)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="compiled products")
+            found = ours.products(*given)
+        for a, b in zip(found[1:], eager.products(*given)[1:], strict=True):
+            assert relative(a, b) < 1e-4

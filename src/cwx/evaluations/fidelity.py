@@ -1,14 +1,14 @@
 """How closely training on S follows an expert (CWX, §3.2; C5)."""
 
 import torch
-from torch import nn
 
 from cwx.data.segments import check_range, read_segment
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.explanations import Explanations
+from cwx.functional.derivatives import Eager
 from cwx.functional.distances import squared_distance
-from cwx.functional.losses import inner_loss
-from cwx.functional.unroll import unroll
+from cwx.functional.inner import Inner
+from cwx.functional.losses import NetworkLoss
 from cwx.subject import Subject
 from cwx.trajectories import Trajectory
 
@@ -22,25 +22,21 @@ class Fidelity:
 
     Args:
         source: the method whose images are S.
-        inner_steps, span, start_min, start_max, inner_rate: as in the distillation.
+        inner: how S is trained on, as in the distillation.
+        span, start_min, start_max: the segments, as in the distillation.
     """
 
     def __init__(
         self,
         *,
         source: str,
-        inner_steps: int,
+        inner: Inner,
         span: int,
         start_min: int,
         start_max: int,
-        inner_rate: float,
     ) -> None:
-        self.source, self.inner_steps, self.span = source, inner_steps, span
-        self.start_min, self.start_max, self.inner_rate = (
-            start_min,
-            start_max,
-            inner_rate,
-        )
+        self.source, self.inner, self.span = source, inner, span
+        self.start_min, self.start_max = start_min, start_max
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         if self.source not in sources:
@@ -59,12 +55,12 @@ class Fidelity:
             start_min=self.start_min,
             start_max=self.start_max,
         )
-        network, explanations = subject.network(), sources[self.source]
+        loss, explanations = NetworkLoss(subject.network()), sources[self.source]
         rows: list[Row] = [
             {
                 "expert": expert,
                 "start": start,
-                **self._squares(network, explanations, trajectory, start),
+                **self._squares(loss, explanations, trajectory, start),
             }
             for expert, trajectory in enumerate(subject.held_out)
             for start in range(self.start_min, self.start_max + 1)
@@ -83,14 +79,14 @@ class Fidelity:
         )
 
     def _squares(
-        self, network: nn.Module, explanations: Explanations, trajectory: Trajectory, start: int
+        self, loss: NetworkLoss, explanations: Explanations, trajectory: Trajectory, start: int
     ) -> dict[str, float]:
-        names = [name for name, _ in network.named_parameters()]
-        segment = read_segment(trajectory, names, start=start, span=self.span)
-        begin, target = (tuple(state.values()) for state in segment)
-        loss = inner_loss(network, names, explanations.labels)
-        rate = torch.tensor(self.inner_rate)
-        reached = unroll(loss, begin, explanations.images, rate, self.inner_steps)
+        segment = read_segment(trajectory, loss.names, start=start, span=self.span)
+        begin, target = (loss.vector(state) for state in segment)
+        learned = explanations.inner_rate
+        rate = torch.tensor(self.inner.rate) if learned is None else learned
+        descent = self.inner.descent(explanations.labels, key=(start,))
+        reached = descent.reach(Eager(loss), begin, explanations.images, rate)
         return {
             "matched": squared_distance(reached, target).item(),
             "reference": squared_distance(begin, target).item(),

@@ -1,19 +1,44 @@
 """A network's training loss as a pure function of its parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, replace_all_batch_norm_modules_
 from torch.nn import functional as F
 
-from cwx.functional.unroll import Loss, Parameters
 
+class NetworkLoss:
+    """L(θ, S): mean cross-entropy of a network with parameters θ on the images S (CWX, Eq 2).
 
-def inner_loss(network: nn.Module, names: Sequence[str], labels: Tensor) -> Loss:
-    """L(θ, S): mean cross-entropy of `network` with parameters θ on the images S (Eq 2)."""
+    θ is one vector ``[P]``: all parameters, each flattened, in the network's own order. The
+    network runs in eval mode, so that dropout is off; batch norm normalises by the statistics of
+    the batch it is given, and its running statistics are neither read nor written.
 
-    def loss(parameters: Parameters, images: Tensor) -> Tensor:
-        weights = dict(zip(names, parameters, strict=True))
-        return F.cross_entropy(functional_call(network, weights, (images,)), labels)
+    Args:
+        network: gives the shapes; it is altered, so pass one that nothing else uses.
 
-    return loss
+    Attributes:
+        separable: whether images do not influence each other, so that L over a batch is the mean
+            of L over its parts.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.separable = not norms
+        self.network: nn.Module = replace_all_batch_norm_modules_(network)
+        self.network.eval().requires_grad_(False)
+        named = list(network.named_parameters())
+        self.names = tuple(name for name, _ in named)
+        self._shapes = tuple(parameter.shape for _, parameter in named)
+        self._sizes = tuple(parameter.numel() for _, parameter in named)
+
+    def __call__(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """L for θ ``[P]``, `images` ``[n, C, H, W]`` and `labels` ``[n]``."""
+        parts = zip(self.names, theta.split(self._sizes), self._shapes, strict=True)
+        parameters = {name: part.view(shape) for name, part, shape in parts}
+        return F.cross_entropy(functional_call(self.network, parameters, (images,)), labels)
+
+    def vector(self, state: Mapping[str, Tensor]) -> Tensor:
+        """θ from a state by parameter name; what is not a parameter is left out."""
+        return torch.cat([state[name].reshape(-1) for name in self.names])

@@ -1,18 +1,20 @@
 """CWX: images that imitate the training trajectory (CWX, Eq 1-5; C1-C4)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cwx.data.segments import Segment, SegmentBatch, Segments
+from cwx.data.segments import SegmentBatch, Segments
 from cwx.data.steps import epoch_length
 from cwx.explanations import Explanations
 from cwx.functional.distances import Distance, squared_distance
-from cwx.functional.losses import inner_loss
-from cwx.functional.unroll import Parameters, Unroll
+from cwx.functional.inner import Inner
+from cwx.functional.losses import NetworkLoss
+from cwx.functional.unroll import Descent, Unroll
 from cwx.subject import Subject
 
 
@@ -23,17 +25,18 @@ class Distill(L.LightningModule):
 
     Args:
         subject: the data and the recorded experts.
-        seed: of the initial S and of the segments drawn.
+        seed: of the initial S, of the segments drawn and of what the inner loop draws.
         images_per_class: |S| over the number of classes.
         iterations: outer steps.
         segments: segments a step, over all ranks.
-        inner_steps: M.
         span: N, in epochs.
         start_min, start_max: the range of k, both ends included.
-        inner_rate: η_θ.
-        optimizer: makes the outer optimiser (η_S) from S.
+        inner: how the inner loop trains on S: M, η_θ and the like.
+        rate_lr: the outer rate of log η_θ, null to keep η_θ as it is. Learning the logarithm
+            keeps the rate positive.
+        optimizer: makes the outer optimiser (η_S) from groups of parameters.
         distance: D.
-        unroll: how θ_M and its gradient are computed.
+        unroll: how θ_M and its gradient are computed, made from the loss.
         checkpoint_every: outer steps from one checkpoint to the next, at most.
     """
 
@@ -46,29 +49,28 @@ class Distill(L.LightningModule):
         images_per_class: int,
         iterations: int,
         segments: int,
-        inner_steps: int,
         span: int,
         start_min: int,
         start_max: int,
-        inner_rate: float,
-        optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer],
+        inner: Inner,
+        rate_lr: float | None,
+        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
         distance: Distance,
-        unroll: Unroll,
+        unroll: Callable[[NetworkLoss], Unroll],
         checkpoint_every: int,
     ) -> None:
         super().__init__()
-        self.rate: Tensor
-        if inner_rate <= 0:
-            raise ValueError(f"{stage}: inner_rate is {inner_rate}: give a rate above 0")
-        self.subject, self.stage = subject, stage
-        self.optimizer, self.distance, self.unroll = optimizer, distance, unroll
-        self.inner_steps = inner_steps
-        # Shapes alone: every weight it computes with comes from a segment.
-        self.network = subject.network().requires_grad_(False)
-        self.names = tuple(name for name, _ in self.network.named_parameters())
+        if rate_lr is not None and rate_lr <= 0:
+            raise ValueError(
+                f"method.{stage}.rate_lr is {rate_lr}: give a rate above 0, or null to keep η fixed"
+            )
+        self.subject, self.stage, self.seed, self.inner = subject, stage, seed, inner
+        self.optimizer, self.distance, self.rate_lr = optimizer, distance, rate_lr
+        loss = NetworkLoss(subject.network())
+        self.unroll, self.vector = unroll(loss), loss.vector
         self.batches = Segments(
             trajectories=subject.trajectories,
-            names=self.names,
+            names=loss.names,
             span=span,
             start_min=start_min,
             start_max=start_max,
@@ -78,10 +80,17 @@ class Distill(L.LightningModule):
         )
         self.epochs = iterations // self.batches.epoch_steps
         self.set = subject.class_images(images_per_class, seed)
-        self.register_buffer("rate", torch.tensor(inner_rate))
+        self.log_rate = nn.Parameter(torch.tensor(inner.rate).log(), rate_lr is not None)
+
+    @property
+    def rate(self) -> Tensor:
+        """η_θ."""
+        # The logarithm of a fixed rate would round it.
+        fixed = torch.tensor(self.inner.rate, device=self.device)
+        return fixed if self.rate_lr is None else self.log_rate.exp()
 
     def training_step(self, batch: SegmentBatch, batch_idx: int) -> Tensor:
-        losses, matched, reference = self._measure(batch.segments)
+        losses, matched, reference = self._measure(batch)
         # DDP averages over ranks, which may hold unequal numbers of segments, even none.
         share = self.trainer.world_size / batch.total
         loss = losses.sum() * share
@@ -91,13 +100,15 @@ class Distill(L.LightningModule):
             finite=self.trainer.strategy.reduce_boolean_decision(finite, all=True),
             advice=f"{self.stage} diverged at step {self.global_step}: its loss is not finite. "
             f"Lower method.{self.stage}.optimizer.lr (the rate of S) or "
-            f"method.{self.stage}.inner_rate; the last finite S is kept",
+            f"method.{self.stage}.inner.rate; the last finite S is kept",
         )
         values = {
             "loss": loss.detach(),
             "matched": matched * share,
             "reference": reference * share,
         }
+        if self.rate_lr is not None:
+            values["rate"] = self.rate.detach()
         values["ratio"] = values["matched"] / values["reference"].clamp_min(1e-30)
         for name, value in values.items():
             self.log(
@@ -109,26 +120,33 @@ class Distill(L.LightningModule):
             )
         return loss
 
-    def _measure(self, segments: Sequence[Segment]) -> tuple[Tensor, Tensor, Tensor]:
+    def _measure(self, batch: SegmentBatch) -> tuple[Tensor, Tensor, Tensor]:
         """D of each segment, and the sums of ‖θ_{k+N} − θ_M‖² and ‖θ_k − θ_{k+N}‖²."""
-        losses = [0 * self.set.images.sum()]
+        losses = [0 * (self.set.images.sum() + self.log_rate)]
         matched = reference = torch.zeros((), device=self.device)
-        for segment in segments:
-            start, target = (tuple(state[name] for name in self.names) for state in segment)
-            reached = self.reach(start)
+        for index, segment in enumerate(batch.segments):
+            start, target = (self.vector(state) for state in segment)
+            # Numbered over all ranks, as one process would number its segments.
+            reached = self.reach(start, self.global_rank + index * self.trainer.world_size)
             losses.append(self.distance(start, reached, target))
             matched = matched + squared_distance(reached, target).detach()
             reference = reference + squared_distance(start, target)
         return torch.stack(losses), matched, reference
 
-    def reach(self, start: Parameters) -> Parameters:
-        """θ_M from θ_k."""
-        loss = inner_loss(self.network, self.names, self.set.labels)
-        return self.unroll(loss, start, self.set.images, self.rate, self.inner_steps)
+    def reach(self, start: Tensor, segment: int) -> Tensor:
+        """θ_M from θ_k for this step's `segment`-th segment."""
+        return self.unroll(self._descent(segment), start, self.set.images, self.rate)
+
+    def _descent(self, segment: int) -> Descent:
+        return self.inner.descent(self.set.labels, (self.seed, self.global_step, segment))
 
     def configure_optimizers(self) -> Any:
-        return self.optimizer([self.set.images])
+        groups: list[dict[str, Any]] = [{"params": [self.set.images]}]
+        if self.rate_lr is not None:
+            groups.append({"params": [self.log_rate], "lr": self.rate_lr})
+        return self.optimizer(groups)
 
     def explanations(self) -> Explanations:
-        """S as it stands."""
-        return self.set.snapshot()
+        """S as it stands, with η_θ if that was learned."""
+        learned = None if self.rate_lr is None else self.rate.detach().cpu().clone()
+        return replace(self.set.snapshot(), inner_rate=learned)

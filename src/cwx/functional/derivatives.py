@@ -1,0 +1,200 @@
+"""Derivatives of the inner loss at one state: the gradient, and its products with a direction.
+
+Three interchangeable forms: `Eager`, `Compiled`, and `InParts`, which splits the images.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+# L(θ, images, labels), a scalar: a mean over images; pure and twice differentiable.
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Products(NamedTuple):
+    """What one direction w ``[P]`` makes of L's derivatives.
+
+    Attributes:
+        slope: ⟨∂L/∂θ, w⟩, a scalar.
+        hessian: (∂²L/∂θ²) w ``[P]``.
+        mixed: (∂²L/∂S∂θ) w, shaped like the images.
+    """
+
+    slope: Tensor
+    hessian: Tensor
+    mixed: Tensor
+
+
+class Derivatives(Protocol):
+    """At θ ``[P]``, on images ``[n, …]`` with labels ``[n]``."""
+
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """∂L/∂θ ``[P]``."""
+
+    def products(
+        self, theta: Tensor, images: Tensor, labels: Tensor, direction: Tensor
+    ) -> Products:
+        """The products with `direction` ``[P]``."""
+
+
+class Eager:
+    """Reverse over reverse, by autograd.
+
+    Forward over reverse has the same count of convolutions and was measured slower.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        leaf = theta.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self.loss(leaf, images, labels), leaf)
+        return gradient
+
+    def products(
+        self, theta: Tensor, images: Tensor, labels: Tensor, direction: Tensor
+    ) -> Products:
+        leaves = theta.detach().requires_grad_(), images.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = self.loss(*leaves, labels)
+            (gradient,) = torch.autograd.grad(loss, leaves[0], create_graph=True)
+            slope = gradient @ direction
+            hessian, mixed = torch.autograd.grad(
+                slope, leaves, allow_unused=True, materialize_grads=True
+            )
+        return Products(slope.detach(), hessian, mixed)
+
+
+class Compiled:
+    """The same as one fused kernel sequence by `torch.compile`, which is about a third faster.
+
+    What it compiles is first compared with `Eager` on real arguments, for each shape anew. Where
+    compilation fails or the results differ, a warning says so and `Eager` serves that shape.
+
+    Args:
+        mode: torch.compile's; "reduce-overhead" captures CUDA graphs.
+    """
+
+    def __init__(self, loss: Loss, *, mode: str = "default") -> None:
+        self._eager = Eager(loss)
+        gradient = grad(loss)
+
+        def products(theta: Tensor, images: Tensor, labels: Tensor, direction: Tensor) -> Any:
+            def slope(theta: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+                value = gradient(theta, images, labels) @ direction
+                return value, value
+
+            (hessian, mixed), value = grad(slope, argnums=(0, 1), has_aux=True)(theta, images)
+            return value, hessian, mixed
+
+        self._gradient = torch.compile(gradient, mode=mode, dynamic=False)
+        self._products = torch.compile(products, mode=mode, dynamic=False)
+        self._trusted: dict[Any, bool] = {}
+
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        arguments = (theta.detach(), images.detach(), labels)
+        if self._trusts("gradient", self._gradient, arguments):
+            # A captured CUDA graph writes its next result over this one.
+            result: Tensor = self._gradient(*arguments).clone()
+            return result
+        return self._eager.gradient(*arguments)
+
+    def products(
+        self, theta: Tensor, images: Tensor, labels: Tensor, direction: Tensor
+    ) -> Products:
+        # Tracing may take two names of one tensor for one argument.
+        direction = direction.clone() if direction is theta else direction
+        arguments = (theta.detach(), images.detach(), labels, direction.detach())
+        if self._trusts("products", self._products, arguments):
+            return Products(*(tensor.clone() for tensor in self._products(*arguments)))
+        return self._eager.products(*arguments)
+
+    def _trusts(self, name: str, compiled: Callable[..., Any], arguments: Any) -> bool:
+        images = arguments[1]
+        reduced = torch.is_autocast_enabled(images.device.type)
+        key = (name, arguments[0].shape, images.shape, images.dtype, images.device, reduced)
+        if key not in self._trusted:
+            self._trusted[key] = self._agrees(name, compiled, arguments, _tolerance(images))
+        return self._trusted[key]
+
+    def _agrees(
+        self, name: str, compiled: Callable[..., Any], arguments: Any, tolerance: float
+    ) -> bool:
+        expected = getattr(self._eager, name)(*arguments)
+        try:
+            with warnings.catch_warnings():
+                # Compilers warn of their own internals.
+                warnings.simplefilter("ignore")
+                found = compiled(*arguments)
+            error = max(map(_relative_error, _vectors(found), _vectors(expected)))
+        except Exception as failure:
+            # A backend's failure can be of any kind: no compiler, an operation it lacks, …
+            reason = f"fails ({type(failure).__name__}: {str(failure).splitlines()[0][:200]})"
+        else:
+            if error <= tolerance:
+                return True
+            reason = f"is off by {error:.1e}, more than {tolerance:.0e}"
+        warnings.warn(f"compiled {name} {reason}: going on without compilation", stacklevel=2)
+        return False
+
+
+class InParts:
+    """Wraps derivatives so that they see at most `size` images at a time.
+
+    The result is the same up to rounding, for a loss that is a mean over images which do not
+    influence each other; peak memory is that of one part.
+    """
+
+    def __init__(self, whole: Derivatives, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"the microbatch is {size} images: give 1 or more, or null for all")
+        self.whole, self.size = whole, size
+
+    def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        total = torch.zeros_like(theta)
+        for part, its_labels in self._parts(images, labels):
+            share = len(part) / len(images)
+            total.add_(self.whole.gradient(theta, part, its_labels), alpha=share)
+        return total
+
+    def products(
+        self, theta: Tensor, images: Tensor, labels: Tensor, direction: Tensor
+    ) -> Products:
+        slope, hessian = torch.zeros_like(theta[0]), torch.zeros_like(theta)
+        mixed = []
+        for part, its_labels in self._parts(images, labels):
+            share = len(part) / len(images)
+            found = self.whole.products(theta, part, its_labels, direction)
+            slope.add_(found.slope, alpha=share)
+            hessian.add_(found.hessian, alpha=share)
+            mixed.append(found.mixed * share)
+        return Products(slope, hessian, torch.cat(mixed))
+
+    def _parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        # Parts as equal as can be: compiled code is specialised to each size.
+        count = max(1, math.ceil(len(images) / self.size))
+        return zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
+
+
+def _vectors(result: Any) -> tuple[Tensor, ...]:
+    """What is compared: not the slope, which may be a small difference of large terms."""
+    return (result,) if isinstance(result, Tensor) else tuple(result)[1:]
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    error = (found - expected).norm() / expected.norm().clamp_min(1e-30)
+    return error.item() if bool(torch.isfinite(error)) else math.inf
+
+
+def _tolerance(images: Tensor) -> float:
+    device = images.device.type
+    if torch.is_autocast_enabled(device) or torch.get_float32_matmul_precision() != "highest":
+        return 5e-2
+    # Another rounding of a value at a ReLU's kink moves a gradient by up to 1e-3.
+    return 1e-9 if images.dtype == torch.float64 else 1e-2
