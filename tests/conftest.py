@@ -7,11 +7,13 @@ from hypothesis import settings
 
 from cwx.data.module import ImageData
 from cwx.data.sources import ImageSet, Splits
+from cwx.functional.augment import Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.mlp import MLP
-from cwx.stages import Stages
+from cwx.precision import Precision, Precisions
+from cwx.stages import Stages, Wanted
 from cwx.subject import Subject, build_network
-from cwx.trajectories import TrajectoryStore
+from cwx.trajectories import Recording, TrajectoryStore
 
 settings.register_profile("offline", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("offline")
@@ -67,15 +69,44 @@ def trainer(**settings):
     )
 
 
-def expert(data, seed, *, epochs=4, network=small_mlp):
+def stages(**settings):
+    """Stages in single precision whose trainers take `settings`."""
+    plain = Precision(trainer="32-true", float32_matmul="highest")
+    return Stages(
+        lambda **given: trainer(**given, **settings), Precisions(experts=plain, methods=plain)
+    )
+
+
+def wanted(*seeds):
+    return [Wanted(f"expert-{seed}", seed, {"seed": seed}) for seed in seeds]
+
+
+def experts(data, seeds, *, network=small_mlp, **settings):
+    """The module that trains these seeds side by side."""
+    chosen = {
+        "epochs": 4,
+        "batch_size": 8,
+        "augment": Strategy({}),
+        "optimizer": sgd(0.1),
+        "channels_last": False,
+        "recording": Recording(epochs=None, dtype="float32"),
+    }
     return Expert(
-        network=build_network(network, data, seed=seed),
+        networks=[build_network(network, data, seed=seed) for seed in seeds],
         data=data,
-        seed=seed,
-        stage=f"expert-{seed}",
-        epochs=epochs,
-        batch_size=8,
-        optimizer=sgd(0.1),
+        seeds=seeds,
+        stages=[f"expert-{seed}" for seed in seeds],
+        **{**chosen, **settings},
+    )
+
+
+def trained(data, seeds, store, *, at_once=1, trainer_settings=None, **settings):
+    """Their trajectories, trained as a study does."""
+    return stages(**(trainer_settings or {})).train(
+        lambda missing: experts(data, [expert.seed for expert in missing], **settings),
+        wanted(*seeds),
+        store,
+        at_once=at_once,
     )
 
 
@@ -88,15 +119,11 @@ def data():
 def subject(data, tmp_path_factory):
     """Two experts to explain and one held out, trained once."""
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
-    stages = Stages(trainer)
-    experts = [
-        stages.train(lambda seed=seed: expert(data, seed), {"seed": seed}, store)
-        for seed in range(3)
-    ]
+    trajectories = trained(data, [0, 1, 2], store, at_once=3)
     return Subject(
         data=data,
         factory=small_mlp,
-        trajectories=experts[:2],
-        held_out=experts[2:],
+        trajectories=trajectories[:2],
+        held_out=trajectories[2:],
         judges={},
     )

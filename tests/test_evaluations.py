@@ -1,14 +1,18 @@
 import pytest
 import torch
+from references import flat
 
 from cwx.evaluations.discriminative import Discriminative, scores
 from cwx.evaluations.diversity import Diversity, pairwise
 from cwx.evaluations.fidelity import Fidelity
 from cwx.evaluations.gallery import Gallery
 from cwx.explanations import Explanations
+from cwx.functional.augment import Strategy
 from cwx.functional.distances import squared_distance
+from cwx.functional.inner import Inner
 
-SPAN = {"inner_steps": 0, "span": 2, "start_min": 0, "start_max": 2, "inner_rate": 0.1}
+STILL = Inner(steps=0, rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
+SPAN = {"inner": STILL, "span": 2, "start_min": 0, "start_max": 2}
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +24,7 @@ def test_standing_still_has_a_fidelity_ratio_of_one(subject, sources):
     outcome = Fidelity(source="first", **SPAN)(subject, sources)
     assert outcome.numbers["fidelity/ratio"] == pytest.approx(1)
     assert [row["start"] for row in outcome.tables["fidelity"]] == [0, 1, 2]
-    states = [
-        [t for n, t in subject.held_out[0].state(e).items() if "layers" in n] for e in range(5)
-    ]
+    states = [flat(subject.held_out[0].state(epoch).values()) for epoch in range(5)]
     reference = sum(squared_distance(states[k], states[k + 2]).item() for k in range(3)) / 3
     assert outcome.numbers["fidelity/reference"] == pytest.approx(reference)
 

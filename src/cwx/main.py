@@ -98,8 +98,10 @@ def job(config: DictConfig, *, resumed: bool) -> None:
 def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
     from hydra.utils import instantiate
 
+    from cwx.allocator import keep_freed_memory
     from cwx.results import Results
 
+    keep_freed_memory()
     _quiet()
 
     resolved: Any = OmegaConf.to_container(config, resolve=True)

@@ -121,6 +121,8 @@ def _constructor(definition: ast.ClassDef, module: _Module) -> Signature | None:
     for statement in definition.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _arguments(statement.args, skip=1)
+    if any(_is_dataclass(decorator) for decorator in definition.decorator_list):
+        return _fields(definition)
     for base in definition.bases:
         found = _find(f"{module.name}.{base.id}") if isinstance(base, ast.Name) else None
         if found is not None and isinstance(found[0], ast.ClassDef):
@@ -128,6 +130,21 @@ def _constructor(definition: ast.ClassDef, module: _Module) -> Signature | None:
             if inherited is not None:
                 return inherited
     return None if definition.bases else Signature({}, open_ended=False)
+
+
+def _is_dataclass(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(called, ast.Name) and called.id == "dataclass"
+
+
+def _fields(definition: ast.ClassDef) -> Signature:
+    """What a dataclass of its own fields alone takes."""
+    parameters = {
+        statement.target.id: Parameter(statement.annotation, statement.value is not None)
+        for statement in definition.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+    return Signature(parameters, open_ended=False)
 
 
 def _arguments(arguments: ast.arguments, *, skip: int) -> Signature:

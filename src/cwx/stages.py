@@ -1,14 +1,18 @@
 """Fitting one LightningModule after another within a study, alone or on several ranks."""
 
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cwx.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.callbacks.progress import ProgressLines
 from cwx.callbacks.recording import RecordStates
+from cwx.precision import Precision, Precisions
 from cwx.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
 
 log = logging.getLogger(__name__)
@@ -17,18 +21,39 @@ Factory = Callable[..., Any]
 Configuration = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """An expert that a study needs.
+
+    Attributes:
+        stage: its name in logs.
+        seed: of its weights and its training.
+        identity: what it is known by in the store.
+    """
+
+    stage: str
+    seed: int
+    identity: Identity
+
+
 class Stages:
-    """Fits one module after another, the same way on every rank."""
+    """Fits one module after another, the same way on every rank.
 
-    def __init__(self, trainer: Factory) -> None:
-        self._trainer = trainer
+    Args:
+        trainer: builds a Trainer.
+        precision: of computing, while experts train and while methods run.
+    """
+
+    def __init__(self, trainer: Factory, precision: Precisions) -> None:
+        self._trainer, self._precision = trainer, precision
         self._loggers: list[Any] = []
-        self._last = self._build(epochs=1, callbacks=[])
+        self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
 
-    def _build(self, *, epochs: int, callbacks: Sequence[Any]) -> Any:
+    def _build(self, *, epochs: int, callbacks: Sequence[Any], precision: Precision) -> Any:
         terminal = sys.stderr.isatty()
         return self._trainer(
             max_epochs=epochs,
+            precision=precision.trainer,
             enable_progress_bar=terminal,
             callbacks=[*([] if terminal else [ProgressLines(seconds=10)]), *callbacks],
             plugins=[AtomicCheckpointIO()],
@@ -41,43 +66,78 @@ class Stages:
         return bool(self._last.is_global_zero)
 
     def fit(self, module: Any, checkpoint: Path, callbacks: Sequence[Any]) -> None:
-        """Fit `module` to its end, from `checkpoint` if there is one."""
+        """Fit a method to its end, from `checkpoint` if there is one."""
+        self._fit(module, checkpoint, callbacks, self._precision.methods)
+
+    def _fit(
+        self, module: Any, checkpoint: Path, callbacks: Sequence[Any], precision: Precision
+    ) -> None:
         self._last = self._build(
             epochs=module.epochs,
             callbacks=[*callbacks, every_epoch(checkpoint)],
+            precision=precision,
         )
-        fit(self._last, module, checkpoint)
+        with precision.in_force():
+            fit(self._last, module, checkpoint)
 
     def wait(self) -> None:
         """Wait until every rank is here."""
         self._last.strategy.barrier()
 
     def train(
-        self, build: Callable[[], Any], identity: Identity, store: TrajectoryStore
-    ) -> Trajectory:
-        """The expert of that identity, trained first if the store lacks it."""
-        if not self.leads:
-            return self._train_unless_there(build, identity, store)
-        waiting = f"another job trains {store.path(identity).name}: waiting for it"
-        with store.lock(identity, waiting):
-            return self._train_unless_there(build, identity, store)
+        self,
+        build: Callable[[Sequence[Wanted]], Any],
+        wanted: Sequence[Wanted],
+        store: TrajectoryStore,
+        *,
+        at_once: int,
+    ) -> list[Trajectory]:
+        """The experts wanted, in order; those that the store lacks are trained first.
 
-    def _train_unless_there(
-        self, build: Callable[[], Any], identity: Identity, store: TrajectoryStore
-    ) -> Trajectory:
-        # Rank 0 decides: under its lock the answer cannot change any more.
-        found: Trajectory | None = self._last.strategy.broadcast(store.find(identity))
-        if found is not None:
-            return found
-        module = build()
-        path = store.path(identity)
-        checkpoint = path / "checkpoint.ckpt"
-        log.info("%s is not in the store: training it", module.stage)
-        self.fit(module, checkpoint, [RecordStates(Recorder(path, identity))])
+        Args:
+            build: makes the module that trains some of them side by side.
+            at_once: how many at most.
+        """
+        return [
+            trajectory
+            for first in range(0, len(wanted), at_once)
+            for trajectory in self._train_together(build, wanted[first : first + at_once], store)
+        ]
+
+    def _train_together(
+        self,
+        build: Callable[[Sequence[Wanted]], Any],
+        wanted: Sequence[Wanted],
+        store: TrajectoryStore,
+    ) -> list[Trajectory]:
+        with ExitStack() as locks:
+            if self.leads:
+                # In one order everywhere, so that no two jobs wait for each other.
+                for expert in sorted(wanted, key=lambda expert: store.path(expert.identity)):
+                    waiting = f"another job trains {expert.stage}: waiting for it"
+                    locks.enter_context(store.lock(expert.identity, waiting))
+            # Rank 0 decides: under its locks the answer cannot change any more.
+            missing: list[Wanted] = self._last.strategy.broadcast(
+                [expert for expert in wanted if store.find(expert.identity) is None]
+            )
+            if missing:
+                self._train_missing(build(missing), missing, store)
+        return [Trajectory(store.path(expert.identity)) for expert in wanted]
+
+    def _train_missing(self, module: Any, missing: list[Wanted], store: TrajectoryStore) -> None:
+        names = ", ".join(expert.stage for expert in missing)
+        log.info("training what is not in the store: %s", names)
+        paths = [store.path(expert.identity) for expert in missing]
+        # The same experts together, and no others, can continue from it.
+        together = hashlib.sha256(repr(sorted(map(str, paths))).encode()).hexdigest()[:8]
+        checkpoint = paths[0] / f"checkpoint-{together}.ckpt"
+        recorders = [
+            Recorder(path, expert.identity) for path, expert in zip(paths, missing, strict=True)
+        ]
+        self._fit(module, checkpoint, [RecordStates(recorders)], self._precision.experts)
         if self.leads:
             checkpoint.unlink(missing_ok=True)
         self.wait()
-        return Trajectory(path)
 
     def log_to(
         self,

@@ -7,14 +7,16 @@ from typing import Any
 
 from torch import nn
 
+from cwx.buffers import import_buffer
 from cwx.callbacks.pictures import LogPictures
 from cwx.data.module import ImageData
 from cwx.evaluations.outcome import Evaluation
 from cwx.explanations import DivergedError
 from cwx.networks.modes import freeze
+from cwx.precision import Precisions
 from cwx.report.page import write_page
 from cwx.results import Results
-from cwx.stages import Configuration, Factory, Stages
+from cwx.stages import Configuration, Factory, Stages, Wanted
 from cwx.subject import NetworkFactory, Subject, build_network
 from cwx.trajectories import Trajectory, TrajectoryStore
 
@@ -35,6 +37,7 @@ class Study:
         method: builds the methods, by name, in the order they run.
         evaluation: what is measured, by name.
         trainer: builds a Trainer.
+        precision: of computing, stage by stage.
         logger: build loggers, by name.
         seed: of everything but the experts.
         store: the folder that keeps experts for every study.
@@ -51,6 +54,7 @@ class Study:
         method: Mapping[str, Factory],
         evaluation: Mapping[str, Evaluation],
         trainer: Factory,
+        precision: Precisions,
         logger: Mapping[str, Factory],
         seed: int,
         store: str,
@@ -58,7 +62,7 @@ class Study:
         self.data, self.network, self.judges = data, network, judges
         self.procedure, self.experts, self.seed = procedure, experts, seed
         self.method, self.evaluation = method, evaluation
-        self.trainer, self.logger = trainer, logger
+        self.trainer, self.precision, self.logger = trainer, precision, logger
         self.store = TrajectoryStore(Path(store))
 
     def run(
@@ -77,7 +81,7 @@ class Study:
             experiment: the name that the run goes by.
             resumed: whether `results` is expected to hold an unfinished run.
         """
-        stages = Stages(self.trainer)
+        stages = Stages(self.trainer, self.precision)
         if not stages.leads:
             logging.getLogger("cwx").setLevel(logging.WARNING)
             self._run(stages, results, configuration)
@@ -101,28 +105,31 @@ class Study:
         return subject
 
     def _subject(self, stages: Stages, configuration: Configuration) -> Subject:
-        procedure = configuration["procedure"]
-        data = self.data.fingerprint()
+        common = {
+            "data": self.data.fingerprint(),
+            "procedure": configuration["procedure"],
+            "precision": configuration["precision"]["experts"],
+        }
 
-        def train(name: str, factory: NetworkFactory, network: Any, seed: int) -> Trajectory:
-            identity = {
-                "data": data,
-                "network": network,
-                "procedure": procedure,
-                "seed": seed,
-            }
-            module = self._expert(f"{name}-{seed}", factory, seed)
-            return stages.train(module, identity, self.store)
+        def train(
+            name: str, factory: NetworkFactory, network: Any, seeds: Sequence[int]
+        ) -> list[Trajectory]:
+            wanted = [
+                Wanted(f"{name}-{seed}", seed, {**common, "network": network, "seed": seed})
+                for seed in seeds
+            ]
+            build = self._expert(factory)
+            return stages.train(build, wanted, self.store, at_once=self.experts.at_once)
 
-        explained, held_out = (
-            [train("expert", self.network, configuration["network"], seed) for seed in seeds]
-            for seeds in (self.experts.seeds, self.experts.held_out)
-        )
-        recorded = [Trajectory(Path(path)) for path in self.experts.trajectories]
+        seeds = [*self.experts.seeds, *self.experts.held_out]
+        experts = train("expert", self.network, configuration["network"], seeds)
+        explained = experts[: len(self.experts.seeds)]
+        held_out = experts[len(self.experts.seeds) :]
+        recorded = self._recorded(stages)
         judges: dict[str, nn.Module] = {}
         for name, factory in self.judges.items():
-            trajectory = train(
-                name, factory, configuration["judges"][name], self.experts.judge_seed
+            (trajectory,) = train(
+                name, factory, configuration["judges"][name], [self.experts.judge_seed]
             )
             judges[name] = build_network(factory, self.data, seed=0)
             trajectory.load_into(judges[name], trajectory.epochs)
@@ -135,15 +142,31 @@ class Study:
             judges=judges,
         )
         for trajectory in (*subject.trajectories, *held_out):
-            trajectory.load_into(subject.network(), 0)
+            trajectory.check(subject.network())
         return subject
 
-    def _expert(self, stage: str, factory: NetworkFactory, seed: int) -> Callable[[], Any]:
-        return lambda: self.procedure(
-            network=build_network(factory, self.data, seed=seed),
+    def _recorded(self, stages: Stages) -> list[Trajectory]:
+        """The experts given by their files; rank 0 imports buffers, the others find them."""
+        if not stages.leads:
+            stages.wait()
+        try:
+            return [found for path in self.experts.trajectories for found in self._read(Path(path))]
+        finally:
+            # Also after an error: the other ranks then meet it themselves instead of waiting.
+            if stages.leads:
+                stages.wait()
+
+    def _read(self, path: Path) -> list[Trajectory]:
+        if path.suffix != ".pt":
+            return [Trajectory(path)]
+        return import_buffer(path, build_network(self.network, self.data, seed=0), self.store)
+
+    def _expert(self, factory: NetworkFactory) -> Callable[[Sequence[Wanted]], Any]:
+        return lambda wanted: self.procedure(
+            networks=[build_network(factory, self.data, seed=expert.seed) for expert in wanted],
             data=self.data,
-            seed=seed,
-            stage=stage,
+            seeds=[expert.seed for expert in wanted],
+            stages=[expert.stage for expert in wanted],
         )
 
     def _explain(self, stages: Stages, subject: Subject, results: Results) -> None:
@@ -184,7 +207,9 @@ class Experts:
         seeds: of the experts that methods may use; taken from the store or trained.
         held_out: seeds of experts for evaluation alone.
         judge_seed: seed of the judges.
-        trajectories: folders of recorded trajectories to use instead of those of `seeds`.
+        at_once: how many train side by side, at most; it does not change what they learn.
+        trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
+            instead of those of `seeds`.
 
     Raises:
         ValueError: no expert is left, or one is both used and held out.
@@ -196,11 +221,14 @@ class Experts:
         seeds: Sequence[int],
         held_out: Sequence[int],
         judge_seed: int,
+        at_once: int,
         trajectories: Sequence[str],
     ) -> None:
+        if at_once < 1:
+            raise ValueError(f"experts.at_once is {at_once}: give 1 or more")
         # Recorded trajectories take the place of trained ones.
         self.seeds = [] if trajectories else list(seeds)
-        self.held_out, self.judge_seed = list(held_out), judge_seed
+        self.held_out, self.judge_seed, self.at_once = list(held_out), judge_seed, at_once
         self.trajectories = list(trajectories)
         if not self.seeds and not self.trajectories:
             raise ValueError("a study needs an expert: give experts.seeds at least one seed")

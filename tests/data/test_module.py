@@ -7,14 +7,19 @@ from hypothesis import strategies as st
 from cwx.data.module import GlobalBatches, ImageData
 
 
+def sampler(count, *, size, seeds=(5,), rank=0, ranks=1):
+    return GlobalBatches(
+        count, size=size, seeds=seeds, rank=rank, ranks=ranks, device=torch.device("cpu")
+    )
+
+
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.integers(0, 3))
 def test_ranks_divide_the_batches_of_one_process(count, size, ranks, epoch):
     def epoch_of(rank, ranks):
-        sampler = GlobalBatches(count, size=size, seed=5, rank=rank, ranks=ranks)
-        sampler.set_epoch(epoch)
-        batches = list(sampler)
-        assert len(batches) == len(sampler)
-        return batches
+        batches = sampler(count, size=size, rank=rank, ranks=ranks)
+        batches.set_epoch(epoch)
+        assert len(list(batches)) == len(batches)
+        return [batch for (batch,) in batches]
 
     whole = epoch_of(0, 1)
     parts = [epoch_of(rank, ranks) for rank in range(ranks)]
@@ -25,18 +30,26 @@ def test_ranks_divide_the_batches_of_one_process(count, size, ranks, epoch):
         assert {t for _, t in slices} == {total} == {len(indices)}
 
 
+def test_a_seed_sees_among_others_what_it_sees_alone():
+    together = list(sampler(30, size=8, seeds=(3, 4)))
+    for place, seed in enumerate((3, 4)):
+        alone = list(sampler(30, size=8, seeds=(seed,)))
+        assert all(torch.equal(a[place][0], b[0][0]) for a, b in zip(together, alone, strict=True))
+    assert not torch.equal(together[0][0][0], together[0][1][0])
+
+
 def test_epochs_differ_and_repeat():
-    sampler = GlobalBatches(30, size=30, seed=0, rank=0, ranks=1)
+    batches = sampler(30, size=30)
     orders = []
     for epoch in (0, 1, 0):
-        sampler.set_epoch(epoch)
-        orders.append(next(iter(sampler))[0].tolist())
+        batches.set_epoch(epoch)
+        orders.append(next(iter(batches))[0][0].tolist())
     assert orders[0] == orders[2] != orders[1]
 
 
 def test_batches_are_normalised_by_channel(data):
-    view = data.batches(size=60, seed=0)
-    images, labels, total = next(iter(view.train_dataloader()))
+    view = data.batches(size=60, seeds=[0])
+    ((images, labels, total),) = next(iter(view.train_dataloader()))
     assert total == 60
     assert labels.bincount().tolist() == [20, 20, 20]
     bytes_back = data.normalization.denormalize(images) * 255
@@ -45,7 +58,7 @@ def test_batches_are_normalised_by_channel(data):
 
 
 def test_test_images_come_once_in_order(data):
-    labels = torch.cat([labels for _, labels, _ in data.test_dataloader()])
+    labels = torch.cat([labels for _, labels, _ in data.test_batches()])
     assert torch.equal(labels, data.splits.test.labels)
 
 
@@ -72,4 +85,4 @@ def test_impossible_settings_are_refused(settings, message):
 
 def test_a_batch_of_nothing_is_refused(data):
     with pytest.raises(ValueError, match="1 or more"):
-        data.batches(size=0, seed=0)
+        data.batches(size=0, seeds=[0])

@@ -3,16 +3,32 @@
 import pytest
 import references
 import torch
-from conftest import sgd, trainer
+from conftest import sgd, stages
 
 from cwx.explanations import DivergedError
+from cwx.functional.augment import Crop, Strategy
 from cwx.functional.distances import normalised_distance
-from cwx.functional.losses import inner_loss
-from cwx.functional.unroll import unroll, unroll_plain
+from cwx.functional.inner import Inner
+from cwx.functional.unroll import Exact, Plain
 from cwx.methods.activation import ActivationMaximisation
 from cwx.methods.distill import Distill
 from cwx.networks.modes import accuracy
-from cwx.stages import Stages
+
+
+def inner(**settings):
+    chosen = {
+        "steps": 5,
+        "rate": 0.1,
+        "momentum": 0.0,
+        "batch_size": None,
+        "augment": Strategy({}),
+    }
+    return Inner(**{**chosen, **settings})
+
+
+def exact(loss, **settings):
+    chosen = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+    return Exact(loss, **{**chosen, **settings})
 
 
 def distill(subject, **settings):
@@ -22,14 +38,14 @@ def distill(subject, **settings):
         "images_per_class": 2,
         "iterations": 40,
         "segments": 2,
-        "inner_steps": 5,
+        "inner": inner(),
         "span": 2,
         "start_min": 0,
         "start_max": 2,
-        "inner_rate": 0.1,
+        "rate_lr": None,
         "optimizer": sgd(20.0, momentum=0.5),
         "distance": normalised_distance,
-        "unroll": unroll,
+        "unroll": exact,
         "checkpoint_every": 10,
     }
     return Distill(subject=subject, **{**chosen, **settings})
@@ -54,7 +70,7 @@ METHODS = {"distill": distill, "activation": activation}
 
 
 def fitted(module, folder, **settings):
-    Stages(lambda **given: trainer(**given, **settings)).fit(module, folder / "m.ckpt", [])
+    stages(**settings).fit(module, folder / "m.ckpt", [])
     return module.explanations()
 
 
@@ -111,36 +127,77 @@ def test_divergence_keeps_the_last_finite_images(name, subject, tmp_path):
 def test_distilled_images_lead_where_training_leads(subject, tmp_path):
     module = distill(subject)
     fitted(module, tmp_path)
-    start, target = (
-        [subject.held_out[0].state(epoch)[name] for name in module.names] for epoch in (1, 3)
-    )
-    reached = module.reach(tuple(start))
-    arrived = references.flat(reached).dist(references.flat(target))
-    stood_still = references.flat(start).dist(references.flat(target))
-    assert arrived < 0.7 * stood_still
+    start, target = (module.vector(subject.held_out[0].state(epoch)) for epoch in (1, 3))
+    assert module.reach(start, 0).dist(target) < 0.7 * start.dist(target)
+
+
+def first_segment(module):
+    segment = next(iter(module.batches.train_dataloader())).segments[0]
+    return [module.vector(state) for state in segment]
 
 
 def test_one_step_is_the_gradient_of_the_distance(subject, tmp_path):
     module = distill(subject, iterations=1, segments=1, optimizer=sgd(1.0))
     before = module.explanations()
-    segment = next(iter(module.batches.train_dataloader())).segments[0]
+    start, target = first_segment(module)
     after = fitted(module, tmp_path)
-    start, target = ([state[name] for name in module.names] for state in segment)
     images = before.images.requires_grad_()
-    loss = inner_loss(module.network, module.names, before.labels)
-    start = [p.requires_grad_() for p in start]
-    reached = references.descent(loss, start, images, torch.tensor(0.1), 5)
+    start.requires_grad_()
+    rate = torch.tensor(0.1)
+    reached = references.descent(subject.network(), start, images, before.labels, rate, 5)
     distance = references.normalised_distance(start, reached, target)
     (gradient,) = torch.autograd.grad(distance, images)
     torch.testing.assert_close(after.images, images.detach() - gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_both_ways_to_unroll_give_the_same_images(subject, tmp_path):
-    exact, plain = (
-        fitted(distill(subject, unroll=way, iterations=3), tmp_path / way.__name__).images
-        for way in (unroll, unroll_plain)
+WAYS = {
+    "plain": Plain,
+    "in parts": lambda loss: exact(loss, microbatch=2),
+    "recomputed on the host": lambda loss: exact(loss, keep_every=2, offload=True),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_unroll_gives_the_same_images(way, subject, tmp_path):
+    hard = inner(momentum=0.5, batch_size=4, augment=Strategy({"crop": Crop(shift=0.3)}))
+    first, other = (
+        fitted(distill(subject, unroll=unroll, iterations=3, inner=hard), tmp_path / name).images
+        for name, unroll in (("exact", exact), (way, WAYS[way]))
     )
-    torch.testing.assert_close(exact, plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first, other, rtol=1e-4, atol=1e-5)
+
+
+def test_batches_and_augmentation_of_the_inner_loop_change_the_result(subject, tmp_path):
+    whole, parts, moved = (
+        fitted(distill(subject, inner=inner(**given), iterations=2), tmp_path / str(i)).images
+        for i, given in enumerate(
+            ({}, {"batch_size": 2}, {"augment": Strategy({"crop": Crop(shift=0.5)})})
+        )
+    )
+    assert not torch.equal(whole, parts)
+    assert not torch.equal(whole, moved)
+
+
+def test_a_learned_rate_stays_positive_and_travels_with_the_images(subject, tmp_path):
+    module = distill(subject, rate_lr=2.0)
+    found = fitted(module, tmp_path)
+    assert found.inner_rate is not None
+    assert found.inner_rate.item() == pytest.approx(module.log_rate.exp().item())
+    assert 0 < found.inner_rate < 1
+    assert found.inner_rate != 0.1
+    assert fitted(distill(subject, iterations=1), tmp_path / "fixed").inner_rate is None
+
+
+def test_one_step_of_the_rate_is_the_gradient_for_its_logarithm(subject, tmp_path):
+    module = distill(subject, iterations=1, segments=1, rate_lr=1.0)
+    start, target = first_segment(module)
+    images, labels = module.explanations().images, module.set.labels
+    log_rate = torch.tensor(0.1).log().requires_grad_()
+    start.requires_grad_()
+    reached = references.descent(subject.network(), start, images, labels, log_rate.exp(), 5)
+    references.normalised_distance(start, reached, target).backward()
+    learned = fitted(module, tmp_path).inner_rate
+    assert learned.log().item() == pytest.approx((log_rate - log_rate.grad).item(), rel=1e-4)
 
 
 def test_climbing_raises_every_logit(subject, tmp_path):
@@ -161,10 +218,24 @@ def test_clamped_images_stay_in_range(subject, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rate": 0.0}, "inner.rate is 0"),
+        ({"steps": -1}, "inner steps is -1"),
+        ({"momentum": 1.0}, "inner momentum is 1"),
+        ({"batch_size": 0}, "inner.batch_size is 0"),
+    ],
+)
+def test_impossible_inner_loops_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        inner(**settings)
+
+
+@pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
         ("distill", {"images_per_class": 0}, "images_per_class is 0"),
-        ("distill", {"inner_rate": 0.0}, "inner_rate is 0"),
+        ("distill", {"rate_lr": 0.0}, "rate_lr is 0"),
         ("distill", {"iterations": 0}, "iterations is 0"),
         ("distill", {"start_max": 3}, "exceeds the 4 recorded epochs"),
         ("activation", {"images_per_class": 0}, "images_per_class is 0"),

@@ -1,5 +1,6 @@
-"""Recording an expert's trajectory."""
+"""Recording experts' trajectories."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -9,32 +10,40 @@ from cwx.trajectories import Recorder
 
 
 class RecordStates(L.Callback):
-    """Records the initial weights and the weights after each epoch, T + 1 states in all.
+    """Records the initial weights and those after each epoch that the module's `recording` keeps.
 
-    It measures the test accuracy of each state itself, so that no state depends on when, or
+    It measures the test accuracy after every epoch itself, so that no state depends on when, or
     whether, Lightning validates.
+
+    Args:
+        recorders: one for each of the module's networks, in order.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    def __init__(self, recorders: Sequence[Recorder]) -> None:
+        self.recorders = list(recorders)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch == 0:
-            if trainer.is_global_zero:
-                self.recorder.start()
             self._record(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._record(trainer, pl_module, trainer.current_epoch + 1)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero and trainer.current_epoch == trainer.max_epochs:
-            self.recorder.complete(trainer.current_epoch + 1)
-
-    def _record(self, trainer: L.Trainer, expert: Any, epoch: int) -> None:
+    def _record(self, trainer: L.Trainer, module: Any, epoch: int) -> None:
         if not trainer.is_global_zero:
             return
-        rate = accuracy(expert.network, expert.batches.test_dataloader())
-        self.recorder.record(epoch, expert.network, rate)
+        rates = {}
+        kept = module.recording.kept(module.epochs)
+        for recorder, network, stage in zip(
+            self.recorders, module.networks, module.stages, strict=True
+        ):
+            rate = rates[f"{stage}/accuracy"] = accuracy(network, module.batches.test_batches())
+            if epoch == 0:
+                recorder.start()
+            if epoch in kept:
+                recorder.record(epoch, module.recording.state(network), rate)
+            # Before Lightning's checkpoint of the last epoch, from which no training would follow.
+            if epoch == module.epochs:
+                recorder.complete(kept)
         for logger in trainer.loggers:
-            logger.log_metrics({f"{expert.stage}/accuracy": rate}, step=trainer.global_step)
+            logger.log_metrics(rates, step=trainer.global_step)

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
 
 import lightning as L
@@ -28,7 +28,8 @@ class ImageData(L.LightningDataModule):
     """Train and test images held in memory, on the trainer's device while one is attached.
 
     A training batch is one global batch cut among the ranks, so that any number of processes
-    sees the same batches. Its order depends on the seed and the epoch alone.
+    sees the same batches. Its order depends on the seed and the epoch alone. Several networks
+    may train side by side, each on batches in an order of its own.
 
     Args:
         source: where the images come from.
@@ -49,7 +50,7 @@ class ImageData(L.LightningDataModule):
             raise ValueError(f"data.batch_size is {batch_size}: give 1 or more")
         self.source, self.batch_size = source, batch_size
         self._mean, self._std = mean, std
-        self._order: tuple[int, int] | None = None
+        self._order: tuple[int, tuple[int, ...]] | None = None
         self._splits: Splits | None = None
 
     def prepare_data(self) -> None:
@@ -107,74 +108,90 @@ class ImageData(L.LightningDataModule):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def batches(self, *, size: int, seed: int) -> Self:
-        """A view of the same images whose training loader draws shuffled batches of `size`."""
+    def batches(self, *, size: int, seeds: Sequence[int]) -> Self:
+        """A view of the same images whose training loader draws shuffled batches of `size`.
+
+        Each step brings a list of batches, one for each of `seeds`.
+        """
         if size < 1:
             raise ValueError(f"the batch size is {size}: give 1 or more")
         view = copy.copy(self)
-        view._order = (size, seed)
+        view._order = (size, tuple(seeds))
         view.trainer = None
         return view
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[list[Batch]]:
         if self._order is None:
-            raise RuntimeError("training needs a batch size and a seed: use data.batches(...)")
-        size, seed = self._order
+            raise RuntimeError("training needs a batch size and seeds: use data.batches(...)")
+        size, seeds = self._order
         rank, ranks = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
+        images = self._here(self.splits.train)
         sampler = GlobalBatches(
-            len(self.splits.train), size=size, seed=seed, rank=rank, ranks=ranks
+            len(images),
+            size=size,
+            seeds=seeds,
+            rank=rank,
+            ranks=ranks,
+            device=images.images.device,
         )
-        return self._loader(self.splits.train, sampler)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        sampler = InOrder(len(self.splits.test), size=self.batch_size)
-        return self._loader(self.splits.test, sampler)
-
-    def _loader(self, images: ImageSet, sampler: Sampler[tuple[Tensor, int]]) -> DataLoader[Batch]:
-        if self.trainer is not None:
-            images = images.to(self.trainer.strategy.root_device)
         return DataLoader(_Batches(images, self.normalization), sampler=sampler, batch_size=None)
 
+    def test_batches(self) -> Iterator[Batch]:
+        """The test images in order, `batch_size` at a time, the same on every rank."""
+        images = self._here(self.splits.test)
+        batches = _Batches(images, self.normalization)
+        for indices in torch.arange(len(images), device=images.images.device).split(
+            self.batch_size
+        ):
+            yield from batches[[(indices, len(indices))]]
 
-class _Batches(Dataset[Batch]):
+    def _here(self, images: ImageSet) -> ImageSet:
+        """The images on the trainer's device, while one is attached."""
+        return images.to(self.trainer.strategy.root_device) if self.trainer else images
+
+
+Draw = tuple[Tensor, int]
+
+
+class _Batches(Dataset[list[Batch]]):
     """Whole batches by their indices: no Python loop over single images."""
 
     def __init__(self, images: ImageSet, normalization: Normalization) -> None:
         self.set, self.normalization = images, normalization
 
-    def __getitem__(self, part: tuple[Tensor, int]) -> Batch:
-        indices, total = part
-        indices = indices.to(self.set.images.device)
-        images = self.normalization.from_bytes(self.set.images[indices])
-        return Batch(images, self.set.labels[indices], total)
+    def __getitem__(self, draws: list[Draw]) -> list[Batch]:
+        return [
+            Batch(
+                self.normalization.from_bytes(self.set.images[indices]),
+                self.set.labels[indices],
+                total,
+            )
+            for indices, total in draws
+        ]
 
 
-class InOrder(Sampler[tuple[Tensor, int]]):
-    """All indices in order, `size` at a time, the same on every rank."""
+class GlobalBatches(Sampler[list[Draw]]):
+    """One epoch's shuffled batches for each seed, of which each rank takes its slice.
 
-    def __init__(self, count: int, *, size: int) -> None:
-        self.count, self.size = count, size
-
-    def __len__(self) -> int:
-        return math.ceil(self.count / self.size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        for indices in torch.arange(self.count).split(self.size):
-            yield indices, len(indices)
-
-
-class GlobalBatches(Sampler[tuple[Tensor, int]]):
-    """One epoch's shuffled batches, of which each rank takes its slice.
-
-    Yields the rank's indices and the size of the whole batch, by which a mean over ranks of
-    unequal slices is weighted. The order is a function of the seed and the epoch, so that a
-    resumed run sees what an uninterrupted one sees.
+    Yields, for each seed, the rank's indices and the size of the whole batch, by which a mean
+    over ranks of unequal slices is weighted. The order is a function of the seed and the epoch,
+    so that a resumed run sees what an uninterrupted one sees, and a seed among others what it
+    sees alone.
     """
 
-    def __init__(self, count: int, *, size: int, seed: int, rank: int, ranks: int) -> None:
-        self.count, self.size, self.seed = count, size, seed
+    def __init__(
+        self,
+        count: int,
+        *,
+        size: int,
+        seeds: Sequence[int],
+        rank: int,
+        ranks: int,
+        device: torch.device,
+    ) -> None:
+        self.count, self.size, self.seeds, self.device = count, size, seeds, device
         self.rank, self.ranks = rank, ranks
         self.epoch = 0
 
@@ -184,7 +201,11 @@ class GlobalBatches(Sampler[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return math.ceil(self.count / self.size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        order = torch.randperm(self.count, generator=stream(self.seed, self.epoch))
-        for batch in order.split(self.size):
-            yield batch[self.rank :: self.ranks], len(batch)
+    def __iter__(self) -> Iterator[list[Draw]]:
+        # One transfer an epoch.
+        orders = [
+            torch.randperm(self.count, generator=stream(seed, self.epoch)).to(self.device)
+            for seed in self.seeds
+        ]
+        for batches in zip(*(order.split(self.size) for order in orders), strict=True):
+            yield [(batch[self.rank :: self.ranks], len(batch)) for batch in batches]

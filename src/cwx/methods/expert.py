@@ -1,6 +1,7 @@
 """Training the networks that are to be explained (CWX, §3.2 and Appendix A; C2, C8)."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning as L
@@ -9,49 +10,95 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cwx.data.module import Batch, ImageData
+from cwx.functional.augment import Strategy
+from cwx.functional.streams import stream
+from cwx.trajectories import Recording
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Expert(L.LightningModule):
-    """Ordinary training with cross-entropy.
+    """Ordinary training with cross-entropy, of one network or of several side by side.
+
+    Networks that train together share the steps and nothing else: each sees the batches of its
+    own seed and moves as it would alone. That saves what a step costs besides computing, which
+    for small networks is most of it.
 
     Args:
-        network: with its initial weights.
-        data: the images; the training order is a function of `seed`.
-        epochs: T, one recorded state each.
-        batch_size: images a step, over all ranks.
-        optimizer: makes the optimiser from the parameters.
+        networks: with their initial weights.
+        data: the images.
+        seeds: of each network's batches and augmentation.
+        stages: each network's name in logs.
+        epochs: T.
+        batch_size: images a step and network, over all ranks.
+        augment: what happens to a batch.
+        optimizer: makes the optimiser from the parameters; it must treat each on its own.
+        channels_last: compute in that memory format.
+        recording: which states are recorded.
     """
 
     def __init__(
         self,
         *,
-        network: nn.Module,
+        networks: Sequence[nn.Module],
         data: ImageData,
-        seed: int,
-        stage: str,
+        seeds: Sequence[int],
+        stages: Sequence[str],
         epochs: int,
         batch_size: int,
+        augment: Strategy,
         optimizer: Optimizer,
+        channels_last: bool,
+        recording: Recording,
     ) -> None:
         super().__init__()
         if epochs < 1:
             raise ValueError(f"procedure.epochs is {epochs}: give 1 or more")
-        self.network, self.stage, self.epochs = network, stage, epochs
-        self.batches = data.batches(size=batch_size, seed=seed)
-        self.optimizer = optimizer
+        self.seeds, self.stages, self.epochs = tuple(seeds), tuple(stages), epochs
+        self.augment, self.optimizer, self.recording = augment, optimizer, recording
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.networks = nn.ModuleList(networks).to(memory_format=self.format)
+        self.batches = data.batches(size=batch_size, seeds=self.seeds)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self.network(batch.images), batch.labels, reduction="sum")
+    @property
+    def stage(self) -> str:
+        """The name of all of them together."""
+        return (
+            self.stages[0] if len(self.stages) == 1 else f"{self.stages[0]}+{len(self.stages) - 1}"
+        )
+
+    def training_step(self, batches: list[Batch], batch_idx: int) -> Tensor:
+        losses = torch.stack(
+            [
+                self._loss(network, self._augmented(batch, seed))
+                for network, batch, seed in zip(self.networks, batches, self.seeds, strict=True)
+            ]
+        )
+        self._last = losses.detach()
+        for stage, loss in zip(self.stages, self._last, strict=True):
+            self.log(f"{stage}/loss", loss, batch_size=batches[0].total)
+        self.log("loss", self._last.mean(), prog_bar=True, logger=False, batch_size=1)
+        # Parameters are the networks' own: each gets the gradient of its own loss.
+        return losses.sum()
+
+    def _augmented(self, batch: Batch, seed: int) -> Batch:
+        # For all ranks, of which this one takes its images' part.
+        whole = self.augment.draw(batch.total, stream(seed, self.global_step, 1))
+        images = whole.part(self.global_rank, self.trainer.world_size)(batch.images)
+        return batch._replace(images=images.to(memory_format=self.format))
+
+    def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        loss = F.cross_entropy(network(batch.images), batch.labels, reduction="sum")
         # DDP averages over ranks; slices of a batch may differ in length, even be empty.
-        loss = loss * self.trainer.world_size / batch.total
-        if not torch.isfinite(loss.detach()):
-            raise ValueError(
-                f"the loss of {self.stage} is no longer finite: lower procedure.optimizer.lr"
-            )
-        self.log(f"{self.stage}/loss", loss.detach(), prog_bar=True, batch_size=batch.total)
-        return loss
+        return loss * self.trainer.world_size / batch.total
+
+    def on_train_epoch_end(self) -> None:
+        # Once an epoch: asking at every step would make a GPU wait. No way leads back from NaN.
+        for stage, loss in zip(self.stages, self._last.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"the loss of {stage} is no longer finite: lower procedure.optimizer.lr"
+                )
 
     def configure_optimizers(self) -> Any:
-        return self.optimizer(self.network.parameters())
+        return self.optimizer(self.networks.parameters())
