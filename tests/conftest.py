@@ -45,7 +45,7 @@ class Blobs:
 
 
 def image_data() -> ImageData:
-    data = ImageData(source=Blobs(), mean=0.5, std=[0.5, 0.25], batch_size=7)
+    data = ImageData(source=Blobs(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=None)
     data.setup()
     return data
 

@@ -62,6 +62,17 @@ def test_test_images_come_once_in_order(data):
     assert torch.equal(labels, data.splits.test.labels)
 
 
+def test_fewer_images_are_the_first_of_each_class(data):
+    few = ImageData(source=Blobs(), mean=0.5, std=0.5, batch_size=4, per_class=3)
+    few.setup()
+    whole = data.splits.train
+    assert few.splits.train.labels.bincount().tolist() == [3, 3, 3]
+    for label in range(3):
+        expected = whole.images[whole.labels == label][:3]
+        assert torch.equal(few.splits.train.images[few.splits.train.labels == label], expected)
+    assert len(few.splits.test) == len(data.splits.test)
+
+
 def test_fingerprint_is_of_what_is_learned_from(data):
     assert data.fingerprint() == image_data().fingerprint()
     other = image_data()
@@ -73,12 +84,13 @@ def test_fingerprint_is_of_what_is_learned_from(data):
     ("settings", "message"),
     [
         ({"batch_size": 0}, "data.batch_size"),
+        ({"per_class": 0}, "data.per_class"),
         ({"mean": [0.5, 0.5, 0.5]}, "3 and 1 values|3 and 2 values"),
         ({"std": 0.0}, "above 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    chosen = {"mean": 0.5, "std": 0.5, "batch_size": 4, **settings}
+    chosen = {"mean": 0.5, "std": 0.5, "batch_size": 4, "per_class": None, **settings}
     with pytest.raises(ValueError, match=message):
         ImageData(source=Blobs(), **chosen).setup()
 

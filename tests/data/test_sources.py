@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def load(root, **settings):
-    chosen = {"size": None, "channels": None, "per_class": None, **settings}
+    chosen = {"size": None, "channels": None, **settings}
     return ImageFolder(root=str(root), **chosen).load()
 
 
@@ -49,10 +49,6 @@ def test_folder_is_read_with_its_classes_in_order(folder):
 def test_folder_resizes_and_crops(folder):
     picture(folder / "train/cat/large.png", size=(40, 20))
     assert load(folder, size=4).train.images.shape == (7, 3, 4, 4)
-
-
-def test_folder_takes_the_first_images_of_each_class(folder):
-    assert load(folder, per_class=2).train.labels.tolist() == [0, 0, 1, 1]
 
 
 def test_grey_images_keep_one_channel_unless_asked(tmp_path):
@@ -101,7 +97,7 @@ def test_a_broken_folder_is_refused_with_the_remedy(folder, case):
         load(folder)
 
 
-@pytest.mark.parametrize("settings", [{"channels": 2}, {"per_class": 0}])
+@pytest.mark.parametrize("settings", [{"channels": 2}])
 def test_impossible_settings_are_refused(folder, settings):
     with pytest.raises(ValueError, match=f"data.source.{next(iter(settings))}"):
         load(folder, **settings)

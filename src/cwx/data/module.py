@@ -4,6 +4,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 import lightning as L
@@ -35,6 +36,7 @@ class ImageData(L.LightningDataModule):
         source: where the images come from.
         mean, std: of the normalisation, on unit pixels: one number, or one a channel.
         batch_size: images a forward pass in evaluation.
+        per_class: at most that many training images a class, the first of them; null for all.
     """
 
     def __init__(
@@ -44,11 +46,14 @@ class ImageData(L.LightningDataModule):
         mean: float | list[float],
         std: float | list[float],
         batch_size: int,
+        per_class: int | None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size is {batch_size}: give 1 or more")
-        self.source, self.batch_size = source, batch_size
+        if per_class is not None and per_class < 1:
+            raise ValueError(f"data.per_class is {per_class}: give 1 or more, or null for all")
+        self.source, self.batch_size, self.per_class = source, batch_size, per_class
         self._mean, self._std = mean, std
         self._order: tuple[int, tuple[int, ...]] | None = None
         self._splits: Splits | None = None
@@ -58,7 +63,10 @@ class ImageData(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if self._splits is None:
-            self._splits = self.source.load()
+            splits = self.source.load()
+            if self.per_class is not None:
+                splits = replace(splits, train=splits.train.first(self.per_class))
+            self._splits = splits
             self.normalization = self._normalization()
 
     def _normalization(self) -> Normalization:

@@ -29,6 +29,12 @@ class ImageSet:
     def to(self, device: torch.device) -> "ImageSet":
         return ImageSet(self.images.to(device), self.labels.to(device))
 
+    def first(self, per_class: int) -> "ImageSet":
+        """At most `per_class` images of each class, the first of them, in their order."""
+        chosen = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
+        indices = torch.cat(chosen).sort().values
+        return ImageSet(self.images[indices], self.labels[indices])
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -126,7 +132,6 @@ class ImageFolder:
         size: side in pixels to which every image is resized and centre-cropped; ``None`` to
             take them as they are, all of one size.
         channels: 1 for grey, 3 for colour; ``None`` for grey if every image is grey.
-        per_class: at most that many training images a class, the first by name; ``None`` for all.
     """
 
     def __init__(
@@ -135,14 +140,10 @@ class ImageFolder:
         root: str,
         size: int | None,
         channels: int | None,
-        per_class: int | None,
     ) -> None:
         self.root, self.size, self.channels = Path(root), size, channels
         if channels not in (None, 1, 3):
             raise ValueError(f"data.source.channels is {channels}: give 1, 3 or null")
-        if per_class is not None and per_class < 1:
-            raise ValueError(f"data.source.per_class is {per_class}: give 1 or more, or null")
-        self.per_class = per_class
 
     def prepare(self) -> None:
         return
@@ -163,10 +164,9 @@ class ImageFolder:
                 f"{self.root / 'test'} has classes that train lacks: {', '.join(unknown)}; "
                 "remove them or add their training images"
             )
-        chosen = {name: files[: self.per_class] for name, files in train.items()}
-        channels = self.channels or self._common_channels([chosen, test])
+        channels = self.channels or self._common_channels([train, test])
         read = _Reader(size=self.size, channels=channels)
-        return Splits(read.split(chosen, classes), read.split(test, classes), classes)
+        return Splits(read.split(train, classes), read.split(test, classes), classes)
 
     def _common_channels(self, splits: Sequence[dict[str, list[Path]]]) -> int:
         files = (file for split in splits for names in split.values() for file in names)
