@@ -69,11 +69,12 @@ def trainer(**settings):
     )
 
 
-def stages(**settings):
-    """Stages in single precision whose trainers take `settings`."""
+def stages(precisions=None, **settings):
+    """Stages, by default in single precision, whose trainers take `settings`."""
     plain = Precision(trainer="32-true", float32_matmul="highest")
     return Stages(
-        lambda **given: trainer(**given, **settings), Precisions(experts=plain, methods=plain)
+        lambda **given: trainer(**given, **settings),
+        precisions or Precisions(experts=plain, methods=plain),
     )
 
 

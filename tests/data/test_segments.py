@@ -1,31 +1,68 @@
+import threading
+
 import pytest
+import references
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwx.data.segments import Segments, SegmentSampler, check_range
+from cwx.data.segments import Ahead, Segments, SegmentSampler, check_range
 from cwx.data.steps import epoch_length
 from cwx.trajectories import Recorder, Trajectory
 
 
+def vector(state):
+    return references.flat(state.values())
+
+
 def segments(subject, **settings):
-    names = [name for name, _ in subject.network().named_parameters()]
     chosen = {"span": 2, "start_min": 0, "start_max": 2, "per_step": 2, "epoch_steps": 5, "seed": 0}
-    return Segments(trajectories=subject.trajectories, names=names, **{**chosen, **settings})
+    return Segments(trajectories=subject.trajectories, vector=vector, **{**chosen, **settings})
 
 
 def test_a_segment_joins_the_recorded_states(subject):
     drawn = [s for batch in segments(subject).train_dataloader() for s in batch.segments]
-    recorded = [[t.state(e) for e in t.recorded] for t in subject.trajectories]
+    recorded = [[vector(t.state(e)) for e in t.recorded] for t in subject.trajectories]
     for start, target in drawn:
         places = [
             (expert, epoch)
             for expert, states in enumerate(recorded)
             for epoch, state in enumerate(states)
-            if all(torch.equal(state[n], start[n]) for n in start)
+            if torch.equal(state, start)
         ]
         ((expert, epoch),) = places
-        assert all(torch.equal(recorded[expert][epoch + 2][n], target[n]) for n in target)
+        assert torch.equal(recorded[expert][epoch + 2], target)
+
+
+class Reader:
+    """Stands in for the set of segments: notes what is read, and fails at a draw of None."""
+
+    def __init__(self):
+        self.read, self.done = [], threading.Semaphore(0)
+
+    def __getitem__(self, draw):
+        self.read.append(draw)
+        self.done.release()
+        if draw == "broken":
+            raise ValueError("damaged")
+        return draw
+
+
+def test_the_next_step_is_read_while_this_one_computes():
+    reader = Reader()
+    coming = iter(Ahead(reader, ["a", "b", "c"], pin=False))
+    assert next(coming) == "a"
+    for _ in range(2):
+        assert reader.done.acquire(timeout=10)
+    assert reader.read == ["a", "b"]
+    assert list(coming) == ["b", "c"]
+
+
+def test_a_failed_read_is_the_users_to_see():
+    coming = iter(Ahead(Reader(), ["a", "broken"], pin=False))
+    assert next(coming) == "a"
+    with pytest.raises(ValueError, match="damaged"):
+        next(coming)
 
 
 @given(st.integers(1, 6), st.integers(1, 4))

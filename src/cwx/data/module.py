@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cwx.data.sources import ImageSet, Source, Splits
+from cwx.data.steps import place
 from cwx.functional.images import Normalization
 from cwx.functional.streams import stream
 
@@ -132,9 +133,7 @@ class ImageData(L.LightningDataModule):
         if self._order is None:
             raise RuntimeError("training needs a batch size and seeds: use data.batches(...)")
         size, seeds = self._order
-        rank, ranks = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+        rank, ranks = place(self)
         images = self._here(self.splits.train)
         sampler = GlobalBatches(
             len(images),

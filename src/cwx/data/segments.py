@@ -1,23 +1,32 @@
-"""Segments (θ_k, θ_{k+N}) of expert trajectories, drawn from disk as they are needed (C2)."""
+"""Segments (θ_k, θ_{k+N}) of expert trajectories, drawn from disk as they are needed (C2).
 
-from collections.abc import Iterator, Sequence
+Files are mapped into memory, and only the segments of this step and the next are held, so that
+the host's memory does not depend on the number of experts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import NamedTuple
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
+from cwx.data.steps import place
 from cwx.functional.streams import stream
 from cwx.trajectories import Trajectory, listed
 
+# A network's parameters as one vector [P], from its state by name.
+Vector = Callable[[Mapping[str, Tensor]], Tensor]
+
 
 class Segment(NamedTuple):
-    """θ_k and θ_{k+N}, each by parameter name."""
+    """θ_k and θ_{k+N}, one vector ``[P]`` each."""
 
-    start: dict[str, Tensor]
-    target: dict[str, Tensor]
+    start: Tensor
+    target: Tensor
 
 
 class SegmentBatch(NamedTuple):
@@ -32,7 +41,7 @@ class Segments(L.LightningDataModule):
 
     Args:
         trajectories: of one network.
-        names: the parameters to read.
+        vector: makes one vector of the parameters in a state.
         span: N, in epochs.
         start_min, start_max: the range of k, both ends included.
         per_step: segments a step, over all ranks.
@@ -47,7 +56,7 @@ class Segments(L.LightningDataModule):
         self,
         *,
         trajectories: Sequence[Trajectory],
-        names: Sequence[str],
+        vector: Vector,
         span: int,
         start_min: int,
         start_max: int,
@@ -59,14 +68,12 @@ class Segments(L.LightningDataModule):
         check_range(trajectories, span=span, start_min=start_min, start_max=start_max)
         if per_step < 1:
             raise ValueError(f"a step takes {per_step} segments: give 1 or more")
-        self.dataset = _SegmentSet(trajectories, names, span)
+        self.dataset = _SegmentSet(trajectories, vector, span)
         self.starts = range(start_min, start_max + 1)
         self.per_step, self.epoch_steps, self.seed = per_step, epoch_steps, seed
 
-    def train_dataloader(self) -> DataLoader[SegmentBatch]:
-        rank, ranks = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+    def train_dataloader(self) -> "Ahead":
+        rank, ranks = place(self)
         sampler = SegmentSampler(
             experts=len(self.dataset.trajectories),
             starts=self.starts,
@@ -76,7 +83,44 @@ class Segments(L.LightningDataModule):
             rank=rank,
             ranks=ranks,
         )
-        return DataLoader(self.dataset, sampler=sampler, batch_size=None)
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return Ahead(self.dataset, sampler, pin=pin)
+
+
+class Ahead:
+    """Loads a step's batch while the step before it computes.
+
+    One thread does what worker processes would, without their copies: reading a file leaves the
+    interpreter free.
+
+    Args:
+        dataset: makes a batch of what `sampler` draws.
+        sampler: what Lightning tells the epoch.
+        pin: whether batches go to page-locked memory, from where a GPU fetches them faster.
+    """
+
+    def __init__(self, dataset: "_SegmentSet", sampler: "SegmentSampler", *, pin: bool) -> None:
+        self.dataset, self.sampler, self.pin = dataset, sampler, pin
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[SegmentBatch]:
+        draws = iter(self.sampler)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self._load, next(draws, None))
+            while (batch := coming.result()) is not None:
+                coming = reader.submit(self._load, next(draws, None))
+                yield batch
+
+    def _load(self, draw: "Draw | None") -> SegmentBatch | None:
+        if draw is None:
+            return None
+        batch = self.dataset[draw]
+        if not self.pin:
+            return batch
+        pinned = [Segment(*(theta.pin_memory() for theta in segment)) for segment in batch.segments]
+        return batch._replace(segments=pinned)
 
 
 def check_range(
@@ -109,30 +153,33 @@ def check_range(
             )
 
 
-def read_segment(trajectory: Trajectory, names: Sequence[str], *, start: int, span: int) -> Segment:
-    """θ_start and θ_{start+span} of one expert, the named parameters alone.
+def read_segment(trajectory: Trajectory, vector: Vector, *, start: int, span: int) -> Segment:
+    """θ_start and θ_{start+span} of one expert.
 
     Raises:
         ValueError: an epoch was not recorded, or its file is damaged.
     """
-    states = (trajectory.state(start), trajectory.state(start + span))
-    return Segment(*({name: state[name] for name in names} for state in states))
+    return Segment(*(vector(trajectory.state(epoch)) for epoch in (start, start + span)))
 
 
-class _SegmentSet(Dataset[SegmentBatch]):
-    def __init__(self, trajectories: Sequence[Trajectory], names: Sequence[str], span: int) -> None:
-        self.trajectories, self.names, self.span = trajectories, names, span
+# The pairs (expert, k) of one rank, and the number on all ranks.
+Draw = tuple[list[tuple[int, int]], int]
 
-    def __getitem__(self, draw: tuple[list[tuple[int, int]], int]) -> SegmentBatch:
+
+class _SegmentSet:
+    def __init__(self, trajectories: Sequence[Trajectory], vector: Vector, span: int) -> None:
+        self.trajectories, self.vector, self.span = trajectories, vector, span
+
+    def __getitem__(self, draw: Draw) -> SegmentBatch:
         pairs, total = draw
         segments = [
-            read_segment(self.trajectories[expert], self.names, start=start, span=self.span)
+            read_segment(self.trajectories[expert], self.vector, start=start, span=self.span)
             for expert, start in pairs
         ]
         return SegmentBatch(segments, total)
 
 
-class SegmentSampler(Sampler[tuple[list[tuple[int, int]], int]]):
+class SegmentSampler(Sampler[Draw]):
     """For each step of an epoch, the rank's pairs (expert, k), and the pairs on all ranks."""
 
     def __init__(
@@ -157,7 +204,7 @@ class SegmentSampler(Sampler[tuple[list[tuple[int, int]], int]]):
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[tuple[list[tuple[int, int]], int]]:
+    def __iter__(self) -> Iterator[Draw]:
         for step in range(self.epoch * self.steps, (self.epoch + 1) * self.steps):
             generator = stream(self.seed, step)
             draws = torch.randint(

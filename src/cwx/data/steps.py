@@ -1,4 +1,4 @@
-"""Optimisations that count steps, cut into epochs: the grain at which Lightning resumes exactly."""
+"""Steps and ranks: how the data modules cut an optimisation into epochs and among processes."""
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +20,12 @@ def epoch_length(steps: int, at_most: int) -> int:
         if value < 1:
             raise ValueError(f"{name} is {value}: give 1 or more")
     return max(length for length in range(1, min(steps, at_most) + 1) if steps % length == 0)
+
+
+def place(module: L.LightningDataModule) -> tuple[int, int]:
+    """This process's rank and the number of ranks, as far as a trainer is attached."""
+    trainer = module.trainer
+    return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
 class Steps(L.LightningDataModule):

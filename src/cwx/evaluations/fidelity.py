@@ -81,8 +81,7 @@ class Fidelity:
     def _squares(
         self, loss: NetworkLoss, explanations: Explanations, trajectory: Trajectory, start: int
     ) -> dict[str, float]:
-        segment = read_segment(trajectory, loss.names, start=start, span=self.span)
-        begin, target = (loss.vector(state) for state in segment)
+        begin, target = read_segment(trajectory, loss.vector, start=start, span=self.span)
         learned = explanations.inner_rate
         rate = torch.tensor(self.inner.rate) if learned is None else learned
         descent = self.inner.descent(explanations.labels, key=(start,))

@@ -67,10 +67,10 @@ class Distill(L.LightningModule):
         self.subject, self.stage, self.seed, self.inner = subject, stage, seed, inner
         self.optimizer, self.distance, self.rate_lr = optimizer, distance, rate_lr
         loss = NetworkLoss(subject.network())
-        self.unroll, self.vector = unroll(loss), loss.vector
+        self.unroll = unroll(loss)
         self.batches = Segments(
             trajectories=subject.trajectories,
-            names=loss.names,
+            vector=loss.vector,
             span=span,
             start_min=start_min,
             start_max=start_max,
@@ -124,8 +124,7 @@ class Distill(L.LightningModule):
         """D of each segment, and the sums of ‖θ_{k+N} − θ_M‖² and ‖θ_k − θ_{k+N}‖²."""
         losses = [0 * (self.set.images.sum() + self.log_rate)]
         matched = reference = torch.zeros((), device=self.device)
-        for index, segment in enumerate(batch.segments):
-            start, target = (self.vector(state) for state in segment)
+        for index, (start, target) in enumerate(batch.segments):
             # Numbered over all ranks, as one process would number its segments.
             reached = self.reach(start, self.global_rank + index * self.trainer.world_size)
             losses.append(self.distance(start, reached, target))

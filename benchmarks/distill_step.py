@@ -1,0 +1,200 @@
+"""One outer iteration of the distillation: time, peak memory and error of each way to unroll.
+
+    uv run benchmarks/distill_step.py            on a CPU: ConvNet 3x128, 100 images, M = 10
+    uv run benchmarks/distill_step.py --full     M = 60, for a GPU
+
+The error is that of ∂D/∂S against the plain unroll's mathematics in double precision.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+import harness
+import torch
+from torch import Tensor
+
+from cwx.allocator import keep_freed_memory
+from cwx.functional.derivatives import Eager
+from cwx.functional.distances import normalised_distance
+from cwx.functional.losses import NetworkLoss
+from cwx.functional.unroll import Descent, Exact, Plain
+from cwx.networks.convnet import ConvNet, instance_norm
+
+CLASSES, PER_CLASS, RATE = 10, 10, 0.02
+
+
+class Problem:
+    """θ_k, θ_{k+N}, S and its labels at CIFAR-10's shapes, and what is differentiated."""
+
+    def __init__(self, dtype: torch.dtype, steps: int, per_class: int = PER_CLASS) -> None:
+        device = harness.device()
+        torch.manual_seed(0)
+        network = ConvNet(
+            in_channels=3,
+            image_size=(32, 32),
+            num_classes=CLASSES,
+            depth=3,
+            width=128,
+            norm=instance_norm,
+        )
+        self.loss = NetworkLoss(network.to(device, dtype))
+        self.start = self.loss.vector(dict(network.named_parameters())).detach()
+        self.images = torch.randn(CLASSES * per_class, 3, 32, 32).to(device, dtype)
+        self.labels = torch.arange(CLASSES, device=device).repeat_interleave(per_class)
+        self.rate = torch.tensor(RATE, device=device, dtype=dtype)
+        others = torch.randn(200, 3, 32, 32).to(device, dtype)
+        labels = torch.arange(CLASSES, device=device).repeat(20)
+        # Where training on other images leads from the same start.
+        away = Descent(steps=5, momentum=0.0, batch=lambda images, _: (images, labels))
+        self.target = away.reach(Eager(self.loss), self.start, others, self.rate * 5)
+        self.descent = Descent(
+            steps=steps, momentum=0.0, batch=lambda images, _: (images, self.labels)
+        )
+
+    def gradient(self, unroll: Any) -> Tensor:
+        images = self.images.clone().requires_grad_()
+        reached = unroll(self.descent, self.start, images, self.rate)
+        distance = normalised_distance(self.start, reached, self.target)
+        (gradient,) = torch.autograd.grad(distance, images)
+        return gradient
+
+
+class Truncated:
+    """The known low-memory variant: the adjoint of θ_M stands in for that of every θ_m."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def gradient(self) -> Tensor:
+        problem, derivatives = self.problem, Eager(self.problem.loss)
+        every = range(problem.descent.steps)
+        begin = (problem.start, None)
+        states = problem.descent.states(derivatives, begin, problem.images, problem.rate, every)
+        thetas = [theta for theta, _ in states]
+        last = thetas.pop().requires_grad_()
+        distance = normalised_distance(problem.start, last, problem.target)
+        (adjoint,) = torch.autograd.grad(distance, last)
+        total = torch.zeros_like(problem.images)
+        for theta in thetas:
+            found = derivatives.products(theta, problem.images, problem.labels, adjoint)
+            total -= problem.rate * found.mixed
+        return total
+
+
+def exact(problem: Problem, **settings: Any) -> Callable[[], Tensor]:
+    given = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+    unroll = Exact(problem.loss, **{**given, **settings})
+    return lambda: problem.gradient(unroll)
+
+
+def plain(problem: Problem) -> Callable[[], Tensor]:
+    return lambda: problem.gradient(Plain(problem.loss))
+
+
+def kept(build: Callable[[Problem], Callable[[], Tensor]]) -> Callable[[Problem], Any]:
+    def built(problem: Problem) -> Callable[[], Tensor]:
+        keep_freed_memory()
+        return build(problem)
+
+    return built
+
+
+def tf32(build: Callable[[Problem], Callable[[], Tensor]]) -> Callable[[Problem], Any]:
+    def built(problem: Problem) -> Callable[[], Tensor]:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        return build(problem)
+
+    return built
+
+
+def bf16(build: Callable[[Problem], Callable[[], Tensor]]) -> Callable[[Problem], Any]:
+    def built(problem: Problem) -> Callable[[], Tensor]:
+        run = build(problem)
+
+        def autocast() -> Tensor:
+            with torch.autocast(harness.device().type, torch.bfloat16):
+                return run()
+
+        return autocast
+
+    return built
+
+
+ON_CPU: dict[str, Callable[[Problem], Callable[[], Tensor]]] = {
+    "plain unroll": plain,
+    "plain unroll, freed memory kept": kept(plain),
+    "truncated adjoint": kept(lambda problem: Truncated(problem).gradient),
+    "exact, eager": kept(exact),
+    "exact, eager, 20 images at once": kept(lambda p: exact(p, microbatch=20)),
+    "exact, compiled, 20 images at once": kept(
+        lambda p: exact(p, microbatch=20, compile="default")
+    ),
+    "exact, eager, bf16": kept(bf16(exact)),
+}
+ON_GPU: dict[str, Callable[[Problem], Callable[[], Tensor]]] = {
+    "plain unroll": plain,
+    "truncated adjoint": lambda problem: Truncated(problem).gradient,
+    "exact, eager": exact,
+    "exact, compiled": lambda p: exact(p, compile="default"),
+    "exact, CUDA graphs": lambda p: exact(p, compile="reduce-overhead"),
+    "plain unroll, TF32": tf32(plain),
+    "exact, compiled, TF32": tf32(lambda p: exact(p, compile="default")),
+    "exact, CUDA graphs, TF32": tf32(lambda p: exact(p, compile="reduce-overhead")),
+    "exact, compiled, bf16": bf16(lambda p: exact(p, compile="default")),
+}
+
+
+def variants() -> dict[str, Callable[[Problem], Callable[[], Tensor]]]:
+    return ON_GPU if torch.cuda.is_available() else ON_CPU
+
+
+def steps(full: bool) -> int:
+    return 60 if full else 10
+
+
+def reference_file(full: bool) -> Path:
+    return Path(gettempdir()) / f"cwx-distill-step-{steps(full)}-{harness.device().type}.pt"
+
+
+def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
+    problem = Problem(torch.float32, steps(given.full))
+    run = variants()[name](problem)
+    values = harness.measure(run, repeats=given.repeats)
+    expected = torch.load(reference_file(given.full), weights_only=True)
+    error = (run().cpu().double() - expected).norm() / expected.norm()
+    return {**values, "error": error.item()}
+
+
+def main() -> None:
+    given = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    # Reference and variants agree on what IEEE single precision is.
+    torch.backends.cudnn.allow_tf32 = False
+    if given.variant:
+        harness.report(measured(given.variant, given))
+        return
+    reference = exact(Problem(torch.float64, steps(given.full)), microbatch=20)()
+    torch.save(reference.cpu(), reference_file(given.full))
+    found = harness.in_processes(__file__, list(variants()), given)
+    base = found.get("plain unroll")
+    rows: list[list[harness.Cell]] = []
+    for name, values in found.items():
+        if isinstance(values, str):
+            rows.append([name, values, None, None, None, None])
+            continue
+        speed = memory = None
+        if isinstance(base, dict):
+            speed, memory = base["seconds"] / values["seconds"], base["MiB"] / values["MiB"]
+        rows.append([name, values["seconds"], speed, values["MiB"], memory, values["error"]])
+    print(f"ConvNet 3x128, {CLASSES * PER_CLASS} images of 3x32x32, M = {steps(given.full)}")
+    print(harness.machine() + "\n")
+    harness.table(
+        ["", "s a step", "times as fast", "peak MiB", "times less", "error of ∂D/∂S"], rows
+    )
+
+
+if __name__ == "__main__":
+    main()
