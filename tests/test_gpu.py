@@ -1,0 +1,54 @@
+"""What only a GPU shows; `pytest -m gpu` runs it."""
+
+import warnings
+
+import pytest
+import torch
+
+from cwx.functional.derivatives import Eager
+from cwx.functional.distances import normalised_distance
+from cwx.functional.losses import NetworkLoss
+from cwx.functional.unroll import Descent, Exact
+from cwx.networks.convnet import ConvNet, instance_norm
+
+pytestmark = pytest.mark.gpu
+LABELS = torch.arange(10).repeat_interleave(2)
+
+
+def gradient(device, dtype, **settings):
+    torch.manual_seed(0)
+    network = ConvNet(
+        in_channels=3, image_size=(32, 32), num_classes=10, depth=3, width=32, norm=instance_norm
+    )
+    start = torch.cat([p.detach().reshape(-1) for p in network.parameters()]).to(device, dtype)
+    others, images = torch.randn(2, 20, 3, 32, 32).to(device, dtype)
+    loss, labels = NetworkLoss(network.to(device, dtype)), LABELS.to(device)
+    descent = Descent(steps=5, momentum=0.5, batch=lambda images, _: (images, labels))
+    rate = torch.tensor(0.05, device=device, dtype=dtype)
+    target = descent.reach(Eager(loss), start, others, rate)
+    given = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None, **settings}
+    leaf = images.clone().requires_grad_()
+    reached = Exact(loss, **given)(descent, start, leaf, rate)
+    (found,) = torch.autograd.grad(normalised_distance(start, reached, target), leaf)
+    return found.cpu().double()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"offload": True, "keep_every": 2},
+        {"microbatch": 5},
+        {"compile": "default"},
+        {"compile": "reduce-overhead"},
+    ],
+    ids=str,
+)
+def test_a_gpu_gives_the_gradient_of_a_cpu(settings, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    expected = gradient("cpu", torch.float64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="compiled (gradient|products)")
+        warnings.filterwarnings("ignore", message=".*TensorFloat32")
+        found = gradient("cuda", torch.float32, **settings)
+    assert (found - expected).norm() < 1e-2 * expected.norm()
