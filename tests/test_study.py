@@ -1,4 +1,4 @@
-"""Which experts a study takes, and which rank writes them."""
+"""Which experts a study takes."""
 
 import pytest
 import torch
@@ -20,10 +20,11 @@ def reach(*, subject, **given):
     raise Reached(subject)
 
 
-def study(store, *trajectories):
+def study(store, *trajectories, held_out=()):
+    """It can train no expert: it has no procedure."""
     experts = Experts(
         seeds=[0],
-        held_out=[],
+        held_out=held_out,
         judge_seed=0,
         at_once=1,
         trajectories=[str(path) for path in trajectories],
@@ -70,40 +71,11 @@ def test_folders_and_buffers_are_taken_in_order(subject, tmp_path):
 
 
 @pytest.mark.parametrize("entry", ["none.pt", "none"])
-def test_a_missing_file_ends_the_study_with_its_name(tmp_path, entry):
+def test_a_missing_file_is_named_before_an_expert_is_trained(tmp_path, entry):
     with pytest.raises(ValueError, match=str(tmp_path / entry)):
-        study(tmp_path / "store", tmp_path / entry).run(
+        study(tmp_path / "store", tmp_path / entry, held_out=[1]).run(
             Results(tmp_path / "run"),
             CONFIGURATION,
             experiment="x",
             resumed=False,
         )
-
-
-@pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize(("leads", "order"), [(True, "import, wait"), (False, "wait, import")])
-def test_rank_0_imports_before_the_others_look(tmp_path, monkeypatch, leads, order, whole):
-    done = []
-
-    def imported(path, network, store):
-        done.append("import")
-        if not whole:
-            raise ValueError(path)
-        return []
-
-    class Rank:
-        def __init__(self):
-            self.leads = leads
-
-        def wait(self):
-            done.append("wait")
-
-    monkeypatch.setattr("cwx.study.import_buffer", imported)
-    made = study(tmp_path / "store", tmp_path / "a.pt")
-    made.data.setup()
-    if whole:
-        made._recorded(Rank())
-    else:
-        with pytest.raises(ValueError, match="a.pt"):
-            made._recorded(Rank())
-    assert ", ".join(done) == order

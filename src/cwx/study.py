@@ -105,6 +105,8 @@ class Study:
         return subject
 
     def _subject(self, stages: Stages, configuration: Configuration) -> Subject:
+        # First, for they can be missing. The store's locks let one rank import, the others find.
+        recorded = [found for path in self.experts.trajectories for found in self._read(Path(path))]
         common = {
             "data": self.data.fingerprint(),
             "procedure": configuration["procedure"],
@@ -125,7 +127,6 @@ class Study:
         experts = train("expert", self.network, configuration["network"], seeds)
         explained = experts[: len(self.experts.seeds)]
         held_out = experts[len(self.experts.seeds) :]
-        recorded = self._recorded(stages)
         judges: dict[str, nn.Module] = {}
         for name, factory in self.judges.items():
             (trajectory,) = train(
@@ -144,17 +145,6 @@ class Study:
         for trajectory in (*subject.trajectories, *held_out):
             trajectory.check(subject.network())
         return subject
-
-    def _recorded(self, stages: Stages) -> list[Trajectory]:
-        """The experts given by their files; rank 0 imports buffers, the others find them."""
-        if not stages.leads:
-            stages.wait()
-        try:
-            return [found for path in self.experts.trajectories for found in self._read(Path(path))]
-        finally:
-            # Also after an error: the other ranks then meet it themselves instead of waiting.
-            if stages.leads:
-                stages.wait()
 
     def _read(self, path: Path) -> list[Trajectory]:
         if path.suffix != ".pt":
