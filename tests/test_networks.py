@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
@@ -30,6 +31,17 @@ def test_the_convnet_of_the_paper_has_320010_parameters():
     assert sum(p.numel() for p in convnet().parameters()) == 320_010
 
 
+def test_the_convnet_for_64_pixels_has_four_blocks():
+    with initialize_config_dir(str(CONF.parent), version_base=None):
+        factory = instantiate(compose(overrides=["+network=convnet4"]).network)
+    network = factory(in_channels=3, image_size=(64, 64), num_classes=200)
+    # A fourth convolution and norm; 4x4 positions are left as after three blocks of 32 pixels.
+    per_block = 128 * 128 * 9 + 128 + 2 * 128
+    expected = 320_010 + per_block + 190 * (2048 + 1)
+    assert sum(p.numel() for p in network.parameters()) == expected
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 200)
+
+
 def test_a_convnet_too_deep_for_its_images_is_refused():
     with pytest.raises(ValueError, match="use a depth of at most 3"):
         convnet(size=(8, 9), depth=4)
@@ -45,13 +57,16 @@ def test_every_size_gives_logits(norm):
 # AlexNet's layers: output channels, input channels, side of the filters.
 ALEXNET = [(128, 3, 5), (192, 128, 5), (256, 192, 3), (192, 256, 3), (192, 192, 3), (10, 192, 4)]
 
-# Those of CIFAR-10's VGG and ResNet are as https://github.com/kuangliu/pytorch-cifar has them.
+# Those of CIFAR-10's VGG, ResNet and DenseNet are as https://github.com/kuangliu/pytorch-cifar has
+# them, that of WideResNet as https://github.com/osmr/imgclsmob; its paper says 36.5 million.
 PARAMETERS = {
     "alexnet": sum(out * (into * side**2 + 1) for out, into, side in ALEXNET),
     "vgg11": 9_231_114,
     "vgg16": 14_728_266,
     "resnet18": 11_173_962,
     "resnet50": 23_520_842,
+    "wide_resnet28_10": 36_479_194,
+    "densenet121": 6_956_298,
 }
 
 
@@ -77,6 +92,12 @@ LEFT = [
     ("resnet50", 32, 3, [2048, 4, 4]),
     ("resnet50", 64, 3, [2048, 8, 8]),
     ("resnet50", 28, 1, [2048, 4, 4]),
+    ("wide_resnet28_10", 32, 3, [640, 8, 8]),
+    ("wide_resnet28_10", 64, 3, [640, 16, 16]),
+    ("wide_resnet28_10", 27, 1, [640, 7, 7]),
+    ("densenet121", 32, 3, [1024, 4, 4]),
+    ("densenet121", 64, 3, [1024, 8, 8]),
+    ("densenet121", 28, 1, [1024, 3, 3]),
 ]
 
 
@@ -97,6 +118,8 @@ TOO_SMALL = [
     ("vgg16", (64, 31), "a VGG of 5 blocks halves 64x31 .* nothing: use at most 4 blocks"),
     ("resnet18", (7, 8), "halves 7x8 images to less than a pixel: use at most 3 stages"),
     ("resnet50", (8, 2), "halves 8x2 images to less than a pixel: use at most 2 stages"),
+    ("wide_resnet28_10", (3, 8), "halves 3x8 images twice, .*: use images of at least 4x4"),
+    ("densenet121", (7, 8), "a DenseNet of 4 blocks halves 7x8 .* nothing: use at most 3 blocks"),
 ]
 
 
@@ -113,12 +136,21 @@ def test_images_that_a_network_halves_to_nothing_are_refused(name, size, message
         ("vgg11", (28, 28), {"blocks": [[8], [8], [8], [8, 8]]}),
         ("resnet18", (8, 8), {}),
         ("resnet50", (2, 2), {"stages": [1, 1]}),
+        ("wide_resnet28_10", (4, 4), {}),
+        ("wide_resnet28_10", (8, 8), {"depth": 10}),
+        ("densenet121", (7, 8), {"blocks": [2, 2, 2]}),
     ],
 )
 def test_what_the_refusals_recommend_is_accepted(name, size, settings):
     with torch.device("meta"):
         network = configured(name, size, **settings)
         assert network(torch.empty(2, 3, *size)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("depth", [4, 27, -2])
+def test_a_wide_resnet_without_whole_blocks_is_refused(depth):
+    with pytest.raises(ValueError, match=rf"depth {depth} has no whole blocks: use 10, 16, 22"):
+        configured("wide_resnet28_10", depth=depth)
 
 
 SMALL = [
@@ -129,6 +161,10 @@ SMALL = [
     ("resnet18", {"width": 8}),
     ("resnet18", {"width": 8, "norm": instance_norm}),
     ("resnet50", {"width": 8}),
+    ("wide_resnet28_10", {"depth": 16, "widening": 1}),
+    ("wide_resnet28_10", {"depth": 10, "widening": 2, "norm": instance_norm}),
+    ("densenet121", {"blocks": [2, 3, 2], "growth": 4}),
+    ("densenet121", {"blocks": [2, 2], "growth": 4, "norm": instance_norm}),
 ]
 
 
@@ -160,11 +196,20 @@ def torchvision_vgg(letter):
     return nn.Sequential(layers, pool, nn.Flatten(), nn.Linear(512, 10))
 
 
+def torchvision_densenet():
+    network = torchvision.models.densenet121(num_classes=10)
+    network.features.conv0 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    for name in ("norm0", "relu0", "pool0"):
+        setattr(network.features, name, nn.Identity())
+    return network
+
+
 TORCHVISION = {
     "vgg11": lambda: torchvision_vgg("A"),
     "vgg16": lambda: torchvision_vgg("D"),
     "resnet18": lambda: torchvision_resnet(torchvision.models.resnet.BasicBlock, [2, 2, 2, 2]),
     "resnet50": lambda: torchvision_resnet(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3]),
+    "densenet121": torchvision_densenet,
 }
 
 
@@ -177,6 +222,38 @@ def test_torchvision_computes_the_same_from_the_same_weights(name):
     other.load_state_dict({key: value.clone() for key, value in states})
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network(images), other(images))
+
+
+def wide_resnet_literally(network, images, depth, widening):
+    """Zagoruyko and Komodakis, §2: every weight in the order of its use, in training mode."""
+    weights = iter(network.parameters())
+
+    def active(x):
+        return F.relu(F.batch_norm(x, None, None, next(weights), next(weights), training=True))
+
+    def block(x, out, stride):
+        a = active(x)
+        r = F.conv2d(a, next(weights), stride=stride, padding=1)
+        r = F.conv2d(active(r), next(weights), padding=1)
+        return r + (x if x.shape == r.shape else F.conv2d(a, next(weights), stride=stride))
+
+    x = F.conv2d(images, next(weights), padding=1)
+    for filters, stride in ((16, 1), (32, 2), (64, 2)):
+        for i in range((depth - 4) // 6):
+            x = block(x, filters * widening, stride if i == 0 else 1)
+    x = F.avg_pool2d(active(x), x.shape[-2:]).flatten(1)
+    logits = F.linear(x, next(weights), next(weights))
+    assert next(weights, None) is None
+    return logits
+
+
+@pytest.mark.parametrize("settings", [{"depth": 16, "widening": 2}, {"depth": 10, "widening": 1}])
+def test_a_wide_resnet_computes_what_the_paper_says(settings):
+    torch.manual_seed(0)
+    network = configured("wide_resnet28_10", **settings).double()
+    images = torch.randn(3, 3, 16, 13, dtype=torch.float64)
+    expected = wide_resnet_literally(network, images, **settings)
+    torch.testing.assert_close(network(images), expected)
 
 
 def test_modes_are_given_back_also_after_an_exception():

@@ -24,7 +24,7 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                _conv(in_channels, out_channels, 1, stride), norm(out_channels)
+                convolution(in_channels, out_channels, 1, stride), norm(out_channels)
             )
         self.relu = nn.ReLU()
 
@@ -43,8 +43,8 @@ class BlockFactory(Protocol):
 def basic_block(*, in_channels: int, width: int, stride: int, norm: Norm) -> ResidualBlock:
     """Two 3x3 convolutions to `width` channels (He et al., Figure 5 left)."""
     residual = nn.Sequential(
-        *(_conv(in_channels, width, 3, stride), norm(width), nn.ReLU()),
-        *(_conv(width, width, 3), norm(width)),
+        *(convolution(in_channels, width, 3, stride), norm(width), nn.ReLU()),
+        *(convolution(width, width, 3), norm(width)),
     )
     return ResidualBlock(
         residual, in_channels=in_channels, out_channels=width, stride=stride, norm=norm
@@ -58,9 +58,9 @@ def bottleneck(*, in_channels: int, width: int, stride: int, norm: Norm) -> Resi
     drop three of four positions unseen.
     """
     residual = nn.Sequential(
-        *(_conv(in_channels, width, 1), norm(width), nn.ReLU()),
-        *(_conv(width, width, 3, stride), norm(width), nn.ReLU()),
-        *(_conv(width, 4 * width, 1), norm(4 * width)),
+        *(convolution(in_channels, width, 1), norm(width), nn.ReLU()),
+        *(convolution(width, width, 3, stride), norm(width), nn.ReLU()),
+        *(convolution(width, 4 * width, 1), norm(4 * width)),
     )
     return ResidualBlock(
         residual, in_channels=in_channels, out_channels=4 * width, stride=stride, norm=norm
@@ -102,7 +102,7 @@ class ResNet(nn.Module):
                 f"a ResNet of {len(stages)} stages halves {image_size[0]}x{image_size[1]} images "
                 f"to less than a pixel: use at most {min(image_size).bit_length()} stages"
             )
-        self.stem = nn.Sequential(_conv(in_channels, width, 3), norm(width), nn.ReLU())
+        self.stem = nn.Sequential(convolution(in_channels, width, 3), norm(width), nn.ReLU())
         blocks: list[ResidualBlock] = []
         channels = width
         for stage, depth in enumerate(stages):
@@ -119,6 +119,9 @@ class ResNet(nn.Module):
         return self.classifier(self.blocks(self.stem(images)).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def _conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
-    # No bias: the normalisation that follows has one.
+def convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the sides at stride 1.
+
+    It has no bias: the normalisation that follows has one.
+    """
     return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
