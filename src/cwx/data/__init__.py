@@ -1,1 +1,1 @@
-"""Labelled images: where they come from (`sources`) and how they are served (`module`)."""
+"""Labelled images: the sources they come from, and how `module` serves them."""

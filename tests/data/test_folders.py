@@ -1,0 +1,108 @@
+import pytest
+from pictures import lose, picture
+
+from cwx.data.folders import ImageFolder, listed, some
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split, count in (("train", 3), ("test", 1)):
+        for name in ("cat", "dog"):
+            for i in range(count):
+                picture(tmp_path / split / name / f"{i}.png", value=10 * i)
+    return tmp_path
+
+
+def load(root, **settings):
+    chosen = {"size": None, "channels": None, **settings}
+    return ImageFolder(root=str(root), **chosen).load()
+
+
+def test_folder_is_read_with_its_classes_in_order(folder):
+    splits = load(folder)
+    assert splits.classes == ("cat", "dog")
+    assert splits.train.images.shape == (6, 3, 5, 6)
+    assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert splits.train.images[2, :, 0, 0].tolist() == [20, 0, 255]
+
+
+def test_folder_resizes_and_crops(folder):
+    picture(folder / "train/cat/large.png", size=(40, 20))
+    assert load(folder, size=4).train.images.shape == (7, 3, 4, 4)
+
+
+def test_grey_images_keep_one_channel_unless_asked(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            picture(tmp_path / split / name / "0.png", mode="L", value=7)
+    assert load(tmp_path).train.images.shape[1] == 1
+    assert load(tmp_path, channels=3).train.images.unique().tolist() == [7]
+    picture(tmp_path / "train/a/1.png")
+    assert load(tmp_path).train.images.shape[1] == 3
+
+
+BROKEN = {
+    "no folder": (lambda root: lose(root / "train"), "no folder .* set data.source.root"),
+    "empty": (
+        lambda root: lose(root / "train") or (root / "train").mkdir(),
+        "is empty",
+    ),
+    "a class without images": (lambda root: (root / "train/eel").mkdir(), "eel has no images"),
+    "one class": (lambda root: lose(root / "train/dog"), "one class"),
+    "unknown class": (lambda root: picture(root / "test/eel/0.png"), "train lacks: eel"),
+    "not an image": (
+        lambda root: (root / "train/cat/bad.png").write_bytes(b"\x89PNG no"),
+        r"bad\.png cannot be read",
+    ),
+    "cut image": (
+        lambda root: (root / "train/cat/cut.png").write_bytes(
+            (root / "train/cat/0.png").read_bytes()[:45]
+        ),
+        r"cut\.png cannot be read",
+    ),
+    "sizes": (lambda root: picture(root / "train/dog/9.png", size=(7, 7)), "set data.source.size"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_folder_is_refused_with_the_remedy(folder, case):
+    spoil, message = BROKEN[case]
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize("settings", [{"channels": 2}, {"size": 0}])
+def test_impossible_settings_are_refused(folder, settings):
+    with pytest.raises(ValueError, match=f"data.source.{next(iter(settings))}"):
+        load(folder, **settings)
+
+
+def test_listed_images_come_in_the_order_of_the_list(folder):
+    images = folder / "train/cat"
+    labels = [("2.png", 5), ("0.png", 1), ("1.png", 5)]
+    assert listed(images, labels, folder / "list") == [(images / name, n) for name, n in labels]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["0.png", "1.png"], r"images without a label in .*list: 2\.png"),
+        (["0.png", "1.png", "2.png", "3.png"], r"list lists what .* lacks: 3\.png"),
+        (["0.png", "1.png", "2.png", "0.png"], r"more than once: 0\.png"),
+        (["0.png", "1.png", "../cat/2.png"], r"lacks: \.\./cat/2\.png"),
+        (["0.png", "1.png", "2.png", "a\0b"], "lacks: a"),
+    ],
+)
+def test_a_list_that_does_not_fit_its_folder_is_refused(folder, names, message):
+    with pytest.raises(ValueError, match=message):
+        listed(folder / "train/cat", [(name, 0) for name in names], folder / "list")
+
+
+def test_a_list_without_its_folder_is_refused(folder):
+    with pytest.raises(ValueError, match="no folder .*/nowhere, whose images .*/list lists"):
+        listed(folder / "nowhere", [], folder / "list")
+
+
+def test_long_lists_of_names_are_shortened():
+    assert some({"d", "c", "a", "b", "e"}) == "a, b, c and 2 more"
