@@ -117,6 +117,7 @@ def ours(
             epochs=1,
             batch_size=BATCH,
             augment=Strategy({"crop": Crop(shift=0.125), "flip": Flip(probability=0.5)}),
+            attack=None,
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=LR),
             channels_last=channels_last,
             recording=Recording(epochs=None, dtype="float32"),

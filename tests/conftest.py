@@ -88,6 +88,7 @@ def experts(data, seeds, *, network=small_mlp, **settings):
         "epochs": 4,
         "batch_size": 8,
         "augment": Strategy({}),
+        "attack": None,
         "optimizer": sgd(0.1),
         "channels_last": False,
         "recording": Recording(epochs=None, dtype="float32"),

@@ -77,7 +77,8 @@ def unknown_key(place: str, valid: Iterable[str]) -> ConfigurationError:
     head, _, key = place.rpartition(".")
     names = sorted(valid)
     near = difflib.get_close_matches(key, names, 1, cutoff=0.5)
-    remedy = f"did you mean {_join(head, near[0])}?" if near else f"it may be {', '.join(names)}"
+    choices = ", ".join(names) or f"one of another {head}, for this one takes no settings"
+    remedy = f"did you mean {_join(head, near[0])}?" if near else f"it may be {choices}"
     return ConfigurationError(f"unknown key {place}: {remedy}")
 
 

@@ -1,13 +1,22 @@
 """What may differ in how experts are trained, and what may not in what they learn."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
-from conftest import experts, image_data, stages, trained, wanted
+from conftest import experts, image_data, small_mlp, stages, trained, wanted
+from references import flat
 from torch import nn
 
+from cwx.data.module import Batch
+from cwx.evaluations.robustness import Robustness
 from cwx.functional.augment import Crop, Strategy
+from cwx.functional.perturb import Attack, Linf
+from cwx.functional.streams import stream
 from cwx.networks.convnet import ConvNet
 from cwx.precision import Precision, Precisions
+from cwx.subject import Subject
 from cwx.trajectories import TrajectoryStore
 
 
@@ -142,3 +151,119 @@ def test_autocast_computes_in_half_precision_and_keeps_single_weights(data, tmp_
     assert {dtype for dtype, training in seen if training} == {torch.bfloat16}
     assert {dtype for dtype, training in seen if not training} == {torch.float32}
     assert all(tensor.dtype == torch.float32 for tensor in found.state(1).values())
+
+
+PGD = Attack(
+    ball=Linf(), epsilon=60, scale=255, step=15, steps=7, random_start=True, targeted=False
+)
+
+
+def test_adversarial_training_withstands_what_ordinary_training_does_not(data, tmp_path):
+    found = {}
+    for name, attack in (("ordinary", None), ("adversarial", PGD)):
+        store = TrajectoryStore(tmp_path / name)
+        trajectories = trained(data, [3, 4], store, at_once=2, attack=attack, epochs=20)
+        subject = Subject(
+            data=data,
+            factory=small_mlp,
+            trajectories=trajectories[:1],
+            held_out=trajectories[1:],
+            judges={},
+        )
+        found[name] = Robustness(attacks={"pgd": PGD}, images=None)(subject, {}).numbers
+    for judge in ("expert", "held-out-0"):
+        clean, attacked = f"robustness/{judge}/clean", f"robustness/{judge}/pgd"
+        assert found["ordinary"][clean] == found["adversarial"][clean] == 1
+        assert found["adversarial"][attacked] > found["ordinary"][attacked] + 0.3
+
+
+def test_side_by_side_each_is_attacked_by_itself(data, tmp_path):
+    settings = {"network": batch_normed, "attack": PGD, "epochs": 2}
+    alone, together = (
+        trained(data, [3, 4], TrajectoryStore(tmp_path / str(n)), at_once=n, **settings)
+        for n in (1, 2)
+    )
+    assert_equal(together, alone)
+
+
+def test_what_is_learned_from_is_the_augmented_batch_attacked_in_eval_mode(data, tmp_path):
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self, in_channels, image_size, num_classes):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(in_channels * 16)
+            self.head = nn.Linear(in_channels * 16, num_classes)
+
+        def forward(self, images):
+            if torch.is_grad_enabled():
+                seen.append((self.training, images.detach().clone()))
+            return self.head(self.norm(images.flatten(1)))
+
+    epochs, steps = 2, 8
+    (found,) = trained(
+        data, [3], TrajectoryStore(tmp_path), network=Spy, attack=PGD, epochs=epochs,
+        augment=Strategy({"crop": Crop(shift=0.5)}),
+    )  # fmt: skip
+    assert [training for training, _ in seen] == ([False] * PGD.steps + [True]) * epochs * steps
+    # Running statistics know of training alone.
+    assert found.state(epochs)["norm.num_batches_tracked"] == epochs * steps
+    batches = data.batches(size=8, seeds=[3]).train_dataloader()
+    unit = data.normalization.denormalize
+    for step, ((batch,), (_, learned)) in enumerate(
+        zip(batches, seen[PGD.steps :: PGD.steps + 1], strict=False)
+    ):
+        augment = Strategy({"crop": Crop(shift=0.5)}).draw(batch.total, stream(3, step, 1))
+        change = unit(learned) - unit(augment(batch.images))
+        assert change.abs().max() <= PGD.epsilon / PGD.scale + 1e-6
+        assert change.abs().mean() > 0.3 * PGD.epsilon / PGD.scale
+        assert unit(learned).min() >= -1e-6
+        assert unit(learned).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_attack_what_one_process_attacks(data, ranks):
+    module = experts(data, [3], network=batch_normed, attack=PGD)
+    (batch,) = next(iter(module.batches.train_dataloader()))
+
+    def on(rank, ranks):
+        module.trainer = SimpleNamespace(world_size=ranks, global_rank=rank, global_step=5)
+        part = slice(rank, None, ranks)
+        mine = Batch(batch.images[part], batch.labels[part], batch.total)
+        return module._attacked(module.networks[0], mine, 3).images
+
+    whole, put_together = on(0, 1), torch.full_like(batch.images, torch.nan)
+    for rank in range(ranks):
+        put_together[rank::ranks] = on(rank, ranks)
+    torch.testing.assert_close(put_together, whole, rtol=0, atol=1e-5)
+
+
+def test_the_attack_leaves_modes_after_a_failure(data):
+    module = experts(data, [3], network=batch_normed, attack=PGD)
+    module.trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=0)
+    (batch,) = next(iter(module.batches.train_dataloader()))
+    module.networks[0].train()
+    with pytest.raises((IndexError, ValueError)):
+        module._attacked(module.networks[0], batch._replace(labels=batch.labels[:2]), 3)
+    assert all(each.training for each in module.networks[0].modules())
+
+
+def test_an_attack_in_half_precision_leaves_training_its_gradients(data, tmp_path):
+    bf16 = Precision(trainer="bf16-mixed", float32_matmul="highest")
+    plain = Precision(trainer="32-true", float32_matmul="highest")
+    ends = []
+    for precision in (bf16, plain):
+        (found,) = stages(precisions=Precisions(experts=precision, methods=plain)).train(
+            lambda _: experts(data, [3], attack=PGD, epochs=2),
+            wanted(3),
+            TrajectoryStore(tmp_path / precision.trainer),
+            at_once=1,
+        )
+        start, end = (flat(found.state(epoch).values()) for epoch in (0, 2))
+        ends.append(end - start)
+    assert (ends[0] - ends[1]).norm() < 0.3 * ends[1].norm()
+
+
+def test_a_targeted_attack_on_the_right_labels_is_refused(data):
+    with pytest.raises(ValueError, match="set procedure.attack.targeted to false"):
+        experts(data, [3], attack=replace(PGD, targeted=True))

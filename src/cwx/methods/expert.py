@@ -1,4 +1,4 @@
-"""Training the networks that are to be explained (CWX, §3.2 and Appendix A; C2, C8)."""
+"""Training the networks that are to be explained (CWX, §3.2, §6.2 and Appendix A; C2, C8, C14)."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,14 +11,20 @@ from torch.nn import functional as F
 
 from cwx.data.module import Batch, ImageData
 from cwx.functional.augment import Strategy
+from cwx.functional.perturb import Attack, cross_entropy
 from cwx.functional.streams import stream
+from cwx.networks.modes import evaluating
 from cwx.trajectories import Recording
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Expert(L.LightningModule):
-    """Ordinary training with cross-entropy, of one network or of several side by side.
+    """Training with cross-entropy, of one network or of several side by side.
+
+    With an attack it is adversarial (Madry et al. 2018, Eq 2.1): each step's batch, once augmented,
+    is perturbed against the network as it then is, and the loss is that of the perturbed images
+    alone.
 
     Networks that train together share the steps and nothing else: each sees the batches of its
     own seed and moves as it would alone. That saves what a step costs besides computing, which
@@ -32,6 +38,7 @@ class Expert(L.LightningModule):
         epochs: T.
         batch_size: images a step and network, over all ranks.
         augment: what happens to a batch.
+        attack: what then happens to it, in eval mode; none for ordinary training.
         optimizer: makes the optimiser from the parameters; it must treat each on its own.
         channels_last: compute in that memory format.
         recording: which states are recorded.
@@ -47,6 +54,7 @@ class Expert(L.LightningModule):
         epochs: int,
         batch_size: int,
         augment: Strategy,
+        attack: Attack | None,
         optimizer: Optimizer,
         channels_last: bool,
         recording: Recording,
@@ -54,8 +62,14 @@ class Expert(L.LightningModule):
         super().__init__()
         if epochs < 1:
             raise ValueError(f"procedure.epochs is {epochs}: give 1 or more")
+        if attack is not None and attack.targeted:
+            raise ValueError(
+                "procedure.attack is targeted, and would make the right label easier: "
+                "set procedure.attack.targeted to false"
+            )
         self.seeds, self.stages, self.epochs = tuple(seeds), tuple(stages), epochs
-        self.augment, self.optimizer, self.recording = augment, optimizer, recording
+        self.augment, self.attack = augment, attack
+        self.optimizer, self.recording = optimizer, recording
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.networks = nn.ModuleList(networks).to(memory_format=self.format)
         self.batches = data.batches(size=batch_size, seeds=self.seeds)
@@ -70,7 +84,7 @@ class Expert(L.LightningModule):
     def training_step(self, batches: list[Batch], batch_idx: int) -> Tensor:
         losses = torch.stack(
             [
-                self._loss(network, self._augmented(batch, seed))
+                self._loss(network, self._attacked(network, self._augmented(batch, seed), seed))
                 for network, batch, seed in zip(self.networks, batches, self.seeds, strict=True)
             ]
         )
@@ -86,6 +100,22 @@ class Expert(L.LightningModule):
         whole = self.augment.draw(batch.total, stream(seed, self.global_step, 1))
         images = whole.part(self.global_rank, self.trainer.world_size)(batch.images)
         return batch._replace(images=images.to(memory_format=self.format))
+
+    def _attacked(self, network: nn.Module, batch: Batch, seed: int) -> Batch:
+        if self.attack is None:
+            return batch
+        normalization, shape = self.batches.normalization, self.batches.image_shape
+        whole = self.attack.draw(batch.total, shape, stream(seed, self.global_step, 2))
+        # In training mode, the attack would move running statistics and meet other dropout.
+        with evaluating(network):
+            images = self.attack(
+                cross_entropy(network),
+                batch.images,
+                batch.labels,
+                normalization=normalization,
+                start=whole[self.global_rank :: self.trainer.world_size],
+            )
+        return batch._replace(images=images)
 
     def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
         loss = F.cross_entropy(network(batch.images), batch.labels, reduction="sum")

@@ -1,0 +1,89 @@
+"""How well experts withstand adversarial images (CWX, §6.2; C14)."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from cwx.data.module import ImageData
+from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.functional.perturb import Attack, cross_entropy
+from cwx.functional.streams import stream
+from cwx.networks.modes import accuracy
+from cwx.subject import Subject
+
+CLEAN = "clean"
+# Normalised images, labels and their number.
+_Batch = tuple[Tensor, Tensor, int]
+
+
+class Robustness:
+    """Accuracy of the experts on test images, clean and under attack.
+
+    Each network meets its own adversarial images. The networks are the explained expert
+    (``expert``) and those that no method saw (``held-out-0`` …); the accuracies are the numbers
+    ``robustness/<network>/<attack>`` in 0-1, without an attack ``robustness/<network>/clean``.
+
+    Args:
+        attacks: by name, not targeted.
+        images: at most so many test images, evenly spaced in their order; null for all.
+    """
+
+    def __init__(self, *, attacks: Mapping[str, Attack], images: int | None) -> None:
+        if images is not None and images < 1:
+            raise ValueError(
+                f"evaluation.robustness.images is {images}: give 1 or more, or null for all"
+            )
+        for name, attack in attacks.items():
+            place = f"evaluation.robustness.attacks.{name}"
+            if attack is None or name == CLEAN:
+                raise ValueError(
+                    f"{place}: clean images are judged anyway, so remove it, or give it an attack "
+                    "and another name"
+                )
+            if attack.targeted:
+                raise ValueError(
+                    f"{place} is targeted, and would make the right label easier: "
+                    f"set {place}.targeted to false"
+                )
+        self.attacks, self.images = dict(attacks), images
+
+    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
+        judges = subject.experts()
+        rows: list[Row] = [
+            {"judge": judge, "attack": name, "accuracy": accuracy(network, batches)}
+            for judge, network in judges.items()
+            for name, batches in self._conditions(subject.data, network)
+        ]
+        return Outcome(
+            numbers={f"robustness/{r['judge']}/{r['attack']}": float(r["accuracy"]) for r in rows},
+            tables={"robustness": rows},
+        )
+
+    def _conditions(
+        self, data: ImageData, network: nn.Module
+    ) -> Iterator[tuple[str, Iterator[_Batch]]]:
+        yield CLEAN, self._clean(data)
+        for name, attack in self.attacks.items():
+            yield name, self._attacked(data, network, attack)
+
+    def _clean(self, data: ImageData) -> Iterator[_Batch]:
+        test = data.splits.test
+        count = len(test) if self.images is None else min(self.images, len(test))
+        # Test sets may lie in the order of their classes.
+        chosen = torch.arange(count) * len(test) // count
+        for indices in chosen.split(data.batch_size):
+            images = data.normalization.from_bytes(test.images[indices])
+            yield images, test.labels[indices], len(indices)
+
+    def _attacked(self, data: ImageData, network: nn.Module, attack: Attack) -> Iterator[_Batch]:
+        generator = stream(0)
+        for images, labels, count in self._clean(data):
+            adversarial = attack(
+                cross_entropy(network),
+                images,
+                labels,
+                normalization=data.normalization,
+                start=attack.draw(count, data.image_shape, generator),
+            )
+            yield adversarial, labels, count

@@ -1,0 +1,109 @@
+"""Accuracy under attack, of networks whose robustness is known."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import trained
+from torch import nn
+
+from cwx.evaluations.robustness import Robustness
+from cwx.functional.perturb import Attack, Linf
+from cwx.subject import Subject
+from cwx.trajectories import TrajectoryStore
+
+FGS = Attack(ball=Linf(), epsilon=4, scale=255, step=4, steps=1, random_start=False, targeted=False)
+PGD = replace(FGS, step=1, steps=8, random_start=True)
+
+
+def measured(subject, images=None, **attacks):
+    return Robustness(attacks=attacks, images=images)(subject, {})
+
+
+def test_every_network_meets_every_attack(subject):
+    outcome = measured(subject, fgs=FGS, pgd=PGD)
+    assert set(outcome.numbers) == {
+        f"robustness/{judge}/{attack}"
+        for judge in ("expert", "held-out-0")
+        for attack in ("clean", "fgs", "pgd")
+    }
+    assert all(0 <= number <= 1 for number in outcome.numbers.values())
+    assert [tuple(row.values())[:2] for row in outcome.tables["robustness"]] == [
+        (judge, attack) for judge in ("expert", "held-out-0") for attack in ("clean", "fgs", "pgd")
+    ]
+
+
+def test_accuracy_falls_with_epsilon_to_nothing(subject):
+    sizes = {f"at-{e}": replace(PGD, epsilon=e, step=e / 4) for e in (0, 30, 60, 100)}
+    numbers = measured(subject, **sizes).numbers
+    found = [numbers[f"robustness/expert/{name}"] for name in sizes]
+    assert found[0] == numbers["robustness/expert/clean"] == 1
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == 0
+
+
+def test_the_attack_is_on_pixels_of_0_to_255(data, tmp_path):
+    """Two classes told apart by one pixel: only what moves it past the threshold fools it."""
+
+    class Threshold(nn.Module):
+        """Says 1 where the first pixel is below 100 of 255, else 0."""
+
+        def __init__(self, **shape):
+            super().__init__()
+            self.slope = nn.Parameter(torch.tensor(20.0))
+
+        def forward(self, images):
+            level = data.normalization.denormalize(images)[:, 0, 0, 0]
+            lead = self.slope * (level - 100 / 255)
+            return torch.stack([lead, -lead, lead - 99], 1)
+
+    (trajectory,) = trained(
+        data, [0], TrajectoryStore(tmp_path), network=Threshold, epochs=1,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
+    )  # fmt: skip
+    subject = Subject(
+        data=data, factory=Threshold, trajectories=[trajectory], held_out=[], judges={}
+    )
+    test = data.splits.test
+    levels, labels = test.images[:, 0, 0, 0].int(), test.labels
+    for epsilon in (4, 20):
+        attack = replace(FGS, epsilon=epsilon, step=epsilon)
+        numbers = measured(subject, fgs=attack).numbers
+        for name, by in (("clean", 0), ("fgs", epsilon)):
+            right = ((labels == 0) & (levels - by > 100)) | ((labels == 1) & (levels + by < 100))
+            assert numbers[f"robustness/expert/{name}"] == right.double().mean().item()
+
+
+def test_a_part_of_the_test_set_is_spread_over_it(subject):
+    test = subject.data.splits.test
+    seen = [
+        torch.cat(
+            [labels for _, labels, _ in Robustness(attacks={}, images=n)._clean(subject.data)]
+        )
+        for n in (3, None, 999)
+    ]
+    assert seen[0].tolist() == [0, 1, 2]
+    assert torch.equal(seen[1], test.labels)
+    assert torch.equal(seen[2], test.labels)
+
+
+def test_a_run_repeats(subject):
+    attack = replace(PGD, epsilon=50, step=10)
+    assert measured(subject, pgd=attack).numbers == measured(subject, pgd=attack).numbers
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"images": 0}, "evaluation.robustness.images is 0: give 1 or more, or null for all"),
+        ({"attacks": {"clean": FGS}}, "evaluation.robustness.attacks.clean: clean images are"),
+        ({"attacks": {"x": None}}, "evaluation.robustness.attacks.x: clean images are"),
+        (
+            {"attacks": {"x": replace(FGS, targeted=True)}},
+            "set evaluation.robustness.attacks.x.targeted to false",
+        ),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Robustness(**{"attacks": {}, "images": None, **settings})
