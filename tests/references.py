@@ -66,3 +66,40 @@ def gaussian_blur(image: list[list[float]], sigma: float, reach: int) -> list[li
         return value / total
 
     return [[pixel(y, x) for x in range(width)] for y in range(height)]
+
+
+def projected_gradient(network, image, label, start, mean, std, *, radius, step, steps, norm):
+    """PGD (Madry et al. 2018, §2.1) on one unit image ``[C, H, W]``; `norm` is "linf" or "l2"."""
+    mean, std = (torch.tensor(v, dtype=image.dtype).view(-1, 1, 1) for v in (mean, std))
+
+    def within(moved):
+        delta = moved - image
+        if norm == "linf":
+            delta = torch.minimum(torch.maximum(delta, -radius), radius)
+        elif delta.square().sum() > radius**2:
+            delta = delta * radius / delta.square().sum().sqrt()
+        return (image + delta).clamp(0, 1)
+
+    moved = within(image + start)
+    for _ in range(steps):
+        moved = moved.detach().requires_grad_()
+        logits = network(((moved - mean) / std)[None])[0]
+        (slope,) = torch.autograd.grad(-logits.log_softmax(0)[label], moved)
+        unit = slope.sign() if norm == "linf" else slope / slope.square().sum().sqrt()
+        moved = within(moved + step * unit)
+    return moved.detach()
+
+
+def striped(row: list[int], delta: float, frequency: float) -> list[float]:
+    """One row of bytes with SIG's stripes (Barni et al. 2019, §3), not rounded."""
+    import math
+
+    stripes = [
+        delta * math.sin(2 * math.pi * frequency * column / len(row)) for column in range(len(row))
+    ]
+    return [min(max(x + s, 0), 255) for x, s in zip(row, stripes, strict=True)]
+
+
+def blended(row: list[int], picture: list[float], ratio: float) -> list[float]:
+    """One row of bytes mixed with a row of unit pixels (Chen et al. 2017), not rounded."""
+    return [(1 - ratio) * x + ratio * 255 * p for x, p in zip(row, picture, strict=True)]

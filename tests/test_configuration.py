@@ -35,6 +35,7 @@ REFUSED = {
     "++method.distill.iteratons=3": "did you mean method.distill.iterations?",
     "+method.distil.iterations=3": "did you mean method.distill?",
     "procedure.optimizer.lrr=1": "did you mean procedure.optimizer.lr?",
+    "procedure.attack.epsilon=2": "it may be one of another procedure.attack, for this",
     "trainer.max_epoch=3": "did you mean trainer.max_epochs?",
     "data.source.roott=x": "unknown key data.source.roott: it may be",
     "method.distill.iterations=many": "method.distill.iterations is 'many': it takes int",
@@ -56,6 +57,9 @@ REFUSED = {
     "seed=1,2": "add -m",
     "trainer.devices=[1": "",
     "method=[activation]": "evaluation.fidelity.span refers to",
+    "corruption=badnet": "did you mean corruption=badnets?",
+    "corruption=blended_picture": "corruption.trigger.picture.path needs a value",
+    "corruption.rate=0.1": "unknown key corruption.rate",
 }
 
 
@@ -81,10 +85,13 @@ def test_refused_with_the_remedy(override):
         "method=[distill]",
         "hydra.run.dir=/tmp/x",
         "data.mean=[0.1]",
+        "corruption=label_noise_asymmetric corruption.kind.to={cat:dog,3:5}",
+        "corruption=badnets corruption.rate=0.1 corruption.target=5",
+        "corruption=badnets corruption.trigger.corner=top-left",
     ],
 )
 def test_accepted(override):
-    check(override)
+    check(*override.split())
 
 
 def test_each_value_of_a_sweep_is_checked_before_the_first_job():
@@ -122,6 +129,19 @@ def test_settings_of_a_part_left_out_are_left_aside():
     config = {"method": {"a": {"_target_": "x"}, "b": {"n": 1}, "c": {"n": 2}}}
     kept = without_unchosen(config, {"method": ["a", "b"]})
     assert kept == {"method": {"a": {"_target_": "x"}, "c": {"n": 2}}}
+
+
+def test_adversarial_training_is_that_of_the_paper():
+    procedure = check("experiment=cifar10/cwx", "procedure=adversarial")["procedure"]
+    assert (procedure["epochs"], procedure["optimizer"]["momentum"]) == (200, 0.9)
+    attack = procedure["attack"]
+    assert [attack[name] for name in ("epsilon", "step", "scale", "steps")] == [4, 2, 255, 10]
+    assert attack["random_start"]
+    weaker = check(
+        "procedure=adversarial", "attack@procedure.attack=fgs", "procedure.attack.epsilon=1"
+    )
+    assert weaker["procedure"]["attack"]["step"] == 1
+    assert weaker["procedure"]["attack"]["steps"] == 1
 
 
 def test_the_paper_settings_are_the_defaults():
@@ -167,7 +187,9 @@ def test_the_entry_answers_without_torch(arguments, code, text):
 
 # How a file of each group is chosen; the quickstart's digits are too small for some networks.
 CHOICES = {
+    "attack": ["attack@procedure.attack={}"],
     "augment": ["augment@procedure.augment={}", "augment@method.distill.inner.augment={}"],
+    "corruption": ["corruption={}"],
     "data": ["data={}"],
     "evaluation": ["evaluation=[{}]"],
     "logger": ["logger=[{}]"],
@@ -178,7 +200,10 @@ CHOICES = {
     "trainer": ["trainer={}"],
     "unroll": ["unroll@method.distill.unroll={}"],
 }
-REQUIRED = {"image_folder": ["data.source.root=x"]}
+REQUIRED = {
+    "blended_picture": ["corruption.trigger.picture.path=x"],
+    "image_folder": ["data.source.root=x"],
+}
 
 
 def test_every_group_is_composed_below():

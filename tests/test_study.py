@@ -1,9 +1,15 @@
 """Which experts a study takes."""
 
+import json
+import logging
+
 import pytest
 import torch
 from conftest import image_data, small_mlp, trainer
+from safetensors.torch import load_file
 
+from cwx.data.corruption import LabelNoise, NoCorruption
+from cwx.functional.poison import Uniform
 from cwx.precision import Precision, Precisions
 from cwx.results import Results
 from cwx.study import Experts, Study
@@ -20,7 +26,7 @@ def reach(*, subject, **given):
     raise Reached(subject)
 
 
-def study(store, *trajectories, held_out=()):
+def study(store, *trajectories, held_out=(), corruption=None):
     """It can train no expert: it has no procedure."""
     experts = Experts(
         seeds=[0],
@@ -31,6 +37,7 @@ def study(store, *trajectories, held_out=()):
     )
     return Study(
         data=image_data(),
+        corruption=corruption or NoCorruption(),
         network=small_mlp,
         judges={},
         procedure=None,
@@ -79,3 +86,31 @@ def test_a_missing_file_is_named_before_an_expert_is_trained(tmp_path, entry):
             experiment="x",
             resumed=False,
         )
+
+
+NOISE = LabelNoise(kind=Uniform(), rate=0.5, seed=0)
+
+
+def test_training_images_are_corrupted_before_anything_is_trained(subject, tmp_path, caplog):
+    made = study(tmp_path / "store", subject.trajectories[0].path, corruption=NOISE)
+    with caplog.at_level(logging.INFO, "cwx"):
+        seen = subject_of(made, tmp_path).data
+    expected = NOISE(subject.data.splits.train, subject.data.classes)
+    assert torch.equal(seen.splits.train.labels, expected.images.labels)
+    assert torch.equal(seen.clean.labels, subject.data.splits.train.labels)
+    kept = load_file(tmp_path / "run" / "touched.safetensors")
+    assert torch.equal(kept["touched"], expected.touched)
+    count = int(expected.touched.sum())
+    lines = [message for message in caplog.messages if "corrupted" in message]
+    assert lines == [f"{count} of 60 training images are corrupted, a share of {count / 60:.4g}"]
+
+
+@pytest.mark.parametrize("corruption", [NoCorruption(), NOISE], ids=["none", "noise"])
+def test_the_effective_rate_is_among_the_numbers(subject, tmp_path, corruption):
+    made = study(tmp_path / "store", subject.trajectories[0].path, corruption=corruption)
+    made.method = {}
+    made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    touched = corruption(subject.data.splits.train, subject.data.classes).touched
+    assert numbers == {"corruption/effective_rate": touched.double().mean().item()}
+    assert (tmp_path / "run" / "touched.safetensors").exists() == bool(touched.any())

@@ -4,6 +4,7 @@ status.json               running, finished, failed or interrupted; when; on wha
 metrics.json              flat name → number
 tables/*.csv, figures/*.png
 explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_rate
+touched.safetensors       touched: bools, which training images were corrupted, if any were
 checkpoints/<method>.ckpt while a method runs
 report.html
 """
@@ -28,6 +29,7 @@ import torch
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations import Explanations
@@ -35,6 +37,7 @@ from cwx.files import atomic, write_json, write_tensors, write_text
 
 STATUS = "status.json"
 EXPLANATIONS = "explanations.safetensors"
+TOUCHED = "touched.safetensors"
 _PARTS = tuple(field.name for field in fields(Explanations))
 
 
@@ -132,6 +135,10 @@ class Results:
             if getattr(e, part) is not None
         }
         write_tensors(self.folder / name, tensors, {})
+
+    def keep_touched(self, touched: Tensor) -> None:
+        """Save which training images, in their order, a corruption touched ``[n]``."""
+        write_tensors(self.folder / TOUCHED, {"touched": touched}, {})
 
     def add_outcomes(self, outcomes: Mapping[str, Outcome]) -> dict[str, float]:
         """Write all numbers, tables and figures; the numbers are returned together."""

@@ -9,8 +9,9 @@ from torch import nn
 
 from cwx.buffers import import_buffer
 from cwx.callbacks.pictures import LogPictures
+from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
-from cwx.evaluations.outcome import Evaluation
+from cwx.evaluations.outcome import Evaluation, Outcome
 from cwx.explanations import DivergedError
 from cwx.networks.modes import freeze
 from cwx.precision import Precisions
@@ -30,6 +31,7 @@ class Study:
 
     Args:
         data: the images.
+        corruption: what is done to the training images before anything is trained.
         network: builds the explained kind of network.
         judges: build networks of other architectures that judge explanations, by name.
         procedure: builds the LightningModule that trains a network.
@@ -47,6 +49,7 @@ class Study:
         self,
         *,
         data: ImageData,
+        corruption: Corruption,
         network: NetworkFactory,
         judges: Mapping[str, NetworkFactory],
         procedure: Factory,
@@ -59,7 +62,8 @@ class Study:
         seed: int,
         store: str,
     ) -> None:
-        self.data, self.network, self.judges = data, network, judges
+        self.data, self.corruption = data, corruption
+        self.network, self.judges = network, judges
         self.procedure, self.experts, self.seed = procedure, experts, seed
         self.method, self.evaluation = method, evaluation
         self.trainer, self.precision, self.logger = trainer, precision, logger
@@ -100,9 +104,19 @@ class Study:
         if stages.leads:
             self.data.prepare_data()
         self.data.setup()
+        self._corrupt(stages, results)
         subject = self._subject(stages, configuration)
         self._explain(stages, subject, results)
         return subject
+
+    def _corrupt(self, stages: Stages, results: Results) -> None:
+        corrupted = self.data.corrupt(self.corruption)
+        touched, total = int(corrupted.touched.sum()), len(corrupted.touched)
+        if touched:
+            line = "%d of %d training images are corrupted, a share of %.4g"
+            log.info(line, touched, total, corrupted.effective_rate)
+            if stages.leads:
+                results.keep_touched(corrupted.touched)
 
     def _subject(self, stages: Stages, configuration: Configuration) -> Subject:
         # First, for they can be missing. The store's locks let one rank import, the others find.
@@ -182,7 +196,8 @@ class Study:
         found = results.explanations()
         # The file orders by name; a study orders by method.
         sources = {name: found[name] for name in self.method}
-        outcomes = {}
+        rate = subject.data.corrupted.effective_rate
+        outcomes = {"corruption": Outcome(numbers={"corruption/effective_rate": rate})}
         for name, evaluation in self.evaluation.items():
             log.info("measuring %s", name)
             outcomes[name] = evaluation(subject, sources)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cwx.data.corruption import Corrupted, Corruption, NoCorruption
 from cwx.data.sources import ImageSet, Source, Splits
 from cwx.data.steps import place
 from cwx.functional.images import Normalization
@@ -38,7 +39,14 @@ class ImageData(L.LightningDataModule):
         mean, std: of the normalisation, on unit pixels: one number, or one a channel.
         batch_size: images a forward pass in evaluation.
         per_class: at most that many training images a class, the first of them; null for all.
+
+    Attributes:
+        clean: the training images before any corruption, once they are loaded.
+        corrupted: those that are trained on, with what was done to them.
     """
+
+    clean: ImageSet
+    corrupted: Corrupted
 
     def __init__(
         self,
@@ -67,8 +75,19 @@ class ImageData(L.LightningDataModule):
             splits = self.source.load()
             if self.per_class is not None:
                 splits = replace(splits, train=splits.train.first(self.per_class))
-            self._splits = splits
+            self._splits, self.clean = splits, splits.train
+            self.corrupt(NoCorruption())
             self.normalization = self._normalization()
+
+    def corrupt(self, corruption: Corruption) -> Corrupted:
+        """Train on what `corruption` makes of the clean training images; test images stay clean.
+
+        Raises:
+            ValueError: it cannot be done to these images.
+        """
+        self.corrupted = corruption(self.clean, self.classes)
+        self._splits = replace(self.splits, train=self.corrupted.images)
+        return self.corrupted
 
     def _normalization(self) -> Normalization:
         channels = self.image_shape[0]
@@ -85,7 +104,7 @@ class ImageData(L.LightningDataModule):
 
     @property
     def splits(self) -> Splits:
-        """Both splits as bytes.
+        """Both splits as bytes, the training images as they are trained on.
 
         Raises:
             RuntimeError: `setup` has not run.
@@ -147,7 +166,11 @@ class ImageData(L.LightningDataModule):
 
     def test_batches(self) -> Iterator[Batch]:
         """The test images in order, `batch_size` at a time, the same on every rank."""
-        images = self._here(self.splits.test)
+        return self.in_order(self.splits.test)
+
+    def in_order(self, images: ImageSet) -> Iterator[Batch]:
+        """The images in their order, `batch_size` at a time, the same on every rank."""
+        images = self._here(images)
         batches = _Batches(images, self.normalization)
         for indices in torch.arange(len(images), device=images.images.device).split(
             self.batch_size
