@@ -133,7 +133,6 @@ ON_CPU: dict[str, Callable[[Problem], Callable[[], Tensor]]] = {
     "exact, compiled, 20 images at once": kept(
         lambda p: exact(p, microbatch=20, compile="default")
     ),
-    "exact, eager, bf16": kept(bf16(exact)),
 }
 ON_GPU: dict[str, Callable[[Problem], Callable[[], Tensor]]] = {
     "plain unroll": plain,

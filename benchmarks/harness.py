@@ -117,6 +117,8 @@ def in_processes(
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 found[name].append(json.loads(done.stdout.splitlines()[-1]))
+                figures = (f"{key} {value:.3g}" for key, value in found[name][-1].items())
+                print("    " + ", ".join(figures), file=sys.stderr, flush=True)
             else:
                 reason = done.stderr.strip().splitlines()[-1:] or ["killed: out of memory?"]
                 failed[name] = f"failed: {reason[0][:90]}"

@@ -46,6 +46,11 @@ class Subject:
         trajectory.load_into(network, trajectory.epochs if epoch is None else epoch)
         return freeze(network)
 
+    def experts(self) -> dict[str, nn.Module]:
+        """The explained expert (``expert``) and those no method saw (``held-out-0`` …), trained."""
+        held_out = {f"held-out-{i}": self.trained(t) for i, t in enumerate(self.held_out)}
+        return {"expert": self.trained(self.trajectories[0]), **held_out}
+
     def class_images(self, per_class: int, seed: int) -> ClassImages:
         """Noise of the data's shape, `per_class` a class, to be optimised."""
         return ClassImages(

@@ -23,7 +23,11 @@ def sources(subject):
 def test_standing_still_has_a_fidelity_ratio_of_one(subject, sources):
     outcome = Fidelity(source="first", **SPAN)(subject, sources)
     assert outcome.numbers["fidelity/ratio"] == pytest.approx(1)
-    assert [row["start"] for row in outcome.tables["fidelity"]] == [0, 1, 2]
+    assert outcome.numbers["fidelity/seen/ratio"] == pytest.approx(1)
+    table = outcome.tables["fidelity"]
+    assert [(row["seen"], row["start"]) for row in table] == [
+        (seen, start) for seen in ("no", "yes") for start in range(3)
+    ]
     states = [flat(subject.held_out[0].state(epoch).values()) for epoch in range(5)]
     reference = sum(squared_distance(states[k], states[k + 2]).item() for k in range(3)) / 3
     assert outcome.numbers["fidelity/reference"] == pytest.approx(reference)

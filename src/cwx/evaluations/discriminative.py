@@ -23,9 +23,7 @@ class Discriminative:
     """
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        judges: dict[str, nn.Module] = {"expert": subject.trained(subject.trajectories[0])}
-        judges |= {f"held-out-{i}": subject.trained(t) for i, t in enumerate(subject.held_out)}
-        judges |= subject.judges
+        judges = subject.experts() | dict(subject.judges)
         judged = raw_and_projected(subject, sources) | {"real": real_beside(subject, sources)}
         rows: list[Row] = [
             {"source": source, "judge": judge, **scores(network, explanations)}

@@ -14,11 +14,12 @@ from cwx.trajectories import Trajectory
 
 
 class Fidelity:
-    """Means of ‖θ_{k+N} − θ_M‖² and ‖θ_k − θ_{k+N}‖² and their ratio, on held-out experts.
+    """Means of ‖θ_{k+N} − θ_M‖² and ‖θ_k − θ_{k+N}‖² and their ratio.
 
     The means run over every starting epoch of the range. The numbers are ``fidelity/matched``,
     ``fidelity/reference`` and ``fidelity/ratio`` (0 is a perfect copy, 1 no better than standing
-    still; 0.46 in the paper).
+    still; 0.46 in the paper, which does not say on which experts). They are of held-out experts;
+    those of as many experts that S was fitted to are ``fidelity/seen/matched`` and so on.
 
     Args:
         source: the method whose images are S.
@@ -56,25 +57,21 @@ class Fidelity:
             start_max=self.start_max,
         )
         loss, explanations = NetworkLoss(subject.network()), sources[self.source]
+        seen = subject.trajectories[: len(subject.held_out)]
         rows: list[Row] = [
             {
+                "seen": kind,
                 "expert": expert,
                 "start": start,
                 **self._squares(loss, explanations, trajectory, start),
             }
-            for expert, trajectory in enumerate(subject.held_out)
+            for kind, trajectories in (("no", subject.held_out), ("yes", seen))
+            for expert, trajectory in enumerate(trajectories)
             for start in range(self.start_min, self.start_max + 1)
         ]
-        matched, reference = (
-            sum(float(row[name]) for row in rows) / len(rows) for name in ("matched", "reference")
-        )
-        numbers = {
-            "matched": matched,
-            "reference": reference,
-            "ratio": matched / reference,
-        }
+        held_out, fitted = ([row for row in rows if row["seen"] == kind] for kind in ("no", "yes"))
         return Outcome(
-            numbers={f"fidelity/{name}": value for name, value in numbers.items()},
+            numbers=_numbers("fidelity", held_out) | _numbers("fidelity/seen", fitted),
             tables={"fidelity": rows},
         )
 
@@ -90,3 +87,14 @@ class Fidelity:
             "matched": squared_distance(reached, target).item(),
             "reference": squared_distance(begin, target).item(),
         }
+
+
+def _numbers(prefix: str, rows: list[Row]) -> dict[str, float]:
+    matched, reference = (
+        sum(float(row[name]) for row in rows) / len(rows) for name in ("matched", "reference")
+    )
+    return {
+        f"{prefix}/matched": matched,
+        f"{prefix}/reference": reference,
+        f"{prefix}/ratio": matched / reference,
+    }
