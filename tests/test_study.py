@@ -9,7 +9,7 @@ from conftest import image_data, small_mlp, trainer
 from safetensors.torch import load_file
 
 from cwx.data.corruption import LabelNoise, NoCorruption
-from cwx.functional.poison import Uniform
+from cwx.functional.label_noise import Uniform
 from cwx.precision import Precision, Precisions
 from cwx.results import Results
 from cwx.study import Experts, Study

@@ -9,16 +9,14 @@ from PIL import Image
 
 from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption, PictureFile
 from cwx.data.sources import ImageSet
+from cwx.functional.label_noise import Asymmetric, Permuted, Uniform
 from cwx.functional.poison import (
     AllToOne,
-    Asymmetric,
     Blend,
     CleanLabel,
     Face,
     Patch,
-    Permuted,
     Sinusoid,
-    Uniform,
 )
 from cwx.functional.streams import stream
 

@@ -6,18 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from references import blended, striped
 
+from cwx.functional.label_noise import Asymmetric, Permuted, Uniform, class_index
 from cwx.functional.poison import (
     AllToOne,
-    Asymmetric,
     Blend,
     CleanLabel,
     Face,
     Patch,
-    Permuted,
     Sinusoid,
-    Uniform,
     choose,
-    class_index,
 )
 from cwx.functional.streams import stream
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cwx.data.pictures import Reader
 from cwx.data.sources import ImageSet
-from cwx.functional.poison import Noise, Shape, Trigger, Variant, choose, class_index
+from cwx.functional.label_noise import Noise, class_index
+from cwx.functional.poison import Shape, Trigger, Variant, choose
 from cwx.functional.streams import stream
 
 
