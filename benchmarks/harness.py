@@ -65,15 +65,16 @@ def measure(run: Callable[[], Any], *, repeats: int) -> dict[str, float]:
     """Median seconds of `run` after one run to warm up, and the MiB it needs at its peak."""
     gc.collect()
     before = _memory()
+    times = [_seconds(run) for _ in range(1 + repeats)]
+    # The first run warms up, unless it is the only one.
+    return {"seconds": statistics.median(times[1:] or times), "MiB": _peak() - before}
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
     run()
     synchronize()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        synchronize()
-        times.append(time.perf_counter() - began)
-    return {"seconds": statistics.median(times), "MiB": _peak() - before}
+    return time.perf_counter() - began
 
 
 def _memory() -> float:

@@ -1,6 +1,6 @@
 """Peak memory of one outer iteration for M = 10 to 600 inner steps.
 
-    uv run benchmarks/memory_vs_unroll.py            on a CPU: ConvNet 3x128, 20 images
+    uv run benchmarks/memory_vs_unroll.py            on a CPU: ConvNet 3x128, 10 images
     uv run benchmarks/memory_vs_unroll.py --full     100 images, for a GPU
 
 The plain unroll is measured at small M and extrapolated in a straight line (marked ~) where it
@@ -30,7 +30,7 @@ SMALL = (2, 4, 10)
 def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
     way, _, steps = name.rpartition(" M=")
     torch.backends.cudnn.allow_tf32 = False
-    problem = Problem(torch.float32, int(steps), per_class=10 if given.full else 2)
+    problem = Problem(torch.float32, int(steps), per_class=10 if given.full else 1)
     settings = WAYS[way]
     if settings is None:
         unroll: Any = Plain(problem.loss)
@@ -72,7 +72,7 @@ def main() -> None:
             peaks = [v["MiB"] - v["states"] for v in (values[1], values[3])]
             flat = peaks[1] / peaks[0]
         rows.append([way, *cells, flat])
-    images = CLASSES * (10 if given.full else 2)
+    images = CLASSES * (10 if given.full else 1)
     print(f"ConvNet 3x128, {images} images of 3x32x32; peak MiB of computing + of stored θ")
     print(harness.machine() + "\n")
     harness.table(["", *(f"M = {steps}" for steps in STEPS), "600 against 60"], rows)
