@@ -103,3 +103,65 @@ def striped(row: list[int], delta: float, frequency: float) -> list[float]:
 def blended(row: list[int], picture: list[float], ratio: float) -> list[float]:
     """One row of bytes mixed with a row of unit pixels (Chen et al. 2017), not rounded."""
     return [(1 - ratio) * x + ratio * 255 * p for x, p in zip(row, picture, strict=True)]
+
+
+def overlap(values: list[list[float]], mask: list[list[float]]) -> tuple[float, float]:
+    """IoU of the highest of distinct values with a mask, and pixels between the centres of both."""
+    import math
+
+    places = [(y, x) for y in range(len(values)) for x in range(len(values[0]))]
+    true = [(y, x) for y, x in places if mask[y][x]]
+    found = sorted(places, key=lambda place: -values[place[0]][place[1]])[: len(true)]
+    centres = [[sum(p[axis] for p in of) / len(of) for axis in (0, 1)] for of in (found, true)]
+    return len({*found} & {*true}) / len({*found} | {*true}), math.dist(*centres)
+
+
+def standing_out(own: Tensor, others: Tensor) -> list[list[float]]:
+    """Pixel by pixel, |difference of means| / (σ + mean σ), the mean of the channels."""
+    channels, height, width = own.shape[1:]
+
+    def column(images, c, y, x):
+        return [float(image[c, y, x]) for image in images]
+
+    def mean(values):
+        return sum(values) / len(values)
+
+    def spread(values):
+        return mean([(v - mean(values)) ** 2 for v in values]) ** 0.5
+
+    spreads = {
+        (c, y, x): spread(column(others, c, y, x))
+        for c in range(channels)
+        for y in range(height)
+        for x in range(width)
+    }
+    floor = mean(list(spreads.values()))
+
+    def value(c, y, x):
+        difference = mean(column(own, c, y, x)) - mean(column(others, c, y, x))
+        return abs(difference) / (spreads[c, y, x] + floor)
+
+    return [
+        [mean([value(c, y, x) for c in range(channels)]) for x in range(width)]
+        for y in range(height)
+    ]
+
+
+def pearson(a: list[float], b: list[float]) -> float:
+    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+    product = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True))
+    squares = [sum((x - m) ** 2 for x in v) for v, m in ((a, mean_a), (b, mean_b))]
+    return product / (squares[0] * squares[1]) ** 0.5
+
+
+def matched_psnr(a: list[float], b: list[float]) -> float:
+    """PSNR in dB of `a` after the affine match to `b`, by the normal equations; positive gain."""
+    import math
+
+    n, sum_a, sum_b = len(a), sum(a), sum(b)
+    square, product = sum(x * x for x in a), sum(x * y for x, y in zip(a, b, strict=True))
+    gain = (n * product - sum_a * sum_b) / (n * square - sum_a**2)
+    gain = max(gain, 0)
+    shift = (sum_b - gain * sum_a) / n
+    error = sum((gain * x + shift - y) ** 2 for x, y in zip(a, b, strict=True)) / n
+    return 10 * math.log10((max(b) - min(b)) ** 2 / error)

@@ -59,6 +59,8 @@ def test_every_source_meets_every_judge(subject, sources):
             "first",
             "first-projected",
             "real",
+            "train",
+            "mean",
         )
         for judge in ("expert", "held-out-0")
     }
@@ -78,7 +80,12 @@ def test_one_image_a_class_has_no_pairs(subject, sources):
 
 
 def test_the_gallery_tells_the_raw_range(subject, sources):
-    outcome = Gallery(titles={"first": "$title"})(subject, sources)
+    outcome = Gallery(titles={"first": "$title"}, baselines=["real", "mean"])(subject, sources)
     images = sources["first"].images
     assert outcome.numbers["range/first/max"] == images.max().item()
     assert set(outcome.figures) == {"explanations"}
+
+
+def test_the_gallery_refuses_a_baseline_that_is_none():
+    with pytest.raises(ValueError, match="baselines has 'noise': give some of real, train, mean"):
+        Gallery(titles={}, baselines=["real", "noise"])

@@ -1,5 +1,6 @@
 """Whether the backdoor of a study's training images works (CWX, §5; C12)."""
 
+from cwx.data.corruption import Planted
 from cwx.data.sources import ImageSet
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.networks.modes import accuracy
@@ -17,12 +18,7 @@ class AttackSuccess:
     """
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        data, backdoor = subject.data, subject.data.corrupted.backdoor
-        if backdoor is None:
-            raise ValueError(
-                "attack_success needs a backdoor, and this study plants none: choose one such as "
-                "corruption=badnets, or leave attack_success out of evaluation=[…]"
-            )
+        data, backdoor = subject.data, planted(subject, "attack_success")
         test = data.splits.test
         others = test.images[test.labels != backdoor.target]
         if not len(others):
@@ -50,3 +46,18 @@ class AttackSuccess:
             },
             tables={"backdoor": rows},
         )
+
+
+def planted(subject: Subject, evaluation: str) -> Planted:
+    """The backdoor that an evaluation, named as the user chose it, is about.
+
+    Raises:
+        ValueError: the study plants none.
+    """
+    backdoor = subject.data.corrupted.backdoor
+    if backdoor is None:
+        raise ValueError(
+            f"{evaluation} needs a backdoor, and this study plants none: choose one such as "
+            f"corruption=badnets, or leave {evaluation} out of evaluation=[…]"
+        )
+    return backdoor

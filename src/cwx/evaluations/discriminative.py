@@ -3,13 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cwx.evaluations.outcome import (
-    Outcome,
-    Row,
-    Sources,
-    raw_and_projected,
-    real_beside,
-)
+from cwx.evaluations.outcome import Outcome, Row, Sources, baselines, raw_and_projected
 from cwx.explanations import Explanations
 from cwx.subject import Subject
 
@@ -19,12 +13,13 @@ class Discriminative:
 
     The judges are the explained expert (``expert``), experts that no method saw (``held-out-0``
     …) and networks of other architectures, by name. Accuracies are the numbers
-    ``discriminative/<source>/<judge>`` in 0-1; real test images stand beside them as ``real``.
+    ``discriminative/<source>/<judge>`` in 0-1; the `baselines` stand beside the methods, of which
+    ``real`` are test images.
     """
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         judges = subject.experts() | dict(subject.judges)
-        judged = raw_and_projected(subject, sources) | {"real": real_beside(subject, sources)}
+        judged = raw_and_projected(subject, sources) | baselines(subject, sources)
         rows: list[Row] = [
             {"source": source, "judge": judge, **scores(network, explanations)}
             for source, explanations in judged.items()

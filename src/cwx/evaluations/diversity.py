@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cwx.evaluations.outcome import Outcome, Row, Sources, real_beside
+from cwx.evaluations.outcome import Outcome, Row, Sources, baselines
 from cwx.subject import Subject
 
 
@@ -11,13 +11,13 @@ class Diversity:
     """Mean distance and mean correlation over the pairs of projected images within a class.
 
     ``diversity/<source>/distance`` is the root mean squared pixel difference on the 0-1 scale,
-    ``diversity/<source>/correlation`` Pearson's; real test images stand beside as ``real``.
+    ``diversity/<source>/correlation`` Pearson's; the `baselines` stand beside the methods.
     A source of one image a class has no pairs and no numbers.
     """
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         normalization = subject.data.normalization
-        everything = {**sources, "real": real_beside(subject, sources)}
+        everything = {**sources, **baselines(subject, sources)}
         rows: list[Row] = []
         for source, explanations in everything.items():
             projected = explanations.projected(normalization)

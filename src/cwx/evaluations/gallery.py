@@ -1,27 +1,39 @@
 """The explanations side by side (CWX, Figure 1; C11)."""
 
-from cwx.evaluations.outcome import Outcome, Sources, real_beside
+from collections.abc import Sequence
+
+from cwx.evaluations.outcome import BASELINES, Outcome, Sources, baselines
 from cwx.figures import sheet
 from cwx.subject import Subject
 
 
 class Gallery:
-    """One figure, a row a class: every method's images, projected, beside real test images.
+    """One figure, a row a class: every method's images, projected, beside baselines.
 
     The raw range of each method, in normalised pixels, is given as ``range/<source>/min`` and
     ``max``: projection hides it.
 
     Args:
         titles: the heading of each source; its name if it is not there.
+        baselines: which of them to show, by name.
+
+    Raises:
+        ValueError: there is no such baseline.
     """
 
-    def __init__(self, *, titles: dict[str, str]) -> None:
-        self.titles = titles
+    def __init__(self, *, titles: dict[str, str], baselines: Sequence[str]) -> None:
+        if unknown := [name for name in baselines if name not in BASELINES]:
+            raise ValueError(
+                f"evaluation.gallery.baselines has {unknown[0]!r}: give some of "
+                f"{', '.join(BASELINES)}, or none"
+            )
+        self.titles, self.baselines = titles, list(baselines)
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         normalization = subject.data.normalization
         shown = {name: e.projected(normalization) for name, e in sources.items()}
-        shown["real"] = real_beside(subject, sources)
+        beside = baselines(subject, sources)
+        shown |= {name: beside[name] for name in self.baselines}
         columns, labels = {}, {}
         for name, explanations in shown.items():
             title = self.titles.get(name, name)

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from matplotlib.figure import Figure
 
+from cwx.data.sources import ImageSet
 from cwx.explanations import Explanations
+from cwx.functional.streams import stream
 from cwx.subject import Subject
 
 Row = Mapping[str, str | int | float]
@@ -38,6 +40,38 @@ def raw_and_projected(subject: Subject, sources: Sources) -> dict[str, Explanati
     }
 
 
-def real_beside(subject: Subject, sources: Sources) -> Explanations:
-    """Real test images, as many of a class as the richest source has."""
-    return subject.real(max(int(torch.bincount(e.labels).max()) for e in sources.values()))
+# The names of the baselines, in their order.
+BASELINES = ("real", "train", "mean")
+
+
+def baselines(subject: Subject, sources: Sources) -> dict[str, Explanations]:
+    """What any method must be better than, by name.
+
+    - ``real``: the first test images of each class, never corrupted.
+    - ``train``: training images drawn at random from each class.
+    - ``mean``: one image a class, the mean of its training images.
+
+    Of real images there are as many a class as the richest source has. Training images are
+    those trained on: corrupted where a study corrupts them, under the labels they bear there.
+    """
+    per_class = max((int(torch.bincount(e.labels).max()) for e in sources.values()), default=1)
+    drawn, means = _drawn(subject.data.splits.train, per_class), _means(subject.data.splits.train)
+    normalized = subject.data.normalization.from_bytes
+    return {
+        "real": subject.real(per_class),
+        "train": Explanations(normalized(drawn.images), drawn.labels),
+        "mean": Explanations(normalized(means.images), means.labels),
+    }
+
+
+def _drawn(train: ImageSet, per_class: int) -> Explanations:
+    order = torch.randperm(len(train), generator=stream(0))
+    shuffled = train.labels[order]
+    chosen = torch.cat([order[shuffled == c][:per_class] for c in shuffled.unique()])
+    return Explanations(train.images[chosen], train.labels[chosen])
+
+
+def _means(train: ImageSet) -> Explanations:
+    labels = train.labels.unique()
+    means = [train.images[train.labels == c].float().mean(0) for c in labels]
+    return Explanations(torch.stack(means), labels)
