@@ -168,17 +168,16 @@ def ways(seeds: int) -> dict[str, Callable[[int, int], Callable[[], Any]]]:
     found: dict[str, Callable[[int, int], Callable[[], Any]]] = {
         "plain": lambda n, w: plain(n, w, seeds),
         "ours": lambda n, w: ours(n, w, seeds, at_once=1, **common),
-        "ours, channels_last": lambda n, w: ours(
-            n, w, seeds, at_once=1, precision="32-true", channels_last=True
-        ),
-        "ours, channels_last, bf16": lambda n, w: ours(n, w, seeds, at_once=1, **fast),
     }
+    if torch.cuda.is_available():
+        found["ours, channels_last, bf16"] = lambda n, w: ours(n, w, seeds, at_once=1, **fast)
     if seeds > 1:
         found["ours, side by side"] = lambda n, w: ours(n, w, seeds, at_once=seeds, **common)
+        found["stacked under vmap"] = lambda n, w: stacked(n, w, seeds)
+    if seeds > 1 and torch.cuda.is_available():
         found["ours, side by side, channels_last, bf16"] = lambda n, w: ours(
             n, w, seeds, at_once=seeds, **fast
         )
-        found["stacked under vmap"] = lambda n, w: stacked(n, w, seeds)
     return found
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -100,6 +101,21 @@ def test_each_value_of_a_sweep_is_checked_before_the_first_job():
         check("seed=0,1,x", multirun=True)
 
 
+@pytest.mark.parametrize("scale", ["paper", "small"])
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        "experiment=cifar10/backdoor corruption=badnets,blended,sig,sig_clean_label",
+        "experiment=cifar10/dynamics method.distill.start_min=0,2,5,10,20,30",
+        "experiment=cifar10/adversarial,cifar10/natural",
+        "experiment=cifar10/noise corruption.rate=0,0.25,0.5,0.75",
+        "experiment=cifar10/noise corruption=none,label_noise_uniform",
+    ],
+)
+def test_the_sweeps_of_the_paper_compose(sweep, scale):
+    check(*sweep.split(), f"scale={scale}", multirun=True)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -117,12 +133,220 @@ def test_a_typo_inside_an_experiment_file_is_refused(tmp_path, text, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("scale", ["paper", "small"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_and_instantiates(experiment):
-    config = check(f"experiment={experiment}")
+def test_every_experiment_composes_and_instantiates(experiment, scale):
+    config = check(f"experiment={experiment}", f"scale={scale}")
     study = instantiate(config, _convert_="all")
     assert set(study.method) == set(config["method"])
     assert study.trainer(max_epochs=3, logger=False).max_epochs == 3
+    distill, judges = config["method"]["distill"], config["judges"].values()
+    assert config["procedure"]["epochs"] >= distill["start_max"] + distill["span"]
+    side = config["data"]["source"].get("size") or 32
+    for make in (config["network"], *(judges if scale == "small" else ())):
+        network = instantiate(make)(in_channels=3, image_size=(side, side), num_classes=10)
+        assert network(torch.rand(2, 3, side, side)).shape == (2, 10)
+
+
+def at(config, path):
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+DISTILL = "method.distill"
+# CWX §4 and Appendix A, whatever the study (C3, C8, C9).
+COMMON = {
+    f"{DISTILL}.inner.steps": 60,
+    f"{DISTILL}.inner.rate": 0.02,
+    f"{DISTILL}.optimizer.lr": 1000,
+    f"{DISTILL}.iterations": 5000,
+    f"{DISTILL}.images_per_class": 10,
+    f"{DISTILL}.span": 2,
+    f"{DISTILL}.start_min": 0,
+    f"{DISTILL}.start_max": 20,
+    "procedure.epochs": 100,
+    "procedure.optimizer.lr": 0.01,
+    "procedure.optimizer.momentum": 0.0,
+    "corruption._target_": "NoCorruption",
+    "network.depth": 3,
+    "network.width": 128,
+    "data.per_class": None,
+    "judges": {},
+}
+JUDGES = {
+    "judges": {"resnet50": "ResNet", "wide_resnet28_10": "WideResNet", "densenet121": "DenseNet"}
+}
+ACTIVATION = {
+    "method.activation.iterations": 3000,
+    "method.activation.optimizer.lr": 10,
+    "method.activation.blur_sigma": 1,
+    "method.activation.images_per_class": 10,
+}
+BACKDOOR = {
+    f"{DISTILL}.span": 1,
+    f"{DISTILL}.start_max": 0,
+    "corruption._target_": "Backdoor",
+    "corruption.target": "dog",
+    "corruption.rate": 0.05,
+}
+ATTACK = "procedure.attack"
+ADVERSARIAL = {
+    "procedure.epochs": 200,
+    "procedure.optimizer.momentum": 0.9,
+    f"{ATTACK}.epsilon": 4,
+    f"{ATTACK}.step": 2,
+    f"{ATTACK}.scale": 255,
+    f"{ATTACK}.steps": 10,
+    f"{ATTACK}.random_start": True,
+    "paper": {"range/distill/min": -5, "range/distill/max": 5},
+}
+
+
+def table1(*accuracies):
+    judges = ("expert", *JUDGES["judges"])
+    return {f"discriminative/distill/{j}": a for j, a in zip(judges, accuracies, strict=True)}
+
+
+START = f"{DISTILL}.start_min"
+# Command line, and what differs from COMMON; None: the setting is not there.
+STUDIES = {
+    # C10, C11; C5 and C8 report on CIFAR-10 or on nothing named.
+    "cifar10/cwx": JUDGES | ACTIVATION,
+    "svhn/cwx": JUDGES | ACTIVATION | {"paper": table1(1, 1, 1, 1)},
+    "gtsrb/cwx": JUDGES | ACTIVATION | {"paper": table1(1, 0.977, 0.981, 0.979)},
+    "tiny_imagenet/cwx": JUDGES
+    | ACTIVATION
+    | {
+        f"{DISTILL}.start_max": 40,
+        f"{DISTILL}.images_per_class": 1,
+        "method.activation.images_per_class": 1,
+        "network.depth": 4,
+        "paper": table1(1, 1, 1, 1),
+    },
+    # C12
+    "cifar10/backdoor": BACKDOOR | ACTIVATION | {"corruption.trigger.size": 3},
+    "cifar10/backdoor corruption=blended": BACKDOOR | {"corruption.trigger.ratio": 0.2},
+    "cifar10/backdoor corruption=sig": BACKDOOR | {"corruption.trigger.delta": 20},
+    # C13
+    **{
+        f"cifar10/dynamics {START}={start}": {
+            f"{DISTILL}.span": 1,
+            START: start,
+            f"{DISTILL}.start_max": start,
+            "evaluation.fidelity.start_min": start,
+            "evaluation.fidelity.start_max": start,
+        }
+        for start in (0, 2, 5, 10, 20, 30)
+    },
+    # C14
+    "cifar10/adversarial": ADVERSARIAL,
+    "cifar10/natural": {
+        "paper": {
+            "robustness/expert/clean": 0.8534,
+            "range/distill/min": -1,
+            "range/distill/max": 1,
+        }
+    },
+    "cifar10/adversarial procedure=standard": {},
+    # C15
+    **{
+        f"cifar10/noise corruption.rate={rate}": {
+            "corruption._target_": "LabelNoise",
+            "corruption.kind._target_": "Permuted",
+            "corruption.rate": rate,
+        }
+        for rate in (0, 0.25, 0.5, 0.75)
+    },
+    # C7
+    "cifar10/vgg11": {
+        "network._target_": "VGG",
+        "network.depth": None,
+        "network.width": None,
+    },
+    "cifar10/alexnet": {"network._target_": "AlexNet", "network.depth": None},
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_has_the_settings_of_the_paper(study):
+    config = check(*f"experiment={study}".split())
+    for path, expected in {**COMMON, **STUDIES[study]}.items():
+        parent, _, key = path.rpartition(".")
+        found = (at(config, parent) if parent else config).get(key)
+        if path == "judges":
+            found = {name: kind(judge["_target_"]) for name, judge in found.items()}
+        assert (kind(found) if key == "_target_" else found) == expected, path
+
+
+def kind(target):
+    return target.rpartition(".")[2]
+
+
+def test_every_published_study_is_in_the_table():
+    assert {study.split()[0] for study in STUDIES} == {*EXPERIMENTS} - {"digits/quickstart"}
+
+
+def test_the_quickstart_is_of_no_paper_and_no_other_scale():
+    config = check()
+    assert config["paper"] == {}
+    assert config == check("scale=paper")
+    assert (config["method"]["distill"]["iterations"], config["procedure"]["epochs"]) == (250, 13)
+
+
+# The work that two cores are given: images, filters, epochs, start, pictures, steps.
+SMALL = {
+    "cifar10/cwx": (1000, {"width": 32}, 12, (0, 10), 2, 1000),
+    "svhn/cwx": (1000, {"width": 32}, 12, (0, 10), 2, 1000),
+    "gtsrb/cwx": (250, {"width": 32}, 12, (0, 10), 1, 500),
+    "tiny_imagenet/cwx": (50, {"width": 32, "depth": 4}, 12, (0, 10), 1, 200),
+    "cifar10/backdoor": (1000, {"width": 32}, 12, (0, 0), 2, 1000),
+    "cifar10/adversarial": (1000, {"width": 32}, 12, (0, 10), 2, 1000),
+    f"cifar10/dynamics {START}=30": (1000, {"width": 32}, 31, (30, 30), 2, 1000),
+    "cifar10/alexnet": (1000, {"width": 16}, 12, (0, 10), 2, 1000),
+}
+
+
+@pytest.mark.parametrize("study", SMALL)
+def test_what_the_small_scale_makes_of_a_study(study):
+    config = check(*f"experiment={study} scale=small".split())
+    images, network, epochs, start, pictures, steps = SMALL[study]
+    distill = config["method"]["distill"]
+    assert config["data"]["per_class"] == images
+    assert network.items() <= config["network"].items()
+    assert config["procedure"]["epochs"] == epochs
+    assert (distill["start_min"], distill["start_max"]) == start
+    assert (distill["images_per_class"], distill["iterations"]) == (pictures, steps)
+    assert (distill["inner"]["steps"], distill["inner"]["rate"]) == (20, 0.01)
+    assert distill["unroll"]["compile"] is None
+    # What makes a study itself is left alone.
+    paper = check(*f"experiment={study}".split())
+    for part in ("corruption", "experts", "paper", "seed"):
+        assert config[part] == paper[part]
+    assert config["judges"].keys() == paper["judges"].keys()
+    assert distill["span"] == paper["method"]["distill"]["span"]
+    assert config["procedure"]["attack"] == paper["procedure"]["attack"]
+
+
+def test_the_command_line_has_the_last_word_on_scale():
+    config = check(
+        "experiment=cifar10/cwx", "scale=small", "network.width=8", "procedure.epochs=20"
+    )
+    assert (config["network"]["width"], config["procedure"]["epochs"]) == (8, 20)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("paper.a=many", "paper.a is 'many': it takes float"),
+        ("scale=smal", "did you mean scale=small?"),
+        ("judges.resnet.width=8", "unknown key judges.resnet"),
+    ],
+)
+def test_figures_scales_and_judges_are_checked(override, message):
+    with pytest.raises(ConfigurationError) as caught:
+        check("experiment=cifar10/cwx", override)
+    assert message in str(caught.value)
 
 
 def test_settings_of_a_part_left_out_are_left_aside():
@@ -144,14 +368,6 @@ def test_adversarial_training_is_that_of_the_paper():
     assert weaker["procedure"]["attack"]["steps"] == 1
 
 
-def test_the_paper_settings_are_the_defaults():
-    distill = check("experiment=cifar10/cwx")["method"]["distill"]
-    assert (distill["inner"]["steps"], distill["span"], distill["inner"]["rate"]) == (60, 2, 0.02)
-    assert (distill["start_min"], distill["start_max"]) == (0, 20)
-    assert (distill["iterations"], distill["images_per_class"]) == (5000, 10)
-    assert distill["optimizer"]["lr"] == 1000
-
-
 def run(*arguments):
     typed = "python run.py method.distill.iter"
     completion = {"COMP_LINE": typed, "COMP_POINT": str(len(typed))}
@@ -169,6 +385,8 @@ def run(*arguments):
     ("arguments", "code", "text"),
     [
         (["--help"], 0, "resume=runs/"),
+        (["--help"], 0, "scale: paper, small"),
+        (["experiment=cifar10/cwx", "scale=small", "--cfg", "job"], 0, "width: 32"),
         (["--cfg", "job"], 0, "steps: 20"),
         (["-sc", "query=bash"], 0, "method.distill.iterations="),
         (["sed=1"], 1, "cwx: unknown key sed: did you mean seed?"),
@@ -197,6 +415,7 @@ CHOICES = {
     "network": ["experiment=cifar10/cwx", "network={}"],
     "precision": ["precision@precision.experts={}", "precision@precision.methods={}"],
     "procedure": ["procedure={}"],
+    "scale": ["experiment=cifar10/cwx", "scale={}"],
     "trainer": ["trainer={}"],
     "unroll": ["unroll@method.distill.unroll={}"],
 }
@@ -210,8 +429,26 @@ def test_every_group_is_composed_below():
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == {*CHOICES, "experiment"}
 
 
+@pytest.mark.parametrize("name", sorted(options([CONF])["network"] - {"mlp", "convnet_small"}))
+def test_each_network_has_a_small_form(name):
+    assert (CONF / "scale/small/network" / f"{name}.yaml").exists()
+    check("experiment=cifar10/cwx", "scale=small", f"network={name}")
+
+
+def test_each_file_below_a_scale_is_of_something():
+    for file in (CONF / "scale/small").rglob("*.yaml"):
+        group, _, name = str(file.relative_to(CONF / "scale/small").with_suffix("")).partition("/")
+        assert name in options([CONF])[group]
+
+
 @pytest.mark.parametrize(
-    ("group", "name"), [(group, name) for group in CHOICES for name in options([CONF])[group]]
+    ("group", "name"),
+    [
+        (group, name)
+        for group in CHOICES
+        for name in options([CONF])[group]
+        if group != "scale" or "/" not in name
+    ],
 )
 def test_each_file_of_a_group_composes(group, name):
     """A configuration that no test composes is dead."""

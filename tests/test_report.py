@@ -24,7 +24,7 @@ def run(tmp_path):
             tables={"t": rows},
             figures={"explanations": figure},
         )
-        results.add_outcomes({"x": outcome})
+        results.add_outcomes({"x": outcome}, {"fidelity/ratio": 0.46, "else": 0.8534})
     return results.folder
 
 
@@ -36,6 +36,24 @@ def test_the_page_is_whole_and_escapes_names(run):
     assert "0.25" in text
     for outside in ("http://", "https://", "src='/", 'src="/'):
         assert outside not in text
+
+
+def test_what_a_paper_reports_stands_beside_what_is_measured(run):
+    table = (run / "tables/paper.csv").read_text()
+    assert table == "name,measured,paper\nfidelity/ratio,0.25,0.46\nelse,,0.8534\n"
+    text = write_page(run).read_text()
+    assert text.count("Beside the paper") == 1
+    assert "Table: paper" not in text
+    assert "<td>fidelity/ratio</td><td>0.25</td><td>0.46</td>" in text
+    assert "<td>else</td><td></td><td>0.8534</td>" in text
+
+
+def test_without_a_paper_there_is_no_such_table(tmp_path):
+    results = Results(tmp_path)
+    with results.running(experiment="x", resumed=False):
+        results.add_outcomes({"x": Outcome(numbers={"a": 1.0})}, {})
+    assert not (tmp_path / "tables/paper.csv").exists()
+    assert "Beside the paper" not in write_page(tmp_path).read_text()
 
 
 def test_a_folder_that_is_no_run_has_no_page(tmp_path):

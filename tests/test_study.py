@@ -26,7 +26,7 @@ def reach(*, subject, **given):
     raise Reached(subject)
 
 
-def study(store, *trajectories, held_out=(), corruption=None):
+def study(store, *trajectories, held_out=(), corruption=None, paper=None):
     """It can train no expert: it has no procedure."""
     experts = Experts(
         seeds=[0],
@@ -47,6 +47,7 @@ def study(store, *trajectories, held_out=(), corruption=None):
         trainer=trainer,
         precision=Precisions(experts=PLAIN, methods=PLAIN),
         logger={},
+        paper=paper or {},
         seed=0,
         store=str(store),
     )
@@ -114,3 +115,12 @@ def test_the_effective_rate_is_among_the_numbers(subject, tmp_path, corruption):
     touched = corruption(subject.data.splits.train, subject.data.classes).touched
     assert numbers == {"corruption/effective_rate": touched.double().mean().item()}
     assert (tmp_path / "run" / "touched.safetensors").exists() == bool(touched.any())
+
+
+def test_the_figures_of_the_paper_ride_along(subject, tmp_path):
+    paper = {"corruption/effective_rate": 0.05, "other": 1}
+    made = study(tmp_path / "store", subject.trajectories[0].path, paper=paper)
+    made.method = {}
+    made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+    table = (tmp_path / "run" / "tables" / "paper.csv").read_text().splitlines()
+    assert table == ["name,measured,paper", "corruption/effective_rate,0.0,0.05", "other,,1"]

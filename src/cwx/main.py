@@ -69,10 +69,15 @@ def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def experiment() -> str:
-    """The experiment chosen; of no meaning while a configuration is only checked."""
+    """The experiment chosen, and its scale if it is not the paper's.
+
+    Of no meaning while a configuration is only checked.
+    """
     if not HydraConfig.initialized():
         return "unnamed"
-    return str(HydraConfig.get().runtime.choices.get("experiment"))
+    choices = HydraConfig.get().runtime.choices
+    scale = "" if choices.get("scale") == "paper" else f" {choices.get('scale')}"
+    return f"{choices.get('experiment')}{scale}"
 
 
 def run_id() -> str:

@@ -96,6 +96,8 @@ def options(folders: Iterable[Path]) -> dict[str, set[str]]:
         for group in (path for path in folder.iterdir() if path.is_dir()):
             names = {str(f.relative_to(group).with_suffix("")) for f in group.rglob("*.yaml")}
             found.setdefault(group.name, set()).update(names)
+    # Judges go by the names of their networks.
+    found["judges"] = found.get("network", set())
     return found
 
 

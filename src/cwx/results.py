@@ -3,6 +3,7 @@
 status.json               running, finished, failed or interrupted; when; on what
 metrics.json              flat name → number
 tables/*.csv, figures/*.png
+tables/paper.csv          measured numbers beside those of a paper, if it reports any
 explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_rate
 touched.safetensors       touched: bools, which training images were corrupted, if any were
 checkpoints/<method>.ckpt while a method runs
@@ -38,6 +39,7 @@ from cwx.files import atomic, write_json, write_tensors, write_text
 STATUS = "status.json"
 EXPLANATIONS = "explanations.safetensors"
 TOUCHED = "touched.safetensors"
+PAPER = "tables/paper.csv"
 _PARTS = tuple(field.name for field in fields(Explanations))
 
 
@@ -140,8 +142,15 @@ class Results:
         """Save which training images, in their order, a corruption touched ``[n]``."""
         write_tensors(self.folder / TOUCHED, {"touched": touched}, {})
 
-    def add_outcomes(self, outcomes: Mapping[str, Outcome]) -> dict[str, float]:
-        """Write all numbers, tables and figures; the numbers are returned together."""
+    def add_outcomes(
+        self, outcomes: Mapping[str, Outcome], paper: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Write all numbers, tables and figures; the numbers are returned together.
+
+        Args:
+            outcomes: by evaluation.
+            paper: what a paper reports, by number; one that was not measured is left open.
+        """
         numbers: dict[str, float] = {}
         for outcome in outcomes.values():
             numbers |= outcome.numbers
@@ -149,6 +158,8 @@ class Results:
                 write_text(self.folder / "tables" / f"{name}.csv", _csv(rows))
             for name, figure in outcome.figures.items():
                 _write_figure(self.folder / "figures" / f"{name}.png", figure)
+        if paper:
+            write_text(self.folder / PAPER, _csv(_beside(numbers, paper)))
         write_json(self.folder / "metrics.json", numbers)
         return numbers
 
@@ -207,6 +218,13 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def _beside(numbers: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:
+    return [
+        {"name": name, "measured": numbers.get(name, ""), "paper": reported}
+        for name, reported in paper.items()
+    ]
 
 
 def _csv(rows: list[Row]) -> str:

@@ -41,6 +41,7 @@ class Study:
         trainer: builds a Trainer.
         precision: of computing, stage by stage.
         logger: build loggers, by name.
+        paper: what a paper reports, by the names of the numbers measured.
         seed: of everything but the experts.
         store: the folder that keeps experts for every study.
     """
@@ -59,6 +60,7 @@ class Study:
         trainer: Factory,
         precision: Precisions,
         logger: Mapping[str, Factory],
+        paper: Mapping[str, float],
         seed: int,
         store: str,
     ) -> None:
@@ -67,6 +69,7 @@ class Study:
         self.procedure, self.experts, self.seed = procedure, experts, seed
         self.method, self.evaluation = method, evaluation
         self.trainer, self.precision, self.logger = trainer, precision, logger
+        self.paper = paper
         self.store = TrajectoryStore(Path(store))
 
     def run(
@@ -201,7 +204,7 @@ class Study:
         for name, evaluation in self.evaluation.items():
             log.info("measuring %s", name)
             outcomes[name] = evaluation(subject, sources)
-        numbers = results.add_outcomes(outcomes)
+        numbers = results.add_outcomes(outcomes, self.paper)
         stages.log(numbers, sorted((results.folder / "figures").glob("*.png")))
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cwx.files import write_text
-from cwx.results import read_status
+from cwx.results import PAPER, read_status
 
 PAGE = "report.html"
 Curves = dict[str, list[tuple[int, float]]]
@@ -31,12 +31,15 @@ def write_page(folder: Path) -> Path:
     environment = Environment(loader=PackageLoader("cwx.report"), autoescape=True)
     environment.filters["short"] = _short
     metrics = folder / "metrics.json"
+    tables = {f.relative_to(folder).as_posix(): f for f in sorted(folder.glob("tables/*.csv"))}
+    paper = tables.pop(PAPER, None)
     text = environment.get_template("page.html.j2").render(
         status=status,
         numbers=json.loads(metrics.read_text()) if metrics.exists() else {},
         pictures=[(f.stem, _data(f.read_bytes())) for f in sorted(folder.glob("figures/*.png"))],
         curves=[(name, _data(_curve(name, curve))) for name, curve in read_curves(folder).items()],
-        tables=[(f.stem, _rows(f)) for f in sorted(folder.glob("tables/*.csv"))],
+        paper=_rows(paper) if paper else [],
+        tables=[(f.stem, _rows(f)) for f in tables.values()],
         configuration=_text(folder / ".hydra" / "config.yaml"),
         overrides=_text(folder / ".hydra" / "overrides.yaml"),
     )
