@@ -8,6 +8,7 @@ would not fit; memory for stored θ is told apart.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import harness
@@ -44,6 +45,35 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
     return {"MiB": values["MiB"], "states": states}
 
 
+Reports = Mapping[str, dict[str, float] | str]
+
+
+def _extrapolated(found: Reports) -> list[harness.Cell]:
+    """The plain unroll at each M, in a straight line through the smallest and largest measured."""
+    few, many = (found.get(f"plain M={steps}") for steps in (SMALL[0], SMALL[-1]))
+    if not isinstance(few, dict) or not isinstance(many, dict):
+        return [None for _ in STEPS]
+    slope = (many["MiB"] - few["MiB"]) / (SMALL[-1] - SMALL[0])
+    return [
+        f"{'~' * (steps > SMALL[-1])}{many['MiB'] + slope * (steps - SMALL[-1]):.0f}"
+        for steps in STEPS
+    ]
+
+
+def _cell(values: dict[str, float] | str | None) -> harness.Cell:
+    if not isinstance(values, dict):
+        return values
+    return f"{values['MiB'] - values['states']:.0f} + {values['states']:.0f}"
+
+
+def _flatness(values: Sequence[dict[str, float] | str | None]) -> harness.Cell:
+    """How much more computing takes at M = 600 than at M = 60, stored θ aside."""
+    few, many = values[1], values[3]
+    if not isinstance(few, dict) or not isinstance(many, dict):
+        return None
+    return (many["MiB"] - many["states"]) / (few["MiB"] - few["states"])
+
+
 def main() -> None:
     given = harness.arguments(__doc__.splitlines()[0]).parse_args()
     if given.variant:
@@ -53,25 +83,11 @@ def main() -> None:
     names = [f"plain M={steps}" for steps in SMALL]
     names += [f"{way} M={steps}" for way in WAYS if way != "plain" for steps in STEPS]
     found = harness.in_processes(__file__, names, given)
-    few, many = (found[f"plain M={steps}"] for steps in (SMALL[0], SMALL[-1]))
-    rows: list[list[harness.Cell]] = []
-    if isinstance(few, dict) and isinstance(many, dict):
-        slope = (many["MiB"] - few["MiB"]) / (SMALL[-1] - SMALL[0])
-        at = [many["MiB"] + slope * (steps - SMALL[-1]) for steps in STEPS]
-        rows.append(["plain", f"{at[0]:.0f}", *(f"~{value:.0f}" for value in at[1:]), None])
+    rows: list[list[harness.Cell]] = [["plain", *_extrapolated(found), None]]
     for way in WAYS:
-        if way == "plain":
-            continue
-        values = [found[f"{way} M={steps}"] for steps in STEPS]
-        cells = [
-            v if isinstance(v, str) else f"{v['MiB'] - v['states']:.0f} + {v['states']:.0f}"
-            for v in values
-        ]
-        flat = None
-        if isinstance(values[1], dict) and isinstance(values[3], dict):
-            peaks = [v["MiB"] - v["states"] for v in (values[1], values[3])]
-            flat = peaks[1] / peaks[0]
-        rows.append([way, *cells, flat])
+        if way != "plain":
+            values = [found.get(f"{way} M={steps}") for steps in STEPS]
+            rows.append([way, *map(_cell, values), _flatness(values)])
     images = CLASSES * (10 if given.full else 1)
     print(f"ConvNet 3x128, {images} images of 3x32x32; peak MiB of computing + of stored θ")
     print(harness.machine() + "\n")
