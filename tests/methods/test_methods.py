@@ -45,6 +45,7 @@ def distill(subject, **settings):
         "start_max": 2,
         "rate_lr": None,
         "optimizer": sgd(20.0, momentum=0.5),
+        "clip": 1e9,
         "distance": normalised_distance,
         "unroll": exact,
         "checkpoint_every": 10,
@@ -151,6 +152,20 @@ def test_one_step_is_the_gradient_of_the_distance(subject, tmp_path):
     torch.testing.assert_close(after.images, images.detach() - gradient, rtol=1e-4, atol=1e-6)
 
 
+def test_no_gradient_moves_the_images_further_than_the_clip(subject, tmp_path):
+    before = distill(subject).explanations().images
+    far, near = (
+        fitted(
+            distill(subject, iterations=1, optimizer=sgd(100.0), clip=clip), tmp_path / str(clip)
+        ).images
+        - before
+        for clip in (1e9, 0.01)
+    )
+    assert far.square().mean().sqrt() > 0.02
+    assert near.square().mean().sqrt() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(near / near.norm(), far / far.norm())
+
+
 WAYS = {
     "plain": Plain,
     "in parts": lambda loss: exact(loss, microbatch=2),
@@ -237,6 +252,7 @@ def test_impossible_inner_loops_are_refused(settings, message):
     [
         ("distill", {"images_per_class": 0}, "images_per_class is 0"),
         ("distill", {"rate_lr": 0.0}, "rate_lr is 0"),
+        ("distill", {"clip": 0.0}, "clip is 0"),
         ("distill", {"iterations": 0}, "iterations is 0"),
         ("distill", {"start_max": 3}, "exceeds the 4 recorded epochs"),
         ("activation", {"images_per_class": 0}, "images_per_class is 0"),

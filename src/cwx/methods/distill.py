@@ -35,6 +35,9 @@ class Distill(L.LightningModule):
         rate_lr: the outer rate of log η_θ, null to keep η_θ as it is. Learning the logarithm
             keeps the rate positive.
         optimizer: makes the outer optimiser (η_S) from groups of parameters.
+        clip: the longest step of S that a gradient may ask for, as a root mean square over pixels
+            in normalised units: a longer gradient is shortened. Networks without normalisation
+            layers have cliffs; on others it concerns the first steps at most.
         distance: D.
         unroll: how θ_M and its gradient are computed, made from the loss.
         checkpoint_every: outer steps from one checkpoint to the next, at most.
@@ -55,6 +58,7 @@ class Distill(L.LightningModule):
         inner: Inner,
         rate_lr: float | None,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        clip: float,
         distance: Distance,
         unroll: Callable[[NetworkLoss], Unroll],
         checkpoint_every: int,
@@ -64,7 +68,10 @@ class Distill(L.LightningModule):
             raise ValueError(
                 f"method.{stage}.rate_lr is {rate_lr}: give a rate above 0, or null to keep η fixed"
             )
+        if clip <= 0:
+            raise ValueError(f"method.{stage}.clip is {clip}: give a length above 0")
         self.subject, self.stage, self.seed, self.inner = subject, stage, seed, inner
+        self.clip = clip
         self.optimizer, self.distance, self.rate_lr = optimizer, distance, rate_lr
         loss = NetworkLoss(subject.network())
         self.unroll = unroll(loss)
@@ -138,6 +145,17 @@ class Distill(L.LightningModule):
 
     def _descent(self, segment: int) -> Descent:
         return self.inner.descent(self.set.labels, (self.seed, self.global_step, segment))
+
+    @torch.no_grad()
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any
+    ) -> None:
+        gradient = self.set.images.grad
+        if gradient is None:
+            return
+        step = optimizer.param_groups[0]["lr"] * gradient.square().mean().sqrt()
+        gradient.mul_((self.clip / step.clamp_min(1e-30)).clamp_max(1))
+        self.log(f"{self.stage}/step", step)
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": [self.set.images]}]
