@@ -410,6 +410,7 @@ CHOICES = {
     "corruption": ["corruption={}"],
     "data": ["data={}"],
     "evaluation": ["evaluation=[{}]"],
+    "experts": ["experts={}"],
     "logger": ["logger=[{}]"],
     "method": ["method=[{}]", "evaluation=[]"],
     "network": ["experiment=cifar10/cwx", "network={}"],
