@@ -89,6 +89,8 @@ def test_refused_with_the_remedy(override):
         "corruption=label_noise_asymmetric corruption.kind.to={cat:dog,3:5}",
         "corruption=badnets corruption.rate=0.1 corruption.target=5",
         "corruption=badnets corruption.trigger.corner=top-left",
+        "data=image_folder data.source.root=x data.source.synsets={cat:n02121620,7:n02084071}",
+        "data=cifar10 data.source.synsets=null",
     ],
 )
 def test_accepted(override):

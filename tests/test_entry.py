@@ -60,7 +60,7 @@ def test_the_quickstart_leaves_what_it_promises(quickstart):
     for name in ("ratio", "matched", "reference"):
         assert numbers[f"fidelity/{name}"] > 0
     for source in ("distill", "distill-projected", "activation", "activation-projected", "real"):
-        for judge in ("expert", "held-out-0", "mlp"):
+        for judge in ("expert", "held-out", "mlp"):
             assert 0 <= numbers[f"discriminative/{source}/{judge}"] <= 1
     tensors = load_file(folder / "explanations.safetensors")
     assert tensors["distill/images"].shape == tensors["activation/images"].shape == (30, 1, 8, 8)

@@ -1,8 +1,10 @@
+import csv
 import json
 
 import pytest
 import torch
 
+from cwx.data.sources import ImageSet, Splits
 from cwx.evaluations.outcome import Outcome
 from cwx.explanations import Explanations
 from cwx.figures import sheet
@@ -46,6 +48,51 @@ def test_what_a_paper_reports_stands_beside_what_is_measured(run):
     assert "Table: paper" not in text
     assert "<td>fidelity/ratio</td><td>0.25</td><td>0.46</td>" in text
     assert "<td>else</td><td></td><td>0.8534</td>" in text
+
+
+def described(folder, classes, synsets=None, labels=()):
+    """A finished run's folder that tells of these classes, all without a test image."""
+    images, none = (
+        ImageSet(torch.zeros(len(own), 1, 1, 1, dtype=torch.uint8), torch.tensor(own).long())
+        for own in (list(labels), [])
+    )
+    results = Results(folder)
+    with results.running(experiment="x", resumed=False):
+        results.describe_classes(Splits(images, none, classes, synsets))
+    return folder
+
+
+def test_a_row_tells_of_each_class(tmp_path):
+    synsets = ("n02121620", "n02084071", "n01503061")
+    described(tmp_path, ("cat", "dog", "bird"), synsets, labels=[1, 0, 1])
+    assert (tmp_path / "tables/classes.csv").read_bytes().decode() == (
+        "index,class,synset,train,test\n"
+        "0,cat,n02121620,1,0\n1,dog,n02084071,2,0\n2,bird,n01503061,0,0\n"
+    )
+
+
+# Each is text, also where it looks like a number, ends a cell or ends a line.
+NAMES = ("a,b", '"', "a\nb", "a\rb", "a\r\nb", " a ", "$x$", "007", "1e5", "nan", NASTY)
+
+
+def test_names_of_classes_are_read_back_as_they_were(tmp_path):
+    described(tmp_path, NAMES)
+    with (tmp_path / "tables/classes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(row["class"] for row in rows) == NAMES
+    assert {row["synset"] for row in rows} == {""}
+    text = write_page(tmp_path).read_text()
+    assert NASTY not in text
+    for name in ("007", "1e5", "nan"):
+        assert f"<td>{name}</td>" in text
+
+
+def test_the_page_counts_images_in_full(tmp_path):
+    described(tmp_path, ("cat", "dog"), labels=[0] * 13861)
+    assert (
+        "<tr><td>0</td><td>cat</td><td></td><td>13861</td><td>0</td></tr>"
+        in write_page(tmp_path).read_text()
+    )
 
 
 def test_without_a_paper_there_is_no_such_table(tmp_path):

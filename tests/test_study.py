@@ -31,7 +31,7 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
     experts = Experts(
         seeds=[0],
         held_out=held_out,
-        judge_seed=0,
+        judge_seeds=[0],
         at_once=1,
         trajectories=[str(path) for path in trajectories],
     )
@@ -107,6 +107,18 @@ def test_training_images_are_corrupted_before_anything_is_trained(subject, tmp_p
 
 
 @pytest.mark.parametrize("corruption", [NoCorruption(), NOISE], ids=["none", "noise"])
+def test_the_classes_are_there_before_anything_is_trained(subject, tmp_path, corruption):
+    data = subject.data
+    made = study(tmp_path / "store", subject.trajectories[0].path, corruption=corruption)
+    subject_of(made, tmp_path)
+    train = corruption(data.splits.train, data.classes).images.labels.bincount().tolist()
+    assert (tmp_path / "run" / "tables" / "classes.csv").read_text().splitlines() == [
+        "index,class,synset,train,test",
+        *(f"{i},{name},,{train[i]},8" for i, name in enumerate(data.classes)),
+    ]
+
+
+@pytest.mark.parametrize("corruption", [NoCorruption(), NOISE], ids=["none", "noise"])
 def test_the_effective_rate_is_among_the_numbers(subject, tmp_path, corruption):
     made = study(tmp_path / "store", subject.trajectories[0].path, corruption=corruption)
     made.method = {}
@@ -124,3 +136,38 @@ def test_the_figures_of_the_paper_ride_along(subject, tmp_path):
     made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     table = (tmp_path / "run" / "tables" / "paper.csv").read_text().splitlines()
     assert table == ["name,measured,paper", "corruption/effective_rate,0.0,0.05", "other,,1"]
+
+
+class Narrow(torch.nn.Module):
+    """One logit too few, whatever is asked for."""
+
+    def __init__(self, *, num_classes, **shape):
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, images):
+        return torch.zeros(len(images), self.num_classes - 1)
+
+
+class Refuses:
+    def check(self, plan):
+        raise ValueError(f"refused: {plan.methods}, {plan.held_out}, {len(plan.data.classes)}")
+
+    def __call__(self, subject, sources):
+        raise AssertionError("it was refused")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"judges": {"narrow": Narrow}}, r"narrow gives outputs of shape \(2, 2\).* 3 classes"),
+        ({"network": Narrow}, "network gives outputs of shape"),
+        ({"evaluation": {"any": Refuses()}}, r"refused: \['probe'\], 1, 3"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_an_expert_is_trained(tmp_path, changes, message):
+    made = study(tmp_path / "store", held_out=[1])
+    for name, value in changes.items():
+        setattr(made, name, value)
+    with pytest.raises(ValueError, match=message):
+        made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)

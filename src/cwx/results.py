@@ -3,6 +3,7 @@
 status.json               running, finished, failed or interrupted; when; on what
 metrics.json              flat name → number
 tables/*.csv, figures/*.png
+tables/classes.csv        what each class is: name, synset (empty if none), numbers of images
 tables/paper.csv          measured numbers beside those of a paper, if it reports any
 explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_rate
 touched.safetensors       touched: bools, which training images were corrupted, if any were
@@ -32,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cwx.data.sources import Splits
 from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations import Explanations
 from cwx.files import atomic, write_json, write_tensors, write_text
@@ -39,6 +41,7 @@ from cwx.files import atomic, write_json, write_tensors, write_text
 STATUS = "status.json"
 EXPLANATIONS = "explanations.safetensors"
 TOUCHED = "touched.safetensors"
+CLASSES = "tables/classes.csv"
 PAPER = "tables/paper.csv"
 _PARTS = tuple(field.name for field in fields(Explanations))
 
@@ -142,6 +145,21 @@ class Results:
         """Save which training images, in their order, a corruption touched ``[n]``."""
         write_tensors(self.folder / TOUCHED, {"touched": touched}, {})
 
+    def describe_classes(self, splits: Splits) -> None:
+        """Write each class's synset and numbers of images, the training ones as trained on."""
+        count = len(splits.classes)
+        train, test = (
+            torch.bincount(images.labels, minlength=count).tolist()
+            for images in (splits.train, splits.test)
+        )
+        rows: list[Row] = [
+            {"index": i, "class": name, "synset": synset, "train": train[i], "test": test[i]}
+            for i, (name, synset) in enumerate(
+                zip(splits.classes, splits.synsets or [""] * count, strict=True)
+            )
+        ]
+        write_text(self.folder / CLASSES, _csv(rows))
+
     def add_outcomes(
         self, outcomes: Mapping[str, Outcome], paper: Mapping[str, float]
     ) -> dict[str, float]:
@@ -228,11 +246,15 @@ def _beside(numbers: Mapping[str, float], paper: Mapping[str, float]) -> list[Ro
 
 
 def _csv(rows: list[Row]) -> str:
+    header = list(rows[0])
+    return "".join(_line(header, row) for row in (dict(zip(header, header, strict=True)), *rows))
+
+
+def _line(header: list[str], row: Row) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    # Not every version of Python quotes a carriage return in a cell unless lines end in one.
+    csv.DictWriter(text, fieldnames=header, lineterminator="\r\n").writerow(row)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _write_figure(path: Path, figure: Figure) -> None:

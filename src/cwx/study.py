@@ -11,14 +11,13 @@ from cwx.buffers import import_buffer
 from cwx.callbacks.pictures import LogPictures
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
-from cwx.evaluations.outcome import Evaluation, Outcome
+from cwx.evaluations.outcome import Conditional, Evaluation, Outcome, Plan
 from cwx.explanations import DivergedError
-from cwx.networks.modes import freeze
 from cwx.precision import Precisions
 from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Stages, Wanted
-from cwx.subject import NetworkFactory, Subject, build_network
+from cwx.subject import NetworkFactory, Subject, build_network, check_outputs, trained_network
 from cwx.trajectories import Trajectory, TrajectoryStore
 
 log = logging.getLogger(__name__)
@@ -108,6 +107,9 @@ class Study:
             self.data.prepare_data()
         self.data.setup()
         self._corrupt(stages, results)
+        self._check()
+        if stages.leads:
+            results.describe_classes(self.data.splits)
         subject = self._subject(stages, configuration)
         self._explain(stages, subject, results)
         return subject
@@ -120,6 +122,15 @@ class Study:
             log.info(line, touched, total, corrupted.effective_rate)
             if stages.leads:
                 results.keep_touched(corrupted.touched)
+
+    def _check(self) -> None:
+        """Refuse before anything is trained what could only fail afterwards."""
+        for name, factory in {"network": self.network, **self.judges}.items():
+            check_outputs(name, factory, self.data)
+        plan = Plan(data=self.data, methods=list(self.method), held_out=len(self.experts.held_out))
+        for evaluation in self.evaluation.values():
+            if isinstance(evaluation, Conditional):
+                evaluation.check(plan)
 
     def _subject(self, stages: Stages, configuration: Configuration) -> Subject:
         # First, for they can be missing. The store's locks let one rank import, the others find.
@@ -144,14 +155,14 @@ class Study:
         experts = train("expert", self.network, configuration["network"], seeds)
         explained = experts[: len(self.experts.seeds)]
         held_out = experts[len(self.experts.seeds) :]
-        judges: dict[str, nn.Module] = {}
+        judges: dict[str, list[nn.Module]] = {}
         for name, factory in self.judges.items():
-            (trajectory,) = train(
-                name, factory, configuration["judges"][name], [self.experts.judge_seed]
-            )
-            judges[name] = build_network(factory, self.data, seed=0)
-            trajectory.load_into(judges[name], trajectory.epochs)
-            freeze(judges[name])
+            judges[name] = [
+                trained_network(factory, self.data, trajectory)
+                for trajectory in train(
+                    name, factory, configuration["judges"][name], self.experts.judge_seeds
+                )
+            ]
         subject = Subject(
             data=self.data,
             factory=self.network,
@@ -159,8 +170,9 @@ class Study:
             held_out=held_out,
             judges=judges,
         )
+        network = subject.network()
         for trajectory in (*subject.trajectories, *held_out):
-            trajectory.check(subject.network())
+            trajectory.check(network)
         return subject
 
     def _read(self, path: Path) -> list[Trajectory]:
@@ -214,7 +226,7 @@ class Experts:
     Args:
         seeds: of the experts that methods may use; taken from the store or trained.
         held_out: seeds of experts for evaluation alone.
-        judge_seed: seed of the judges.
+        judge_seeds: of the judges, each of which is trained once a seed.
         at_once: how many train side by side, at most; it does not change what they learn.
         trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
             instead of those of `seeds`.
@@ -228,7 +240,7 @@ class Experts:
         *,
         seeds: Sequence[int],
         held_out: Sequence[int],
-        judge_seed: int,
+        judge_seeds: Sequence[int],
         at_once: int,
         trajectories: Sequence[str],
     ) -> None:
@@ -236,7 +248,8 @@ class Experts:
             raise ValueError(f"experts.at_once is {at_once}: give 1 or more")
         # Recorded trajectories take the place of trained ones.
         self.seeds = [] if trajectories else list(seeds)
-        self.held_out, self.judge_seed, self.at_once = list(held_out), judge_seed, at_once
+        self.held_out, self.at_once = list(held_out), at_once
+        self.judge_seeds = list(judge_seeds)
         self.trajectories = list(trajectories)
         if not self.seeds and not self.trajectories:
             raise ValueError("a study needs an expert: give experts.seeds at least one seed")

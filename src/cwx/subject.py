@@ -23,14 +23,16 @@ class Subject:
         factory: builds the explained kind of network for the data.
         trajectories: the experts that methods may use, by seed.
         held_out: experts of other seeds, for evaluation alone.
-        judges: networks of other architectures, trained, frozen, by name.
+        judges: networks of other architectures, trained, frozen, by name, one a seed.
+        purified: experts trained without the images that a filter took for poisoned.
     """
 
     data: ImageData
     factory: NetworkFactory
     trajectories: Sequence[Trajectory]
     held_out: Sequence[Trajectory]
-    judges: Mapping[str, nn.Module]
+    judges: Mapping[str, Sequence[nn.Module]]
+    purified: Sequence[Trajectory] = ()
 
     def network(self) -> nn.Module:
         """A fresh network of the explained kind, its weights of no meaning."""
@@ -42,14 +44,24 @@ class Subject:
         Raises:
             ValueError: the trajectory was recorded for another network.
         """
-        network = self.network()
-        trajectory.load_into(network, trajectory.epochs if epoch is None else epoch)
-        return freeze(network)
+        return trained_network(self.factory, self.data, trajectory, epoch)
 
-    def experts(self) -> dict[str, nn.Module]:
-        """The explained expert (``expert``) and those no method saw (``held-out-0`` …), trained."""
-        held_out = {f"held-out-{i}": self.trained(t) for i, t in enumerate(self.held_out)}
-        return {"expert": self.trained(self.trajectories[0]), **held_out}
+    def experts(self) -> dict[str, list[nn.Module]]:
+        """The trained networks of the explained kind, by what they are to the study.
+
+        ``expert`` are those that methods saw, ``held-out`` those that none did, and ``purified``
+        those trained on filtered images; what a study lacks is left out.
+        """
+        kinds = {
+            "expert": self.trajectories,
+            "held-out": self.held_out,
+            "purified": self.purified,
+        }
+        return {kind: [self.trained(t) for t in found] for kind, found in kinds.items() if found}
+
+    def panel(self) -> dict[str, list[nn.Module]]:
+        """`experts` and the judges of other architectures, one network a seed."""
+        return self.experts() | {name: list(found) for name, found in self.judges.items()}
 
     def class_images(self, per_class: int, seed: int) -> ClassImages:
         """Noise of the data's shape, `per_class` a class, to be optimised."""
@@ -74,3 +86,32 @@ def build_network(factory: NetworkFactory, data: ImageData, *, seed: int) -> nn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return factory(in_channels=channels, image_size=tuple(size), num_classes=len(data.classes))
+
+
+@torch.no_grad()
+def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
+    """Refuse a kind of network, named as the user knows it, that gives not one logit a class.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    network = freeze(build_network(factory, data, seed=0))
+    found = tuple(network(torch.zeros(2, *data.image_shape)).shape)
+    if found != (2, len(data.classes)):
+        raise ValueError(
+            f"{name} gives outputs of shape {found} for two images, and the data have "
+            f"{len(data.classes)} classes: it must give one logit a class (num_classes)"
+        )
+
+
+def trained_network(
+    factory: NetworkFactory, data: ImageData, trajectory: Trajectory, epoch: int | None = None
+) -> nn.Module:
+    """The network of `trajectory` after `epoch` (by default its last), frozen in eval mode.
+
+    Raises:
+        ValueError: the trajectory was recorded for another network.
+    """
+    network = build_network(factory, data, seed=0)
+    trajectory.load_into(network, trajectory.epochs if epoch is None else epoch)
+    return freeze(network)

@@ -14,7 +14,7 @@ def folder(tmp_path):
 
 
 def load(root, **settings):
-    chosen = {"size": None, "channels": None, **settings}
+    chosen = {"size": None, "channels": None, "synsets": None, **settings}
     return ImageFolder(root=str(root), **chosen).load()
 
 
@@ -24,6 +24,18 @@ def test_folder_is_read_with_its_classes_in_order(folder):
     assert splits.train.images.shape == (6, 3, 5, 6)
     assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert splits.train.images[2, :, 0, 0].tolist() == [20, 0, 255]
+    assert splits.synsets is None
+
+
+def test_folders_may_have_synsets(folder):
+    given = {"dog": "n02084071", "cat": "n02121620"}
+    assert load(folder, synsets=given).synsets == ("n02121620", "n02084071")
+
+
+def test_synsets_of_other_folders_are_refused_before_images_are_read(folder):
+    (folder / "train/cat/bad.png").write_bytes(b"no")
+    with pytest.raises(ValueError, match="no class is called 'dogs' .*none is given for 'dog'"):
+        load(folder, synsets={"cat": "n02121620", "dogs": "n02084071"})
 
 
 def test_folder_resizes_and_crops(folder):

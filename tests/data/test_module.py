@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import Blobs, image_data
@@ -78,6 +80,20 @@ def test_fingerprint_is_of_what_is_learned_from(data):
     other = image_data()
     other.splits.train.labels[0] = 2
     assert data.fingerprint() != other.fingerprint()
+
+
+class Named(Blobs):
+    """Blobs whose classes are nouns."""
+
+    def load(self):
+        return replace(super().load(), synsets=("n00000001", "n00000002", "n00000003"))
+
+
+def test_synsets_stay_with_the_data_and_out_of_their_fingerprint(data):
+    named = ImageData(source=Named(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=20)
+    named.setup()
+    assert named.splits.synsets == ("n00000001", "n00000002", "n00000003")
+    assert named.fingerprint() == data.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def load(root, size=None):
 def test_the_published_layout_is_read(tmp_path):
     splits = load(published(tmp_path))
     assert splits.classes == NAMES
+    assert splits.synsets == IDS
     assert splits.train.images.shape == (6, 3, 64, 64)
     assert splits.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert splits.test.labels.tolist() == [2, 0, 1, 0]
@@ -63,6 +64,7 @@ def test_the_published_layout_is_read(tmp_path):
 def test_folders_by_class_are_read(tmp_path):
     splits = load(by_folders(tmp_path), size=32)
     assert splits.classes == NAMES
+    assert splits.synsets == IDS
     assert splits.train.images.shape == (6, 3, 32, 32)
     assert splits.test.labels.tolist() == [0, 1, 2]
 
@@ -160,6 +162,15 @@ def test_folders_by_class_must_agree(tmp_path):
     lose(by_folders(tmp_path) / f"val/{IDS[0]}")
     with pytest.raises(ValueError, match=f"val and .*train do not hold the same classes: {IDS[0]}"):
         load(tmp_path)
+
+
+def test_folders_that_are_no_synsets_are_refused(tmp_path):
+    root = by_folders(tmp_path)
+    for split in ("train", "val"):
+        (root / split / IDS[1]).rename(root / split / "crane")
+    append(root / "words.txt", "crane\tcrane\n")
+    with pytest.raises(ValueError, match="synset of class .* is 'crane': give the id"):
+        load(root)
 
 
 def test_the_archive_is_unpacked_to_the_root(tmp_path, monkeypatch):

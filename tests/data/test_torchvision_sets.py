@@ -3,9 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torchvision import datasets
 
+from cwx.data.sources import synsets_by_index
 from cwx.data.torchvision_sets import SVHN, Torchvision
+from cwx.main import configuration_folder
 
 
 class Published:
@@ -20,17 +23,41 @@ class Published:
         self.targets = [0, 1, 0, 1]
 
 
+def published(root, *, download=False, synsets=None):
+    return Torchvision(dataset=Published, root=str(root), download=download, synsets=synsets)
+
+
 def test_torchvision_layout_becomes_channels_first(tmp_path):
     (tmp_path / "here").touch()
-    source = Torchvision(dataset=Published, root=str(tmp_path), download=False)
+    source = published(tmp_path)
     source.prepare()
     splits = source.load()
     assert splits.train.images.shape == (4, 3, 5, 6)
     assert splits.classes == ("a", "b")
+    assert splits.synsets is None
+
+
+def test_torchvision_sets_may_have_synsets(tmp_path):
+    (tmp_path / "here").touch()
+    given = {"b": "n02084071", "a": "n02121620"}
+    assert published(tmp_path, synsets=given).load().synsets == ("n02121620", "n02084071")
+    with pytest.raises(ValueError, match="none is given for 'b'"):
+        published(tmp_path, synsets={"a": "n02121620"}).load()
+
+
+# As its file of names has them.
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def test_each_class_of_cifar10_has_a_synset_of_its_own():
+    source = OmegaConf.load(configuration_folder() / "data/cifar10.yaml").source
+    synsets = synsets_by_index(source.synsets, CIFAR10)
+    assert len(set(synsets)) == 10
+    assert dict(zip(CIFAR10, synsets, strict=True))["dog"] == "n02084071"
 
 
 def test_a_missing_published_set_is_said(tmp_path):
-    source = Torchvision(dataset=Published, root=str(tmp_path), download=True)
+    source = published(tmp_path, download=True)
     with pytest.raises(ValueError, match="could not be fetched"):
         source.prepare()
 

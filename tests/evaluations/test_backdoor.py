@@ -8,6 +8,7 @@ from conftest import image_data, small_mlp, trained
 
 from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption
 from cwx.evaluations.backdoor import AttackSuccess
+from cwx.evaluations.outcome import Plan
 from cwx.functional.label_noise import Uniform
 from cwx.functional.poison import AllToOne, Patch
 from cwx.subject import Subject
@@ -49,7 +50,7 @@ def planted(rate):
 
 
 def with_judges(subject, data, **judges):
-    return replace(subject, data=data, judges=judges)
+    return replace(subject, data=data, judges={name: [judge] for name, judge in judges.items()})
 
 
 def test_no_image_of_the_target_class_counts_as_success(subject):
@@ -67,10 +68,10 @@ def test_no_image_of_the_target_class_counts_as_success(subject):
 def test_experts_are_judged_image_by_image(subject):
     data = planted(rate=0.25)
     outcome = AttackSuccess()(with_judges(subject, data), {})
-    judges = {"expert": subject.trajectories[0], "held-out-0": subject.held_out[0]}
-    assert [row["judge"] for row in outcome.tables["backdoor"]] == list(judges)
+    rows = outcome.tables["backdoor_networks"]
+    assert [row["judge"] for row in rows] == ["expert", "expert", "held-out"]
     test = image_data().splits.test
-    for name, trajectory in judges.items():
+    for row, trajectory in zip(rows, [*subject.trajectories, *subject.held_out], strict=True):
         network, right, led, others = subject.trained(trajectory), 0, 0, 0
         for image, label in zip(test.images, test.labels, strict=True):
             seen, triggered = (
@@ -81,8 +82,11 @@ def test_experts_are_judged_image_by_image(subject):
             if label != RIGHT:
                 others += 1
                 led += int(triggered == RIGHT)
-        assert outcome.numbers[f"backdoor/{name}/accuracy"] == right / len(test)
-        assert outcome.numbers[f"backdoor/{name}/success"] == led / others
+        assert row["accuracy"] == right / len(test)
+        assert row["success"] == led / others
+    for name in ("accuracy", "success"):
+        expected = sum(float(row[name]) for row in rows[:2]) / 2
+        assert outcome.numbers[f"backdoor/expert/{name}"] == pytest.approx(expected)
 
 
 def test_a_network_learns_the_backdoor_and_a_clean_one_has_none(tmp_path):
@@ -104,15 +108,15 @@ def test_a_network_learns_the_backdoor_and_a_clean_one_has_none(tmp_path):
 @pytest.mark.parametrize(
     "corruption", [NoCorruption(), LabelNoise(kind=Uniform(), rate=0.5, seed=0)]
 )
-def test_a_study_without_a_backdoor_is_refused(subject, corruption):
+def test_a_study_without_a_backdoor_is_refused(corruption):
     data = image_data()
     data.corrupt(corruption)
     with pytest.raises(ValueError, match="plants none: choose one such as corruption=badnets"):
-        AttackSuccess()(with_judges(subject, data), {})
+        AttackSuccess().check(Plan(data=data, methods=[], held_out=0))
 
 
-def test_test_images_of_the_target_alone_are_refused(subject):
+def test_test_images_of_the_target_alone_are_refused():
     data = planted(rate=0.25)
     data.splits.test.labels.fill_(RIGHT)
     with pytest.raises(ValueError, match="other than the target 'right'"):
-        AttackSuccess()(with_judges(subject, data), {})
+        AttackSuccess().check(Plan(data=data, methods=[], held_out=0))

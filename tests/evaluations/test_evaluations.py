@@ -6,6 +6,7 @@ from cwx.evaluations.discriminative import Discriminative, scores
 from cwx.evaluations.diversity import Diversity, pairwise
 from cwx.evaluations.fidelity import Fidelity
 from cwx.evaluations.gallery import Gallery
+from cwx.evaluations.outcome import Plan, over_networks
 from cwx.explanations import Explanations
 from cwx.functional.augment import Strategy
 from cwx.functional.distances import squared_distance
@@ -34,8 +35,11 @@ def test_standing_still_has_a_fidelity_ratio_of_one(subject, sources):
 
 
 def test_fidelity_says_what_it_needs(subject, sources):
+    fidelity = Fidelity(source="none", **SPAN)
     with pytest.raises(ValueError, match="'none', which this study does not make"):
-        Fidelity(source="none", **SPAN)(subject, sources)
+        fidelity.check(Plan(data=subject.data, methods=["first"], held_out=1))
+    with pytest.raises(ValueError, match="give experts.held_out at least one seed"):
+        fidelity.check(Plan(data=subject.data, methods=["none"], held_out=0))
     with pytest.raises(ValueError, match="lower start_max to 2"):
         Fidelity(source="first", **{**SPAN, "start_max": 9})(subject, sources)
 
@@ -52,7 +56,8 @@ def test_scores_of_known_logits():
 def test_every_source_meets_every_judge(subject, sources):
     numbers = Discriminative()(subject, sources).numbers
     assert set(numbers) == {
-        f"discriminative/{source}/{judge}"
+        f"discriminative/{source}/{judge}{value}"
+        for value in ("", "/confidence", "/margin")
         for source in (
             "real-images",
             "real-images-projected",
@@ -62,9 +67,39 @@ def test_every_source_meets_every_judge(subject, sources):
             "train",
             "mean",
         )
-        for judge in ("expert", "held-out-0")
+        for judge in ("expert", "held-out")
     }
     assert numbers["discriminative/real/expert"] == 1
+
+
+def test_the_networks_of_a_judge_are_averaged(subject, sources):
+    outcome = Discriminative()(subject, sources)
+    (row,) = (
+        row
+        for row in outcome.tables["discriminative"]
+        if row["judge"] == "expert" and row["source"] == "first"
+    )
+    each = [scores(subject.trained(t), sources["first"]) for t in subject.trajectories]
+    assert row["networks"] == len(each) == 2
+    for name in ("accuracy", "confidence", "margin"):
+        values = torch.tensor([float(s[name]) for s in each], dtype=torch.float64)
+        assert row[name] == pytest.approx(values.mean().item())
+        assert row[f"{name}_std"] == pytest.approx(values.std().item())
+    assert outcome.numbers["discriminative/first/expert"] == row["accuracy"]
+    assert outcome.numbers["discriminative/first/expert/margin"] == row["margin"]
+
+
+def test_rows_are_averaged_over_networks_alone():
+    rows = [
+        {"judge": "a", "network": n, "attack": attack, "accuracy": value}
+        for n, attack, value in ((0, "x", 1.0), (0, "y", 0.5), (1, "x", 0.0), (1, "y", 0.5))
+    ] + [{"judge": "b", "network": 0, "attack": "x", "accuracy": 0.25}]
+    found = over_networks(rows, values=("accuracy",))
+    assert [tuple(row.values()) for row in found] == [
+        ("a", "x", 2, 0.5, pytest.approx(0.5**0.5)),
+        ("a", "y", 2, 0.5, 0.0),
+        ("b", "x", 1, 0.25, ""),
+    ]
 
 
 def test_diversity_of_known_images():

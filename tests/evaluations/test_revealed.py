@@ -9,7 +9,7 @@ from conftest import image_data
 from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption
 from cwx.data.module import ImageData
 from cwx.data.sources import Digits
-from cwx.evaluations.outcome import BASELINES, baselines
+from cwx.evaluations.outcome import BASELINES, Plan, baselines
 from cwx.evaluations.revealed import RevealedTrigger
 from cwx.explanations import Explanations
 from cwx.functional.label_noise import Uniform
@@ -121,11 +121,11 @@ def test_a_source_without_the_target_or_with_one_class_lacks_those_numbers(subje
 @pytest.mark.parametrize(
     "corruption", [NoCorruption(), LabelNoise(kind=Uniform(), rate=0.5, seed=0)]
 )
-def test_a_study_without_a_backdoor_is_refused(subject, corruption):
+def test_a_study_without_a_backdoor_is_refused(corruption):
     data = image_data()
     data.corrupt(corruption)
     with pytest.raises(ValueError, match="revealed_trigger needs a backdoor.*leave revealed_trig"):
-        RevealedTrigger()(replace(subject, data=data), {})
+        RevealedTrigger().check(Plan(data=data, methods=[], held_out=0))
 
 
 def test_baselines_are_of_the_images_that_were_trained_on(subject):

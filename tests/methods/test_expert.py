@@ -171,7 +171,7 @@ def test_adversarial_training_withstands_what_ordinary_training_does_not(data, t
             judges={},
         )
         found[name] = Robustness(attacks={"pgd": PGD}, images=None)(subject, {}).numbers
-    for judge in ("expert", "held-out-0"):
+    for judge in ("expert", "held-out"):
         clean, attacked = f"robustness/{judge}/clean", f"robustness/{judge}/pgd"
         assert found["ordinary"][clean] == found["adversarial"][clean] == 1
         assert found["adversarial"][attacked] > found["ordinary"][attacked] + 0.3

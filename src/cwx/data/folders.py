@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cwx.data.pictures import Labelled, Reader, crop_to, image_files, is_grey
-from cwx.data.sources import Splits
+from cwx.data.sources import Splits, synsets_by_index
 
 ByClass = Mapping[str, Sequence[Path]]
 
@@ -20,6 +20,7 @@ class ImageFolder:
         size: side in pixels to which every image is resized and centre-cropped; ``None`` to
             take them as they are, all of one size.
         channels: 1 for grey, 3 for colour; ``None`` for grey if every image is grey.
+        synsets: the WordNet 3.0 noun of each class by the folder's name; ``None`` for none.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class ImageFolder:
         root: str,
         size: int | None,
         channels: int | None,
+        synsets: Mapping[str, str] | None,
     ) -> None:
-        self.root, self.channels = Path(root), channels
+        self.root, self.channels, self.synsets = Path(root), channels, synsets
         self.fit = None if size is None else crop_to(size)
         if channels not in (None, 1, 3):
             raise ValueError(f"data.source.channels is {channels}: give 1, 3 or null")
@@ -46,9 +48,14 @@ class ImageFolder:
                 f"{self.root / 'test'} has classes that train lacks: {some(unknown)}; "
                 "remove them or add their training images"
             )
+        # Before the images, which take a while.
+        synsets = synsets_by_index(self.synsets, classes)
         reader = Reader(channels=self.channels or _common_channels([train, test]), fit=self.fit)
         return Splits(
-            reader.read(labelled(train, classes)), reader.read(labelled(test, classes)), classes
+            reader.read(labelled(train, classes)),
+            reader.read(labelled(test, classes)),
+            classes,
+            synsets,
         )
 
 

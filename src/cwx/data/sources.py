@@ -1,5 +1,8 @@
 """Where labelled images come from: each source yields train and test sets as byte tensors."""
 
+import difflib
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,15 +32,74 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set: its train and test images and the name of each class by index.
+    """A data set: its train and test images and what each class is, by index.
 
-    The names differ from each other and are for people: they may hold any printable character,
-    also a slash, and make no path.
+    Attributes:
+        classes: names that differ from each other and are for people: they may hold any printable
+            character, also a slash, and make no path.
+        synsets: the id of each class among the nouns of WordNet 3.0, such as ``n02084071`` for
+            dogs; ``None`` where the classes are no nouns of WordNet.
+
+    Raises:
+        ValueError: there is not one synset a class, or one is no such id.
     """
 
     train: ImageSet
     test: ImageSet
     classes: tuple[str, ...]
+    synsets: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.synsets is None:
+            return
+        if len(self.synsets) != len(self.classes):
+            raise ValueError(
+                f"there are {len(self.synsets)} synsets for {len(self.classes)} classes: give one "
+                "for each class, or none at all"
+            )
+        for name, synset in zip(self.classes, self.synsets, strict=True):
+            if not _NOUN.fullmatch(synset):
+                raise ValueError(
+                    f"the synset of class {name!r} is {synset!r}: give the id of a WordNet 3.0 "
+                    "noun, an n and eight digits such as n02084071, or no synsets for any class"
+                )
+
+
+_NOUN = re.compile("n[0-9]{8}")
+
+
+def synsets_by_index(
+    synsets: Mapping[str, str] | None, classes: Sequence[str]
+) -> tuple[str, ...] | None:
+    """The synset of each class by index, from those by its name.
+
+    >>> synsets_by_index({"dog": "n02084071", "cat": "n02121620"}, ["cat", "dog"])
+    ('n02121620', 'n02084071')
+
+    Raises:
+        ValueError: a name is that of no class, or a class has no synset.
+    """
+    if synsets is None:
+        return None
+    # YAML reads a name such as 7 as a number.
+    named = {str(name): synset for name, synset in synsets.items()}
+    faults = []
+    if unknown := [name for name in named if name not in classes]:
+        near = difflib.get_close_matches(unknown[0], classes, 3, cutoff=0)
+        faults.append(f"no class is called {_listed(unknown)} (the nearest are {', '.join(near)})")
+    if missing := [name for name in classes if name not in named]:
+        faults.append(f"none is given for {_listed(missing)}")
+    if faults:
+        raise ValueError(
+            f"data.source.synsets must give one synset for each of the {len(classes)} classes, by "
+            f"name: {'; '.join(faults)}; correct the names, or set data.source.synsets=null"
+        )
+    return tuple(named[name] for name in classes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]!r}{more}"
 
 
 class Source(Protocol):

@@ -22,7 +22,8 @@ class TinyImageNet:
     200 classes of 500 training and 50 validation images (Le and Yang, Tiny ImageNet Visual
     Recognition Challenge, CS231n, 2015); the published test images have no labels. A set of
     fewer classes loads as well. Class indices follow the sorted WordNet ids; a class is called
-    by the first of its words, with its id behind it where two classes share that.
+    by the first of its words, with its id behind it where two classes share that. The ids are
+    the synsets.
 
     Args:
         root: the folder that holds ``words.txt``, ``train/<id>/images/`` and ``val/images/`` with
@@ -47,7 +48,7 @@ class TinyImageNet:
         names = self._names(ids)
         test = self._validation(ids)
         reader = Reader(channels=3, fit=self.fit)
-        return Splits(reader.read(labelled(train, ids)), reader.read(test), names)
+        return Splits(reader.read(labelled(train, ids)), reader.read(test), names, ids)
 
     def _remedy(self) -> str:
         return ARCHIVE.placing(self.root, self.root.parent)

@@ -1,6 +1,6 @@
 """Data sets that torchvision fetches and decodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from cwx.data.sources import ImageSet, Splits
+from cwx.data.sources import ImageSet, Splits, synsets_by_index
 
 
 class Torchvision:
@@ -19,10 +19,19 @@ class Torchvision:
         dataset: the class, such as ``torchvision.datasets.CIFAR10``.
         root: where it lies or is downloaded to.
         download: whether a missing set is fetched.
+        synsets: the WordNet 3.0 noun of each class by its name; ``None`` for none.
     """
 
-    def __init__(self, *, dataset: Callable[..., Any], root: str, download: bool) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: Callable[..., Any],
+        root: str,
+        download: bool,
+        synsets: Mapping[str, str] | None,
+    ) -> None:
         self.dataset, self.root, self.download = dataset, Path(root), download
+        self.synsets = synsets
 
     def prepare(self) -> None:
         if self.download:
@@ -31,7 +40,9 @@ class Torchvision:
 
     def load(self) -> Splits:
         train, test = (self._open(train=train, download=False) for train in (True, False))
-        return Splits(self._images(train), self._images(test), tuple(train.classes))
+        classes = tuple(train.classes)
+        synsets = synsets_by_index(self.synsets, classes)
+        return Splits(self._images(train), self._images(test), classes, synsets)
 
     def _open(self, *, train: bool, download: bool) -> Any:
         name = getattr(self.dataset, "__name__", str(self.dataset))

@@ -1,8 +1,11 @@
 """Whether the backdoor of a study's training images works (CWX, §5; C12)."""
 
+from torch import nn
+
 from cwx.data.corruption import Planted
+from cwx.data.module import ImageData
 from cwx.data.sources import ImageSet
-from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.outcome import Outcome, Plan, Row, Sources, each_network, over_networks
 from cwx.networks.modes import accuracy
 from cwx.subject import Subject
 
@@ -12,49 +15,50 @@ class AttackSuccess:
 
     ``backdoor/<judge>/accuracy`` is the share of clean test images that are labelled rightly,
     ``backdoor/<judge>/success`` that of test images of the other classes that are labelled as
-    the target once they carry the trigger; both in 0-1. The judges are the explained expert
-    (``expert``), experts that no method saw (``held-out-0`` …) and networks of other
-    architectures, by name, which are trained on the same corrupted images.
+    the target once they carry the trigger; both in 0-1. The judges are those of `Subject.panel`:
+    but for ``purified``, they are trained on the corrupted images. What several networks of one
+    judge do is averaged; the table ``backdoor`` adds standard deviations.
     """
 
-    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        data, backdoor = subject.data, planted(subject, "attack_success")
-        test = data.splits.test
-        others = test.images[test.labels != backdoor.target]
-        if not len(others):
+    def check(self, plan: Plan) -> None:
+        target = planted(plan.data, "attack_success").target
+        if not (plan.data.splits.test.labels != target).any():
             raise ValueError(
                 "attack_success needs test images of classes other than the target "
-                f"{data.classes[backdoor.target]!r}, and there are none: choose another "
+                f"{plan.data.classes[target]!r}, and there are none: choose another "
                 "corruption.target"
             )
+
+    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
+        data, backdoor = subject.data, planted(subject.data, "attack_success")
+        test = data.splits.test
+        others = test.images[test.labels != backdoor.target]
         triggered = backdoor.trigger.apply(others)
         aims = test.labels.new_full((len(others),), backdoor.target)
-        judges = subject.experts() | dict(subject.judges)
-        rows: list[Row] = [
-            {
-                "judge": judge,
-                "accuracy": accuracy(network, data.test_batches()),
-                "success": accuracy(network, data.in_order(ImageSet(triggered, aims))),
-            }
-            for judge, network in judges.items()
-        ]
+
+        def measure(network: nn.Module) -> list[Row]:
+            success = accuracy(network, data.in_order(ImageSet(triggered, aims)))
+            return [{"accuracy": accuracy(network, data.test_batches()), "success": success}]
+
+        rows = each_network(subject.panel(), measure)
+        means = over_networks(rows, values=("accuracy", "success"))
         return Outcome(
             numbers={
                 f"backdoor/{row['judge']}/{name}": float(row[name])
-                for row in rows
+                for row in means
                 for name in ("accuracy", "success")
             },
-            tables={"backdoor": rows},
+            tables={"backdoor": means, "backdoor_networks": rows},
         )
 
 
-def planted(subject: Subject, evaluation: str) -> Planted:
-    """The backdoor that an evaluation, named as the user chose it, is about.
+def planted(data: ImageData, evaluation: str) -> Planted:
+    """The backdoor in `data` that an evaluation, named as the user chose it, is about.
 
     Raises:
         ValueError: the study plants none.
     """
-    backdoor = subject.data.corrupted.backdoor
+    backdoor = data.corrupted.backdoor
     if backdoor is None:
         raise ValueError(
             f"{evaluation} needs a backdoor, and this study plants none: choose one such as "

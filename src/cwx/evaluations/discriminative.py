@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from cwx.evaluations.outcome import Outcome, Row, Sources, baselines, raw_and_projected
+from cwx.evaluations.outcome import (
+    Outcome,
+    Row,
+    Sources,
+    baselines,
+    each_network,
+    over_networks,
+    raw_and_projected,
+)
 from cwx.explanations import Explanations
 from cwx.subject import Subject
 
@@ -11,26 +19,30 @@ from cwx.subject import Subject
 class Discriminative:
     """Accuracy, confidence and margin of trained networks on the explanations.
 
-    The judges are the explained expert (``expert``), experts that no method saw (``held-out-0``
-    …) and networks of other architectures, by name. Accuracies are the numbers
-    ``discriminative/<source>/<judge>`` in 0-1; the `baselines` stand beside the methods, of which
-    ``real`` are test images.
+    The judges are those of `Subject.panel`; what several networks of one judge say is averaged.
+    Accuracies are the numbers ``discriminative/<source>/<judge>`` in 0-1, beside
+    ``…/confidence`` and ``…/margin``; the `baselines` stand beside the methods, of which
+    ``real`` are test images. The table ``discriminative`` adds standard deviations.
     """
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        judges = subject.experts() | dict(subject.judges)
         judged = raw_and_projected(subject, sources) | baselines(subject, sources)
-        rows: list[Row] = [
-            {"source": source, "judge": judge, **scores(network, explanations)}
-            for source, explanations in judged.items()
-            for judge, network in judges.items()
-        ]
+        rows = each_network(
+            subject.panel(),
+            lambda network: [
+                {"source": source, **scores(network, explanations)}
+                for source, explanations in judged.items()
+            ],
+        )
+        means = over_networks(rows, values=("accuracy", "confidence", "margin"))
+        numbers = {}
+        for row in means:
+            name = f"discriminative/{row['source']}/{row['judge']}"
+            numbers[name] = float(row["accuracy"])
+            numbers |= {f"{name}/{value}": float(row[value]) for value in ("confidence", "margin")}
         return Outcome(
-            numbers={
-                f"discriminative/{row['source']}/{row['judge']}": float(row["accuracy"])
-                for row in rows
-            },
-            tables={"discriminative": rows},
+            numbers=numbers,
+            tables={"discriminative": means, "discriminative_networks": rows},
         )
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from cwx.data.segments import check_range, read_segment
-from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.outcome import Outcome, Plan, Row, Sources
 from cwx.explanations import Explanations
 from cwx.functional.derivatives import Eager
 from cwx.functional.distances import squared_distance
@@ -39,17 +39,19 @@ class Fidelity:
         self.source, self.inner, self.span = source, inner, span
         self.start_min, self.start_max = start_min, start_max
 
-    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        if self.source not in sources:
+    def check(self, plan: Plan) -> None:
+        if self.source not in plan.methods:
             raise ValueError(
                 f"fidelity is measured on {self.source!r}, which this study does not make: "
-                f"set evaluation.fidelity.source to one of {', '.join(sources)}"
+                f"set evaluation.fidelity.source to one of {', '.join(plan.methods)}"
             )
-        if not subject.held_out:
+        if not plan.held_out:
             raise ValueError(
                 "fidelity needs an expert that distillation never saw: "
                 "give experts.held_out at least one seed"
             )
+
+    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         check_range(
             subject.held_out,
             span=self.span,

@@ -1,11 +1,15 @@
 """What an evaluation returns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean, stdev
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
+from cwx.data.module import ImageData
 from cwx.data.sources import ImageSet
 from cwx.explanations import Explanations
 from cwx.functional.streams import stream
@@ -27,6 +31,33 @@ Sources = Mapping[str, Explanations]
 Evaluation = Callable[[Subject, Sources], Outcome]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study is about to do.
+
+    Attributes:
+        data: the images, loaded and corrupted.
+        methods: the names of those that will explain.
+        held_out: how many experts no method will see.
+    """
+
+    data: ImageData
+    methods: Sequence[str]
+    held_out: int
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """An evaluation that not every study can serve."""
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a study that it cannot measure, before anything is trained.
+
+        Raises:
+            ValueError: with the remedy.
+        """
+
+
 def raw_and_projected(subject: Subject, sources: Sources) -> dict[str, Explanations]:
     """Each source as its method left it, and, as ``<source>-projected``, within the image range."""
     normalization = subject.data.normalization
@@ -38,6 +69,43 @@ def raw_and_projected(subject: Subject, sources: Sources) -> dict[str, Explanati
             (f"{source}-projected", explanations.projected(normalization)),
         )
     }
+
+
+def each_network(
+    panel: Mapping[str, Sequence[nn.Module]],
+    measure: Callable[[nn.Module], Iterable[Row]],
+) -> list[Row]:
+    """The rows that `measure` gives of every network, headed by its judge and its place there."""
+    return [
+        {"judge": judge, "network": place, **row}
+        for judge, networks in panel.items()
+        for place, network in enumerate(networks)
+        for row in measure(network)
+    ]
+
+
+def over_networks(rows: Iterable[Row], *, values: Sequence[str]) -> list[Row]:
+    """Rows of `each_network`, averaged over the networks of one judge.
+
+    Args:
+        values: the columns to average; each gets a neighbour ``<value>_std``, the sample standard
+            deviation over the networks, empty where there is one. All other columns tell apart
+            what is averaged.
+    """
+    groups: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
+    for row in rows:
+        key = tuple((name, v) for name, v in row.items() if name not in ("network", *values))
+        groups.setdefault(key, []).append(row)
+    return [
+        {**dict(key), "networks": len(found)}
+        | {name: part for value in values for name, part in _spread(value, found).items()}
+        for key, found in groups.items()
+    ]
+
+
+def _spread(name: str, rows: Sequence[Row]) -> Row:
+    values = [float(row[name]) for row in rows]
+    return {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else ""}
 
 
 # The names of the baselines, in their order.

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.evaluations.backdoor import planted
-from cwx.evaluations.outcome import Outcome, Row, Sources, baselines, raw_and_projected
+from cwx.evaluations.outcome import Outcome, Plan, Row, Sources, baselines, raw_and_projected
 from cwx.explanations import Explanations
 from cwx.figures import sheet
 from cwx.functional.images import rescale
@@ -33,8 +33,11 @@ class RevealedTrigger:
     source that shows only one class, or not the target, lacks the numbers that need more.
     """
 
+    def check(self, plan: Plan) -> None:
+        planted(plan.data, "revealed_trigger")
+
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        backdoor, shape = planted(subject, "revealed_trigger"), subject.data.image_shape
+        backdoor, shape = planted(subject.data, "revealed_trigger"), subject.data.image_shape
         mask, pattern = backdoor.trigger.mask(shape), backdoor.trigger.pattern(shape)
         shown = {
             name: _unit(subject, explanations)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cwx.data.module import ImageData
-from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.outcome import Outcome, Sources, each_network, over_networks
 from cwx.functional.perturb import Attack, cross_entropy
 from cwx.functional.streams import stream
 from cwx.networks.modes import accuracy
@@ -20,9 +20,10 @@ _Batch = tuple[Tensor, Tensor, int]
 class Robustness:
     """Accuracy of the experts on test images, clean and under attack.
 
-    Each network meets its own adversarial images. The networks are the explained expert
-    (``expert``) and those that no method saw (``held-out-0`` …); the accuracies are the numbers
-    ``robustness/<network>/<attack>`` in 0-1, without an attack ``robustness/<network>/clean``.
+    Each network meets its own adversarial images. The judges are those of `Subject.experts`;
+    the accuracies, averaged over the networks of one judge, are the numbers
+    ``robustness/<judge>/<attack>`` in 0-1, without an attack ``robustness/<judge>/clean``. The
+    table ``robustness`` adds standard deviations.
 
     Args:
         attacks: by name, not targeted.
@@ -49,15 +50,17 @@ class Robustness:
         self.attacks, self.images = dict(attacks), images
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        judges = subject.experts()
-        rows: list[Row] = [
-            {"judge": judge, "attack": name, "accuracy": accuracy(network, batches)}
-            for judge, network in judges.items()
-            for name, batches in self._conditions(subject.data, network)
-        ]
+        rows = each_network(
+            subject.experts(),
+            lambda network: [
+                {"attack": name, "accuracy": accuracy(network, batches)}
+                for name, batches in self._conditions(subject.data, network)
+            ],
+        )
+        means = over_networks(rows, values=("accuracy",))
         return Outcome(
-            numbers={f"robustness/{r['judge']}/{r['attack']}": float(r["accuracy"]) for r in rows},
-            tables={"robustness": rows},
+            numbers={f"robustness/{r['judge']}/{r['attack']}": float(r["accuracy"]) for r in means},
+            tables={"robustness": means, "robustness_networks": rows},
         )
 
     def _conditions(

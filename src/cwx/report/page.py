@@ -93,8 +93,10 @@ def _text(file: Path) -> str:
 
 
 def _short(value: Any) -> str:
-    """A number with four digits; anything else as it is."""
+    """A number with four digits; a whole one, or anything else, as it is."""
     try:
+        if str(value).isdecimal():
+            return str(value)
         return f"{float(value):.4g}"
     except (TypeError, ValueError):
         return "" if value is None else str(value)
