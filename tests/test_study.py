@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.functional.label_noise import Uniform
 from cwx.precision import Precision, Precisions
+from cwx.purification import NoPurification
 from cwx.results import Results
-from cwx.study import Experts, Study
+from cwx.study import Study
+from cwx.training import Early, Experts
 
 PLAIN = Precision(trainer="32-true", float32_matmul="highest")
 CONFIGURATION = {"procedure": {}, "network": {}, "precision": {"experts": {}}}
@@ -30,7 +32,9 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
     """It can train no expert: it has no procedure."""
     experts = Experts(
         seeds=[0],
+        early=Early(seeds=[], epochs=1),
         held_out=held_out,
+        purified=[],
         judge_seeds=[0],
         at_once=1,
         trajectories=[str(path) for path in trajectories],
@@ -38,6 +42,7 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
     return Study(
         data=image_data(),
         corruption=corruption or NoCorruption(),
+        purification=NoPurification(),
         network=small_mlp,
         judges={},
         procedure=None,

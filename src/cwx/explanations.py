@@ -48,19 +48,23 @@ class DivergedError(ValueError):
 
 
 class ClassImages(nn.Module):
-    """`per_class` images a class as one parameter, from N(0, 1) in normalised pixels.
+    """`per_class` images a class as one parameter, from N(0, `std`²) in normalised pixels.
 
     Raises:
-        ValueError: `per_class` is below 1.
+        ValueError: `per_class` is below 1, or `std` is not above 0.
     """
 
     labels: Tensor
 
-    def __init__(self, *, classes: int, per_class: int, shape: Sequence[int], seed: int) -> None:
+    def __init__(
+        self, *, classes: int, per_class: int, shape: Sequence[int], std: float, seed: int
+    ) -> None:
         super().__init__()
         if per_class < 1:
             raise ValueError(f"images_per_class is {per_class}: give 1 or more")
-        noise = torch.randn((classes * per_class, *shape), generator=stream(seed))
+        if std <= 0:
+            raise ValueError(f"initial_std is {std}: give a number above 0")
+        noise = std * torch.randn((classes * per_class, *shape), generator=stream(seed))
         self.images = nn.Parameter(noise)
         self.register_buffer("labels", torch.arange(classes).repeat_interleave(per_class))
         self._last_good = noise.clone()

@@ -49,6 +49,7 @@ def register_resolvers() -> None:
     """What configuration files may ask of the run they belong to."""
     OmegaConf.register_new_resolver("run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("experiment", experiment, replace=True)
+    OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
 
 
 def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:

@@ -7,6 +7,7 @@ tables/classes.csv        what each class is: name, synset (empty if none), numb
 tables/paper.csv          measured numbers beside those of a paper, if it reports any
 explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_rate
 touched.safetensors       touched: bools, which training images were corrupted, if any were
+suspected.safetensors     suspected: bools, which of them a purification left out, if one was asked
 checkpoints/<method>.ckpt while a method runs
 report.html
 """
@@ -41,6 +42,7 @@ from cwx.files import atomic, write_json, write_tensors, write_text
 STATUS = "status.json"
 EXPLANATIONS = "explanations.safetensors"
 TOUCHED = "touched.safetensors"
+SUSPECTED = "suspected.safetensors"
 CLASSES = "tables/classes.csv"
 PAPER = "tables/paper.csv"
 _PARTS = tuple(field.name for field in fields(Explanations))
@@ -144,6 +146,10 @@ class Results:
     def keep_touched(self, touched: Tensor) -> None:
         """Save which training images, in their order, a corruption touched ``[n]``."""
         write_tensors(self.folder / TOUCHED, {"touched": touched}, {})
+
+    def keep_suspected(self, suspected: Tensor) -> None:
+        """Save which training images, in their order, a purification left out ``[n]``."""
+        write_tensors(self.folder / SUSPECTED, {"suspected": suspected}, {})
 
     def describe_classes(self, splits: Splits) -> None:
         """Write each class's synset and numbers of images, the training ones as trained on."""

@@ -1,24 +1,23 @@
 """One study from the first expert to the page: what `run.py` runs."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from torch import nn
-
-from cwx.buffers import import_buffer
 from cwx.callbacks.pictures import LogPictures
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
-from cwx.evaluations.outcome import Conditional, Evaluation, Outcome, Plan
+from cwx.evaluations.outcome import Conditional, Evaluation, Outcome, Plan, Sources
 from cwx.explanations import DivergedError
 from cwx.precision import Precisions
+from cwx.purification import Purification
 from cwx.report.page import write_page
 from cwx.results import Results
-from cwx.stages import Configuration, Factory, Stages, Wanted
-from cwx.subject import NetworkFactory, Subject, build_network, check_outputs, trained_network
-from cwx.trajectories import Trajectory, TrajectoryStore
+from cwx.stages import Configuration, Factory, Stages
+from cwx.subject import NetworkFactory, Subject, check_outputs, trained_network
+from cwx.training import Experts, Training
+from cwx.trajectories import TrajectoryStore
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +30,7 @@ class Study:
     Args:
         data: the images.
         corruption: what is done to the training images before anything is trained.
+        purification: finds the training images that are left out when experts are trained anew.
         network: builds the explained kind of network.
         judges: build networks of other architectures that judge explanations, by name.
         procedure: builds the LightningModule that trains a network.
@@ -50,10 +50,11 @@ class Study:
         *,
         data: ImageData,
         corruption: Corruption,
+        purification: Purification,
         network: NetworkFactory,
         judges: Mapping[str, NetworkFactory],
         procedure: Factory,
-        experts: "Experts",
+        experts: Experts,
         method: Mapping[str, Factory],
         evaluation: Mapping[str, Evaluation],
         trainer: Factory,
@@ -63,7 +64,7 @@ class Study:
         seed: int,
         store: str,
     ) -> None:
-        self.data, self.corruption = data, corruption
+        self.data, self.corruption, self.purification = data, corruption, purification
         self.network, self.judges = network, judges
         self.procedure, self.experts, self.seed = procedure, experts, seed
         self.method, self.evaluation = method, evaluation
@@ -110,9 +111,16 @@ class Study:
         self._check()
         if stages.leads:
             results.describe_classes(self.data.splits)
-        subject = self._subject(stages, configuration)
+        training = Training(
+            stages=stages,
+            store=self.store,
+            procedure=self.procedure,
+            configuration=configuration,
+            at_once=self.experts.at_once,
+        )
+        subject = self._subject(training, configuration)
         self._explain(stages, subject, results)
-        return subject
+        return self._purify(stages, training, subject, results)
 
     def _corrupt(self, stages: Stages, results: Results) -> None:
         corrupted = self.data.corrupt(self.corruption)
@@ -128,65 +136,54 @@ class Study:
         for name, factory in {"network": self.network, **self.judges}.items():
             check_outputs(name, factory, self.data)
         plan = Plan(data=self.data, methods=list(self.method), held_out=len(self.experts.held_out))
-        for evaluation in self.evaluation.values():
-            if isinstance(evaluation, Conditional):
-                evaluation.check(plan)
+        for part in (self.purification, *self.evaluation.values()):
+            if isinstance(part, Conditional):
+                part.check(plan)
 
-    def _subject(self, stages: Stages, configuration: Configuration) -> Subject:
-        # First, for they can be missing. The store's locks let one rank import, the others find.
-        recorded = [found for path in self.experts.trajectories for found in self._read(Path(path))]
-        common = {
-            "data": self.data.fingerprint(),
-            "procedure": configuration["procedure"],
-            "precision": configuration["precision"]["experts"],
-        }
-
-        def train(
-            name: str, factory: NetworkFactory, network: Any, seeds: Sequence[int]
-        ) -> list[Trajectory]:
-            wanted = [
-                Wanted(f"{name}-{seed}", seed, {**common, "network": network, "seed": seed})
-                for seed in seeds
-            ]
-            build = self._expert(factory)
-            return stages.train(build, wanted, self.store, at_once=self.experts.at_once)
-
-        seeds = [*self.experts.seeds, *self.experts.held_out]
-        experts = train("expert", self.network, configuration["network"], seeds)
-        explained = experts[: len(self.experts.seeds)]
-        held_out = experts[len(self.experts.seeds) :]
-        judges: dict[str, list[nn.Module]] = {}
-        for name, factory in self.judges.items():
-            judges[name] = [
-                trained_network(factory, self.data, trajectory)
-                for trajectory in train(
-                    name, factory, configuration["judges"][name], self.experts.judge_seeds
+    def _subject(self, training: Training, configuration: Configuration) -> Subject:
+        data, experts = self.data, self.experts
+        # First, for they can be missing.
+        recorded = training.recorded(experts.trajectories, self.network, data)
+        trained = training.networks(
+            "expert",
+            self.network,
+            kind=configuration["network"],
+            seeds=[*experts.seeds, *experts.held_out],
+            data=data,
+        )
+        early = training.networks(
+            "early",
+            self.network,
+            kind=configuration["network"],
+            seeds=experts.early.seeds,
+            data=data,
+            epochs=experts.early.epochs,
+        )
+        judges = {
+            name: [
+                trained_network(factory, data, trajectory)
+                for trajectory in training.networks(
+                    name,
+                    factory,
+                    kind=configuration["judges"][name],
+                    seeds=experts.judge_seeds,
+                    data=data,
                 )
             ]
+            for name, factory in self.judges.items()
+        }
         subject = Subject(
-            data=self.data,
+            data=data,
             factory=self.network,
-            trajectories=recorded or explained,
-            held_out=held_out,
+            trajectories=recorded or trained[: len(experts.seeds)],
+            early=early,
+            held_out=trained[len(experts.seeds) :],
             judges=judges,
         )
         network = subject.network()
-        for trajectory in (*subject.trajectories, *held_out):
+        for trajectory in (*subject.fitted, *subject.held_out):
             trajectory.check(network)
         return subject
-
-    def _read(self, path: Path) -> list[Trajectory]:
-        if path.suffix != ".pt":
-            return [Trajectory(path)]
-        return import_buffer(path, build_network(self.network, self.data, seed=0), self.store)
-
-    def _expert(self, factory: NetworkFactory) -> Callable[[Sequence[Wanted]], Any]:
-        return lambda wanted: self.procedure(
-            networks=[build_network(factory, self.data, seed=expert.seed) for expert in wanted],
-            data=self.data,
-            seeds=[expert.seed for expert in wanted],
-            stages=[expert.stage for expert in wanted],
-        )
 
     def _explain(self, stages: Stages, subject: Subject, results: Results) -> None:
         finished = results.explanations()
@@ -207,10 +204,42 @@ class Study:
                 checkpoint.unlink(missing_ok=True)
             stages.wait()
 
-    def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
+    def _purify(
+        self,
+        stages: Stages,
+        training: Training,
+        subject: Subject,
+        results: Results,
+    ) -> Subject:
+        suspicion = self.purification(subject, self._sources(results))
+        if suspicion is None:
+            return subject
+        # Every rank trains on what rank 0 keeps.
+        suspicion = stages.agree(suspicion)
+        if suspicion.label is None:
+            log.info("no training image is taken for poisoned")
+        else:
+            line = "%d of %d training images are taken for poisoned, all of class %r"
+            count, total = int(suspicion.suspected.sum()), len(suspicion.suspected)
+            log.info(line, count, total, self.data.classes[suspicion.label])
+        if stages.leads:
+            results.keep_suspected(suspicion.suspected)
+        purified = training.networks(
+            "purified",
+            self.network,
+            kind=training.configuration["network"],
+            seeds=self.experts.purified,
+            data=self.data.without(suspicion.suspected),
+        )
+        return replace(subject, suspicion=suspicion, purified=purified)
+
+    def _sources(self, results: Results) -> Sources:
         found = results.explanations()
         # The file orders by name; a study orders by method.
-        sources = {name: found[name] for name in self.method}
+        return {name: found[name] for name in self.method}
+
+    def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
+        sources = self._sources(results)
         rate = subject.data.corrupted.effective_rate
         outcomes = {"corruption": Outcome(numbers={"corruption/effective_rate": rate})}
         for name, evaluation in self.evaluation.items():
@@ -218,43 +247,3 @@ class Study:
             outcomes[name] = evaluation(subject, sources)
         numbers = results.add_outcomes(outcomes, self.paper)
         stages.log(numbers, sorted((results.folder / "figures").glob("*.png")))
-
-
-class Experts:
-    """Which experts a study takes.
-
-    Args:
-        seeds: of the experts that methods may use; taken from the store or trained.
-        held_out: seeds of experts for evaluation alone.
-        judge_seeds: of the judges, each of which is trained once a seed.
-        at_once: how many train side by side, at most; it does not change what they learn.
-        trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
-            instead of those of `seeds`.
-
-    Raises:
-        ValueError: no expert is left, or one is both used and held out.
-    """
-
-    def __init__(
-        self,
-        *,
-        seeds: Sequence[int],
-        held_out: Sequence[int],
-        judge_seeds: Sequence[int],
-        at_once: int,
-        trajectories: Sequence[str],
-    ) -> None:
-        if at_once < 1:
-            raise ValueError(f"experts.at_once is {at_once}: give 1 or more")
-        # Recorded trajectories take the place of trained ones.
-        self.seeds = [] if trajectories else list(seeds)
-        self.held_out, self.at_once = list(held_out), at_once
-        self.judge_seeds = list(judge_seeds)
-        self.trajectories = list(trajectories)
-        if not self.seeds and not self.trajectories:
-            raise ValueError("a study needs an expert: give experts.seeds at least one seed")
-        if both := sorted(set(self.seeds) & set(self.held_out)):
-            raise ValueError(
-                f"seed {both[0]} is in experts.seeds and in experts.held_out: a held-out expert "
-                "is one that no method has seen"
-            )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cwx.data.module import ImageData
 from cwx.explanations import ClassImages, Explanations
@@ -15,6 +15,21 @@ NetworkFactory = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """The training images that a purification takes for poisoned.
+
+    Attributes:
+        suspected: bools ``[n]``, in the order of the images trained on.
+        label: the class that all of them bear; none if nothing is suspected.
+        separation: by class, how clearly its images fall into two groups, 0-1.
+    """
+
+    suspected: Tensor
+    label: int | None
+    separation: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """The object of a study, given to every method and evaluation.
 
@@ -22,9 +37,11 @@ class Subject:
         data: the images, loaded.
         factory: builds the explained kind of network for the data.
         trajectories: the experts that methods may use, by seed.
+        early: more of them, trained too short to be judged.
         held_out: experts of other seeds, for evaluation alone.
         judges: networks of other architectures, trained, frozen, by name, one a seed.
-        purified: experts trained without the images that a filter took for poisoned.
+        suspicion: what a purification took for poisoned, if one was asked.
+        purified: experts trained without those images.
     """
 
     data: ImageData
@@ -32,7 +49,14 @@ class Subject:
     trajectories: Sequence[Trajectory]
     held_out: Sequence[Trajectory]
     judges: Mapping[str, Sequence[nn.Module]]
+    early: Sequence[Trajectory] = ()
+    suspicion: Suspicion | None = None
     purified: Sequence[Trajectory] = ()
+
+    @property
+    def fitted(self) -> Sequence[Trajectory]:
+        """All experts that methods may use."""
+        return (*self.trajectories, *self.early)
 
     def network(self) -> nn.Module:
         """A fresh network of the explained kind, its weights of no meaning."""
@@ -63,12 +87,13 @@ class Subject:
         """`experts` and the judges of other architectures, one network a seed."""
         return self.experts() | {name: list(found) for name, found in self.judges.items()}
 
-    def class_images(self, per_class: int, seed: int) -> ClassImages:
-        """Noise of the data's shape, `per_class` a class, to be optimised."""
+    def class_images(self, per_class: int, *, std: float, seed: int) -> ClassImages:
+        """Gaussian noise of the data's shape, `per_class` a class, to be optimised."""
         return ClassImages(
             classes=len(self.data.classes),
             per_class=per_class,
             shape=self.data.image_shape,
+            std=std,
             seed=seed,
         )
 

@@ -37,6 +37,7 @@ def distill(subject, **settings):
         "seed": 3,
         "stage": "distill",
         "images_per_class": 2,
+        "initial_std": 1.0,
         "iterations": 40,
         "segments": 2,
         "inner": inner(),
@@ -58,6 +59,7 @@ def activation(subject, **settings):
         "seed": 3,
         "stage": "activation",
         "images_per_class": 2,
+        "initial_std": 1.0,
         "iterations": 40,
         "optimizer": sgd(1.0),
         "blur_sigma": 0.2,
@@ -251,6 +253,7 @@ def test_impossible_inner_loops_are_refused(settings, message):
     ("name", "settings", "message"),
     [
         ("distill", {"images_per_class": 0}, "images_per_class is 0"),
+        ("distill", {"initial_std": 0.0}, "initial_std is 0.0"),
         ("distill", {"rate_lr": 0.0}, "rate_lr is 0"),
         ("distill", {"clip": 0.0}, "clip is 0"),
         ("distill", {"iterations": 0}, "iterations is 0"),

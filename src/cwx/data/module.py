@@ -89,6 +89,14 @@ class ImageData(L.LightningDataModule):
         self._splits = replace(self.splits, train=self.corrupted.images)
         return self.corrupted
 
+    def without(self, dropped: Tensor) -> Self:
+        """A view whose training images lack those that the bools `dropped` ``[n]`` mark."""
+        view, train = copy.copy(self), self.splits.train
+        kept = ImageSet(train.images[~dropped], train.labels[~dropped])
+        view._splits = replace(self.splits, train=kept)
+        view.trainer = None
+        return view
+
     def _normalization(self) -> Normalization:
         channels = self.image_shape[0]
         mean, std = (

@@ -17,11 +17,12 @@ from cwx.subject import Subject
 class ActivationMaximisation(L.LightningModule):
     """Climbs each image's own class logit, before the softmax; all classes at once.
 
-    The images start from N(0, 1) in normalised pixels. They share no gradient, so that one batch
+    The images start from Gaussian noise. They share no gradient, so that one batch
     of them is what one climb after another would be; under DDP each rank climbs its share.
 
     Args:
         subject: the data and the recorded experts, the first of which is explained at its end.
+        initial_std: of the noise, in normalised pixels.
         iterations: climbing steps.
         optimizer: makes the optimiser, whose rate is the step size, from the images.
         blur_sigma, blur_every: a Gaussian blur of that many pixels (0 for none), each so many
@@ -37,6 +38,7 @@ class ActivationMaximisation(L.LightningModule):
         seed: int,
         stage: str,
         images_per_class: int,
+        initial_std: float,
         iterations: int,
         optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer],
         blur_sigma: float,
@@ -52,7 +54,7 @@ class ActivationMaximisation(L.LightningModule):
         self.network = freeze(subject.trained(subject.trajectories[0]))
         self.batches = Steps(epoch_length(iterations, checkpoint_every))
         self.epochs = iterations // self.batches.count
-        self.set = subject.class_images(images_per_class, seed)
+        self.set = subject.class_images(images_per_class, std=initial_std, seed=seed)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         mine = slice(self.global_rank, None, self.trainer.world_size)

@@ -21,12 +21,13 @@ from cwx.subject import Subject
 class Distill(L.LightningModule):
     """Optimises a few images a class so that M steps on them lead from θ_k to θ_{k+N}.
 
-    The images S start from N(0, 1) in normalised pixels and stay unbounded.
+    The images S start from Gaussian noise and stay unbounded.
 
     Args:
         subject: the data and the recorded experts.
         seed: of the initial S, of the segments drawn and of what the inner loop draws.
         images_per_class: |S| over the number of classes.
+        initial_std: of the noise, in normalised pixels.
         iterations: outer steps.
         segments: segments a step, over all ranks.
         span: N, in epochs.
@@ -50,6 +51,7 @@ class Distill(L.LightningModule):
         seed: int,
         stage: str,
         images_per_class: int,
+        initial_std: float,
         iterations: int,
         segments: int,
         span: int,
@@ -76,7 +78,7 @@ class Distill(L.LightningModule):
         loss = NetworkLoss(subject.network())
         self.unroll = unroll(loss)
         self.batches = Segments(
-            trajectories=subject.trajectories,
+            trajectories=subject.fitted,
             vector=loss.vector,
             span=span,
             start_min=start_min,
@@ -86,7 +88,7 @@ class Distill(L.LightningModule):
             seed=seed,
         )
         self.epochs = iterations // self.batches.epoch_steps
-        self.set = subject.class_images(images_per_class, seed)
+        self.set = subject.class_images(images_per_class, std=initial_std, seed=seed)
         self.log_rate = nn.Parameter(torch.tensor(inner.rate).log(), rate_lr is not None)
 
     @property

@@ -1,0 +1,79 @@
+"""How well explanations lead to the poisoned training images (CWX, §5; C12)."""
+
+import torch
+from matplotlib.figure import Figure
+
+from cwx.evaluations.backdoor import planted
+from cwx.evaluations.outcome import Outcome, Plan, Row, Sources, baselines
+from cwx.figures import sheet
+from cwx.purification import suspicions
+from cwx.subject import Subject, Suspicion
+
+# Images of a kind in the figure.
+SHOWN = 10
+
+
+class Detection:
+    """Precision and recall of what each source leads to suspect, beside the baselines.
+
+    ``detection/<source>/precision`` is the share of suspected images that are poisoned (0 if none
+    is suspected), ``…/recall`` that of poisoned images that are suspected, and ``…/separation``
+    how well the suspected class falls into two groups; all in 0-1. The table ``separation`` gives
+    it for every class, and the figure shows images that each source suspects and, of the same
+    class, images that it does not. Nothing that is suspected rests on the true trigger or target.
+
+    Args:
+        separation: how well a class must fall into two groups to be suspected, 0-1.
+    """
+
+    def __init__(self, *, separation: float) -> None:
+        self.separation = separation
+
+    def check(self, plan: Plan) -> None:
+        planted(plan.data, "detection")
+
+    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
+        everything = {**sources, **baselines(subject, sources)}
+        found = suspicions(subject, everything, separation=self.separation)
+        classes, touched = subject.data.classes, subject.data.corrupted.touched
+        rows: list[Row] = []
+        for source, suspicion in found.items():
+            right = int((suspicion.suspected & touched).sum())
+            rows.append(
+                {
+                    "source": source,
+                    "suspected_class": "" if suspicion.label is None else classes[suspicion.label],
+                    "suspected": int(suspicion.suspected.sum()),
+                    "precision": right / max(int(suspicion.suspected.sum()), 1),
+                    "recall": right / max(int(touched.sum()), 1),
+                    "separation": max(suspicion.separation.values(), default=0.0),
+                }
+            )
+        separations: list[Row] = [
+            {"source": source, "class": classes[label], "separation": value}
+            for source, suspicion in found.items()
+            for label, value in suspicion.separation.items()
+        ]
+        figures = {name: _figure(subject, s) for name, s in found.items() if s.label is not None}
+        return Outcome(
+            numbers={
+                f"detection/{row['source']}/{name}": float(row[name])
+                for row in rows
+                for name in ("precision", "recall", "separation")
+            },
+            tables={"detection": rows} | ({"separation": separations} if separations else {}),
+            figures={f"suspected_{name}": figure for name, figure in figures.items()},
+        )
+
+
+def _figure(subject: Subject, suspicion: Suspicion) -> Figure:
+    """The first images of the suspected class that are suspected, and those that are not."""
+    train = subject.data.splits.train
+    kinds = {
+        "suspected": suspicion.suspected,
+        "kept": (train.labels == suspicion.label) & ~suspicion.suspected,
+    }
+    images = [train.images[kind][:SHOWN] / 255 for kind in kinds.values()]
+    labels = torch.cat([torch.full((len(i),), row) for row, i in enumerate(images)])
+    title = subject.data.classes[suspicion.label or 0]
+    return sheet({title: torch.cat(images)}, {title: labels}, list(kinds))

@@ -1,0 +1,148 @@
+"""The trained networks of a study: found in the store, imported, or trained."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cwx.buffers import import_buffer
+from cwx.data.module import ImageData
+from cwx.stages import Configuration, Factory, Stages, Wanted
+from cwx.subject import NetworkFactory, build_network
+from cwx.trajectories import Trajectory, TrajectoryStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Early:
+    """Experts whose training stops early.
+
+    Attributes:
+        seeds: of their weights and their training.
+        epochs: how far they train, as far as methods look at least.
+    """
+
+    seeds: Sequence[int]
+    epochs: int
+
+
+class Experts:
+    """Which networks a study takes.
+
+    Args:
+        seeds: of the experts that methods may use; taken from the store or trained.
+        early: more experts that methods may use, trained no further than these look: they cost
+            less and are never judged.
+        held_out: seeds of experts for evaluation alone.
+        purified: seeds of those trained anew once a purification has filtered the images.
+        judge_seeds: of the judges, each of which is trained once a seed.
+        at_once: how many train side by side, at most; it does not change what they learn.
+        trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
+            instead of those of `seeds`.
+
+    Raises:
+        ValueError: no expert is left, or a seed is given twice.
+    """
+
+    def __init__(
+        self,
+        *,
+        seeds: Sequence[int],
+        early: Early,
+        held_out: Sequence[int],
+        purified: Sequence[int],
+        judge_seeds: Sequence[int],
+        at_once: int,
+        trajectories: Sequence[str],
+    ) -> None:
+        if at_once < 1:
+            raise ValueError(f"experts.at_once is {at_once}: give 1 or more")
+        # Recorded trajectories take the place of trained ones.
+        self.seeds = [] if trajectories else list(seeds)
+        self.early = replace(early, seeds=[]) if trajectories else early
+        self.held_out, self.purified = list(held_out), list(purified)
+        self.judge_seeds, self.at_once = list(judge_seeds), at_once
+        self.trajectories = list(trajectories)
+        if not self.seeds and not self.trajectories:
+            raise ValueError("a study needs an expert: give experts.seeds at least one seed")
+        given = [*self.seeds, *self.early.seeds, *self.held_out]
+        if twice := [seed for seed, count in Counter(given).items() if count > 1]:
+            raise ValueError(
+                f"seed {twice[0]} is given twice in experts.seeds, experts.early.seeds and "
+                "experts.held_out: each expert is of one kind, and a held-out one is one that no "
+                "method has seen"
+            )
+
+
+class Training:
+    """Trains the networks that the store lacks, all by one procedure.
+
+    Args:
+        stages: fit one module after another.
+        store: keeps trained networks for every study.
+        procedure: builds the LightningModule that trains networks side by side.
+        configuration: the resolved settings, by which networks are known in the store.
+        at_once: how many train side by side, at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        stages: Stages,
+        store: TrajectoryStore,
+        procedure: Factory,
+        configuration: Configuration,
+        at_once: int,
+    ) -> None:
+        self.stages, self.store, self.procedure = stages, store, procedure
+        self.configuration, self.at_once = configuration, at_once
+
+    def networks(
+        self,
+        name: str,
+        factory: NetworkFactory,
+        *,
+        kind: Any,
+        seeds: Sequence[int],
+        data: ImageData,
+        epochs: int | None = None,
+    ) -> list[Trajectory]:
+        """One network a seed, trained on `data`.
+
+        Args:
+            name: of them all, in logs.
+            factory: builds them.
+            kind: the resolved settings of `factory`.
+            epochs: how far to train; by default as the procedure says.
+        """
+        changed = {} if epochs is None else {"epochs": epochs}
+        common = {
+            "data": data.fingerprint(),
+            "procedure": {**self.configuration["procedure"], **changed},
+            "precision": self.configuration["precision"]["experts"],
+            "network": kind,
+        }
+        wanted = [Wanted(f"{name}-{seed}", seed, {**common, "seed": seed}) for seed in seeds]
+
+        def build(missing: Sequence[Wanted]) -> Any:
+            return self.procedure(
+                networks=[build_network(factory, data, seed=one.seed) for one in missing],
+                data=data,
+                seeds=[one.seed for one in missing],
+                stages=[one.stage for one in missing],
+                **changed,
+            )
+
+        return self.stages.train(build, wanted, self.store, at_once=self.at_once)
+
+    def recorded(
+        self, paths: Sequence[str], factory: NetworkFactory, data: ImageData
+    ) -> list[Trajectory]:
+        """Networks trained elsewhere: folders of the store, or buffers, which are imported."""
+        # The store's locks let one rank import, the others find.
+        return [found for path in paths for found in self._read(Path(path), factory, data)]
+
+    def _read(self, path: Path, factory: NetworkFactory, data: ImageData) -> list[Trajectory]:
+        if path.suffix != ".pt":
+            return [Trajectory(path)]
+        return import_buffer(path, build_network(factory, data, seed=0), self.store)

@@ -1,0 +1,100 @@
+"""Poisoned images are found from what explanations show, and only what they show."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import image_data
+
+from cwx.data.corruption import Backdoor
+from cwx.evaluations.detection import Detection
+from cwx.evaluations.outcome import Plan
+from cwx.explanations import Explanations
+from cwx.functional.poison import CleanLabel, Patch
+from cwx.purification import NoPurification, RevealedFilter, suspicions
+
+PATCH = Patch(size=2, corner="top-right", margin=0)
+TARGET = 1
+
+
+@pytest.fixture
+def poisoned(subject):
+    data = image_data()
+    data.corrupt(Backdoor(trigger=PATCH, target=TARGET, rate=0.1, variant=CleanLabel(), seed=0))
+    return replace(subject, data=data)
+
+
+def grey_with_trigger(data, target=TARGET):
+    """One grey image a class, and the trigger in the target's."""
+    images = torch.full((3, *data.image_shape), 128, dtype=torch.uint8)
+    images[target] = PATCH.apply(images[target : target + 1])[0]
+    return Explanations(data.normalization.from_bytes(images), torch.arange(3))
+
+
+def test_what_carries_the_revealed_trigger_is_suspected(poisoned):
+    found = RevealedFilter(source="known", separation=0.9)(
+        poisoned, {"known": grey_with_trigger(poisoned.data)}
+    )
+    assert found.label == TARGET
+    assert torch.equal(found.suspected, poisoned.data.corrupted.touched)
+    assert found.separation[TARGET] == max(found.separation.values()) > 0.9
+
+
+def test_clean_images_arouse_no_suspicion(subject):
+    found = suspicions(subject, {"known": grey_with_trigger(subject.data)}, separation=0.9)["known"]
+    assert found.label is None
+    assert not found.suspected.any()
+    assert set(found.separation) == {0, 1, 2}
+
+
+def test_a_source_of_one_class_says_nothing(poisoned):
+    lone = grey_with_trigger(poisoned.data)
+    lone = Explanations(lone.images[:1], lone.labels[:1])
+    found = suspicions(poisoned, {"lone": lone}, separation=0.9)["lone"]
+    assert found.label is None
+    assert found.separation == {}
+
+
+def test_sources_are_told_what_they_must_be(data):
+    plan = Plan(data=data, methods=["distill"], held_out=0)
+    RevealedFilter(source="distill", separation=0.9).check(plan)
+    with pytest.raises(ValueError, match="purification.source is 'x'.*one of distill"):
+        RevealedFilter(source="x", separation=0.9).check(plan)
+    with pytest.raises(ValueError, match="purification.separation is 2"):
+        RevealedFilter(source="x", separation=2)
+
+
+def test_nothing_is_purified_unless_asked(poisoned):
+    assert NoPurification()(poisoned, {}) is None
+
+
+def test_detection_counts_what_is_right(poisoned):
+    known, touched = grey_with_trigger(poisoned.data), poisoned.data.corrupted.touched
+    outcome = Detection(separation=0.9)(poisoned, {"known": known})
+    numbers = outcome.numbers
+    assert numbers["detection/known/precision"] == numbers["detection/known/recall"] == 1
+    rows = {row["source"]: row for row in outcome.tables["detection"]}
+    assert list(rows) == ["known", "real", "train", "mean"]
+    assert rows["known"]["suspected"] == int(touched.sum())
+    assert rows["known"]["suspected_class"] == "middle"
+    assert len(outcome.tables["separation"]) == len(rows) * 3
+    assert "suspected_known" in outcome.figures
+
+
+def test_precision_and_recall_are_of_the_suspected(poisoned):
+    """The truth is changed: half of what carries the trigger was never poisoned, say."""
+    data = poisoned.data
+    touched = data.corrupted.touched.clone()
+    carriers = touched.nonzero()[:, 0]
+    touched[carriers[::2]] = False
+    touched[(data.splits.train.labels == 0).nonzero()[:4, 0]] = True
+    data.corrupted = replace(data.corrupted, touched=touched)
+    numbers = Detection(separation=0.9)(poisoned, {"known": grey_with_trigger(data)}).numbers
+    right = len(carriers) - len(carriers[::2])
+    assert numbers["detection/known/precision"] == right / len(carriers)
+    assert numbers["detection/known/recall"] == right / (right + 4)
+
+
+def test_detection_needs_a_backdoor(data):
+    with pytest.raises(ValueError, match="detection needs a backdoor"):
+        Detection(separation=0.9).check(Plan(data=data, methods=[], held_out=0))
