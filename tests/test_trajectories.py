@@ -168,6 +168,7 @@ def test_both_ends_are_always_kept_and_what_lies_between_up_to_the_limit(epochs,
         ({"epochs": -1}, "epochs is -1: give 0 or more"),
         ({"dtype": "float8"}, "dtype is float8: give one of float32, bfloat16, float16"),
         ({"dtype": "int32"}, "dtype is int32"),
+        ({"images": 0}, "images is 0: give 1 or more, or null for all"),
         ({"dtype": torch.float64}, "dtype is torch.float64: give one of"),
     ],
 )

@@ -44,17 +44,28 @@ class Recording:
         dtype: of floating parameters on disk: float32, bfloat16 (a relative error up to 2⁻⁸) or
             float16 (up to 2⁻¹¹, for magnitudes from 6e-5 to 65504). The error is one of θ_k, not
             of the way θ_{k+N} − θ_k, which is shorter. Buffers stay as they are.
+        images: how many test images, spread over all, the accuracy that is noted with each state
+            is measured on; ``None`` for all.
 
     Raises:
-        ValueError: `epochs` is negative or `dtype` is none of these.
+        ValueError: `epochs` is negative, `dtype` is none of these or `images` is below 1.
     """
 
     epochs: int | None
     dtype: torch.dtype
+    images: int | None
 
     def __init__(
-        self, *, epochs: int | None = None, dtype: torch.dtype | str = torch.float32
+        self,
+        *,
+        epochs: int | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        images: int | None = None,
     ) -> None:
+        if images is not None and images < 1:
+            raise ValueError(
+                f"procedure.recording.images is {images}: give 1 or more, or null for all"
+            )
         if epochs is not None and epochs < 0:
             raise ValueError(
                 f"procedure.recording.epochs is {epochs}: give 0 or more, or null to record all"
@@ -66,6 +77,7 @@ class Recording:
             )
         object.__setattr__(self, "epochs", epochs)
         object.__setattr__(self, "dtype", chosen)
+        object.__setattr__(self, "images", images)
 
     def kept(self, last: int) -> tuple[int, ...]:
         """The epochs kept of a training of `last` epochs, in order."""

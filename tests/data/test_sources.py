@@ -91,3 +91,13 @@ def test_synsets_by_name_follow_the_order_of_the_classes(named, synsets):
 def test_synsets_that_do_not_fit_the_classes_are_refused(named, message):
     with pytest.raises(ValueError, match=message):
         synsets_by_index(named, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, None), (99, None), (None, None)]
+)
+def test_a_part_is_spread_over_the_whole(count, expected):
+    whole = ImageSet(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10))
+    part = whole.spread(count)
+    assert part.labels.tolist() == (expected or list(range(10)))
+    assert part.images.flatten().tolist() == part.labels.tolist()

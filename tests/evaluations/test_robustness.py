@@ -74,19 +74,6 @@ def test_the_attack_is_on_pixels_of_0_to_255(data, tmp_path):
             assert numbers[f"robustness/expert/{name}"] == right.double().mean().item()
 
 
-def test_a_part_of_the_test_set_is_spread_over_it(subject):
-    test = subject.data.splits.test
-    seen = [
-        torch.cat(
-            [labels for _, labels, _ in Robustness(attacks={}, images=n)._clean(subject.data)]
-        )
-        for n in (3, None, 999)
-    ]
-    assert seen[0].tolist() == [0, 1, 2]
-    assert torch.equal(seen[1], test.labels)
-    assert torch.equal(seen[2], test.labels)
-
-
 def test_a_run_repeats(subject):
     attack = replace(PGD, epsilon=50, step=10)
     assert measured(subject, pgd=attack).numbers == measured(subject, pgd=attack).numbers

@@ -37,7 +37,8 @@ class RecordStates(L.Callback):
         for recorder, network, stage in zip(
             self.recorders, module.networks, module.stages, strict=True
         ):
-            rate = rates[f"{stage}/accuracy"] = accuracy(network, module.batches.test_batches())
+            batches = module.batches.test_batches(module.recording.images)
+            rate = rates[f"{stage}/accuracy"] = accuracy(network, batches)
             if epoch == 0:
                 recorder.start()
             if epoch in kept:

@@ -172,9 +172,9 @@ class ImageData(L.LightningDataModule):
         )
         return DataLoader(_Batches(images, self.normalization), sampler=sampler, batch_size=None)
 
-    def test_batches(self) -> Iterator[Batch]:
-        """The test images in order, `batch_size` at a time, the same on every rank."""
-        return self.in_order(self.splits.test)
+    def test_batches(self, count: int | None = None) -> Iterator[Batch]:
+        """The test images, or `count` spread over them, in order and as `in_order`."""
+        return self.in_order(self.splits.test.spread(count))
 
     def in_order(self, images: ImageSet) -> Iterator[Batch]:
         """The images in their order, `batch_size` at a time, the same on every rank."""

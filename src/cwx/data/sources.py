@@ -23,6 +23,14 @@ class ImageSet:
     def to(self, device: torch.device) -> "ImageSet":
         return ImageSet(self.images.to(device), self.labels.to(device))
 
+    def spread(self, count: int | None) -> "ImageSet":
+        """At most `count` images, evenly spaced in their order; null for all."""
+        if count is None or count >= len(self):
+            return self
+        # Sets may lie in the order of their classes.
+        chosen = torch.arange(count, device=self.labels.device) * len(self) // count
+        return ImageSet(self.images[chosen], self.labels[chosen])
+
     def first(self, per_class: int) -> "ImageSet":
         """At most `per_class` images of each class, the first of them, in their order."""
         chosen = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]

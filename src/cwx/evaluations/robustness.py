@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from cwx.data.module import ImageData
@@ -66,22 +65,13 @@ class Robustness:
     def _conditions(
         self, data: ImageData, network: nn.Module
     ) -> Iterator[tuple[str, Iterator[_Batch]]]:
-        yield CLEAN, self._clean(data)
+        yield CLEAN, data.test_batches(self.images)
         for name, attack in self.attacks.items():
             yield name, self._attacked(data, network, attack)
 
-    def _clean(self, data: ImageData) -> Iterator[_Batch]:
-        test = data.splits.test
-        count = len(test) if self.images is None else min(self.images, len(test))
-        # Test sets may lie in the order of their classes.
-        chosen = torch.arange(count) * len(test) // count
-        for indices in chosen.split(data.batch_size):
-            images = data.normalization.from_bytes(test.images[indices])
-            yield images, test.labels[indices], len(indices)
-
     def _attacked(self, data: ImageData, network: nn.Module, attack: Attack) -> Iterator[_Batch]:
         generator = stream(0)
-        for images, labels, count in self._clean(data):
+        for images, labels, count in data.test_batches(self.images):
             adversarial = attack(
                 cross_entropy(network),
                 images,

@@ -7,6 +7,7 @@ of ones and zeros and a pattern ``[C, H, W]``, as `cwx.functional.poison` gives 
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Only a perfect match, whose error is rounding, comes so far.
 PSNR_CEILING = 100.0
@@ -32,16 +33,17 @@ def revealed_map(own: Tensor, others: Tensor) -> Tensor:
     return (revealed_pattern(own, others).abs() / scale).mean(0)
 
 
-def top_pixels(values: Tensor, count: int) -> Tensor:
-    """The mask ``[H, W]`` of the `count` highest `values`; entries in 0-1 that add up to `count`.
+def placed(values: Tensor, mask: Tensor) -> Tensor:
+    """The true mask ``[H, W]``, moved to where the mean of `values` under it is highest.
 
-    Pixels that tie for the last places share them equally, so that a constant map marks every
-    pixel alike and no corner by accident.
+    Places that tie share alike, entries in 0-1 that add up to the size of the mask, so that a
+    constant map marks no corner by accident.
     """
-    threshold = values.flatten().sort(descending=True).values[count - 1]
-    above, tied = values > threshold, values == threshold
-    share = (count - above.sum()) / tied.sum()
-    return above.double() + tied * share
+    rows, columns = (mask.any(axis).nonzero() for axis in (1, 0))
+    shape = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].double()[None, None]
+    sums = F.conv2d(values.double()[None, None], shape)
+    best = torch.isclose(sums, sums.max(), rtol=1e-9, atol=0).double()
+    return F.conv_transpose2d(best / best.sum(), shape)[0, 0]
 
 
 def mask_iou(first: Tensor, second: Tensor) -> float:
@@ -101,8 +103,8 @@ def trigger_scores(
 ) -> dict[str, float]:
     """What `own`, the images of one class, reveal of the true trigger beside those of `others`.
 
-    - ``location_error`` and ``iou``, between the true mask and as many of the highest pixels of
-      the revealed map; only if the trigger `is_local`.
+    - ``location_error`` and ``iou``, between the true mask and the same where the revealed map is
+      highest (`placed`); only if the trigger `is_local`.
     - ``correlation`` and ``psnr``, between the revealed and the true pattern, on the pixels of
       the mask if the trigger is local, else on the whole image; only if the true one varies
       there.
@@ -110,7 +112,7 @@ def trigger_scores(
     scores = {}
     mask, area = mask.double(), torch.ones_like(pattern, dtype=torch.bool)
     if is_local(mask):
-        found = top_pixels(revealed_map(own, others), int(mask.sum()))
+        found = placed(revealed_map(own, others), mask)
         scores = {"location_error": location_error(found, mask), "iou": mask_iou(found, mask)}
         area = mask.bool().expand_as(pattern)
     true = pattern[area]
