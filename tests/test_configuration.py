@@ -175,6 +175,10 @@ COMMON = {
     "network.width": 128,
     "data.per_class": None,
     "judges": {},
+    "experts.seeds": [0, 1, 2],
+    "experts.early.seeds": [3, 4, 5, 6, 7, 8, 9],
+    "experts.early.epochs": 22,
+    "purification._target_": "NoPurification",
 }
 JUDGES = {
     "judges": {"resnet50": "ResNet", "wide_resnet28_10": "WideResNet", "densenet121": "DenseNet"}
@@ -188,6 +192,8 @@ ACTIVATION = {
 BACKDOOR = {
     f"{DISTILL}.span": 1,
     f"{DISTILL}.start_max": 0,
+    "experts.early.epochs": 1,
+    "purification._target_": "RevealedFilter",
     "corruption._target_": "Backdoor",
     "corruption.target": "dog",
     "corruption.rate": 0.05,
@@ -221,6 +227,7 @@ STUDIES = {
     | ACTIVATION
     | {
         f"{DISTILL}.start_max": 40,
+        "experts.early.epochs": 42,
         f"{DISTILL}.images_per_class": 1,
         "method.activation.images_per_class": 1,
         "network.depth": 4,
@@ -236,6 +243,7 @@ STUDIES = {
             f"{DISTILL}.span": 1,
             START: start,
             f"{DISTILL}.start_max": start,
+            "experts.early.epochs": start + 1,
             "evaluation.fidelity.start_min": start,
             "evaluation.fidelity.start_max": start,
         }
@@ -296,38 +304,43 @@ def test_the_quickstart_is_of_no_paper_and_no_other_scale():
     assert (config["method"]["distill"]["iterations"], config["procedure"]["epochs"]) == (250, 13)
 
 
-# The work that two cores are given: images, filters, epochs, start, pictures, steps.
+# The work that two cores are given: images, filters, epochs, start, pictures, steps, and the epochs
+# of early experts.
 SMALL = {
-    "cifar10/cwx": (1000, {"width": 32}, 12, (0, 10), 2, 1000),
-    "svhn/cwx": (1000, {"width": 32}, 12, (0, 10), 2, 1000),
-    "gtsrb/cwx": (250, {"width": 32}, 12, (0, 10), 1, 500),
-    "tiny_imagenet/cwx": (50, {"width": 32, "depth": 4}, 12, (0, 10), 1, 200),
-    "cifar10/backdoor": (1000, {"width": 32}, 12, (0, 0), 2, 1000),
-    "cifar10/adversarial": (1000, {"width": 32}, 12, (0, 10), 2, 1000),
-    f"cifar10/dynamics {START}=30": (1000, {"width": 32}, 31, (30, 30), 2, 1000),
-    "cifar10/alexnet": (1000, {"width": 16}, 12, (0, 10), 2, 1000),
+    "cifar10/cwx": (500, {"width": 32}, 12, (0, 2), 2, 400, 4),
+    "svhn/cwx": (500, {"width": 32}, 12, (0, 2), 2, 400, 4),
+    "gtsrb/cwx": (125, {"width": 32}, 12, (0, 2), 1, 200, 4),
+    "tiny_imagenet/cwx": (25, {"width": 32, "depth": 4}, 12, (0, 2), 1, 80, 4),
+    "cifar10/backdoor": (500, {"width": 32}, 12, (0, 0), 2, 400, 1),
+    "cifar10/adversarial": (500, {"width": 32}, 12, (0, 2), 2, 400, 4),
+    f"cifar10/dynamics {START}=30": (500, {"width": 32}, 31, (30, 30), 2, 400, 31),
+    "cifar10/alexnet": (500, {"width": 16}, 12, (0, 2), 2, 400, 4),
 }
 
 
 @pytest.mark.parametrize("study", SMALL)
 def test_what_the_small_scale_makes_of_a_study(study):
     config = check(*f"experiment={study} scale=small".split())
-    images, network, epochs, start, pictures, steps = SMALL[study]
+    images, network, epochs, start, pictures, steps, early = SMALL[study]
     distill = config["method"]["distill"]
     assert config["data"]["per_class"] == images
     assert network.items() <= config["network"].items()
     assert config["procedure"]["epochs"] == epochs
     assert (distill["start_min"], distill["start_max"]) == start
     assert (distill["images_per_class"], distill["iterations"]) == (pictures, steps)
-    assert (distill["inner"]["steps"], distill["inner"]["rate"]) == (20, 0.01)
+    assert (distill["inner"]["steps"], distill["inner"]["rate"]) == (15, 0.05)
+    assert distill["inner"]["augment"]["operations"] == config["procedure"]["augment"]["operations"]
+    assert config["experts"]["early"]["epochs"] == early
     assert distill["unroll"]["compile"] is None
     # What makes a study itself is left alone.
     paper = check(*f"experiment={study}".split())
-    for part in ("corruption", "experts", "paper", "seed"):
+    for part in ("corruption", "purification", "paper", "seed"):
         assert config[part] == paper[part]
     assert config["judges"].keys() == paper["judges"].keys()
     assert distill["span"] == paper["method"]["distill"]["span"]
-    assert config["procedure"]["attack"] == paper["procedure"]["attack"]
+    attack, whole = config["procedure"]["attack"], paper["procedure"]["attack"]
+    assert {**attack, "steps": 0} == {**whole, "steps": 0}
+    assert config["experts"]["held_out"] == paper["experts"]["held_out"]
 
 
 def test_the_command_line_has_the_last_word_on_scale():
@@ -418,6 +431,7 @@ CHOICES = {
     "network": ["experiment=cifar10/cwx", "network={}"],
     "precision": ["precision@precision.experts={}", "precision@precision.methods={}"],
     "procedure": ["procedure={}"],
+    "purification": ["purification={}"],
     "scale": ["experiment=cifar10/cwx", "scale={}"],
     "trainer": ["trainer={}"],
     "unroll": ["unroll@method.distill.unroll={}"],
