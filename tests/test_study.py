@@ -5,15 +5,17 @@ import logging
 
 import pytest
 import torch
-from conftest import image_data, small_mlp, trainer
+from conftest import experts, image_data, small_mlp, trainer
 from safetensors.torch import load_file
 
 from cwx.data.corruption import LabelNoise, NoCorruption
+from cwx.evaluations.outcome import Outcome
 from cwx.functional.label_noise import Uniform
 from cwx.precision import Precision, Precisions
 from cwx.purification import NoPurification
 from cwx.results import Results
 from cwx.study import Study
+from cwx.subject import Suspicion
 from cwx.training import Early, Experts
 
 PLAIN = Precision(trainer="32-true", float32_matmul="highest")
@@ -30,7 +32,7 @@ def reach(*, subject, **given):
 
 def study(store, *trajectories, held_out=(), corruption=None, paper=None):
     """It can train no expert: it has no procedure."""
-    experts = Experts(
+    chosen = Experts(
         seeds=[0],
         early=Early(seeds=[], epochs=1),
         held_out=held_out,
@@ -46,7 +48,7 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
         network=small_mlp,
         judges={},
         procedure=None,
-        experts=experts,
+        experts=chosen,
         method={"probe": reach},
         evaluation={},
         trainer=trainer,
@@ -176,3 +178,98 @@ def test_what_cannot_be_judged_is_refused_before_an_expert_is_trained(tmp_path, 
         setattr(made, name, value)
     with pytest.raises(ValueError, match=message):
         made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+
+
+class Suspects:
+    """Suspects what it is told to, as a purification does."""
+
+    def __init__(self, *suspected):
+        self.suspected = suspected
+
+    def __call__(self, subject, sources):
+        marks = torch.zeros(60, dtype=torch.bool)
+        marks[list(self.suspected)] = True
+        return Suspicion(suspected=marks, label=0 if self.suspected else None, separation={})
+
+
+def trainable(store, **changes):
+    """A study that trains its experts, with what `changes` says."""
+    made = study(store)
+    made.procedure = lambda *, data, seeds, epochs=2, **_: experts(data, seeds, epochs=epochs)
+    made.experts = Experts(
+        **{
+            "seeds": [0],
+            "early": Early(seeds=[], epochs=1),
+            "held_out": [],
+            "purified": [0, 1],
+            "judge_seeds": [],
+            "at_once": 2,
+            "trajectories": [],
+            **changes,
+        }
+    )
+    return made
+
+
+class Look:
+    """Keeps the subject that it is shown."""
+
+    def __call__(self, subject, sources):
+        self.subject = subject
+        return Outcome()
+
+
+def looked_at(made, folder):
+    look = Look()
+    made.method, made.evaluation = {}, {"look": look}
+    made.run(Results(folder), CONFIGURATION, experiment="x", resumed=False)
+    return look.subject
+
+
+def test_experts_are_trained_anew_without_the_suspected_images(tmp_path):
+    made = trainable(tmp_path / "store")
+    made.purification = Suspects(0, 1, 5)
+    found = looked_at(made, tmp_path / "run")
+    marks = load_file(tmp_path / "run" / "suspected.safetensors")["suspected"]
+    assert marks.nonzero()[:, 0].tolist() == [0, 1, 5]
+    left = found.data.without(marks)
+    assert len(left.splits.train) == 57
+    assert len(found.data.splits.train) == 60
+    assert torch.equal(left.splits.train.labels[:3], found.data.splits.train.labels[2:5])
+    identities = [json.loads((t.path / "identity.json").read_text()) for t in found.purified]
+    assert [i["seed"] for i in identities] == [0, 1]
+    assert {i["data"] for i in identities} == {left.fingerprint()}
+    assert list(found.experts()) == ["expert", "purified"]
+
+
+def test_without_a_suspect_the_purified_experts_are_those_there_are(tmp_path):
+    made = trainable(tmp_path / "store", purified=[0])
+    made.purification = Suspects()
+    found = looked_at(made, tmp_path / "run")
+    assert [t.path for t in found.purified] == [t.path for t in found.trajectories]
+
+
+def test_early_experts_go_as_far_as_they_are_asked_and_are_not_judged(tmp_path):
+    made = trainable(tmp_path / "store", early=Early(seeds=[5, 6], epochs=1))
+    found = looked_at(made, tmp_path / "run")
+    assert [t.epochs for t in found.fitted] == [2, 1, 1]
+    assert {name: len(networks) for name, networks in found.panel().items()} == {"expert": 1}
+    # The same training as far as it goes.
+    longer = trainable(tmp_path / "store", seeds=[5])
+    (whole,) = looked_at(longer, tmp_path / "again").trajectories
+    for name, tensor in whole.state(1).items():
+        assert torch.equal(tensor, found.early[0].state(1)[name])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"seeds": [1], "held_out": [1]},
+        {"seeds": [1], "early": Early(seeds=[2, 1], epochs=1)},
+        {"early": Early(seeds=[7], epochs=1), "held_out": [7]},
+        {"seeds": [3, 3]},
+    ],
+)
+def test_a_seed_is_of_one_kind_of_expert(tmp_path, given):
+    with pytest.raises(ValueError, match="seed . is given twice in experts.seeds"):
+        trainable(tmp_path / "store", **given)

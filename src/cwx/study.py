@@ -211,11 +211,12 @@ class Study:
         subject: Subject,
         results: Results,
     ) -> Subject:
-        suspicion = self.purification(subject, self._sources(results))
+        # Every rank trains on what rank 0 keeps.
+        suspicion = stages.agree(
+            self.purification(subject, self._sources(results)) if stages.leads else None
+        )
         if suspicion is None:
             return subject
-        # Every rank trains on what rank 0 keeps.
-        suspicion = stages.agree(suspicion)
         if suspicion.label is None:
             log.info("no training image is taken for poisoned")
         else:
