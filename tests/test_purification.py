@@ -77,6 +77,9 @@ def test_detection_counts_what_is_right(poisoned):
     assert list(rows) == ["known", "real", "train", "mean"]
     assert rows["known"]["suspected"] == int(touched.sum())
     assert rows["known"]["suspected_class"] == "middle"
+    assert rows["known"]["first_precision"] == rows["known"]["first_recall"] == 1
+    # Clean test images show no trigger.
+    assert rows["real"]["first_precision"] < 1
     assert len(outcome.tables["separation"]) == len(rows) * 3
     assert "suspected_known" in outcome.figures
 

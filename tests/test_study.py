@@ -189,7 +189,9 @@ class Suspects:
     def __call__(self, subject, sources):
         marks = torch.zeros(60, dtype=torch.bool)
         marks[list(self.suspected)] = True
-        return Suspicion(suspected=marks, label=0 if self.suspected else None, separation={})
+        return Suspicion(
+            suspected=marks, at_first=marks, label=0 if self.suspected else None, separation={}
+        )
 
 
 def trainable(store, **changes):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from cwx.evaluations.outcome import Plan, Sources
-from cwx.functional.carriers import surroundings, tell_apart
+from cwx.functional.carriers import Groups, surroundings, tell_apart
 from cwx.functional.triggers import revealed_pattern
 from cwx.subject import Subject, Suspicion
 
@@ -57,8 +57,7 @@ def suspicions(subject: Subject, sources: Sources, *, separation: float) -> dict
     A source that shows a single class, and a class with a single image, give no suspicion.
     """
     train = subject.data.splits.train
-    groups: dict[str, dict[int, torch.Tensor]] = {name: {} for name in sources}
-    reached: dict[str, dict[int, float]] = {name: {} for name in sources}
+    groups: dict[str, dict[int, Groups]] = {name: {} for name in sources}
     for label, around in surroundings(train.images, train.labels):
         own = train.images[train.labels == label]
         for name, explanations in sources.items():
@@ -66,21 +65,17 @@ def suspicions(subject: Subject, sources: Sources, *, separation: float) -> dict
             if len(own) > 1 and shown.any() and not shown.all():
                 unit = subject.data.normalization.denormalize(explanations.images)
                 pattern = revealed_pattern(unit[shown], unit[~shown])
-                found = tell_apart(own, pattern, around)
-                groups[name][label], reached[name][label] = found.carrying, found.separation
-    return {name: _suspicion(subject, groups[name], reached[name], separation) for name in sources}
+                groups[name][label] = tell_apart(own, pattern, around)
+    return {name: _suspicion(subject, found, separation) for name, found in groups.items()}
 
 
-def _suspicion(
-    subject: Subject,
-    groups: Mapping[int, torch.Tensor],
-    reached: Mapping[int, float],
-    needed: float,
-) -> Suspicion:
+def _suspicion(subject: Subject, groups: Mapping[int, Groups], needed: float) -> Suspicion:
     labels = subject.data.splits.train.labels
-    suspected = torch.zeros(len(labels), dtype=torch.bool)
-    label = max(reached, key=reached.__getitem__, default=None)
-    if label is None or reached[label] <= needed:
-        return Suspicion(suspected=suspected, label=None, separation=reached)
-    suspected[labels == label] = groups[label]
-    return Suspicion(suspected=suspected, label=label, separation=reached)
+    reached = {label: found.separation for label, found in groups.items()}
+    best = max(reached, key=reached.__getitem__, default=None)
+    label = None if best is None or reached[best] <= needed else best
+    suspected, at_first = torch.zeros(2, len(labels), dtype=torch.bool)
+    if label is not None:
+        suspected[labels == label] = groups[label].carrying
+        at_first[labels == label] = groups[label].at_first
+    return Suspicion(suspected=suspected, at_first=at_first, label=label, separation=reached)

@@ -20,11 +20,13 @@ class Suspicion:
 
     Attributes:
         suspected: bools ``[n]``, in the order of the images trained on.
+        at_first: the same, along the revealed pattern itself, before it was improved.
         label: the class that all of them bear; none if nothing is suspected.
         separation: by class, how clearly its images fall into two groups, 0-1.
     """
 
     suspected: Tensor
+    at_first: Tensor
     label: int | None
     separation: Mapping[int, float]
 

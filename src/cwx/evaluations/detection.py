@@ -2,6 +2,7 @@
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from cwx.evaluations.backdoor import planted
 from cwx.evaluations.outcome import Outcome, Plan, Row, Sources, baselines
@@ -9,6 +10,7 @@ from cwx.figures import sheet
 from cwx.purification import suspicions
 from cwx.subject import Subject, Suspicion
 
+VALUES = ("precision", "recall", "first_precision", "first_recall", "separation")
 # Images of a kind in the figure.
 SHOWN = 10
 
@@ -18,7 +20,9 @@ class Detection:
 
     ``detection/<source>/precision`` is the share of suspected images that are poisoned (0 if none
     is suspected), ``…/recall`` that of poisoned images that are suspected, and ``…/separation``
-    how well the suspected class falls into two groups; all in 0-1. The table ``separation`` gives
+    how well the best class falls into two groups; all in 0-1. ``first_precision`` and
+    ``first_recall`` are of the pattern as it is revealed, before the groups that it leads to
+    improve it: what the explanation contributes by itself. The table ``separation`` gives
     it for every class, and the figure shows images that each source suspects and, of the same
     class, images that it does not. Nothing that is suspected rests on the true trigger or target.
 
@@ -38,14 +42,17 @@ class Detection:
         classes, touched = subject.data.classes, subject.data.corrupted.touched
         rows: list[Row] = []
         for source, suspicion in found.items():
-            right = int((suspicion.suspected & touched).sum())
+            precision, recall = _agreement(suspicion.suspected, touched)
+            first_precision, first_recall = _agreement(suspicion.at_first, touched)
             rows.append(
                 {
                     "source": source,
                     "suspected_class": "" if suspicion.label is None else classes[suspicion.label],
                     "suspected": int(suspicion.suspected.sum()),
-                    "precision": right / max(int(suspicion.suspected.sum()), 1),
-                    "recall": right / max(int(touched.sum()), 1),
+                    "precision": precision,
+                    "recall": recall,
+                    "first_precision": first_precision,
+                    "first_recall": first_recall,
                     "separation": max(suspicion.separation.values(), default=0.0),
                 }
             )
@@ -59,11 +66,17 @@ class Detection:
             numbers={
                 f"detection/{row['source']}/{name}": float(row[name])
                 for row in rows
-                for name in ("precision", "recall", "separation")
+                for name in VALUES
             },
             tables={"detection": rows} | ({"separation": separations} if separations else {}),
             figures={f"suspected_{name}": figure for name, figure in figures.items()},
         )
+
+
+def _agreement(suspected: Tensor, touched: Tensor) -> tuple[float, float]:
+    """Precision and recall, 0 where they are of nothing."""
+    right = int((suspected & touched).sum())
+    return right / max(int(suspected.sum()), 1), right / max(int(touched.sum()), 1)
 
 
 def _figure(subject: Subject, suspicion: Suspicion) -> Figure:

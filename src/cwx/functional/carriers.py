@@ -7,7 +7,7 @@ the other classes vary along it. It tells the images of the class apart into two
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,11 +22,13 @@ class Groups:
 
     Attributes:
         carrying: bools ``[n]``: the group that lies further from the other classes.
+        at_first: the same, along the pattern itself, before any round improved it.
         separation: the share in 0-1 of the variance along the pattern that lies between the
             groups: 2/π ≈ 0.64 where values are normal, 0.75 where they are uniform.
     """
 
     carrying: Tensor
+    at_first: Tensor
     separation: float
 
 
@@ -109,17 +111,19 @@ def tell_apart(images: Tensor, pattern: Tensor, around: Surroundings) -> Groups:
     """
     white = around.whiten(_flat(images) - around.mean)
     direction = around.whiten(pattern.double().flatten()[None])[0]
-    before = torch.zeros(len(images), dtype=torch.bool)
-    best = Groups(before, 0.0)
-    for _ in range(ROUNDS + 1):
+    none = before = torch.zeros(len(images), dtype=torch.bool)
+    best = Groups(carrying=none, at_first=none, separation=0.0)
+    for number in range(ROUNDS + 1):
         # The other classes' mean is at 0.
         values = white @ direction
         high, separation = two_groups(values)
-        if separation > best.separation:
-            further = values[high].mean().abs() > values[~high].mean().abs()
-            best = Groups(high if further else ~high, separation)
         if not high.any() or torch.equal(high, before):
             break
+        further = high if values[high].mean().abs() > values[~high].mean().abs() else ~high
+        if number == 0:
+            best = Groups(carrying=further, at_first=further, separation=separation)
+        elif separation > best.separation:
+            best = replace(best, carrying=further, separation=separation)
         before, direction = high, white[high].mean(0) - white[~high].mean(0)
     return best
 
