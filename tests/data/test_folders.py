@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from pictures import lose, picture
 
@@ -55,6 +57,10 @@ def test_grey_images_keep_one_channel_unless_asked(tmp_path):
 
 BROKEN = {
     "no folder": (lambda root: lose(root / "train"), "no folder .* set data.source.root"),
+    "unseen": (
+        lambda root: picture(root / "train" / os.fsdecode(b"a\xff\x1b[2J") / "0.png"),
+        r"cannot be shown, 'a.udcff.x1b.2J': rename it",
+    ),
     "empty": (
         lambda root: lose(root / "train") or (root / "train").mkdir(),
         "is empty",

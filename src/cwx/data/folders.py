@@ -69,13 +69,18 @@ def by_class(
         files: finds those of one subfolder.
 
     Raises:
-        ValueError: there is no such folder, it has none inside, or one of them has no images.
+        ValueError: there is no such folder, it has none inside, or one of them has no images or a
+            name that cannot be shown.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: {remedy}")
     found = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
     if not found:
         raise ValueError(f"{folder} is empty: it needs a folder of images a class")
+    if odd := [name for name in found if not name.isprintable()]:
+        raise ValueError(
+            f"{folder} has a folder whose name cannot be shown, {ascii(odd[0])}: rename it"
+        )
     images = {name: files(path) for name, path in found.items()}
     for name, paths in images.items():
         if not paths:
