@@ -81,7 +81,7 @@ def test_detection_counts_what_is_right(poisoned):
     # Clean test images show no trigger.
     assert rows["real"]["first_precision"] < 1
     assert len(outcome.tables["separation"]) == len(rows) * 3
-    assert "suspected_known" in outcome.figures
+    assert list(outcome.figures) == ["suspected_by_known"]
 
 
 def test_precision_and_recall_are_of_the_suspected(poisoned):

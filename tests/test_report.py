@@ -8,7 +8,7 @@ from cwx.data.sources import ImageSet, Splits
 from cwx.evaluations.outcome import Outcome
 from cwx.explanations import Explanations
 from cwx.figures import sheet
-from cwx.report.page import read_curves, write_page
+from cwx.report.page import charts, read_curves, write_page
 from cwx.results import Results, read_status
 
 NASTY = '<script>alert("x")</script>'
@@ -158,3 +158,19 @@ def test_a_later_start_replaces_what_an_earlier_one_logged(tmp_path):
         folder.mkdir(parents=True)
         (folder / "metrics.csv").write_text(text)
     assert read_curves(tmp_path) == {"a/x": [(0, 1), (1, 2), (2, 3), (3, 4)]}
+
+
+def test_seeds_of_one_stage_share_a_chart():
+    curves = {
+        "expert-0/loss": [(0, 1.0)],
+        "expert-12/loss": [(0, 2.0)],
+        "expert-0/accuracy": [(0, 3.0)],
+        "distill/loss": [(0, 4.0)],
+        "my-5-method/loss": [(0, 5.0)],
+    }
+    assert charts(curves) == {
+        "expert/loss": [[(0, 1.0)], [(0, 2.0)]],
+        "expert/accuracy": [[(0, 3.0)]],
+        "distill/loss": [[(0, 4.0)]],
+        "my-5-method/loss": [[(0, 5.0)]],
+    }

@@ -78,9 +78,7 @@ def by_class(
     if not found:
         raise ValueError(f"{folder} is empty: it needs a folder of images a class")
     if odd := [name for name in found if not name.isprintable()]:
-        raise ValueError(
-            f"{folder} has a folder whose name cannot be shown, {ascii(odd[0])}: rename it"
-        )
+        raise ValueError(f"{folder} has a folder whose name cannot be shown, {odd[0]!a}: rename it")
     images = {name: files(path) for name, path in found.items()}
     for name, paths in images.items():
         if not paths:

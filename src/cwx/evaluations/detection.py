@@ -23,7 +23,7 @@ class Detection:
     how well the best class falls into two groups; all in 0-1. ``first_precision`` and
     ``first_recall`` are of the pattern as it is revealed, before the groups that it leads to
     improve it: what the explanation contributes by itself. The table ``separation`` gives
-    it for every class, and the figure shows images that each source suspects and, of the same
+    it for every class, and the figure shows images that the first source suspects and, of the same
     class, images that it does not. Nothing that is suspected rests on the true trigger or target.
 
     Args:
@@ -61,7 +61,7 @@ class Detection:
             for source, suspicion in found.items()
             for label, value in suspicion.separation.items()
         ]
-        figures = {name: _figure(subject, s) for name, s in found.items() if s.label is not None}
+        shown = [(name, s) for name, s in found.items() if name in sources and s.label is not None]
         return Outcome(
             numbers={
                 f"detection/{row['source']}/{name}": float(row[name])
@@ -69,7 +69,7 @@ class Detection:
                 for name in VALUES
             },
             tables={"detection": rows} | ({"separation": separations} if separations else {}),
-            figures={f"suspected_{name}": figure for name, figure in figures.items()},
+            figures={f"suspected_by_{name}": _figure(subject, s) for name, s in shown[:1]},
         )
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from cwx.files import write_text
 from cwx.results import PAPER, read_status
 
 PAGE = "report.html"
-Curves = dict[str, list[tuple[int, float]]]
+Points = list[tuple[int, float]]
+Curves = dict[str, Points]
+# As in expert-0/loss.
+_SEED = re.compile(r"-\d+(?=/)")
 
 
 def write_page(folder: Path) -> Path:
@@ -37,7 +41,7 @@ def write_page(folder: Path) -> Path:
         status=status,
         numbers=json.loads(metrics.read_text()) if metrics.exists() else {},
         pictures=[(f.stem, _data(f.read_bytes())) for f in sorted(folder.glob("figures/*.png"))],
-        curves=[(name, _data(_curve(name, curve))) for name, curve in read_curves(folder).items()],
+        curves=[(n, _data(_chart(n, lines))) for n, lines in charts(read_curves(folder)).items()],
         paper=_rows(paper) if paper else [],
         tables=[(f.stem, _rows(f)) for f in tables.values()],
         configuration=_text(folder / ".hydra" / "config.yaml"),
@@ -62,14 +66,23 @@ def read_curves(folder: Path) -> Curves:
     return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
 
 
+def charts(curves: Curves) -> Mapping[str, list[Points]]:
+    """Lines that belong together: the same quantity of stages that differ by their seed alone."""
+    found: dict[str, list[Points]] = {}
+    for name, points in curves.items():
+        found.setdefault(_SEED.sub("", name), []).append(points)
+    return found
+
+
 def _version(file: Path) -> int:
     return int(file.parent.name.removeprefix("version_"))
 
 
-def _curve(name: str, points: Iterable[tuple[int, float]]) -> bytes:
+def _chart(name: str, lines: Iterable[Points]) -> bytes:
     figure = Figure(figsize=(3.2, 1.9), dpi=110, layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*points, strict=True), linewidth=1.2)
+    for points in lines:
+        axes.plot(*zip(*points, strict=True), linewidth=1.2)
     axes.set_title(name, fontsize=8, parse_math=False)
     axes.tick_params(labelsize=7)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
