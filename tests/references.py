@@ -106,7 +106,8 @@ def blended(row: list[int], picture: list[float], ratio: float) -> list[float]:
 
 
 def overlap(values: list[list[float]], mask: list[list[float]]) -> tuple[float, float]:
-    """IoU of a mask with itself moved to the highest values, and pixels between their centres."""
+    """IoU of a mask with the highest of distinct values, and pixels from its centre to that of the
+    mask where it covers the highest."""
     import math
 
     height, width = len(values), len(values[0])
@@ -114,9 +115,11 @@ def overlap(values: list[list[float]], mask: list[list[float]]) -> tuple[float, 
     moves = [(dy, dx) for dy in range(-height, height) for dx in range(-width, width)]
     moved = [[(y + dy, x + dx) for y, x in true] for dy, dx in moves]
     inside = [m for m in moved if all(0 <= y < height and 0 <= x < width for y, x in m)]
-    found = max(inside, key=lambda places: sum(values[y][x] for y, x in places))
-    centres = [[sum(p[axis] for p in of) / len(of) for axis in (0, 1)] for of in (found, true)]
-    return len({*found} & {*true}) / len({*found} | {*true}), math.dist(*centres)
+    fitting = max(inside, key=lambda places: sum(values[y][x] for y, x in places))
+    centres = [[sum(p[axis] for p in of) / len(of) for axis in (0, 1)] for of in (fitting, true)]
+    places = [(y, x) for y in range(height) for x in range(width)]
+    top = sorted(places, key=lambda place: -values[place[0]][place[1]])[: len(true)]
+    return len({*top} & {*true}) / len({*top} | {*true}), math.dist(*centres)
 
 
 def standing_out(own: Tensor, others: Tensor) -> list[list[float]]:

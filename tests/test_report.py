@@ -19,7 +19,7 @@ def run(tmp_path):
     results = Results(tmp_path / "run")
     with results.running(experiment=NASTY, resumed=False):
         labels = torch.tensor([0, 1])
-        figure = sheet({"CWX": torch.rand(2, 1, 4, 4)}, {"CWX": labels}, [NASTY, "$x^2$"])
+        figure = sheet({"$x_$": torch.rand(2, 1, 4, 4)}, {"$x_$": labels}, [NASTY, "$x^2$"])
         rows = [{"class": NASTY, "value": 0.5}]
         outcome = Outcome(
             numbers={"fidelity/ratio": 0.25, "bad": float("nan")},

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ from safetensors.torch import load_file
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.evaluations.outcome import Outcome
 from cwx.functional.label_noise import Uniform
+from cwx.methods.distill import Distill
 from cwx.precision import Precision, Precisions
 from cwx.purification import NoPurification
 from cwx.results import Results
 from cwx.study import Study
-from cwx.subject import Suspicion
+from cwx.suspicion import Suspicion
 from cwx.training import Early, Experts
 
 PLAIN = Precision(trainer="32-true", float32_matmul="highest")
@@ -167,6 +169,11 @@ class Refuses:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"judges": {"expert": small_mlp}}, "a judge is called 'expert'.*another name"),
+        (
+            {"method": {"probe": partial(Distill, span=2, start_min=0, start_max=9)}},
+            r"segment \[9, 11\] exceeds the 4 epochs of procedure.epochs: lower method.probe.start",
+        ),
         ({"judges": {"narrow": Narrow}}, r"narrow gives outputs of shape \(2, 2\).* 3 classes"),
         ({"network": Narrow}, "network gives outputs of shape"),
         ({"evaluation": {"any": Refuses()}}, r"refused: \['probe'\], 1, 3"),
@@ -176,8 +183,9 @@ def test_what_cannot_be_judged_is_refused_before_an_expert_is_trained(tmp_path, 
     made = study(tmp_path / "store", held_out=[1])
     for name, value in changes.items():
         setattr(made, name, value)
+    configuration = {**CONFIGURATION, "procedure": {"epochs": 4}}
     with pytest.raises(ValueError, match=message):
-        made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+        made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
 
 
 class Suspects:
@@ -270,8 +278,12 @@ def test_early_experts_go_as_far_as_they_are_asked_and_are_not_judged(tmp_path):
         {"seeds": [1], "early": Early(seeds=[2, 1], epochs=1)},
         {"early": Early(seeds=[7], epochs=1), "held_out": [7]},
         {"seeds": [3, 3]},
+        {"purified": [4, 4]},
+        {"judge_seeds": [0, 0]},
     ],
 )
 def test_a_seed_is_of_one_kind_of_expert(tmp_path, given):
-    with pytest.raises(ValueError, match="seed . is given twice in experts.seeds"):
+    with pytest.raises(
+        ValueError, match="seed . is given twice in experts.*: give each"
+    ):
         trainable(tmp_path / "store", **given)

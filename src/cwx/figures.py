@@ -65,7 +65,7 @@ def sheet(
     for (title, images), width in zip(columns.items(), widths, strict=True):
         figure.text(
             (left + side * width / 2) / total_width, 1 - 0.2 / total_height, title,
-            ha="center", va="center", fontsize=9,
+            ha="center", va="center", fontsize=9, parse_math=False,
         )  # fmt: skip
         for row in range(len(classes)):
             for column, image in enumerate(images[labels[title] == row]):

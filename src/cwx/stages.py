@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cwx.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.callbacks.progress import ProgressLines
@@ -17,7 +17,6 @@ from cwx.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Factory = Callable[..., Any]
 Configuration = Mapping[str, Any]
 
@@ -81,10 +80,6 @@ class Stages:
         with precision.in_force():
             fit(self._last, module, checkpoint)
 
-    def agree(self, value: T) -> T:
-        """Rank 0's `value`, on every rank."""
-        return self._last.strategy.broadcast(value)  # type: ignore[no-any-return]
-
     def wait(self) -> None:
         """Wait until every rank is here."""
         self._last.strategy.barrier()
@@ -122,7 +117,7 @@ class Stages:
                     waiting = f"another job trains {expert.stage}: waiting for it"
                     locks.enter_context(store.lock(expert.identity, waiting))
             # Rank 0 decides: under its locks the answer cannot change any more.
-            missing = self.agree(
+            missing: list[Wanted] = self._last.strategy.broadcast(
                 [expert for expert in wanted if store.find(expert.identity) is None]
             )
             if missing:

@@ -3,19 +3,21 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from cwx.callbacks.pictures import LogPictures
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
-from cwx.evaluations.outcome import Conditional, Evaluation, Outcome, Plan, Sources
+from cwx.evaluations.outcome import Evaluation, Outcome, Sources
 from cwx.explanations import DivergedError
+from cwx.plan import Conditional, Plan
 from cwx.precision import Precisions
 from cwx.purification import Purification
 from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Stages
-from cwx.subject import NetworkFactory, Subject, check_outputs, trained_network
+from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs, trained_network
 from cwx.training import Experts, Training
 from cwx.trajectories import TrajectoryStore
 
@@ -108,7 +110,7 @@ class Study:
             self.data.prepare_data()
         self.data.setup()
         self._corrupt(stages, results)
-        self._check()
+        self._check(configuration)
         if stages.leads:
             results.describe_classes(self.data.splits)
         training = Training(
@@ -131,11 +133,25 @@ class Study:
             if stages.leads:
                 results.keep_touched(corrupted.touched)
 
-    def _check(self) -> None:
+    def _check(self, configuration: Configuration) -> None:
         """Refuse before anything is trained what could only fail afterwards."""
+        if taken := sorted(self.judges.keys() & KINDS):
+            raise ValueError(
+                f"a judge is called {taken[0]!r}, as a kind of experts is: give it another name "
+                "(network@judges.<name>=…)"
+            )
         for name, factory in {"network": self.network, **self.judges}.items():
             check_outputs(name, factory, self.data)
-        plan = Plan(data=self.data, methods=list(self.method), held_out=len(self.experts.held_out))
+        plan = Plan(
+            data=self.data,
+            methods=list(self.method),
+            held_out=len(self.experts.held_out),
+            epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
+        )
+        for name, build in self.method.items():
+            # A class that checks may do so before it is built.
+            if isinstance(build, partial) and hasattr(build.func, "check"):
+                build.func.check(plan, stage=name, **build.keywords)
         for part in (self.purification, *self.evaluation.values()):
             if isinstance(part, Conditional):
                 part.check(plan)
@@ -211,10 +227,8 @@ class Study:
         subject: Subject,
         results: Results,
     ) -> Subject:
-        # Every rank trains on what rank 0 keeps.
-        suspicion = stages.agree(
-            self.purification(subject, self._sources(results)) if stages.leads else None
-        )
+        # On every rank, for a resumed run has no process group here to ask rank 0 by.
+        suspicion = self.purification(subject, self._sources(results))
         if suspicion is None:
             return subject
         if suspicion.label is None:
@@ -232,7 +246,7 @@ class Study:
             seeds=self.experts.purified,
             data=self.data.without(suspicion.suspected),
         )
-        return replace(subject, suspicion=suspicion, purified=purified)
+        return replace(subject, left_out=suspicion.suspected, purified=purified)
 
     def _sources(self, results: Results) -> Sources:
         found = results.explanations()
@@ -243,6 +257,9 @@ class Study:
         sources = self._sources(results)
         rate = subject.data.corrupted.effective_rate
         outcomes = {"corruption": Outcome(numbers={"corruption/effective_rate": rate})}
+        if subject.left_out is not None:
+            share = subject.left_out.double().mean().item()
+            outcomes["purification"] = Outcome(numbers={"purification/left_out": share})
         for name, evaluation in self.evaluation.items():
             log.info("measuring %s", name)
             outcomes[name] = evaluation(subject, sources)

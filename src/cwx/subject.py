@@ -13,22 +13,8 @@ from cwx.trajectories import Trajectory
 
 NetworkFactory = Callable[..., nn.Module]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Suspicion:
-    """The training images that a purification takes for poisoned.
-
-    Attributes:
-        suspected: bools ``[n]``, in the order of the images trained on.
-        at_first: the same, along the revealed pattern itself, before it was improved.
-        label: the class that all of them bear; none if nothing is suspected.
-        separation: by class, how clearly its images fall into two groups, 0-1.
-    """
-
-    suspected: Tensor
-    at_first: Tensor
-    label: int | None
-    separation: Mapping[int, float]
+# Of trained networks of the explained kind, by what they are to a study.
+KINDS = frozenset({"expert", "held-out", "purified"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +28,9 @@ class Subject:
         early: more of them, trained too short to be judged.
         held_out: experts of other seeds, for evaluation alone.
         judges: networks of other architectures, trained, frozen, by name, one a seed.
-        suspicion: what a purification took for poisoned, if one was asked.
-        purified: experts trained without those images.
+        left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
+            was asked.
+        purified: experts trained without these.
     """
 
     data: ImageData
@@ -52,7 +39,7 @@ class Subject:
     held_out: Sequence[Trajectory]
     judges: Mapping[str, Sequence[nn.Module]]
     early: Sequence[Trajectory] = ()
-    suspicion: Suspicion | None = None
+    left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
 
     @property

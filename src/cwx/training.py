@@ -38,7 +38,7 @@ class Experts:
         judge_seeds: of the judges, each of which is trained once a seed.
         at_once: how many train side by side, at most; it does not change what they learn.
         trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
-            instead of those of `seeds`.
+            instead of those of `seeds` and `early`.
 
     Raises:
         ValueError: no expert is left, or a seed is given twice.
@@ -65,13 +65,31 @@ class Experts:
         self.trajectories = list(trajectories)
         if not self.seeds and not self.trajectories:
             raise ValueError("a study needs an expert: give experts.seeds at least one seed")
-        given = [*self.seeds, *self.early.seeds, *self.held_out]
-        if twice := [seed for seed, count in Counter(given).items() if count > 1]:
+        # A held-out expert is one that no method has seen.
+        together = [*self.seeds, *self.early.seeds, *self.held_out]
+        for names, given in (
+            ("seeds, experts.early.seeds and experts.held_out", together),
+            ("purified", self.purified),
+            ("judge_seeds", self.judge_seeds),
+        ):
+            if twice := [seed for seed, count in Counter(given).items() if count > 1]:
+                raise ValueError(
+                    f"seed {twice[0]} is given twice in experts.{names}: give each once"
+                )
+        if self.early.seeds and self.early.epochs < 1:
             raise ValueError(
-                f"seed {twice[0]} is given twice in experts.seeds, experts.early.seeds and "
-                "experts.held_out: each expert is of one kind, and a held-out one is one that no "
-                "method has seen"
+                f"experts.early.epochs is {self.early.epochs}: give 1 or more, or no "
+                "experts.early.seeds"
             )
+
+    def epochs(self, whole: int | None) -> dict[str, int]:
+        """How far the experts that methods use are trained, by the setting that says so.
+
+        Args:
+            whole: of the procedure; ``None`` if it does not say.
+        """
+        found = {"procedure.epochs": whole} if self.seeds and whole is not None else {}
+        return found | ({"experts.early.epochs": self.early.epochs} if self.early.seeds else {})
 
 
 class Training:
@@ -118,7 +136,7 @@ class Training:
         changed = {} if epochs is None else {"epochs": epochs}
         common = {
             "data": data.fingerprint(),
-            "procedure": {**self.configuration["procedure"], **changed},
+            "procedure": _identity(self.configuration["procedure"]) | changed,
             "precision": self.configuration["precision"]["experts"],
             "network": kind,
         }
@@ -146,3 +164,10 @@ class Training:
         if path.suffix != ".pt":
             return [Trajectory(path)]
         return import_buffer(path, build_network(factory, data, seed=0), self.store)
+
+
+def _identity(procedure: Configuration) -> dict[str, Any]:
+    """What of a procedure makes a network what it is: not where its accuracy is measured."""
+    recording = dict(procedure.get("recording", {}))
+    recording.pop("images", None)
+    return {**procedure, "recording": recording}

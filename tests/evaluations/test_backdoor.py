@@ -8,9 +8,9 @@ from conftest import image_data, small_mlp, trained
 
 from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption
 from cwx.evaluations.backdoor import AttackSuccess
-from cwx.evaluations.outcome import Plan
 from cwx.functional.label_noise import Uniform
 from cwx.functional.poison import AllToOne, Patch
+from cwx.plan import Plan
 from cwx.subject import Subject
 from cwx.trajectories import TrajectoryStore
 

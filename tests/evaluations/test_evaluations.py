@@ -6,11 +6,12 @@ from cwx.evaluations.discriminative import Discriminative, scores
 from cwx.evaluations.diversity import Diversity, pairwise
 from cwx.evaluations.fidelity import Fidelity
 from cwx.evaluations.gallery import Gallery
-from cwx.evaluations.outcome import Plan, over_networks
+from cwx.evaluations.outcome import over_networks
 from cwx.explanations import Explanations
 from cwx.functional.augment import Strategy
 from cwx.functional.distances import squared_distance
 from cwx.functional.inner import Inner
+from cwx.plan import Plan
 
 STILL = Inner(steps=0, rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
 SPAN = {"inner": STILL, "span": 2, "start_min": 0, "start_max": 2}

@@ -9,12 +9,13 @@ from conftest import image_data
 from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption
 from cwx.data.module import ImageData
 from cwx.data.sources import Digits
-from cwx.evaluations.outcome import BASELINES, Plan, baselines
+from cwx.evaluations.outcome import BASELINES, baselines
 from cwx.evaluations.revealed import RevealedTrigger
 from cwx.explanations import Explanations
 from cwx.functional.label_noise import Uniform
 from cwx.functional.poison import AllToOne, Blend, Face, Patch, Sinusoid
 from cwx.functional.triggers import PSNR_CEILING, trigger_scores
+from cwx.plan import Plan
 
 TRIGGERS = {
     "patch": Patch(size=2, corner="bottom-left", margin=0),

@@ -66,14 +66,14 @@ class Splits:
                 "for each class, or none at all"
             )
         for name, synset in zip(self.classes, self.synsets, strict=True):
-            if not _NOUN.fullmatch(synset):
+            if not NOUN.fullmatch(synset):
                 raise ValueError(
                     f"the synset of class {name!r} is {synset!r}: give the id of a WordNet 3.0 "
                     "noun, an n and eight digits such as n02084071, or no synsets for any class"
                 )
 
 
-_NOUN = re.compile("n[0-9]{8}")
+NOUN = re.compile("n[0-9]{8}")
 
 
 def synsets_by_index(

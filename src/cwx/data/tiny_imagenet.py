@@ -7,7 +7,7 @@ from pathlib import Path
 from cwx.data.downloads import Archive, fetch
 from cwx.data.folders import by_class, class_order, labelled, listed, some
 from cwx.data.pictures import Labelled, Reader, crop_to, image_files
-from cwx.data.sources import Splits
+from cwx.data.sources import NOUN, Splits
 
 ARCHIVE = Archive(
     url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
@@ -54,6 +54,11 @@ class TinyImageNet:
         return ARCHIVE.placing(self.root, self.root.parent)
 
     def _check_ids(self, ids: Sequence[str]) -> None:
+        if other := [name for name in ids if not NOUN.fullmatch(name)]:
+            raise ValueError(
+                f"{self.root / 'train'} has a folder {other[0]!r}, which is no WordNet id such as "
+                "n01443537: remove it, or read the folders by data=image_folder"
+            )
         listing = self.root / "wnids.txt"
         if not listing.is_file():
             return

@@ -5,8 +5,9 @@ from torch import nn
 from cwx.data.corruption import Planted
 from cwx.data.module import ImageData
 from cwx.data.sources import ImageSet
-from cwx.evaluations.outcome import Outcome, Plan, Row, Sources, each_network, over_networks
+from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
 from cwx.networks.modes import accuracy
+from cwx.plan import Plan
 from cwx.subject import Subject
 
 

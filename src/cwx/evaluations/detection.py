@@ -5,10 +5,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.evaluations.backdoor import planted
-from cwx.evaluations.outcome import Outcome, Plan, Row, Sources, baselines
-from cwx.figures import sheet
-from cwx.purification import suspicions
-from cwx.subject import Subject, Suspicion
+from cwx.evaluations.outcome import Outcome, Row, Sources, baselines
+from cwx.figures import sheet, shorten
+from cwx.plan import Plan
+from cwx.subject import Subject
+from cwx.suspicion import Suspicion, check_suspicions, suspicions
 
 VALUES = ("precision", "recall", "first_precision", "first_recall", "separation")
 # Images of a kind in the figure.
@@ -35,10 +36,11 @@ class Detection:
 
     def check(self, plan: Plan) -> None:
         planted(plan.data, "detection")
+        check_suspicions(plan.data, self.separation, "evaluation.detection")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         everything = {**sources, **baselines(subject, sources)}
-        found = suspicions(subject, everything, separation=self.separation)
+        found = suspicions(subject.data, everything, separation=self.separation)
         classes, touched = subject.data.classes, subject.data.corrupted.touched
         rows: list[Row] = []
         for source, suspicion in found.items():
@@ -88,5 +90,5 @@ def _figure(subject: Subject, suspicion: Suspicion) -> Figure:
     }
     images = [train.images[kind][:SHOWN] / 255 for kind in kinds.values()]
     labels = torch.cat([torch.full((len(i),), row) for row, i in enumerate(images)])
-    title = subject.data.classes[suspicion.label or 0]
+    title = shorten(subject.data.classes[suspicion.label or 0])
     return sheet({title: torch.cat(images)}, {title: labels}, list(kinds))

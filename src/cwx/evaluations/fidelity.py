@@ -3,12 +3,13 @@
 import torch
 
 from cwx.data.segments import check_range, read_segment
-from cwx.evaluations.outcome import Outcome, Plan, Row, Sources
+from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.explanations import Explanations
 from cwx.functional.derivatives import Eager
 from cwx.functional.distances import squared_distance
 from cwx.functional.inner import Inner
 from cwx.functional.losses import NetworkLoss
+from cwx.plan import Plan
 from cwx.subject import Subject
 from cwx.trajectories import Trajectory
 
@@ -40,11 +41,7 @@ class Fidelity:
         self.start_min, self.start_max = start_min, start_max
 
     def check(self, plan: Plan) -> None:
-        if self.source not in plan.methods:
-            raise ValueError(
-                f"fidelity is measured on {self.source!r}, which this study does not make: "
-                f"set evaluation.fidelity.source to one of {', '.join(plan.methods)}"
-            )
+        plan.require_method(self.source, "evaluation.fidelity.source")
         if not plan.held_out:
             raise ValueError(
                 "fidelity needs an expert that distillation never saw: "

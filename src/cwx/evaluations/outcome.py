@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from cwx.data.module import ImageData
 from cwx.data.sources import ImageSet
 from cwx.explanations import Explanations
 from cwx.functional.streams import stream
@@ -29,33 +28,6 @@ class Outcome:
 
 Sources = Mapping[str, Explanations]
 Evaluation = Callable[[Subject, Sources], Outcome]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a study is about to do.
-
-    Attributes:
-        data: the images, loaded and corrupted.
-        methods: the names of those that will explain.
-        held_out: how many experts no method will see.
-    """
-
-    data: ImageData
-    methods: Sequence[str]
-    held_out: int
-
-
-@runtime_checkable
-class Conditional(Protocol):
-    """An evaluation that not every study can serve."""
-
-    def check(self, plan: Plan) -> None:
-        """Refuse a study that it cannot measure, before anything is trained.
-
-        Raises:
-            ValueError: with the remedy.
-        """
 
 
 def raw_and_projected(subject: Subject, sources: Sources) -> dict[str, Explanations]:

@@ -7,17 +7,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.evaluations.backdoor import planted
-from cwx.evaluations.outcome import Outcome, Plan, Row, Sources, baselines, raw_and_projected
+from cwx.evaluations.outcome import Outcome, Row, Sources, baselines, raw_and_projected
 from cwx.explanations import Explanations
 from cwx.figures import sheet
 from cwx.functional.images import rescale
 from cwx.functional.triggers import (
     is_local,
-    placed,
     revealed_map,
     revealed_pattern,
+    top_pixels,
     trigger_scores,
 )
+from cwx.plan import Plan
 from cwx.subject import Subject
 
 Scores = Mapping[str, float]
@@ -101,7 +102,7 @@ def _figure(
 ) -> Figure:
     """The true trigger in the first row, and below what each source reveals in the target class.
 
-    Columns: the revealed map; if the trigger has a place, where its shape fits best; the revealed
+    Columns: the revealed map; if the trigger has a place, its highest pixels; the revealed
     pattern. Maps and patterns fill the range from black to white.
     """
     names, local = ["true trigger"], is_local(mask)
@@ -110,7 +111,7 @@ def _figure(
         if parts := _apart(explanations, target):
             names.append(name)
             maps.append(revealed_map(*parts))
-            masks.append(placed(maps[-1], mask))
+            masks.append(top_pixels(maps[-1], int(mask.sum())))
             patterns.append(revealed_pattern(*parts))
     columns = {"map": rescale(torch.stack(maps)[:, None])}
     if local:

@@ -7,13 +7,15 @@ the other classes vary along it. It tells the images of the class apart into two
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 # Groups settle after a few.
 ROUNDS = 20
+# Images of a class below which halves part well by chance.
+FEWEST = 50
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Groups:
         carrying: bools ``[n]``: the group that lies further from the other classes.
         at_first: the same, along the pattern itself, before any round improved it.
         separation: the share in 0-1 of the variance along the pattern that lies between the
-            groups: 2/π ≈ 0.64 where values are normal, 0.75 where they are uniform.
+            groups, the mean over both halves: 2/π ≈ 0.64 where values are normal, 0.75 where they
+            are uniform. Many near-copies of one image part as well as a trigger's carriers.
     """
 
     carrying: Tensor
@@ -54,16 +57,18 @@ def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, Surround
     """For each class, the Gaussian of all others.
 
     Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf 2004), by the share
-    that is best for all images together.
+    that is best for all images together, in proportion to how many are left.
 
     Args:
         images: bytes ``[n, C, H, W]``.
         labels: ``[n]``, of two classes or more.
 
-    Memory: some square matrices of the C·H·W pixels in float64.
+    Memory: about five square matrices of the C·H·W values in float64 (`surroundings_bytes`), and
+    the largest class in float64.
     """
-    centre = images.float().mean(0).flatten().double() / 255
     classes = labels.unique().tolist()
+    sums = [_flat(images[labels == label]).sum(0) for label in classes]
+    centre = torch.stack(sums).sum(0) / len(labels)
     count, total = len(labels), torch.zeros_like(centre)
     gram, fourth = torch.zeros(len(centre), len(centre), dtype=torch.float64), 0.0
     for label in classes:
@@ -78,9 +83,15 @@ def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, Surround
         covariance = (gram - own.T @ own) / left - torch.outer(mean, mean)
         # Above 0 even where no pixel ever varies.
         scale = covariance.diagonal().mean().clamp_min(1e-12)
-        covariance = (1 - share) * covariance
-        covariance.diagonal().add_(share * scale)
+        shrunk = min(share * count / left, 1.0)
+        covariance = (1 - shrunk) * covariance
+        covariance.diagonal().add_(shrunk * scale)
         yield label, Surroundings(mean + centre, torch.linalg.cholesky(covariance))
+
+
+def surroundings_bytes(values: int) -> int:
+    """About the memory that `surroundings` takes for images of so many values."""
+    return 5 * 8 * values**2
 
 
 def _flat(images: Tensor) -> Tensor:
@@ -101,29 +112,46 @@ def _shrinkage(covariance: Tensor, fourth: float, count: int) -> float:
 def tell_apart(images: Tensor, pattern: Tensor, around: Surroundings) -> Groups:
     """The images of one class in two groups, along the pattern and what it leads to.
 
-    Of all rounds, the best separated groups count; no more than `ROUNDS` follow the first, and
-    none once the groups stay the same.
+    Each half of the images, every other one, is told apart by what the other half taught: along a
+    direction fitted to themselves, even images without any pattern part well.
 
     Args:
-        images: bytes ``[n, C, H, W]``, 2 or more.
+        images: bytes ``[n, C, H, W]``, `FEWEST` or more.
         pattern: ``[C, H, W]``, of any scale and sign.
         around: the other classes.
     """
     white = around.whiten(_flat(images) - around.mean)
-    direction = around.whiten(pattern.double().flatten()[None])[0]
-    none = before = torch.zeros(len(images), dtype=torch.bool)
-    best = Groups(carrying=none, at_first=none, separation=0.0)
-    for number in range(ROUNDS + 1):
-        # The other classes' mean is at 0.
-        values = white @ direction
-        high, separation = two_groups(values)
+    revealed = around.whiten(pattern.double().flatten()[None])[0]
+    first, _ = _along(white, revealed)
+    carrying, separations = torch.zeros_like(first), []
+    for half in (torch.arange(len(images)) % 2).bool(), (torch.arange(len(images)) + 1) % 2 > 0:
+        carrying[half], separation = _along(white[half], _improved(white[~half], revealed))
+        separations.append(separation)
+    return Groups(carrying=carrying, at_first=first, separation=sum(separations) / 2)
+
+
+def _along(white: Tensor, direction: Tensor) -> tuple[Tensor, float]:
+    """The group that lies further from the other classes, whose mean is at 0; the separation."""
+    values = white @ direction
+    high, separation = two_groups(values)
+    if separation == 0:
+        return high, separation
+    return (high if values[high].mean().abs() > values[~high].mean().abs() else ~high), separation
+
+
+def _improved(white: Tensor, direction: Tensor) -> Tensor:
+    """The best separating of the directions that lead from one to the next.
+
+    No more than `ROUNDS` follow the first, and none once the groups stay the same.
+    """
+    best, reached = direction, 0.0
+    before = torch.zeros(len(white), dtype=torch.bool)
+    for _ in range(ROUNDS + 1):
+        high, separation = two_groups(white @ direction)
+        if separation > reached:
+            best, reached = direction, separation
         if not high.any() or torch.equal(high, before):
             break
-        further = high if values[high].mean().abs() > values[~high].mean().abs() else ~high
-        if number == 0:
-            best = Groups(carrying=further, at_first=further, separation=separation)
-        elif separation > best.separation:
-            best = replace(best, carrying=further, separation=separation)
         before, direction = high, white[high].mean(0) - white[~high].mean(0)
     return best
 

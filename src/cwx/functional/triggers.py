@@ -33,6 +33,18 @@ def revealed_map(own: Tensor, others: Tensor) -> Tensor:
     return (revealed_pattern(own, others).abs() / scale).mean(0)
 
 
+def top_pixels(values: Tensor, count: int) -> Tensor:
+    """The mask ``[H, W]`` of the `count` highest `values`; entries in 0-1 that add up to `count`.
+
+    Pixels that tie for the last places share them equally, so that a constant map marks every
+    pixel alike and no corner by accident.
+    """
+    threshold = values.flatten().sort(descending=True).values[count - 1]
+    above, tied = values > threshold, values == threshold
+    share = (count - above.sum()) / tied.sum()
+    return above.double() + tied * share
+
+
 def placed(values: Tensor, mask: Tensor) -> Tensor:
     """The true mask ``[H, W]``, moved to where the mean of `values` under it is highest.
 
@@ -103,8 +115,9 @@ def trigger_scores(
 ) -> dict[str, float]:
     """What `own`, the images of one class, reveal of the true trigger beside those of `others`.
 
-    - ``location_error`` and ``iou``, between the true mask and the same where the revealed map is
-      highest (`placed`); only if the trigger `is_local`.
+    - ``location_error``, between the true mask and the same where the revealed map is highest
+      (`placed`), and ``iou``, between the true mask and as many of the highest pixels of that map;
+      only if the trigger `is_local`.
     - ``correlation`` and ``psnr``, between the revealed and the true pattern, on the pixels of
       the mask if the trigger is local, else on the whole image; only if the true one varies
       there.
@@ -112,8 +125,11 @@ def trigger_scores(
     scores = {}
     mask, area = mask.double(), torch.ones_like(pattern, dtype=torch.bool)
     if is_local(mask):
-        found = placed(revealed_map(own, others), mask)
-        scores = {"location_error": location_error(found, mask), "iou": mask_iou(found, mask)}
+        values = revealed_map(own, others)
+        scores = {
+            "location_error": location_error(placed(values, mask), mask),
+            "iou": mask_iou(top_pixels(values, int(mask.sum())), mask),
+        }
         area = mask.bool().expand_as(pattern)
     true = pattern[area]
     if true.min() < true.max():

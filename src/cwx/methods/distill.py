@@ -15,6 +15,7 @@ from cwx.functional.distances import Distance, squared_distance
 from cwx.functional.inner import Inner
 from cwx.functional.losses import NetworkLoss
 from cwx.functional.unroll import Descent, Unroll
+from cwx.plan import Plan
 from cwx.subject import Subject
 
 
@@ -90,6 +91,20 @@ class Distill(L.LightningModule):
         self.epochs = iterations // self.batches.epoch_steps
         self.set = subject.class_images(images_per_class, std=initial_std, seed=seed)
         self.log_rate = nn.Parameter(torch.tensor(inner.rate).log(), rate_lr is not None)
+
+    @classmethod
+    def check(cls, plan: Plan, *, stage: str, span: int, start_max: int, **_: Any) -> None:
+        """Refuse segments that the experts of a study will not reach, before these are trained.
+
+        Raises:
+            ValueError: with the remedy.
+        """
+        for setting, epochs in plan.epochs.items():
+            if start_max + span > epochs:
+                raise ValueError(
+                    f"segment [{start_max}, {start_max + span}] exceeds the {epochs} epochs of "
+                    f"{setting}: lower method.{stage}.start_max or raise {setting}"
+                )
 
     @property
     def rate(self) -> Tensor:
