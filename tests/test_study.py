@@ -283,7 +283,5 @@ def test_early_experts_go_as_far_as_they_are_asked_and_are_not_judged(tmp_path):
     ],
 )
 def test_a_seed_is_of_one_kind_of_expert(tmp_path, given):
-    with pytest.raises(
-        ValueError, match="seed . is given twice in experts.*: give each"
-    ):
+    with pytest.raises(ValueError, match="seed . is given twice in experts.*: give each"):
         trainable(tmp_path / "store", **given)

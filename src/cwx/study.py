@@ -17,7 +17,7 @@ from cwx.purification import Purification
 from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Stages
-from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs, trained_network
+from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs
 from cwx.training import Experts, Training
 from cwx.trajectories import TrajectoryStore
 
@@ -115,12 +115,13 @@ class Study:
             results.describe_classes(self.data.splits)
         training = Training(
             stages=stages,
+            network=self.network,
             store=self.store,
             procedure=self.procedure,
             configuration=configuration,
             at_once=self.experts.at_once,
         )
-        subject = self._subject(training, configuration)
+        subject = self._subject(training)
         self._explain(stages, subject, results)
         return self._purify(stages, training, subject, results)
 
@@ -156,36 +157,16 @@ class Study:
             if isinstance(part, Conditional):
                 part.check(plan)
 
-    def _subject(self, training: Training, configuration: Configuration) -> Subject:
+    def _subject(self, training: Training) -> Subject:
         data, experts = self.data, self.experts
         # First, for they can be missing.
-        recorded = training.recorded(experts.trajectories, self.network, data)
-        trained = training.networks(
-            "expert",
-            self.network,
-            kind=configuration["network"],
-            seeds=[*experts.seeds, *experts.held_out],
-            data=data,
-        )
-        early = training.networks(
-            "early",
-            self.network,
-            kind=configuration["network"],
-            seeds=experts.early.seeds,
-            data=data,
-            epochs=experts.early.epochs,
+        recorded = training.recorded(experts.trajectories, data)
+        trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
+        early = training.experts(
+            "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
         )
         judges = {
-            name: [
-                trained_network(factory, data, trajectory)
-                for trajectory in training.networks(
-                    name,
-                    factory,
-                    kind=configuration["judges"][name],
-                    seeds=experts.judge_seeds,
-                    data=data,
-                )
-            ]
+            name: training.judges(name, factory, seeds=experts.judge_seeds, data=data)
             for name, factory in self.judges.items()
         }
         subject = Subject(
@@ -239,10 +220,8 @@ class Study:
             log.info(line, count, total, self.data.classes[suspicion.label])
         if stages.leads:
             results.keep_suspected(suspicion.suspected)
-        purified = training.networks(
+        purified = training.experts(
             "purified",
-            self.network,
-            kind=training.configuration["network"],
             seeds=self.experts.purified,
             data=self.data.without(suspicion.suspected),
         )

@@ -1,15 +1,17 @@
 """The trained networks of a study: found in the store, imported, or trained."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from cwx.buffers import import_buffer
 from cwx.data.module import ImageData
 from cwx.stages import Configuration, Factory, Stages, Wanted
-from cwx.subject import NetworkFactory, build_network
+from cwx.subject import NetworkFactory, build_network, trained_network
 from cwx.trajectories import Trajectory, TrajectoryStore
 
 
@@ -97,6 +99,7 @@ class Training:
 
     Args:
         stages: fit one module after another.
+        network: builds the explained kind of network.
         store: keeps trained networks for every study.
         procedure: builds the LightningModule that trains networks side by side.
         configuration: the resolved settings, by which networks are known in the store.
@@ -107,36 +110,55 @@ class Training:
         self,
         *,
         stages: Stages,
+        network: NetworkFactory,
         store: TrajectoryStore,
         procedure: Factory,
         configuration: Configuration,
         at_once: int,
     ) -> None:
-        self.stages, self.store, self.procedure = stages, store, procedure
+        self.stages, self.network = stages, network
+        self.store, self.procedure = store, procedure
         self.configuration, self.at_once = configuration, at_once
 
-    def networks(
-        self,
-        name: str,
-        factory: NetworkFactory,
-        *,
-        kind: Any,
-        seeds: Sequence[int],
-        data: ImageData,
-        epochs: int | None = None,
+    def experts(
+        self, name: str, *, seeds: Sequence[int], data: ImageData, epochs: int | None = None
     ) -> list[Trajectory]:
-        """One network a seed, trained on `data`.
+        """Networks of the explained kind, one a seed, trained on `data`.
 
         Args:
             name: of them all, in logs.
-            factory: builds them.
-            kind: the resolved settings of `factory`.
             epochs: how far to train; by default as the procedure says.
         """
         changed = {} if epochs is None else {"epochs": epochs}
+        return self._networks(
+            name, self.network, self.configuration["network"], seeds, data, changed
+        )
+
+    def judges(
+        self, name: str, factory: NetworkFactory, *, seeds: Sequence[int], data: ImageData
+    ) -> list[nn.Module]:
+        """Networks of another architecture, one a seed, trained on `data` and frozen.
+
+        Args:
+            name: theirs among the judges.
+            factory: builds them.
+        """
+        kind = self.configuration["judges"][name]
+        found = self._networks(name, factory, kind, seeds, data, {})
+        return [trained_network(factory, data, trajectory) for trajectory in found]
+
+    def _networks(
+        self,
+        name: str,
+        factory: NetworkFactory,
+        kind: Any,
+        seeds: Sequence[int],
+        data: ImageData,
+        changed: Mapping[str, Any],
+    ) -> list[Trajectory]:
         common = {
             "data": data.fingerprint(),
-            "procedure": _identity(self.configuration["procedure"]) | changed,
+            "procedure": {**_identity(self.configuration["procedure"]), **changed},
             "precision": self.configuration["precision"]["experts"],
             "network": kind,
         }
@@ -153,17 +175,15 @@ class Training:
 
         return self.stages.train(build, wanted, self.store, at_once=self.at_once)
 
-    def recorded(
-        self, paths: Sequence[str], factory: NetworkFactory, data: ImageData
-    ) -> list[Trajectory]:
-        """Networks trained elsewhere: folders of the store, or buffers, which are imported."""
+    def recorded(self, paths: Sequence[str], data: ImageData) -> list[Trajectory]:
+        """Experts trained elsewhere: folders of the store, or buffers, which are imported."""
         # The store's locks let one rank import, the others find.
-        return [found for path in paths for found in self._read(Path(path), factory, data)]
+        return [found for path in paths for found in self._read(Path(path), data)]
 
-    def _read(self, path: Path, factory: NetworkFactory, data: ImageData) -> list[Trajectory]:
+    def _read(self, path: Path, data: ImageData) -> list[Trajectory]:
         if path.suffix != ".pt":
             return [Trajectory(path)]
-        return import_buffer(path, build_network(factory, data, seed=0), self.store)
+        return import_buffer(path, build_network(self.network, data, seed=0), self.store)
 
 
 def _identity(procedure: Configuration) -> dict[str, Any]:
