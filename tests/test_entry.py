@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +109,31 @@ def test_two_processes_train_the_experts_of_one(quickstart):
             alone, divided = load_file(state), load_file(quickstart / "other" / folder / state.name)
             for name in alone:
                 torch.testing.assert_close(divided[name], alone[name], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_purify_also_when_nothing_else_is_left_to_do(quickstart):
+    """A resumed run may come to the purification before any training has joined its processes."""
+    code, output = run(
+        quickstart, *SMALL, "trainer=ddp_cpu", "logger=[]", "method=[distill]",
+        "corruption=badnets", "corruption.target=3", "purification=revealed",
+        "evaluation=[attack_success]", "store=filtered", "hydra.run.dir=pure",
+    )  # fmt: skip
+    assert code == 0, output
+    assert "training what is not in the store: purified-0" in output
+    touched, suspected = (
+        load_file(quickstart / "pure" / f"{name}.safetensors")[name]
+        for name in ("touched", "suspected")
+    )
+    assert (touched & suspected).sum() > 0.9 * max(touched.sum(), suspected.sum())
+    metrics = quickstart / "pure" / "metrics.json"
+    before = metrics.read_bytes()
+    newest = max((quickstart / "filtered").iterdir(), key=lambda path: path.stat().st_mtime)
+    shutil.rmtree(newest)
+    metrics.unlink()
+    code, output = run(quickstart, "resume=pure")
+    assert code == 0, output
+    assert "training what is not in the store: purified-0" in output
+    assert metrics.read_bytes() == before
 
 
 LONGER = [*SMALL, "logger=[csv]", "method.distill.iterations=300", "evaluation=[fidelity]"]
