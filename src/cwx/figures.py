@@ -1,6 +1,7 @@
 """Pictures of images by class."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import numpy as np
 import numpy.typing as npt
@@ -51,8 +52,8 @@ def sheet(
         classes: the name of each row.
     """
     widths = [int(torch.bincount(labels[title]).max()) for title in columns]
-    # A gap between blocks is a tenth of a tile; names take two tiles.
-    side, names = 0.5, 1.1
+    # A gap between blocks is a tenth of a tile; names take two and a half.
+    side, names = 0.5, 1.3
     figure = Figure(
         figsize=(
             names + side * (sum(widths) + 0.4 * len(widths)),
@@ -63,9 +64,16 @@ def sheet(
     total_width, total_height = figure.get_size_inches()
     left = names
     for (title, images), width in zip(columns.items(), widths, strict=True):
+        # Over a narrow block, two smaller lines; a letter of 7 points takes 0.06 inches or so.
+        fits = len(title) * 0.08 <= side * (width + 0.4)
+        lines = (
+            [title]
+            if fits
+            else wrap(title, int(side * (width + 0.4) / 0.06), break_long_words=False)[:2]
+        )
         figure.text(
-            (left + side * width / 2) / total_width, 1 - 0.2 / total_height, title,
-            ha="center", va="center", fontsize=9, parse_math=False,
+            (left + side * width / 2) / total_width, 1 - 0.2 / total_height, "\n".join(lines),
+            ha="center", va="center", fontsize=9 if fits else 7, parse_math=False,
         )  # fmt: skip
         for row in range(len(classes)):
             for column, image in enumerate(images[labels[title] == row]):
