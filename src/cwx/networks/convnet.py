@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from cwx.networks.sizes import halved
+
 
 def instance_norm(channels: int) -> nn.Module:
     """Instance normalisation with affine parameters, as GroupNorm with a group a channel."""
@@ -35,12 +37,12 @@ class ConvNet(nn.Module):
         norm: Callable[[int], nn.Module] | None,
     ) -> None:
         super().__init__()
-        height, width_left = (side >> depth for side in image_size)
-        if min(height, width_left) < 1:
-            raise ValueError(
-                f"a ConvNet of depth {depth} halves {image_size[0]}x{image_size[1]} images to "
-                f"nothing: use a depth of at most {min(image_size).bit_length() - 1}"
-            )
+        height, width_left = halved(
+            image_size,
+            depth,
+            network=f"a ConvNet of depth {depth}",
+            remedy=f"use a depth of at most {min(image_size).bit_length() - 1}",
+        )
         layers: list[nn.Module] = []
         for block in range(depth):
             layers.append(nn.Conv2d(width if block else in_channels, width, 3, padding=1))

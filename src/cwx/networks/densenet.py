@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cwx.networks.resnet import Norm, convolution
+from cwx.networks.sizes import halved
 
 
 class DenseLayer(nn.Module):
@@ -54,11 +55,12 @@ class DenseNet(nn.Module):
         norm: Norm,
     ) -> None:
         super().__init__()
-        if min(image_size) >> (len(blocks) - 1) < 1:
-            raise ValueError(
-                f"a DenseNet of {len(blocks)} blocks halves {image_size[0]}x{image_size[1]} "
-                f"images to nothing: use at most {min(image_size).bit_length()} blocks"
-            )
+        halved(
+            image_size,
+            len(blocks) - 1,
+            network=f"a DenseNet of {len(blocks)} blocks",
+            remedy=f"use at most {min(image_size).bit_length()} blocks",
+        )
         channels = 2 * growth
         layers: list[nn.Module] = [convolution(in_channels, channels, 3)]
         for position, depth in enumerate(blocks):

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from cwx.networks.sizes import halved
+
 
 class VGG(nn.Module):
     """Blocks of 3x3 convolutions, each ending in 2x2 max pooling; global average; one linear.
@@ -31,11 +33,12 @@ class VGG(nn.Module):
         norm: Callable[[int], nn.Module] | None,
     ) -> None:
         super().__init__()
-        if min(image_size) >> len(blocks) < 1:
-            raise ValueError(
-                f"a VGG of {len(blocks)} blocks halves {image_size[0]}x{image_size[1]} images to "
-                f"nothing: use at most {min(image_size).bit_length() - 1} blocks"
-            )
+        halved(
+            image_size,
+            len(blocks),
+            network=f"a VGG of {len(blocks)} blocks",
+            remedy=f"use at most {min(image_size).bit_length() - 1} blocks",
+        )
         layers: list[nn.Module] = []
         channels = in_channels
         for block in blocks:
