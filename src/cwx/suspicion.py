@@ -67,14 +67,18 @@ def suspicions(
     train = data.splits.train
     groups: dict[str, dict[int, Groups]] = {name: {} for name in sources}
     if len(train.labels.unique()) > 1:
+        unit = {name: data.normalization.denormalize(e.images) for name, e in sources.items()}
         for label, around in surroundings(train.images, train.labels):
             own = train.images[train.labels == label]
+            if len(own) < FEWEST:
+                continue
+            # Once for all sources: it is most of the work.
+            white = around.whiten_images(own)
             for name, explanations in sources.items():
                 shown = explanations.labels == label
-                if len(own) >= FEWEST and shown.any() and not shown.all():
-                    unit = data.normalization.denormalize(explanations.images)
-                    pattern = revealed_pattern(unit[shown], unit[~shown])
-                    groups[name][label] = tell_apart(own, pattern, around)
+                if shown.any() and not shown.all():
+                    pattern = revealed_pattern(unit[name][shown], unit[name][~shown])
+                    groups[name][label] = tell_apart(white, around.whiten_pattern(pattern))
     return {name: _suspicion(train.labels, found, separation) for name, found in groups.items()}
 
 

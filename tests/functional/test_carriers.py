@@ -102,7 +102,7 @@ def test_a_faint_pattern_is_found_from_a_poor_likeness(sign, scale):
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
     around = dict(surroundings(images, labels))[1]
     likeness = checkerboard() + noise
-    found = tell_apart(own, sign * scale * likeness, around)
+    found = tell_apart(around.whiten_images(own), around.whiten_pattern(sign * scale * likeness))
     assert torch.equal(found.carrying, carries)
     assert found.separation > 0.9
     # Without regard to what pictures vary in, it is no better than chance.
@@ -113,7 +113,12 @@ def test_a_faint_pattern_is_found_from_a_poor_likeness(sign, scale):
 def test_what_has_no_pattern_is_not_told_apart_as_well_as_what_has():
     images, labels = labelled()
     around = dict(surroundings(images, labels))[0]
-    assert tell_apart(images[labels == 0], checkerboard(), around).separation < 0.72
+    assert (
+        tell_apart(
+            around.whiten_images(images[labels == 0]), around.whiten_pattern(checkerboard())
+        ).separation
+        < 0.72
+    )
 
 
 def test_whitened_surroundings_vary_alike():
@@ -136,4 +141,6 @@ def test_no_direction_is_judged_by_the_images_that_taught_it(count):
         mean=torch.zeros(432, dtype=torch.float64), root=torch.eye(432, dtype=torch.float64)
     )
     pattern = torch.randn(3, 12, 12, generator=generator)
-    assert tell_apart(images, pattern, around).separation < 0.72
+    assert (
+        tell_apart(around.whiten_images(images), around.whiten_pattern(pattern)).separation < 0.72
+    )

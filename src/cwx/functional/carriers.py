@@ -52,6 +52,14 @@ class Surroundings:
         white: Tensor = torch.linalg.solve_triangular(self.root, vectors.T, upper=False)
         return white.T
 
+    def whiten_images(self, images: Tensor) -> Tensor:
+        """Bytes ``[n, C, H, W]`` as white vectors ``[n, d]``, with the surroundings' mean at 0."""
+        return self.whiten(_flat(images) - self.mean)
+
+    def whiten_pattern(self, pattern: Tensor) -> Tensor:
+        """The white direction ``[d]`` of a pattern ``[C, H, W]``."""
+        return self.whiten(pattern.double().flatten()[None])[0]
+
 
 def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, Surroundings]]:
     """For each class, the Gaussian of all others.
@@ -109,22 +117,19 @@ def _shrinkage(covariance: Tensor, fourth: float, count: int) -> float:
     return min(max(noise / max(spread, 1e-30), 1e-6), 1.0)
 
 
-def tell_apart(images: Tensor, pattern: Tensor, around: Surroundings) -> Groups:
+def tell_apart(white: Tensor, revealed: Tensor) -> Groups:
     """The images of one class in two groups, along the pattern and what it leads to.
 
     Each half of the images, every other one, is told apart by what the other half taught: along a
     direction fitted to themselves, even images without any pattern part well.
 
     Args:
-        images: bytes ``[n, C, H, W]``, `FEWEST` or more.
-        pattern: ``[C, H, W]``, of any scale and sign.
-        around: the other classes.
+        white: the images as `Surroundings.whiten_images` gives them, `FEWEST` or more.
+        revealed: the pattern as `Surroundings.whiten_pattern` gives it, of any scale and sign.
     """
-    white = around.whiten(_flat(images) - around.mean)
-    revealed = around.whiten(pattern.double().flatten()[None])[0]
     first, _ = _along(white, revealed)
     carrying, separations = torch.zeros_like(first), []
-    for half in (torch.arange(len(images)) % 2).bool(), (torch.arange(len(images)) + 1) % 2 > 0:
+    for half in (torch.arange(len(white)) % 2).bool(), (torch.arange(len(white)) + 1) % 2 > 0:
         carrying[half], separation = _along(white[half], _improved(white[~half], revealed))
         separations.append(separation)
     return Groups(carrying=carrying, at_first=first, separation=sum(separations) / 2)
