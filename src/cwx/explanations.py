@@ -28,6 +28,10 @@ class Explanations:
         """The same, each image rescaled to fill the image range."""
         return replace(self, images=normalization.project(self.images))
 
+    def shown(self, normalization: Normalization) -> "Explanations":
+        """As for people: within the image range."""
+        return self.projected(normalization)
+
     def of(self, label: int) -> Tensor:
         """The images of one class, ``[n_class, C, H, W]``."""
         return self.images[self.labels == label]

@@ -15,11 +15,11 @@ from cwx.functional.images import Normalization
 Pixels = npt.NDArray[np.uint8]
 
 
-def mosaic(explanations: Explanations, normalization: Normalization) -> Pixels:
-    """Projected images side by side as ``[height, width, 3]`` bytes, a row a class."""
-    unit = normalization.denormalize(explanations.projected(normalization).images)
+def mosaic(shown: Explanations, normalization: Normalization) -> Pixels:
+    """Images side by side as ``[height, width, 3]`` bytes, a row a class."""
+    unit = normalization.denormalize(shown.images)
     scale = max(1, 32 // unit.shape[-1])
-    rows = [_strip(unit[explanations.labels == c], scale) for c in explanations.labels.unique()]
+    rows = [_strip(unit[shown.labels == c], scale) for c in shown.labels.unique()]
     width = max(row.shape[1] for row in rows)
     padded = [
         np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows

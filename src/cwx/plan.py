@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from cwx.data.module import ImageData
+from cwx.explanations import Explanations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,7 @@ class Plan:
         data: the images, loaded and corrupted.
         methods: the names of those that will explain.
         held_out: how many experts no method will see.
+        leaves: what each method leaves, by its name; images of classes where it is not there.
         epochs: how far the experts that methods use are trained here, by the setting that says so.
     """
 
@@ -22,18 +24,20 @@ class Plan:
     methods: Sequence[str]
     held_out: int
     epochs: Mapping[str, int] = field(default_factory=dict)
+    leaves: Mapping[str, type[Any]] = field(default_factory=dict)
 
-    def require_method(self, name: str, place: str) -> None:
-        """Refuse a setting, at `place`, that names a method which is not to run.
+    def require_images(self, name: str, place: str) -> None:
+        """Refuse a setting, at `place`, that names a method which is to make no images of classes.
 
         Raises:
             ValueError: with the choices.
         """
-        if name not in self.methods:
-            choices = f"one of {', '.join(self.methods)}" if self.methods else "one of method=[…]"
+        fit = [n for n in self.methods if self.leaves.get(n, Explanations) is Explanations]
+        if name not in fit:
+            choices = f"one of {', '.join(fit)}" if fit else "one of method=[…]"
             raise ValueError(
-                f"{place} is {name!r}, which this study does not make: set it to {choices}, or "
-                f"leave {place.rpartition('.')[0]} out"
+                f"{place} is {name!r}, of which this study makes no images: set it to {choices}, "
+                f"or leave {place.rpartition('.')[0]} out"
             )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from cwx.evaluations.outcome import Sources
+from cwx.explanations import Explanations
+from cwx.patterns import of_kind
 from cwx.plan import Plan
 from cwx.subject import Subject
 from cwx.suspicion import Suspicion, check_suspicions, suspicions
@@ -29,9 +31,9 @@ class RevealedFilter:
         self.source, self.separation = source, separation
 
     def check(self, plan: Plan) -> None:
-        plan.require_method(self.source, "purification.source")
+        plan.require_images(self.source, "purification.source")
         check_suspicions(plan.data, self.separation, "purification")
 
     def __call__(self, subject: Subject, sources: Sources) -> Suspicion:
-        revealing = {self.source: sources[self.source]}
+        revealing = {self.source: of_kind(sources, Explanations)[self.source]}
         return suspicions(subject.data, revealing, separation=self.separation)[self.source]

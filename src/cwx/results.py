@@ -5,7 +5,9 @@ metrics.json              flat name → number
 tables/*.csv, figures/*.png
 tables/classes.csv        what each class is: name, synset (empty if none), numbers of images
 tables/paper.csv          measured numbers beside those of a paper, if it reports any
-explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_rate
+explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_rate;
+                          of a mask search <method>/masks and canvases, of a universal perturbation
+                          <method>/deltas (cwx.patterns); words about them are in the file's header
 touched.safetensors       touched: bools, which training images were corrupted, if any were
 suspected.safetensors     suspected: bools, which of them a purification left out, if one was asked
 checkpoints/<method>.ckpt while a method runs
@@ -30,14 +32,14 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cwx.data.sources import Splits
 from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations import Explanations
 from cwx.files import atomic, write_json, write_tensors, write_text
+from cwx.patterns import Found, Patterns, Perturbations
 
 STATUS = "status.json"
 EXPLANATIONS = "explanations.safetensors"
@@ -45,7 +47,12 @@ TOUCHED = "touched.safetensors"
 SUSPECTED = "suspected.safetensors"
 CLASSES = "tables/classes.csv"
 PAPER = "tables/paper.csv"
-_PARTS = tuple(field.name for field in fields(Explanations))
+# What a method may leave, by a part that no other kind has.
+_KINDS: dict[str, type[Any]] = {
+    "images": Explanations,
+    "masks": Patterns,
+    "deltas": Perturbations,
+}
 
 
 class Results:
@@ -103,7 +110,7 @@ class Results:
     def checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / f"{stage}.ckpt"
 
-    def explanations(self) -> dict[str, Explanations]:
+    def explanations(self) -> dict[str, Found]:
         """What the methods have left so far, by method.
 
         Raises:
@@ -113,35 +120,38 @@ class Results:
         if not file.exists():
             return {}
         try:
-            tensors = load_file(file)
+            with safe_open(file, framework="pt") as opened:
+                parts: dict[str, Any] = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118
+                parts |= opened.metadata() or {}
         except SafetensorError as error:
             raise ValueError(
                 f"{file} is damaged ({error}): delete it, and the methods run again"
             ) from error
+        by_method: dict[str, dict[str, Any]] = {}
+        for name, part in parts.items():
+            method, _, key = name.rpartition("/")
+            by_method.setdefault(method, {})[key] = part
         return {
-            method: Explanations(
-                images=tensors[f"{method}/images"],
-                labels=tensors[f"{method}/labels"],
-                inner_rate=tensors.get(f"{method}/inner_rate"),
-            )
-            for method in (n.removesuffix("/images") for n in tensors if n.endswith("/images"))
+            method: next(kind for key, kind in _KINDS.items() if key in found)(**found)
+            for method, found in by_method.items()
         }
 
-    def add_explanations(self, method: str, explanations: Explanations) -> None:
+    def add_explanations(self, method: str, explanations: Found) -> None:
         self._write_explanations(EXPLANATIONS, {**self.explanations(), method: explanations})
 
     def keep_last_good(self, method: str, explanations: Explanations) -> None:
         """Save what a diverged method had, apart from finished explanations."""
         self._write_explanations(f"last-good-{method}.safetensors", {method: explanations})
 
-    def _write_explanations(self, name: str, explanations: Mapping[str, Explanations]) -> None:
-        tensors = {
-            f"{method}/{part}": getattr(e, part)
+    def _write_explanations(self, name: str, explanations: Mapping[str, Found]) -> None:
+        parts = {
+            f"{method}/{field.name}": getattr(e, field.name)
             for method, e in explanations.items()
-            for part in _PARTS
-            if getattr(e, part) is not None
+            for field in fields(e)
         }
-        write_tensors(self.folder / name, tensors, {})
+        tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+        words = {name: part for name, part in parts.items() if isinstance(part, str)}
+        write_tensors(self.folder / name, tensors, words)
 
     def keep_touched(self, touched: Tensor) -> None:
         """Save which training images, in their order, a corruption touched ``[n]``."""

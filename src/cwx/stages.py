@@ -65,6 +65,11 @@ class Stages:
         """Whether this process is the one that writes."""
         return bool(self._last.is_global_zero)
 
+    @property
+    def device(self) -> Any:
+        """Where this process computes, a `torch.device`."""
+        return self._last.strategy.root_device
+
     def fit(self, module: Any, checkpoint: Path, callbacks: Sequence[Any]) -> None:
         """Fit a method to its end, from `checkpoint` if there is one."""
         self._fit(module, checkpoint, callbacks, self._precision.methods)

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cwx.callbacks.pictures import LogPictures
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
-from cwx.explanations import DivergedError
+from cwx.explanations import DivergedError, Explanations
 from cwx.plan import Conditional, Plan
 from cwx.precision import Precisions
 from cwx.purification import Purification
@@ -147,6 +148,7 @@ class Study:
             data=self.data,
             methods=list(self.method),
             held_out=len(self.experts.held_out),
+            leaves={name: _leaves(build) for name, build in self.method.items()},
             epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
         )
         for name, build in self.method.items():
@@ -165,6 +167,7 @@ class Study:
         early = training.experts(
             "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
         )
+        clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
         judges = {
             name: training.judges(name, factory, seeds=experts.judge_seeds, data=data)
             for name, factory in self.judges.items()
@@ -176,6 +179,8 @@ class Study:
             early=early,
             held_out=trained[len(experts.seeds) :],
             judges=judges,
+            clean=clean,
+            device=training.stages.device,
         )
         network = subject.network()
         for trajectory in (*subject.fitted, *subject.held_out):
@@ -244,3 +249,8 @@ class Study:
             outcomes[name] = evaluation(subject, sources)
         numbers = results.add_outcomes(outcomes, self.paper)
         stages.log(numbers, sorted((results.folder / "figures").glob("*.png")))
+
+
+def _leaves(build: Factory) -> type[Any]:
+    """What a method's class says that it leaves; images of classes if it does not."""
+    return getattr(getattr(build, "func", build), "leaves", Explanations)

@@ -1,7 +1,7 @@
 """What a study explains: images, a kind of network, and trained examples of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from cwx.trajectories import Trajectory
 NetworkFactory = Callable[..., nn.Module]
 
 # Of trained networks of the explained kind, by what they are to a study.
-KINDS = frozenset({"expert", "held-out", "purified"})
+KINDS = frozenset({"expert", "held-out", "clean", "purified"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,11 @@ class Subject:
         early: more of them, trained too short to be judged.
         held_out: experts of other seeds, for evaluation alone.
         judges: networks of other architectures, trained, frozen, by name, one a seed.
+        clean: experts trained on the images before any corruption.
         left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
             was asked.
         purified: experts trained without these.
+        device: where networks that explain or judge are to run.
     """
 
     data: ImageData
@@ -39,8 +41,10 @@ class Subject:
     held_out: Sequence[Trajectory]
     judges: Mapping[str, Sequence[nn.Module]]
     early: Sequence[Trajectory] = ()
+    clean: Sequence[Trajectory] = ()
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def fitted(self) -> Sequence[Trajectory]:
@@ -62,15 +66,36 @@ class Subject:
     def experts(self) -> dict[str, list[nn.Module]]:
         """The trained networks of the explained kind, by what they are to the study.
 
-        ``expert`` are those that methods saw, ``held-out`` those that none did, and ``purified``
-        those trained on filtered images; what a study lacks is left out.
+        ``expert`` are those that methods saw, ``held-out`` those that none did, ``clean`` those
+        trained on uncorrupted and ``purified`` those trained on filtered images; what a study
+        lacks is left out.
         """
+        return {kind: [self.trained(t) for t in found] for kind, found in self._kinds().items()}
+
+    def _kinds(self) -> dict[str, Sequence[Trajectory]]:
         kinds = {
             "expert": self.trajectories,
             "held-out": self.held_out,
+            "clean": self.clean,
             "purified": self.purified,
         }
-        return {kind: [self.trained(t) for t in found] for kind, found in kinds.items() if found}
+        return {kind: found for kind, found in kinds.items() if found}
+
+    def explained(self, kind: str) -> nn.Module:
+        """The first network of a kind, or of a judge, by name: the one whose patterns are sought.
+
+        Raises:
+            ValueError: the study has none.
+        """
+        kinds = self._kinds()
+        if kind in kinds:
+            return self.trained(kinds[kind][0])
+        if kind in self.judges:
+            return self.judges[kind][0]
+        raise ValueError(
+            f"this study has no network called {kind!r} to explain: choose one of "
+            f"{', '.join([*kinds, *self.judges])}"
+        )
 
     def panel(self) -> dict[str, list[nn.Module]]:
         """`experts` and the judges of other architectures, one network a seed."""

@@ -36,6 +36,7 @@ class Experts:
         early: more experts that methods may use, trained no further than these look: they cost
             less and are never judged.
         held_out: seeds of experts for evaluation alone.
+        clean: seeds of experts that are trained on the images before any corruption.
         purified: seeds of those trained anew once a purification has filtered the images.
         judge_seeds: of the judges, each of which is trained once a seed.
         at_once: how many train side by side, at most; it does not change what they learn.
@@ -52,6 +53,7 @@ class Experts:
         seeds: Sequence[int],
         early: Early,
         held_out: Sequence[int],
+        clean: Sequence[int],
         purified: Sequence[int],
         judge_seeds: Sequence[int],
         at_once: int,
@@ -62,7 +64,7 @@ class Experts:
         # Recorded trajectories take the place of trained ones.
         self.seeds = [] if trajectories else list(seeds)
         self.early = replace(early, seeds=[]) if trajectories else early
-        self.held_out, self.purified = list(held_out), list(purified)
+        self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
         self.judge_seeds, self.at_once = list(judge_seeds), at_once
         self.trajectories = list(trajectories)
         if not self.seeds and not self.trajectories:
@@ -71,6 +73,7 @@ class Experts:
         together = [*self.seeds, *self.early.seeds, *self.held_out]
         for names, given in (
             ("seeds, experts.early.seeds and experts.held_out", together),
+            ("clean", self.clean),
             ("purified", self.purified),
             ("judge_seeds", self.judge_seeds),
         ):

@@ -14,6 +14,7 @@ class LogPictures(L.Callback):
         method: Any = pl_module
         takers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if trainer.is_global_zero and takers:
-            picture = mosaic(method.explanations(), method.subject.data.normalization)
+            normalization = method.subject.data.normalization
+            picture = mosaic(method.explanations().shown(normalization), normalization)
             for logger in takers:
                 logger.log_image(key=f"{method.stage}/images", images=[picture])

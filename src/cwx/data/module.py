@@ -92,8 +92,14 @@ class ImageData(L.LightningDataModule):
     def without(self, dropped: Tensor) -> Self:
         """A view whose training images lack those that the bools `dropped` ``[n]`` mark."""
         view, train = copy.copy(self), self.splits.train
-        kept = ImageSet(train.images[~dropped], train.labels[~dropped])
-        view._splits = replace(self.splits, train=kept)
+        view._splits = replace(self.splits, train=train.at(~dropped))
+        view.trainer = None
+        return view
+
+    def uncorrupted(self) -> Self:
+        """A view that trains on the clean images."""
+        view = copy.copy(self)
+        view._splits = replace(self.splits, train=self.clean)
         view.trainer = None
         return view
 

@@ -23,19 +23,24 @@ class ImageSet:
     def to(self, device: torch.device) -> "ImageSet":
         return ImageSet(self.images.to(device), self.labels.to(device))
 
+    def at(self, indices: Tensor) -> "ImageSet":
+        """Those at `indices`, or where bools are true."""
+        return ImageSet(self.images[indices], self.labels[indices])
+
     def spread(self, count: int | None) -> "ImageSet":
         """At most `count` images, evenly spaced in their order; null for all."""
-        if count is None or count >= len(self):
-            return self
+        return self.at(self.places(count)) if count is not None and count < len(self) else self
+
+    def places(self, count: int | None) -> Tensor:
+        """Where those of `spread` lie."""
+        taken = len(self) if count is None else min(count, len(self))
         # Sets may lie in the order of their classes.
-        chosen = torch.arange(count, device=self.labels.device) * len(self) // count
-        return ImageSet(self.images[chosen], self.labels[chosen])
+        return torch.arange(taken, device=self.labels.device) * len(self) // max(taken, 1)
 
     def first(self, per_class: int) -> "ImageSet":
         """At most `per_class` images of each class, the first of them, in their order."""
         chosen = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
-        indices = torch.cat(chosen).sort().values
-        return ImageSet(self.images[indices], self.labels[indices])
+        return self.at(torch.cat(chosen).sort().values)
 
 
 @dataclass(frozen=True)

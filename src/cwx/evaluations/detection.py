@@ -6,7 +6,9 @@ from torch import Tensor
 
 from cwx.evaluations.backdoor import planted
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines
+from cwx.explanations import Explanations
 from cwx.figures import sheet, shorten
+from cwx.patterns import of_kind
 from cwx.plan import Plan
 from cwx.subject import Subject
 from cwx.suspicion import Suspicion, check_suspicions, suspicions
@@ -39,7 +41,7 @@ class Detection:
         check_suspicions(plan.data, self.separation, "evaluation.detection")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        everything = {**sources, **baselines(subject, sources)}
+        everything = {**of_kind(sources, Explanations), **baselines(subject, sources)}
         found = suspicions(subject.data, everything, separation=self.separation)
         classes, touched = subject.data.classes, subject.data.corrupted.touched
         rows: list[Row] = []

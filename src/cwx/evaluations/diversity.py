@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines
+from cwx.explanations import Explanations
+from cwx.patterns import of_kind
 from cwx.subject import Subject
 
 
@@ -17,7 +19,7 @@ class Diversity:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         normalization = subject.data.normalization
-        everything = {**sources, **baselines(subject, sources)}
+        everything = {**of_kind(sources, Explanations), **baselines(subject, sources)}
         rows: list[Row] = []
         for source, explanations in everything.items():
             projected = explanations.projected(normalization)

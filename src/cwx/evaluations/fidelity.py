@@ -9,6 +9,7 @@ from cwx.functional.derivatives import Eager
 from cwx.functional.distances import squared_distance
 from cwx.functional.inner import Inner
 from cwx.functional.losses import NetworkLoss
+from cwx.patterns import of_kind
 from cwx.plan import Plan
 from cwx.subject import Subject
 from cwx.trajectories import Trajectory
@@ -41,7 +42,7 @@ class Fidelity:
         self.start_min, self.start_max = start_min, start_max
 
     def check(self, plan: Plan) -> None:
-        plan.require_method(self.source, "evaluation.fidelity.source")
+        plan.require_images(self.source, "evaluation.fidelity.source")
         if not plan.held_out:
             raise ValueError(
                 "fidelity needs an expert that distillation never saw: "
@@ -55,7 +56,10 @@ class Fidelity:
             start_min=self.start_min,
             start_max=self.start_max,
         )
-        loss, explanations = NetworkLoss(subject.network()), sources[self.source]
+        loss, explanations = (
+            NetworkLoss(subject.network()),
+            of_kind(sources, Explanations)[self.source],
+        )
         seen = subject.trajectories[: len(subject.held_out)]
         rows: list[Row] = [
             {

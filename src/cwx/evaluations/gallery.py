@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from cwx.evaluations.outcome import BASELINES, Outcome, Sources, baselines
+from cwx.explanations import Explanations
 from cwx.figures import sheet
+from cwx.patterns import of_kind
 from cwx.subject import Subject
 
 
@@ -31,7 +33,8 @@ class Gallery:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         normalization = subject.data.normalization
-        shown = {name: e.projected(normalization) for name, e in sources.items()}
+        images = of_kind(sources, Explanations)
+        shown = {name: e.projected(normalization) for name, e in images.items()}
         beside = baselines(subject, sources)
         shown |= {name: beside[name] for name in self.baselines}
         columns, labels = {}, {}
@@ -41,7 +44,7 @@ class Gallery:
             labels[title] = explanations.labels
         numbers = {
             f"range/{name}/{end}": getattr(e.images, end)().item()
-            for name, e in sources.items()
+            for name, e in images.items()
             for end in ("min", "max")
         }
         return Outcome(

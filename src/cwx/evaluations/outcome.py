@@ -12,6 +12,7 @@ from torch import nn
 from cwx.data.sources import ImageSet
 from cwx.explanations import Explanations
 from cwx.functional.streams import stream
+from cwx.patterns import Found, of_kind
 from cwx.subject import Subject
 
 Row = Mapping[str, str | int | float]
@@ -26,7 +27,8 @@ class Outcome:
     figures: Mapping[str, Figure] = field(default_factory=dict)
 
 
-Sources = Mapping[str, Explanations]
+# What methods left, by method.
+Sources = Mapping[str, Found]
 Evaluation = Callable[[Subject, Sources], Outcome]
 
 
@@ -35,7 +37,7 @@ def raw_and_projected(subject: Subject, sources: Sources) -> dict[str, Explanati
     normalization = subject.data.normalization
     return {
         name: version
-        for source, explanations in sources.items()
+        for source, explanations in of_kind(sources, Explanations).items()
         for name, version in (
             (source, explanations),
             (f"{source}-projected", explanations.projected(normalization)),
@@ -94,7 +96,8 @@ def baselines(subject: Subject, sources: Sources) -> dict[str, Explanations]:
     Of real images there are as many a class as the richest source has. Training images are
     those trained on: corrupted where a study corrupts them, under the labels they bear there.
     """
-    per_class = max((int(torch.bincount(e.labels).max()) for e in sources.values()), default=1)
+    images = of_kind(sources, Explanations).values()
+    per_class = max((int(torch.bincount(e.labels).max()) for e in images), default=1)
     drawn, means = _drawn(subject.data.splits.train, per_class), _means(subject.data.splits.train)
     normalized = subject.data.normalization.from_bytes
     return {

@@ -1,0 +1,322 @@
+"""The predictive power of patterns and perturbations (ISCP, §4 and Appendices B-E; I8, I16-I20)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cwx.evaluations.attached import Probe, Reached
+from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
+from cwx.figures import sheet
+from cwx.functional.images import rescale
+from cwx.functional.masks import pixels
+from cwx.patterns import Attach, Patterns, Perturbations
+from cwx.plan import Plan
+from cwx.subject import Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One of those from which a class takes its best.
+
+    Attributes:
+        label: the class.
+        place: among those of the class, from 0.
+        tied: how many of its pixels were drawn among equals.
+        attach: puts it on images.
+        picture: it alone, a unit image ``[C, H, W]``.
+    """
+
+    label: int
+    place: int
+    tied: int
+    attach: Attach
+    picture: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Candidates of one source and size, several a class.
+
+    Attributes:
+        source, size: as in the tables; the size is a share of the pixels, or for perturbations
+            their radius on the 0-255 scale.
+        explains: the kind of network they are for.
+        searched: bools ``[t]``, test images that they were found on.
+        divided: whether success is divided by the accuracy on the class.
+    """
+
+    source: str
+    size: str
+    explains: str
+    searched: Tensor
+    candidates: Sequence[Candidate]
+    divided: bool = True
+
+
+class Predictive:
+    """PW of every source's patterns on the network they explain, and on all other networks.
+
+    Of the canvases of a class the one counts whose pattern, cut to the size, has the lowest loss
+    on the images that were searched on (D_n). ``power/<source>/<size>`` is the mean over classes
+    on test images outside D, ``power_whole/…`` on all of them, as the paper's tables have it;
+    ``…/std`` is over classes (ddof 0), ``…/<class>`` a class's own. Of universal perturbations it
+    is the success rate as it is. ``transfer/<source>/<size>/<judge>`` is the mean power on that
+    judge over the mean power on the explained network.
+
+    The tables are ``power`` (a row a class), ``power_canvases`` (a row a canvas) and ``transfer``,
+    whose ``printed_rate`` is the ratio as the paper prints it, source over target; the figures
+    ``patterns`` and ``power``.
+
+    Args:
+        sizes: shares of the image's pixels in 0-1.
+        images: at most so many test images, evenly spaced; null for all.
+
+    Raises:
+        ValueError: no size is given, or `images` is below 1.
+    """
+
+    def __init__(self, *, sizes: Sequence[float], images: int | None) -> None:
+        if not sizes:
+            raise ValueError(
+                "evaluation.predictive_power.sizes is empty: give a share of the image"
+            )
+        if images is not None and images < 1:
+            raise ValueError(
+                f"evaluation.predictive_power.images is {images}: give 1 or more, or null for all"
+            )
+        self.sizes, self.images = list(sizes), images
+
+    def check(self, plan: Plan) -> None:
+        for size in self.sizes:
+            pixels(size, *plan.data.image_shape[1:])
+        if not any(left in (Patterns, Perturbations) for left in plan.leaves.values()):
+            raise ValueError(
+                "predictive_power needs a method that leaves patterns, such as method=[iscp]: "
+                "choose one, or leave predictive_power out of evaluation=[…]"
+            )
+
+    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
+        contests = [c for name, found in sources.items() for c in self._contests(name, found)]
+        test = subject.data.splits.test
+        places = test.places(self.images)
+        probes: dict[str, Probe] = {}
+        judged = []
+        for contest in contests:
+            if contest.explains not in probes:
+                network = subject.explained(contest.explains)
+                probes[contest.explains] = Probe(subject, network, test.at(places))
+            judged.append(_judge(contest, probes[contest.explains], places, subject))
+        transfers = _transfer(subject, judged, places)
+        numbers = _numbers(judged) | _transfer_numbers(transfers)
+        tables: dict[str, list[Row]] = {
+            "power": [row for found in judged for row in found.rows],
+            "power_canvases": [row for found in judged for row in found.every],
+        }
+        if transfers:
+            tables["transfer"] = transfers
+        return Outcome(numbers=numbers, tables=tables, figures=_figures(judged, subject))
+
+    def _contests(self, name: str, found: object) -> list[Contest]:
+        if isinstance(found, Patterns):
+            return [_of_size(name, found, size) for size in self.sizes]
+        return _by_radius(name, found) if isinstance(found, Perturbations) else []
+
+
+def _of_size(name: str, found: Patterns, size: float) -> Contest:
+    cut = found.cut(size)
+    pictures = cut.on_grey()
+    return Contest(
+        source=name,
+        size=f"{size:g}",
+        explains=found.explains,
+        searched=found.searched,
+        candidates=[
+            Candidate(
+                label=int(label),
+                place=int((found.labels[:i] == label).sum()),
+                tied=int(cut.tied[i]),
+                attach=cut.attach(i),
+                picture=pictures[i],
+            )
+            for i, label in enumerate(found.labels)
+        ],
+    )
+
+
+def _by_radius(name: str, found: Perturbations) -> list[Contest]:
+    pictures = rescale(found.deltas)
+    return [
+        Contest(
+            source=name,
+            size=f"{255 * radius:g}",
+            explains=found.explains,
+            searched=found.searched,
+            divided=False,
+            candidates=[
+                Candidate(
+                    label=int(found.labels[i]),
+                    place=0,
+                    tied=0,
+                    attach=found.attach(i),
+                    picture=pictures[i],
+                )
+                for i in (found.epsilons == radius).nonzero()[:, 0].tolist()
+            ],
+        )
+        for radius in found.epsilons.unique().tolist()
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A contest's best of each class, with its row, and the rows of all."""
+
+    contest: Contest
+    best: Sequence[Candidate]
+    rows: list[Row]
+    every: list[Row]
+
+
+def _judge(contest: Contest, probe: Probe, places: Tensor, subject: Subject) -> Judged:
+    searched = contest.searched[places]
+    rows: dict[int, list[tuple[Candidate, Row]]] = {}
+    for candidate in contest.candidates:
+        found = probe.others(candidate.attach, candidate.label)
+        row: Row = {
+            "source": contest.source,
+            "size": contest.size,
+            "class": subject.data.classes[candidate.label],
+            "canvas": candidate.place,
+            "tied": candidate.tied,
+            "loss": _loss(found, probe, candidate.label, searched),
+            **_powers(found, probe, candidate.label, searched, divided=contest.divided),
+        }
+        rows.setdefault(candidate.label, []).append((candidate, row))
+    best = [min(found, key=lambda one: float(one[1]["loss"])) for found in rows.values()]
+    return Judged(
+        contest=contest,
+        best=[candidate for candidate, _ in best],
+        rows=[row for _, row in best],
+        every=[row for found in rows.values() for _, row in found],
+    )
+
+
+def _loss(found: Reached, probe: Probe, label: int, searched: Tensor) -> float:
+    others = probe.images.labels != label
+    among = others & searched if (others & searched).any() else others
+    return found.loss[among].mean().item()
+
+
+def _powers(
+    found: Reached, probe: Probe, label: int, searched: Tensor, *, divided: bool
+) -> dict[str, float]:
+    # What was searched on in whole has nothing left outside.
+    outside = ~searched if not searched.all() else searched
+    held_out = probe.power(found, label, outside)
+    whole = probe.power(found, label, torch.ones_like(searched))
+    return {
+        "power": (held_out.compute() if divided else held_out.success).item(),
+        "power_whole": (whole.compute() if divided else whole.success).item(),
+        "success": held_out.success.item(),
+        "accuracy": held_out.accuracy.item(),
+    }
+
+
+def _transfer(subject: Subject, judged: Sequence[Judged], places: Tensor) -> list[Row]:
+    """The power of each best pattern on every network, beside that on the one it explains."""
+    panel = subject.panel()
+    if sum(map(len, panel.values())) < 2:
+        return []
+    images = subject.data.splits.test.at(places)
+    rows: list[Row] = []
+
+    def measure(network: torch.nn.Module) -> list[Row]:
+        probe = Probe(subject, network, images)
+        return [
+            {
+                "source": one.contest.source,
+                "size": one.contest.size,
+                "power": fmean(
+                    _powers(
+                        probe.others(candidate.attach, candidate.label),
+                        probe,
+                        candidate.label,
+                        one.contest.searched[places],
+                        divided=one.contest.divided,
+                    )["power"]
+                    for candidate in one.best
+                ),
+            }
+            for one in judged
+        ]
+
+    at_home = {
+        (one.contest.source, one.contest.size): fmean(float(row["power"]) for row in one.rows)
+        for one in judged
+    }
+    for row in over_networks(each_network(panel, measure), values=("power",)):
+        home, there = at_home[str(row["source"]), str(row["size"])], float(row["power"])
+        rows.append(
+            {
+                **row,
+                "explained": home,
+                "rate": there / home if home else "",
+                "printed_rate": home / there if there else "",
+            }
+        )
+    return rows
+
+
+def _numbers(judged: Sequence[Judged]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for one in judged:
+        for kind in ("power", "power_whole"):
+            name = f"{kind}/{one.contest.source}/{one.contest.size}"
+            powers = [float(row[kind]) for row in one.rows]
+            numbers |= {name: fmean(powers), f"{name}/std": pstdev(powers)}
+            numbers |= {f"{name}/{row['class']}": float(row[kind]) for row in one.rows}
+    return numbers
+
+
+def _transfer_numbers(rows: Sequence[Row]) -> dict[str, float]:
+    return {
+        f"transfer/{row['source']}/{row['size']}/{row['judge']}": float(row["rate"])
+        for row in rows
+        if row["rate"] != ""
+    }
+
+
+def _figures(judged: Sequence[Judged], subject: Subject) -> Mapping[str, Figure]:
+    by_source: dict[str, list[Judged]] = {}
+    for one in judged:
+        by_source.setdefault(one.contest.source, []).append(one)
+    columns, labels = {}, {}
+    for source, ones in by_source.items():
+        best = [candidate for one in ones for candidate in one.best]
+        columns[source] = torch.stack([candidate.picture for candidate in best])
+        labels[source] = torch.tensor([candidate.label for candidate in best])
+    return {
+        "patterns": sheet(columns, labels, subject.data.classes),
+        "power": _chart([ones for ones in by_source.values() if ones[0].contest.divided]),
+    }
+
+
+def _chart(sources: Sequence[Sequence[Judged]]) -> Figure:
+    """Mean power by size, a line a source (ISCP, Figure 2)."""
+    figure = Figure(figsize=(4.6, 3), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for ones in sources:
+        sizes = [100 * float(one.contest.size) for one in ones]
+        means = [fmean(float(row["power"]) for row in one.rows) for one in ones]
+        axes.plot(sizes, means, marker="o", label=ones[0].contest.source)
+    axes.set_xlabel("pattern, % of the image")
+    axes.set_ylabel("mean predictive power")
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    if sources:
+        axes.legend(frameon=False)
+    return figure
