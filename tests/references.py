@@ -171,3 +171,26 @@ def matched_psnr(a: list[float], b: list[float]) -> float:
     shift = (sum_b - gain * sum_a) / n
     error = sum((gain * x + shift - y) ** 2 for x, y in zip(a, b, strict=True)) / n
     return 10 * math.log10((max(b) - min(b)) ** 2 / error)
+
+
+def pattern_search(network, canvas, label, batches, *, normalize, alpha, beta=0.0, step=0.02):
+    """ISCP's Algorithm 1 up to line 10, one image and one search at a time.
+
+    Args:
+        canvas: a unit image ``[C, H, W]``.
+        batches: unit images ``[b, C, H, W]``, in the order of all passes.
+    """
+    height, width = canvas.shape[1:]
+    mask = torch.full((height, width), 0.5, dtype=canvas.dtype)
+    for images in batches:
+        leaf = mask.clone().requires_grad_()
+        loss = 0
+        for image in images:
+            mixed = leaf * canvas + (1 - leaf) * image
+            probability = network(normalize(mixed[None])).softmax(1)[0, label]
+            edges = ((leaf[1:] - leaf[:-1]) ** 2).sum() + ((leaf[:, 1:] - leaf[:, :-1]) ** 2).sum()
+            size = height * width
+            loss = loss - probability.log() + alpha * leaf.abs().sum() / size + beta * edges / size
+        (slope,) = torch.autograd.grad(loss, leaf)
+        mask = (mask - step * slope.sign()).clamp(0, 1)
+    return mask

@@ -96,7 +96,8 @@ class _Pass(Sampler[NontargetBatch]):
         return self.module.steps
 
     def __iter__(self) -> Iterator[NontargetBatch]:
-        return self.module.batches(self.epoch)
+        # Not before the first batch is asked for: Lightning may tell the epoch after this call.
+        yield from self.module.batches(self.epoch)
 
 
 class _Given(Dataset[NontargetBatch]):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 class Canvas(Protocol):
     def __call__(
-        self, logits: Tensor, labels: Tensor, target: int, count: int, generator: torch.Generator
+        self, logits: Tensor, labels: Tensor, target: int, count: int, generator: torch.Generator, /
     ) -> Tensor | None:
         """At most `count` indices ``[m]``; ``None`` for a white canvas, which is no image.
 
@@ -22,30 +22,22 @@ class Canvas(Protocol):
         """
 
 
-def positive(
-    logits: Tensor, labels: Tensor, target: int, count: int, generator: torch.Generator
-) -> Tensor:
+def positive(logits: Tensor, labels: Tensor, target: int, count: int, _: torch.Generator) -> Tensor:
     """Images of the class, rightly classified, with the highest logits of it."""
     return _highest(logits, (labels == target) & (logits.argmax(1) == target), target, count)
 
 
-def negative(
-    logits: Tensor, labels: Tensor, target: int, count: int, generator: torch.Generator
-) -> Tensor:
+def negative(logits: Tensor, labels: Tensor, target: int, count: int, _: torch.Generator) -> Tensor:
     """Images of other classes, taken for the class, with the highest logits of it."""
     return _highest(logits, (labels != target) & (logits.argmax(1) == target), target, count)
 
 
-def random(
-    logits: Tensor, labels: Tensor, target: int, count: int, generator: torch.Generator
-) -> Tensor:
+def random(_: Tensor, labels: Tensor, __: int, count: int, generator: torch.Generator) -> Tensor:
     """Any images."""
     return torch.randperm(len(labels), generator=generator)[:count]
 
 
-def white(
-    logits: Tensor, labels: Tensor, target: int, count: int, generator: torch.Generator
-) -> None:
+def white(*_: Tensor | int | torch.Generator) -> None:
     """All pixels white, which takes the texture away."""
 
 

@@ -127,7 +127,7 @@ def binarise(masks: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def tied(masks: Tensor, count: int) -> Tensor:
-    """How many pixels of each mask tie for the last places of `binarise` ``[s]``; 0 if none does."""
+    """How many pixels of each mask tie for the last places of `binarise`, ``[s]``; 0 if none do."""
     values = masks.flatten(1).round(decimals=_LATTICE_DECIMALS)
     threshold = values.sort(1, descending=True).values[:, count - 1, None]
     reaching, level = (values >= threshold).sum(1), (values == threshold).sum(1)

@@ -1,0 +1,274 @@
+"""The mask search against Algorithm 1, one search and one image at a time."""
+
+import logging
+
+import pytest
+import references
+import torch
+from conftest import image_data, sgd, stages
+from safetensors.torch import load_file
+
+from cwx.data.nontarget import Nontarget
+from cwx.explanations import Explanations
+from cwx.functional.canvases import negative, positive, white
+from cwx.functional.canvases import random as any_image
+from cwx.functional.masks import SignDescent
+from cwx.methods.iscp import LearnedCanvas, MaskSearch
+from cwx.patterns import Patterns
+from cwx.plan import Plan
+from cwx.results import Results
+
+
+def search(subject, **settings):
+    chosen = {
+        "seed": 3,
+        "stage": "iscp",
+        "explains": "expert",
+        "classes": None,
+        "canvas": positive,
+        "canvases": 2,
+        "searched": 0.8,
+        "passes": 4,
+        "batch_size": 3,
+        "initial": 0.5,
+        "alpha": 0.2,
+        "beta": 0.0,
+        "optimizer": lambda groups: SignDescent(groups, lr=0.02),
+        "learned_canvas": None,
+        "chunk": None,
+    }
+    return MaskSearch(subject=subject, **{**chosen, **settings})
+
+
+def fitted(module, folder, **settings):
+    stages(**settings).fit(module, folder / "m.ckpt", [])
+    return module.explanations()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_each_search_is_algorithm_1(subject, tmp_path, beta):
+    found = fitted(search(subject, beta=beta), tmp_path)
+    network, data = subject.trained(subject.trajectories[0]), subject.data
+    test = data.splits.test
+    batches = Nontarget(
+        searches=[(label, place) for label in range(3) for place in range(2)],
+        labels=test.labels,
+        searched=found.searched,
+        batch_size=3,
+        seed=3,
+    )
+    for row in range(6):
+        own = [
+            test.images[batch.images[at][batch.weights[at] > 0]].float() / 255
+            for epoch in range(4)
+            for batch in batches.batches(epoch)
+            for at in (batch.searches == row).nonzero()[:, 0]
+        ]
+        expected = references.pattern_search(
+            network,
+            found.canvases[row],
+            int(found.labels[row]),
+            own,
+            normalize=data.normalization.normalize,
+            alpha=0.2,
+            beta=beta,
+        )
+        torch.testing.assert_close(found.masks[row], expected)
+
+
+def test_a_pass_brings_each_search_every_nontarget_image_once(subject):
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2])
+    searched = torch.tensor([1, 1, 1, 0, 1, 1, 1]).bool()
+    module = Nontarget(
+        searches=[(0, 0), (1, 0), (1, 1)],
+        labels=labels,
+        searched=searched,
+        batch_size=3,
+        seed=0,
+    )
+    seen = {0: [], 1: [], 2: []}
+    for batch in module.batches(0):
+        for search_, images, weights in zip(*batch, strict=True):
+            seen[int(search_)] += images[weights > 0].tolist()
+    assert [sorted(parts) for parts in seen.values()] == [
+        [2, 4, 5, 6],
+        [0, 1, 5, 6],
+        [0, 1, 5, 6],
+    ]
+    assert len({str(parts) for parts in seen.values()}) == 3
+    assert module.steps == 2
+    again, later = (str([b.images.tolist() for b in module.batches(e)]) for e in (0, 1))
+    assert again == str([b.images.tolist() for b in module.batches(0)]) != later
+
+
+def test_masks_do_not_depend_on_the_company(subject, tmp_path):
+    whole = fitted(search(subject), tmp_path / "whole")
+    for name, settings in {
+        "chunk": {"chunk": 1},
+        "class": {"classes": ["middle"]},
+        "index": {"classes": [1], "canvases": 1},
+    }.items():
+        found = fitted(search(subject, **settings), tmp_path / name)
+        rows = whole.labels == 1 if settings.get("classes") else slice(None)
+        expected = whole.masks[rows][: len(found.masks)]
+        assert torch.equal(found.masks, expected), name
+
+
+def test_patterns_lead_to_their_class(subject, tmp_path):
+    found = fitted(search(subject), tmp_path)
+    network, data = subject.trained(subject.trajectories[0]), subject.data
+    cut = found.cut(0.5)
+    unit = data.splits.test.images.float() / 255
+    for row, label in enumerate(found.labels.tolist()):
+        before = network(data.normalization.normalize(unit))[:, label].mean()
+        carrying = cut.attach(row)(unit)
+        assert network(data.normalization.normalize(carrying))[:, label].mean() > before
+        kept = cut.masks[row]
+        assert torch.equal(carrying[0, :, kept], found.canvases[row][:, kept])
+        assert torch.equal(carrying[0, :, ~kept], unit[0, :, ~kept])
+
+
+def test_a_cut_run_continues_to_the_same_masks(subject, tmp_path):
+    whole = fitted(search(subject), tmp_path / "whole")
+
+    class Power(Exception):
+        pass
+
+    module = search(subject)
+    step = module.training_step
+
+    def training_step(batch, batch_idx):
+        if module.global_step == 11:
+            raise Power
+        return step(batch, batch_idx)
+
+    module.training_step = training_step
+    with pytest.raises(Power):
+        fitted(module, tmp_path / "cut")
+    resumed = fitted(search(subject), tmp_path / "cut")
+    assert torch.equal(resumed.masks, whole.masks)
+
+
+def test_a_seed_gives_one_result(subject, tmp_path):
+    first, same, other = (
+        fitted(search(subject, seed=seed), tmp_path / str(i)) for i, seed in enumerate((1, 1, 2))
+    )
+    assert torch.equal(first.masks, same.masks)
+    assert not torch.equal(first.masks, other.masks)
+
+
+def test_a_learned_canvas_moves_in_its_turns(subject, tmp_path):
+    learned = LearnedCanvas(turn=5, step=2, scale=255)
+    module = search(subject, learned_canvas=learned, passes=1, batch_size=1)
+    before = module.explanations()
+    moves = []
+    step = module.training_step
+
+    def training_step(batch, batch_idx):
+        moves.append(module.explanations())
+        return step(batch, batch_idx)
+
+    module.training_step = training_step
+    moves.append(fitted(module, tmp_path))
+    for number, (old, new) in enumerate(zip(moves, moves[1:], strict=False)):
+        changed = [
+            not torch.equal(getattr(old, part), getattr(new, part))
+            for part in ("masks", "canvases")
+        ]
+        assert changed == ([True, False] if number // 5 % 2 == 0 else [False, True])
+    far = (moves[-1].canvases - before.canvases).abs().max()
+    assert 0 < far <= 10 * 2 / 255 + 1e-6
+    assert moves[-1].canvases.min() >= 0
+    assert moves[-1].canvases.max() <= 1
+
+
+def test_plain_gradient_descent_is_the_other_way(subject, tmp_path):
+    signed, plain = (
+        fitted(search(subject, **settings), tmp_path / str(i)).masks
+        for i, settings in enumerate(({}, {"optimizer": sgd(0.5)}))
+    )
+    assert not torch.equal(signed, plain)
+    assert plain.min() >= 0
+    assert plain.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("canvas", "places"), [(positive, 2), (negative, 0), (any_image, 2), (white, 1)]
+)
+def test_every_canvas_gives_as_many_as_it_can(subject, canvas, places, caplog):
+    if canvas is negative:
+        with pytest.raises(ValueError, match="finds no canvas for any class.*canvas=random"):
+            search(subject, canvas=canvas)
+        assert "class 'left' has 0 canvases of the 2 asked for" in caplog.text
+        return
+    found = search(subject, canvas=canvas).explanations()
+    assert found.labels.tolist() == [label for label in range(3) for _ in range(places)]
+    assert found.canvases.min() >= 0
+    assert (found.canvases == 1).all() == (canvas is white)
+
+
+def test_too_few_candidates_are_named(subject, caplog):
+    with caplog.at_level(logging.WARNING):
+        search(subject, canvases=50)
+    assert "iscp: class 'left' has 8 canvases of the 50 asked for" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"canvases": 0}, "method.iscp.canvases is 0"),
+        ({"searched": 0.0}, "method.iscp.searched is 0.0: give a share of the 24 test"),
+        ({"searched": 1.2}, "method.iscp.searched is 1.2"),
+        ({"searched": 0.01}, "method.iscp.searched is 0.01"),
+        ({"passes": 0}, "method.iscp.passes is 0"),
+        ({"batch_size": 0}, "method.iscp.batch_size is 0"),
+        ({"chunk": 0}, "method.iscp.chunk is 0"),
+        ({"alpha": -1.0}, "method.iscp.alpha is -1"),
+        ({"initial": 2.0}, "method.iscp.initial is 2"),
+        ({"explains": "purified"}, "no network called 'purified' to explain: .* expert, held-out"),
+        ({"classes": ["lefty"]}, "lefty"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message, subject):
+    with pytest.raises(ValueError, match=message):
+        search(subject, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"turn": 0, "step": 2, "scale": 255}, "turn is 0"), ({"turn": 5, "step": 2, "scale": 1}, "")],
+)
+def test_impossible_learned_canvases_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"learned_canvas.{message}"):
+        LearnedCanvas(**settings)
+
+
+def test_a_class_without_test_images_is_refused_before_anything_is_trained():
+    data = image_data()
+    test = data.splits.test
+    object.__setattr__(data.splits, "test", test.at(test.labels != 1))
+    plan = Plan(data=data, methods=["iscp"], held_out=0)
+    with pytest.raises(ValueError, match=r"no image of class 'middle', .*method.iscp.classes=\["):
+        MaskSearch.check(plan, stage="iscp", classes=None)
+    MaskSearch.check(plan, stage="iscp", classes=["left", "right"])
+
+
+def test_patterns_come_back_from_their_file(subject, tmp_path):
+    module = search(subject)
+    images = Explanations(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]))
+    results = Results(tmp_path)
+    results.add_explanations("my/iscp", module.explanations())
+    results.add_explanations("images", images)
+    found = results.explanations()
+    assert isinstance(found["my/iscp"], Patterns)
+    assert found["my/iscp"].explains == "expert"
+    assert torch.equal(found["my/iscp"].masks, module.explanations().masks)
+    assert torch.equal(found["images"].images, images.images)
+    assert "my/iscp/searched" in load_file(tmp_path / "explanations.safetensors")
+
+
+def test_the_network_is_that_of_the_kind_asked_for(subject):
+    module = search(subject, explains="held-out")
+    held_out = subject.trained(subject.held_out[0])
+    for name, tensor in held_out.state_dict().items():
+        assert torch.equal(module.network.state_dict()[name], tensor)
