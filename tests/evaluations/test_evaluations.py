@@ -37,7 +37,7 @@ def test_standing_still_has_a_fidelity_ratio_of_one(subject, sources):
 
 def test_fidelity_says_what_it_needs(subject, sources):
     fidelity = Fidelity(source="none", **SPAN)
-    with pytest.raises(ValueError, match="'none', which this study does not make"):
+    with pytest.raises(ValueError, match="'none', of which this study makes no images"):
         fidelity.check(Plan(data=subject.data, methods=["first"], held_out=1))
     with pytest.raises(ValueError, match="give experts.held_out at least one seed"):
         fidelity.check(Plan(data=subject.data, methods=["none"], held_out=0))

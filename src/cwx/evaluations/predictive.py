@@ -6,7 +6,7 @@ from statistics import fmean, pstdev
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from cwx.evaluations.attached import Probe, Reached
 from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
@@ -227,48 +227,44 @@ def _powers(
 
 
 def _transfer(subject: Subject, judged: Sequence[Judged], places: Tensor) -> list[Row]:
-    """The power of each best pattern on every network, beside that on the one it explains."""
+    """The power of each class's best pattern on every network, beside that at home."""
     panel = subject.panel()
     if sum(map(len, panel.values())) < 2:
         return []
     images = subject.data.splits.test.at(places)
-    rows: list[Row] = []
 
-    def measure(network: torch.nn.Module) -> list[Row]:
+    def measure(network: nn.Module) -> list[Row]:
         probe = Probe(subject, network, images)
         return [
             {
-                "source": one.contest.source,
-                "size": one.contest.size,
-                "power": fmean(
-                    _powers(
-                        probe.others(candidate.attach, candidate.label),
-                        probe,
-                        candidate.label,
-                        one.contest.searched[places],
-                        divided=one.contest.divided,
-                    )["power"]
-                    for candidate in one.best
-                ),
+                "source": row["source"],
+                "size": row["size"],
+                "class": row["class"],
+                "explained": row["power"],
+                "power": _powers(
+                    probe.others(candidate.attach, candidate.label),
+                    probe,
+                    candidate.label,
+                    one.contest.searched[places],
+                    divided=one.contest.divided,
+                )["power"],
             }
             for one in judged
+            for candidate, row in zip(one.best, one.rows, strict=True)
         ]
 
-    at_home = {
-        (one.contest.source, one.contest.size): fmean(float(row["power"]) for row in one.rows)
-        for one in judged
-    }
-    for row in over_networks(each_network(panel, measure), values=("power",)):
-        home, there = at_home[str(row["source"]), str(row["size"])], float(row["power"])
-        rows.append(
-            {
-                **row,
-                "explained": home,
-                "rate": there / home if home else "",
-                "printed_rate": home / there if there else "",
-            }
-        )
-    return rows
+    return [
+        {
+            **row,
+            "rate": _ratio(row, "power", "explained"),
+            "printed_rate": _ratio(row, "explained", "power"),
+        }
+        for row in over_networks(each_network(panel, measure), values=("power",))
+    ]
+
+
+def _ratio(row: Row, above: str, below: str) -> float | str:
+    return float(row[above]) / float(row[below]) if float(row[below]) else ""
 
 
 def _numbers(judged: Sequence[Judged]) -> dict[str, float]:
@@ -283,10 +279,16 @@ def _numbers(judged: Sequence[Judged]) -> dict[str, float]:
 
 
 def _transfer_numbers(rows: Sequence[Row]) -> dict[str, float]:
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        name = f"transfer/{row['source']}/{row['size']}/{row['judge']}"
+        grouped.setdefault(name, []).append(row)
+    means = {
+        name: {value: fmean(float(row[value]) for row in found) for value in ("power", "explained")}
+        for name, found in grouped.items()
+    }
     return {
-        f"transfer/{row['source']}/{row['size']}/{row['judge']}": float(row["rate"])
-        for row in rows
-        if row["rate"] != ""
+        name: mean["power"] / mean["explained"] for name, mean in means.items() if mean["explained"]
     }
 
 
