@@ -90,6 +90,7 @@ def experts(data, seeds, *, network=small_mlp, **settings):
         "augment": Strategy({}),
         "attack": None,
         "optimizer": sgd(0.1),
+        "schedule": None,
         "channels_last": False,
         "recording": Recording(epochs=None, dtype="float32"),
     }

@@ -193,4 +193,8 @@ def _identity(procedure: Configuration) -> dict[str, Any]:
     """What of a procedure makes a network what it is: not where its accuracy is measured."""
     recording = dict(procedure.get("recording", {}))
     recording.pop("images", None)
-    return {**procedure, "recording": recording}
+    identity = {**procedure, "recording": recording}
+    if identity.get("schedule") is None:
+        # Networks without one were stored before there were schedules.
+        identity.pop("schedule", None)
+    return identity

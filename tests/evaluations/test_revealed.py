@@ -14,7 +14,9 @@ from cwx.evaluations.revealed import RevealedTrigger
 from cwx.explanations import Explanations
 from cwx.functional.label_noise import Uniform
 from cwx.functional.poison import AllToOne, Blend, Face, Patch, Sinusoid
-from cwx.functional.triggers import PSNR_CEILING, trigger_scores
+from cwx.functional.streams import stream
+from cwx.functional.triggers import PSNR_CEILING, set_apart, trigger_scores
+from cwx.patterns import Patterns
 from cwx.plan import Plan
 
 TRIGGERS = {
@@ -77,8 +79,7 @@ def test_a_class_is_set_apart_from_all_other_classes_on_unit_pixels(subject):
     real, shape = changed.real(5), changed.data.image_shape
     unit = changed.data.normalization.denormalize(real.images)
     expected = trigger_scores(
-        unit[real.labels == TARGET],
-        unit[real.labels != TARGET],
+        set_apart(unit[real.labels == TARGET], unit[real.labels != TARGET]),
         mask=trigger.mask(shape),
         pattern=trigger.pattern(shape),
     )
@@ -163,3 +164,30 @@ def test_class_means_of_poisoned_digits_reveal_the_trigger_and_test_images_do_no
     assert numbers["trigger/mean/target/iou"] > 0.7 > 0.3 > numbers["trigger/real/target/iou"]
     look = {source: numbers[f"trigger/{source}/target/correlation"] for source in ("mean", "real")}
     assert look["mean"] > 0.8 > 0.3 > look["real"]
+
+
+def test_masks_over_the_trigger_reveal_it(subject):
+    trigger = TRIGGERS["patch"]
+    changed = poisoned(subject, trigger)
+    shape = changed.data.image_shape
+    masks = torch.rand(6, *shape[1:], generator=stream(0)) / 4
+    canvases = torch.rand(6, *shape, generator=stream(1))
+    # Each of the target's two canvases shows a half of it, and nothing of it is elsewhere.
+    rows, columns = trigger.mask(shape).nonzero().unbind(1)
+    masks[4, rows[:2], columns[:2]] = masks[5, rows[2:], columns[2:]] = 1
+    canvases[4:] = trigger.pattern(shape)
+    found = Patterns(
+        explains="expert",
+        masks=masks,
+        canvases=canvases,
+        labels=torch.arange(3).repeat_interleave(2),
+        searched=torch.zeros(24, dtype=torch.bool),
+    )
+    outcome = RevealedTrigger()(changed, {"iscp": found})
+    numbers = outcome.numbers
+    assert numbers["trigger/iscp/target/iou"] == 1
+    assert numbers["trigger/iscp/target/location_error"] == pytest.approx(0, abs=1e-9)
+    assert numbers["trigger/iscp/target/correlation"] > 0.9
+    assert numbers["trigger/iscp/others/iou"] < 0.5
+    kinds = [row["class"] for row in outcome.tables["trigger"] if row["source"] == "iscp"]
+    assert kinds == ["target", "others"]

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from cwx.functional import augment
-from cwx.functional.augment import Augmentation, Colour, Crop, Cutout, Flip, Rotate, Scale, Strategy
+from cwx.functional.augment import (
+    Augmentation,
+    Chain,
+    Colour,
+    Crop,
+    Cutout,
+    Flip,
+    Rotate,
+    Scale,
+    Strategy,
+)
 from cwx.functional.streams import stream
 
 CONF = Path(__file__).parents[2] / "conf" / "augment"
@@ -21,6 +31,7 @@ OPERATIONS = {
     "flip": Flip(probability=0.5),
     "cutout": Cutout(side=0.5),
     "colour": Colour(brightness=0.5, saturation=2, contrast=0.5),
+    "chain": Chain(operations={"scale": Scale(factor=1.5), "flip": Flip(probability=0.5)}),
 }
 ALL = Strategy(OPERATIONS)
 STRATEGIES = {name: Strategy({name: operation}) for name, operation in OPERATIONS.items()}
@@ -356,6 +367,7 @@ def test_bad_settings_are_refused(kind, settings, message):
 CONFIGURED = {
     "none": [],
     "cwx": ["crop", "rotate", "scale", "flip"],
+    "shift_flip": ["chain"],
     "dsa": ["colour", "crop", "cutout", "flip", "scale", "rotate"],
 }
 
@@ -373,3 +385,14 @@ def test_a_configuration_names_its_operations(name):
     augmentation = strategy.draw(6, stream(0))
     assert isinstance(augmentation, Augmentation)
     assert augmentation(pictures()).shape == pictures().shape
+
+
+def test_a_chain_does_one_thing_after_the_other():
+    scale, flip = OPERATIONS["scale"], OPERATIONS["flip"]
+    parameters = OPERATIONS["chain"].draw(6, stream(1))
+    by_scale = scale.draw(6, stream(0)).shape[1]
+    expected = flip.apply(
+        scale.apply(pictures(), parameters[:, :by_scale]), parameters[:, by_scale:]
+    )
+    assert torch.equal(OPERATIONS["chain"].apply(pictures(), parameters), expected)
+    assert not torch.equal(expected, scale.apply(pictures(), parameters[:, :by_scale]))

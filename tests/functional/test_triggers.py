@@ -21,6 +21,7 @@ from cwx.functional.triggers import (
     psnr,
     revealed_map,
     revealed_pattern,
+    set_apart,
     top_pixels,
     trigger_scores,
 )
@@ -55,7 +56,7 @@ def truth(name):
 
 
 def scores(own, others, name):
-    return trigger_scores(own, others, **truth(name))
+    return trigger_scores(set_apart(own, others), **truth(name))
 
 
 @given(seeds)

@@ -267,3 +267,21 @@ def test_an_attack_in_half_precision_leaves_training_its_gradients(data, tmp_pat
 def test_a_targeted_attack_on_the_right_labels_is_refused(data):
     with pytest.raises(ValueError, match="set procedure.attack.targeted to false"):
         experts(data, [3], attack=replace(PGD, targeted=True))
+
+
+def test_a_schedule_changes_the_rate_after_each_epoch(data, tmp_path):
+    def halving(optimizer):
+        return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+    settings = {"at_once": 1, "epochs": 3}
+    plain, scheduled = (
+        trained(data, [3], TrajectoryStore(tmp_path / str(n)), schedule=schedule, **settings)[0]
+        for n, schedule in enumerate((None, halving))
+    )
+    # The first epoch is at the same rate, the second no longer.
+    for epoch, same in ((1, True), (2, False)):
+        first, second = (flat(t.state(epoch).values()) for t in (plain, scheduled))
+        assert torch.equal(first, second) == same
+    last = [flat(scheduled.state(epoch).values()) for epoch in range(4)]
+    steady = [flat(plain.state(epoch).values()) for epoch in range(4)]
+    assert last[3].dist(last[2]) < 0.5 * steady[3].dist(steady[2])

@@ -12,12 +12,13 @@ from cwx.explanations import Explanations
 from cwx.figures import sheet
 from cwx.functional.images import rescale
 from cwx.functional.triggers import (
+    Revealed,
     is_local,
-    revealed_map,
-    revealed_pattern,
+    set_apart,
     top_pixels,
     trigger_scores,
 )
+from cwx.patterns import GREY, Patterns, of_kind
 from cwx.plan import Plan
 from cwx.subject import Subject
 
@@ -31,7 +32,9 @@ class RevealedTrigger:
     ``trigger/<source>/others/<score>`` the mean over the other classes, each set apart from all
     the rest in the same way: what a class without a backdoor reaches. The scores are those of
     `trigger_scores`, on unit pixels; sources are raw and projected, beside the baselines. A
-    source that shows only one class, or not the target, lacks the numbers that need more.
+    source that shows only one class, or not the target, lacks the numbers that need more. Of
+    patterns (ISCP, §4.3) the mean mask over the canvases of a class is its map, and the mean of
+    what the masks leave of the canvases, on grey, its pattern.
     """
 
     def check(self, plan: Plan) -> None:
@@ -40,16 +43,17 @@ class RevealedTrigger:
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         backdoor, shape = planted(subject.data, "revealed_trigger"), subject.data.image_shape
         mask, pattern = backdoor.trigger.mask(shape), backdoor.trigger.pattern(shape)
-        shown = {
-            name: _unit(subject, explanations)
+        revealed = {
+            name: _of_images(_unit(subject, explanations))
             for name, explanations in (
                 raw_and_projected(subject, sources) | baselines(subject, sources)
             ).items()
         }
+        revealed |= {name: _of_patterns(p) for name, p in of_kind(sources, Patterns).items()}
         rows: list[Row] = [
             {"source": source, "class": kind, **scores}
-            for source, explanations in shown.items()
-            for kind, scores in _scores(explanations, backdoor.target, mask, pattern).items()
+            for source, by_class in revealed.items()
+            for kind, scores in _scores(by_class, backdoor.target, mask, pattern).items()
         ]
         numbers = {
             f"trigger/{row['source']}/{row['class']}/{score}": float(value)
@@ -57,11 +61,15 @@ class RevealedTrigger:
             for score, value in row.items()
             if score not in ("source", "class")
         }
-        figure = _figure(shown, backdoor.target, mask, pattern)
+        of_target = {
+            name: by_class[backdoor.target]
+            for name, by_class in revealed.items()
+            if backdoor.target in by_class
+        }
         return Outcome(
             numbers=numbers,
             tables={"trigger": rows} if rows else {},
-            figures={"trigger": figure},
+            figures={"trigger": _figure(of_target, mask, pattern)},
         )
 
 
@@ -70,21 +78,35 @@ def _unit(subject: Subject, explanations: Explanations) -> Explanations:
     return Explanations(images, explanations.labels)
 
 
-def _apart(explanations: Explanations, label: int) -> tuple[Tensor, Tensor] | None:
-    """The images of a class and those of all others, if there are both."""
-    own = explanations.labels == label
-    if not own.any() or own.all():
-        return None
-    return explanations.images[own], explanations.images[~own]
+def _of_images(explanations: Explanations) -> dict[int, Revealed]:
+    """What sets each class apart; nothing if there is one alone."""
+    labels = explanations.labels.unique().tolist()
+    return {
+        label: set_apart(
+            explanations.images[explanations.labels == label],
+            explanations.images[explanations.labels != label],
+        )
+        for label in (labels if len(labels) > 1 else [])
+    }
+
+
+def _of_patterns(patterns: Patterns) -> dict[int, Revealed]:
+    mask = patterns.masks[:, None]
+    left = mask * patterns.canvases + (1 - mask) * GREY
+    return {
+        label: Revealed(
+            patterns.masks[patterns.labels == label].mean(0), left[patterns.labels == label].mean(0)
+        )
+        for label in patterns.labels.unique().tolist()
+    }
 
 
 def _scores(
-    explanations: Explanations, target: int, mask: Tensor, pattern: Tensor
+    by_class: Mapping[int, Revealed], target: int, mask: Tensor, pattern: Tensor
 ) -> dict[str, Scores]:
     of_class = {
-        label: trigger_scores(*parts, mask=mask, pattern=pattern)
-        for label in explanations.labels.unique().tolist()
-        if (parts := _apart(explanations, label))
+        label: trigger_scores(revealed, mask=mask, pattern=pattern)
+        for label, revealed in by_class.items()
     }
     kinds = {
         "target": [s for label, s in of_class.items() if label == target],
@@ -97,22 +119,16 @@ def _mean(found: Sequence[Scores]) -> Scores:
     return {name: sum(scores[name] for scores in found) / len(found) for name in found[0]}
 
 
-def _figure(
-    shown: Mapping[str, Explanations], target: int, mask: Tensor, pattern: Tensor
-) -> Figure:
+def _figure(shown: Mapping[str, Revealed], mask: Tensor, pattern: Tensor) -> Figure:
     """The true trigger in the first row, and below what each source reveals in the target class.
 
     Columns: the revealed map; if the trigger has a place, its highest pixels; the revealed
     pattern. Maps and patterns fill the range from black to white.
     """
-    names, local = ["true trigger"], is_local(mask)
-    maps, masks, patterns = [mask.double()], [mask.double()], [pattern.double()]
-    for name, explanations in shown.items():
-        if parts := _apart(explanations, target):
-            names.append(name)
-            maps.append(revealed_map(*parts))
-            masks.append(top_pixels(maps[-1], int(mask.sum())))
-            patterns.append(revealed_pattern(*parts))
+    names, local = ["true trigger", *shown], is_local(mask)
+    maps = [mask.double(), *(revealed.map.double() for revealed in shown.values())]
+    masks = [mask.double(), *(top_pixels(values, int(mask.sum())) for values in maps[1:])]
+    patterns = [pattern.double(), *(revealed.pattern.double() for revealed in shown.values())]
     columns = {"map": rescale(torch.stack(maps)[:, None])}
     if local:
         columns["mask"] = torch.stack(masks)[:, None]

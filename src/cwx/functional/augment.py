@@ -169,6 +169,23 @@ class Colour:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chain:
+    """One operation after another; parameters ``[n, p]`` are theirs side by side."""
+
+    operations: Mapping[str, Operation]
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.cat([one.draw(count, generator) for one in self.operations.values()], 1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        for one in self.operations.values():
+            # How many parameters it has.
+            own = one.draw(0, torch.Generator()).shape[1]
+            images, parameters = one.apply(images, parameters[:, :own]), parameters[:, own:]
+        return images
+
+
+@dataclass(frozen=True, kw_only=True)
 class Identity:
     """Leaves images alone; it has no parameters, ``[n, 0]``."""
 

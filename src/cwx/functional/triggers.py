@@ -5,12 +5,31 @@ intensities are multiplied by a positive number and shifted. A true trigger is a
 of ones and zeros and a pattern ``[C, H, W]``, as `cwx.functional.poison` gives them.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 # Only a perfect match, whose error is rounding, comes so far.
 PSNR_CEILING = 100.0
+
+
+class Revealed(NamedTuple):
+    """What is revealed of a class.
+
+    Attributes:
+        map: how far each pixel matters, ``[H, W]``, 0 or more.
+        pattern: what is there, ``[C, H, W]``.
+    """
+
+    map: Tensor
+    pattern: Tensor
+
+
+def set_apart(own: Tensor, others: Tensor) -> Revealed:
+    """What sets the images `own` of a class apart from `others`."""
+    return Revealed(revealed_map(own, others), revealed_pattern(own, others))
 
 
 def revealed_pattern(own: Tensor, others: Tensor) -> Tensor:
@@ -110,10 +129,8 @@ def is_local(mask: Tensor) -> bool:
     return 2 * int(box) <= mask.numel()
 
 
-def trigger_scores(
-    own: Tensor, others: Tensor, *, mask: Tensor, pattern: Tensor
-) -> dict[str, float]:
-    """What `own`, the images of one class, reveal of the true trigger beside those of `others`.
+def trigger_scores(revealed: Revealed, *, mask: Tensor, pattern: Tensor) -> dict[str, float]:
+    """How close what is revealed of a class comes to the true trigger.
 
     - ``location_error``, between the true mask and the same where the revealed map is highest
       (`placed`), and ``iou``, between the true mask and as many of the highest pixels of that map;
@@ -125,16 +142,15 @@ def trigger_scores(
     scores = {}
     mask, area = mask.double(), torch.ones_like(pattern, dtype=torch.bool)
     if is_local(mask):
-        values = revealed_map(own, others)
         scores = {
-            "location_error": location_error(placed(values, mask), mask),
-            "iou": mask_iou(top_pixels(values, int(mask.sum())), mask),
+            "location_error": location_error(placed(revealed.map, mask), mask),
+            "iou": mask_iou(top_pixels(revealed.map, int(mask.sum())), mask),
         }
         area = mask.bool().expand_as(pattern)
     true = pattern[area]
     if true.min() < true.max():
-        revealed = revealed_pattern(own, others)[area]
-        scores |= {"correlation": correlation(revealed, true), "psnr": psnr(revealed, true)}
+        shown = revealed.pattern[area]
+        scores |= {"correlation": correlation(shown, true), "psnr": psnr(shown, true)}
     return scores
 
 

@@ -17,6 +17,7 @@ from cwx.networks.modes import evaluating
 from cwx.trajectories import Recording
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
 class Expert(L.LightningModule):
@@ -40,6 +41,7 @@ class Expert(L.LightningModule):
         augment: what happens to a batch.
         attack: what then happens to it, in eval mode; none for ordinary training.
         optimizer: makes the optimiser from the parameters; it must treat each on its own.
+        schedule: changes its rate after each epoch, made from the optimiser; none keeps the rate.
         channels_last: compute in that memory format.
         recording: which states are recorded.
     """
@@ -56,6 +58,7 @@ class Expert(L.LightningModule):
         augment: Strategy,
         attack: Attack | None,
         optimizer: Optimizer,
+        schedule: Schedule | None,
         channels_last: bool,
         recording: Recording,
     ) -> None:
@@ -69,7 +72,7 @@ class Expert(L.LightningModule):
             )
         self.seeds, self.stages, self.epochs = tuple(seeds), tuple(stages), epochs
         self.augment, self.attack = augment, attack
-        self.optimizer, self.recording = optimizer, recording
+        self.optimizer, self.schedule, self.recording = optimizer, schedule, recording
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.networks = nn.ModuleList(networks).to(memory_format=self.format)
         self.batches = data.batches(size=batch_size, seeds=self.seeds)
@@ -131,4 +134,5 @@ class Expert(L.LightningModule):
                 )
 
     def configure_optimizers(self) -> Any:
-        return self.optimizer(self.networks.parameters())
+        optimizer = self.optimizer(self.networks.parameters())
+        return ([optimizer], [self.schedule(optimizer)]) if self.schedule else optimizer
