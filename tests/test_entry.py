@@ -180,3 +180,17 @@ def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(quick
     kept = load_file(quickstart / "wild" / "last-good-distill.safetensors")
     assert kept["distill/images"].isfinite().all()
     assert "Traceback" in (quickstart / "wild" / "cwx.log").read_text()
+
+
+def test_two_processes_search_the_patterns_of_one(quickstart):
+    common = [
+        "experiment=digits/iscp", "logger=[]", "network.width=4", "procedure.epochs=3",
+        "method.iscp.canvases=2", "store=patterns",
+    ]  # fmt: skip
+    for name, trainer in (("one-iscp", "default"), ("two-iscp", "ddp_cpu")):
+        code, output = run(quickstart, *common, f"trainer={trainer}", f"hydra.run.dir={name}")
+        assert code == 0, output
+    for name in ("explanations.safetensors", "metrics.json", "tables/power_canvases.csv"):
+        one, two = (quickstart / folder / name for folder in ("one-iscp", "two-iscp"))
+        assert one.read_bytes() == two.read_bytes()
+    assert "power/iscp/0.3" in json.loads(one.parents[1].joinpath("metrics.json").read_text())

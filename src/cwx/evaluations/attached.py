@@ -65,6 +65,7 @@ class Probe:
 
     def power(self, found: Reached, target: int, among: Tensor) -> PredictivePower:
         """The power over those images that the bools `among` ``[n]`` mark."""
-        metric = PredictivePower(target=target)
+        # Rank 0 alone evaluates, and has all images.
+        metric = PredictivePower(target=target, sync_on_compute=False)
         metric.update(found.predicted[among], self.clean[among], self.images.labels[among])
         return metric
