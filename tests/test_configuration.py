@@ -61,13 +61,25 @@ REFUSED = {
     "corruption=badnet": "did you mean corruption=badnets?",
     "corruption=blended_picture": "corruption.trigger.picture.path needs a value",
     "corruption.rate=0.1": "unknown key corruption.rate",
+    "network=foreign": "network.build._target_ needs a value",
+    "network=foreign network.build._target_=torchvision.models.squeezenet1_0 network.biuld=1": (
+        "unknown key network.biuld: did you mean network.build?"
+    ),
+    "network=imagenet_resnet50 network.in_channels=3 network.build=3": "an object with a _target_",
+    "network=imagenet_resnet50 +network.build.progress=often": (
+        "network.build.progress is 'often': it takes bool"
+    ),
+    "network=foreign network.build._target_=torchvision.models.AlexNet network.build.drpout=1": (
+        "unknown key network.build.drpout: did you mean network.build.dropout?"
+    ),
+    "network=foreign network.build._target_=nowhere.Net": "there is no package nowhere",
 }
 
 
 @pytest.mark.parametrize("override", REFUSED)
 def test_refused_with_the_remedy(override):
     with pytest.raises(ConfigurationError) as caught:
-        check(override)
+        check(*override.split())
     assert REFUSED[override] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -96,6 +108,11 @@ def test_refused_with_the_remedy(override):
         "corruption=badnets corruption.trigger.corner=top-left",
         "data=image_folder data.source.root=x data.source.synsets={cat:n02121620,7:n02084071}",
         "data=cifar10 data.source.synsets=null",
+        "network=foreign network.build._target_=torchvision.models.squeezenet1_0 "
+        "+network.build.num_classes=10",
+        "network=imagenet_resnet50 +network.build.weights=IMAGENET1K_V1",
+        "experiment=cifar10/cwx network=foreign network.build._target_=torchvision.models.vgg11 "
+        "scale=small",
     ],
 )
 def test_accepted(override):
@@ -444,6 +461,7 @@ CHOICES = {
 REQUIRED = {
     "blended_picture": ["corruption.trigger.picture.path=x"],
     "image_folder": ["data.source.root=x"],
+    "foreign": ["network.build._target_=torchvision.models.squeezenet1_0"],
 }
 
 
@@ -451,7 +469,11 @@ def test_every_group_is_composed_below():
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == {*CHOICES, "experiment"}
 
 
-@pytest.mark.parametrize("name", sorted(options([CONF])["network"] - {"mlp", "convnet_small"}))
+# Small already, or whatever somebody else built.
+AS_THEY_ARE = {"mlp", "convnet_small", "foreign", "imagenet_resnet50"}
+
+
+@pytest.mark.parametrize("name", sorted(options([CONF])["network"] - AS_THEY_ARE))
 def test_each_network_has_a_small_form(name):
     assert (CONF / "scale/small/network" / f"{name}.yaml").exists()
     check("experiment=cifar10/cwx", "scale=small", f"network={name}")
