@@ -1,3 +1,4 @@
+import json
 import math
 import pickle
 import re
@@ -7,13 +8,19 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
+from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import picture
 from safetensors.torch import save_file
 from torch import nn
 
+from cwx import main as entry
 from cwx.checkpoints import import_checkpoint
-from cwx.trajectories import TrajectoryStore
+from cwx.overrides import compose_checked
+from cwx.results import Results
+from cwx.subject import Subject
+from cwx.trajectories import Trajectory, TrajectoryStore
 
 
 def network(inputs=2):
@@ -269,3 +276,102 @@ def test_published_weights_that_cannot_be_fetched_are_refused(cache, store):
     message = f"squeezenet1_0-b66bff10.pth could not be fetched .* place it as {cache}"
     with pytest.raises(ValueError, match=message):
         import_checkpoint(NAME, network(), store)
+
+
+@pytest.fixture
+def squeezenet(tmp_path):
+    """Its weights on disk, of three classes of which images of two are there."""
+    torch.manual_seed(0)
+    made = torchvision.models.squeezenet1_0(num_classes=3).eval()
+    # As it begins, every logit of it is 0.
+    nn.init.normal_(made.classifier[1].weight)
+    nn.init.ones_(made.classifier[1].bias)
+    saved(tmp_path, {"state_dict": prefixed("module.")(made.state_dict())}, "foreign.pth")
+    for value, name in ((0, "ant"), (250, "dog")):
+        for i in range(3):
+            picture(tmp_path / "images" / name / f"{i}.png", size=(40, 34), value=value + i)
+    (tmp_path / "names.txt").write_text("dog\ncat\nant\n")
+    return made
+
+
+def settings(folder):
+    return [
+        "data=test_folder",
+        f"data.source.root={folder}/images",
+        f"data.source.classes={folder}/names.txt",
+        "data.source.size=32",
+        "data.mean=[0.485,0.456,0.406]",
+        "data.std=[0.229,0.224,0.225]",
+        "network=foreign",
+        "network.build._target_=torchvision.models.squeezenet1_0",
+        "+network.build.num_classes=3",
+        f"experts.checkpoints=[{folder}/foreign.pth]",
+        "experts.held_out=[]",
+        "experts.judge_seeds=[]",
+        "method=[]",
+        "evaluation=[accuracy]",
+        "logger=[]",
+        f"store={folder}/store",
+    ]
+
+
+def composed(folder, *overrides):
+    """The study of a command line and its configuration."""
+    entry.register_resolvers()
+    configuration = compose_checked(
+        entry.configuration_folder(),
+        [*settings(folder), *overrides],
+        multirun=False,
+        extra=None,
+        resumed=None,
+    )
+    return instantiate(configuration, _convert_="all"), configuration
+
+
+def ran(folder, *overrides):
+    study, configuration = composed(folder, *overrides)
+    study.run(Results(folder / "run"), configuration, experiment="x", resumed=False)
+    return study
+
+
+def test_a_foreign_network_is_judged_on_test_images_alone(squeezenet, tmp_path):
+    study = ran(tmp_path)
+    (path,) = (tmp_path / "store").iterdir()
+    trajectory = Trajectory(path)
+    subject = Subject(
+        data=study.data, factory=study.network, trajectories=[trajectory], held_out=[], judges={}
+    )
+    ((images, labels, _),) = study.data.test_batches()
+    with torch.no_grad():
+        expected = squeezenet(images)
+        assert torch.equal(subject.trained(trajectory)(images), expected)
+    assert len(expected.unique()) > 3
+    assert labels.tolist() == [0, 0, 0, 2, 2, 2]
+    right = (expected.argmax(1) == labels).double().mean().item()
+    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert numbers == {"corruption/effective_rate": 0, "robustness/expert/clean": right}
+
+
+MISFITS = {
+    "data.source.channels=1 data.mean=0.5 data.std=0.5": (
+        r"network \(SqueezeNet for images of 3 channels\) does not take the data's images of 1 "
+        "channels and 32x32 pixels"
+    ),
+    "data.source.size=4": "network .* does not take the data's images of 3 channels and 4x4 pixels",
+    "data.source.classes=null": r"outputs of shape \(2, 3\) for two images, and the data have 2",
+    "+network.build.colours=3": "squeezenet1_0 cannot be called as it is configured .*'colours'",
+    "experts.held_out=[1]": "no training images, and experts.held_out ask for networks to be",
+    "experts.checkpoints=[nowhere.pt]": "the checkpoint nowhere.pt cannot be read",
+    "network.build.num_classes=3 network.build._target_=torchvision.models.squeezenet1_1": (
+        "foreign.pth is of another network: .*it has in another shape features.0.bias .96,. for "
+        "..*choose the network that it was trained as"
+    ),
+}
+
+
+@pytest.mark.parametrize("overrides", MISFITS)
+def test_what_does_not_fit_a_foreign_network_is_refused(squeezenet, tmp_path, overrides):
+    with pytest.raises(ValueError, match=MISFITS[overrides]) as caught:
+        ran(tmp_path, *overrides.split())
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("store/*/complete.json"))

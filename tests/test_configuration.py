@@ -55,6 +55,11 @@ REFUSED = {
     "data=cifar": "did you mean data=cifar10?",
     "method=[distil]": "did you mean method=distill?",
     "data=image_folder": "data.source.root needs a value",
+    "data=test_folder": "data.source.root needs a value",
+    "data=test_folder data.source.root=x data.source.class=y": "did you mean data.source.classes?",
+    "experts.checkpoints=net.pt": "experts.checkpoints is 'net.pt': it takes Sequence[str]",
+    "experts.epoch=last": "experts.epoch is 'last': it takes int | None",
+    "experts.chekpoints=[a]": "did you mean experts.checkpoints?",
     "seed=1,2": "add -m",
     "trainer.devices=[1": "",
     "method=[activation]": "evaluation.fidelity.span refers to",
@@ -110,6 +115,8 @@ def test_refused_with_the_remedy(override):
         "data=cifar10 data.source.synsets=null",
         "network=foreign network.build._target_=torchvision.models.squeezenet1_0 "
         "+network.build.num_classes=10",
+        "network=imagenet_resnet50 experts.checkpoints=[ResNet50_Weights.IMAGENET1K_V1]",
+        "experts.checkpoints=[a.pt,b.safetensors] experts.epoch=0",
         "network=imagenet_resnet50 +network.build.weights=IMAGENET1K_V1",
         "experiment=cifar10/cwx network=foreign network.build._target_=torchvision.models.vgg11 "
         "scale=small",
@@ -461,6 +468,7 @@ CHOICES = {
 REQUIRED = {
     "blended_picture": ["corruption.trigger.picture.path=x"],
     "image_folder": ["data.source.root=x"],
+    "test_folder": ["data.source.root=x"],
     "foreign": ["network.build._target_=torchvision.models.squeezenet1_0"],
 }
 

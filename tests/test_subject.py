@@ -1,13 +1,14 @@
 """Which networks fit which data, and at which epoch they are shown."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import small_mlp
 from torch import nn
 
-from cwx.subject import check_outputs
+from cwx.subject import check_outputs, trained_network
 
 
 def convolutions(channels):
@@ -67,3 +68,26 @@ def test_a_network_that_does_not_fit_the_data_is_refused(data, case):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         check_outputs("network", factory, data)
     assert "\n" not in str(caught.value)
+
+
+def equal(a, b):
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+@pytest.mark.parametrize("epoch", [None, 0, 2, 4])
+def test_every_network_of_the_kind_is_shown_at_one_epoch(subject, epoch):
+    judge = subject.trained(subject.held_out[0])
+    study = replace(subject, epoch=epoch, judges={"other": [judge]})
+    end = 4 if epoch is None else epoch
+    panel = study.panel()
+    assert panel.pop("other") == [judge]
+    for kind, trajectories in (("expert", subject.trajectories), ("held-out", subject.held_out)):
+        for found, trajectory in zip(panel[kind], trajectories, strict=True):
+            assert equal(found, trained_network(small_mlp, subject.data, trajectory, end))
+    assert equal(study.trained(subject.held_out[0], 3), subject.trained(subject.held_out[0], 3))
+
+
+def test_an_epoch_that_was_not_recorded_is_refused(subject):
+    with pytest.raises(ValueError, match=r"epoch 9 is not among those recorded in .* \(0-4\)"):
+        replace(subject, epoch=9).experts()

@@ -67,13 +67,14 @@ def _file(source: str) -> Path:
     if path.exists() or not re.fullmatch(r"\w+_Weights\.\w+", source):
         return path
     try:
-        weights = get_weight(source)
+        weights: Any = get_weight(source)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"there is no file {source}, and torchvision has no weights of that name: give a "
             "path, or a name such as ResNet50_Weights.IMAGENET1K_V1"
         ) from error
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    name = str(weights.url).rpartition("/")[2]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not cached.exists():
         _download(weights, cached)
     return cached

@@ -15,7 +15,8 @@ class Plan:
         data: the images, loaded and corrupted.
         methods: the names of those that will explain.
         held_out: how many experts no method will see.
-        epochs: how far the experts that methods use are trained here, by the setting that says so.
+        epochs: how far the experts that methods use are trained here, by the setting that says so;
+            0 for checkpoints, of one state each.
     """
 
     data: ImageData

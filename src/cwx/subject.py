@@ -27,10 +27,12 @@ class Subject:
         trajectories: the experts that methods may use, by seed.
         early: more of them, trained too short to be judged.
         held_out: experts of other seeds, for evaluation alone.
-        judges: networks of other architectures, trained, frozen, by name, one a seed.
+        judges: networks of other architectures, trained to the end, frozen, by name, one a seed.
         left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
             was asked.
         purified: experts trained without these.
+        epoch: the networks of all these trajectories are shown as they were after it; ``None`` for
+            the last of each.
     """
 
     data: ImageData
@@ -41,6 +43,7 @@ class Subject:
     early: Sequence[Trajectory] = ()
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
+    epoch: int | None = None
 
     @property
     def fitted(self) -> Sequence[Trajectory]:
@@ -52,12 +55,14 @@ class Subject:
         return build_network(self.factory, self.data, seed=0)
 
     def trained(self, trajectory: Trajectory, epoch: int | None = None) -> nn.Module:
-        """The network of `trajectory` after `epoch` (by default its last), frozen in eval mode.
+        """The network of `trajectory` after `epoch` (by default that of the study), frozen, in
+        eval mode.
 
         Raises:
-            ValueError: the trajectory was recorded for another network.
+            ValueError: the trajectory was recorded for another network, or not at that epoch.
         """
-        return trained_network(self.factory, self.data, trajectory, epoch)
+        shown = self.epoch if epoch is None else epoch
+        return trained_network(self.factory, self.data, trajectory, shown)
 
     def experts(self) -> dict[str, list[nn.Module]]:
         """The trained networks of the explained kind, by what they are to the study.
