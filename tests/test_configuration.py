@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -505,6 +506,18 @@ def test_each_file_below_a_scale_is_of_something():
 def test_each_file_of_a_group_composes(group, name):
     """A configuration that no test composes is dead."""
     check(*(override.format(name) for override in CHOICES[group]), *REQUIRED.get(name, []))
+
+
+def test_a_target_that_another_package_lacks_is_no_bug(tmp_path):
+    study = {"network": {"build": {"_target_": "torchvision.models.squeezenet1_9"}}}
+    with pytest.raises(InstantiationException) as refused:
+        instantiate(study)
+    with pytest.raises(SystemExit) as caught:
+        entry._fail(refused.value, tmp_path)
+    said = str(caught.value)
+    assert "'torchvision.models.squeezenet1_9'" in said
+    assert "network.build" in said
+    assert "a bug" not in said
 
 
 def test_the_run_id_is_a_function_of_the_folder():
