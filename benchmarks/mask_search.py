@@ -3,7 +3,7 @@
     uv run benchmarks/mask_search.py             ResNet-18 of 64 and of 8 filters, few steps
     uv run benchmarks/mask_search.py --full      more steps, for a GPU
 
-Every variant takes the same first steps of Algorithm 1 (batches of 4 images a search) for CIFAR-10's
+Every variant takes the same first steps of Algorithm 1, 4 images a search, for CIFAR-10's
 shapes; the last column is the share of mask pixels that equal those of the searches one by one.
 """
 

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import lightning as L
 import pytest
@@ -44,8 +45,20 @@ class Blobs:
         return ImageSet(images.to(torch.uint8), labels)
 
 
-def image_data() -> ImageData:
-    data = ImageData(source=Blobs(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=None)
+class BlobsToTest(Blobs):
+    """No training images, and none of the second class."""
+
+    def load(self) -> Splits:
+        whole = super().load()
+        shown = whole.test.labels != 1
+        test = ImageSet(whole.test.images[shown], whole.test.labels[shown])
+        return replace(whole, train=whole.train.none(), test=test)
+
+
+def image_data(source: Blobs | None = None, *, per_class: int | None = None) -> ImageData:
+    data = ImageData(
+        source=source or Blobs(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=per_class
+    )
     data.setup()
     return data
 

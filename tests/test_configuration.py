@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -55,19 +56,36 @@ REFUSED = {
     "data=cifar": "did you mean data=cifar10?",
     "method=[distil]": "did you mean method=distill?",
     "data=image_folder": "data.source.root needs a value",
+    "data=test_folder": "data.source.root needs a value",
+    "data=test_folder data.source.root=x data.source.class=y": "did you mean data.source.classes?",
+    "experts.checkpoints=net.pt": "experts.checkpoints is 'net.pt': it takes Sequence[str]",
+    "experts.epoch=last": "experts.epoch is 'last': it takes int | None",
+    "experts.chekpoints=[a]": "did you mean experts.checkpoints?",
     "seed=1,2": "add -m",
     "trainer.devices=[1": "",
     "method=[activation]": "evaluation.fidelity.span refers to",
     "corruption=badnet": "did you mean corruption=badnets?",
     "corruption=blended_picture": "corruption.trigger.picture.path needs a value",
     "corruption.rate=0.1": "unknown key corruption.rate",
+    "network=foreign": "network.build._target_ needs a value",
+    "network=foreign network.build._target_=torchvision.models.squeezenet1_0 network.biuld=1": (
+        "unknown key network.biuld: did you mean network.build?"
+    ),
+    "network=imagenet_resnet50 network.in_channels=3 network.build=3": "an object with a _target_",
+    "network=imagenet_resnet50 +network.build.progress=often": (
+        "network.build.progress is 'often': it takes bool"
+    ),
+    "network=foreign network.build._target_=torchvision.models.AlexNet network.build.drpout=1": (
+        "unknown key network.build.drpout: did you mean network.build.dropout?"
+    ),
+    "network=foreign network.build._target_=nowhere.Net": "there is no package nowhere",
 }
 
 
 @pytest.mark.parametrize("override", REFUSED)
 def test_refused_with_the_remedy(override):
     with pytest.raises(ConfigurationError) as caught:
-        check(override)
+        check(*override.split())
     assert REFUSED[override] in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -96,6 +114,13 @@ def test_refused_with_the_remedy(override):
         "corruption=badnets corruption.trigger.corner=top-left",
         "data=image_folder data.source.root=x data.source.synsets={cat:n02121620,7:n02084071}",
         "data=cifar10 data.source.synsets=null",
+        "network=foreign network.build._target_=torchvision.models.squeezenet1_0 "
+        "+network.build.num_classes=10",
+        "network=imagenet_resnet50 experts.checkpoints=[ResNet50_Weights.IMAGENET1K_V1]",
+        "experts.checkpoints=[a.pt,b.safetensors] experts.epoch=0",
+        "network=imagenet_resnet50 +network.build.weights=IMAGENET1K_V1",
+        "experiment=cifar10/cwx network=foreign network.build._target_=torchvision.models.vgg11 "
+        "scale=small",
     ],
 )
 def test_accepted(override):
@@ -444,6 +469,8 @@ CHOICES = {
 REQUIRED = {
     "blended_picture": ["corruption.trigger.picture.path=x"],
     "image_folder": ["data.source.root=x"],
+    "test_folder": ["data.source.root=x"],
+    "foreign": ["network.build._target_=torchvision.models.squeezenet1_0"],
 }
 
 
@@ -451,7 +478,11 @@ def test_every_group_is_composed_below():
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == {*CHOICES, "experiment"}
 
 
-@pytest.mark.parametrize("name", sorted(options([CONF])["network"] - {"mlp", "convnet_small"}))
+# Small already, or whatever somebody else built.
+AS_THEY_ARE = {"mlp", "convnet_small", "foreign", "imagenet_resnet50"}
+
+
+@pytest.mark.parametrize("name", sorted(options([CONF])["network"] - AS_THEY_ARE))
 def test_each_network_has_a_small_form(name):
     assert (CONF / "scale/small/network" / f"{name}.yaml").exists()
     check("experiment=cifar10/cwx", "scale=small", f"network={name}")
@@ -475,6 +506,18 @@ def test_each_file_below_a_scale_is_of_something():
 def test_each_file_of_a_group_composes(group, name):
     """A configuration that no test composes is dead."""
     check(*(override.format(name) for override in CHOICES[group]), *REQUIRED.get(name, []))
+
+
+def test_a_target_that_another_package_lacks_is_no_bug(tmp_path):
+    study = {"network": {"build": {"_target_": "torchvision.models.squeezenet1_9"}}}
+    with pytest.raises(InstantiationException) as refused:
+        instantiate(study)
+    with pytest.raises(SystemExit) as caught:
+        entry._fail(refused.value, tmp_path)
+    said = str(caught.value)
+    assert "'torchvision.models.squeezenet1_9'" in said
+    assert "network.build" in said
+    assert "a bug" not in said
 
 
 def test_the_run_id_is_a_function_of_the_folder():

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cwx.networks.convnet import ConvNet, instance_norm
+from cwx.networks.foreign import foreign
 from cwx.networks.modes import accuracy, evaluating
 
 CONF = Path(__file__).parents[1] / "conf" / "network"
@@ -254,6 +256,45 @@ def test_a_wide_resnet_computes_what_the_paper_says(settings):
     images = torch.randn(3, 3, 16, 13, dtype=torch.float64)
     expected = wide_resnet_literally(network, images, **settings)
     torch.testing.assert_close(network(images), expected)
+
+
+def test_a_foreign_network_is_built_by_its_own_arguments_alone():
+    build = instantiate(
+        {
+            "_target_": "cwx.networks.foreign.foreign",
+            "_partial_": True,
+            "build": {
+                "_target_": "torchvision.models.squeezenet1_0",
+                "_partial_": True,
+                "num_classes": 7,
+            },
+        }
+    )
+    network = build(in_channels=1, image_size=(8, 8), num_classes=3)
+    assert isinstance(network, torchvision.models.SqueezeNet)
+    assert network.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_the_resnet_of_imagenet_is_torchvisions():
+    with torch.device("meta"), initialize_config_dir(str(CONF.parent), version_base=None):
+        factory = instantiate(compose(overrides=["+network=imagenet_resnet50"]).network)
+        network = factory(in_channels=3, image_size=(224, 224), num_classes=1000)
+        assert network(torch.empty(2, 3, 224, 224)).shape == (2, 1000)
+    weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+    assert sum(p.numel() for p in network.parameters()) == weights.meta["num_params"]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (partial(nn.Linear, 2), "Linear cannot be called as it is configured .*out_features.*: co"),
+        (partial(nn.Linear, 2, 2, size=3), "unexpected keyword argument 'size'.*network.build"),
+        (dict, "dict makes a dict, not a torch.nn.Module: set network.build._target_"),
+    ],
+)
+def test_a_foreign_builder_that_builds_no_network_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        foreign(build=build, in_channels=1, image_size=(8, 8), num_classes=3)
 
 
 def test_modes_are_given_back_also_after_an_exception():

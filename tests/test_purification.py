@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import Blobs
+from conftest import Blobs, BlobsToTest
 
 from cwx.data.corruption import Backdoor
 from cwx.data.module import ImageData
@@ -36,6 +36,12 @@ def poisoned(subject):
     data = loaded(ManyBlobs())
     data.corrupt(Backdoor(trigger=PATCH, target=TARGET, rate=0.1, variant=CleanLabel(), seed=0))
     return replace(subject, data=data)
+
+
+def test_without_training_images_nothing_can_be_suspected():
+    plan = Plan(data=loaded(BlobsToTest()), methods=["distill"], held_out=0)
+    with pytest.raises(ValueError, match="purification is about training images.*: leave it out"):
+        RevealedFilter(source="distill", separation=0.75).check(plan)
 
 
 def grey_with_trigger(data, target=TARGET):

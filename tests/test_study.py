@@ -6,19 +6,22 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import experts, image_data, small_mlp, trainer
+from conftest import BlobsToTest, experts, image_data, small_mlp, trainer
 from safetensors.torch import load_file
 
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.evaluations.outcome import Outcome
+from cwx.evaluations.robustness import Robustness
 from cwx.functional.label_noise import Uniform
 from cwx.methods.distill import Distill
+from cwx.networks.modes import accuracy
 from cwx.precision import Precision, Precisions
 from cwx.purification import NoPurification
 from cwx.results import Results
 from cwx.study import Study
 from cwx.suspicion import Suspicion
 from cwx.training import Early, Experts
+from cwx.trajectories import Recording, Trajectory
 
 PLAIN = Precision(trainer="32-true", float32_matmul="highest")
 CONFIGURATION = {"procedure": {}, "network": {}, "precision": {"experts": {}}}
@@ -32,18 +35,28 @@ def reach(*, subject, **given):
     raise Reached(subject)
 
 
+def chosen_experts(**changes):
+    return Experts(
+        **{
+            "seeds": [0],
+            "early": Early(seeds=[], epochs=1),
+            "held_out": [],
+            "clean": [],
+            "purified": [],
+            "judge_seeds": [0],
+            "at_once": 1,
+            "trajectories": [],
+            "checkpoints": [],
+            "epoch": None,
+            **changes,
+        }
+    )
+
+
 def study(store, *trajectories, held_out=(), corruption=None, paper=None):
     """It can train no expert: it has no procedure."""
-    chosen = Experts(
-        seeds=[0],
-        early=Early(seeds=[], epochs=1),
-        held_out=held_out,
-        clean=[],
-        purified=[],
-        judge_seeds=[0],
-        at_once=1,
-        trajectories=[str(path) for path in trajectories],
-    )
+    paths = [str(path) for path in trajectories]
+    chosen = chosen_experts(held_out=held_out, trajectories=paths)
     return Study(
         data=image_data(),
         corruption=corruption or NoCorruption(),
@@ -207,19 +220,8 @@ def trainable(store, **changes):
     """A study that trains its experts, with what `changes` says."""
     made = study(store)
     made.procedure = lambda *, data, seeds, epochs=2, **_: experts(data, seeds, epochs=epochs)
-    made.experts = Experts(
-        **{
-            "seeds": [0],
-            "early": Early(seeds=[], epochs=1),
-            "held_out": [],
-            "clean": [],
-            "purified": [0, 1],
-            "judge_seeds": [],
-            "at_once": 2,
-            "trajectories": [],
-            **changes,
-        }
-    )
+    chosen = {"purified": [0, 1], "judge_seeds": [], "at_once": 2, **changes}
+    made.experts = chosen_experts(**chosen)
     return made
 
 
@@ -287,3 +289,126 @@ def test_early_experts_go_as_far_as_they_are_asked_and_are_not_judged(tmp_path):
 def test_a_seed_is_of_one_kind_of_expert(tmp_path, given):
     with pytest.raises(ValueError, match="seed . is given twice in experts.*: give each"):
         trainable(tmp_path / "store", **given)
+
+
+@pytest.fixture
+def checkpoint(subject, tmp_path):
+    """The weights of the first expert, as another code would save them."""
+    path = tmp_path / "foreign.pth"
+    state = subject.trained(subject.trajectories[0]).state_dict()
+    torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, path)
+    return str(path)
+
+
+def accuracies(folder):
+    numbers = json.loads((folder / "metrics.json").read_text())
+    return {n: value for n, value in numbers.items() if n.startswith("robustness")}
+
+
+def test_checkpoints_are_explained_without_training_images(subject, checkpoint, tmp_path):
+    made = study(tmp_path / "store")
+    made.data = image_data(BlobsToTest(), per_class=2)
+    made.experts = chosen_experts(checkpoints=[checkpoint])
+    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None)}
+    made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+    network = subject.trained(subject.trajectories[0])
+    expected = accuracy(network, made.data.test_batches())
+    assert accuracies(tmp_path / "run") == {"robustness/expert/clean": expected}
+    assert expected > 0.9
+    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert numbers["corruption/effective_rate"] == 0
+    classes = (tmp_path / "run" / "tables" / "classes.csv").read_text().splitlines()
+    assert classes[1:] == ["0,left,,0,8", "1,middle,,0,0", "2,right,,0,8"]
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+ELSEWHERE = {"seeds": [], "checkpoints": ["x.pt"]}
+DISTILL = partial(Distill, span=2, start_min=0, start_max=2)
+UNTRAINABLE = {
+    "seeds": ({}, {}, "no training images, and experts.seeds ask for .* give experts.checkpoints="),
+    "early": (
+        {"early": Early(seeds=[3], epochs=1)},
+        {},
+        "and experts.seeds, experts.early.seeds ask",
+    ),
+    "held-out": ({**ELSEWHERE, "held_out": [1]}, {}, "and experts.held_out ask .*held_out=.."),
+    "judges": (ELSEWHERE, {"judges": {"mlp": small_mlp}}, "and experts.judge_seeds ask .*seeds=.."),
+    "noise": (ELSEWHERE, {"corruption": NOISE}, "label noise needs training images"),
+    "distill": (
+        ELSEWHERE,
+        {"method": {"cwx": DISTILL}},
+        "cwx imitates the way .* a network of experts.checkpoints has a single state: choose an",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNTRAINABLE)
+def test_what_needs_training_is_refused_without_training_images(tmp_path, case):
+    chosen, changes, message = UNTRAINABLE[case]
+    made = study(tmp_path / "store")
+    made.data, made.experts = image_data(BlobsToTest()), chosen_experts(**chosen)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    with pytest.raises(ValueError, match=message):
+        made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"trajectories": ["a"], "checkpoints": ["b"]}, "both given: leave one of them empty"),
+        ({"epoch": -1}, "experts.epoch is -1, negative: set it to null"),
+        ({"checkpoints": ["b"], "epoch": 3}, "experts.epoch is 3, given, and checkpoints have no"),
+        ({"seeds": []}, "a study needs an expert"),
+    ],
+)
+def test_impossible_experts_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        chosen_experts(**given)
+
+
+def shown_at(epoch, store, *, recorded=None, **changes):
+    """A study of an expert of 3 epochs, as it was after `epoch`, and its configuration."""
+    made = trainable(store, epoch=epoch, **changes)
+    recording = Recording(epochs=recorded)
+    made.procedure = lambda *, data, seeds, **_: experts(data, seeds, epochs=3, recording=recording)
+    procedure = {"epochs": 3, "recording": {"epochs": recorded}}
+    return made, {**CONFIGURATION, "procedure": procedure}
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 3, None])
+def test_experts_are_judged_as_they_were_after_the_epoch(tmp_path, epoch):
+    made, configuration = shown_at(epoch, tmp_path / "store", recorded=1, held_out=[9])
+    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None)}
+    made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
+    found = {}
+    for identity in (tmp_path / "store").glob("*/identity.json"):
+        kind = "held-out" if json.loads(identity.read_text())["seed"] == 9 else "expert"
+        trajectory = Trajectory(identity.parent)
+        end = 3 if epoch is None else epoch
+        found[f"robustness/{kind}/clean"] = pytest.approx(trajectory.accuracy(end))
+    assert accuracies(tmp_path / "run") == found
+
+
+@pytest.mark.parametrize(
+    ("epoch", "recorded", "changes", "message"),
+    [
+        (4, None, {}, "experts.epoch is 4, and procedure.epochs is 3: give 3 or less, or raise"),
+        (2, 1, {}, "is 2, and procedure.recording.epochs=1 keeps 0-1, 3 alone: .* raise it to 2"),
+    ],
+)
+def test_an_epoch_out_of_reach_is_refused_before_training(
+    tmp_path, epoch, recorded, changes, message
+):
+    made, configuration = shown_at(epoch, tmp_path / "store", recorded=recorded, **changes)
+    with pytest.raises(ValueError, match=message):
+        made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_epoch_that_recorded_experts_lack_is_refused(subject, tmp_path):
+    paths = [str(t.path) for t in subject.trajectories]
+    made, configuration = shown_at(6, tmp_path / "store", trajectories=paths)
+    with pytest.raises(ValueError, match=r"epoch 6 is not among those recorded in .* \(0-4\)"):
+        made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)

@@ -126,7 +126,10 @@ def _fail(error: Exception, folder: Path) -> NoReturn:
     from hydra.errors import InstantiationException
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    # But not to an ImportError: Hydra's own words name the setting whose target is not there.
     while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
+        if isinstance(error.__cause__, ImportError):
+            break
         error = error.__cause__
     users = (ValueError, OSError, InstantiationException, MisconfigurationException)
     expected = isinstance(error, users)

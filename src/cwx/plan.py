@@ -17,7 +17,8 @@ class Plan:
         methods: the names of those that will explain.
         held_out: how many experts no method will see.
         leaves: what each method leaves, by its name; images of classes where it is not there.
-        epochs: how far the experts that methods use are trained here, by the setting that says so.
+        epochs: how far the experts that methods use are trained here, by the setting that says so;
+            0 for checkpoints, of one state each.
     """
 
     data: ImageData

@@ -69,6 +69,10 @@ def _find(target: str, depth: int = 0) -> tuple[_Definition, _Module] | None:
             for alias in statement.names:
                 if (alias.asname or alias.name) == rest[0]:
                     return _find(f"{_absolute(statement, module)}.{alias.name}", depth + 1)
+                if alias.name == "*" and not rest[0].startswith("_"):
+                    found = _find(f"{_absolute(statement, module)}.{rest[0]}", depth + 1)
+                    if found is not None:
+                        return found
     if target.split(".")[0] == __name__.split(".")[0]:
         raise UnknownTargetError(f"{module.name} has no {rest[0]}")
     return None

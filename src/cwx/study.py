@@ -37,7 +37,8 @@ class Study:
         network: builds the explained kind of network.
         judges: build networks of other architectures that judge explanations, by name.
         procedure: builds the LightningModule that trains a network.
-        experts: seeds of the explained and held-out experts, or folders of recorded ones.
+        experts: seeds of the explained and held-out experts, or where others lie, and at which
+            epoch they are explained.
         method: builds the methods, by name, in the order they run.
         evaluation: what is measured, by name.
         trainer: builds a Trainer.
@@ -110,6 +111,11 @@ class Study:
         if stages.leads:
             self.data.prepare_data()
         self.data.setup()
+        self.experts.check(
+            images=len(self.data.splits.train),
+            judges=self.judges,
+            procedure=configuration["procedure"],
+        )
         self._corrupt(stages, results)
         self._check(configuration)
         if stages.leads:
@@ -162,7 +168,7 @@ class Study:
     def _subject(self, training: Training) -> Subject:
         data, experts = self.data, self.experts
         # First, for they can be missing.
-        recorded = training.recorded(experts.trajectories, data)
+        elsewhere = training.elsewhere(experts, data)
         trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
         early = training.experts(
             "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
@@ -175,12 +181,13 @@ class Study:
         subject = Subject(
             data=data,
             factory=self.network,
-            trajectories=recorded or trained[: len(experts.seeds)],
+            trajectories=elsewhere or trained[: len(experts.seeds)],
             early=early,
             held_out=trained[len(experts.seeds) :],
             judges=judges,
             clean=clean,
             device=training.stages.device,
+            epoch=experts.epoch,
         )
         network = subject.network()
         for trajectory in (*subject.fitted, *subject.held_out):

@@ -27,11 +27,13 @@ class Subject:
         trajectories: the experts that methods may use, by seed.
         early: more of them, trained too short to be judged.
         held_out: experts of other seeds, for evaluation alone.
-        judges: networks of other architectures, trained, frozen, by name, one a seed.
+        judges: networks of other architectures, trained to the end, frozen, by name, one a seed.
         clean: experts trained on the images before any corruption.
         left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
             was asked.
         purified: experts trained without these.
+        epoch: the networks of all these trajectories are shown as they were after it; ``None`` for
+            the last of each.
         device: where networks that explain or judge are to run.
     """
 
@@ -44,6 +46,7 @@ class Subject:
     clean: Sequence[Trajectory] = ()
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
+    epoch: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -56,12 +59,14 @@ class Subject:
         return build_network(self.factory, self.data, seed=0)
 
     def trained(self, trajectory: Trajectory, epoch: int | None = None) -> nn.Module:
-        """The network of `trajectory` after `epoch` (by default its last), frozen in eval mode.
+        """The network of `trajectory` after `epoch` (by default that of the study), frozen, in
+        eval mode.
 
         Raises:
-            ValueError: the trajectory was recorded for another network.
+            ValueError: the trajectory was recorded for another network, or not at that epoch.
         """
-        return trained_network(self.factory, self.data, trajectory, epoch)
+        shown = self.epoch if epoch is None else epoch
+        return trained_network(self.factory, self.data, trajectory, shown)
 
     def experts(self) -> dict[str, list[nn.Module]]:
         """The trained networks of the explained kind, by what they are to the study.
@@ -129,18 +134,35 @@ def build_network(factory: NetworkFactory, data: ImageData, *, seed: int) -> nn.
 
 @torch.no_grad()
 def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
-    """Refuse a kind of network, named as the user knows it, that gives not one logit a class.
+    """Refuse a kind of network, named as the user knows it, that does not fit the data.
 
     Raises:
-        ValueError: names both numbers.
+        ValueError: it takes no images of their channels and size, or gives not one logit a class;
+            names both numbers.
     """
     network = freeze(build_network(factory, data, seed=0))
-    found = tuple(network(torch.zeros(2, *data.image_shape)).shape)
+    channels, height, width = data.image_shape
+    try:
+        logits = network(torch.zeros(2, channels, height, width))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{name} ({_kind(network)}) does not take the data's images of {channels} channels "
+            f"and {height}x{width} pixels ({reason}): bring these to what it was made for "
+            "(data.source.channels, data.source.size), or choose another network"
+        ) from error
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (2, len(data.classes)):
         raise ValueError(
             f"{name} gives outputs of shape {found} for two images, and the data have "
             f"{len(data.classes)} classes: it must give one logit a class (num_classes)"
         )
+
+
+def _kind(network: nn.Module) -> str:
+    """The class of a network, and the channels that its first convolution takes, if it has one."""
+    takes = [m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    return type(network).__name__ + (f" for images of {takes[0]} channels" if takes else "")
 
 
 def trained_network(

@@ -39,10 +39,12 @@ def check_suspicions(data: ImageData, separation: float, place: str) -> None:
         place: the setting that asks for it.
 
     Raises:
-        ValueError: the separation is out of range, or the images are too large.
+        ValueError: the separation is out of range, the images are too large, or there are none.
     """
     if not 0 <= separation <= 1:
         raise ValueError(f"{place}.separation is {separation}: give a share in 0-1")
+    if not len(data.splits.train):
+        raise ValueError(f"{place} is about training images, and the data have none: leave it out")
     channels, height, width = data.image_shape
     needed = surroundings_bytes(channels * height * width)
     if needed > MOST_BYTES:

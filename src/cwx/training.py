@@ -1,7 +1,7 @@
 """The trained networks of a study: found in the store, imported, or trained."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from cwx.buffers import import_buffer
+from cwx.checkpoints import import_checkpoint
 from cwx.data.module import ImageData
 from cwx.stages import Configuration, Factory, Stages, Wanted
 from cwx.subject import NetworkFactory, build_network, trained_network
-from cwx.trajectories import Trajectory, TrajectoryStore
+from cwx.trajectories import Recording, Trajectory, TrajectoryStore, listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,14 @@ class Experts:
         at_once: how many train side by side, at most; it does not change what they learn.
         trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
             instead of those of `seeds` and `early`.
+        checkpoints: weights of networks trained elsewhere, used instead of all of these: files, or
+            names under which torchvision publishes weights.
+        epoch: the networks of the explained kind are shown as they were after it; ``None`` for
+            the last.
 
     Raises:
-        ValueError: no expert is left, or a seed is given twice.
+        ValueError: no expert is left, a seed is given twice, or there are two kinds of experts
+            from elsewhere, or an epoch that they cannot have.
     """
 
     def __init__(
@@ -58,16 +64,28 @@ class Experts:
         judge_seeds: Sequence[int],
         at_once: int,
         trajectories: Sequence[str],
+        checkpoints: Sequence[str],
+        epoch: int | None,
     ) -> None:
         if at_once < 1:
             raise ValueError(f"experts.at_once is {at_once}: give 1 or more")
-        # Recorded trajectories take the place of trained ones.
-        self.seeds = [] if trajectories else list(seeds)
-        self.early = replace(early, seeds=[]) if trajectories else early
+        if trajectories and checkpoints:
+            raise ValueError(
+                "experts.trajectories and experts.checkpoints are both given: leave one of them "
+                "empty"
+            )
+        if epoch is not None and (epoch < 0 or checkpoints):
+            why = "negative" if epoch < 0 else "given, and checkpoints have no epochs"
+            raise ValueError(f"experts.epoch is {epoch}, {why}: set it to null for the last")
+        # What was trained elsewhere takes the place of what is trained here.
+        elsewhere = bool(trajectories or checkpoints)
+        self.seeds = [] if elsewhere else list(seeds)
+        self.early = replace(early, seeds=[]) if elsewhere else early
+        self.checkpoints, self.epoch = list(checkpoints), epoch
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
         self.judge_seeds, self.at_once = list(judge_seeds), at_once
         self.trajectories = list(trajectories)
-        if not self.seeds and not self.trajectories:
+        if not self.seeds and not elsewhere:
             raise ValueError("a study needs an expert: give experts.seeds at least one seed")
         # A held-out expert is one that no method has seen.
         together = [*self.seeds, *self.early.seeds, *self.held_out]
@@ -87,6 +105,49 @@ class Experts:
                 "experts.early.seeds"
             )
 
+    def check(self, *, images: int, judges: Collection[str], procedure: Configuration) -> None:
+        """Refuse what no training can give, before any begins.
+
+        Args:
+            images: how many there are to train on.
+            judges: the names of the judges of other architectures.
+            procedure: the resolved settings of the training.
+
+        Raises:
+            ValueError: a network would have to be trained without images, or shown at an epoch
+                that it does not reach or that is not recorded.
+        """
+        wanted = {
+            "seeds": self.seeds,
+            "early.seeds": self.early.seeds,
+            "held_out": self.held_out,
+            "clean": self.clean,
+            "judge_seeds": self.judge_seeds if judges else [],
+        }
+        if images == 0 and (needed := [f"experts.{n}" for n, seeds in wanted.items() if seeds]):
+            raise ValueError(
+                f"the data have no training images, and {', '.join(needed)} ask for networks to "
+                "be trained: give experts.checkpoints=[…] instead of seeds, and set "
+                "experts.held_out=[] and experts.judge_seeds=[]"
+            )
+        whole = procedure.get("epochs")
+        if self.epoch is not None and whole is not None and (self.seeds or self.held_out):
+            self._check_epoch(self.epoch, whole, procedure.get("recording", {}).get("epochs"))
+
+    @staticmethod
+    def _check_epoch(epoch: int, whole: int, recorded: int | None) -> None:
+        if epoch > whole:
+            raise ValueError(
+                f"experts.epoch is {epoch}, and procedure.epochs is {whole}: give {whole} or less, "
+                "or raise procedure.epochs"
+            )
+        kept = Recording(epochs=recorded).kept(whole)
+        if epoch not in kept:
+            raise ValueError(
+                f"experts.epoch is {epoch}, and procedure.recording.epochs={recorded} keeps "
+                f"{listed(kept)} alone: choose one of these, or raise it to {epoch}"
+            )
+
     def epochs(self, whole: int | None) -> dict[str, int]:
         """How far the experts that methods use are trained, by the setting that says so.
 
@@ -94,7 +155,8 @@ class Experts:
             whole: of the procedure; ``None`` if it does not say.
         """
         found = {"procedure.epochs": whole} if self.seeds and whole is not None else {}
-        return found | ({"experts.early.epochs": self.early.epochs} if self.early.seeds else {})
+        found |= {"experts.early.epochs": self.early.epochs} if self.early.seeds else {}
+        return found | ({"experts.checkpoints": 0} if self.checkpoints else {})
 
 
 class Training:
@@ -178,15 +240,27 @@ class Training:
 
         return self.stages.train(build, wanted, self.store, at_once=self.at_once)
 
-    def recorded(self, paths: Sequence[str], data: ImageData) -> list[Trajectory]:
-        """Experts trained elsewhere: folders of the store, or buffers, which are imported."""
-        # The store's locks let one rank import, the others find.
-        return [found for path in paths for found in self._read(Path(path), data)]
+    def elsewhere(self, experts: Experts, data: ImageData) -> list[Trajectory]:
+        """Experts trained elsewhere, read from the store or imported into it.
 
-    def _read(self, path: Path, data: ImageData) -> list[Trajectory]:
+        Raises:
+            ValueError: one is missing, damaged or of another network, or was not recorded at the
+                epoch that is to be shown.
+        """
+        network = build_network(self.network, data, seed=0)
+        # The store's locks let one rank import, the others find.
+        found = [t for path in experts.trajectories for t in self._read(Path(path), network)]
+        found += [import_checkpoint(s, network, self.store) for s in experts.checkpoints]
+        for trajectory in found:
+            trajectory.check(network)
+            if experts.epoch is not None:
+                trajectory.require(experts.epoch)
+        return found
+
+    def _read(self, path: Path, network: nn.Module) -> list[Trajectory]:
         if path.suffix != ".pt":
             return [Trajectory(path)]
-        return import_buffer(path, build_network(self.network, data, seed=0), self.store)
+        return import_buffer(path, network, self.store)
 
 
 def _identity(procedure: Configuration) -> dict[str, Any]:

@@ -153,14 +153,22 @@ class Trajectory:
         with self._open(epoch) as file:
             return float(file.metadata()["accuracy"])
 
-    @contextmanager
-    def _open(self, epoch: int, device: str = "cpu") -> Iterator[Any]:
+    def require(self, epoch: int) -> None:
+        """Refuse an epoch that was not recorded.
+
+        Raises:
+            ValueError: with those that were.
+        """
         if epoch not in self.recorded:
             longer = "procedure.epochs" if epoch > self.epochs else "procedure.recording.epochs"
             raise ValueError(
                 f"epoch {epoch} is not among those recorded in {self.path} "
                 f"({listed(self.recorded)}): choose one of these, or raise {longer}"
             )
+
+    @contextmanager
+    def _open(self, epoch: int, device: str = "cpu") -> Iterator[Any]:
+        self.require(epoch)
         file = self.path / state_name(epoch)
         try:
             with safe_open(file, framework="pt", device=device) as opened:

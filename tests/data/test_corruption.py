@@ -154,6 +154,12 @@ def test_labels_mistaken_for_the_next_all_change(rate, seed):
     assert torch.equal(found.images.labels, expected)
 
 
+@pytest.mark.parametrize("corruption", [NoCorruption(), backdoor(rate=0)], ids=["none", "0"])
+def test_nothing_can_be_done_to_no_images(corruption):
+    done = corruption(image_set(0), NAMES)
+    assert (len(done.images), len(done.touched), done.effective_rate) == (0, 0, 0.0)
+
+
 def one_class():
     return ImageSet(image_set().images, torch.ones(COUNT, dtype=torch.int64))
 
@@ -179,6 +185,12 @@ REFUSED = {
     ),
     "two classes or more, and these are all of 'dog'": lambda: NOISE["permuted"](0.5, 0)(
         one_class(), NAMES
+    ),
+    "label noise needs training images, and the data have none": lambda: NOISE["uniform"](0.5, 0)(
+        image_set(0), NAMES
+    ),
+    "a rate of 0.1 of no training images is of nothing: give 0": lambda: backdoor()(
+        image_set(0), NAMES
     ),
     "no trigger picture nowhere.png: set corruption.trigger.picture.path": lambda: PictureFile(
         path="nowhere.png"

@@ -1,9 +1,10 @@
 import os
 
 import pytest
+import torch
 from pictures import lose, picture
 
-from cwx.data.folders import ImageFolder, listed, some
+from cwx.data.folders import ClassFolders, ImageFolder, listed, some
 
 
 @pytest.fixture
@@ -94,6 +95,94 @@ def test_a_broken_folder_is_refused_with_the_remedy(folder, case):
 def test_impossible_settings_are_refused(folder, settings):
     with pytest.raises(ValueError, match=f"data.source.{next(iter(settings))}"):
         load(folder, **settings)
+
+
+def load_test(root, **settings):
+    chosen = {"classes": None, "size": None, "resize": None, "channels": None, "synsets": None}
+    return ClassFolders(root=str(root), **{**chosen, **settings}).load()
+
+
+def names(folder, *lines):
+    file = folder / "names.txt"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return str(file)
+
+
+def test_test_images_alone_leave_an_empty_training_set(folder):
+    splits = load_test(folder / "test")
+    assert splits.classes == ("cat", "dog")
+    assert splits.train.images.shape == (0, 3, 5, 6)
+    assert (splits.train.images.dtype, splits.train.labels.dtype) == (torch.uint8, torch.int64)
+    assert splits.test.labels.tolist() == [0, 1]
+    assert torch.equal(splits.test.images, load(folder).test.images)
+
+
+def test_the_folder_may_hold_some_of_the_networks_classes(folder):
+    listed = names(folder, "eel", "dog", "", " ant ", "cat", "")
+    splits = load_test(folder / "test", classes=listed)
+    assert splits.classes == ("eel", "dog", "ant", "cat")
+    assert splits.test.labels.tolist() == [1, 3]
+    assert splits.synsets is None
+    lose(folder / "test/dog")
+    assert load_test(folder / "test", classes=listed).test.labels.tolist() == [3]
+
+
+def test_names_that_are_nouns_are_their_own_synsets(folder):
+    (folder / "test/cat").rename(folder / "test/n02121620")
+    (folder / "test/dog").rename(folder / "test/n02084071")
+    ids = ("n02084071", "n02121620")
+    assert load_test(folder / "test").synsets == ids
+    given = {"n02084071": "n00000001", "n02121620": "n00000002"}
+    assert load_test(folder / "test", synsets=given).synsets == ("n00000001", "n00000002")
+    other = names(folder, *ids, "fish")
+    assert load_test(folder / "test", classes=other).synsets is None
+
+
+UNKNOWN = r"test has folders that .*names.txt does not name: dog .the nearest to dog are dig, frog"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["cat", "dig", "frog", "eel"], UNKNOWN),
+        (["cat"], "names 1 classes: a classifier needs two or more"),
+        ([], "names 0 classes"),
+        (["cat", "dog", "cat"], "names more than once: cat; keep one line each"),
+        (["cat", "dog", "\x1b[2J"], r"a name that cannot be shown, '.x1b.2J': change it"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused_before_images_are_read(folder, lines, message):
+    (folder / "test/cat/bad.png").write_bytes(b"no")
+    with pytest.raises(ValueError, match=message):
+        load_test(folder / "test", classes=names(folder, *lines))
+
+
+@pytest.mark.parametrize("file", ["nowhere.txt", "", "test/cat/0.png"])
+def test_names_that_cannot_be_read_are_refused(folder, file):
+    with pytest.raises(ValueError, match="cannot be read as text .*data.source.classes to a file"):
+        load_test(folder / "test", classes=str(folder / file))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 2}, "data.source.channels is 2"),
+        ({"size": 0}, "data.source.size is 0"),
+        ({"size": 4, "resize": 3}, "data.source.resize is 3, less than the 4 pixels of"),
+        ({"resize": 3}, "data.source.resize is 3 without data.source.size: give both"),
+    ],
+)
+def test_impossible_settings_of_test_images_are_refused(folder, settings, message):
+    with pytest.raises(ValueError, match=message):
+        load_test(folder / "test", **settings)
+
+
+def test_a_folder_without_test_images_is_refused(folder):
+    with pytest.raises(ValueError, match="no folder .*nowhere: set data.source.root"):
+        load_test(folder / "nowhere")
+    lose(folder / "test/dog")
+    with pytest.raises(ValueError, match="has one class, 'cat'"):
+        load_test(folder / "test")
 
 
 def test_listed_images_come_in_the_order_of_the_list(folder):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import Blobs, image_data
+from conftest import Blobs, BlobsToTest, image_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +80,16 @@ def test_fingerprint_is_of_what_is_learned_from(data):
     other = image_data()
     other.splits.train.labels[0] = 2
     assert data.fingerprint() != other.fingerprint()
+
+
+@pytest.mark.parametrize("per_class", [None, 3])
+def test_there_may_be_no_training_images(data, per_class):
+    alone = image_data(BlobsToTest(), per_class=per_class)
+    assert len(alone.splits.train) == len(alone.corrupted.touched) == 0
+    assert alone.image_shape == data.image_shape
+    assert alone.normalization == data.normalization
+    assert alone.fingerprint() == image_data(BlobsToTest()).fingerprint() != data.fingerprint()
+    assert sum(count for _, _, count in alone.test_batches()) == 16
 
 
 class Named(Blobs):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from pictures import picture
 from PIL import Image
 
@@ -24,6 +25,12 @@ def test_cropping_keeps_the_middle_and_the_shape(halves):
     assert images.images.shape == (1, 3, 4, 4)
     assert images.images[0, :, 0].T.tolist() == [[255, 0, 0]] * 2 + [[0, 0, 255]] * 2
     assert images.labels.tolist() == [2]
+
+
+def test_less_is_kept_of_what_is_resized_to_more(halves):
+    images = read(halves, crop_to(2, resize=4)).images[0, :, 0]
+    assert images.T.tolist() == [[255, 0, 0], [0, 0, 255]]
+    assert torch.equal(read(halves, crop_to(4, 4)).images, read(halves, crop_to(4)).images)
 
 
 def test_stretching_keeps_all_of_the_picture(halves):

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from conftest import BlobsToTest, image_data
 from references import flat
 
 from cwx.evaluations.discriminative import Discriminative, scores
 from cwx.evaluations.diversity import Diversity, pairwise
 from cwx.evaluations.fidelity import Fidelity
 from cwx.evaluations.gallery import Gallery
-from cwx.evaluations.outcome import over_networks
+from cwx.evaluations.outcome import baselines, over_networks
 from cwx.explanations import Explanations
 from cwx.functional.augment import Strategy
 from cwx.functional.distances import squared_distance
@@ -120,6 +123,23 @@ def test_the_gallery_tells_the_raw_range(subject, sources):
     images = sources["first"].images
     assert outcome.numbers["range/first/max"] == images.max().item()
     assert set(outcome.figures) == {"explanations"}
+
+
+def test_without_training_images_test_images_are_the_only_baseline(subject, sources):
+    alone = replace(subject, data=image_data(BlobsToTest()))
+    beside = baselines(alone, sources)
+    assert list(beside) == ["real"]
+    assert beside["real"].labels.tolist() == [0, 0, 2, 2]
+    gallery = Gallery(titles={}, baselines=["real", "train", "mean"])(alone, sources)
+    assert list(gallery.figures) == ["explanations"]
+    judged = Discriminative()(alone, sources).numbers
+    assert {name.split("/")[1] for name in judged} == {
+        *sources,
+        *(f"{name}-projected" for name in sources),
+        "real",
+    }
+    diversity = Diversity()(alone, sources).numbers
+    assert {name.split("/")[1] for name in diversity} == {"real-images", "real"}
 
 
 def test_the_gallery_refuses_a_baseline_that_is_none():

@@ -42,8 +42,8 @@ class Corrupted:
 
     @property
     def effective_rate(self) -> float:
-        """The share in 0-1 of images that were touched."""
-        return self.touched.double().mean().item()
+        """The share in 0-1 of images that were touched, 0 if there are none."""
+        return self.touched.double().mean().item() if len(self.touched) else 0.0
 
 
 Corruption = Callable[[ImageSet, Sequence[str]], Corrupted]
@@ -119,6 +119,10 @@ class LabelNoise:
         _check_rate(self.rate)
 
     def __call__(self, images: ImageSet, classes: Sequence[str]) -> Corrupted:
+        if not len(images):
+            raise ValueError(
+                "label noise needs training images, and the data have none: choose corruption=none"
+            )
         if len(images.labels.unique()) < 2:
             raise ValueError(
                 "label noise needs training images of two classes or more, and these are all of "

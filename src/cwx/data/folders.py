@@ -1,11 +1,12 @@
 """Images in folders by class, and the user's own laid out so."""
 
+import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cwx.data.pictures import Labelled, Reader, crop_to, image_files, is_grey
-from cwx.data.sources import Splits, synsets_by_index
+from cwx.data.sources import NOUN, Splits, synsets_by_index
 
 ByClass = Mapping[str, Sequence[Path]]
 
@@ -31,10 +32,9 @@ class ImageFolder:
         channels: int | None,
         synsets: Mapping[str, str] | None,
     ) -> None:
+        _check_channels(channels)
         self.root, self.channels, self.synsets = Path(root), channels, synsets
         self.fit = None if size is None else crop_to(size)
-        if channels not in (None, 1, 3):
-            raise ValueError(f"data.source.channels is {channels}: give 1, 3 or null")
 
     def prepare(self) -> None:
         return
@@ -57,6 +57,99 @@ class ImageFolder:
             classes,
             synsets,
         )
+
+
+class ClassFolders:
+    """Test images alone, ``<root>/<class>/*``, for networks that are trained elsewhere.
+
+    Args:
+        root: the folder that holds one folder a class.
+        classes: a text file with the names of all classes that the networks know, one a line, in
+            the order of their outputs; the folder may hold images of some of them. ``None`` for
+            the sorted names of the folders.
+        size: side in pixels to which every image is centre-cropped; ``None`` to take them as they
+            are, all of one size.
+        resize: pixels to which the shorter side is resized before; ``None`` for `size`. Networks
+            of torchvision take ``size: 224`` of ``resize: 256``.
+        channels: 1 for grey, 3 for colour; ``None`` for grey if every image is grey.
+        synsets: the WordNet 3.0 noun of each class by its name; ``None`` for the names themselves
+            if all are ids of such nouns, and for none if not.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        classes: str | None,
+        size: int | None,
+        resize: int | None,
+        channels: int | None,
+        synsets: Mapping[str, str] | None,
+    ) -> None:
+        _check_channels(channels)
+        self.root, self.channels, self.synsets = Path(root), channels, synsets
+        self.names = None if classes is None else Path(classes)
+        if size is None and resize is not None:
+            raise ValueError(f"data.source.resize is {resize} without data.source.size: give both")
+        self.fit = None if size is None else crop_to(size, resize)
+
+    def prepare(self) -> None:
+        return
+
+    def load(self) -> Splits:
+        test = by_class(self.root, "set data.source.root to a folder with <class>/ of images")
+        if self.names is None:
+            classes = class_order(test, self.root)
+        else:
+            classes = read_names(self.names)
+            _check_known(test, classes, self.root, self.names)
+        # Before the images, which take a while.
+        synsets = self._synsets(classes)
+        reader = Reader(channels=self.channels or _common_channels([test]), fit=self.fit)
+        images = reader.read(labelled(test, classes))
+        return Splits(images.none(), images, classes, synsets)
+
+    def _synsets(self, classes: tuple[str, ...]) -> tuple[str, ...] | None:
+        if self.synsets is None and all(NOUN.fullmatch(name) for name in classes):
+            return classes
+        return synsets_by_index(self.synsets, classes)
+
+
+def read_names(file: Path) -> tuple[str, ...]:
+    """The names in a text file, one a line; empty lines are skipped.
+
+    Raises:
+        ValueError: it cannot be read, names fewer than two, or one twice or unfit to be shown.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{file} cannot be read as text ({error}): set data.source.classes to a file with the "
+            "name of a class a line, or to null"
+        ) from error
+    names = tuple(name for line in lines if (name := line.strip()))
+    if len(names) < 2:
+        raise ValueError(f"{file} names {len(names)} classes: a classifier needs two or more")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{file} names more than once: {some(twice)}; keep one line each")
+    if odd := [name for name in names if not name.isprintable()]:
+        raise ValueError(f"{file} has a name that cannot be shown, {odd[0]!a}: change it")
+    return names
+
+
+def _check_known(found: ByClass, classes: Sequence[str], folder: Path, names: Path) -> None:
+    if unknown := sorted(found.keys() - set(classes)):
+        near = difflib.get_close_matches(unknown[0], classes, 3, cutoff=0)
+        raise ValueError(
+            f"{folder} has folders that {names} does not name: {some(unknown)} (the nearest to "
+            f"{unknown[0]} are {', '.join(near)}); rename or remove them, or name them there"
+        )
+
+
+def _check_channels(channels: int | None) -> None:
+    if channels not in (None, 1, 3):
+        raise ValueError(f"data.source.channels is {channels}: give 1, 3 or null")
 
 
 def by_class(

@@ -54,13 +54,26 @@ def open_image(file: Path, use: Callable[[Image.Image], T]) -> T:
         ) from error
 
 
-def crop_to(side: int) -> Fit:
-    """Resizes the shorter side to `side` pixels and cuts the longer one at both ends."""
+def crop_to(side: int, resize: int | None = None) -> Fit:
+    """Resizes the shorter side to `resize` pixels and cuts the centre of `side` pixels.
+
+    Args:
+        resize: ``None`` for `side`, so that the longer side alone is cut.
+
+    Raises:
+        ValueError: a side is below 1, or less is resized to than cut.
+    """
     _check_side(side)
+    shorter = side if resize is None else resize
+    if shorter < side:
+        raise ValueError(
+            f"data.source.resize is {shorter}, less than the {side} pixels of data.source.size: "
+            f"give {side} or more, or null"
+        )
 
     def fit(image: Image.Image) -> Image.Image:
-        scale = side / min(image.size)
-        width, height = (max(side, round(length * scale)) for length in image.size)
+        scale = shorter / min(image.size)
+        width, height = (max(shorter, round(length * scale)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - side) // 2, (height - side) // 2
         return image.crop((left, top, left + side, top + side))

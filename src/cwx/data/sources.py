@@ -40,12 +40,19 @@ class ImageSet:
     def first(self, per_class: int) -> "ImageSet":
         """At most `per_class` images of each class, the first of them, in their order."""
         chosen = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
-        return self.at(torch.cat(chosen).sort().values)
+        # There may be none.
+        return self.at(torch.cat([self.labels.new_empty(0), *chosen]).sort().values)
+
+    def none(self) -> "ImageSet":
+        """No images of the same shape."""
+        return ImageSet(self.images[:0].clone(), self.labels[:0].clone())
 
 
 @dataclass(frozen=True)
 class Splits:
     """A data set: its train and test images and what each class is, by index.
+
+    There may be no training images, and classes without test images.
 
     Attributes:
         classes: names that differ from each other and are for people: they may hold any printable

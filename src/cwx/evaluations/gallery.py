@@ -17,7 +17,7 @@ class Gallery:
 
     Args:
         titles: the heading of each source; its name if it is not there.
-        baselines: which of them to show, by name.
+        baselines: which of them to show, by name, as far as the data have them.
 
     Raises:
         ValueError: there is no such baseline.
@@ -36,7 +36,7 @@ class Gallery:
         images = of_kind(sources, Explanations)
         shown = {name: e.projected(normalization) for name, e in images.items()}
         beside = baselines(subject, sources)
-        shown |= {name: beside[name] for name in self.baselines}
+        shown |= {name: beside[name] for name in self.baselines if name in beside}
         columns, labels = {}, {}
         for name, explanations in shown.items():
             title = self.titles.get(name, name)

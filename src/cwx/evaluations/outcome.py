@@ -95,16 +95,16 @@ def baselines(subject: Subject, sources: Sources) -> dict[str, Explanations]:
 
     Of real images there are as many a class as the richest source has. Training images are
     those trained on: corrupted where a study corrupts them, under the labels they bear there.
+    Data without training images have ``real`` alone.
     """
     images = of_kind(sources, Explanations).values()
     per_class = max((int(torch.bincount(e.labels).max()) for e in images), default=1)
-    drawn, means = _drawn(subject.data.splits.train, per_class), _means(subject.data.splits.train)
-    normalized = subject.data.normalization.from_bytes
-    return {
-        "real": subject.real(per_class),
-        "train": Explanations(normalized(drawn.images), drawn.labels),
-        "mean": Explanations(normalized(means.images), means.labels),
-    }
+    found = {"real": subject.real(per_class)}
+    train, normalized = subject.data.splits.train, subject.data.normalization.from_bytes
+    if len(train):
+        for name, drawn in (("train", _drawn(train, per_class)), ("mean", _means(train))):
+            found[name] = Explanations(normalized(drawn.images), drawn.labels)
+    return found
 
 
 def _drawn(train: ImageSet, per_class: int) -> Explanations:

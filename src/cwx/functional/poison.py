@@ -226,6 +226,8 @@ def choose(candidates: Tensor, *, rate: float, total: int, generator: torch.Gene
     Raises:
         ValueError: that is less than one, though the rate is above 0, or more than `candidates`.
     """
+    if rate > 0 and total == 0:
+        raise ValueError(f"a rate of {rate} of no training images is of nothing: give 0")
     count = round(rate * total)
     if rate > 0 and count == 0:
         raise ValueError(

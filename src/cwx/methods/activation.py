@@ -21,7 +21,8 @@ class ActivationMaximisation(L.LightningModule):
     of them is what one climb after another would be; under DDP each rank climbs its share.
 
     Args:
-        subject: the data and the recorded experts, the first of which is explained at its end.
+        subject: the data and the recorded experts, the first of which is explained, at the
+            subject's epoch.
         initial_std: of the noise, in normalised pixels.
         iterations: climbing steps.
         optimizer: makes the optimiser, whose rate is the step size, from the images.

@@ -100,6 +100,12 @@ class Distill(L.LightningModule):
             ValueError: with the remedy.
         """
         for setting, epochs in plan.epochs.items():
+            if epochs == 0:
+                raise ValueError(
+                    f"{stage} imitates the way from one recorded state to a later one, and a "
+                    f"network of {setting} has a single state: choose another method, or give "
+                    "experts.seeds or experts.trajectories instead"
+                )
             if start_max + span > epochs:
                 raise ValueError(
                     f"segment [{start_max}, {start_max + span}] exceeds the {epochs} epochs of "
