@@ -143,3 +143,29 @@ def subject(data, tmp_path_factory):
         held_out=trajectories[2:],
         judges={},
     )
+
+
+class Looking(torch.nn.Module):
+    """Logit k is the mean brightness, that of column k counting five times as much."""
+
+    class Brightness(torch.nn.Module):
+        def forward(self, images):
+            return (1 + 4 * torch.eye(3, 4)).view(1, 3, 1, 4) * (images + 3).mean(1, keepdim=True)
+
+    def __init__(self, **shape):
+        super().__init__()
+        self.features = torch.nn.Sequential(self.Brightness())
+        self.slope = torch.nn.Parameter(1 + torch.rand(()))
+
+    def forward(self, images):
+        return self.slope * self.features(images).mean((2, 3))
+
+
+@pytest.fixture(scope="session")
+def looking(data, tmp_path_factory):
+    """Networks whose attention is known, one to explain and one held out: trained not at all."""
+    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
+    found = trained(data, [0, 1], store, at_once=2, network=Looking, epochs=1, optimizer=sgd(0.0))
+    return Subject(
+        data=data, factory=Looking, trajectories=found[:1], held_out=found[1:], judges={}
+    )

@@ -194,3 +194,41 @@ def pattern_search(network, canvas, label, batches, *, normalize, alpha, beta=0.
         (slope,) = torch.autograd.grad(loss, leaf)
         mask = (mask - step * slope.sign()).clamp(0, 1)
     return mask
+
+
+def grad_cam(head, features: Tensor, label: int) -> list[list[float]]:
+    """ReLU(Σ_k α_k A^k), α_k = 1/Z Σ_i Σ_j ∂y/∂A^k_ij (Selvaraju et al. 2017, Eq 1, 2).
+
+    Args:
+        head: from the channels A of one image ``[K, h, w]`` to its logits.
+    """
+    leaf = features.detach().clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(head(leaf)[label], leaf)
+    channels = leaf.detach()
+    count, height, width = channels.shape
+    places = [(i, j) for i in range(height) for j in range(width)]
+    alphas = [sum(float(slopes[k, i, j]) for i, j in places) / len(places) for k in range(count)]
+
+    def value(i, j):
+        return max(0.0, sum(alphas[k] * float(channels[k, i, j]) for k in range(count)))
+
+    return [[value(i, j) for j in range(width)] for i in range(height)]
+
+
+def upsampled(values: list[list[float]], height: int, width: int) -> list[list[float]]:
+    """Bilinear between the centres of pixels; beyond the outermost, the nearest."""
+    import math
+
+    def between(position, old, new):
+        place = min(max((position + 0.5) * old / new - 0.5, 0), old - 1)
+        low = math.floor(place)
+        return low, min(low + 1, old - 1), place - low
+
+    def value(y, x):
+        top, bottom, down = between(y, len(values), height)
+        left, right, along = between(x, len(values[0]), width)
+        upper = (1 - along) * values[top][left] + along * values[top][right]
+        lower = (1 - along) * values[bottom][left] + along * values[bottom][right]
+        return (1 - down) * upper + down * lower
+
+    return [[value(y, x) for x in range(width)] for y in range(height)]

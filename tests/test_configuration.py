@@ -55,6 +55,7 @@ REFUSED = {
     "experiment=digits/quikstart": "did you mean experiment=digits/quickstart?",
     "data=cifar": "did you mean data=cifar10?",
     "method=[distil]": "did you mean method=distill?",
+    "method=[iscp_tv]": "did you mean method=iscp_tv",
     "data=image_folder": "data.source.root needs a value",
     "data=test_folder": "data.source.root needs a value",
     "data=test_folder data.source.root=x data.source.class=y": "did you mean data.source.classes?",
@@ -121,6 +122,9 @@ def test_refused_with_the_remedy(override):
         "network=imagenet_resnet50 +network.build.weights=IMAGENET1K_V1",
         "experiment=cifar10/cwx network=foreign network.build._target_=torchvision.models.vgg11 "
         "scale=small",
+        "method=[iscp_tv1] method.iscp_tv1.beta=2 evaluation=[predictive_power]",
+        "experiment=cifar10/iscp_comparison method=[universal] evaluation=[predictive_power]",
+        "experiment=cifar10/iscp_comparison scale=small method=[gradcam] evaluation=[accuracy]",
     ],
 )
 def test_accepted(override):
@@ -172,8 +176,9 @@ def test_every_experiment_composes_and_instantiates(experiment, scale):
     study = instantiate(config, _convert_="all")
     assert set(study.method) == set(config["method"])
     assert study.trainer(max_epochs=3, logger=False).max_epochs == 3
-    distill, judges = config["method"]["distill"], config["judges"].values()
-    assert config["procedure"]["epochs"] >= distill["start_max"] + distill["span"]
+    judges = config["judges"].values()
+    if distill := config["method"].get("distill"):
+        assert config["procedure"]["epochs"] >= distill["start_max"] + distill["span"]
     side = config["data"]["source"].get("size") or 32
     for make in (config["network"], *(judges if scale == "small" else ())):
         network = instantiate(make)(in_channels=3, image_size=(side, side), num_classes=10)
@@ -247,8 +252,74 @@ def table1(*accuracies):
 
 
 START = f"{DISTILL}.start_min"
-# Command line, and what differs from COMMON; None: the setting is not there.
+
+
+def search(method, **settings):
+    """ISCP §4.1 and Algorithm 1 (I2, I3, I5-I7), of a mask search by its name."""
+    chosen = {
+        "canvas._target_": "positive",
+        "canvases": 5,
+        "searched": 0.2,
+        "passes": 5,
+        "batch_size": 4,
+        "initial": 0.5,
+        "alpha": 0.2,
+        "beta": 0.0,
+        "optimizer._target_": "SignDescent",
+        "optimizer.lr": 0.02,
+        "learned_canvas": None,
+        **settings,
+    }
+    return {f"method.{method}.{name}": value for name, value in chosen.items()}
+
+
+# I4, I9, I10, whatever the study.
+ISCP = search("iscp") | {
+    "network.stages": [3, 4, 6, 3],
+    "evaluation.predictive_power.sizes": [0.01, 0.02, 0.03, 0.05, 0.1],
+    "evaluation.predictive_power.images": None,
+    "corruption._target_": "NoCorruption",
+    "data.per_class": None,
+    "judges": {},
+}
+# I11-I13, I19-I21.
+COMPARISON = (
+    search("iscp_tv02", beta=0.2)
+    | search("iscp_tv1", beta=1.0)
+    | {name: v for name, v in search("learned").items() if not name.endswith("learned_canvas")}
+    | {
+        "method.learned.learned_canvas.turn": 5,
+        "method.learned.learned_canvas.step": 2,
+        "method.learned.learned_canvas.scale": 255,
+        "method.universal.epsilons": [8, 16, 32],
+        "method.universal.scale": 255,
+        "method.universal.searched": 1.0,
+        "method.gradcam.canvas._target_": "positive",
+        "evaluation.attention.source": "iscp",
+        "evaluation.attention.size": 0.05,
+        "paper": {
+            f"power_whole/{name}": power
+            for name, power in {
+                "universal/8": 0.621,
+                "universal/16": 0.967,
+                "universal/32": 0.982,
+                "iscp/0.05": 0.609,
+                "iscp_tv02/0.05": 0.58,
+                "iscp_tv1/0.05": 0.302,
+                "iscp/0.05/airplane": 0.745,
+                "iscp/0.05/deer": 0.698,
+                "iscp/0.05/frog": 0.383,
+                "learned/0.05/airplane": 0.76,
+                "learned/0.05/deer": 0.659,
+                "learned/0.05/frog": 0.515,
+            }.items()
+        },
+    }
+)
+# Command line, and what differs from COMMON, or from ISCP; None: the setting is not there.
 STUDIES = {
+    "cifar10/iscp": {},
+    "cifar10/iscp_comparison": COMPARISON,
     # C10, C11; C5 and C8 report on CIFAR-10 or on nothing named.
     "cifar10/cwx": JUDGES | ACTIVATION,
     "svhn/cwx": JUDGES | ACTIVATION | {"paper": table1(1, 1, 1, 1)},
@@ -311,7 +382,8 @@ STUDIES = {
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_has_the_settings_of_the_paper(study):
     config = check(*f"experiment={study}".split())
-    for path, expected in {**COMMON, **STUDIES[study]}.items():
+    common = COMMON if "distill" in config["method"] else ISCP
+    for path, expected in {**common, **STUDIES[study]}.items():
         parent, _, key = path.rpartition(".")
         found = (at(config, parent) if parent else config).get(key)
         if path == "judges":
@@ -371,6 +443,20 @@ def test_what_the_small_scale_makes_of_a_study(study):
     attack, whole = config["procedure"]["attack"], paper["procedure"]["attack"]
     assert {**attack, "steps": 0} == {**whole, "steps": 0}
     assert config["experts"]["held_out"] == paper["experts"]["held_out"]
+
+
+def test_the_small_comparison_keeps_what_is_compared():
+    """Only the amount of work differs, and by the same for all mask searches."""
+    small, paper = (
+        check("experiment=cifar10/iscp_comparison", f"scale={scale}")["method"]
+        for scale in ("small", "paper")
+    )
+    work = {"canvases", "searched", "passes", "batch_size", "step"}
+    assert list(small) == list(paper)
+    for name, method in small.items():
+        assert {k for k, v in method.items() if v != paper[name][k]} <= work
+    searches = [small[name] for name in ("iscp", "iscp_tv02", "iscp_tv1", "learned")]
+    assert len({(s["canvases"], s["searched"], s["passes"]) for s in searches}) == 1
 
 
 def test_the_command_line_has_the_last_word_on_scale():
@@ -452,6 +538,11 @@ def test_the_entry_answers_without_torch(arguments, code, text):
 CHOICES = {
     "attack": ["attack@procedure.attack={}"],
     "augment": ["augment@procedure.augment={}", "augment@method.distill.inner.augment={}"],
+    "canvas": [
+        "method=[iscp,gradcam,learned]",
+        "evaluation=[attention]",
+        *(f"canvas@method.{name}.canvas={{}}" for name in ("iscp", "gradcam", "learned")),
+    ],
     "corruption": ["corruption={}"],
     "data": ["data={}"],
     "evaluation": ["evaluation=[{}]"],

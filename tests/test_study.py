@@ -161,6 +161,25 @@ def test_the_figures_of_the_paper_ride_along(subject, tmp_path):
     assert table == ["name,measured,paper", "corruption/effective_rate,0.0,0.05", "other,,1"]
 
 
+class Asked:
+    """A method with nothing to fit."""
+
+    def __init__(self, *, subject, seed, stage):
+        self.subject = subject
+
+    def explanations(self):
+        return self.subject.real(1)
+
+
+def test_a_method_with_nothing_to_fit_is_only_asked(subject, tmp_path):
+    made = study(tmp_path / "store", subject.trajectories[0].path)
+    made.method, results = {"asked": Asked}, Results(tmp_path / "run")
+    made.run(results, CONFIGURATION, experiment="x", resumed=False)
+    found = results.explanations()["asked"]
+    assert torch.equal(found.images, subject.real(1).images)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 class Narrow(torch.nn.Module):
     """One logit too few, whatever is asked for."""
 

@@ -6,12 +6,14 @@ from textwrap import wrap
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.explanations import Explanations
 from cwx.functional.images import Normalization
 
+INFERNO = colormaps["inferno"]
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -95,6 +97,17 @@ def sheet(
             fontsize=9, parse_math=False,
         )  # fmt: skip
     return figure
+
+
+def heat(image: Tensor, values: Tensor) -> Tensor:
+    """A unit image ``[C, H, W]`` under the colours of values ``[H, W]``, 0 or more: ``[3, H, W]``.
+
+    The highest has the brightest colour.
+    """
+    peak = values.max().clamp(min=torch.finfo(values.dtype).tiny)
+    colours = torch.tensor(INFERNO((values / peak).numpy())[..., :3], dtype=image.dtype)
+    grey = image.mean(0, keepdim=True).cpu()
+    return 0.3 * grey + 0.7 * colours.permute(2, 0, 1)
 
 
 def shorten(name: str, length: int = 14) -> str:

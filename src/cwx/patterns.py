@@ -11,6 +11,7 @@ from cwx.explanations import Explanations
 from cwx.functional.images import Normalization
 from cwx.functional.masks import binarise, pixels, tied
 from cwx.functional.streams import stream
+from cwx.functional.universal import perturb
 
 # From unit images [n, C, H, W] to unit images.
 Attach = Callable[[Tensor], Tensor]
@@ -104,7 +105,7 @@ class Perturbations:
     def attach(self, index: int) -> Attach:
         """Adds a perturbation, pixels cut to 0-1."""
         delta = self.deltas[index]
-        return lambda images: (images + delta.to(images.device, images.dtype)).clamp(0, 1)
+        return lambda images: perturb(images, delta.to(images.device, images.dtype))
 
     def shown(self, normalization: Normalization) -> Explanations:
         """Each perturbation, its range filling that of images."""

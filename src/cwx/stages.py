@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from cwx.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.callbacks.progress import ProgressLines
@@ -34,6 +34,21 @@ class Wanted:
     stage: str
     seed: int
     identity: Identity
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A method that takes fitting: a LightningModule that brings its batches.
+
+    One without only has to be asked for its explanations.
+
+    Attributes:
+        epochs: how often it goes through them.
+        batches: a LightningDataModule.
+    """
+
+    epochs: int
+    batches: Any
 
 
 class Stages:

@@ -17,7 +17,7 @@ from cwx.precision import Precisions
 from cwx.purification import Purification
 from cwx.report.page import write_page
 from cwx.results import Results
-from cwx.stages import Configuration, Factory, Stages
+from cwx.stages import Configuration, Factory, Fitted, Stages
 from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs
 from cwx.training import Experts, Training
 from cwx.trajectories import TrajectoryStore
@@ -200,16 +200,17 @@ class Study:
             if name in finished:
                 log.info("%s is there from an earlier start", name)
                 continue
-            module = build(subject=subject, seed=self.seed, stage=name)
+            method = build(subject=subject, seed=self.seed, stage=name)
             checkpoint = results.checkpoint(name)
             try:
-                stages.fit(module, checkpoint, [LogPictures()])
+                if isinstance(method, Fitted):
+                    stages.fit(method, checkpoint, [LogPictures()])
             except DivergedError as error:
                 if stages.leads:
                     results.keep_last_good(name, error.last_good)
                 raise
             if stages.leads:
-                results.add_explanations(name, module.explanations())
+                results.add_explanations(name, method.explanations())
                 checkpoint.unlink(missing_ok=True)
             stages.wait()
 

@@ -30,6 +30,13 @@ class NontargetBatch(NamedTuple):
     images: Tensor
     weights: Tensor
 
+    def parts(self, *, rank: int, ranks: int, chunk: int | None) -> "Iterator[NontargetBatch]":
+        """A rank's share of the searches, at most `chunk` of them at a time; null for all."""
+        mine = (self.searches % ranks == rank).nonzero()[:, 0]
+        for part in mine.split(chunk or max(len(mine), 1)):
+            if len(part):
+                yield NontargetBatch(*(each[part] for each in self))
+
 
 class Nontarget(L.LightningDataModule):
     """Passes over the non-target images; an epoch is one pass, as long as the longest search's.

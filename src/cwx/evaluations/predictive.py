@@ -9,52 +9,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.evaluations.attached import Probe, Reached
+from cwx.evaluations.contests import Candidate, Contest, Entry, best, by_radius, entries, of_size
 from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
 from cwx.figures import sheet
-from cwx.functional.images import rescale
 from cwx.functional.masks import pixels
-from cwx.patterns import Attach, Patterns, Perturbations
+from cwx.patterns import Patterns, Perturbations
 from cwx.plan import Plan
 from cwx.subject import Subject
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One of those from which a class takes its best.
-
-    Attributes:
-        label: the class.
-        place: among those of the class, from 0.
-        tied: how many of its pixels were drawn among equals.
-        attach: puts it on images.
-        picture: it alone, a unit image ``[C, H, W]``.
-    """
-
-    label: int
-    place: int
-    tied: int
-    attach: Attach
-    picture: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contest:
-    """Candidates of one source and size, several a class.
-
-    Attributes:
-        source, size: as in the tables; the size is a share of the pixels, or for perturbations
-            their radius on the 0-255 scale.
-        explains: the kind of network they are for.
-        searched: bools ``[t]``, test images that they were found on.
-        divided: whether success is divided by the accuracy on the class.
-    """
-
-    source: str
-    size: str
-    explains: str
-    searched: Tensor
-    candidates: Sequence[Candidate]
-    divided: bool = True
 
 
 class Predictive:
@@ -122,53 +83,8 @@ class Predictive:
 
     def _contests(self, name: str, found: object) -> list[Contest]:
         if isinstance(found, Patterns):
-            return [_of_size(name, found, size) for size in self.sizes]
-        return _by_radius(name, found) if isinstance(found, Perturbations) else []
-
-
-def _of_size(name: str, found: Patterns, size: float) -> Contest:
-    cut = found.cut(size)
-    pictures = cut.on_grey()
-    return Contest(
-        source=name,
-        size=f"{size:g}",
-        explains=found.explains,
-        searched=found.searched,
-        candidates=[
-            Candidate(
-                label=int(label),
-                place=int((found.labels[:i] == label).sum()),
-                tied=int(cut.tied[i]),
-                attach=cut.attach(i),
-                picture=pictures[i],
-            )
-            for i, label in enumerate(found.labels)
-        ],
-    )
-
-
-def _by_radius(name: str, found: Perturbations) -> list[Contest]:
-    pictures = rescale(found.deltas)
-    return [
-        Contest(
-            source=name,
-            size=f"{255 * radius:g}",
-            explains=found.explains,
-            searched=found.searched,
-            divided=False,
-            candidates=[
-                Candidate(
-                    label=int(found.labels[i]),
-                    place=0,
-                    tied=0,
-                    attach=found.attach(i),
-                    picture=pictures[i],
-                )
-                for i in (found.epsilons == radius).nonzero()[:, 0].tolist()
-            ],
-        )
-        for radius in found.epsilons.unique().tolist()
-    ]
+            return [of_size(name, found, size) for size in self.sizes]
+        return by_radius(name, found) if isinstance(found, Perturbations) else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,32 +99,33 @@ class Judged:
 
 def _judge(contest: Contest, probe: Probe, places: Tensor, subject: Subject) -> Judged:
     searched = contest.searched[places]
-    rows: dict[int, list[tuple[Candidate, Row]]] = {}
-    for candidate in contest.candidates:
-        found = probe.others(candidate.attach, candidate.label)
-        row: Row = {
-            "source": contest.source,
-            "size": contest.size,
-            "class": subject.data.classes[candidate.label],
-            "canvas": candidate.place,
-            "tied": candidate.tied,
-            "loss": _loss(found, probe, candidate.label, searched),
-            **_powers(found, probe, candidate.label, searched, divided=contest.divided),
-        }
-        rows.setdefault(candidate.label, []).append((candidate, row))
-    best = [min(found, key=lambda one: float(one[1]["loss"])) for found in rows.values()]
+
+    def rows(of: Sequence[Entry]) -> list[Row]:
+        return [_row(contest, entry, probe, searched, subject.data.classes) for entry in of]
+
+    entered = entries(contest, probe, searched)
+    chosen = best(entered)
     return Judged(
         contest=contest,
-        best=[candidate for candidate, _ in best],
-        rows=[row for _, row in best],
-        every=[row for found in rows.values() for _, row in found],
+        best=[entry.candidate for entry in chosen],
+        rows=rows(chosen),
+        every=rows(entered),
     )
 
 
-def _loss(found: Reached, probe: Probe, label: int, searched: Tensor) -> float:
-    others = probe.images.labels != label
-    among = others & searched if (others & searched).any() else others
-    return found.loss[among].mean().item()
+def _row(
+    contest: Contest, entry: Entry, probe: Probe, searched: Tensor, classes: Sequence[str]
+) -> Row:
+    candidate = entry.candidate
+    return {
+        "source": contest.source,
+        "size": contest.size,
+        "class": classes[candidate.label],
+        "canvas": candidate.place,
+        "tied": candidate.tied,
+        "loss": entry.loss,
+        **_powers(entry.found, probe, candidate.label, searched, divided=contest.divided),
+    }
 
 
 def _powers(
@@ -298,9 +215,9 @@ def _figures(judged: Sequence[Judged], subject: Subject) -> Mapping[str, Figure]
         by_source.setdefault(one.contest.source, []).append(one)
     columns, labels = {}, {}
     for source, ones in by_source.items():
-        best = [candidate for one in ones for candidate in one.best]
-        columns[source] = torch.stack([candidate.picture for candidate in best])
-        labels[source] = torch.tensor([candidate.label for candidate in best])
+        chosen = [candidate for one in ones for candidate in one.best]
+        columns[source] = torch.stack([candidate.picture for candidate in chosen])
+        labels[source] = torch.tensor([candidate.label for candidate in chosen])
     return {
         "patterns": sheet(columns, labels, subject.data.classes),
         "power": _chart([ones for ones in by_source.values() if ones[0].contest.divided]),

@@ -36,8 +36,8 @@ class Ball(Protocol):
     def direction(self, gradient: Tensor) -> Tensor:
         """What of norm 1 or less has the largest inner product with each image's gradient."""
 
-    def project(self, perturbation: Tensor, radius: float) -> Tensor:
-        """The nearest in the ball of `radius`."""
+    def project(self, perturbation: Tensor, radius: float | Tensor) -> Tensor:
+        """The nearest in the ball of `radius`, one for all or one for each ``[n, 1, 1, 1]``."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Linf:
     def direction(self, gradient: Tensor) -> Tensor:
         return gradient.sign()
 
-    def project(self, perturbation: Tensor, radius: float) -> Tensor:
-        return perturbation.clamp(-radius, radius)
+    def project(self, perturbation: Tensor, radius: float | Tensor) -> Tensor:
+        # Its signatures are for two numbers or two tensors, of which this is either.
+        return perturbation.clamp(-radius, radius)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class L2:
         scaled = gradient / peak.clamp(min=tiny)
         return scaled / _norm(scaled).clamp(min=tiny)
 
-    def project(self, perturbation: Tensor, radius: float) -> Tensor:
+    def project(self, perturbation: Tensor, radius: float | Tensor) -> Tensor:
         tiny = torch.finfo(perturbation.dtype).tiny
         return perturbation * (radius / _norm(perturbation).clamp(min=tiny)).clamp(max=1)
 

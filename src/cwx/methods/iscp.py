@@ -14,6 +14,7 @@ from cwx.functional.canvases import Canvas
 from cwx.functional.masks import search_gradients
 from cwx.patterns import Patterns
 from cwx.plan import Plan
+from cwx.searches import check_counts, side_by_side
 from cwx.subject import Subject
 
 
@@ -133,9 +134,7 @@ class MaskSearch(L.LightningModule):
         Raises:
             ValueError: with the remedy.
         """
-        for name, number in (("passes", passes), ("batch_size", batch_size), ("chunk", chunk)):
-            if number is not None and number < 1:
-                raise ValueError(f"method.{stage}.{name} is {number}: give 1 or more")
+        check_counts(stage, passes=passes, batch_size=batch_size, chunk=chunk)
         for name, weight in (("alpha", alpha), ("beta", beta)):
             if weight < 0:
                 raise ValueError(f"method.{stage}.{name} is {weight}: give 0 or more")
@@ -153,51 +152,38 @@ class MaskSearch(L.LightningModule):
         self.images = self.subject.data.splits.test.images.to(self.device)
 
     def training_step(self, batch: NontargetBatch, batch_idx: int) -> Tensor:
-        mine = batch.searches % self.trainer.world_size == self.global_rank
         of_canvas = self._moves_canvas()
-        gradient = torch.zeros_like(self.canvases if of_canvas else self.masks)
-        total = torch.zeros((), device=self.device)
-        for part in mine.nonzero()[:, 0].split(self.chunk or len(mine)):
-            rows = batch.searches[part]
-            gradient[rows], losses = search_gradients(
+
+        def gradients(part: NontargetBatch) -> tuple[Tensor, Tensor]:
+            return search_gradients(
                 self.network,
-                self.masks[rows],
-                self.canvases[rows],
-                self.images[batch.images[part]].float() / 255,
-                self.labels.to(self.device)[rows],
-                batch.weights[part],
+                self.masks[part.searches],
+                self.canvases[part.searches],
+                self.images[part.images].float() / 255,
+                self.labels.to(self.device)[part.searches],
+                part.weights,
                 normalization=self.subject.data.normalization,
                 alpha=self.alpha,
                 beta=self.beta,
                 canvas=of_canvas,
             )
-            total += losses.sum()
-        share = self.trainer.world_size / batch.weights.sum()
-        for name, value in (("loss", total * share), ("area", self.masks.detach().mean())):
-            self.log(
-                f"{self.stage}/{name}",
-                value,
-                prog_bar=True,
-                batch_size=1,
-                sync_dist=self.trainer.world_size > 1,
-            )
-        return self._with_gradient(gradient, of_canvas)
+
+        moving, resting = self.masks, self.canvases
+        if of_canvas:
+            moving, resting = resting, moving
+        return side_by_side(
+            self,
+            batch,
+            gradients,
+            moving=moving,
+            resting=[resting] if self.learned_canvas else [],
+            area=self.masks.detach().mean(),
+        )
 
     def _moves_canvas(self) -> bool:
         """Whether it is the canvases' turn."""
         learned = self.learned_canvas
         return learned is not None and self.global_step // learned.turn % 2 == 1
-
-    def _with_gradient(self, gradient: Tensor, of_canvas: bool) -> Tensor:
-        """A scalar whose gradient is the one given, so that no chunk's graph outlives it.
-
-        DDP averages the ranks' gradients, which do not overlap, and wants all parameters in use.
-        """
-        moving, resting = self.masks, self.canvases
-        if of_canvas:
-            moving, resting = resting, moving
-        scalar: Tensor = (moving * gradient).sum() * self.trainer.world_size
-        return scalar + 0 * resting.sum() if self.learned_canvas else scalar
 
     @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:

@@ -1,0 +1,160 @@
+"""Universal perturbations of a small subject, and what they owe to each other: nothing."""
+
+import pytest
+import torch
+from conftest import image_data, stages
+
+from cwx.methods.universal import UniversalPerturbation
+from cwx.patterns import Perturbations
+from cwx.plan import Plan
+from cwx.results import Results
+
+
+def universal(subject, **settings):
+    chosen = {
+        "seed": 3,
+        "stage": "universal",
+        "explains": "expert",
+        "classes": None,
+        "searched": 1.0,
+        "epsilons": [32, 64, 128],
+        "step": 8,
+        "scale": 255,
+        "passes": 6,
+        "batch_size": 5,
+        "chunk": None,
+    }
+    return UniversalPerturbation(subject=subject, **{**chosen, **settings})
+
+
+def fitted(module, folder, **settings):
+    stages(**settings).fit(module, folder / "m.ckpt", [])
+    return module.explanations()
+
+
+def success(subject, found, index):
+    """The rate of other classes' test images that go to the class; last without anything."""
+    test, label = subject.data.splits.test, int(found.labels[index])
+    images = test.images[test.labels != label].float() / 255
+    network, normalize = subject.explained("expert"), subject.data.normalization.normalize
+    return [
+        (network(normalize(unit)).argmax(1) == label).double().mean().item()
+        for unit in (found.attach(index)(images), images)
+    ]
+
+
+@pytest.fixture(scope="module")
+def found(subject, tmp_path_factory):
+    return fitted(universal(subject), tmp_path_factory.mktemp("universal"))
+
+
+def test_there_is_one_for_each_class_and_radius(subject, found):
+    assert found.deltas.shape == (9, *subject.data.image_shape)
+    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    torch.testing.assert_close(found.epsilons, torch.tensor([32, 64, 128] * 3) / 255)
+    assert found.explains == "expert"
+    assert found.searched.all()
+
+
+def test_none_leaves_its_ball_and_each_reaches_its_edge(found):
+    assert torch.equal(found.deltas.abs().amax((1, 2, 3)), found.epsilons)
+
+
+def test_carrying_images_stay_in_range(subject, found):
+    carrying = found.attach(2)(subject.data.splits.test.images.float() / 255)
+    assert carrying.min() >= 0
+    assert carrying.max() <= 1
+
+
+def test_success_rises_with_the_radius_above_the_clean_rate(subject, found):
+    for label in range(3):
+        rates = [success(subject, found, 3 * label + i)[0] for i in range(3)]
+        assert rates == sorted(rates)
+        assert rates[-1] > 0.9 > 0.1 >= success(subject, found, 3 * label)[1]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_chunks_do_not_change_what_is_found(chunk, subject, found, tmp_path):
+    again = fitted(universal(subject, chunk=chunk), tmp_path)
+    torch.testing.assert_close(again.deltas, found.deltas, rtol=0, atol=1e-6)
+
+
+def test_none_depends_on_the_others(subject, found, tmp_path):
+    alone = fitted(universal(subject, classes=["right"], epsilons=[64]), tmp_path)
+    assert alone.labels.tolist() == [2]
+    torch.testing.assert_close(alone.deltas[0], found.deltas[7], rtol=0, atol=1e-6)
+
+
+def test_a_cut_run_continues_to_the_same_perturbations(subject, found, tmp_path):
+    class Power(Exception):
+        pass
+
+    module = universal(subject)
+    step = module.training_step
+
+    def training_step(batch, batch_idx):
+        if module.global_step == 11:
+            raise Power
+        return step(batch, batch_idx)
+
+    module.training_step = training_step
+    with pytest.raises(Power):
+        fitted(module, tmp_path)
+    assert torch.equal(fitted(universal(subject), tmp_path).deltas, found.deltas)
+
+
+def test_a_seed_gives_one_result(subject, tmp_path):
+    first, same, other = (
+        fitted(universal(subject, seed=seed, searched=0.5, passes=2), tmp_path / str(i))
+        for i, seed in enumerate((1, 1, 2))
+    )
+    assert torch.equal(first.deltas, same.deltas)
+    assert not torch.equal(first.deltas, other.deltas)
+    assert not torch.equal(first.searched, other.searched)
+    assert first.searched.sum() == 12
+
+
+def test_the_scale_is_a_unit(subject, found, tmp_path):
+    unit = universal(subject, epsilons=[e / 255 for e in (32, 64, 128)], step=8 / 255, scale=1)
+    torch.testing.assert_close(fitted(unit, tmp_path).deltas, found.deltas, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epsilons": []}, r"universal.epsilons is \[\] on a scale of 0 to 255"),
+        ({"epsilons": [8, 300]}, r"epsilons is \[8, 300\].*scale=255 for grey levels"),
+        ({"epsilons": [8], "scale": 1}, "on a scale of 0 to 1: give sizes above 0 on that scale"),
+        ({"epsilons": [8, 8]}, r"epsilons is \[8, 8\]: give each radius once"),
+        ({"step": 0}, "universal.step is 0 on a scale"),
+        ({"passes": 0}, "universal.passes is 0: give 1 or more"),
+        ({"batch_size": 0}, "universal.batch_size is 0"),
+        ({"chunk": 0}, "universal.chunk is 0"),
+        ({"searched": 0.0}, "universal.searched is 0.0"),
+        ({"classes": ["up"]}, "up"),
+        ({"explains": "nothing"}, "no network called 'nothing'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message, subject):
+    with pytest.raises(ValueError, match=message):
+        universal(subject, **settings)
+
+
+def test_a_class_without_test_images_is_refused_before_anything_is_trained():
+    data = image_data()
+    test = data.splits.test
+    object.__setattr__(data.splits, "test", test.at(test.labels != 1))
+    plan = Plan(data=data, methods=["universal"], held_out=0)
+    with pytest.raises(
+        ValueError, match=r"no image of class 'middle'.*method.universal.classes=\["
+    ):
+        UniversalPerturbation.check(plan, stage="universal", classes=None)
+    UniversalPerturbation.check(plan, stage="universal", classes=["left", "right"])
+
+
+def test_perturbations_come_back_from_their_file(found, tmp_path):
+    Results(tmp_path).add_explanations("universal", found)
+    again = Results(tmp_path).explanations()["universal"]
+    assert isinstance(again, Perturbations)
+    assert torch.equal(again.deltas, found.deltas)
+    assert torch.equal(again.epsilons, found.epsilons)

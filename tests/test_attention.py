@@ -1,0 +1,147 @@
+"""Grad-CAM against its formulas, on networks of every kind."""
+
+import pytest
+import references
+import torch
+from conftest import small_mlp
+from torch import nn
+
+from cwx.attention import attended_layer, attention_of, grad_cam, spatial_layers
+from cwx.networks.alexnet import AlexNet
+from cwx.networks.convnet import ConvNet
+from cwx.networks.densenet import DenseNet
+from cwx.networks.resnet import ResNet, basic_block
+from cwx.networks.vgg import VGG
+
+SHAPE = {"in_channels": 3, "image_size": (32, 32), "num_classes": 5}
+
+
+class Foreign(nn.Module):
+    """In-place ReLUs, a module that runs twice, one that is never run, and outputs of two parts."""
+
+    class Pair(nn.Module):
+        def forward(self, images):
+            return images, images.flatten(1)
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Conv2d(3, 4, 1)
+        self.stem = nn.Conv2d(3, 4, 3, stride=2)
+        self.again = nn.Conv2d(4, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.pair = self.Pair()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(4, 5)
+
+    def features(self, images):
+        return self.relu(self.again(self.relu(self.again(self.relu(self.stem(images))))))
+
+    def classify(self, features):
+        return self.head(self.pool(self.pair(features)[0]).flatten(1))
+
+    def forward(self, images):
+        return self.classify(self.features(images))
+
+
+def norm(channels):
+    return nn.BatchNorm2d(channels)
+
+
+NETWORKS = {
+    "convnet": (lambda: ConvNet(depth=2, width=4, norm=norm, **SHAPE), "features"),
+    "alexnet": (lambda: AlexNet(width=4, **SHAPE), None),
+    "vgg": (lambda: VGG(blocks=[[4], [4]], norm=norm, **SHAPE), None),
+    "resnet": (
+        lambda: ResNet(stages=[1, 1], block=basic_block, width=4, norm=norm, **SHAPE),
+        "blocks",
+    ),
+    "densenet": (lambda: DenseNet(growth=4, blocks=[2, 2], norm=norm, **SHAPE), None),
+    "foreign": (Foreign, "relu"),
+}
+
+
+def built(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return NETWORKS[name][0]().double().eval().requires_grad_(False)
+
+
+IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+LABELS = torch.tensor([0, 4, 2])
+
+# From images to what the layer gives, and from that, of one image, to its logits.
+SPLIT = {
+    "convnet": (
+        lambda net: net.features,
+        lambda net: lambda a: net.classifier(a.flatten()),
+    ),
+    "resnet": (
+        lambda net: lambda images: net.blocks(net.stem(images)),
+        lambda net: lambda a: net.classifier(a.mean((1, 2))),
+    ),
+    "foreign": (lambda net: net.features, lambda net: lambda a: net.classify(a[None])[0]),
+}
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_the_map_is_that_of_the_paper(name):
+    network = built(name)
+    layer = attended_layer(network, IMAGES.shape[1:], None, "x")
+    found = grad_cam(network, layer, IMAGES, LABELS)
+    features, head = SPLIT[name]
+    for image, label, values in zip(IMAGES, LABELS.tolist(), found, strict=True):
+        small = references.grad_cam(head(network), features(network)(image[None])[0], label)
+        expected = torch.tensor(references.upsampled(small, 32, 32), dtype=torch.float64)
+        torch.testing.assert_close(values, expected)
+    assert found.amax((1, 2)).count_nonzero() > 0
+    assert not found.requires_grad
+    assert not IMAGES.requires_grad
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_last_layer_with_places_is_found_in_any_network(name):
+    network = built(name)
+    layer = attended_layer(network, IMAGES.shape[1:], None, "x")
+    expected = NETWORKS[name][1]
+    if expected:
+        assert layer is network.get_submodule(expected)
+    found = grad_cam(network, layer, IMAGES, LABELS)
+    assert found.shape == (3, 32, 32)
+    assert found.isfinite().all()
+    assert found.min() >= 0
+
+
+def test_the_search_leaves_the_network_as_it_was():
+    network = built("convnet").train()
+    network.features[1].eval()
+    modes = [module.training for module in network.modules()]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    names = spatial_layers(network, IMAGES.shape[1:])
+    assert names[-2:] == ["features.7", "features"]
+    assert [module.training for module in network.modules()] == modes
+    assert all(not module._forward_hooks for module in network.modules())
+    assert all(torch.equal(before[n], tensor) for n, tensor in network.state_dict().items())
+
+
+def test_batches_do_not_change_maps():
+    network = built("resnet")
+    whole, parts = (
+        attention_of(network, network.blocks, IMAGES, LABELS, batch_size=size) for size in (3, 2)
+    )
+    torch.testing.assert_close(whole, parts)
+
+
+@pytest.mark.parametrize("name", ["feature", "features.0x", "classifier", "features.3.x", ""])
+def test_a_wrong_layer_is_answered_with_the_nearest(name):
+    with pytest.raises(ValueError, match=f"m.layer is '{name}', .* ConvNet .*: give .*features"):
+        attended_layer(built("convnet"), IMAGES.shape[1:], name, "m.layer")
+
+
+def test_a_layer_is_taken_by_name():
+    network = built("convnet")
+    assert attended_layer(network, IMAGES.shape[1:], "features.0", "x") is network.features[0]
+
+
+def test_a_network_without_places_is_refused():
+    with pytest.raises(ValueError, match="no layer of MLP gives maps.*leave Grad-CAM out"):
+        attended_layer(small_mlp(**SHAPE), IMAGES.shape[1:], None, "x")
