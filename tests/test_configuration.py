@@ -143,6 +143,10 @@ def test_each_value_of_a_sweep_is_checked_before_the_first_job():
     [
         "experiment=cifar10/backdoor corruption=badnets,blended,sig,sig_clean_label",
         "experiment=cifar10/dynamics method.distill.start_min=0,2,5,10,20,30",
+        "experiment=cifar10/iscp canvas@method.iscp.canvas=positive,negative,random,white",
+        "experiment=cifar10/iscp method.iscp.searched=0.2,0.4,0.6,0.8,1 experts.epoch=3,5",
+        "experiment=cifar10/iscp_backdoor corruption.target=airplane,truck "
+        "augment@procedure.augment=shift_flip,none canvas@method.iscp.canvas=white,random",
         "experiment=cifar10/adversarial,cifar10/natural",
         "experiment=cifar10/noise corruption.rate=0,0.25,0.5,0.75",
         "experiment=cifar10/noise corruption=none,label_noise_uniform",
@@ -182,7 +186,8 @@ def test_every_experiment_composes_and_instantiates(experiment, scale):
     side = config["data"]["source"].get("size") or 32
     for make in (config["network"], *(judges if scale == "small" else ())):
         network = instantiate(make)(in_channels=3, image_size=(side, side), num_classes=10)
-        assert network(torch.rand(2, 3, side, side)).shape == (2, 10)
+        classes = 1000 if experiment.startswith("imagenet") else 10
+        assert network.eval()(torch.rand(2, 3, side, side)).shape == (2, classes)
 
 
 def at(config, path):
@@ -316,10 +321,31 @@ COMPARISON = (
         },
     }
 )
+# I14.
+BADNETS = {
+    "corruption._target_": "Backdoor",
+    "corruption.target": "airplane",
+    "corruption.rate": 0.05,
+    "corruption.trigger.size": 3,
+    "experts.clean": [0],
+    "method.iscp.explains": "expert",
+    "method.iscp_clean.explains": "clean",
+}
 # Command line, and what differs from COMMON, or from ISCP; None: the setting is not there.
 STUDIES = {
+    "digits/iscp": {
+        "network.stages": None,
+        "evaluation.predictive_power.sizes": [0.05, 0.1, 0.2, 0.3],
+    },
     "cifar10/iscp": {},
     "cifar10/iscp_comparison": COMPARISON,
+    "cifar10/iscp_backdoor": BADNETS | search("iscp_clean"),
+    "imagenet/iscp": {
+        "network.stages": None,
+        "network.build._target_": "resnet50",
+        "experts.checkpoints": ["ResNet50_Weights.IMAGENET1K_V1"],
+        "data.source.size": 224,
+    },
     # C10, C11; C5 and C8 report on CIFAR-10 or on nothing named.
     "cifar10/cwx": JUDGES | ACTIVATION,
     "svhn/cwx": JUDGES | ACTIVATION | {"paper": table1(1, 1, 1, 1)},

@@ -1,7 +1,9 @@
 """The predictive power of patterns and perturbations (ISCP, §4 and Appendices B-E; I8, I16-I20)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import fmean, pstdev
 
 import torch
@@ -25,7 +27,10 @@ class Predictive:
     on the images that were searched on (D_n). ``power/<source>/<size>`` is the mean over classes
     on test images outside D, ``power_whole/…`` on all of them, as the paper's tables have it;
     ``…/std`` is over classes (ddof 0), ``…/<class>`` a class's own. Of universal perturbations it
-    is the success rate as it is. ``transfer/<source>/<size>/<judge>`` is the mean power on that
+    is the success rate as it is. A class that the network never recognises has no power, and is
+    left out of means. ``canvases/<source>/<size>/<class>/top-<i>`` are the powers of a class's
+    canvases on all test images, in the order of preference, and ``…/std`` over them.
+    ``transfer/<source>/<size>/<judge>`` is the mean power on that
     judge over the mean power on the explained network.
 
     The tables are ``power`` (a row a class), ``power_canvases`` (a row a canvas) and ``transfer``,
@@ -181,7 +186,8 @@ def _transfer(subject: Subject, judged: Sequence[Judged], places: Tensor) -> lis
 
 
 def _ratio(row: Row, above: str, below: str) -> float | str:
-    return float(row[above]) / float(row[below]) if float(row[below]) else ""
+    ratio = float(row[above]) / float(row[below]) if float(row[below]) else math.nan
+    return ratio if math.isfinite(ratio) else ""
 
 
 def _numbers(judged: Sequence[Judged]) -> dict[str, float]:
@@ -189,10 +195,27 @@ def _numbers(judged: Sequence[Judged]) -> dict[str, float]:
     for one in judged:
         for kind in ("power", "power_whole"):
             name = f"{kind}/{one.contest.source}/{one.contest.size}"
-            powers = [float(row[kind]) for row in one.rows]
-            numbers |= {name: fmean(powers), f"{name}/std": pstdev(powers)}
+            numbers |= _mean_and_std(name, one.rows, kind)
             numbers |= {f"{name}/{row['class']}": float(row[kind]) for row in one.rows}
+        for label, canvases in groupby(one.every, key=lambda row: row["class"]):
+            name, rows = f"canvases/{one.contest.source}/{one.contest.size}/{label}", [*canvases]
+            if len(rows) > 1:
+                tops = {
+                    f"{name}/top-{int(row['canvas']) + 1}": float(row["power_whole"])
+                    for row in rows
+                }
+                numbers |= tops | {f"{name}/std": pstdev(_defined(rows, "power_whole") or [0.0])}
     return numbers
+
+
+def _defined(rows: Sequence[Row], value: str) -> list[float]:
+    """The powers of classes that are recognised at all."""
+    return [number for row in rows if math.isfinite(number := float(row[value]))]
+
+
+def _mean_and_std(name: str, rows: Sequence[Row], value: str) -> dict[str, float]:
+    found = _defined(rows, value)
+    return {name: fmean(found), f"{name}/std": pstdev(found)} if found else {name: math.nan}
 
 
 def _transfer_numbers(rows: Sequence[Row]) -> dict[str, float]:
@@ -200,13 +223,11 @@ def _transfer_numbers(rows: Sequence[Row]) -> dict[str, float]:
     for row in rows:
         name = f"transfer/{row['source']}/{row['size']}/{row['judge']}"
         grouped.setdefault(name, []).append(row)
-    means = {
-        name: {value: fmean(float(row[value]) for row in found) for value in ("power", "explained")}
+    sums = {
+        name: [math.fsum(_defined(found, value)) for value in ("power", "explained")]
         for name, found in grouped.items()
     }
-    return {
-        name: mean["power"] / mean["explained"] for name, mean in means.items() if mean["explained"]
-    }
+    return {name: there / home for name, (there, home) in sums.items() if home}
 
 
 def _figures(judged: Sequence[Judged], subject: Subject) -> Mapping[str, Figure]:
@@ -230,7 +251,7 @@ def _chart(sources: Sequence[Sequence[Judged]]) -> Figure:
     axes = figure.subplots()
     for ones in sources:
         sizes = [100 * float(one.contest.size) for one in ones]
-        means = [fmean(float(row["power"]) for row in one.rows) for one in ones]
+        means = [fmean(_defined(one.rows, "power") or [math.nan]) for one in ones]
         axes.plot(sizes, means, marker="o", label=ones[0].contest.source)
     axes.set_xlabel("pattern, % of the image")
     axes.set_ylabel("mean predictive power")
