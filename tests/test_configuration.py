@@ -61,6 +61,8 @@ REFUSED = {
     "corruption=badnet": "did you mean corruption=badnets?",
     "corruption=blended_picture": "corruption.trigger.picture.path needs a value",
     "corruption.rate=0.1": "unknown key corruption.rate",
+    "construction=imported": "construction.path needs a value",
+    "construction=robus": "did you mean construction=robust?",
 }
 
 
@@ -96,6 +98,8 @@ def test_refused_with_the_remedy(override):
         "corruption=badnets corruption.trigger.corner=top-left",
         "data=image_folder data.source.root=x data.source.synsets={cat:n02121620,7:n02084071}",
         "data=cifar10 data.source.synsets=null",
+        "construction=non_robust construction.recipe.attack.epsilon=1",
+        "construction=robust procedure=adversarial construction.recipe.layer=classifier",
     ],
 )
 def test_accepted(override):
@@ -176,6 +180,7 @@ COMMON = {
     "procedure.optimizer.lr": 0.01,
     "procedure.optimizer.momentum": 0.0,
     "corruption._target_": "NoCorruption",
+    "construction._target_": "NoConstruction",
     "network.depth": 3,
     "network.width": 128,
     "data.per_class": None,
@@ -388,6 +393,42 @@ def test_adversarial_training_is_that_of_the_paper():
     assert weaker["procedure"]["attack"]["steps"] == 1
 
 
+# Ilyas et al. 2019, Appendix C, for CIFAR-10: steps, their length, the ball, the source's attack.
+CONSTRUCTIONS = {
+    "robust": (1000, 0.1, None, "Attack", "FeatureMatching"),
+    "non_robust_matched": (1000, 0.1, None, "no_attack", "FeatureMatching"),
+    "non_robust": (100, 0.1, 0.5, "no_attack", "Uniform"),
+    "non_robust_next": (100, 0.1, 0.5, "no_attack", "Asymmetric"),
+}
+
+
+@pytest.mark.parametrize("scale", ["paper", "small"])
+@pytest.mark.parametrize("name", CONSTRUCTIONS)
+def test_a_construction_is_that_of_its_paper(name, scale):
+    config = check("experiment=cifar10/natural", f"construction={name}", f"scale={scale}")
+    steps, step, epsilon, source, made = CONSTRUCTIONS[name]
+    construction = config["construction"]
+    recipe, procedure = construction["recipe"], construction["procedure"]
+    moves = recipe.get("attack", recipe)
+    if scale == "paper":
+        assert (moves["steps"], moves["step"], moves.get("epsilon")) == (steps, step, epsilon)
+    else:
+        # Enough to go through the ball, and for trainings of a minute.
+        assert moves["steps"] * moves["step"] > 2 * moves.get("epsilon", 10)
+        assert (procedure["epochs"], procedure["batch_size"]) == (12, 64)
+    assert kind(procedure["attack"]["_target_"]) == source
+    assert kind(recipe.get("target", recipe)["_target_"]) == made
+    if source == "Attack":
+        attack = procedure["attack"]
+        assert (attack["epsilon"], attack["scale"]) == (0.5, 1)
+        assert kind(attack["ball"]["_target_"]) == "L2"
+        assert attack["steps"] * attack["step"] > attack["epsilon"]
+    # The network that is attacked is one that natural training leaves.
+    natural = {**config["procedure"], "recording": procedure["recording"]}
+    assert (procedure == natural) == name.startswith("non_robust"), "as the experts are trained"
+    instantiate(construction, _convert_="all")
+
+
 def run(*arguments):
     typed = "python run.py method.distill.iter"
     completion = {"COMP_LINE": typed, "COMP_POINT": str(len(typed))}
@@ -427,6 +468,7 @@ def test_the_entry_answers_without_torch(arguments, code, text):
 CHOICES = {
     "attack": ["attack@procedure.attack={}"],
     "augment": ["augment@procedure.augment={}", "augment@method.distill.inner.augment={}"],
+    "construction": ["construction={}"],
     "corruption": ["corruption={}"],
     "data": ["data={}"],
     "evaluation": ["evaluation=[{}]"],
@@ -444,6 +486,7 @@ CHOICES = {
 REQUIRED = {
     "blended_picture": ["corruption.trigger.picture.path=x"],
     "image_folder": ["data.source.root=x"],
+    "imported": ["construction.path=x"],
 }
 
 

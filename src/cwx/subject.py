@@ -1,7 +1,7 @@
 """What a study explains: images, a kind of network, and trained examples of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class Subject:
         early: more of them, trained too short to be judged.
         held_out: experts of other seeds, for evaluation alone.
         judges: networks of other architectures, trained, frozen, by name, one a seed.
+        construction: numbers that tell how the training images were constructed, if they were.
         left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
             was asked.
         purified: experts trained without these.
@@ -39,6 +40,7 @@ class Subject:
     held_out: Sequence[Trajectory]
     judges: Mapping[str, Sequence[nn.Module]]
     early: Sequence[Trajectory] = ()
+    construction: Mapping[str, float] = field(default_factory=dict)
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
 
