@@ -80,6 +80,8 @@ REFUSED = {
         "unknown key network.build.drpout: did you mean network.build.dropout?"
     ),
     "network=foreign network.build._target_=nowhere.Net": "there is no package nowhere",
+    "construction=imported": "construction.path needs a value",
+    "construction=robus": "did you mean construction=robust?",
 }
 
 
@@ -125,6 +127,8 @@ def test_refused_with_the_remedy(override):
         "method=[iscp_tv1] method.iscp_tv1.beta=2 evaluation=[predictive_power]",
         "experiment=cifar10/iscp_comparison method=[universal] evaluation=[predictive_power]",
         "experiment=cifar10/iscp_comparison scale=small method=[gradcam] evaluation=[accuracy]",
+        "construction=non_robust construction.recipe.attack.epsilon=1",
+        "construction=robust procedure=adversarial construction.recipe.layer=classifier",
     ],
 )
 def test_accepted(override):
@@ -211,6 +215,7 @@ COMMON = {
     "procedure.optimizer.lr": 0.01,
     "procedure.optimizer.momentum": 0.0,
     "corruption._target_": "NoCorruption",
+    "construction._target_": "NoConstruction",
     "network.depth": 3,
     "network.width": 128,
     "data.per_class": None,
@@ -525,6 +530,42 @@ def test_adversarial_training_is_that_of_the_paper():
     assert weaker["procedure"]["attack"]["steps"] == 1
 
 
+# Ilyas et al. 2019, Appendix C, for CIFAR-10: steps, their length, the ball, the source's attack.
+CONSTRUCTIONS = {
+    "robust": (1000, 0.1, None, "Attack", "FeatureMatching"),
+    "non_robust_matched": (1000, 0.1, None, "no_attack", "FeatureMatching"),
+    "non_robust": (100, 0.1, 0.5, "no_attack", "Uniform"),
+    "non_robust_next": (100, 0.1, 0.5, "no_attack", "Asymmetric"),
+}
+
+
+@pytest.mark.parametrize("scale", ["paper", "small"])
+@pytest.mark.parametrize("name", CONSTRUCTIONS)
+def test_a_construction_is_that_of_its_paper(name, scale):
+    config = check("experiment=cifar10/natural", f"construction={name}", f"scale={scale}")
+    steps, step, epsilon, source, made = CONSTRUCTIONS[name]
+    construction = config["construction"]
+    recipe, procedure = construction["recipe"], construction["procedure"]
+    moves = recipe.get("attack", recipe)
+    if scale == "paper":
+        assert (moves["steps"], moves["step"], moves.get("epsilon")) == (steps, step, epsilon)
+    else:
+        # Enough to go through the ball, and for trainings of a minute.
+        assert moves["steps"] * moves["step"] > 2 * moves.get("epsilon", 10)
+        assert (procedure["epochs"], procedure["batch_size"]) == (12, 64)
+    assert kind(procedure["attack"]["_target_"]) == source
+    assert kind(recipe.get("target", recipe)["_target_"]) == made
+    if source == "Attack":
+        attack = procedure["attack"]
+        assert (attack["epsilon"], attack["scale"]) == (0.5, 1)
+        assert kind(attack["ball"]["_target_"]) == "L2"
+        assert attack["steps"] * attack["step"] > attack["epsilon"]
+    # The network that is attacked is one that natural training leaves.
+    natural = {**config["procedure"], "recording": procedure["recording"]}
+    assert (procedure == natural) == name.startswith("non_robust"), "as the experts are trained"
+    instantiate(construction, _convert_="all")
+
+
 def run(*arguments):
     typed = "python run.py method.distill.iter"
     completion = {"COMP_LINE": typed, "COMP_POINT": str(len(typed))}
@@ -569,6 +610,7 @@ CHOICES = {
         "evaluation=[attention]",
         *(f"canvas@method.{name}.canvas={{}}" for name in ("iscp", "gradcam", "learned")),
     ],
+    "construction": ["construction={}"],
     "corruption": ["corruption={}"],
     "data": ["data={}"],
     "evaluation": ["evaluation=[{}]"],
@@ -588,6 +630,7 @@ REQUIRED = {
     "image_folder": ["data.source.root=x"],
     "test_folder": ["data.source.root=x"],
     "foreign": ["network.build._target_=torchvision.models.squeezenet1_0"],
+    "imported": ["construction.path=x"],
 }
 
 

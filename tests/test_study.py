@@ -9,7 +9,9 @@ import torch
 from conftest import BlobsToTest, experts, image_data, small_mlp, trainer
 from safetensors.torch import load_file
 
+from cwx.construction import Constructed, NoConstruction
 from cwx.data.corruption import LabelNoise, NoCorruption
+from cwx.data.sources import ImageSet
 from cwx.evaluations.outcome import Outcome
 from cwx.evaluations.robustness import Robustness
 from cwx.functional.label_noise import Uniform
@@ -60,6 +62,7 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
     return Study(
         data=image_data(),
         corruption=corruption or NoCorruption(),
+        construction=NoConstruction(),
         purification=NoPurification(),
         network=small_mlp,
         judges={},
@@ -219,6 +222,31 @@ def test_what_cannot_be_judged_is_refused_before_an_expert_is_trained(tmp_path, 
     configuration = {**CONFIGURATION, "procedure": {"epochs": 4}}
     with pytest.raises(ValueError, match=message):
         made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
+
+
+def test_networks_are_trained_on_the_images_that_are_constructed(tmp_path):
+    made = trainable(tmp_path / "store", held_out=[1])
+    made.corruption = NOISE
+
+    def construction(data, training):
+        train = data.splits.train
+        assert torch.equal(train.labels, data.corrupted.images.labels)
+        return Constructed(ImageSet(255 - train.images, train.labels), {"construction/a": 0.5})
+
+    made.construction = construction
+    found = looked_at(made, tmp_path / "run")
+    train, clean = found.data.splits.train, found.data.clean
+    assert torch.equal(train.images, 255 - clean.images)
+    identities = [t.identity for t in (*found.trajectories, *found.held_out)]
+    assert {i["data"] for i in identities} == {found.data.fingerprint()}
+    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert numbers["construction/a"] == 0.5
+    # The same images, from wherever, lead to the same experts.
+    again = trainable(tmp_path / "store", held_out=[1])
+    again.data = found.data
+    again.corruption, again.construction = (lambda *_: found.data.corrupted), construction
+    paths = [t.path for t in looked_at(again, tmp_path / "again").trajectories]
+    assert paths == [t.path for t in found.trajectories]
 
 
 class Suspects:

@@ -44,7 +44,7 @@ class Plan:
 
 @runtime_checkable
 class Conditional(Protocol):
-    """An evaluation, or a purification, that not every study can serve."""
+    """An evaluation, a purification or a construction that not every study can serve."""
 
     def check(self, plan: Plan) -> None:
         """Refuse a study that it cannot measure, before anything is trained.

@@ -11,8 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from cwx.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.callbacks.progress import ProgressLines
-from cwx.callbacks.recording import RecordStates
+from cwx.callbacks.recording import RecordStates, WriteShards
+from cwx.data.steps import Turns
 from cwx.precision import Precision, Precisions
+from cwx.shards import Shards
 from cwx.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,9 @@ class Stages:
         self._loggers: list[Any] = []
         self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
 
-    def _build(self, *, epochs: int, callbacks: Sequence[Any], precision: Precision) -> Any:
+    def _build(
+        self, *, epochs: int, callbacks: Sequence[Any], precision: Precision, **settings: Any
+    ) -> Any:
         terminal = sys.stderr.isatty()
         return self._trainer(
             max_epochs=epochs,
@@ -73,6 +77,7 @@ class Stages:
             callbacks=[*([] if terminal else [ProgressLines(seconds=10)]), *callbacks],
             plugins=[AtomicCheckpointIO()],
             logger=list(self._loggers),
+            **settings,
         )
 
     @property
@@ -157,6 +162,50 @@ class Stages:
         self._fit(module, checkpoint, [RecordStates(recorders)], self._precision.experts)
         if self.leads:
             checkpoint.unlink(missing_ok=True)
+        self.wait()
+
+    def make(
+        self,
+        build: Callable[[], Any],
+        shards: Shards,
+        identity: Identity,
+        store: TrajectoryStore,
+    ) -> None:
+        """Write the batches that `shards` lack; each rank makes its share of them.
+
+        Args:
+            build: makes the module whose `predict_step` makes a batch from its number.
+            shards: in the folder that `store` has for `identity`.
+        """
+        with ExitStack() as locks:
+            if self.leads:
+                waiting = f"another job makes {shards.folder}: waiting for it"
+                locks.enter_context(store.lock(identity, waiting))
+            # As for experts: under its lock, rank 0 decides.
+            missing: list[int] = self._last.strategy.broadcast(shards.missing())
+            if missing:
+                self._make_missing(build(), shards, identity, missing)
+            if self.leads:
+                shards.complete()
+            self.wait()
+
+    def _make_missing(
+        self, module: Any, shards: Shards, identity: Identity, missing: list[int]
+    ) -> None:
+        line = "making %s: %d of %d batches are not in the store"
+        log.info(line, module.stage, len(missing), len(shards))
+        if self.leads:
+            shards.start(identity)
+        self._last = self._build(
+            epochs=1,
+            callbacks=[WriteShards(shards)],
+            precision=self._precision.methods,
+            # Attacks need gradients.
+            inference_mode=False,
+            enable_checkpointing=False,
+        )
+        with self._precision.methods.in_force():
+            self._last.predict(module, datamodule=Turns(missing), return_predictions=False)
         self.wait()
 
     def log_to(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cwx.callbacks.pictures import LogPictures
+from cwx.construction import Construction
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
@@ -33,6 +34,7 @@ class Study:
     Args:
         data: the images.
         corruption: what is done to the training images before anything is trained.
+        construction: replaces them before the networks of the study are trained.
         purification: finds the training images that are left out when experts are trained anew.
         network: builds the explained kind of network.
         judges: build networks of other architectures that judge explanations, by name.
@@ -54,6 +56,7 @@ class Study:
         *,
         data: ImageData,
         corruption: Corruption,
+        construction: Construction,
         purification: Purification,
         network: NetworkFactory,
         judges: Mapping[str, NetworkFactory],
@@ -69,6 +72,7 @@ class Study:
         store: str,
     ) -> None:
         self.data, self.corruption, self.purification = data, corruption, purification
+        self.construction = construction
         self.network, self.judges = network, judges
         self.procedure, self.experts, self.seed = procedure, experts, seed
         self.method, self.evaluation = method, evaluation
@@ -118,8 +122,6 @@ class Study:
         )
         self._corrupt(stages, results)
         self._check(configuration)
-        if stages.leads:
-            results.describe_classes(self.data.splits)
         training = Training(
             stages=stages,
             network=self.network,
@@ -128,7 +130,10 @@ class Study:
             configuration=configuration,
             at_once=self.experts.at_once,
         )
-        subject = self._subject(training)
+        numbers = self._construct(training)
+        if stages.leads:
+            results.describe_classes(self.data.splits)
+        subject = replace(self._subject(training), construction=numbers)
         self._explain(stages, subject, results)
         return self._purify(stages, training, subject, results)
 
@@ -161,9 +166,16 @@ class Study:
             # A class that checks may do so before it is built.
             if isinstance(build, partial) and hasattr(build.func, "check"):
                 build.func.check(plan, stage=name, **build.keywords)
-        for part in (self.purification, *self.evaluation.values()):
+        for part in (self.construction, self.purification, *self.evaluation.values()):
             if isinstance(part, Conditional):
                 part.check(plan)
+
+    def _construct(self, training: Training) -> Mapping[str, float]:
+        constructed = self.construction(self.data, training)
+        if constructed is None:
+            return {}
+        self.data.train_on(constructed.images)
+        return constructed.numbers
 
     def _subject(self, training: Training) -> Subject:
         data, experts = self.data, self.experts
@@ -249,6 +261,8 @@ class Study:
         sources = self._sources(results)
         rate = subject.data.corrupted.effective_rate
         outcomes = {"corruption": Outcome(numbers={"corruption/effective_rate": rate})}
+        if subject.construction:
+            outcomes["construction"] = Outcome(numbers=subject.construction)
         if subject.left_out is not None:
             share = subject.left_out.double().mean().item()
             outcomes["purification"] = Outcome(numbers={"purification/left_out": share})

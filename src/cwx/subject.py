@@ -29,6 +29,7 @@ class Subject:
         held_out: experts of other seeds, for evaluation alone.
         judges: networks of other architectures, trained to the end, frozen, by name, one a seed.
         clean: experts trained on the images before any corruption.
+        construction: numbers that tell how the training images were constructed, if they were.
         left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
             was asked.
         purified: experts trained without these.
@@ -44,6 +45,7 @@ class Subject:
     judges: Mapping[str, Sequence[nn.Module]]
     early: Sequence[Trajectory] = ()
     clean: Sequence[Trajectory] = ()
+    construction: Mapping[str, float] = field(default_factory=dict)
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
     epoch: int | None = None

@@ -185,6 +185,17 @@ class Training:
         self.store, self.procedure = store, procedure
         self.configuration, self.at_once = configuration, at_once
 
+    def by(self, procedure: Factory, settings: Configuration) -> "Training":
+        """The same by another procedure, whose resolved `settings` name its networks."""
+        return Training(
+            stages=self.stages,
+            network=self.network,
+            store=self.store,
+            procedure=procedure,
+            configuration={**self.configuration, "procedure": settings},
+            at_once=self.at_once,
+        )
+
     def experts(
         self, name: str, *, seeds: Sequence[int], data: ImageData, epochs: int | None = None
     ) -> list[Trajectory]:

@@ -236,7 +236,7 @@ class TrajectoryStore:
 
     @contextmanager
     def lock(self, identity: Identity, waiting: str) -> Iterator[None]:
-        """Hold the right to train this expert; while another job has it, wait.
+        """Hold the right to make what has this identity; while another job has it, wait.
 
         Args:
             waiting: logged once if there is something to wait for.

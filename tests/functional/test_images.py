@@ -18,6 +18,14 @@ def test_normalisation_is_undone(images):
     torch.testing.assert_close(back, images)
 
 
+def test_bytes_come_back_and_what_lies_between_goes_to_the_nearest():
+    levels = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    assert torch.equal(NORMALIZATION.to_bytes(NORMALIZATION.from_bytes(levels)), levels)
+    unit = torch.tensor([-3.0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 7.0]).expand(1, 3, 1, 5)
+    found = NORMALIZATION.to_bytes(NORMALIZATION.normalize(unit))
+    assert found[0, :, 0].tolist() == [[0, 0, 1, 255, 255]] * 3
+
+
 @given(IMAGES)
 def test_projection_stays_in_range_and_is_idempotent(images):
     once = NORMALIZATION.project(images)

@@ -11,36 +11,69 @@ log = logging.getLogger(__name__)
 
 
 class ProgressLines(L.Callback):
-    """Logs the steps done, the loss and the time left, at most every `seconds`."""
+    """Logs the steps done, the loss and the time left, at most every `seconds`.
+
+    Of a prediction, those of this rank, which has its share of them.
+    """
 
     def __init__(self, *, seconds: float) -> None:
         self.seconds = seconds
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began = self.shown = time.monotonic()
-        self.first = trainer.global_step
+        self._start(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
-        now = time.monotonic()
-        if trainer.is_global_zero and now - self.shown >= self.seconds:
-            self.shown = now
-            log.info("%s", self._line(trainer, pl_module, now - self.began))
+        if self._is_due(trainer):
+            self._show_training(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            log.info("%s", self._line(trainer, pl_module, time.monotonic() - self.began))
+            self._show_training(trainer, pl_module)
 
-    def _line(self, trainer: L.Trainer, module: L.LightningModule, elapsed: float) -> str:
-        done, total = trainer.global_step, int(trainer.estimated_stepping_batches)
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start(0)
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        done, total = batch_idx + 1, int(sum(trainer.num_predict_batches))
+        if self._is_due(trainer) or (trainer.is_global_zero and done == total):
+            self._show(pl_module, done, total, "batches")
+
+    def _start(self, first: int) -> None:
+        self.began = self.shown = time.monotonic()
+        self.first = first
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        now = time.monotonic()
+        due = bool(trainer.is_global_zero) and now - self.shown >= self.seconds
+        if due:
+            self.shown = now
+        return due
+
+    def _show_training(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         values = trainer.progress_bar_metrics
-        shown = "  ".join(f"{name.split('/')[-1]} {value:.3g}" for name, value in values.items())
-        left = elapsed * (total - done) / max(1, done - self.first)
-        return (
-            f"{module.stage:<12} {done:>5}/{total}  {shown}  "
-            f"{_clock(elapsed)} elapsed, {_clock(left)} left"
+        self._show(
+            module,
+            trainer.global_step,
+            int(trainer.estimated_stepping_batches),
+            "  ".join(f"{name.split('/')[-1]} {value:.3g}" for name, value in values.items()),
         )
+
+    def _show(self, module: Any, done: int, total: int, values: str) -> None:
+        elapsed = time.monotonic() - self.began
+        left = elapsed * (total - done) / max(1, done - self.first)
+        line = "%-12s %5d/%d  %s  %s elapsed, %s left"
+        log.info(line, module.stage, done, total, values, _clock(elapsed), _clock(left))
 
 
 def _clock(seconds: float) -> str:

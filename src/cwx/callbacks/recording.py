@@ -1,11 +1,13 @@
-"""Recording experts' trajectories."""
+"""Recording experts' trajectories and what is made batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
+from torch import Tensor
 
 from cwx.networks.modes import accuracy
+from cwx.shards import Shards
 from cwx.trajectories import Recorder
 
 
@@ -48,3 +50,21 @@ class RecordStates(L.Callback):
                 recorder.complete(kept)
         for logger in trainer.loggers:
             logger.log_metrics(rates, step=trainer.global_step)
+
+
+class WriteShards(L.Callback):
+    """Writes each batch at once under the number that it was predicted for."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Mapping[str, Tensor],
+        batch: int,
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        self.shards.write(batch, outputs)

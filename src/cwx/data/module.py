@@ -42,7 +42,7 @@ class ImageData(L.LightningDataModule):
 
     Attributes:
         clean: the training images before any corruption, once they are loaded.
-        corrupted: those that are trained on, with what was done to them.
+        corrupted: what a corruption made of them, trained on unless `train_on` replaced it.
     """
 
     clean: ImageSet
@@ -88,6 +88,26 @@ class ImageData(L.LightningDataModule):
         self.corrupted = corruption(self.clean, self.classes)
         self._splits = replace(self.splits, train=self.corrupted.images)
         return self.corrupted
+
+    def train_on(self, images: ImageSet) -> None:
+        """Train on `images` in place of the corrupted ones; test images stay.
+
+        Raises:
+            ValueError: they are not of the size of the test images, or not of their classes.
+        """
+        expected, found = self.splits.test.images.shape[1:], images.images.shape[1:]
+        if expected != found:
+            raise ValueError(
+                f"the training images are to be replaced by images of {_by(found)}, but the test "
+                f"images are {_by(expected)}: choose the data that they were made from"
+            )
+        if ((images.labels < 0) | (images.labels >= len(self.classes))).any():
+            raise ValueError(
+                f"the training images are to be replaced by images with labels in "
+                f"{int(images.labels.min())}-{int(images.labels.max())}, but there are "
+                f"{len(self.classes)} classes: choose the data that they were made from"
+            )
+        self._splits = replace(self.splits, train=images)
 
     def without(self, dropped: Tensor) -> Self:
         """A view whose training images lack those that the bools `dropped` ``[n]`` mark."""
@@ -194,6 +214,10 @@ class ImageData(L.LightningDataModule):
     def _here(self, images: ImageSet) -> ImageSet:
         """The images on the trainer's device, while one is attached."""
         return images.to(self.trainer.strategy.root_device) if self.trainer else images
+
+
+def _by(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 Draw = tuple[Tensor, int]

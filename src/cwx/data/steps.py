@@ -1,5 +1,7 @@
 """Steps and ranks: how the data modules cut an optimisation into epochs and among processes."""
 
+from collections.abc import Sequence
+
 import lightning as L
 from torch.utils.data import DataLoader, Dataset
 
@@ -37,6 +39,31 @@ class Steps(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[int]:
         return DataLoader(_Count(self.count), batch_size=None)
+
+
+class Turns(L.LightningDataModule):
+    """Numbers to predict for, one a step, dealt out to the ranks in turn."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__()
+        self.numbers = list(numbers)
+        # There may be fewer numbers than ranks.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def predict_dataloader(self) -> DataLoader[int]:
+        rank, ranks = place(self)
+        return DataLoader(_Listed(self.numbers[rank::ranks]), batch_size=None)
+
+
+class _Listed(Dataset[int]):
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, step: int) -> int:
+        return self.numbers[step]
 
 
 class _Count(Dataset[int]):

@@ -44,6 +44,10 @@ class Normalization:
         """Images as bytes in 0-255 to normalised float ones."""
         return self.normalize(images.float() / 255)
 
+    def to_bytes(self, images: Tensor) -> Tensor:
+        """Normalised images to the nearest bytes in 0-255."""
+        return (self.denormalize(images).clamp(0, 1) * 255).round().to(torch.uint8)
+
     def denormalize(self, images: Tensor) -> Tensor:
         """Normalised images to unit ones; values beyond [0, 1] stay beyond."""
         return images * self._column(self.std, images) + self._column(self.mean, images)
