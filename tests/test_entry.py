@@ -194,3 +194,28 @@ def test_two_processes_search_the_patterns_of_one(quickstart):
         one, two = (quickstart / folder / name for folder in ("one-iscp", "two-iscp"))
         assert one.read_bytes() == two.read_bytes()
     assert "power/iscp/0.3" in json.loads(one.parents[1].joinpath("metrics.json").read_text())
+
+
+def test_two_processes_perturb_and_attend_as_one(quickstart):
+    common = [
+        "network.width=4", "procedure.epochs=3", "logger=[]", "store=attended",
+        "method=[iscp,universal,gradcam]", "evaluation=[attention]",
+        "method.iscp.canvases=1", "method.iscp.passes=1", "method.universal.passes=1",
+        "method.universal.chunk=null", "method.gradcam.canvases=2",
+        "canvas@method.iscp.canvas=random", "canvas@method.gradcam.canvas=random",
+        "evaluation.attention.size=0.1", "evaluation.attention.images=2",
+    ]  # fmt: skip
+    for name, trainer in (("one-attended", "default"), ("two-attended", "ddp_cpu")):
+        code, output = run(quickstart, *common, f"trainer={trainer}", f"hydra.run.dir={name}")
+        assert code == 0, output
+    tensors, others = (
+        load_file(quickstart / folder / "explanations.safetensors")
+        for folder in ("one-attended", "two-attended")
+    )
+    assert tensors["universal/deltas"].shape == (30, 1, 8, 8)
+    assert tensors["gradcam/masks"].shape == (20, 8, 8)
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(others[name], tensor, rtol=0, atol=1e-6)
+    for name in ("metrics.json", "tables/attention.csv"):
+        one, two = (quickstart / folder / name for folder in ("one-attended", "two-attended"))
+        assert one.read_bytes() == two.read_bytes()

@@ -16,6 +16,7 @@ from cwx.evaluations.outcome import Outcome
 from cwx.evaluations.robustness import Robustness
 from cwx.functional.label_noise import Uniform
 from cwx.methods.distill import Distill
+from cwx.methods.gradcam import GradCamRegions
 from cwx.networks.modes import accuracy
 from cwx.precision import Precision, Precisions
 from cwx.purification import NoPurification
@@ -209,6 +210,10 @@ class Refuses:
         (
             {"method": {"probe": partial(Distill, span=2, start_min=0, start_max=9)}},
             r"segment \[9, 11\] exceeds the 4 epochs of procedure.epochs: lower method.probe.start",
+        ),
+        (
+            {"method": {"probe": partial(GradCamRegions, explains="x", classes=None, layer=None)}},
+            "no layer of MLP gives maps",
         ),
         ({"judges": {"narrow": Narrow}}, r"narrow gives outputs of shape \(2, 2\).* 3 classes"),
         ({"network": Narrow}, "network gives outputs of shape"),

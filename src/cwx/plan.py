@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from torch import nn
+
 from cwx.data.module import ImageData
 from cwx.explanations import Explanations
+from cwx.subject import NetworkFactory, build_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,8 @@ class Plan:
         leaves: what each method leaves, by its name; images of classes where it is not there.
         epochs: how far the experts that methods use are trained here, by the setting that says so;
             0 for checkpoints, of one state each.
+        networks: build the explained kind of network, as ``network``, and judges, by name.
+        explains: the kind of network that each method explains, by its name, where it says so.
     """
 
     data: ImageData
@@ -26,6 +31,13 @@ class Plan:
     held_out: int
     epochs: Mapping[str, int] = field(default_factory=dict)
     leaves: Mapping[str, type[Any]] = field(default_factory=dict)
+    networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
+    explains: Mapping[str, str] = field(default_factory=dict)
+
+    def untrained(self, method: str) -> nn.Module | None:
+        """A network of the kind that a method explains; none where the plan does not tell."""
+        factory = self.networks.get(self.explains.get(method, ""), self.networks.get("network"))
+        return build_network(factory, self.data, seed=0) if factory else None
 
     def require_images(self, name: str, place: str) -> None:
         """Refuse a setting, at `place`, that names a method which is to make no images of classes.

@@ -153,7 +153,8 @@ class Study:
                 f"a judge is called {taken[0]!r}, as a kind of experts is: give it another name "
                 "(network@judges.<name>=…)"
             )
-        for name, factory in {"network": self.network, **self.judges}.items():
+        networks = {"network": self.network, **self.judges}
+        for name, factory in networks.items():
             check_outputs(name, factory, self.data)
         plan = Plan(
             data=self.data,
@@ -161,6 +162,12 @@ class Study:
             held_out=len(self.experts.held_out),
             leaves={name: _leaves(build) for name, build in self.method.items()},
             epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
+            networks=networks,
+            explains={
+                name: build.keywords["explains"]
+                for name, build in self.method.items()
+                if isinstance(build, partial) and "explains" in build.keywords
+            },
         )
         for name, build in self.method.items():
             # A class that checks may do so before it is built.

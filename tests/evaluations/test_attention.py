@@ -118,6 +118,10 @@ def test_what_cannot_be_measured_is_refused(looking, subject):
         attention(source="x").check(plan(subject, iscp=Patterns, distill=Explanations))
     with pytest.raises(ValueError, match=r"set it to a mask search, such as method=\[iscp\]"):
         attention(source="distill").check(plan(subject, distill=Explanations))
+    whole = replace(plan(looking, iscp=Patterns), networks={"network": looking.factory})
+    attention().check(whole)
+    with pytest.raises(ValueError, match="attention.layer is 'x', which is no layer of Looking"):
+        attention(layer="x").check(whole)
     with pytest.raises(ValueError, match="a pattern of 0.001 of 4x4 pixels"):
         attention(size=0.001).check(plan(subject, iscp=Patterns))
     with pytest.raises(ValueError, match="evaluation.attention.images is 0"):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import image_data
+from conftest import Looking, image_data, small_mlp
 
 from cwx.attention import attention_of
 from cwx.evaluations.predictive import Predictive
@@ -102,4 +102,19 @@ def test_a_class_without_test_images_is_refused_before_anything_is_trained():
     object.__setattr__(data.splits, "test", test.at(test.labels != 1))
     plan = Plan(data=data, methods=["gradcam"], held_out=0)
     with pytest.raises(ValueError, match=r"no image of class 'middle'.*method.gradcam.classes=\["):
-        GradCamRegions.check(plan, stage="gradcam", classes=None)
+        GradCamRegions.check(plan, stage="gradcam", classes=None, layer=None)
+
+
+def test_a_layer_that_is_none_is_refused_before_anything_is_trained(data):
+    plan = Plan(
+        data=data,
+        methods=["gradcam"],
+        held_out=0,
+        networks={"network": small_mlp, "looking": Looking},
+        explains={"gradcam": "looking", "other": "expert"},
+    )
+    GradCamRegions.check(plan, stage="gradcam", classes=None, layer=None)
+    with pytest.raises(ValueError, match="gradcam.layer is 'x', which is no layer of Looking"):
+        GradCamRegions.check(plan, stage="gradcam", classes=None, layer="x")
+    with pytest.raises(ValueError, match="no layer of MLP gives maps"):
+        GradCamRegions.check(plan, stage="other", classes=None, layer=None)

@@ -71,6 +71,8 @@ class Attention:
                 f"{SETTING}.source is {self.source!r}, of which this study makes no patterns: set "
                 f"it to {choices}, or leave attention out of evaluation=[…]"
             )
+        if network := plan.untrained(self.source):
+            attended_layer(network, plan.data.image_shape, self.layer, f"{SETTING}.layer")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         found = sources[self.source]
@@ -165,16 +167,24 @@ def _numbers(source: str, rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _figure(shifts: Sequence[Shift], classes: Sequence[str]) -> Figure:
-    """The first image of each class, its attention, and both once it carries the pattern."""
-    first = {
-        "image": [shift.images[0] for shift in shifts],
-        "attention": [heat(shift.images[0], shift.before[0]) for shift in shifts],
-        "with pattern": [shift.carrying[0] for shift in shifts],
-        "attention then": [heat(shift.carrying[0], shift.after[0]) for shift in shifts],
+    """An image for each class, its attention, and both once it carries the pattern."""
+    # Another for each class: their first are mostly the same.
+    places = [shift.candidate.label % len(shift.images) for shift in shifts]
+    columns: dict[str, list[Tensor]] = {
+        "image": [],
+        "attention": [],
+        "with pattern": [],
+        "attention then": [],
     }
+    for shift, place in zip(shifts, places, strict=True):
+        image, carrying = shift.images[place], shift.carrying[place]
+        shown = (image, heat(image, shift.before[place]))
+        then = (carrying, heat(carrying, shift.after[place]))
+        for column, tile in zip(columns.values(), (*shown, *then), strict=True):
+            column.append(tile)
     labels = torch.tensor([shift.candidate.label for shift in shifts])
     return sheet(
-        {title: torch.stack(images) for title, images in first.items()},
-        dict.fromkeys(first, labels),
+        {title: torch.stack(images) for title, images in columns.items()},
+        dict.fromkeys(columns, labels),
         classes,
     )

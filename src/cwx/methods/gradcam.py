@@ -54,10 +54,18 @@ class GradCamRegions:
 
     @classmethod
     def check(
-        cls, plan: Plan, *, stage: str, classes: Sequence[str | int] | None, **_: Any
+        cls,
+        plan: Plan,
+        *,
+        stage: str,
+        classes: Sequence[str | int] | None,
+        layer: str | None,
+        **_: Any,
     ) -> None:
-        """Refuse classes without test images before anything is trained."""
+        """Refuse classes without test images, and layers that are none, before training."""
         chosen_classes(classes, plan.data, f"method.{stage}.classes")
+        if network := plan.untrained(stage):
+            attended_layer(network, plan.data.image_shape, layer, f"method.{stage}.layer")
 
     def explanations(self) -> Patterns:
         """The maps on the canvases, before they are cut to a size."""
