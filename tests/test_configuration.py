@@ -345,6 +345,11 @@ STUDIES = {
     "cifar10/iscp": {},
     "cifar10/iscp_comparison": COMPARISON,
     "cifar10/iscp_backdoor": BADNETS | search("iscp_clean"),
+    # I15.
+    **{
+        f"cifar10/iscp_features {change}": {"evaluation.predictive_power.sizes": [0.05, 0.1]}
+        for change in ("construction=robust", "construction=non_robust", "procedure=adversarial")
+    },
     "imagenet/iscp": {
         "network.stages": None,
         "network.build._target_": "resnet50",
