@@ -177,10 +177,20 @@ def test_a_typo_inside_an_experiment_file_is_refused(tmp_path, text, message):
     assert message in str(caught.value)
 
 
+# What only a user knows.
+NEEDED = {
+    "checkpoint/iscp": [
+        "data.source.root=x",
+        "experts.checkpoints=[x.pt]",
+        "network.build._target_=torchvision.models.squeezenet1_0",
+    ]
+}
+
+
 @pytest.mark.parametrize("scale", ["paper", "small"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_instantiates(experiment, scale):
-    config = check(f"experiment={experiment}", f"scale={scale}")
+    config = check(f"experiment={experiment}", f"scale={scale}", *NEEDED.get(experiment, []))
     study = instantiate(config, _convert_="all")
     assert set(study.method) == set(config["method"])
     assert study.trainer(max_epochs=3, logger=False).max_epochs == 3
@@ -190,7 +200,7 @@ def test_every_experiment_composes_and_instantiates(experiment, scale):
     side = config["data"]["source"].get("size") or 32
     for make in (config["network"], *(judges if scale == "small" else ())):
         network = instantiate(make)(in_channels=3, image_size=(side, side), num_classes=10)
-        classes = 1000 if experiment.startswith("imagenet") else 10
+        classes = 1000 if config["experts"]["checkpoints"] else 10
         assert network.eval()(torch.rand(2, 3, side, side)).shape == (2, classes)
 
 
@@ -345,6 +355,7 @@ STUDIES = {
     "cifar10/iscp": {},
     "cifar10/iscp_comparison": COMPARISON,
     "cifar10/iscp_backdoor": BADNETS | search("iscp_clean"),
+    "checkpoint/iscp": {"network.stages": None, "method.iscp.chunk": 5},
     # I15.
     **{
         f"cifar10/iscp_features {change}": {"evaluation.predictive_power.sizes": [0.05, 0.1]}
@@ -417,7 +428,7 @@ STUDIES = {
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_has_the_settings_of_the_paper(study):
-    config = check(*f"experiment={study}".split())
+    config = check(*f"experiment={study}".split(), *NEEDED.get(study.split()[0], []))
     common = COMMON if "distill" in config["method"] else ISCP
     for path, expected in {**common, **STUDIES[study]}.items():
         parent, _, key = path.rpartition(".")
@@ -631,6 +642,7 @@ CHOICES = {
     "unroll": ["unroll@method.distill.unroll={}"],
 }
 REQUIRED = {
+    "checkpoint": ["experts.checkpoints=[x.pt]"],
     "blended_picture": ["corruption.trigger.picture.path=x"],
     "image_folder": ["data.source.root=x"],
     "test_folder": ["data.source.root=x"],
