@@ -498,7 +498,7 @@ def test_the_small_comparison_keeps_what_is_compared():
         check("experiment=cifar10/iscp_comparison", f"scale={scale}")["method"]
         for scale in ("small", "paper")
     )
-    work = {"canvases", "searched", "passes", "batch_size", "step"}
+    work = {"canvases", "searched", "passes", "batch_size", "step", "channels_last"}
     assert list(small) == list(paper)
     for name, method in small.items():
         assert {k for k, v in method.items() if v != paper[name][k]} <= work

@@ -35,6 +35,7 @@ def search(subject, **settings):
         "beta": 0.0,
         "optimizer": lambda groups: SignDescent(groups, lr=0.02),
         "learned_canvas": None,
+        "channels_last": False,
         "chunk": None,
     }
     return MaskSearch(subject=subject, **{**chosen, **settings})

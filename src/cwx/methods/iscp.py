@@ -63,6 +63,7 @@ class MaskSearch(L.LightningModule):
         beta: weighs its total variation (Eq 3).
         optimizer: makes the optimiser of the masks, whose rate is η.
         learned_canvas: how canvases change as well; null keeps them.
+        channels_last: compute in that memory format.
         chunk: searches that go through the network together, which bounds memory and does not
             change what is found; null for all.
     """
@@ -87,6 +88,7 @@ class MaskSearch(L.LightningModule):
         beta: float,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
         learned_canvas: LearnedCanvas | None,
+        channels_last: bool,
         chunk: int | None,
     ) -> None:
         super().__init__()
@@ -96,7 +98,8 @@ class MaskSearch(L.LightningModule):
         self.learned_canvas, self.chunk, self.epochs = learned_canvas, chunk, passes
         data = subject.data
         test = data.splits.test
-        self.network = subject.explained(explains).to(subject.device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = subject.explained(explains).to(subject.device, memory_format=layout)
         chosen = choose_canvases(
             data,
             test_logits(self.network, data, subject.device),
