@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cwx.explanations import Explanations
 from cwx.functional.images import Normalization
-from cwx.functional.masks import binarise, pixels, tied
+from cwx.functional.masks import binarise, pixels, ranked, tied
 from cwx.functional.streams import stream
 from cwx.functional.universal import perturb
 
@@ -30,6 +30,8 @@ class Patterns:
         canvases: unit images ``[n, C, H, W]``.
         labels: the class of each, ``[n]``.
         searched: bools ``[t]``, the test images of which the non-target ones were searched on.
+        means: ``[n, H, W]`` in 0-1, the masks on average over the search, which order pixels
+            whose masks are equal at its end; ``None`` if ties are drawn.
     """
 
     explains: str
@@ -37,6 +39,7 @@ class Patterns:
     canvases: Tensor
     labels: Tensor
     searched: Tensor
+    means: Tensor | None = None
 
     def cut(self, share: float) -> "Cut":
         """The patterns of round(share · H · W) pixels; ties are drawn by a fixed seed.
@@ -44,11 +47,11 @@ class Patterns:
         Raises:
             ValueError: the share is not in 0-1, or leaves no pixel.
         """
-        count = pixels(share, *self.masks.shape[1:])
+        count, ranks = pixels(share, *self.masks.shape[1:]), ranked(self.masks, self.means)
         return Cut(
-            masks=binarise(self.masks, count, stream(0)),
+            masks=binarise(ranks, count, stream(0)),
             canvases=self.canvases,
-            tied=tied(self.masks, count),
+            tied=tied(ranks, count),
         )
 
     def shown(self, normalization: Normalization) -> Explanations:

@@ -9,6 +9,7 @@ from cwx.functional.masks import (
     binarise,
     mix,
     pixels,
+    ranked,
     search_gradients,
     search_loss,
     tied,
@@ -113,8 +114,8 @@ def test_rounding_decides_no_tie():
     steps = torch.tensor([0.5]).repeat(4)
     up_and_down = steps + 0.02 - 0.02 + 0.02 - 0.02
     masks = torch.stack([steps, up_and_down]).view(1, 2, 4)
-    assert tied(masks, 3).tolist() == [8]
-    chosen = sum(binarise(masks, 4, stream(seed)).int() for seed in range(50))
+    assert tied(ranked(masks), 3).tolist() == [8]
+    chosen = sum(binarise(ranked(masks), 4, stream(seed)).int() for seed in range(50))
     assert chosen.min() > 5
 
 
@@ -142,3 +143,13 @@ def test_sign_descent_takes_equal_steps():
     parameter.grad = torch.tensor([1e-9, -3.0, 0.0])
     SignDescent([parameter], lr=0.02).step()
     torch.testing.assert_close(parameter.data, torch.tensor([0.48, 0.52, 0.5]))
+
+
+def test_seconds_order_what_ties_and_nothing_else():
+    masks = torch.tensor([[[1, 1, 1], [0.98, 0.5, 0]]])
+    seconds = torch.tensor([[[0.2, 0.9, 0.4], [1, 1, 1]]])
+    ranks = ranked(masks, seconds)
+    for count, expected in ((1, [1]), (2, [1, 2]), (3, [0, 1, 2]), (4, [0, 1, 2, 3])):
+        chosen = binarise(ranks, count, stream(0)).flatten().nonzero()[:, 0].tolist()
+        assert chosen == expected
+        assert tied(ranks, count).tolist() == [0]

@@ -35,6 +35,7 @@ def search(subject, **settings):
         "beta": 0.0,
         "optimizer": lambda groups: SignDescent(groups, lr=0.02),
         "learned_canvas": None,
+        "ties": "drawn",
         "channels_last": False,
         "chunk": None,
     }
@@ -130,12 +131,12 @@ def test_patterns_lead_to_their_class(subject, tmp_path):
 
 
 def test_a_cut_run_continues_to_the_same_masks(subject, tmp_path):
-    whole = fitted(search(subject), tmp_path / "whole")
+    whole = fitted(search(subject, ties="mean"), tmp_path / "whole")
 
     class Power(Exception):
         pass
 
-    module = search(subject)
+    module = search(subject, ties="mean")
     step = module.training_step
 
     def training_step(batch, batch_idx):
@@ -146,8 +147,23 @@ def test_a_cut_run_continues_to_the_same_masks(subject, tmp_path):
     module.training_step = training_step
     with pytest.raises(Power):
         fitted(module, tmp_path / "cut")
-    resumed = fitted(search(subject), tmp_path / "cut")
+    resumed = fitted(search(subject, ties="mean"), tmp_path / "cut")
     assert torch.equal(resumed.masks, whole.masks)
+    assert torch.equal(resumed.means, whole.means)
+
+
+def test_ties_go_to_the_pixels_that_were_open_longest(subject, tmp_path):
+    drawn, ordered = (
+        fitted(search(subject, ties=ties, passes=8), tmp_path / ties) for ties in ("drawn", "mean")
+    )
+    assert drawn.means is None
+    assert torch.equal(drawn.masks, ordered.masks)
+    assert drawn.cut(0.25).tied.sum() > ordered.cut(0.25).tied.sum()
+    for mask, mean, kept in zip(ordered.masks, ordered.means, ordered.cut(0.25).masks, strict=True):
+        threshold = mask[kept].min()
+        at_it = torch.isclose(mask, threshold, atol=1e-4)
+        if (at_it & ~kept).any():
+            assert mean[at_it & kept].min() >= mean[at_it & ~kept].max()
 
 
 def test_a_seed_gives_one_result(subject, tmp_path):

@@ -232,17 +232,20 @@ def _transfer_numbers(rows: Sequence[Row]) -> dict[str, float]:
 
 def _figures(judged: Sequence[Judged], subject: Subject) -> Mapping[str, Figure]:
     by_source: dict[str, list[Judged]] = {}
+    columns, labels = {}, {}
     for one in judged:
         by_source.setdefault(one.contest.source, []).append(one)
-    columns, labels = {}, {}
-    for source, ones in by_source.items():
-        chosen = [candidate for one in ones for candidate in one.best]
-        columns[source] = torch.stack([candidate.picture for candidate in chosen])
-        labels[source] = torch.tensor([candidate.label for candidate in chosen])
+        title = f"{one.contest.source} {_size(one.contest)}"
+        columns[title] = torch.stack([candidate.picture for candidate in one.best])
+        labels[title] = torch.tensor([candidate.label for candidate in one.best])
     return {
         "patterns": sheet(columns, labels, subject.data.classes),
         "power": _chart([ones for ones in by_source.values() if ones[0].contest.divided]),
     }
+
+
+def _size(contest: Contest) -> str:
+    return f"{100 * float(contest.size):g}%" if contest.divided else contest.size
 
 
 def _chart(sources: Sequence[Sequence[Judged]]) -> Figure:

@@ -15,6 +15,8 @@ from cwx.functional.images import Normalization
 
 # Steps of 0.02 leave masks on a lattice, from which sums of floats differ by rounding alone.
 _LATTICE_DECIMALS = 4
+# What 1 of a second value weighs in the order: less than any difference on the lattice.
+_SECOND = 1e-5
 
 
 def mix(masks: Tensor, canvases: Tensor, images: Tensor) -> Tensor:
@@ -110,25 +112,35 @@ def pixels(share: float, height: int, width: int) -> int:
     return count
 
 
-def binarise(masks: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def ranked(masks: Tensor, seconds: Tensor | None = None) -> Tensor:
+    """By what pixels are ordered: their masks, and among those within 1e-4 by `seconds` in 0-1.
+
+    Both are ``[s, H, W]``; the result is so in float64.
+    """
+    values = masks.double().round(decimals=_LATTICE_DECIMALS)
+    return values if seconds is None else values + _SECOND * seconds
+
+
+def binarise(ranks: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """m_γ: the `count` highest pixels of each mask, bools ``[s, H, W]`` (Algorithm 1, line 11).
 
     No threshold γ gives an exact count where pixels tie: those that tie for the last places are
-    drawn. Values closer than 1e-4 tie.
+    drawn.
 
     Args:
+        ranks: of `ranked`.
         generator: on the CPU, for the draws.
     """
-    values = masks.flatten(1).cpu().round(decimals=_LATTICE_DECIMALS)
+    values = ranks.flatten(1).cpu()
     places = torch.stack([torch.randperm(values.shape[1], generator=generator) for _ in values])
     order = values.gather(1, places).argsort(dim=1, descending=True, stable=True)[:, :count]
     chosen = torch.zeros_like(values, dtype=torch.bool).scatter_(1, places.gather(1, order), True)
-    return chosen.view_as(masks).to(masks.device)
+    return chosen.view_as(ranks).to(ranks.device)
 
 
-def tied(masks: Tensor, count: int) -> Tensor:
+def tied(ranks: Tensor, count: int) -> Tensor:
     """How many pixels of each mask tie for the last places of `binarise`, ``[s]``; 0 if none do."""
-    values = masks.flatten(1).round(decimals=_LATTICE_DECIMALS)
+    values = ranks.flatten(1)
     threshold = values.sort(1, descending=True).values[:, count - 1, None]
     reaching, level = (values >= threshold).sum(1), (values == threshold).sum(1)
     return level * (reaching > count)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -63,12 +63,15 @@ class MaskSearch(L.LightningModule):
         beta: weighs its total variation (Eq 3).
         optimizer: makes the optimiser of the masks, whose rate is η.
         learned_canvas: how canvases change as well; null keeps them.
+        ties: among pixels whose masks are equal at the end, as most of those wide open are, the
+            ones to keep are ``drawn``, or are those with the highest ``mean`` over the search.
         channels_last: compute in that memory format.
         chunk: searches that go through the network together, which bounds memory and does not
             change what is found; null for all.
     """
 
     leaves = Patterns
+    means: Tensor
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class MaskSearch(L.LightningModule):
         beta: float,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
         learned_canvas: LearnedCanvas | None,
+        ties: Literal["drawn", "mean"],
         channels_last: bool,
         chunk: int | None,
     ) -> None:
@@ -99,7 +103,8 @@ class MaskSearch(L.LightningModule):
         data = subject.data
         test = data.splits.test
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = subject.explained(explains).to(subject.device, memory_format=layout)
+        self.network = subject.explained(explains).to(subject.device)
+        self.network.to(memory_format=layout)  # type: ignore[call-overload]
         chosen = choose_canvases(
             data,
             test_logits(self.network, data, subject.device),
@@ -120,6 +125,8 @@ class MaskSearch(L.LightningModule):
         )
         masks = torch.full((len(chosen.labels), *data.image_shape[1:]), initial)
         self.masks = nn.Parameter(masks)
+        self.ties = ties
+        self.register_buffer("means", torch.zeros_like(masks))
         self.canvases = nn.Parameter(chosen.images, requires_grad=learned_canvas is not None)
 
     @staticmethod
@@ -192,6 +199,7 @@ class MaskSearch(L.LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         for bounded in (self.masks, self.canvases):
             bounded.clamp_(0, 1)
+        self.means += (self.masks - self.means) / self.global_step
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": [self.masks]}]
@@ -208,4 +216,5 @@ class MaskSearch(L.LightningModule):
             canvases=self.canvases.detach().cpu().clone(),
             labels=self.labels.clone(),
             searched=self.searched,
+            means=self.means.cpu().clone() if self.ties == "mean" else None,
         )
