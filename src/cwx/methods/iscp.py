@@ -104,7 +104,7 @@ class MaskSearch(L.LightningModule):
         test = data.splits.test
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = subject.explained(explains).to(subject.device)
-        self.network.to(memory_format=layout)  # type: ignore[call-overload]
+        self.network.to(memory_format=layout)
         chosen = choose_canvases(
             data,
             test_logits(self.network, data, subject.device),
