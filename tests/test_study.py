@@ -217,6 +217,10 @@ class Refuses:
         ),
         ({"judges": {"narrow": Narrow}}, r"narrow gives outputs of shape \(2, 2\).* 3 classes"),
         ({"network": Narrow}, "network gives outputs of shape"),
+        (
+            {"method": {"probe": partial(reach, explains="clean")}},
+            "method.probe.explains is 'clean', .* one of expert, held-out, or give experts.clean a",
+        ),
         ({"evaluation": {"any": Refuses()}}, r"refused: \['probe'\], 1, 3"),
     ],
 )

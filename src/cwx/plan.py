@@ -39,6 +39,20 @@ class Plan:
         factory = self.networks.get(self.explains.get(method, ""), self.networks.get("network"))
         return build_network(factory, self.data, seed=0) if factory else None
 
+    def require_explained(self, kinds: Sequence[str]) -> None:
+        """Refuse a method that is to explain a network of another kind than those of the study.
+
+        Raises:
+            ValueError: with the choices.
+        """
+        for method, kind in self.explains.items():
+            if kind not in kinds:
+                raise ValueError(
+                    f"method.{method}.explains is {kind!r}, and this study has no such network: "
+                    f"set it to one of {', '.join(kinds)}, or give experts.{kind.replace('-', '_')}"
+                    " a seed"
+                )
+
     def require_images(self, name: str, place: str) -> None:
         """Refuse a setting, at `place`, that names a method which is to make no images of classes.
 

@@ -169,6 +169,7 @@ class Study:
                 if isinstance(build, partial) and "explains" in build.keywords
             },
         )
+        plan.require_explained([*self.experts.kinds(), *self.judges])
         for name, build in self.method.items():
             # A class that checks may do so before it is built.
             if isinstance(build, partial) and hasattr(build.func, "check"):

@@ -148,6 +148,11 @@ class Experts:
                 f"{listed(kept)} alone: choose one of these, or raise it to {epoch}"
             )
 
+    def kinds(self) -> list[str]:
+        """The kinds of networks that methods may explain, judges apart."""
+        there = {"expert": True, "held-out": bool(self.held_out), "clean": bool(self.clean)}
+        return [kind for kind, given in there.items() if given]
+
     def epochs(self, whole: int | None) -> dict[str, int]:
         """How far the experts that methods use are trained, by the setting that says so.
 
