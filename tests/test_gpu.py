@@ -4,10 +4,13 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from cwx.functional.derivatives import Eager
 from cwx.functional.distances import normalised_distance
+from cwx.functional.images import Normalization
 from cwx.functional.losses import NetworkLoss
+from cwx.functional.masks import search_gradients
 from cwx.functional.unroll import Descent, Exact
 from cwx.networks.convnet import ConvNet, instance_norm
 
@@ -52,3 +55,23 @@ def test_a_gpu_gives_the_gradient_of_a_cpu(settings, monkeypatch):
         warnings.filterwarnings("ignore", message=".*TensorFloat32")
         found = gradient("cuda", torch.float32, **settings)
     assert (found - expected).norm() < 1e-2 * expected.norm()
+
+
+def test_a_gpu_searches_the_masks_of_a_cpu():
+    torch.manual_seed(0)
+    network = ConvNet(
+        in_channels=3, image_size=(32, 32), num_classes=10, depth=3, width=16, norm=nn.BatchNorm2d
+    )
+    network = network.double().eval().requires_grad_(False)
+    masks, canvases = torch.rand(4, 32, 32).double(), torch.rand(4, 3, 32, 32).double()
+    images, weights = torch.rand(4, 3, 3, 32, 32).double(), torch.ones(4, 3).double()
+    given = (masks, canvases, images, torch.tensor([0, 3, 5, 9]), weights)
+    settings = {
+        "normalization": Normalization(mean=(0.5,) * 3, std=(0.5,) * 3),
+        "alpha": 0.2,
+        "beta": 0.1,
+        "canvas": False,
+    }
+    expected, _ = search_gradients(network, *given, **settings)
+    found, _ = search_gradients(network.to("cuda"), *(t.to("cuda") for t in given), **settings)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-8, atol=1e-12)

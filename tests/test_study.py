@@ -212,7 +212,11 @@ class Refuses:
             r"segment \[9, 11\] exceeds the 4 epochs of procedure.epochs: lower method.probe.start",
         ),
         (
-            {"method": {"probe": partial(GradCamRegions, explains="expert", classes=None, layer=None)}},
+            {
+                "method": {
+                    "probe": partial(GradCamRegions, explains="expert", classes=None, layer=None)
+                }
+            },
             "no layer of MLP gives maps",
         ),
         ({"judges": {"narrow": Narrow}}, r"narrow gives outputs of shape \(2, 2\).* 3 classes"),
