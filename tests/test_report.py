@@ -174,3 +174,12 @@ def test_seeds_of_one_stage_share_a_chart():
         "distill/loss": [[(0, 4.0)]],
         "my-5-method/loss": [[(0, 5.0)]],
     }
+
+
+def test_a_sheet_has_a_row_for_each_class_that_is_shown():
+    images = {"a": torch.rand(2, 1, 4, 4), "b": torch.rand(1, 1, 4, 4)}
+    labels = {"a": torch.tensor([0, 2]), "b": torch.tensor([2])}
+    figure = sheet(images, labels, ["first", "second", "third", "fourth"])
+    words = [text.get_text() for text in figure.texts]
+    assert words == ["a", "b", "first", "third"]
+    assert len(figure.axes) == 3

@@ -46,20 +46,21 @@ def _strip(images: Tensor, scale: int) -> Pixels:
 def sheet(
     columns: Mapping[str, Tensor], labels: Mapping[str, Tensor], classes: Sequence[str]
 ) -> Figure:
-    """Unit images by class: a block of columns a source, a row a class.
+    """Unit images by class: a block of columns a source, a row a class that has any.
 
     Args:
         columns: unit images ``[n, C, H, W]`` by the source's title.
         labels: their classes ``[n]``, by the same titles.
         classes: the name of each row.
     """
+    rows = torch.cat(list(labels.values())).unique().tolist()
     widths = [int(torch.bincount(labels[title]).max()) for title in columns]
     # A gap between blocks is a tenth of a tile; names take two and a half.
     side, names = 0.5, 1.3
     figure = Figure(
         figsize=(
             names + side * (sum(widths) + 0.4 * len(widths)),
-            side * len(classes) + 0.4,
+            side * len(rows) + 0.4,
         ),
         dpi=120,
     )
@@ -77,8 +78,8 @@ def sheet(
             (left + side * width / 2) / total_width, 1 - 0.2 / total_height, "\n".join(lines),
             ha="center", va="center", fontsize=9 if fits else 7, parse_math=False,
         )  # fmt: skip
-        for row in range(len(classes)):
-            for column, image in enumerate(images[labels[title] == row]):
+        for row, label in enumerate(rows):
+            for column, image in enumerate(images[labels[title] == label]):
                 box = (
                     (left + side * (column + 0.04)) / total_width,
                     1 - (0.4 + side * (row + 0.96)) / total_height,
@@ -89,7 +90,7 @@ def sheet(
                 axes.imshow(to_pixels(image), interpolation="nearest")
                 axes.set_axis_off()
         left += side * (width + 0.4)
-    for row, name in enumerate(classes):
+    for row, name in enumerate(classes[label] for label in rows):
         height = 1 - (0.4 + side * (row + 0.5)) / total_height
         # A name is the user's text: a dollar sign in it must not start a formula.
         figure.text(
