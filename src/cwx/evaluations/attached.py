@@ -36,6 +36,8 @@ class Probe:
 
     def __init__(self, subject: Subject, network: nn.Module, images: ImageSet) -> None:
         self.subject, self.images = subject, images
+        # Nothing but forward passes, which take half of the time in this format on a CPU.
+        network.to(memory_format=torch.channels_last)
         self.network = network.to(subject.device)
         self.clean = self._reach(None, 0).predicted
 
