@@ -234,6 +234,7 @@ def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
     assert again == numbers
 
 
+@pytest.mark.slow
 def test_a_rank_without_a_batch_waits_for_the_others(tmp_path):
     code, output = run(
         tmp_path, *DIGITS, "construction.batch_size=5000", "trainer=ddp_cpu", "hydra.run.dir=run",

@@ -182,24 +182,10 @@ def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(quick
     assert "Traceback" in (quickstart / "wild" / "cwx.log").read_text()
 
 
-def test_two_processes_search_the_patterns_of_one(quickstart):
-    common = [
-        "experiment=digits/iscp", "logger=[]", "network.width=4", "procedure.epochs=3",
-        "method.iscp.canvases=2", "store=patterns",
-    ]  # fmt: skip
-    for name, trainer in (("one-iscp", "default"), ("two-iscp", "ddp_cpu")):
-        code, output = run(quickstart, *common, f"trainer={trainer}", f"hydra.run.dir={name}")
-        assert code == 0, output
-    for name in ("explanations.safetensors", "metrics.json", "tables/power_canvases.csv"):
-        one, two = (quickstart / folder / name for folder in ("one-iscp", "two-iscp"))
-        assert one.read_bytes() == two.read_bytes()
-    assert "power/iscp/0.3" in json.loads(one.parents[1].joinpath("metrics.json").read_text())
-
-
 def test_two_processes_perturb_and_attend_as_one(quickstart):
     common = [
         "network.width=4", "procedure.epochs=3", "logger=[]", "store=attended",
-        "method=[iscp,universal,gradcam]", "evaluation=[attention]",
+        "method=[iscp,universal,gradcam]", "evaluation=[attention,predictive_power]",
         "method.iscp.canvases=1", "method.iscp.passes=1", "method.universal.passes=1",
         "method.universal.chunk=null", "method.gradcam.canvases=2",
         "canvas@method.iscp.canvas=random", "canvas@method.gradcam.canvas=random",
@@ -216,6 +202,6 @@ def test_two_processes_perturb_and_attend_as_one(quickstart):
     assert tensors["gradcam/masks"].shape == (20, 8, 8)
     for name, tensor in tensors.items():
         torch.testing.assert_close(others[name], tensor, rtol=0, atol=1e-6)
-    for name in ("metrics.json", "tables/attention.csv"):
+    for name in ("metrics.json", "tables/attention.csv", "tables/power_canvases.csv"):
         one, two = (quickstart / folder / name for folder in ("one-attended", "two-attended"))
         assert one.read_bytes() == two.read_bytes()

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -145,3 +146,9 @@ def test_without_training_images_test_images_are_the_only_baseline(subject, sour
 def test_the_gallery_refuses_a_baseline_that_is_none():
     with pytest.raises(ValueError, match="baselines has 'noise': give some of real, train, mean"):
         Gallery(titles={}, baselines=["real", "noise"])
+
+
+def test_what_is_not_finite_has_no_spread():
+    rows = [{"judge": "a", "network": n, "power": value} for n, value in ((0, 1.0), (1, math.inf))]
+    (found,) = over_networks(rows, values=("power",))
+    assert (found["power"], found["power_std"]) == (math.inf, "")

@@ -1,5 +1,6 @@
 """What an evaluation returns."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -79,7 +80,9 @@ def over_networks(rows: Iterable[Row], *, values: Sequence[str]) -> list[Row]:
 
 def _spread(name: str, rows: Sequence[Row]) -> Row:
     values = [float(row[name]) for row in rows]
-    return {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else ""}
+    # A power without a clean accuracy is not finite, and has no spread.
+    spread = len(values) > 1 and all(map(math.isfinite, values))
+    return {name: mean(values), f"{name}_std": stdev(values) if spread else ""}
 
 
 # The names of the baselines, in their order.
