@@ -111,15 +111,15 @@ class ImageData(L.LightningDataModule):
 
     def without(self, dropped: Tensor) -> Self:
         """A view whose training images lack those that the bools `dropped` ``[n]`` mark."""
-        view, train = copy.copy(self), self.splits.train
-        view._splits = replace(self.splits, train=train.at(~dropped))
-        view.trainer = None
-        return view
+        return self._view_of(self.splits.train.at(~dropped))
 
     def uncorrupted(self) -> Self:
         """A view that trains on the clean images."""
+        return self._view_of(self.clean)
+
+    def _view_of(self, train: ImageSet) -> Self:
         view = copy.copy(self)
-        view._splits = replace(self.splits, train=self.clean)
+        view._splits = replace(self.splits, train=train)
         view.trainer = None
         return view
 

@@ -102,9 +102,9 @@ class MaskSearch(L.LightningModule):
         self.learned_canvas, self.chunk, self.epochs = learned_canvas, chunk, passes
         data = subject.data
         test = data.splits.test
-        layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = subject.explained(explains).to(subject.device)
-        self.network.to(memory_format=layout)
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)
         chosen = choose_canvases(
             data,
             test_logits(self.network, data, subject.device),
