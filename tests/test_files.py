@@ -1,5 +1,6 @@
 import json
 import resource
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -9,30 +10,34 @@ from cwx.callbacks.checkpoints import AtomicCheckpointIO, resume_point
 from cwx.files import write_json, write_tensors
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """From here on no file may grow beyond 4 KiB: writing fails as on a full disk."""
+    """Within the block no file may grow beyond 4 KiB: writing fails as on a full disk.
+
+    The log that this process writes to is such a file too, so nothing is printed in the block.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path, full_disk):
+def test_a_full_disk_loses_no_earlier_checkpoint(tmp_path):
     file = tmp_path / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"step": 1, "weights": torch.arange(3)}, file)
-    full_disk()
-    with pytest.raises((OSError, RuntimeError)):
+    with pytest.raises((OSError, RuntimeError)), full_disk():
         writer.save_checkpoint({"step": 2, "weights": torch.zeros(10_000)}, file)
     assert torch.load(file, weights_only=True)["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_full_disk_loses_no_earlier_tensors(tmp_path, full_disk):
+def test_a_full_disk_loses_no_earlier_tensors(tmp_path):
     file = tmp_path / "explanations.safetensors"
     write_tensors(file, {"a/images": torch.ones(2)}, {})
-    full_disk()
-    with pytest.raises(OSError, match="large|space"):
+    with pytest.raises(OSError, match="large|space"), full_disk():
         write_tensors(file, {"a/images": torch.zeros(10_000)}, {})
     assert load_file(file)["a/images"].tolist() == [1, 1]
 
