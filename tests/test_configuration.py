@@ -619,6 +619,7 @@ def test_the_entry_answers_without_torch(arguments, code, text):
 
 # How a file of each group is chosen; the quickstart's digits are too small for some networks.
 CHOICES = {
+    "adversary": ["adversary={}"],
     "attack": ["attack@procedure.attack={}"],
     "augment": ["augment@procedure.augment={}", "augment@method.distill.inner.augment={}"],
     "canvas": [
@@ -637,6 +638,7 @@ CHOICES = {
     "precision": ["precision@precision.experts={}", "precision@precision.methods={}"],
     "procedure": ["procedure={}"],
     "purification": ["purification={}"],
+    "refinement": ["refinement={}"],
     "scale": ["experiment=cifar10/cwx", "scale={}"],
     "trainer": ["trainer={}"],
     "unroll": ["unroll@method.distill.unroll={}"],
@@ -676,7 +678,7 @@ def test_each_file_below_a_scale_is_of_something():
     [
         (group, name)
         for group in CHOICES
-        for name in options([CONF])[group]
+        for name in sorted(options([CONF])[group])
         if group != "scale" or "/" not in name
     ],
 )

@@ -39,6 +39,18 @@ def test_what_is_written_in_any_order_is_read_in_theirs(tmp_path):
     assert found["images"].dtype == torch.uint8
 
 
+@given(indices=st.lists(st.integers(0, 6), max_size=20))
+def test_examples_are_read_by_their_number_in_any_order(tmp_path_factory, indices):
+    shards = Shards(tmp_path_factory.mktemp("set"), count=7, size=3)
+    for number in range(3):
+        shards.write(number, batch(shards, number))
+    found = shards.at("images", torch.tensor(indices, dtype=torch.int64))
+    assert found.shape == (len(indices), 3, 2, 2)
+    assert found[:, 0, 0, 0].tolist() == indices
+    with pytest.raises(ValueError, match="shard-00000.safetensors has no labels"):
+        shards.tensor("labels")
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [

@@ -9,6 +9,7 @@ import torch
 from conftest import BlobsToTest, experts, image_data, small_mlp, trainer
 from safetensors.torch import load_file
 
+from cwx.adversary import NoAdversary
 from cwx.construction import Constructed, NoConstruction
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.sources import ImageSet
@@ -20,6 +21,7 @@ from cwx.methods.gradcam import GradCamRegions
 from cwx.networks.modes import accuracy
 from cwx.precision import Precision, Precisions
 from cwx.purification import NoPurification
+from cwx.refinement import NoRefinement
 from cwx.results import Results
 from cwx.study import Study
 from cwx.suspicion import Suspicion
@@ -64,6 +66,8 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
         data=image_data(),
         corruption=corruption or NoCorruption(),
         construction=NoConstruction(),
+        adversary=NoAdversary(),
+        refinement=NoRefinement(),
         purification=NoPurification(),
         network=small_mlp,
         judges={},

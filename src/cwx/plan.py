@@ -1,7 +1,8 @@
 """What a study is about to do, for its parts to refuse it before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -39,6 +40,23 @@ class Plan:
         factory = self.networks.get(self.explains.get(method, ""), self.networks.get("network"))
         return build_network(factory, self.data, seed=0) if factory else None
 
+    def refuse(self, methods: Mapping[str, Callable[..., Any]], parts: Sequence[Any]) -> None:
+        """Let every part refuse this study that can tell beforehand.
+
+        Args:
+            methods: what builds them, by name: a class that checks does so before it is built.
+            parts: those that are there already.
+
+        Raises:
+            ValueError: one does.
+        """
+        for name, build in methods.items():
+            if isinstance(build, partial) and hasattr(build.func, "check"):
+                build.func.check(self, stage=name, **build.keywords)
+        for part in parts:
+            if isinstance(part, Conditional):
+                part.check(self)
+
     def require_explained(self, kinds: Sequence[str]) -> None:
         """Refuse a method that is to explain a network of another kind than those of the study.
 
@@ -70,7 +88,7 @@ class Plan:
 
 @runtime_checkable
 class Conditional(Protocol):
-    """An evaluation, a purification or a construction that not every study can serve."""
+    """A part of a study that not every study can serve."""
 
     def check(self, plan: Plan) -> None:
         """Refuse a study that it cannot measure, before anything is trained.
@@ -78,3 +96,18 @@ class Conditional(Protocol):
         Raises:
             ValueError: with the remedy.
         """
+
+
+def left_by(method: Callable[..., Any]) -> type[Any]:
+    """What a method's class says that it leaves; images of classes if it does not."""
+    kind: type[Any] = getattr(getattr(method, "func", method), "leaves", Explanations)
+    return kind
+
+
+def explained_by(methods: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """The kind of network that each method is set to explain, where it says so."""
+    return {
+        name: build.keywords["explains"]
+        for name, build in methods.items()
+        if isinstance(build, partial) and "explains" in build.keywords
+    }

@@ -6,13 +6,13 @@ complete.json                written last: the number of examples, and of those 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cwx.files import write_json, write_tensors
@@ -87,24 +87,64 @@ class Shards:
         Raises:
             ValueError: a batch is missing or damaged.
         """
-        batches = [self._read(number) for number in range(len(self))]
-        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+        return {name: self.tensor(name) for name in self._names()}
 
-    def _read(self, number: int) -> dict[str, Tensor]:
+    def tensor(self, name: str) -> Tensor:
+        """One tensor of all examples, in order; of the others nothing is read.
+
+        Raises:
+            ValueError: a batch is missing or damaged, or has no such tensor.
+        """
+        return torch.cat([self._read(number, name) for number in range(len(self))])
+
+    def batches(self, name: str) -> Iterator[tuple[slice, Tensor]]:
+        """One tensor a batch at a time: which examples, and their part ``[rows, …]``."""
+        for number in range(len(self)):
+            yield self.rows(number), self._read(number, name)
+
+    def at(self, name: str, indices: Tensor) -> Tensor:
+        """One tensor of the examples at `indices` ``[k]``, in that order.
+
+        One batch is held in memory at a time.
+        """
+        order = indices.argsort(stable=True)
+        numbers = indices[order] // self.size
+        parts = [
+            self._read(number, name)[indices[order][numbers == number] - number * self.size]
+            for number in numbers.unique().tolist()
+        ]
+        # Of no indices, none of the right shape.
+        together = torch.cat(parts) if parts else self._read(0, name)[:0]
+        return together[order.argsort()]
+
+    def _names(self) -> list[str]:
+        with self._opened(0) as file:
+            return sorted(file.keys())
+
+    def _read(self, number: int, name: str) -> Tensor:
         file = self._file(number)
-        try:
-            found = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{file} is damaged or missing ({error}): delete it, and the run that made it "
-                "makes it again"
-            ) from error
-        if any(len(tensor) != self._length(number) for tensor in found.values()):
+        with self._opened(number) as opened:
+            if name not in opened.keys():  # noqa: SIM118
+                raise ValueError(f"{file} has no {name}: name another set")
+            found: Tensor = opened.get_tensor(name)
+        if len(found) != self._length(number):
             raise ValueError(
                 f"{file} has not the {self._length(number)} examples of its batch: delete it, and "
                 "the run that made it makes it again"
             )
         return found
+
+    @contextmanager
+    def _opened(self, number: int) -> Iterator[Any]:
+        file = self._file(number)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                yield opened
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{file} is damaged or missing ({error}): delete it, and the run that made it "
+                "makes it again"
+            ) from error
 
     def _length(self, number: int) -> int:
         rows = self.rows(number)

@@ -3,19 +3,19 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
+from cwx.adversary import Adversary
 from cwx.callbacks.pictures import LogPictures
 from cwx.construction import Construction
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
-from cwx.explanations import DivergedError, Explanations
-from cwx.plan import Conditional, Plan
+from cwx.explanations import DivergedError
+from cwx.plan import Plan, explained_by, left_by
 from cwx.precision import Precisions
 from cwx.purification import Purification
+from cwx.refinement import Refinement
 from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Fitted, Stages
@@ -34,6 +34,8 @@ class Study:
     Args:
         data: the images.
         corruption: what is done to the training images before anything is trained.
+        adversary: makes adversarial images to look at the networks with.
+        refinement: trains the experts further, to compare what it makes of them.
         construction: replaces them before the networks of the study are trained.
         purification: finds the training images that are left out when experts are trained anew.
         network: builds the explained kind of network.
@@ -57,6 +59,8 @@ class Study:
         data: ImageData,
         corruption: Corruption,
         construction: Construction,
+        adversary: Adversary,
+        refinement: Refinement,
         purification: Purification,
         network: NetworkFactory,
         judges: Mapping[str, NetworkFactory],
@@ -73,6 +77,7 @@ class Study:
     ) -> None:
         self.data, self.corruption, self.purification = data, corruption, purification
         self.construction = construction
+        self.adversary, self.refinement = adversary, refinement
         self.network, self.judges = network, judges
         self.procedure, self.experts, self.seed = procedure, experts, seed
         self.method, self.evaluation = method, evaluation
@@ -134,6 +139,8 @@ class Study:
         if stages.leads:
             results.describe_classes(self.data.splits)
         subject = replace(self._subject(training), construction=numbers)
+        subject = replace(subject, adversarial=self.adversary(subject, training))
+        subject = replace(subject, refined=self.refinement(subject, training))
         self._explain(stages, subject, results)
         return self._purify(stages, training, subject, results)
 
@@ -160,23 +167,22 @@ class Study:
             data=self.data,
             methods=list(self.method),
             held_out=len(self.experts.held_out),
-            leaves={name: _leaves(build) for name, build in self.method.items()},
+            leaves={name: left_by(build) for name, build in self.method.items()},
             epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
             networks=networks,
-            explains={
-                name: build.keywords["explains"]
-                for name, build in self.method.items()
-                if isinstance(build, partial) and "explains" in build.keywords
-            },
+            explains=explained_by(self.method),
         )
         plan.require_explained([*self.experts.kinds(), *self.judges])
-        for name, build in self.method.items():
-            # A class that checks may do so before it is built.
-            if isinstance(build, partial) and hasattr(build.func, "check"):
-                build.func.check(plan, stage=name, **build.keywords)
-        for part in (self.construction, self.purification, *self.evaluation.values()):
-            if isinstance(part, Conditional):
-                part.check(plan)
+        plan.refuse(
+            self.method,
+            [
+                self.construction,
+                self.adversary,
+                self.refinement,
+                self.purification,
+                *self.evaluation.values(),
+            ],
+        )
 
     def _construct(self, training: Training) -> Mapping[str, float]:
         constructed = self.construction(self.data, training)
@@ -271,6 +277,8 @@ class Study:
         outcomes = {"corruption": Outcome(numbers={"corruption/effective_rate": rate})}
         if subject.construction:
             outcomes["construction"] = Outcome(numbers=subject.construction)
+        if subject.adversarial is not None:
+            outcomes["adversary"] = Outcome(numbers=subject.adversarial.numbers)
         if subject.left_out is not None:
             share = subject.left_out.double().mean().item()
             outcomes["purification"] = Outcome(numbers={"purification/left_out": share})
@@ -279,8 +287,3 @@ class Study:
             outcomes[name] = evaluation(subject, sources)
         numbers = results.add_outcomes(outcomes, self.paper)
         stages.log(numbers, sorted((results.folder / "figures").glob("*.png")))
-
-
-def _leaves(build: Factory) -> type[Any]:
-    """What a method's class says that it leaves; images of classes if it does not."""
-    return getattr(getattr(build, "func", build), "leaves", Explanations)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from cwx.adversarial import Adversarial
 from cwx.data.module import ImageData
 from cwx.explanations import ClassImages, Explanations
 from cwx.networks.modes import freeze
@@ -14,7 +15,7 @@ from cwx.trajectories import Trajectory
 NetworkFactory = Callable[..., nn.Module]
 
 # Of trained networks of the explained kind, by what they are to a study.
-KINDS = frozenset({"expert", "held-out", "clean", "purified"})
+KINDS = frozenset({"expert", "refined", "held-out", "clean", "purified"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,14 @@ class Subject:
         held_out: experts of other seeds, for evaluation alone.
         judges: networks of other architectures, trained to the end, frozen, by name, one a seed.
         clean: experts trained on the images before any corruption.
+        refined: the experts of `trajectories`, each trained further by another procedure.
+        adversarial: images that networks of the study were attacked with, if they were.
         construction: numbers that tell how the training images were constructed, if they were.
         left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
             was asked.
         purified: experts trained without these.
-        epoch: the networks of all these trajectories are shown as they were after it; ``None`` for
-            the last of each.
+        epoch: the networks of all these trajectories but the refined are shown as they were after
+            it; ``None`` for the last of each.
         device: where networks that explain or judge are to run.
     """
 
@@ -45,6 +48,8 @@ class Subject:
     judges: Mapping[str, Sequence[nn.Module]]
     early: Sequence[Trajectory] = ()
     clean: Sequence[Trajectory] = ()
+    refined: Sequence[Trajectory] = ()
+    adversarial: Adversarial | None = None
     construction: Mapping[str, float] = field(default_factory=dict)
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
@@ -73,15 +78,22 @@ class Subject:
     def experts(self) -> dict[str, list[nn.Module]]:
         """The trained networks of the explained kind, by what they are to the study.
 
-        ``expert`` are those that methods saw, ``held-out`` those that none did, ``clean`` those
-        trained on uncorrupted and ``purified`` those trained on filtered images; what a study
-        lacks is left out.
+        ``expert`` are those that methods saw, ``refined`` the same trained further, ``held-out``
+        those that no method saw, ``clean`` those trained on uncorrupted and ``purified`` those
+        trained on filtered images; what a study lacks is left out.
         """
-        return {kind: [self.trained(t) for t in found] for kind, found in self._kinds().items()}
+        return {
+            kind: [self._as_shown(kind, t) for t in found] for kind, found in self._kinds().items()
+        }
+
+    def _as_shown(self, kind: str, trajectory: Trajectory) -> nn.Module:
+        # Refined networks begin where the study's epoch is, and are shown at their end.
+        return self.trained(trajectory, trajectory.epochs if kind == "refined" else None)
 
     def _kinds(self) -> dict[str, Sequence[Trajectory]]:
         kinds = {
             "expert": self.trajectories,
+            "refined": self.refined,
             "held-out": self.held_out,
             "clean": self.clean,
             "purified": self.purified,
@@ -96,7 +108,7 @@ class Subject:
         """
         kinds = self._kinds()
         if kind in kinds:
-            return self.trained(kinds[kind][0])
+            return self._as_shown(kind, kinds[kind][0])
         if kind in self.judges:
             return self.judges[kind][0]
         raise ValueError(
