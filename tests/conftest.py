@@ -1,4 +1,5 @@
 import logging
+import os
 from dataclasses import replace
 
 import lightning as L
@@ -18,6 +19,11 @@ from cwx.trajectories import Recording, TrajectoryStore
 
 settings.register_profile("offline", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("offline")
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers, each with a thread a core, would wait for each other most of the time.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
