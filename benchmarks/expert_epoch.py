@@ -26,6 +26,7 @@ from cwx.data.sources import ImageSet, Splits
 from cwx.functional.augment import Crop, Flip, Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.convnet import ConvNet, instance_norm
+from cwx.objectives import CrossEntropy
 from cwx.trajectories import Recording
 
 LR, BATCH = 0.01, 256
@@ -118,7 +119,9 @@ def ours(
             batch_size=BATCH,
             augment=Strategy({"crop": Crop(shift=0.125), "flip": Flip(probability=0.5)}),
             attack=None,
+            objective=CrossEntropy,
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=LR),
+            schedule=None,
             channels_last=channels_last,
             recording=Recording(epochs=None, dtype="float32"),
         )

@@ -12,6 +12,7 @@ from cwx.data.sources import ImageSet, Splits
 from cwx.functional.augment import Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.mlp import MLP
+from cwx.objectives import CrossEntropy
 from cwx.precision import Precision, Precisions
 from cwx.stages import Stages, Wanted
 from cwx.subject import Subject, build_network
@@ -108,6 +109,7 @@ def experts(data, seeds, *, network=small_mlp, **settings):
         "batch_size": 8,
         "augment": Strategy({}),
         "attack": None,
+        "objective": CrossEntropy,
         "optimizer": sgd(0.1),
         "schedule": None,
         "channels_last": False,

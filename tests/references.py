@@ -90,6 +90,30 @@ def projected_gradient(network, image, label, start, mean, std, *, radius, step,
     return moved.detach()
 
 
+def targeted_signs(network, image, target, mean, std, *, step, steps):
+    """G of one unit image ``[C, H, W]`` (Dong et al., Eq 9-11), on the scale of unit pixels."""
+    mean, std = (torch.tensor(v, dtype=image.dtype).view(-1, 1, 1) for v in (mean, std))
+    moved = image
+    for _ in range(steps):
+        moved = moved.detach().requires_grad_()
+        logits = network(((moved - mean) / std)[None])[0]
+        (slope,) = torch.autograd.grad(-logits.log_softmax(0)[target], moved)
+        moved = (moved - step * slope.sign()).clamp(0, 1)
+    return moved.detach()
+
+
+def consistency(logits, attacked, features, attacked_features, label, alpha, beta) -> float:
+    """The loss of one image (Dong et al., Eq 8), from lists of numbers."""
+    import math
+
+    def entropy(row: list[float]) -> float:
+        return math.log(sum(math.exp(value) for value in row)) - row[label]
+
+    pairs = zip(features, attacked_features, strict=True)
+    apart = sum((a - b) ** 2 for a, b in pairs)
+    return alpha * entropy(logits) + (1 - alpha) * entropy(attacked) + beta * apart
+
+
 def striped(row: list[int], delta: float, frequency: float) -> list[float]:
     """One row of bytes with SIG's stripes (Barni et al. 2019, §3), not rounded."""
     import math

@@ -6,7 +6,7 @@ import torch
 from conftest import small_mlp
 from torch import nn
 
-from cwx.attention import attended_layer, attention_of, grad_cam, spatial_layers
+from cwx.attention import attended_layer, attention_of, grad_cam
 from cwx.networks.alexnet import AlexNet
 from cwx.networks.convnet import ConvNet
 from cwx.networks.densenet import DenseNet
@@ -109,18 +109,6 @@ def test_the_last_layer_with_places_is_found_in_any_network(name):
     assert found.shape == (3, 32, 32)
     assert found.isfinite().all()
     assert found.min() >= 0
-
-
-def test_the_search_leaves_the_network_as_it_was():
-    network = built("convnet").train()
-    network.features[1].eval()
-    modes = [module.training for module in network.modules()]
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    names = spatial_layers(network, IMAGES.shape[1:])
-    assert names[-2:] == ["features.7", "features"]
-    assert [module.training for module in network.modules()] == modes
-    assert all(not module._forward_hooks for module in network.modules())
-    assert all(torch.equal(before[n], tensor) for n, tensor in network.state_dict().items())
 
 
 def test_batches_do_not_change_maps():

@@ -82,6 +82,11 @@ REFUSED = {
     "network=foreign network.build._target_=nowhere.Net": "there is no package nowhere",
     "construction=imported": "construction.path needs a value",
     "construction=robus": "did you mean construction=robust?",
+    "refinement=consistancy": "did you mean refinement=consistency?",
+    "refinement=none refinement.seed=1": "unknown key refinement.seed",
+    "procedure=consistency procedure.objective.alfa=1": "mean procedure.objective.alpha?",
+    "procedure=consistency procedure.objective.beta=much": "it takes float",
+    "procedure.objective.alpha=1": "unknown key procedure.objective.alpha",
 }
 
 
@@ -129,6 +134,10 @@ def test_refused_with_the_remedy(override):
         "experiment=cifar10/iscp_comparison scale=small method=[gradcam] evaluation=[accuracy]",
         "construction=non_robust construction.recipe.attack.epsilon=1",
         "construction=robust procedure=adversarial construction.recipe.layer=classifier",
+        "procedure=consistency procedure.objective.layer=features.8 procedure.attack.epsilon=8",
+        "procedure=adversarial refinement=consistency refinement.procedure.objective.beta=0",
+        "experiment=cifar10/natural scale=small refinement=consistency procedure=plateau "
+        "evaluation=[robustness_dong] refinement.procedure.attack.steps=10",
     ],
 )
 def test_accepted(override):
@@ -544,6 +553,75 @@ def test_adversarial_training_is_that_of_the_paper():
     )
     assert weaker["procedure"]["attack"]["step"] == 1
     assert weaker["procedure"]["attack"]["steps"] == 1
+
+
+# Dong et al., Appendix A (D12), and Eq 8-11 (D8).
+PLATEAU = {
+    "batch_size": 100,
+    "optimizer.lr": 0.05,
+    "optimizer.momentum": 0.9,
+    "optimizer.weight_decay": 0.00005,
+    "schedule._target_": "ReduceLROnPlateau",
+    "schedule.factor": 0.1,
+    "objective._target_": "CrossEntropy",
+    "attack._target_": "no_attack",
+}
+CONSISTENCY = PLATEAU | {
+    "objective._target_": "Consistency",
+    "objective.alpha": 0.5,
+    "objective.beta": 0.1,
+    "objective.layer": None,
+    "attack._target_": "Attack",
+    "attack.steps": 10,
+    "attack.targeted": True,
+    "attack.random_start": False,
+}
+PROCEDURES = {
+    "procedure=plateau": ("procedure", PLATEAU),
+    "procedure=consistency": ("procedure", CONSISTENCY),
+    "refinement=consistency": (
+        "refinement.procedure",
+        {name: v for name, v in CONSISTENCY.items() if not name.startswith("schedule")}
+        | {"optimizer.lr": 0.005, "schedule": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("choice", PROCEDURES)
+def test_a_procedure_is_that_of_dong(choice):
+    place, expected = PROCEDURES[choice]
+    config = at(check("experiment=cifar10/natural", choice), place)
+    found = {path: at(config, path) for path in expected}
+    assert {p: kind(v) if p.endswith("_target_") else v for p, v in found.items()} == expected
+    assert instantiate(config).func.__name__ == "Expert"
+    if attack := instantiate(config["attack"]):
+        # No ball: from black to white is within it.
+        assert attack.epsilon == attack.scale == 255
+
+
+def test_the_small_scale_of_consistency_moves_images_as_far():
+    for choice in ("procedure=consistency", "refinement=consistency"):
+        place = PROCEDURES[choice][0]
+        small, whole = (
+            at(check("experiment=cifar10/natural", choice, f"scale={scale}"), f"{place}.attack")
+            for scale in ("small", "paper")
+        )
+        assert small["steps"] * small["step"] == whole["steps"] * whole["step"]
+        assert small["steps"] < whole["steps"]
+
+
+def test_robustness_is_measured_as_dong_do():
+    """D11: FGS of 1 and of 5 of 255, top-1 and top-5."""
+    robustness = check("evaluation=[robustness_dong]")["evaluation"]["robustness"]
+    attacks = robustness["attacks"]
+    assert {n: (a["epsilon"], a["scale"], a["steps"]) for n, a in attacks.items()} == {
+        "fgs_1": (1, 255, 1),
+        "fgs_5": (5, 255, 1),
+        "pgd": (4, 255, 10),
+    }
+    assert all(attacks[name]["step"] == attacks[name]["epsilon"] for name in ("fgs_1", "fgs_5"))
+    assert robustness["top"] == [1, 5]
+    assert check("evaluation=[robustness]")["evaluation"]["robustness"]["top"] == [1]
 
 
 # Ilyas et al. 2019, Appendix C, for CIFAR-10: steps, their length, the ball, the source's attack.

@@ -15,6 +15,7 @@ from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.sources import ImageSet
 from cwx.evaluations.outcome import Outcome
 from cwx.evaluations.robustness import Robustness
+from cwx.experts import Early, Experts
 from cwx.functional.label_noise import Uniform
 from cwx.methods.distill import Distill
 from cwx.methods.gradcam import GradCamRegions
@@ -25,7 +26,6 @@ from cwx.refinement import NoRefinement
 from cwx.results import Results
 from cwx.study import Study
 from cwx.suspicion import Suspicion
-from cwx.training import Early, Experts
 from cwx.trajectories import Recording, Trajectory
 
 PLAIN = Precision(trainer="32-true", float32_matmul="highest")
@@ -71,7 +71,7 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
         purification=NoPurification(),
         network=small_mlp,
         judges={},
-        procedure=None,
+        procedure=lambda **_: None,
         experts=chosen,
         method={"probe": reach},
         evaluation={},
@@ -207,6 +207,14 @@ class Refuses:
         raise AssertionError("it was refused")
 
 
+def cannot_train(name):
+    def procedure(*, stages, **_):
+        if stages == [name]:
+            raise ValueError(f"the procedure cannot train {name}")
+
+    return procedure
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -230,6 +238,11 @@ class Refuses:
             "method.probe.explains is 'clean', .* one of expert, held-out, or give experts.clean a",
         ),
         ({"evaluation": {"any": Refuses()}}, r"refused: \['probe'\], 1, 3"),
+        ({"procedure": cannot_train("network")}, "the procedure cannot train network"),
+        (
+            {"judges": {"mlp": small_mlp}, "procedure": cannot_train("mlp")},
+            "the procedure cannot train mlp",
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_an_expert_is_trained(tmp_path, changes, message):
@@ -373,7 +386,7 @@ def test_checkpoints_are_explained_without_training_images(subject, checkpoint, 
     made = study(tmp_path / "store")
     made.data = image_data(BlobsToTest(), per_class=2)
     made.experts = chosen_experts(checkpoints=[checkpoint])
-    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None)}
+    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None, top=[1])}
     made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     network = subject.trained(subject.trajectories[0])
     expected = accuracy(network, made.data.test_batches())
@@ -384,6 +397,17 @@ def test_checkpoints_are_explained_without_training_images(subject, checkpoint, 
     classes = (tmp_path / "run" / "tables" / "classes.csv").read_text().splitlines()
     assert classes[1:] == ["0,left,,0,8", "1,middle,,0,0", "2,right,,0,8"]
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_procedure_is_not_asked_about_what_it_does_not_train(checkpoint, tmp_path):
+    made = study(tmp_path / "store")
+    made.procedure, made.judges = cannot_train("network"), {"mlp": small_mlp}
+    made.experts = chosen_experts(checkpoints=[checkpoint], judge_seeds=[])
+    made.method, made.evaluation = {}, {}
+    configuration = {**CONFIGURATION, "judges": {"mlp": {}}}
+    made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
+    made.procedure = cannot_train("mlp")
+    made.run(Results(tmp_path / "again"), configuration, experiment="x", resumed=False)
 
 
 ELSEWHERE = {"seeds": [], "checkpoints": ["x.pt"]}
@@ -444,7 +468,7 @@ def shown_at(epoch, store, *, recorded=None, **changes):
 @pytest.mark.parametrize("epoch", [0, 1, 3, None])
 def test_experts_are_judged_as_they_were_after_the_epoch(tmp_path, epoch):
     made, configuration = shown_at(epoch, tmp_path / "store", recorded=1, held_out=[9])
-    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None)}
+    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None, top=[1])}
     made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
     found = {}
     for identity in (tmp_path / "store").glob("*/identity.json"):

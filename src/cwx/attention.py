@@ -1,16 +1,13 @@
 """Where a network looks for a class: Grad-CAM (Selvaraju et al. 2017; ISCP, Appendix F; I21)."""
 
-import difflib
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
 
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cwx.networks.modes import evaluating
+from cwx.networks.layers import named_layer, spatial_layers
 
 
 def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -65,33 +62,5 @@ def attended_layer(
             "Grad-CAM is made: explain a convolutional network, or leave Grad-CAM out"
         )
     chosen = spatial[-1] if name is None else name
-    if chosen not in spatial:
-        near = difflib.get_close_matches(chosen, spatial, 3, cutoff=0.3) or spatial[-3:]
-        raise ValueError(
-            f"{setting} is {chosen!r}, which is no layer of {type(network).__name__} that gives "
-            f"maps of more than one place: give one such as {', '.join(near) or 'null'}"
-        )
-    return network.get_submodule(chosen)
-
-
-@torch.no_grad()
-def spatial_layers(network: nn.Module, image_shape: Sequence[int]) -> list[str]:
-    """The names of modules that give ``[n, channels, h, w]`` of several places, as they finish."""
-    found: list[str] = []
-
-    def note(name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1:
-            found.append(name)
-
-    like = next(network.parameters())
-    with ExitStack() as hooks:
-        hooks.enter_context(evaluating(network))
-        for name, module in network.named_modules():
-            if name:
-                handle = module.register_forward_hook(
-                    lambda _m, _i, out, name=name: note(name, out)
-                )
-                hooks.callback(handle.remove)
-        network(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
-    # One that runs several times counts where it ends last.
-    return list(dict.fromkeys(reversed(found)))[::-1]
+    gives = "maps of more than one place"
+    return network.get_submodule(named_layer(network, chosen, spatial, setting, gives))

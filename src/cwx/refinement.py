@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from cwx.plan import Plan
+from cwx.stages import Factory
 from cwx.subject import Subject
-from cwx.training import Training
+from cwx.training import Training, check_procedure
 from cwx.trajectories import Trajectory
 
 # One refined network for each expert that methods may use, in their order.
@@ -15,3 +17,42 @@ class NoRefinement:
 
     def __call__(self, subject: Subject, training: Training) -> Sequence[Trajectory]:
         return ()
+
+
+class Refined:
+    """Trains every expert further, from the state in which the study shows it.
+
+    Args:
+        procedure: of this training.
+        seed: of its batches, augmentation and targets, the same for every expert.
+    """
+
+    def __init__(self, *, procedure: Factory, seed: int) -> None:
+        self.procedure, self.seed = procedure, seed
+
+    def check(self, plan: Plan) -> None:
+        if not len(plan.data.splits.train):
+            raise ValueError(
+                "refinement trains the experts further, and the data have no training images: "
+                "choose data that have, or refinement=none"
+            )
+        try:
+            check_procedure(self.procedure, {"network": plan.networks["network"]}, plan.data)
+        except ValueError as error:
+            raise ValueError(f"of refinement, {error}") from error
+
+    def __call__(self, subject: Subject, training: Training) -> Sequence[Trajectory]:
+        """The refined, found in the store or trained.
+
+        Raises:
+            ValueError: an expert's states lack what a network needs to go on, such as running
+                statistics.
+        """
+        settings = training.configuration["refinement"]["procedure"]
+        return training.by(self.procedure, settings).refined(
+            "refined",
+            subject.trajectories,
+            epoch=subject.epoch,
+            seed=self.seed,
+            data=subject.data,
+        )

@@ -123,18 +123,18 @@ class Stages:
             build: makes the module that trains some of them side by side.
             at_once: how many at most.
         """
-        return [
-            trajectory
-            for first in range(0, len(wanted), at_once)
-            for trajectory in self._train_together(build, wanted[first : first + at_once], store)
-        ]
+        # What is wanted twice is trained once: the store would wait for itself.
+        once = list({store.path(expert.identity): expert for expert in wanted}.values())
+        for first in range(0, len(once), at_once):
+            self._train_together(build, once[first : first + at_once], store)
+        return [Trajectory(store.path(expert.identity)) for expert in wanted]
 
     def _train_together(
         self,
         build: Callable[[Sequence[Wanted]], Any],
         wanted: Sequence[Wanted],
         store: TrajectoryStore,
-    ) -> list[Trajectory]:
+    ) -> None:
         with ExitStack() as locks:
             if self.leads:
                 # In one order everywhere, so that no two jobs wait for each other.
@@ -147,7 +147,6 @@ class Stages:
             )
             if missing:
                 self._train_missing(build(missing), missing, store)
-        return [Trajectory(store.path(expert.identity)) for expert in wanted]
 
     def _train_missing(self, module: Any, missing: list[Wanted], store: TrajectoryStore) -> None:
         names = ", ".join(expert.stage for expert in missing)

@@ -11,6 +11,7 @@ from cwx.construction import Construction
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
+from cwx.experts import Experts
 from cwx.explanations import DivergedError
 from cwx.plan import Plan, explained_by, left_by
 from cwx.precision import Precisions
@@ -20,7 +21,7 @@ from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Fitted, Stages
 from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs
-from cwx.training import Experts, Training
+from cwx.training import Training, check_procedure
 from cwx.trajectories import TrajectoryStore
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,10 @@ class Study:
                 *self.evaluation.values(),
             ],
         )
+        trains = dict.fromkeys(self.judges, bool(self.experts.judge_seeds))
+        trains["network"] = self.experts.trains
+        trained = {name: factory for name, factory in networks.items() if trains[name]}
+        check_procedure(self.procedure, trained, self.data)
 
     def _construct(self, training: Training) -> Mapping[str, float]:
         constructed = self.construction(self.data, training)

@@ -1,8 +1,6 @@
 """The trained networks of a study: found in the store, imported, or trained."""
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,157 +9,10 @@ from torch import nn
 from cwx.buffers import import_buffer
 from cwx.checkpoints import import_checkpoint
 from cwx.data.module import ImageData
+from cwx.experts import Experts
 from cwx.stages import Configuration, Factory, Stages, Wanted
 from cwx.subject import NetworkFactory, build_network, trained_network
-from cwx.trajectories import Recording, Trajectory, TrajectoryStore, listed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Early:
-    """Experts whose training stops early.
-
-    Attributes:
-        seeds: of their weights and their training.
-        epochs: how far they train, as far as methods look at least.
-    """
-
-    seeds: Sequence[int]
-    epochs: int
-
-
-class Experts:
-    """Which networks a study takes.
-
-    Args:
-        seeds: of the experts that methods may use; taken from the store or trained.
-        early: more experts that methods may use, trained no further than these look: they cost
-            less and are never judged.
-        held_out: seeds of experts for evaluation alone.
-        clean: seeds of experts that are trained on the images before any corruption.
-        purified: seeds of those trained anew once a purification has filtered the images.
-        judge_seeds: of the judges, each of which is trained once a seed.
-        at_once: how many train side by side, at most; it does not change what they learn.
-        trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
-            instead of those of `seeds` and `early`.
-        checkpoints: weights of networks trained elsewhere, used instead of all of these: files, or
-            names under which torchvision publishes weights.
-        epoch: the networks of the explained kind are shown as they were after it; ``None`` for
-            the last.
-
-    Raises:
-        ValueError: no expert is left, a seed is given twice, or there are two kinds of experts
-            from elsewhere, or an epoch that they cannot have.
-    """
-
-    def __init__(
-        self,
-        *,
-        seeds: Sequence[int],
-        early: Early,
-        held_out: Sequence[int],
-        clean: Sequence[int],
-        purified: Sequence[int],
-        judge_seeds: Sequence[int],
-        at_once: int,
-        trajectories: Sequence[str],
-        checkpoints: Sequence[str],
-        epoch: int | None,
-    ) -> None:
-        if at_once < 1:
-            raise ValueError(f"experts.at_once is {at_once}: give 1 or more")
-        if trajectories and checkpoints:
-            raise ValueError(
-                "experts.trajectories and experts.checkpoints are both given: leave one of them "
-                "empty"
-            )
-        if epoch is not None and (epoch < 0 or checkpoints):
-            why = "negative" if epoch < 0 else "given, and checkpoints have no epochs"
-            raise ValueError(f"experts.epoch is {epoch}, {why}: set it to null for the last")
-        # What was trained elsewhere takes the place of what is trained here.
-        elsewhere = bool(trajectories or checkpoints)
-        self.seeds = [] if elsewhere else list(seeds)
-        self.early = replace(early, seeds=[]) if elsewhere else early
-        self.checkpoints, self.epoch = list(checkpoints), epoch
-        self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
-        self.judge_seeds, self.at_once = list(judge_seeds), at_once
-        self.trajectories = list(trajectories)
-        if not self.seeds and not elsewhere:
-            raise ValueError("a study needs an expert: give experts.seeds at least one seed")
-        # A held-out expert is one that no method has seen.
-        together = [*self.seeds, *self.early.seeds, *self.held_out]
-        for names, given in (
-            ("seeds, experts.early.seeds and experts.held_out", together),
-            ("clean", self.clean),
-            ("purified", self.purified),
-            ("judge_seeds", self.judge_seeds),
-        ):
-            if twice := [seed for seed, count in Counter(given).items() if count > 1]:
-                raise ValueError(
-                    f"seed {twice[0]} is given twice in experts.{names}: give each once"
-                )
-        if self.early.seeds and self.early.epochs < 1:
-            raise ValueError(
-                f"experts.early.epochs is {self.early.epochs}: give 1 or more, or no "
-                "experts.early.seeds"
-            )
-
-    def check(self, *, images: int, judges: Collection[str], procedure: Configuration) -> None:
-        """Refuse what no training can give, before any begins.
-
-        Args:
-            images: how many there are to train on.
-            judges: the names of the judges of other architectures.
-            procedure: the resolved settings of the training.
-
-        Raises:
-            ValueError: a network would have to be trained without images, or shown at an epoch
-                that it does not reach or that is not recorded.
-        """
-        wanted = {
-            "seeds": self.seeds,
-            "early.seeds": self.early.seeds,
-            "held_out": self.held_out,
-            "clean": self.clean,
-            "judge_seeds": self.judge_seeds if judges else [],
-        }
-        if images == 0 and (needed := [f"experts.{n}" for n, seeds in wanted.items() if seeds]):
-            raise ValueError(
-                f"the data have no training images, and {', '.join(needed)} ask for networks to "
-                "be trained: give experts.checkpoints=[…] instead of seeds, and set "
-                "experts.held_out=[] and experts.judge_seeds=[]"
-            )
-        whole = procedure.get("epochs")
-        if self.epoch is not None and whole is not None and (self.seeds or self.held_out):
-            self._check_epoch(self.epoch, whole, procedure.get("recording", {}).get("epochs"))
-
-    @staticmethod
-    def _check_epoch(epoch: int, whole: int, recorded: int | None) -> None:
-        if epoch > whole:
-            raise ValueError(
-                f"experts.epoch is {epoch}, and procedure.epochs is {whole}: give {whole} or less, "
-                "or raise procedure.epochs"
-            )
-        kept = Recording(epochs=recorded).kept(whole)
-        if epoch not in kept:
-            raise ValueError(
-                f"experts.epoch is {epoch}, and procedure.recording.epochs={recorded} keeps "
-                f"{listed(kept)} alone: choose one of these, or raise it to {epoch}"
-            )
-
-    def kinds(self) -> list[str]:
-        """The kinds of networks that methods may explain, judges apart."""
-        there = {"expert": True, "held-out": bool(self.held_out), "clean": bool(self.clean)}
-        return [kind for kind, given in there.items() if given]
-
-    def epochs(self, whole: int | None) -> dict[str, int]:
-        """How far the experts that methods use are trained, by the setting that says so.
-
-        Args:
-            whole: of the procedure; ``None`` if it does not say.
-        """
-        found = {"procedure.epochs": whole} if self.seeds and whole is not None else {}
-        found |= {"experts.early.epochs": self.early.epochs} if self.early.seeds else {}
-        return found | ({"experts.checkpoints": 0} if self.checkpoints else {})
+from cwx.trajectories import Trajectory, TrajectoryStore
 
 
 class Training:
@@ -228,6 +79,44 @@ class Training:
         found = self._networks(name, factory, kind, seeds, data, {})
         return [trained_network(factory, data, trajectory) for trajectory in found]
 
+    def refined(
+        self,
+        name: str,
+        trajectories: Sequence[Trajectory],
+        *,
+        epoch: int | None,
+        seed: int,
+        data: ImageData,
+    ) -> list[Trajectory]:
+        """Networks of the explained kind, trained further on `data`, one for each trajectory.
+
+        Args:
+            name: of them all, in logs.
+            epoch: of the trajectories, from which they go on; ``None`` for the last of each.
+            seed: of this training.
+
+        Raises:
+            ValueError: a trajectory was recorded for another network, or not at that epoch.
+        """
+        kind = self.configuration["network"]
+        common = {**self._common(kind, data, {}), "seed": seed}
+        starts = {
+            f"{name}-{place}": (found, found.epochs if epoch is None else epoch)
+            for place, found in enumerate(trajectories)
+        }
+        wanted = [
+            Wanted(stage, seed, {**common, "expert": found.identity, "epoch": at})
+            for stage, (found, at) in starts.items()
+        ]
+
+        def begin(one: Wanted) -> nn.Module:
+            network = build_network(self.network, data, seed=0)
+            found, at = starts[one.stage]
+            found.load_into(network, at)
+            return network
+
+        return self._train(wanted, begin, data, {})
+
     def _networks(
         self,
         name: str,
@@ -237,17 +126,33 @@ class Training:
         data: ImageData,
         changed: Mapping[str, Any],
     ) -> list[Trajectory]:
-        common = {
+        common = self._common(kind, data, changed)
+        wanted = [Wanted(f"{name}-{seed}", seed, {**common, "seed": seed}) for seed in seeds]
+        return self._train(
+            wanted, lambda one: build_network(factory, data, seed=one.seed), data, changed
+        )
+
+    def _common(self, kind: Any, data: ImageData, changed: Mapping[str, Any]) -> dict[str, Any]:
+        """What the identities of networks trained together have in common."""
+        return {
             "data": data.fingerprint(),
             "procedure": {**_identity(self.configuration["procedure"]), **changed},
             "precision": self.configuration["precision"]["experts"],
             "network": kind,
         }
-        wanted = [Wanted(f"{name}-{seed}", seed, {**common, "seed": seed}) for seed in seeds]
+
+    def _train(
+        self,
+        wanted: Sequence[Wanted],
+        begin: Callable[[Wanted], nn.Module],
+        data: ImageData,
+        changed: Mapping[str, Any],
+    ) -> list[Trajectory]:
+        """Those wanted, each trained from where it begins."""
 
         def build(missing: Sequence[Wanted]) -> Any:
             return self.procedure(
-                networks=[build_network(factory, data, seed=one.seed) for one in missing],
+                networks=[begin(one) for one in missing],
                 data=data,
                 seeds=[one.seed for one in missing],
                 stages=[one.stage for one in missing],
@@ -284,7 +189,22 @@ def _identity(procedure: Configuration) -> dict[str, Any]:
     recording = dict(procedure.get("recording", {}))
     recording.pop("images", None)
     identity = {**procedure, "recording": recording}
+    # Networks without a schedule, or by cross-entropy, were stored before there were others.
     if identity.get("schedule") is None:
-        # Networks without one were stored before there were schedules.
         identity.pop("schedule", None)
+    if identity.get("objective", {}).get("_target_") == "cwx.objectives.CrossEntropy":
+        identity.pop("objective")
     return identity
+
+
+def check_procedure(
+    procedure: Factory, networks: Mapping[str, NetworkFactory], data: ImageData
+) -> None:
+    """Let a procedure refuse the networks that it is to train, by name, before any is trained.
+
+    Raises:
+        ValueError: it does.
+    """
+    for name, factory in networks.items():
+        network = build_network(factory, data, seed=0)
+        procedure(networks=[network], data=data, seeds=[0], stages=[name])

@@ -9,6 +9,7 @@ from torch import nn
 
 from cwx.evaluations.robustness import Robustness
 from cwx.functional.perturb import Attack, Linf
+from cwx.plan import Plan
 from cwx.subject import Subject
 from cwx.trajectories import TrajectoryStore
 
@@ -16,8 +17,8 @@ FGS = Attack(ball=Linf(), epsilon=4, scale=255, step=4, steps=1, random_start=Fa
 PGD = replace(FGS, step=1, steps=8, random_start=True)
 
 
-def measured(subject, images=None, **attacks):
-    return Robustness(attacks=attacks, images=images)(subject, {})
+def measured(subject, images=None, top=(1,), **attacks):
+    return Robustness(attacks=attacks, images=images, top=top)(subject, {})
 
 
 def test_every_network_meets_every_attack(subject):
@@ -74,6 +75,43 @@ def test_the_attack_is_on_pixels_of_0_to_255(data, tmp_path):
             assert numbers[f"robustness/expert/{name}"] == right.double().mean().item()
 
 
+def test_a_label_may_be_among_the_highest_logits(subject):
+    strong = replace(PGD, epsilon=60, step=15)
+    outcome = measured(subject, top=(1, 2, 3), pgd=strong)
+    alone = measured(subject, pgd=strong).numbers
+    assert alone == {name: outcome.numbers[name] for name in alone}
+    for name, first in alone.items():
+        second, third = (outcome.numbers[f"{name}/top{k}"] for k in (2, 3))
+        assert first <= second <= third == 1
+    network, data = subject.experts()["expert"][0], subject.data
+    with torch.no_grad():
+        order = [
+            network(images).argsort(1, descending=True) for images, *_ in data.test_batches(None)
+        ]
+    places = (torch.cat(order) == data.splits.test.labels[:, None]).int().argmax(1)
+    row = outcome.tables["robustness_networks"][0]
+    for column, k in (("accuracy", 1), ("top2", 2), ("top3", 3)):
+        assert row[column] == (places < k).double().mean().item()
+    assert {"top2", "top2_std"} <= outcome.tables["robustness"][0].keys()
+    attacked = "robustness/expert/pgd"
+    assert outcome.numbers[attacked] < outcome.numbers[f"{attacked}/top2"] < 1
+
+
+def test_a_network_refined_is_measured_beside_what_it_was(subject):
+    both = replace(subject, refined=subject.held_out, held_out=())
+    apart = measured(subject, fgs=FGS).numbers
+    assert measured(both, fgs=FGS).numbers == {
+        name.replace("held-out", "refined"): number for name, number in apart.items()
+    }
+
+
+def test_more_logits_than_classes_are_refused_beforehand(data):
+    plan = Plan(data=data, methods=[], held_out=0)
+    Robustness(attacks={}, images=None, top=[1, 3]).check(plan)
+    with pytest.raises(ValueError, match=r"robustness.top has 5, and the data have 3 classes"):
+        Robustness(attacks={}, images=None, top=[1, 5]).check(plan)
+
+
 def test_a_run_repeats(subject):
     attack = replace(PGD, epsilon=50, step=10)
     assert measured(subject, pgd=attack).numbers == measured(subject, pgd=attack).numbers
@@ -83,6 +121,12 @@ def test_a_run_repeats(subject):
     ("settings", "message"),
     [
         ({"images": 0}, "evaluation.robustness.images is 0: give 1 or more, or null for all"),
+        (
+            {"top": []},
+            r"evaluation.robustness.top is \[\]: give numbers of logits, 1 or more, each",
+        ),
+        ({"top": [0, 1]}, r"evaluation.robustness.top is \[0, 1\]: give numbers"),
+        ({"top": [5, 5]}, r"evaluation.robustness.top is \[5, 5\]: give numbers"),
         ({"attacks": {"clean": FGS}}, "evaluation.robustness.attacks.clean: clean images are"),
         ({"attacks": {"x": None}}, "evaluation.robustness.attacks.x: clean images are"),
         (
@@ -93,4 +137,4 @@ def test_a_run_repeats(subject):
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Robustness(**{"attacks": {}, "images": None, **settings})
+        Robustness(**{"attacks": {}, "images": None, "top": [1], **settings})

@@ -340,6 +340,11 @@ def test_device_type_and_memory_format_are_those_of_the_images(attack):
             "lower it, or state the scale it is on (attack.scale=255 for grey levels)",
         ),
         ({"epsilon": 256}, "attack.epsilon is 256 on a scale of 0 to 255"),
+        (
+            {"scale": 1, "epsilon": 0.5},
+            "attack.step is 8 on a scale of 0 to 1, where images are at most 1 apart: "
+            "lower it, or state the scale it is on (attack.scale=255 for grey levels)",
+        ),
         ({"epsilon": -1}, "attack.epsilon is -1: give 0 or more, finite"),
         ({"epsilon": math.nan}, "attack.epsilon is nan: give 0 or more, finite"),
         ({"step": math.inf}, "attack.step is inf: give 0 or more, finite"),
@@ -359,10 +364,11 @@ def call(attack, start):
     return attack(loss, images, labels, normalization=NORMALIZATION, start=start)
 
 
-def test_a_euclidean_ball_is_held_against_the_size_of_the_images():
-    attack = replace(PGD_L2, epsilon=8)
+@pytest.mark.parametrize("name", ["epsilon", "step"])
+def test_a_euclidean_ball_is_held_against_the_size_of_the_images(name):
+    attack = replace(PGD_L2, **{name: 8})
     with pytest.raises(
-        ValueError, match="epsilon is 8 on a scale of 0 to 1, .* most 7.74597 apart"
+        ValueError, match=f"{name} is 8 on a scale of 0 to 1, .* most 7.74597 apart"
     ):
         call(attack, attack.draw(6, SHAPE, stream(0)))
 
@@ -375,6 +381,22 @@ def test_starts_of_other_images_are_refused():
 def test_inference_mode_is_refused_with_the_way_out():
     with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode=false"):
         call(PGD, PGD.draw(6, SHAPE, stream(0)))
+
+
+@pytest.mark.parametrize("step", [1, 40])
+def test_a_ball_of_white_holds_nothing_but_pixels(step):
+    """The literal attack knows no ball (Dong et al., Eq 9-11)."""
+    attack = replace(FGS, epsilon=255, step=step, steps=10, targeted=True)
+    model, images, labels = network(), pictures(), torch.arange(6) % 4
+    found = attacked(attack, model, images, labels)
+    with evaluating(model):
+        expected = [
+            references.targeted_signs(
+                model, *row, NORMALIZATION.mean, NORMALIZATION.std, step=step / 255, steps=10
+            )
+            for row in zip(images, labels, strict=True)
+        ]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-9)
 
 
 def test_no_attack_is_none():

@@ -1,22 +1,24 @@
 """What may differ in how experts are trained, and what may not in what they learn."""
 
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 import torch
-from conftest import experts, image_data, small_mlp, stages, trained, wanted
+from conftest import experts, image_data, sgd, small_mlp, stages, trained, wanted
 from references import flat
 from torch import nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cwx.data.module import Batch
 from cwx.evaluations.robustness import Robustness
 from cwx.functional.augment import Crop, Strategy
 from cwx.functional.perturb import Attack, Linf
 from cwx.functional.streams import stream
-from cwx.networks.convnet import ConvNet
+from cwx.networks.convnet import ConvNet, instance_norm
+from cwx.objectives import Consistency
 from cwx.precision import Precision, Precisions
-from cwx.subject import Subject
+from cwx.subject import Subject, build_network
 from cwx.trajectories import TrajectoryStore
 
 
@@ -61,20 +63,26 @@ def test_only_what_is_missing_is_trained(data, tmp_path):
     assert not list(tmp_path.glob("*/*.ckpt"))
 
 
+def test_what_is_wanted_twice_is_trained_once(data, tmp_path):
+    store = TrajectoryStore(tmp_path)
+    first, again, other = trained(data, [4, 4, 5], store, at_once=3)
+    assert first.path == again.path != other.path
+    assert_equal([other], trained(data, [5], TrajectoryStore(tmp_path / "alone")))
+
+
 class Power(Exception):
     pass
 
 
-def test_experts_cut_together_continue_together(data, tmp_path):
-    whole = trained(data, [3, 4], TrajectoryStore(tmp_path / "whole"), at_once=2)
-    store = TrajectoryStore(tmp_path / "cut")
+def cut(data, seeds, store, **settings):
+    """A training of these seeds whose power fails in the third epoch."""
 
     def build(missing):
-        module = experts(data, [expert.seed for expert in missing])
+        module = experts(data, [expert.seed for expert in missing], **settings)
         step = module.training_step
 
         def training_step(batches, batch_idx):
-            if module.global_step == 19:  # in the third epoch
+            if module.global_step == 19:
                 raise Power
             return step(batches, batch_idx)
 
@@ -82,9 +90,37 @@ def test_experts_cut_together_continue_together(data, tmp_path):
         return module
 
     with pytest.raises(Power):
-        stages().train(build, wanted(3, 4), store, at_once=2)
-    assert store.find({"seed": 3}) is None
-    assert_equal(trained(data, [3, 4], store, at_once=2), whole)
+        stages().train(build, wanted(*seeds), store, at_once=len(seeds))
+    assert store.find({"seed": seeds[0]}) is None
+
+
+def impatient(optimizer):
+    """A tenth of the rate after every epoch whose loss is not a fifth of the best."""
+    return ReduceLROnPlateau(optimizer, factor=0.1, patience=0, threshold=0.8)
+
+
+TARGETED = Attack(
+    ball=Linf(), epsilon=255, scale=255, step=10, steps=5, random_start=False, targeted=True
+)
+# How a consistent network is trained; the loss of such small ones is mostly that of features.
+CONSISTENT = {
+    "network": lambda **shape: ConvNet(**shape, depth=1, width=6, norm=instance_norm),
+    "attack": TARGETED,
+    "objective": partial(Consistency, alpha=0.5, beta=0.1, layer=None),
+}
+WAYS = {
+    "ordinary": {},
+    "plateau": {"schedule": impatient},
+    "consistent": CONSISTENT | {"schedule": impatient},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_experts_cut_together_continue_together(data, tmp_path, way):
+    whole = trained(data, [3, 4], TrajectoryStore(tmp_path / "whole"), at_once=2, **WAYS[way])
+    store = TrajectoryStore(tmp_path / "cut")
+    cut(data, [3, 4], store, **WAYS[way])
+    assert_equal(trained(data, [3, 4], store, at_once=2, **WAYS[way]), whole)
 
 
 def test_channels_last_learns_the_same_up_to_rounding(data, tmp_path):
@@ -170,15 +206,20 @@ def test_adversarial_training_withstands_what_ordinary_training_does_not(data, t
             held_out=trajectories[1:],
             judges={},
         )
-        found[name] = Robustness(attacks={"pgd": PGD}, images=None)(subject, {}).numbers
+        found[name] = Robustness(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).numbers
     for judge in ("expert", "held-out"):
         clean, attacked = f"robustness/{judge}/clean", f"robustness/{judge}/pgd"
         assert found["ordinary"][clean] == found["adversarial"][clean] == 1
         assert found["adversarial"][attacked] > found["ordinary"][attacked] + 0.3
 
 
-def test_side_by_side_each_is_attacked_by_itself(data, tmp_path):
-    settings = {"network": batch_normed, "attack": PGD, "epochs": 2}
+@pytest.mark.parametrize(
+    "settings",
+    [{"network": batch_normed, "attack": PGD}, CONSISTENT | {"network": batch_normed}],
+    ids=["adversarial", "consistent"],
+)
+def test_side_by_side_each_is_attacked_by_itself(data, tmp_path, settings):
+    settings = {**settings, "epochs": 2}
     alone, together = (
         trained(data, [3, 4], TrajectoryStore(tmp_path / str(n)), at_once=n, **settings)
         for n in (1, 2)
@@ -221,52 +262,24 @@ def test_what_is_learned_from_is_the_augmented_batch_attacked_in_eval_mode(data,
         assert unit(learned).max() <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_attack_what_one_process_attacks(data, ranks):
-    module = experts(data, [3], network=batch_normed, attack=PGD)
-    (batch,) = next(iter(module.batches.train_dataloader()))
-
-    def on(rank, ranks):
-        module.trainer = SimpleNamespace(world_size=ranks, global_rank=rank, global_step=5)
-        part = slice(rank, None, ranks)
-        mine = Batch(batch.images[part], batch.labels[part], batch.total)
-        return module._attacked(module.networks[0], mine, 3).images
-
-    whole, put_together = on(0, 1), torch.full_like(batch.images, torch.nan)
-    for rank in range(ranks):
-        put_together[rank::ranks] = on(rank, ranks)
-    torch.testing.assert_close(put_together, whole, rtol=0, atol=1e-5)
-
-
-def test_the_attack_leaves_modes_after_a_failure(data):
-    module = experts(data, [3], network=batch_normed, attack=PGD)
-    module.trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=0)
-    (batch,) = next(iter(module.batches.train_dataloader()))
-    module.networks[0].train()
-    with pytest.raises((IndexError, ValueError)):
-        module._attacked(module.networks[0], batch._replace(labels=batch.labels[:2]), 3)
-    assert all(each.training for each in module.networks[0].modules())
-
-
-def test_an_attack_in_half_precision_leaves_training_its_gradients(data, tmp_path):
-    bf16 = Precision(trainer="bf16-mixed", float32_matmul="highest")
-    plain = Precision(trainer="32-true", float32_matmul="highest")
+def way_of(data, folder, trainer_precision, **settings):
+    """How far from each other two epochs in this precision and in single end, over the way."""
     ends = []
-    for precision in (bf16, plain):
+    plain = Precision(trainer="32-true", float32_matmul="highest")
+    for precision in (replace(plain, trainer=trainer_precision), plain):
         (found,) = stages(precisions=Precisions(experts=precision, methods=plain)).train(
-            lambda _: experts(data, [3], attack=PGD, epochs=2),
+            lambda _: experts(data, [3], epochs=2, **settings),
             wanted(3),
-            TrajectoryStore(tmp_path / precision.trainer),
+            TrajectoryStore(folder / precision.trainer),
             at_once=1,
         )
         start, end = (flat(found.state(epoch).values()) for epoch in (0, 2))
         ends.append(end - start)
-    assert (ends[0] - ends[1]).norm() < 0.3 * ends[1].norm()
+    return (ends[0] - ends[1]).norm() / ends[1].norm()
 
 
-def test_a_targeted_attack_on_the_right_labels_is_refused(data):
-    with pytest.raises(ValueError, match="set procedure.attack.targeted to false"):
-        experts(data, [3], attack=replace(PGD, targeted=True))
+def test_an_attack_in_half_precision_leaves_training_its_gradients(data, tmp_path):
+    assert way_of(data, tmp_path, "bf16-mixed", attack=PGD) < 0.3
 
 
 def test_a_schedule_changes_the_rate_after_each_epoch(data, tmp_path):
@@ -285,3 +298,74 @@ def test_a_schedule_changes_the_rate_after_each_epoch(data, tmp_path):
     last = [flat(scheduled.state(epoch).values()) for epoch in range(4)]
     steady = [flat(plain.state(epoch).values()) for epoch in range(4)]
     assert last[3].dist(last[2]) < 0.5 * steady[3].dist(steady[2])
+
+
+def test_a_schedule_that_waits_for_a_plateau_is_told_the_mean_loss_of_the_epoch(data, tmp_path):
+    told = []
+
+    class Told(ReduceLROnPlateau):
+        def step(self, metrics, epoch=None):
+            told.append(metrics)
+
+    # At a rate of 0, the loss of all images is that of the initial weights.
+    (still,) = trained(
+        data, [3], TrajectoryStore(tmp_path), optimizer=sgd(0.0), schedule=Told, epochs=2
+    )
+    network = build_network(small_mlp, data, seed=3)
+    still.load_into(network, 0)
+    train = data.splits.train
+    logits = network(data.normalization.from_bytes(train.images))
+    assert told == [pytest.approx(F.cross_entropy(logits, train.labels).item())] * 2
+
+
+def test_networks_side_by_side_reach_plateaus_of_their_own(data, tmp_path):
+    rates = []
+
+    class Noted(ReduceLROnPlateau):
+        def step(self, metrics, epoch=None):
+            super().step(metrics)
+            rates.append(self.get_last_lr())
+
+    def schedule(optimizer):
+        return Noted(optimizer, factor=0.1, patience=0, threshold=0.31)
+
+    found = {}
+    for at_once in (1, 3):
+        rates.clear()
+        store = TrajectoryStore(tmp_path / str(at_once))
+        states = trained(data, [3, 4, 5], store, at_once=at_once, schedule=schedule)
+        found[at_once] = states, list(rates)
+    assert_equal(found[3][0], found[1][0])
+    # One group each, and not all fall in the same epochs.
+    alone, together = ([rate for (rate,) in found[n][1]] for n in (1, 3))
+    each = [alone[first : first + 4] for first in (0, 4, 8)]
+    assert [list(epoch) for epoch in zip(*each, strict=True)] == [
+        together[first : first + 3] for first in (0, 3, 6, 9)
+    ]
+    assert len({tuple(of) for of in each}) > 1
+
+
+def robust(data, folder, **settings):
+    """Accuracy on test images, and on those under PGD, of a network that is trained so."""
+    store = TrajectoryStore(folder)
+    (trajectory,) = trained(data, [3], store, epochs=6, **settings)
+    subject = Subject(
+        data=data,
+        factory=settings["network"],
+        trajectories=[trajectory],
+        held_out=[],
+        judges={},
+    )
+    numbers = Robustness(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).numbers
+    return numbers["robustness/expert/clean"], numbers["robustness/expert/pgd"]
+
+
+def test_consistency_training_withstands_what_ordinary_training_does_not(data, tmp_path):
+    ordinary = robust(data, tmp_path / "a", network=CONSISTENT["network"])
+    consistent = robust(data, tmp_path / "b", **CONSISTENT)
+    assert ordinary[0] == consistent[0] == 1
+    assert consistent[1] > ordinary[1] + 0.3
+
+
+def test_consistency_in_half_precision_goes_the_same_way(data, tmp_path):
+    assert way_of(data, tmp_path, "bf16-mixed", **CONSISTENT) < 0.3

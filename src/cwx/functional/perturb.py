@@ -103,7 +103,7 @@ class Attack:
         targeted: the labels given are those to reach, not those to leave.
 
     Raises:
-        ValueError: a setting is out of range, or no two images are `epsilon` apart.
+        ValueError: a setting is out of range, or no two images are `epsilon` or `step` apart.
     """
 
     ball: Ball
@@ -122,16 +122,17 @@ class Attack:
         for name in ("epsilon", "step", "steps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"attack.{name} is {getattr(self, name)}: give 0 or more, finite")
-        self._check_radius(math.inf)
+        self._check_lengths(math.inf)
 
-    def _check_radius(self, values: float) -> None:
+    def _check_lengths(self, values: float) -> None:
         largest = self.ball.largest(values) * self.scale
-        if self.epsilon > largest:
-            raise ValueError(
-                f"attack.epsilon is {self.epsilon:g} on a scale of 0 to {self.scale:g}, where "
-                f"images are at most {largest:g} apart: lower it, or state the scale it is on "
-                "(attack.scale=255 for grey levels)"
-            )
+        for name in ("epsilon", "step"):
+            if (length := getattr(self, name)) > largest:
+                raise ValueError(
+                    f"attack.{name} is {length:g} on a scale of 0 to {self.scale:g}, where images "
+                    f"are at most {largest:g} apart: lower it, or state the scale it is on "
+                    "(attack.scale=255 for grey levels)"
+                )
 
     def draw(self, count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """Starts δ ``[count, C, H, W]`` for images of `shape`, in float32 on the CPU.
@@ -165,8 +166,8 @@ class Attack:
             start: where each δ begins, on the unit scale ``[n, C, H, W]``: rows of `draw`.
 
         Raises:
-            ValueError: `start` is of another shape than `images`, or `epsilon` is more than
-                images of this size can be apart.
+            ValueError: `start` is of another shape than `images`, or `epsilon` or `step` is more
+                than images of this size can be apart.
             RuntimeError: in inference mode, which has no gradients.
         """
         self._check_call(images, start)
@@ -202,7 +203,7 @@ class Attack:
                 f"images {tuple(images.shape)}, but starts {tuple(start.shape)}: draw as many of "
                 "that size, or index what was drawn like the images"
             )
-        self._check_radius(images[0].numel() if len(images) else math.inf)
+        self._check_lengths(images[0].numel() if len(images) else math.inf)
 
 
 def no_attack() -> None:

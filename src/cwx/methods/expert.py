@@ -1,31 +1,29 @@
-"""Training the networks that are to be explained (CWX, §3.2, §6.2 and Appendix A; C2, C8, C14)."""
+"""Training the networks that are to be explained (CWX, §3.2, §6.2 and Appendix A; C2, C8, C14;
+Dong et al., §3 and Appendix A; D8, D12)."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cwx.data.module import Batch, ImageData
 from cwx.functional.augment import Strategy
-from cwx.functional.perturb import Attack, cross_entropy
-from cwx.functional.streams import stream
-from cwx.networks.modes import evaluating
+from cwx.functional.perturb import Attack
+from cwx.objectives import AUGMENTATION, ObjectiveFactory, Step
 from cwx.trajectories import Recording
 
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+# From groups of parameters, as torch's optimisers take them.
+Optimizer = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]
 Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
 class Expert(L.LightningModule):
-    """Training with cross-entropy, of one network or of several side by side.
-
-    With an attack it is adversarial (Madry et al. 2018, Eq 2.1): each step's batch, once augmented,
-    is perturbed against the network as it then is, and the loss is that of the perturbed images
-    alone.
+    """Training by an objective, of one network or of several side by side.
 
     Networks that train together share the steps and nothing else: each sees the batches of its
     own seed and moves as it would alone. That saves what a step costs besides computing, which
@@ -39,9 +37,13 @@ class Expert(L.LightningModule):
         epochs: T.
         batch_size: images a step and network, over all ranks.
         augment: what happens to a batch.
-        attack: what then happens to it, in eval mode; none for ordinary training.
-        optimizer: makes the optimiser from the parameters; it must treat each on its own.
-        schedule: changes its rate after each epoch, made from the optimiser; none keeps the rate.
+        attack: how the objective perturbs it then; none for ordinary training.
+        objective: makes what is minimised from a network, the data and the attack.
+        optimizer: makes the optimiser from the parameters, a group a network; it must treat each
+            parameter on its own.
+        schedule: changes a network's rate after each epoch, made from the optimiser; one that
+            waits for a plateau is told the network's mean loss over the epoch, of all ranks. None
+            keeps the rate.
         channels_last: compute in that memory format.
         recording: which states are recorded.
     """
@@ -57,6 +59,7 @@ class Expert(L.LightningModule):
         batch_size: int,
         augment: Strategy,
         attack: Attack | None,
+        objective: ObjectiveFactory,
         optimizer: Optimizer,
         schedule: Schedule | None,
         channels_last: bool,
@@ -65,14 +68,10 @@ class Expert(L.LightningModule):
         super().__init__()
         if epochs < 1:
             raise ValueError(f"procedure.epochs is {epochs}: give 1 or more")
-        if attack is not None and attack.targeted:
-            raise ValueError(
-                "procedure.attack is targeted, and would make the right label easier: "
-                "set procedure.attack.targeted to false"
-            )
         self.seeds, self.stages, self.epochs = tuple(seeds), tuple(stages), epochs
-        self.augment, self.attack = augment, attack
-        self.optimizer, self.schedule, self.recording = optimizer, schedule, recording
+        self.augment, self.optimizer, self.schedule = augment, optimizer, schedule
+        self.objective = objective(network=networks[0], data=data, attack=attack)
+        self.recording = recording
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.networks = nn.ModuleList(networks).to(memory_format=self.format)
         self.batches = data.batches(size=batch_size, seeds=self.seeds)
@@ -84,46 +83,36 @@ class Expert(L.LightningModule):
             self.stages[0] if len(self.stages) == 1 else f"{self.stages[0]}+{len(self.stages) - 1}"
         )
 
+    def on_train_epoch_start(self) -> None:
+        self._sums, self._seen = torch.zeros(len(self.networks), device=self.device), 0
+
     def training_step(self, batches: list[Batch], batch_idx: int) -> Tensor:
         losses = torch.stack(
             [
-                self._loss(network, self._attacked(network, self._augmented(batch, seed), seed))
+                self._loss(network, batch, seed)
                 for network, batch, seed in zip(self.networks, batches, self.seeds, strict=True)
             ]
         )
-        self._last = losses.detach()
+        self._last, total = losses.detach(), batches[0].total
+        self._sums, self._seen = self._sums + self._last * total, self._seen + total
         for stage, loss in zip(self.stages, self._last, strict=True):
-            self.log(f"{stage}/loss", loss, batch_size=batches[0].total)
+            self.log(f"{stage}/loss", loss, batch_size=total)
         self.log("loss", self._last.mean(), prog_bar=True, logger=False, batch_size=1)
         # Parameters are the networks' own: each gets the gradient of its own loss.
         return losses.sum()
 
-    def _augmented(self, batch: Batch, seed: int) -> Batch:
-        # For all ranks, of which this one takes its images' part.
-        whole = self.augment.draw(batch.total, stream(seed, self.global_step, 1))
-        images = whole.part(self.global_rank, self.trainer.world_size)(batch.images)
-        return batch._replace(images=images.to(memory_format=self.format))
-
-    def _attacked(self, network: nn.Module, batch: Batch, seed: int) -> Batch:
-        if self.attack is None:
-            return batch
-        normalization, shape = self.batches.normalization, self.batches.image_shape
-        whole = self.attack.draw(batch.total, shape, stream(seed, self.global_step, 2))
-        # In training mode, the attack would move running statistics and meet other dropout.
-        with evaluating(network):
-            images = self.attack(
-                cross_entropy(network),
-                batch.images,
-                batch.labels,
-                normalization=normalization,
-                start=whole[self.global_rank :: self.trainer.world_size],
-            )
-        return batch._replace(images=images)
-
-    def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        loss = F.cross_entropy(network(batch.images), batch.labels, reduction="sum")
+    def _loss(self, network: nn.Module, batch: Batch, seed: int) -> Tensor:
+        rank, ranks = self.global_rank, self.trainer.world_size
+        step = Step(seed=seed, number=self.global_step, total=batch.total, rank=rank, ranks=ranks)
+        loss = self.objective(network, self._augmented(batch, step), step)
         # DDP averages over ranks; slices of a batch may differ in length, even be empty.
-        return loss * self.trainer.world_size / batch.total
+        return loss * ranks / batch.total
+
+    def _augmented(self, batch: Batch, step: Step) -> Batch:
+        # For all ranks, of which this one takes its images' part.
+        whole = self.augment.draw(batch.total, step.stream(AUGMENTATION))
+        images = whole.part(step.rank, step.ranks)(batch.images)
+        return batch._replace(images=images.to(memory_format=self.format))
 
     def on_train_epoch_end(self) -> None:
         # Once an epoch: asking at every step would make a GPU wait. No way leads back from NaN.
@@ -134,5 +123,39 @@ class Expert(L.LightningModule):
                 )
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.networks.parameters())
-        return ([optimizer], [self.schedule(optimizer)]) if self.schedule else optimizer
+        optimizer = self.optimizer([{"params": [*n.parameters()]} for n in self.networks])
+        self._schedules = []
+        if self.schedule is not None:
+            for place in range(len(self.networks)):
+                with _group(optimizer, place):
+                    self._schedules.append(self.schedule(optimizer))
+        # Lightning would take a checkpoint before it tells the loss to a schedule that waits for
+        # it, and would not tell it when training goes on from there: it is told here.
+        told = [{"scheduler": each, "reduce_on_plateau": False} for each in self._schedules]
+        return [optimizer], told
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        place = self._schedules.index(scheduler)
+        with _group(scheduler.optimizer, place):
+            if isinstance(scheduler, ReduceLROnPlateau):
+                # Every rank comes here, for each network.
+                scheduler.step(self._mean_losses()[place].item())
+            else:
+                scheduler.step()
+
+    def _mean_losses(self) -> Tensor:
+        """Of each network's images of this epoch."""
+        # It is reduced in place.
+        sums: Tensor = self.trainer.strategy.reduce(self._sums.clone(), reduce_op="mean")
+        return sums / self._seen
+
+
+@contextmanager
+def _group(optimizer: torch.optim.Optimizer, place: int) -> Iterator[None]:
+    """Let an optimiser have but one of its groups, the one whose schedule is at work."""
+    groups = optimizer.param_groups
+    optimizer.param_groups = [groups[place]]
+    try:
+        yield
+    finally:
+        optimizer.param_groups = groups

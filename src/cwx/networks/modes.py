@@ -1,6 +1,6 @@
 """A network's state borrowed for a while and given back, also after an exception."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -24,12 +24,27 @@ def freeze(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-@torch.no_grad()
 def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]]) -> float:
     """The share in 0-1 of images that `network` labels rightly, in eval mode."""
-    right = total = 0
+    return accuracies(network, batches, (1,))[0]
+
+
+@torch.no_grad()
+def accuracies(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]], tops: Sequence[int]
+) -> list[float]:
+    """The shares in 0-1 of images whose label is among the k highest logits, for each k of `tops`,
+    in eval mode."""
+    right, total = [0] * len(tops), 0
     with evaluating(network):
         for images, labels, _ in batches:
-            right += int((network(images).argmax(1) == labels).sum())
+            logits = network(images)
+            right = [n + int(_among(logits, labels, k)) for n, k in zip(right, tops, strict=True)]
             total += len(labels)
-    return right / total
+    return [n / total for n in right]
+
+
+def _among(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    # Of equal logits, the highest is the first, as everywhere else.
+    highest = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(k).indices
+    return (highest == labels[:, None]).sum()
