@@ -11,6 +11,7 @@ from cwx.data.module import ImageData
 from cwx.data.sources import ImageSet, Splits
 from cwx.functional.augment import Strategy
 from cwx.methods.expert import Expert
+from cwx.networks.convnet import ConvNet
 from cwx.networks.mlp import MLP
 from cwx.objectives import CrossEntropy
 from cwx.precision import Precision, Precisions
@@ -62,16 +63,19 @@ class BlobsToTest(Blobs):
         return replace(whole, train=whole.train.none(), test=test)
 
 
-def image_data(source: Blobs | None = None, *, per_class: int | None = None) -> ImageData:
-    data = ImageData(
-        source=source or Blobs(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=per_class
-    )
+def image_data(source: Blobs | None = None, **settings) -> ImageData:
+    chosen = {"mean": 0.5, "std": [0.5, 0.25], "batch_size": 7, "per_class": None, **settings}
+    data = ImageData(source=source or Blobs(), **chosen)
     data.setup()
     return data
 
 
 def small_mlp(**shape):
     return MLP(depth=1, width=6, **shape)
+
+
+def small_convnet(**shape):
+    return ConvNet(depth=1, width=5, norm=None, **shape)
 
 
 def sgd(rate: float, momentum: float = 0.0):
@@ -149,6 +153,21 @@ def subject(data, tmp_path_factory):
         factory=small_mlp,
         trajectories=trajectories[:2],
         held_out=trajectories[2:],
+        judges={},
+    )
+
+
+@pytest.fixture(scope="session")
+def convolutional(data, tmp_path_factory):
+    """Two convolutional experts, and what stands for both after they were refined."""
+    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
+    found = trained(data, [0, 1, 2, 3], store, at_once=4, network=small_convnet)
+    return Subject(
+        data=data,
+        factory=small_convnet,
+        trajectories=found[:2],
+        refined=found[2:],
+        held_out=[],
         judges={},
     )
 

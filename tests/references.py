@@ -256,3 +256,45 @@ def upsampled(values: list[list[float]], height: int, width: int) -> list[list[f
         return (1 - down) * upper + down * lower
 
     return [[value(y, x) for x in range(width)] for y in range(height)]
+
+
+def mean_distance(points, others) -> float:
+    """The mean Euclidean distance of all pairs, pair by pair."""
+    import math
+
+    pairs = [math.dist(a, b) for a in points for b in others]
+    return sum(pairs) / len(pairs)
+
+
+def distance_ratios(point, original: int, own, aimed) -> tuple[float, float]:
+    """r1 and r2 of one adversarial representation (Dong et al., Eq 6, 7), pair by pair.
+
+    Args:
+        original: which of its class's is that of its original; it is left out of r1's numerator.
+        own, aimed: the real representations of its class and of its target, as lists.
+    """
+    import math
+
+    others = [real for place, real in enumerate(own) if place != original]
+    within = [math.dist(a, b) for i, a in enumerate(own) for j, b in enumerate(own) if i != j]
+    r1 = mean_distance([point], others) / (sum(within) / len(within))
+    return r1, mean_distance([point], aimed) / mean_distance(own, aimed)
+
+
+def area_under_roc(negative: list[float], positive: list[float]) -> float:
+    """The probability that a positive scores higher than a negative one, ties counting half."""
+    wins = [(p > n) + (p == n) / 2 for p in positive for n in negative]
+    return sum(wins) / len(wins)
+
+
+def prediction_difference(head, features: Tensor, channel: int, correlation) -> float:
+    """‖g(φ) − g(φ without i)‖²_C (Dong et al., Eq 12), entry by entry.
+
+    Args:
+        head: from one image's features ``[channels, h, w]`` to logits.
+    """
+    without = features.clone()
+    without[channel] = 0
+    v = (head(features).softmax(0) - head(without).softmax(0)).tolist()
+    k = range(len(v))
+    return sum(v[i] * float(correlation[i][j]) * v[j] for i in k for j in k)

@@ -138,10 +138,28 @@ def test_refused_with_the_remedy(override):
         "procedure=adversarial refinement=consistency refinement.procedure.objective.beta=0",
         "experiment=cifar10/natural scale=small refinement=consistency procedure=plateau "
         "evaluation=[robustness_dong] refinement.procedure.attack.steps=10",
+        "evaluation=[traces] evaluation.traces.images=[0,17] evaluation.traces.files=[a.png]",
+        "evaluation=[representations,traces] evaluation.representations.networks=[expert]",
     ],
 )
 def test_accepted(override):
     check(*override.split())
+
+
+def test_what_is_measured_of_representations_is_built():
+    chosen = "evaluation=[representations,adversarial_detection,traces]"
+    for covariance, settings in (("tied", 1e-6), ("diagonal", 1e-6), ("ledoit_wolf", None)):
+        place = "evaluation.adversarial_detection.covariance"
+        config = check(chosen, f"covariance@{place}={covariance}")["evaluation"]
+        assert config["adversarial_detection"]["covariance"].get("ridge") == settings
+        instantiate(config, _convert_="all")
+    built = instantiate(check(chosen)["evaluation"], _convert_="all")
+    maps = torch.rand(1, 2, 3, 3)
+    # Dong et al., §2.3 and §4; D6, D7, D9.
+    assert built["representations"].pooling(maps).shape == (1, 18)
+    assert built["adversarial_detection"].pooling(maps).shape == (1, 2)
+    assert built["adversarial_detection"].covariance.__class__.__name__ == "Tied"
+    assert (built["traces"].neurons, built["traces"].sigma, built["traces"].share) == (2, 1, 0.01)
 
 
 def test_each_value_of_a_sweep_is_checked_before_the_first_job():
@@ -707,17 +725,27 @@ CHOICES = {
     ],
     "construction": ["construction={}"],
     "corruption": ["corruption={}"],
+    "covariance": [
+        "evaluation=[adversarial_detection]",
+        "covariance@evaluation.adversarial_detection.covariance={}",
+    ],
     "data": ["data={}"],
     "evaluation": ["evaluation=[{}]"],
     "experts": ["experts={}"],
     "logger": ["logger=[{}]"],
     "method": ["method=[{}]", "evaluation=[]"],
     "network": ["experiment=cifar10/cwx", "network={}"],
+    "pooling": [
+        "evaluation=[representations,adversarial_detection]",
+        "pooling@evaluation.representations.pooling={}",
+        "pooling@evaluation.adversarial_detection.pooling={}",
+    ],
     "precision": ["precision@precision.experts={}", "precision@precision.methods={}"],
     "procedure": ["procedure={}"],
     "purification": ["purification={}"],
     "refinement": ["refinement={}"],
     "scale": ["experiment=cifar10/cwx", "scale={}"],
+    "taxonomy": ["evaluation=[traces]", "taxonomy@evaluation.traces.taxonomy={}"],
     "trainer": ["trainer={}"],
     "unroll": ["unroll@method.distill.unroll={}"],
 }

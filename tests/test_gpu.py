@@ -1,16 +1,24 @@
 """What only a GPU shows; `pytest -m gpu` runs it."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
+from attacked import swapped
 from torch import nn
 
+from cwx.data.taxonomy import Flat
+from cwx.evaluations.outliers import AdversarialDetection
+from cwx.evaluations.representations import Representations
+from cwx.evaluations.traces import Traces
 from cwx.functional.derivatives import Eager
 from cwx.functional.distances import normalised_distance
+from cwx.functional.gaussians import Diagonal, LedoitWolf, Tied
 from cwx.functional.images import Normalization
 from cwx.functional.losses import NetworkLoss
 from cwx.functional.masks import search_gradients
+from cwx.functional.representations import flat
 from cwx.functional.unroll import Descent, Exact
 from cwx.networks.convnet import ConvNet, instance_norm
 
@@ -75,3 +83,28 @@ def test_a_gpu_searches_the_masks_of_a_cpu():
     expected, _ = search_gradients(network, *given, **settings)
     found, _ = search_gradients(network.to("cuda"), *(t.to("cuda") for t in given), **settings)
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-8, atol=1e-12)
+
+
+SETTINGS = {"networks": None, "layer": None}
+MEASURED = {
+    "ratios": Representations(**SETTINGS, pooling=flat, per_class=None),
+    **{
+        name: AdversarialDetection(**SETTINGS, pooling=flat, covariance=covariance)
+        for name, covariance in (
+            ("tied", Tied(ridge=1e-3)),
+            ("diagonal", Diagonal(ridge=1e-3)),
+            ("ledoit-wolf", LedoitWolf()),
+        )
+    },
+    "traces": Traces(
+        **SETTINGS, images=2, files=[], neurons=2, share=0.2, taxonomy=Flat(), sigma=1.0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_gpu_measures_what_a_cpu_does(convolutional, tmp_path, name):
+    subject = replace(convolutional, adversarial=swapped(convolutional.data, tmp_path))
+    expected = MEASURED[name](subject, {}).numbers
+    found = MEASURED[name](replace(subject, device=torch.device("cuda")), {}).numbers
+    assert found == pytest.approx(expected, rel=1e-3, abs=0.01)

@@ -183,3 +183,121 @@ def test_a_sheet_has_a_row_for_each_class_that_is_shown():
     words = [text.get_text() for text in figure.texts]
     assert words == ["a", "b", "first", "third"]
     assert len(figure.axes) == 3
+
+
+def neuron(trace, **changes):
+    """A row of the table ``traces``."""
+    row = {
+        "trace": trace,
+        "network": "refined",
+        "kind": "test",
+        "image": "Test image 7",
+        "label_class": "ship",
+        "target_class": "",
+        "predicted_class": "ship",
+        "probability": 0.934,
+        "evidence": "consistent",
+        "layer": "layer4.1",
+        "channel": 41,
+        "difference": 0.2512,
+        "without_class": "ship",
+        "without_probability": 0.5,
+        "speaks": "for",
+        "lc": 0.55,
+        "strongest": 10,
+        "first_class": "ship",
+        "first_images": 7,
+        "second_class": "007",
+        "second_images": 3,
+        "third_class": "",
+        "third_images": "",
+    }
+    return {**row, **changes}
+
+
+def told(folder, rows, pictures=()):
+    """What the page of traces says, its blanks as they are read."""
+    results = Results(folder)
+    with results.running(experiment=NASTY, resumed=False):
+        image = {"x": torch.rand(1, 1, 4, 4)}
+        figures = {name: sheet(image, {"x": torch.tensor([0])}, ["a"]) for name in pictures}
+        results.add_outcomes({"t": Outcome(tables={"traces": rows}, figures=figures)}, {})
+    write_page(folder)
+    return " ".join((folder / "traces.html").read_text().split())
+
+
+def test_a_trace_is_told_in_words(tmp_path):
+    text = told(tmp_path, [neuron(1), neuron(1, channel=5, speaks="weak")], ["trace_1"])
+    for words in (
+        "1. Test image 7, refined network",
+        "The refined network calls this image <strong>ship</strong> (0.93). It is right.",
+        "What decided most, in layer layer4.1:",
+        "Channel 41 (PD 0.2512). Without it, the probability of ship is 0.50 instead of 0.93.",
+        "It fires for ship (7 of 10), 007 (3 of 10); LC 0.55.",
+        "speaks for the prediction</span>",
+        "speaks weakly for the prediction</span>",
+        "All of this evidence fits ship.",
+    ):
+        assert words in text
+    assert "wrong" not in text
+    assert text.count("data:image/png;base64,") == 1
+
+
+def test_contradictory_evidence_is_told(tmp_path):
+    changes = {
+        "kind": "adversarial",
+        "label_class": "bird",
+        "target_class": "van",
+        "predicted_class": "van",
+        "without_class": "bird",
+        "evidence": "contradictory",
+    }
+    rows = [
+        neuron(3, **changes, channel=9),
+        neuron(3, **changes, channel=4, speaks="against"),
+        neuron(4, **changes, channel=2, speaks="against"),
+        neuron(4, **changes, channel=6, speaks="against"),
+        neuron(5, evidence="inconclusive", speaks="nothing"),
+    ]
+    text = told(tmp_path, rows)
+    for words in (
+        "It is wrong: the image shows <strong>bird</strong>.",
+        "The image was changed to be taken for <strong>van</strong>.",
+        "is 0.50 instead of 0.93, and the network calls the image bird.",
+        "does not fit van: channel 4 fires for what is no closer",
+        "does not fit van: channels 2, 6 fire for what",
+        "fires for no classes in particular",
+        "neither clearly fits ship nor contradicts it",
+    ):
+        assert words in text
+
+
+def test_a_prediction_that_rests_on_no_channel_is_told(tmp_path):
+    blank = dict.fromkeys(list(neuron(1))[10:], "")
+    text = told(tmp_path, [neuron(1, **blank, label_class="")])
+    assert "No single channel of layer layer4.1 makes a difference to this prediction." in text
+    assert "right." not in text
+    assert "wrong" not in text
+
+
+def test_names_in_traces_are_escaped_and_nothing_is_loaded(tmp_path):
+    nasty = dict.fromkeys(
+        [name for name in neuron(1) if name.endswith("class")] + ["image", "layer", "network"],
+        NASTY,
+    )
+    text = told(tmp_path, [neuron(1, **nasty, evidence="contradictory", speaks="against")])
+    assert NASTY not in text
+    assert text.count("&lt;script&gt;") > 8
+    for outside in ("http://", "https://", "src='/", 'src="/'):
+        assert outside not in text
+
+
+def test_the_page_of_a_run_leads_to_its_traces(run, tmp_path):
+    told(tmp_path / "x", [neuron(n) for n in range(1, 12)], [f"trace_{n:02d}" for n in (1, 11)])
+    text = (tmp_path / "x/report.html").read_text()
+    assert '<a href="traces.html">' in text
+    # They are shown there.
+    assert "data:image/png;base64," not in text
+    assert (tmp_path / "x/traces.html").read_text().count("data:image/png;base64,") == 2
+    assert "traces.html" not in write_page(run).read_text()
+    assert not (run / "traces.html").exists()

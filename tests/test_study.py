@@ -6,17 +6,24 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import BlobsToTest, experts, image_data, small_mlp, trainer
+from attacked import swapped
+from conftest import BlobsToTest, experts, image_data, small_convnet, small_mlp, trainer
 from safetensors.torch import load_file
 
 from cwx.adversary import NoAdversary
 from cwx.construction import Constructed, NoConstruction
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.sources import ImageSet
+from cwx.data.taxonomy import Flat
 from cwx.evaluations.outcome import Outcome
+from cwx.evaluations.outliers import AdversarialDetection
+from cwx.evaluations.representations import Representations
 from cwx.evaluations.robustness import Robustness
+from cwx.evaluations.traces import Traces
 from cwx.experts import Early, Experts
+from cwx.functional.gaussians import LedoitWolf
 from cwx.functional.label_noise import Uniform
+from cwx.functional.representations import flat
 from cwx.methods.distill import Distill
 from cwx.methods.gradcam import GradCamRegions
 from cwx.networks.modes import accuracy
@@ -199,6 +206,9 @@ class Narrow(torch.nn.Module):
         return torch.zeros(len(images), self.num_classes - 1)
 
 
+Ratios = partial(Representations, layer=None, pooling=flat, per_class=None)
+
+
 class Refuses:
     def check(self, plan):
         raise ValueError(f"refused: {plan.methods}, {plan.held_out}, {len(plan.data.classes)}")
@@ -243,6 +253,22 @@ def cannot_train(name):
             {"judges": {"mlp": small_mlp}, "procedure": cannot_train("mlp")},
             "the procedure cannot train mlp",
         ),
+        (
+            {"evaluation": {"representations": Ratios(networks=None)}},
+            "evaluation.representations needs .* choose adversary=ensemble",
+        ),
+        (
+            {"adversary": lambda *_: None, "evaluation": {"x": Ratios(networks=["refined"])}},
+            "networks has 'refined', and this study has no such .*: give some of expert, held-",
+        ),
+        (
+            {
+                "adversary": lambda *_: None,
+                "refinement": lambda *_: (),
+                "evaluation": {"x": Ratios(networks=["expert", "held-out", "refined", "clean"])},
+            },
+            "networks has 'clean', .* some of expert, held-out, refined, or null",
+        ),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_an_expert_is_trained(tmp_path, changes, message):
@@ -252,6 +278,42 @@ def test_what_cannot_be_judged_is_refused_before_an_expert_is_trained(tmp_path, 
     configuration = {**CONFIGURATION, "procedure": {"epochs": 4}}
     with pytest.raises(ValueError, match=message):
         made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
+
+
+def test_representations_are_measured_before_and_after_on_adversarial_images(tmp_path):
+    """From experts to pages, with networks and images that another part makes."""
+    made = trainable(tmp_path / "store")
+    made.network, made.method = small_convnet, {}
+    made.procedure = lambda *, data, seeds, **_: experts(
+        data, seeds, epochs=2, network=small_convnet
+    )
+    made.adversary = lambda subject, _: swapped(subject.data, tmp_path / "adversarial")
+    made.refinement = lambda subject, _: subject.trajectories
+    settings = {"networks": None, "layer": None}
+    made.evaluation = {
+        "representations": Ratios(networks=None),
+        "adversarial_detection": AdversarialDetection(
+            **settings, pooling=flat, covariance=LedoitWolf()
+        ),
+        "traces": Traces(
+            **settings, images=1, files=[], neurons=2, share=0.1, taxonomy=Flat(), sigma=1.0
+        ),
+    }
+    made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for name in (
+        "representations/{}/r1",
+        "adversarial_detection/{}/auc",
+        "traces/{}/adversarial/consistent",
+    ):
+        assert numbers[name.format("expert")] == numbers[name.format("refined")]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert '<a href="traces.html">' in page
+    for name in ("representations", "adversarial_detection"):
+        assert f'<h2 id="{name}">' in page
+    told = (tmp_path / "run" / "traces.html").read_text()
+    # A test image and what was made of it, each before and after.
+    assert told.count("data:image/png") == 4
 
 
 def test_networks_are_trained_on_the_images_that_are_constructed(tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cwx.adversary import Adversary
+from cwx.adversary import Adversary, NoAdversary
 from cwx.callbacks.pictures import LogPictures
 from cwx.construction import Construction
 from cwx.data.corruption import Corruption
@@ -16,7 +16,7 @@ from cwx.explanations import DivergedError
 from cwx.plan import Plan, explained_by, left_by
 from cwx.precision import Precisions
 from cwx.purification import Purification
-from cwx.refinement import Refinement
+from cwx.refinement import NoRefinement, Refinement
 from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Fitted, Stages
@@ -161,6 +161,8 @@ class Study:
                 f"a judge is called {taken[0]!r}, as a kind of experts is: give it another name "
                 "(network@judges.<name>=…)"
             )
+        kinds = [*self.experts.kinds(), *self.judges]
+        refined = [] if isinstance(self.refinement, NoRefinement) else ["refined"]
         networks = {"network": self.network, **self.judges}
         for name, factory in networks.items():
             check_outputs(name, factory, self.data)
@@ -172,8 +174,10 @@ class Study:
             epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
             networks=networks,
             explains=explained_by(self.method),
+            adversarial=not isinstance(self.adversary, NoAdversary),
+            kinds=[*kinds, *refined],
         )
-        plan.require_explained([*self.experts.kinds(), *self.judges])
+        plan.require_explained(kinds)
         plan.refuse(
             self.method,
             [

@@ -4,7 +4,7 @@ import torch
 from pictures import picture
 from PIL import Image
 
-from cwx.data.pictures import Reader, crop_to, stretch_to
+from cwx.data.pictures import Reader, crop_to, fill, stretch_to
 
 
 @pytest.fixture
@@ -41,6 +41,30 @@ def test_stretching_keeps_all_of_the_picture(halves):
     # The green edge is in it.
     assert blue[1] > 20
     assert blue[2] > 150
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "columns"),
+    [
+        # The middle four columns, the middle two rows, and all of them at half the size.
+        (4, 4, slice(2, 6)),
+        (2, 8, slice(0, 8)),
+        (1, 2, None),
+    ],
+)
+def test_filling_covers_the_size_and_keeps_the_middle(halves, height, width, columns):
+    images = read(halves, fill(height, width)).images
+    assert images.shape == (1, 3, height, width)
+    if columns:
+        whole = read(halves, None).images
+        assert torch.equal(images, whole[:, :, :height, columns])
+    else:
+        assert images[0, 0, 0, 0] > 200
+        assert images[0, 2, 0, 1] > 100
+
+
+def test_filling_enlarges_what_is_too_small(halves):
+    assert read(halves, fill(9, 8)).images.shape == (1, 3, 9, 8)
 
 
 def test_as_they_are_means_byte_for_byte(halves):

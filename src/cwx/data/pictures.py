@@ -87,6 +87,19 @@ def stretch_to(side: int) -> Fit:
     return lambda image: image.resize((side, side), Image.Resampling.BICUBIC)
 
 
+def fill(height: int, width: int) -> Fit:
+    """Resizes to the least that covers `height` x `width` pixels and cuts the centre out of it."""
+
+    def fit(image: Image.Image) -> Image.Image:
+        scale = max(width / image.width, height / image.height)
+        size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        return image.crop((left, top, left + width, top + height))
+
+    return fit
+
+
 def _check_side(side: int) -> None:
     if side < 1:
         raise ValueError(f"data.source.size is {side}: give 1 pixel or more")

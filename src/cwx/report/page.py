@@ -1,6 +1,5 @@
 """One self-contained page for a run: pictures, numbers, tables, curves and provenance."""
 
-import base64
 import csv
 import io
 import json
@@ -14,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cwx.files import write_text
+from cwx.report.pictures import data_url
+from cwx.report.traces import PICTURES, write_traces
 from cwx.results import PAPER, read_status
 
 PAGE = "report.html"
@@ -26,6 +27,8 @@ _SEED = re.compile(r"-\d+(?=/)")
 def write_page(folder: Path) -> Path:
     """Write ``report.html`` for the run in `folder`, from what the run left there.
 
+    Traces of single predictions have a page beside it.
+
     Text from the run (class names, settings) is escaped; the page loads nothing.
 
     Raises:
@@ -33,15 +36,20 @@ def write_page(folder: Path) -> Path:
     """
     status = read_status(folder)
     environment = Environment(loader=PackageLoader("cwx.report"), autoescape=True)
-    environment.filters["short"] = _short
+    environment.filters |= {"short": _short, "chance": lambda value: f"{float(value):.2f}"}
+    traces = write_traces(folder, environment, title=status["experiment"])
+    pictures = [f for f in sorted(folder.glob("figures/*.png")) if not f.match(f"{PICTURES}*")]
     metrics = folder / "metrics.json"
     tables = {f.relative_to(folder).as_posix(): f for f in sorted(folder.glob("tables/*.csv"))}
     paper = tables.pop(PAPER, None)
     text = environment.get_template("page.html.j2").render(
         status=status,
         numbers=json.loads(metrics.read_text()) if metrics.exists() else {},
-        pictures=[(f.stem, _data(f.read_bytes())) for f in sorted(folder.glob("figures/*.png"))],
-        curves=[(n, _data(_chart(n, lines))) for n, lines in charts(read_curves(folder)).items()],
+        pictures=[(f.stem, data_url(f.read_bytes())) for f in pictures],
+        traces=traces,
+        curves=[
+            (n, data_url(_chart(n, lines))) for n, lines in charts(read_curves(folder)).items()
+        ],
         paper=_rows(paper) if paper else [],
         tables=[(f.stem, _rows(f)) for f in tables.values()],
         configuration=_text(folder / ".hydra" / "config.yaml"),
@@ -90,10 +98,6 @@ def _chart(name: str, lines: Iterable[Points]) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
-
-
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _rows(file: Path) -> list[Mapping[str, str]]:

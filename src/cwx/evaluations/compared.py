@@ -1,0 +1,118 @@
+"""The networks that are compared before and after they are refined, and what a layer of them gives.
+
+Dong et al., §2-4: the same is measured of an ``expert`` and of the ``refined`` one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from cwx.adversarial import Adversarial
+from cwx.attention import attended_layer
+from cwx.data.module import ImageData
+from cwx.functional.representations import Pooling
+from cwx.networks.layers import spatial_layers
+from cwx.networks.maps import layer_maps
+from cwx.plan import Plan
+from cwx.subject import Subject, build_network
+
+BEFORE_AND_AFTER = ("expert", "refined")
+
+
+def compared(
+    subject: Subject, names: Sequence[str] | None, place: str
+) -> dict[str, list[nn.Module]]:
+    """The networks of those kinds, or of judges, by name; null for those before and after.
+
+    Args:
+        place: of the evaluation among the settings.
+
+    Raises:
+        ValueError: the study has no such networks; with those that it has.
+    """
+    panel = subject.panel()
+    chosen = [n for n in BEFORE_AND_AFTER if n in panel] if names is None else names
+    _check_names(chosen, list(panel), place)
+    # Nothing but forward passes, which take half of the time in this format on a CPU.
+    return {
+        name: [n.to(subject.device, memory_format=torch.channels_last) for n in panel[name]]  # type: ignore[call-overload]
+        for name in chosen
+    }
+
+
+def check_networks(
+    plan: Plan, names: Sequence[str] | None, layer: str | None, place: str
+) -> list[nn.Module]:
+    """Untrained networks of the kinds that will be compared, as far as the plan tells.
+
+    Raises:
+        ValueError: there will be no such networks, or they have no such layer.
+    """
+    if names is not None:
+        _check_names(names, plan.kinds or names, place)
+    factories = {
+        plan.networks.get(name, plan.networks.get("network"))
+        for name in (BEFORE_AND_AFTER[:1] if names is None else names)
+    }
+    networks = [build_network(f, plan.data, seed=0) for f in factories if f is not None]
+    for network in networks:
+        layer_of(network, plan.data, layer, place)
+    return networks
+
+
+def _check_names(names: Sequence[str], there: Sequence[str], place: str) -> None:
+    if not names:
+        raise ValueError(
+            f"{place}.networks is empty: give some of {', '.join(there)}, or null for those before "
+            "and after they are refined"
+        )
+    if missing := [name for name in names if name not in there]:
+        raise ValueError(
+            f"{place}.networks has {missing[0]!r}, and this study has no such networks: give some "
+            f"of {', '.join(there)}, or null for those before and after they are refined"
+        )
+
+
+def layer_of(network: nn.Module, data: ImageData, name: str | None, place: str) -> nn.Module:
+    """The layer that gives φ: by name, or the last with maps of more than one place.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name is None and not spatial_layers(network, data.image_shape):
+        raise ValueError(
+            f"{place} looks at the last layer of a network that gives maps of more than one place, "
+            f"and {type(network).__name__} has none: choose a convolutional network, or leave "
+            f"{place.rpartition('.')[2]} out of evaluation=[…]"
+        )
+    return attended_layer(network, data.image_shape, name, f"{place}.layer")
+
+
+# From normalised images [b, C, H, W] to φ [b, d] and the predicted class [b].
+Represent = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@contextmanager
+def representing(network: nn.Module, layer: nn.Module, pooling: Pooling) -> Iterator[Represent]:
+    """While open, gives φ of images and their predicted class, both where the network is."""
+    device = next(network.parameters()).device
+    with layer_maps(network, layer) as maps_of, torch.no_grad():
+
+        def represent(images: Tensor) -> tuple[Tensor, Tensor]:
+            maps, logits = maps_of(images.to(device))
+            return pooling(maps), logits.argmax(1)
+
+        yield represent
+
+
+def adversarial_batches(
+    data: ImageData, adversarial: Adversarial
+) -> Iterator[tuple[slice, Tensor]]:
+    """Which adversarial images, and these normalised, `data.batch_size` at a time."""
+    for rows, images in adversarial.batches():
+        for start in range(0, len(images), data.batch_size):
+            part = images[start : start + data.batch_size]
+            first = rows.start + start
+            yield slice(first, first + len(part)), data.normalization.from_bytes(part)
