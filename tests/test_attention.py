@@ -6,10 +6,11 @@ import torch
 from conftest import small_mlp
 from torch import nn
 
-from cwx.attention import attended_layer, attention_of, grad_cam, spatial_layers
+from cwx.attention import attention_of, grad_cam
 from cwx.networks.alexnet import AlexNet
 from cwx.networks.convnet import ConvNet
 from cwx.networks.densenet import DenseNet
+from cwx.networks.layers import attended_layer, spatial_layers
 from cwx.networks.resnet import ResNet, basic_block
 from cwx.networks.vgg import VGG
 

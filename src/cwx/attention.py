@@ -1,16 +1,9 @@
 """Where a network looks for a class: Grad-CAM (Selvaraju et al. 2017; ISCP, Appendix F; I21)."""
 
-import difflib
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
-
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from cwx.networks.modes import evaluating
 
 
 def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -41,57 +34,3 @@ def attention_of(
     pairs = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     device = next(network.parameters()).device
     return torch.cat([grad_cam(network, layer, i.to(device), y.to(device)).cpu() for i, y in pairs])
-
-
-def attended_layer(
-    network: nn.Module, image_shape: Sequence[int], name: str | None, setting: str
-) -> nn.Module:
-    """The layer that Grad-CAM looks at: by name, or the last that has more than one place.
-
-    That is the last of the modules, in the order in which they finish, whose output is a tensor
-    ``[n, channels, h, w]`` with h · w above 1: it ends the features that a classifier sees.
-
-    Args:
-        image_shape: (C, H, W) of what the network takes.
-        setting: what names the layer, in messages.
-
-    Raises:
-        ValueError: there is no such layer, or none with more than one place.
-    """
-    spatial = spatial_layers(network, image_shape)
-    if name is None and not spatial:
-        raise ValueError(
-            f"no layer of {type(network).__name__} gives maps of more than one place, of which "
-            "Grad-CAM is made: explain a convolutional network, or leave Grad-CAM out"
-        )
-    chosen = spatial[-1] if name is None else name
-    if chosen not in spatial:
-        near = difflib.get_close_matches(chosen, spatial, 3, cutoff=0.3) or spatial[-3:]
-        raise ValueError(
-            f"{setting} is {chosen!r}, which is no layer of {type(network).__name__} that gives "
-            f"maps of more than one place: give one such as {', '.join(near) or 'null'}"
-        )
-    return network.get_submodule(chosen)
-
-
-@torch.no_grad()
-def spatial_layers(network: nn.Module, image_shape: Sequence[int]) -> list[str]:
-    """The names of modules that give ``[n, channels, h, w]`` of several places, as they finish."""
-    found: list[str] = []
-
-    def note(name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1:
-            found.append(name)
-
-    like = next(network.parameters())
-    with ExitStack() as hooks:
-        hooks.enter_context(evaluating(network))
-        for name, module in network.named_modules():
-            if name:
-                handle = module.register_forward_hook(
-                    lambda _m, _i, out, name=name: note(name, out)
-                )
-                hooks.callback(handle.remove)
-        network(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
-    # One that runs several times counts where it ends last.
-    return list(dict.fromkeys(reversed(found)))[::-1]

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cwx.attention import attended_layer, attention_of
+from cwx.attention import attention_of
 from cwx.canvases import choose_canvases, chosen_classes, test_logits
 from cwx.functional.canvases import Canvas
+from cwx.networks.layers import attended_layer
 from cwx.patterns import Patterns
 from cwx.plan import Plan
 from cwx.subject import Subject
