@@ -82,6 +82,16 @@ REFUSED = {
     "network=foreign network.build._target_=nowhere.Net": "there is no package nowhere",
     "construction=imported": "construction.path needs a value",
     "construction=robus": "did you mean construction=robust?",
+    "evaluation=[neurons] evaluation.neurons.shares=0.1": "did you mean evaluation.neurons.share?",
+    "evaluation=[neurons] evaluation.neurons.sheet.rows=3": (
+        "unknown key evaluation.neurons.sheet.rows"
+    ),
+    "evaluation=[neurons] evaluation.neurons.layers=conv": "evaluation.neurons.layers is 'conv'",
+    "evaluation=[neurons] taxonomy@evaluation.neurons.taxonomy=file": (
+        "evaluation.neurons.taxonomy.path needs a value"
+    ),
+    "evaluation=[neurons] evaluation.neurons.activation._target_="
+    "cwx.functional.neurons.spatial_median": "cwx.functional.neurons has no spatial_median",
 }
 
 
@@ -129,6 +139,9 @@ def test_refused_with_the_remedy(override):
         "experiment=cifar10/iscp_comparison scale=small method=[gradcam] evaluation=[accuracy]",
         "construction=non_robust construction.recipe.attack.epsilon=1",
         "construction=robust procedure=adversarial construction.recipe.layer=classifier",
+        "evaluation=[neurons] evaluation.neurons.sheet=null evaluation.neurons.layers=[a.0,b]",
+        "evaluation=[neurons] taxonomy@evaluation.neurons.taxonomy=flat "
+        "evaluation.neurons.activation._target_=cwx.functional.neurons.spatial_mean",
     ],
 )
 def test_accepted(override):
@@ -640,6 +653,7 @@ CHOICES = {
     "purification": ["purification={}"],
     "refinement": ["refinement={}"],
     "scale": ["experiment=cifar10/cwx", "scale={}"],
+    "taxonomy": ["evaluation=[neurons]", "taxonomy@evaluation.neurons.taxonomy={}"],
     "trainer": ["trainer={}"],
     "unroll": ["unroll@method.distill.unroll={}"],
 }
@@ -650,6 +664,7 @@ REQUIRED = {
     "test_folder": ["data.source.root=x"],
     "foreign": ["network.build._target_=torchvision.models.squeezenet1_0"],
     "imported": ["construction.path=x"],
+    "file": ["evaluation.neurons.taxonomy.path=x"],
 }
 
 
