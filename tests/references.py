@@ -298,3 +298,52 @@ def prediction_difference(head, features: Tensor, channel: int, correlation) -> 
     v = (head(features).softmax(0) - head(without).softmax(0)).tolist()
     k = range(len(v))
     return sum(v[i] * float(correlation[i][j]) * v[j] for i in k for j in k)
+
+
+def correlation(distances: list[list[float]], sigma: float) -> list[list[float]]:
+    """Dong et al., Eq 2, one pair of classes at a time."""
+    import math
+
+    return [[math.exp(-(d**2) / (2 * sigma**2)) for d in row] for row in distances]
+
+
+def inner_product(p: list[float], q: list[float], common: list[list[float]]) -> float:
+    """pᵀCq, term by term; of p with itself it is LC (Dong et al., Eq 3)."""
+    pairs = [(i, j) for i in range(len(p)) for j in range(len(q))]
+    return sum(p[i] * common[i][j] * q[j] for i, j in pairs)
+
+
+def cosine(p: list[float], q: list[float], common: list[list[float]]) -> float:
+    """CS (Dong et al., Eq 4 and 5)."""
+    return (
+        inner_product(p, q, common)
+        / (inner_product(p, p, common) * inner_product(q, q, common)) ** 0.5
+    )
+
+
+def discrepancy_map(
+    neuron, image: Tensor, places: list[list[int]], patches: Tensor
+) -> list[list[float]]:
+    """The mean loss of activation over the occluders that cover a pixel, pixel by pixel.
+
+    Args:
+        neuron: from one image ``[C, H, W]`` to its activation.
+    """
+    size = patches.shape[-1]
+    losses = []
+    for (top, left), patch in zip(places, patches, strict=True):
+        covered = image.clone()
+        for row in range(size):
+            for column in range(size):
+                covered[:, top + row, left + column] = patch[:, row, column]
+        losses.append(float(neuron(image)) - float(neuron(covered)))
+
+    def pixel(y, x):
+        found = [
+            loss
+            for loss, (top, left) in zip(losses, places, strict=True)
+            if top <= y < top + size and left <= x < left + size
+        ]
+        return sum(found) / len(found)
+
+    return [[pixel(y, x) for x in range(image.shape[2])] for y in range(image.shape[1])]

@@ -87,6 +87,16 @@ REFUSED = {
     "procedure=consistency procedure.objective.alfa=1": "mean procedure.objective.alpha?",
     "procedure=consistency procedure.objective.beta=much": "it takes float",
     "procedure.objective.alpha=1": "unknown key procedure.objective.alpha",
+    "evaluation=[neurons] evaluation.neurons.shares=0.1": "did you mean evaluation.neurons.share?",
+    "evaluation=[neurons] evaluation.neurons.sheet.rows=3": (
+        "unknown key evaluation.neurons.sheet.rows"
+    ),
+    "evaluation=[neurons] evaluation.neurons.layers=conv": "evaluation.neurons.layers is 'conv'",
+    "evaluation=[neurons] taxonomy@evaluation.neurons.taxonomy=file": (
+        "evaluation.neurons.taxonomy.path needs a value"
+    ),
+    "evaluation=[neurons] evaluation.neurons.activation._target_="
+    "cwx.functional.neurons.spatial_median": "cwx.functional.neurons has no spatial_median",
 }
 
 
@@ -140,6 +150,9 @@ def test_refused_with_the_remedy(override):
         "evaluation=[robustness_dong] refinement.procedure.attack.steps=10",
         "evaluation=[traces] evaluation.traces.images=[0,17] evaluation.traces.files=[a.png]",
         "evaluation=[representations,traces] evaluation.representations.networks=[expert]",
+        "evaluation=[neurons] evaluation.neurons.sheet=null evaluation.neurons.layers=[a.0,b]",
+        "evaluation=[neurons] taxonomy@evaluation.neurons.taxonomy=flat "
+        "evaluation.neurons.activation._target_=cwx.functional.neurons.spatial_mean",
     ],
 )
 def test_accepted(override):
@@ -745,7 +758,7 @@ CHOICES = {
     "purification": ["purification={}"],
     "refinement": ["refinement={}"],
     "scale": ["experiment=cifar10/cwx", "scale={}"],
-    "taxonomy": ["evaluation=[traces]", "taxonomy@evaluation.traces.taxonomy={}"],
+    "taxonomy": ["evaluation=[neurons]", "taxonomy@evaluation.neurons.taxonomy={}"],
     "trainer": ["trainer={}"],
     "unroll": ["unroll@method.distill.unroll={}"],
 }
@@ -756,6 +769,7 @@ REQUIRED = {
     "test_folder": ["data.source.root=x"],
     "foreign": ["network.build._target_=torchvision.models.squeezenet1_0"],
     "imported": ["construction.path=x"],
+    "file": ["evaluation.neurons.taxonomy.path=x"],
 }
 
 

@@ -52,7 +52,7 @@ def test_a_layer_may_be_named_and_gradients_flow():
 @pytest.mark.parametrize(
     ("network", "name", "message"),
     [
-        (Two(), "frist", "no layer 'frist' .* nearest are first"),
+        (Two(), "frist", "no layer 'frist': the nearest are first"),
         (Two(), "idle", "does not pass its layer 'idle'"),
         (nn.Flatten(), None, r"no linear layer .* \(construction.recipe.layer\)"),
     ],

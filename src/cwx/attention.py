@@ -1,13 +1,9 @@
 """Where a network looks for a class: Grad-CAM (Selvaraju et al. 2017; ISCP, Appendix F; I21)."""
 
-from collections.abc import Sequence
-
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from cwx.networks.layers import named_layer, spatial_layers
 
 
 def grad_cam(network: nn.Module, layer: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -38,29 +34,3 @@ def attention_of(
     pairs = zip(images.split(batch_size), labels.split(batch_size), strict=True)
     device = next(network.parameters()).device
     return torch.cat([grad_cam(network, layer, i.to(device), y.to(device)).cpu() for i, y in pairs])
-
-
-def attended_layer(
-    network: nn.Module, image_shape: Sequence[int], name: str | None, setting: str
-) -> nn.Module:
-    """The layer that Grad-CAM looks at: by name, or the last that has more than one place.
-
-    That is the last of the modules, in the order in which they finish, whose output is a tensor
-    ``[n, channels, h, w]`` with h · w above 1: it ends the features that a classifier sees.
-
-    Args:
-        image_shape: (C, H, W) of what the network takes.
-        setting: what names the layer, in messages.
-
-    Raises:
-        ValueError: there is no such layer, or none with more than one place.
-    """
-    spatial = spatial_layers(network, image_shape)
-    if name is None and not spatial:
-        raise ValueError(
-            f"no layer of {type(network).__name__} gives maps of more than one place, of which "
-            "Grad-CAM is made: explain a convolutional network, or leave Grad-CAM out"
-        )
-    chosen = spatial[-1] if name is None else name
-    gives = "maps of more than one place"
-    return network.get_submodule(named_layer(network, chosen, spatial, setting, gives))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +110,48 @@ def heat(image: Tensor, values: Tensor) -> Tensor:
     colours = torch.tensor(INFERNO((values / peak).numpy())[..., :3], dtype=image.dtype)
     grey = image.mean(0, keepdim=True).cpu()
     return 0.3 * grey + 0.7 * colours.permute(2, 0, 1)
+
+
+def highlight(image: Tensor, values: Tensor, threshold: float) -> Tensor:
+    """A unit image ``[C, H, W]``, dark but where values ``[H, W]`` are high: ``[C, H, W]``.
+
+    Args:
+        threshold: of what is high, as a share of the highest value; where none is above 0,
+            nothing is.
+    """
+    peak = values.max()
+    high = (values >= threshold * peak) & (peak > 0)
+    return torch.where(high, image, 0.3 * image)
+
+
+class Tile(NamedTuple):
+    """A unit image ``[C, H, W]``, what stands below it, and whether a red frame is around it."""
+
+    image: Tensor
+    caption: str
+    framed: bool
+
+
+def tiles(rows: Sequence[tuple[str, Sequence[Tile]]]) -> Figure:
+    """Rows of images with captions, each row with its name."""
+    side, names, below = 0.8, 1.3, 0.16
+    width = names + side * max(len(row) for _, row in rows)
+    height = (side + below) * len(rows) + 0.1
+    figure = Figure(figsize=(width, height), dpi=120)
+    for place, (name, row) in enumerate(rows):
+        bottom = height - 0.05 - (side + below) * (place + 1) + below
+        figure.text(
+            (names - 0.1) / width, (bottom + side / 2) / height, name, ha="right", va="center",
+            fontsize=8, parse_math=False,
+        )  # fmt: skip
+        for column, tile in enumerate(row):
+            left = names + side * (column + 0.04)
+            box = (left / width, bottom / height, 0.92 * side / width, 0.92 * side / height)
+            axes = figure.add_axes(box, xticks=[], yticks=[])
+            axes.imshow(to_pixels(tile.image), interpolation="nearest")
+            axes.spines[:].set(color="red", linewidth=2, visible=tile.framed)
+            axes.set_xlabel(tile.caption, fontsize=5, labelpad=2, parse_math=False)
+    return figure
 
 
 def shorten(name: str, length: int = 14) -> str:

@@ -146,11 +146,11 @@ class Consistency:
 
     def __call__(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
         images = torch.cat([batch.images, self._adversarial(network, batch, step)])
-        with layer_outputs(network, self.layer) as given:
-            logits = network(images)
-        clean, attacked = logits.tensor_split(2)
-        # Of a layer that runs several times, the last.
-        features, attacked_features = given[-1].tensor_split(2)
+        # The network itself goes by no name.
+        with layer_outputs(network, [self.layer, ""]) as outputs:
+            given = outputs(images)
+        clean, attacked = given[""].tensor_split(2)
+        features, attacked_features = given[self.layer].tensor_split(2)
         losses = consistency(
             clean,
             attacked,

@@ -267,7 +267,7 @@ def test_what_cannot_be_traced_is_refused(data, tmp_path):
         ({"sigma": 0.0}, "sigma is 0.0"),
         ({"layer": "feature"}, "traces.layer is 'feature', .*one such as features"),
         ({"networks": ["refind"]}, "traces.networks has 'refind', .* some of expert, refined, or"),
-        ({"factory": small_mlp}, "and MLP has none: .* leave traces out of evaluation"),
+        ({"factory": small_mlp}, "no layer of MLP .* or leave evaluation.traces out"),
         ({"files": whole}, "have 2 channels: set it to"),
         ({"its_data": colour, "files": broken}, "traces.files: .*broken.png cannot be read as an"),
         ({"its_data": colour, "files": ["none.png"]}, "traces.files: none.png cannot be read"),

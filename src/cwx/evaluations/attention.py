@@ -8,12 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from cwx.attention import attended_layer, attention_of
+from cwx.attention import attention_of
 from cwx.evaluations.attached import Probe
 from cwx.evaluations.contests import Candidate, best, entries, of_size
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.figures import heat, sheet
 from cwx.functional.masks import pixels
+from cwx.networks.layers import attended_layer
 from cwx.patterns import Patterns
 from cwx.plan import Plan
 from cwx.subject import Subject
@@ -78,7 +79,8 @@ class Attention:
         found = sources[self.source]
         assert isinstance(found, Patterns)
         network = subject.explained(found.explains).to(subject.device)
-        layer = attended_layer(network, subject.data.image_shape, self.layer, f"{SETTING}.layer")
+        shape, setting = subject.data.image_shape, f"{SETTING}.layer"
+        layer = network.get_submodule(attended_layer(network, shape, self.layer, setting))
         shifts = [
             self._shift(candidate, subject, found.searched, network, layer)
             for candidate in _best(self.source, found, self.size, subject, network)

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cwx.adversarial import Adversarial
-from cwx.attention import attended_layer
 from cwx.data.module import ImageData
 from cwx.functional.representations import Pooling
-from cwx.networks.layers import spatial_layers
-from cwx.networks.maps import layer_maps
+from cwx.networks.layers import attended_layer, layer_outputs
 from cwx.plan import Plan
 from cwx.subject import Subject, build_network
 
@@ -58,7 +56,7 @@ def check_networks(
     }
     networks = [build_network(f, plan.data, seed=0) for f in factories if f is not None]
     for network in networks:
-        layer_of(network, plan.data, layer, place)
+        attended_layer(network, plan.data.image_shape, layer, f"{place}.layer")
     return networks
 
 
@@ -75,34 +73,31 @@ def _check_names(names: Sequence[str], there: Sequence[str], place: str) -> None
         )
 
 
-def layer_of(network: nn.Module, data: ImageData, name: str | None, place: str) -> nn.Module:
-    """The layer that gives φ: by name, or the last with maps of more than one place.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if name is None and not spatial_layers(network, data.image_shape):
-        raise ValueError(
-            f"{place} looks at the last layer of a network that gives maps of more than one place, "
-            f"and {type(network).__name__} has none: choose a convolutional network, or leave "
-            f"{place.rpartition('.')[2]} out of evaluation=[…]"
-        )
-    return attended_layer(network, data.image_shape, name, f"{place}.layer")
-
-
 # From normalised images [b, C, H, W] to φ [b, d] and the predicted class [b].
 Represent = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @contextmanager
-def representing(network: nn.Module, layer: nn.Module, pooling: Pooling) -> Iterator[Represent]:
-    """While open, gives φ of images and their predicted class, both where the network is."""
+def representing(
+    network: nn.Module, data: ImageData, layer: str | None, pooling: Pooling, place: str
+) -> Iterator[Represent]:
+    """While open, gives φ of images and their predicted class, both where the network is.
+
+    Args:
+        layer: which gives φ, by name; the last with maps of more than one place if ``None``.
+        place: of the evaluation among the settings.
+
+    Raises:
+        ValueError: there is no such layer.
+    """
+    name = attended_layer(network, data.image_shape, layer, f"{place}.layer")
     device = next(network.parameters()).device
-    with layer_maps(network, layer) as maps_of, torch.no_grad():
+    # The network itself goes by no name.
+    with layer_outputs(network, [name, ""]) as outputs, torch.no_grad():
 
         def represent(images: Tensor) -> tuple[Tensor, Tensor]:
-            maps, logits = maps_of(images.to(device))
-            return pooling(maps), logits.argmax(1)
+            given = outputs(images.to(device))
+            return pooling(given[name]), given[""].argmax(1)
 
         yield represent
 

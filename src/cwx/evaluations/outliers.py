@@ -13,7 +13,6 @@ from cwx.evaluations.compared import (
     adversarial_batches,
     check_networks,
     compared,
-    layer_of,
     representing,
 )
 from cwx.evaluations.outcome import Outcome, Row, Sources, over_networks
@@ -68,8 +67,8 @@ class AdversarialDetection:
                 "adversarial_detection out of evaluation=[…]"
             )
         for network in check_networks(plan, self.networks, self.layer, PLACE):
-            layer = layer_of(network, plan.data, self.layer, PLACE)
-            with representing(network.eval(), layer, self.pooling) as represent:
+            asked = (plan.data, self.layer, self.pooling, PLACE)
+            with representing(network.eval(), *asked) as represent:
                 features, _ = represent(torch.zeros(1, *plan.data.image_shape))
             needed = 8 * self.covariance.numbers(len(classes), features.shape[1])
             if needed > MOST_BYTES:
@@ -103,8 +102,7 @@ class AdversarialDetection:
         """log p(φ | ŷ) of test images ``[t]`` and of adversarial ones ``[n]``, on the CPU."""
         data, adversarial = subject.data, subject.adversarial
         assert adversarial is not None
-        layer = layer_of(network, data, self.layer, PLACE)
-        with representing(network, layer, self.pooling) as represent:
+        with representing(network, data, self.layer, self.pooling, PLACE) as represent:
             gaussians = self.covariance(_moments(represent, data))
             test = (batch.images for batch in data.test_batches())
             attacked = (images for _, images in adversarial_batches(data, adversarial))

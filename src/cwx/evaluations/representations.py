@@ -16,7 +16,6 @@ from cwx.evaluations.compared import (
     adversarial_batches,
     check_networks,
     compared,
-    layer_of,
     representing,
 )
 from cwx.evaluations.outcome import Outcome, Row, Sources, over_networks
@@ -80,8 +79,8 @@ class Representations:
         labels = plan.data.splits.test.labels
         real = sum(len(p) for p in _places(labels, labels.unique(), self.per_class).values())
         for network in check_networks(plan, self.networks, self.layer, PLACE):
-            layer = layer_of(network, plan.data, self.layer, PLACE)
-            with representing(network.eval(), layer, self.pooling) as represent:
+            asked = (plan.data, self.layer, self.pooling, PLACE)
+            with representing(network.eval(), *asked) as represent:
                 features, _ = represent(torch.zeros(1, *plan.data.image_shape))
             if (needed := 4 * real * features.shape[1]) > MOST_BYTES:
                 raise ValueError(
@@ -122,8 +121,8 @@ class Representations:
         found = torch.full((2, len(adversarial)), torch.nan, dtype=torch.float64)
         if not ask.kept.any():
             return found
-        test, layer = data.splits.test, layer_of(network, data, self.layer, PLACE)
-        with representing(network, layer, self.pooling) as represent:
+        test = data.splits.test
+        with representing(network, data, self.layer, self.pooling, PLACE) as represent:
             real = RealRepresentations(
                 {
                     label: _features(represent, data, test.at(places))

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from cwx.data.module import ImageData
 from cwx.data.taxonomy import Taxonomy
-from cwx.evaluations.compared import check_networks, compared, layer_of
+from cwx.evaluations.compared import check_networks, compared
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.pictured import Pictured, of_files, of_study
 from cwx.evaluations.trace_figure import trace_figure
 from cwx.evaluations.tracing import Neuron, Trace, rows_of
 from cwx.functional.difference import prediction_differences, probabilities_without
+from cwx.functional.neurons import Highest, spatial_maximum
 from cwx.functional.semantics import correlation
-from cwx.functional.strongest import Strongest, spatial_maximum
-from cwx.networks.maps import layer_maps, name_of
+from cwx.networks.layers import attended_layer, layer_outputs
 from cwx.plan import Plan
 from cwx.subject import Subject
 
@@ -121,7 +121,7 @@ class Traces:
         )
 
     def _correlation(self, data: ImageData) -> Tensor:
-        return correlation(self.taxonomy(data).double(), self.sigma)
+        return correlation(self.taxonomy.distances(data.splits, f"{PLACE}.taxonomy"), self.sigma)
 
     def _traces(
         self,
@@ -131,7 +131,7 @@ class Traces:
         data: ImageData,
         closeness: Tensor,
     ) -> list[Trace]:
-        layer = layer_of(network, data, self.layer, PLACE)
+        layer = attended_layer(network, data.image_shape, self.layer, f"{PLACE}.layer")
         probed = [
             _probe(network, layer, image, data, closeness=closeness, neurons=self.neurons)
             for image in pictured
@@ -142,7 +142,7 @@ class Traces:
             Trace(
                 pictured=image,
                 network=name,
-                layer=name_of(network, layer),
+                layer=layer,
                 probabilities=found.whole,
                 neurons=[
                     Neuron(
@@ -162,18 +162,20 @@ class Traces:
 
     @torch.no_grad()
     def _strongest(
-        self, network: nn.Module, layer: nn.Module, channels: Sequence[int], data: ImageData
+        self, network: nn.Module, layer: str, channels: Sequence[int], data: ImageData
     ) -> Mapping[int, Tensor]:
         """The test images that excite each of these channels most, from one pass over all."""
-        count = max(1, round(self.share * len(data.splits.test)))
-        found, first = Strongest(channels=len(channels), count=count), 0
+        if not channels:
+            return {}
+        found, first = Highest(max(1, round(self.share * len(data.splits.test)))), 0
         device = next(network.parameters()).device
-        with layer_maps(network, layer) as maps_of:
-            for batch in data.test_batches() if channels else ():
-                maps, _ = maps_of(batch.images.to(device))
-                found.update(spatial_maximum(maps[:, list(channels)]), first)
-                first += len(batch.labels)
-        return dict(zip(channels, found.indices, strict=True))
+        with layer_outputs(network, [layer]) as outputs:
+            for batch in data.test_batches():
+                maps = outputs(batch.images.to(device))[layer]
+                places = torch.arange(first, first + len(maps), device=device)
+                found.add(spatial_maximum(maps[:, list(channels)]), places)
+                first += len(maps)
+        return dict(zip(channels, found.top().indices.T.cpu(), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +191,7 @@ class Probed:
 
 def _probe(
     network: nn.Module,
-    layer: nn.Module,
+    layer: str,
     image: Pictured,
     data: ImageData,
     *,
@@ -198,7 +200,9 @@ def _probe(
 ) -> Probed:
     device = next(network.parameters()).device
     normalized = data.normalization.from_bytes(image.pixels[None]).to(device)
-    whole, without = probabilities_without(network, layer, normalized, chunk=data.batch_size)
+    whole, without = probabilities_without(
+        network, network.get_submodule(layer), normalized, chunk=data.batch_size
+    )
     differences = prediction_differences(whole, without, closeness)
     order = differences.argsort(descending=True, stable=True)[:neurons]
     order = order[differences[order] > ROUNDING]

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cwx.attention import attended_layer, attention_of
+from cwx.attention import attention_of
 from cwx.canvases import choose_canvases, chosen_classes, test_logits
 from cwx.functional.canvases import Canvas
+from cwx.networks.layers import attended_layer
 from cwx.patterns import Patterns
 from cwx.plan import Plan
 from cwx.subject import Subject
@@ -48,9 +49,8 @@ class GradCamRegions:
         self.canvas, self.canvases = canvas, canvases
         self.classes = chosen_classes(classes, subject.data, f"method.{stage}.classes")
         self.network = subject.explained(explains).to(subject.device)
-        self.layer = attended_layer(
-            self.network, subject.data.image_shape, layer, f"method.{stage}.layer"
-        )
+        shape, setting = subject.data.image_shape, f"method.{stage}.layer"
+        self.layer = self.network.get_submodule(attended_layer(self.network, shape, layer, setting))
 
     @classmethod
     def check(

@@ -1,10 +1,11 @@
 """What a layer of a network is given: the features that it decides by."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+
+from cwx.networks.layers import find
 
 Features = Callable[[Tensor], Tensor]
 
@@ -48,16 +49,9 @@ def find_layer(network: nn.Module, name: str | None) -> nn.Module:
     Raises:
         ValueError: there is none.
     """
-    named: dict[str, nn.Module] = dict(network.named_modules())
     if name is not None:
-        if name in named:
-            return named[name]
-        near = difflib.get_close_matches(name, named, 3, cutoff=0)
-        raise ValueError(
-            f"the network has no layer {name!r} to take features from: the nearest are "
-            f"{', '.join(near)}"
-        )
-    linear = [module for module in named.values() if isinstance(module, nn.Linear)]
+        return find(network, name)
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError(
             "the network has no linear layer to take features from: name the layer that decides "

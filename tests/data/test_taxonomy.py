@@ -1,0 +1,194 @@
+"""Distances between classes: WordNet's, the user's, and none."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Blobs
+from omegaconf import OmegaConf
+
+from cwx.data import wordnet
+from cwx.data.sources import Splits
+from cwx.data.taxonomy import File, Flat, WordNet
+from cwx.functional.semantics import correlation
+from cwx.main import configuration_folder
+
+SETTING = "evaluation.neurons.taxonomy"
+CAT, DOG, TRUCK = "n02121620", "n02084071", "n04490091"
+CIFAR10 = dict(OmegaConf.load(configuration_folder() / "data/cifar10.yaml").source.synsets)
+
+
+def splits(classes=("cat", "dog", "truck"), synsets=(CAT, DOG, TRUCK)):
+    empty = Blobs().load().train.none()
+    return Splits(empty, empty, tuple(classes), synsets)
+
+
+def test_the_slice_is_whole():
+    nouns = wordnet.nouns()
+    assert len(nouns) == 1861
+    roots = [noun.name for noun in nouns.values() if not noun.hypernyms]
+    assert roots == ["entity"]
+    assert all(hypernym in nouns for noun in nouns.values() for hypernym in noun.hypernyms)
+    above = {hypernym for noun in nouns.values() for hypernym in noun.hypernyms}
+    # The classes of ImageNet, of which none is above another, and CIFAR-10's deer.
+    assert len(nouns.keys() - above) == 1001
+    assert (Path(wordnet.__file__).parent / "WORDNET-LICENSE.txt").is_file()
+
+
+def paths_up(synset):
+    """Every chain of hypernyms from a noun, which is its own first."""
+    higher = wordnet.nouns()[synset].hypernyms
+    return [[synset, *path] for h in higher for path in paths_up(h)] or [[synset]]
+
+
+def literal(a, b):
+    return min(
+        one.index(common) + other.index(common)
+        for one in paths_up(a)
+        for other in paths_up(b)
+        for common in {*one} & {*other}
+    )
+
+
+def test_a_distance_is_the_shortest_of_all_paths_through_hypernyms_of_both():
+    several = [synset for synset, noun in wordnet.nouns().items() if len(noun.hypernyms) > 1]
+    nouns = [*CIFAR10.values(), *several[:12], "n00001740"]
+    found = wordnet.distances(nouns)
+    for (i, a), (j, b) in itertools.product(enumerate(nouns), repeat=2):
+        assert found[i, j] == literal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "distance"),
+    [
+        # Tabby and Egyptian cat are both domestic cats (Dong et al., Figure 3).
+        ("n02123045", "n02124075", 2),
+        # A dog is a canine and a domestic animal: the first of its hypernyms is not always nearest.
+        (DOG, "n01317541", 1),
+        (DOG, "n02083346", 1),
+        (DOG, CAT, 4),
+        (CIFAR10["automobile"], TRUCK, 2),
+        (CIFAR10["deer"], CIFAR10["horse"], 6),
+    ],
+)
+def test_known_distances(a, b, distance):
+    assert wordnet.distances([a, b])[0, 1] == wordnet.distances([b, a])[0, 1] == distance
+
+
+def test_every_class_of_cifar10_and_imagenet_is_there():
+    nouns = wordnet.nouns()
+    above = {hypernym for noun in nouns.values() for hypernym in noun.hypernyms}
+    for classes in (list(CIFAR10.values()), [noun for noun in nouns if noun not in above]):
+        found = wordnet.distances(classes)
+        assert torch.equal(found, found.T)
+        assert (found.diagonal() == 0).all()
+        # What D4 rests on.
+        assert correlation(found, 1.0).shape == (len(classes),) * 2
+
+
+def test_distances_are_those_of_nltk():
+    nltk = pytest.importorskip("nltk")
+    reader = nltk.corpus.wordnet
+    try:
+        reader.ensure_loaded()
+    except LookupError:
+        pytest.skip("NLTK has no WordNet here: nltk.download('wordnet')")
+    chosen = [*CIFAR10.values(), *list(wordnet.nouns())[::37]]
+    theirs = [reader.synset_from_pos_and_offset("n", int(synset[1:])) for synset in chosen]
+    found = wordnet.distances(chosen)
+    for (i, a), (j, b) in itertools.product(enumerate(theirs), repeat=2):
+        assert found[i, j] == a.shortest_path_distance(b)
+
+
+def test_classes_are_as_far_apart_as_their_nouns():
+    assert torch.equal(WordNet().distances(splits(), SETTING), wordnet.distances([CAT, DOG, TRUCK]))
+
+
+def test_without_a_taxonomy_all_are_siblings():
+    assert Flat().distances(splits(), SETTING).tolist() == [[0, 2, 2], [2, 0, 2], [2, 2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (splits(synsets=None), "data.source.synsets, or choose taxonomy@evaluation.neurons.tax"),
+        (
+            splits(("cat", "dog", "fire trucks"), (CAT, DOG, "n12345678")),
+            r"'fire trucks', 'n12345678', is not among .*names are trailer_truck .*taxonomy=file",
+        ),
+        (splits(synsets=(CAT, DOG, CAT)), "cat, truck are the same noun .* n02121620: give each"),
+    ],
+)
+def test_classes_that_wordnet_lacks_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        WordNet().distances(given, SETTING)
+
+
+def written(folder, text, name):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return File(path=str(path))
+
+
+MATRIX = "x,truck,cat,dog,more\ncat,9,0,2.5,1\ndog,8,2.5,0,1\nmore,1,1,1,0\ntruck,0,9,8,1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", json.dumps({"dog": DOG, "cat": CAT, "truck": TRUCK, "bird": "n01503061"})),
+        ("a.csv", f"class,synset\ntruck,{TRUCK}\ndog,{DOG}\n\ncat, {CAT}\n"),
+        ("a.csv", f"\ufeffname,noun\r\ncat,{CAT}\r\ndog,{DOG}\r\ntruck,{TRUCK}\r\n"),
+    ],
+)
+def test_a_file_may_name_nouns(tmp_path, name, text):
+    found = written(tmp_path, text, name).distances(splits(synsets=None), SETTING)
+    assert torch.equal(found, wordnet.distances([CAT, DOG, TRUCK]))
+
+
+def test_a_file_may_give_distances(tmp_path):
+    found = written(tmp_path, MATRIX, "a.csv").distances(splits(synsets=None), SETTING)
+    assert found.tolist() == [[0, 2.5, 9], [2.5, 0, 8], [9, 8, 0]]
+    assert found.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "", "taxonomy.path is .*a.txt: give a .json or a .csv file"),
+        ("a.json", b"\xff\xfe", "cannot be read as text .*: set evaluation.neurons.taxonomy.path"),
+        ("a.json", "{", "is no JSON .*: correct it"),
+        ("a.json", "[" * 100_000, "is no JSON"),
+        ("a.json", '["cat"]', "is no object of class names"),
+        ("a.json", '{"cat": 7}', "is no object of class names"),
+        ("a.json", f'{{"cat": "{CAT}", "trucks": "{TRUCK}", "dog": "{DOG}"}}', "lacks truck .*nea"),
+        ("a.json", f'{{"cat": "{CAT}", "dog": "{DOG}", "truck": "lorry"}}', "'truck', 'lorry', is"),
+        ("a.csv", "", "has 0 lines"),
+        ("a.csv", "a\nb\nc\n", "the first of 1 cells"),
+        ("a.csv", 'a,b\n"c,d\n', "is no CSV"),
+        ("a.csv", "class,synset\ncat\n", "has 2 lines"),
+        ("a.csv", f"class,synset\ncat,{CAT}\ndog\n", "has 1 cells in line 3 and 2 in the first"),
+        ("a.csv", f"class,synset\ncat,{CAT}\ncat,{DOG}\n", "has more than once: cat"),
+        ("a.csv", f"class,synset\ncat,{CAT}\ndog,{DOG}\n", "lacks truck of the data's 3 classes"),
+        ("a.csv", MATRIX.replace("9,0,2.5", "9,0,far"), "'far' as the distance from 'cat' to 'do"),
+        ("a.csv", MATRIX.replace("9,0,2.5", "9,0,nan"), "give a number, 0 or more"),
+        ("a.csv", MATRIX.replace("9,0,2.5", "9,0,inf"), "give a number, 0 or more"),
+        ("a.csv", MATRIX.replace("2.5", "-2.5"), "'-2.5' as the distance"),
+        ("a.csv", MATRIX.replace("9,0,2.5", "9,0,2"), "gives 2 .* 2.5 back: .*the same both ways"),
+        ("a.csv", MATRIX.replace("9,0,2.5", "9,1,2.5"), "gives 1 .* from 'cat' to 'cat'.* be 0 fr"),
+        ("a.csv", MATRIX.replace("2.5", "0"), "distances must be above 0 between two"),
+        ("a.csv", MATRIX.replace("truck,0", "lorry,0"), "lacks truck .*nearest to 'truck' are"),
+        ("a.csv", MATRIX.replace("x,truck", "x,lorry"), "lacks truck"),
+        ("a.csv", MATRIX.replace("dog,more", "cat,more"), "has more than once: cat"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_refused_with_the_remedy(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        written(tmp_path, text, name).distances(splits(), SETTING)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"none.csv cannot be read .* choose another by taxonomy@"):
+        File(path=str(tmp_path / "none.csv")).distances(splits(), SETTING)
