@@ -11,7 +11,7 @@ explanations.safetensors  <method>/images (raw), <method>/labels, a learned <met
 touched.safetensors       touched: bools, which training images were corrupted, if any were
 suspected.safetensors     suspected: bools, which of them a purification left out, if one was asked
 checkpoints/<method>.ckpt while a method runs
-report.html
+report.html, and traces.html beside it where single predictions were traced
 """
 
 import csv
