@@ -26,6 +26,17 @@ SMALL = [
 ]
 
 
+# Each expert goes on against an attack, at a rate that falls with its loss.
+REFINED = [
+    "refinement=consistency",
+    "refinement.procedure.epochs=3",
+    "refinement.procedure.attack.steps=2",
+    "refinement.procedure.schedule={_target_:torch.optim.lr_scheduler.ReduceLROnPlateau,"
+    "_partial_:true,patience:0,threshold:0.9}",
+    "refinement.procedure.recording.epochs=null",
+]
+
+
 def start(folder, *overrides):
     # One thread a process: with two, one process sums in another order than each of two ranks.
     settings = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
@@ -49,7 +60,7 @@ def run(folder, *overrides):
 def quickstart(tmp_path_factory):
     """A folder in which the small study has run once, with every logger."""
     folder = tmp_path_factory.mktemp("work")
-    code, output = run(folder, *SMALL, "hydra.run.dir=one")
+    code, output = run(folder, *SMALL, *REFINED, "hydra.run.dir=one")
     assert code == 0, output
     return folder
 
@@ -98,10 +109,11 @@ def test_two_processes_give_the_images_of_one(quickstart):
 
 def test_two_processes_train_the_experts_of_one(quickstart):
     code, output = run(
-        quickstart, *SMALL, "trainer=ddp_cpu", "logger=[]", "evaluation=[]", "method=[]",
-        "store=other", "hydra.run.dir=three",
+        quickstart, *SMALL, *REFINED, "trainer=ddp_cpu", "logger=[]", "evaluation=[]",
+        "method=[]", "store=other", "hydra.run.dir=three",
     )  # fmt: skip
     assert code == 0, output
+    assert "training what is not in the store: refined-0" in output
     folders = sorted(path.name for path in (quickstart / "store").iterdir())
     assert sorted(path.name for path in (quickstart / "other").iterdir()) == folders
     for folder in folders:

@@ -77,3 +77,15 @@ def test_bad_normalisation(mean, std, message):
 def test_bad_blur():
     with pytest.raises(ValueError, match="0 or more"):
         gaussian_blur(torch.zeros(1, 1, 3, 3), -1)
+
+
+def test_a_normalisation_first_asked_in_inference_mode_has_gradients_afterwards():
+    normalization = Normalization(mean=(0.123,), std=(0.321,))
+    images = torch.rand(2, 1, 3, 3)
+    with torch.inference_mode():
+        expected = normalization.normalize(images)
+    leaf = images.clone().requires_grad_()
+    found = normalization.normalize(leaf)
+    assert torch.equal(found, expected)
+    (slope,) = torch.autograd.grad(found.sum(), leaf)
+    torch.testing.assert_close(slope, torch.full_like(slope, 1 / 0.321))

@@ -6,6 +6,7 @@ what a network sees.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -62,7 +63,17 @@ class Normalization:
 
     @staticmethod
     def _column(values: Sequence[float], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        return _column(tuple(values), like.dtype, like.device)
+
+
+@cache
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once, for a GPU has to wait for each: twice a step of an attack.
+
+    Whoever comes first may be in inference mode, whose tensors take part in no gradient.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 def rescale(images: Tensor) -> Tensor:
