@@ -25,6 +25,8 @@ class Plan:
             0 for checkpoints, of one state each.
         networks: build the explained kind of network, as ``network``, and judges, by name.
         explains: the kind of network that each method explains, by its name, where it says so.
+        names: what networks that are trained or imported go by: kinds of experts, and judges.
+        adversarial: whether networks are to be looked at with adversarial images.
     """
 
     data: ImageData
@@ -34,6 +36,8 @@ class Plan:
     leaves: Mapping[str, type[Any]] = field(default_factory=dict)
     networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
     explains: Mapping[str, str] = field(default_factory=dict)
+    names: Sequence[str] = ()
+    adversarial: bool = False
 
     def untrained(self, method: str) -> nn.Module | None:
         """A network of the kind that a method explains; none where the plan does not tell."""
@@ -70,6 +74,18 @@ class Plan:
                     f"set it to one of {', '.join(kinds)}, or give experts.{kind.replace('-', '_')}"
                     " a seed"
                 )
+
+    def require_adversarial(self, name: str) -> None:
+        """Refuse an evaluation, by its name, of adversarial images where there are to be none.
+
+        Raises:
+            ValueError: with the remedy.
+        """
+        if not self.adversarial:
+            raise ValueError(
+                f"evaluation.{name} needs adversarial images, and this study makes none: choose "
+                "adversary=ensemble"
+            )
 
     def require_images(self, name: str, place: str) -> None:
         """Refuse a setting, at `place`, that names a method which is to make no images of classes.
