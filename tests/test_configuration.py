@@ -81,6 +81,12 @@ REFUSED = {
     ),
     "network=foreign network.build._target_=nowhere.Net": "there is no package nowhere",
     "construction=imported": "construction.path needs a value",
+    "adversary=ensembl": "did you mean adversary=ensemble?",
+    "adversary=ensemble adversary.stepp=1": "did you mean adversary.step?",
+    "adversary=ensemble adversary.members=expert": "it takes Sequence[str] | None",
+    "adversary=ensemble adversary.images=1.5": "it takes int | None",
+    "experts.judge_checkpoints=net.pt": "it takes Mapping[str, str]",
+    "experts.judge_checkpoints={mlp:3}": "experts.judge_checkpoints.mlp is 3: it takes str",
     "construction=robus": "did you mean construction=robust?",
 }
 
@@ -129,6 +135,14 @@ def test_refused_with_the_remedy(override):
         "experiment=cifar10/iscp_comparison scale=small method=[gradcam] evaluation=[accuracy]",
         "construction=non_robust construction.recipe.attack.epsilon=1",
         "construction=robust procedure=adversarial construction.recipe.layer=classifier",
+        "adversary=ensemble adversary.members=[expert,mlp] evaluation=[adversarial_set] "
+        "adversary.weight=0",
+        # D1, in other studies.
+        "experiment=imagenet/iscp network=imagenet_alexnet +network@judges.vgg=imagenet_vgg16 "
+        "+network@judges.resnet=imagenet_resnet18 "
+        "experts.checkpoints=[AlexNet_Weights.IMAGENET1K_V1] "
+        "+experts.judge_checkpoints.vgg=VGG16_Weights.IMAGENET1K_V1 "
+        "+experts.judge_checkpoints.resnet=ResNet18_Weights.IMAGENET1K_V1 adversary=ensemble",
     ],
 )
 def test_accepted(override):
@@ -580,6 +594,15 @@ def test_a_construction_is_that_of_its_paper(name, scale):
     natural = {**config["procedure"], "recording": procedure["recording"]}
     assert (procedure == natural) == name.startswith("non_robust"), "as the experts are trained"
     instantiate(construction, _convert_="all")
+
+
+def test_the_ensemble_attack_is_that_of_the_paper():
+    """Dong §2.1 (D1)."""
+    adversary = check("adversary=ensemble")["adversary"]
+    stated = {"scale": 255, "step": 5, "targets": 10, "images": None, "members": None}
+    assert stated.items() <= adversary.items()
+    assert 10 <= adversary["steps"] <= 20
+    instantiate(adversary, _convert_="all")
 
 
 def run(*arguments):

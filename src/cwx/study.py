@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cwx.adversary import Adversary
+from cwx.adversary import Adversary, NoAdversary
 from cwx.callbacks.pictures import LogPictures
 from cwx.construction import Construction
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
+from cwx.elsewhere import recorded_judges
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
 from cwx.explanations import DivergedError
 from cwx.plan import Plan, explained_by, left_by
@@ -19,7 +20,7 @@ from cwx.refinement import Refinement
 from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Fitted, Stages
-from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs
+from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs, trained_network
 from cwx.training import Experts, Training
 from cwx.trajectories import TrajectoryStore
 
@@ -171,8 +172,10 @@ class Study:
             epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
             networks=networks,
             explains=explained_by(self.method),
+            names=[*self.experts.kinds(), *self.experts.judges(self.judges)],
+            adversarial=not isinstance(self.adversary, NoAdversary),
         )
-        plan.require_explained([*self.experts.kinds(), *self.judges])
+        plan.require_explained(plan.names)
         plan.refuse(
             self.method,
             [
@@ -195,14 +198,16 @@ class Study:
         data, experts = self.data, self.experts
         # First, for they can be missing.
         elsewhere = training.elsewhere(experts, data)
+        imported = recorded_judges(experts.judge_checkpoints, self.judges, data, self.store)
         trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
         early = training.experts(
             "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
         )
         clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
-        judges = {
-            name: training.judges(name, factory, seeds=experts.judge_seeds, data=data)
-            for name, factory in self.judges.items()
+        judged = {
+            name: imported.get(name)
+            or training.judges(name, self.judges[name], seeds=experts.judge_seeds, data=data)
+            for name in experts.judges(self.judges)
         }
         subject = Subject(
             data=data,
@@ -210,7 +215,11 @@ class Study:
             trajectories=elsewhere or trained[: len(experts.seeds)],
             early=early,
             held_out=trained[len(experts.seeds) :],
-            judges=judges,
+            judges={
+                name: [trained_network(self.judges[name], data, t) for t in found]
+                for name, found in judged.items()
+            },
+            judged=judged,
             clean=clean,
             device=training.stages.device,
             epoch=experts.epoch,

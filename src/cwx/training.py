@@ -3,16 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from cwx.buffers import import_buffer
-from cwx.checkpoints import import_checkpoint
 from cwx.data.module import ImageData
+from cwx.elsewhere import recorded
 from cwx.stages import Configuration, Factory, Stages, Wanted
-from cwx.subject import NetworkFactory, build_network, trained_network
+from cwx.subject import NetworkFactory, build_network
 from cwx.trajectories import Recording, Trajectory, TrajectoryStore, listed
 
 
@@ -40,6 +36,8 @@ class Experts:
         clean: seeds of experts that are trained on the images before any corruption.
         purified: seeds of those trained anew once a purification has filtered the images.
         judge_seeds: of the judges, each of which is trained once a seed.
+        judge_checkpoints: weights of judges trained elsewhere, by the judge's name: it is not
+            trained here. Files, or names under which torchvision publishes weights.
         at_once: how many train side by side, at most; it does not change what they learn.
         trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
             instead of those of `seeds` and `early`.
@@ -62,6 +60,7 @@ class Experts:
         clean: Sequence[int],
         purified: Sequence[int],
         judge_seeds: Sequence[int],
+        judge_checkpoints: Mapping[str, str],
         at_once: int,
         trajectories: Sequence[str],
         checkpoints: Sequence[str],
@@ -84,6 +83,7 @@ class Experts:
         self.checkpoints, self.epoch = list(checkpoints), epoch
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
         self.judge_seeds, self.at_once = list(judge_seeds), at_once
+        self.judge_checkpoints = dict(judge_checkpoints)
         self.trajectories = list(trajectories)
         if not self.seeds and not elsewhere:
             raise ValueError("a study needs an expert: give experts.seeds at least one seed")
@@ -115,20 +115,27 @@ class Experts:
 
         Raises:
             ValueError: a network would have to be trained without images, or shown at an epoch
-                that it does not reach or that is not recorded.
+                that it does not reach or that is not recorded, or there are weights of no judge.
         """
+        if unknown := [name for name in self.judge_checkpoints if name not in judges]:
+            choices = f"give it as one of {', '.join(judges)}" if judges else "there are none"
+            raise ValueError(
+                f"experts.judge_checkpoints has weights of {unknown[0]!r}, and no judge is called "
+                f"so: {choices}, or add the judge with +network@judges.{unknown[0]}=<network>"
+            )
         wanted = {
             "seeds": self.seeds,
             "early.seeds": self.early.seeds,
             "held_out": self.held_out,
             "clean": self.clean,
-            "judge_seeds": self.judge_seeds if judges else [],
+            "judge_seeds": self.judge_seeds if set(judges) - set(self.judge_checkpoints) else [],
         }
         if images == 0 and (needed := [f"experts.{n}" for n, seeds in wanted.items() if seeds]):
             raise ValueError(
                 f"the data have no training images, and {', '.join(needed)} ask for networks to "
                 "be trained: give experts.checkpoints=[…] instead of seeds, and set "
-                "experts.held_out=[] and experts.judge_seeds=[]"
+                "experts.held_out=[] and experts.judge_seeds=[], or give "
+                "experts.judge_checkpoints"
             )
         whole = procedure.get("epochs")
         if self.epoch is not None and whole is not None and (self.seeds or self.held_out):
@@ -152,6 +159,10 @@ class Experts:
         """The kinds of networks that methods may explain, judges apart."""
         there = {"expert": True, "held-out": bool(self.held_out), "clean": bool(self.clean)}
         return [kind for kind, given in there.items() if given]
+
+    def judges(self, names: Collection[str]) -> list[str]:
+        """Those of the judges, by name, of which there is to be a network."""
+        return [name for name in names if self.judge_seeds or name in self.judge_checkpoints]
 
     def epochs(self, whole: int | None) -> dict[str, int]:
         """How far the experts that methods use are trained, by the setting that says so.
@@ -217,16 +228,15 @@ class Training:
 
     def judges(
         self, name: str, factory: NetworkFactory, *, seeds: Sequence[int], data: ImageData
-    ) -> list[nn.Module]:
-        """Networks of another architecture, one a seed, trained on `data` and frozen.
+    ) -> list[Trajectory]:
+        """Networks of another architecture, one a seed, trained on `data`.
 
         Args:
             name: theirs among the judges.
             factory: builds them.
         """
         kind = self.configuration["judges"][name]
-        found = self._networks(name, factory, kind, seeds, data, {})
-        return [trained_network(factory, data, trajectory) for trajectory in found]
+        return self._networks(name, factory, kind, seeds, data, {})
 
     def _networks(
         self,
@@ -264,19 +274,11 @@ class Training:
                 epoch that is to be shown.
         """
         network = build_network(self.network, data, seed=0)
-        # The store's locks let one rank import, the others find.
-        found = [t for path in experts.trajectories for t in self._read(Path(path), network)]
-        found += [import_checkpoint(s, network, self.store) for s in experts.checkpoints]
+        found = recorded(experts.trajectories, experts.checkpoints, network, self.store)
         for trajectory in found:
-            trajectory.check(network)
             if experts.epoch is not None:
                 trajectory.require(experts.epoch)
         return found
-
-    def _read(self, path: Path, network: nn.Module) -> list[Trajectory]:
-        if path.suffix != ".pt":
-            return [Trajectory(path)]
-        return import_buffer(path, network, self.store)
 
 
 def _identity(procedure: Configuration) -> dict[str, Any]:
