@@ -347,3 +347,29 @@ def discrepancy_map(
         return sum(found) / len(found)
 
     return [[pixel(y, x) for x in range(image.shape[2])] for y in range(image.shape[1])]
+
+
+def ensemble_attack(networks, image, target, mean, std, *, weight, scale, step, steps):
+    """Eq 1 of Dong et al. by Adam, on one unit image ``[C, H, W]``: its attacked unit image."""
+    mean, std = (torch.tensor(v, dtype=image.dtype).view(-1, 1, 1) for v in (mean, std))
+    start = image * scale
+    leaf = start.clone().requires_grad_()
+    adam = torch.optim.Adam([leaf], lr=step)
+    for _ in range(steps):
+        squares = sum((a - b) ** 2 for a, b in zip(leaf.flatten(), start.flatten(), strict=True))
+        # At 0 the root has no slope, and 0 is one of its subgradients.
+        loss = weight * squares.sqrt() if squares > 0 else torch.zeros((), dtype=image.dtype)
+        for network in networks:
+            logits = network(((leaf / scale - mean) / std)[None])[0]
+            loss = loss - logits.log_softmax(0)[target]
+        (leaf.grad,) = torch.autograd.grad(loss, leaf)
+        adam.step()
+        with torch.no_grad():
+            leaf.clamp_(0, scale)
+    return leaf.detach() / scale
+
+
+def least_likely(probabilities: list[float], label: int, count: int) -> list[int]:
+    """Classes other than the label, from the least likely on."""
+    others = [c for c in range(len(probabilities)) if c != label]
+    return sorted(others, key=lambda c: (probabilities[c], c))[:count]

@@ -81,6 +81,12 @@ REFUSED = {
     ),
     "network=foreign network.build._target_=nowhere.Net": "there is no package nowhere",
     "construction=imported": "construction.path needs a value",
+    "adversary=ensembl": "did you mean adversary=ensemble?",
+    "adversary=ensemble adversary.stepp=1": "did you mean adversary.step?",
+    "adversary=ensemble adversary.members=expert": "it takes Sequence[str] | None",
+    "adversary=ensemble adversary.images=1.5": "it takes int | None",
+    "experts.judge_checkpoints=net.pt": "it takes Mapping[str, str]",
+    "experts.judge_checkpoints={mlp:3}": "experts.judge_checkpoints.mlp is 3: it takes str",
     "construction=robus": "did you mean construction=robust?",
     "refinement=consistancy": "did you mean refinement=consistency?",
     "refinement=none refinement.seed=1": "unknown key refinement.seed",
@@ -153,6 +159,14 @@ def test_refused_with_the_remedy(override):
         "evaluation=[neurons] evaluation.neurons.sheet=null evaluation.neurons.layers=[a.0,b]",
         "evaluation=[neurons] taxonomy@evaluation.neurons.taxonomy=flat "
         "evaluation.neurons.activation._target_=cwx.functional.neurons.spatial_mean",
+        "adversary=ensemble adversary.members=[expert,mlp] evaluation=[adversarial_set] "
+        "adversary.weight=0",
+        # D1, in other studies.
+        "experiment=imagenet/iscp network=imagenet_alexnet +network@judges.vgg=imagenet_vgg16 "
+        "+network@judges.resnet=imagenet_resnet18 "
+        "experts.checkpoints=[AlexNet_Weights.IMAGENET1K_V1] "
+        "+experts.judge_checkpoints.vgg=VGG16_Weights.IMAGENET1K_V1 "
+        "+experts.judge_checkpoints.resnet=ResNet18_Weights.IMAGENET1K_V1 adversary=ensemble",
     ],
 )
 def test_accepted(override):
@@ -691,6 +705,15 @@ def test_a_construction_is_that_of_its_paper(name, scale):
     instantiate(construction, _convert_="all")
 
 
+def test_the_ensemble_attack_is_that_of_the_paper():
+    """Dong §2.1 (D1)."""
+    adversary = check("adversary=ensemble")["adversary"]
+    stated = {"scale": 255, "step": 5, "targets": 10, "images": None, "members": None}
+    assert stated.items() <= adversary.items()
+    assert 10 <= adversary["steps"] <= 20
+    instantiate(adversary, _convert_="all")
+
+
 def run(*arguments):
     typed = "python run.py method.distill.iter"
     completion = {"COMP_LINE": typed, "COMP_POINT": str(len(typed))}
@@ -778,7 +801,12 @@ def test_every_group_is_composed_below():
 
 
 # Small already, or whatever somebody else built.
-AS_THEY_ARE = {"mlp", "convnet_small", "foreign", "imagenet_resnet50"}
+AS_THEY_ARE = {
+    "mlp",
+    "convnet_small",
+    "foreign",
+    *(f"imagenet_{name}" for name in ("alexnet", "resnet18", "resnet50", "vgg16")),
+}
 
 
 @pytest.mark.parametrize("name", sorted(options([CONF])["network"] - AS_THEY_ARE))

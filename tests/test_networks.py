@@ -275,12 +275,22 @@ def test_a_foreign_network_is_built_by_its_own_arguments_alone():
     assert network.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
 
 
-def test_the_resnet_of_imagenet_is_torchvisions():
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("alexnet", "AlexNet_Weights.IMAGENET1K_V1"),
+        ("resnet18", "ResNet18_Weights.IMAGENET1K_V1"),
+        ("resnet50", "ResNet50_Weights.IMAGENET1K_V1"),
+        ("vgg16", "VGG16_Weights.IMAGENET1K_V1"),
+    ],
+)
+def test_networks_of_imagenet_are_torchvisions(name, published):
     with torch.device("meta"), initialize_config_dir(str(CONF.parent), version_base=None):
-        factory = instantiate(compose(overrides=["+network=imagenet_resnet50"]).network)
+        factory = instantiate(compose(overrides=[f"+network=imagenet_{name}"]).network)
         network = factory(in_channels=3, image_size=(224, 224), num_classes=1000)
         assert network(torch.empty(2, 3, 224, 224)).shape == (2, 1000)
-    weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+    assert published in (CONF / f"imagenet_{name}.yaml").read_text()
+    weights = torchvision.models.get_weight(published)
     assert sum(p.numel() for p in network.parameters()) == weights.meta["num_params"]
 
 

@@ -10,7 +10,7 @@ from attacked import swapped
 from conftest import BlobsToTest, experts, image_data, small_convnet, small_mlp, trainer
 from safetensors.torch import load_file
 
-from cwx.adversary import NoAdversary
+from cwx.adversary import Ensemble, NoAdversary
 from cwx.construction import Constructed, NoConstruction
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.sources import ImageSet
@@ -20,6 +20,7 @@ from cwx.evaluations.outliers import AdversarialDetection
 from cwx.evaluations.representations import Representations
 from cwx.evaluations.robustness import Robustness
 from cwx.evaluations.traces import Traces
+from cwx.evaluations.transfer import Transfer
 from cwx.experts import Early, Experts
 from cwx.functional.gaussians import LedoitWolf
 from cwx.functional.label_noise import Uniform
@@ -56,6 +57,7 @@ def chosen_experts(**changes):
             "clean": [],
             "purified": [],
             "judge_seeds": [0],
+            "judge_checkpoints": {},
             "at_once": 1,
             "trajectories": [],
             "checkpoints": [],
@@ -209,6 +211,13 @@ class Narrow(torch.nn.Module):
 Ratios = partial(Representations, layer=None, pooling=flat, per_class=None)
 
 
+def attack_on(*members):
+    return Ensemble(
+        members=members or None, targets=2, images=None, weight=0.001, scale=255, step=20, steps=8,
+        batch_size=10,
+    )  # fmt: skip
+
+
 class Refuses:
     def check(self, plan):
         raise ValueError(f"refused: {plan.methods}, {plan.held_out}, {len(plan.data.classes)}")
@@ -268,6 +277,26 @@ def cannot_train(name):
                 "evaluation": {"x": Ratios(networks=["expert", "held-out", "refined", "clean"])},
             },
             "networks has 'clean', .* some of expert, held-out, refined, or null",
+        ),
+        (
+            {"evaluation": {"adversarial_set": Transfer(shown=1, amplify=1)}},
+            "evaluation.adversarial_set needs adversarial images, and this study makes none",
+        ),
+        (
+            {"adversary": attack_on("expert", "vgg"), "judges": {"other": small_mlp}},
+            "adversary.members has 'vgg', .* give some of expert, held-out, other, or null",
+        ),
+        (
+            {"experts": chosen_experts(judge_checkpoints={"a": "a.pt"})},
+            "experts.judge_checkpoints has weights of 'a', and no judge is called so: there are "
+            r"none, or add the judge with \+network@judges.a=<network>",
+        ),
+        (
+            {
+                "experts": chosen_experts(judge_checkpoints={"a": "a.pt"}),
+                "judges": {"b": small_mlp, "c": small_mlp},
+            },
+            "and no judge is called so: give it as one of b, c, or add the judge with",
         ),
     ],
 )
@@ -472,6 +501,70 @@ def test_a_procedure_is_not_asked_about_what_it_does_not_train(checkpoint, tmp_p
     made.run(Results(tmp_path / "again"), configuration, experiment="x", resumed=False)
 
 
+JUDGED = {"judges": {"twin": {"network": "twin"}}, "precision": {"experts": {}, "methods": {}}}
+
+
+def test_networks_trained_elsewhere_are_attacked_together(subject, checkpoint, tmp_path):
+    made = study(tmp_path / "store")
+    made.data, made.judges = image_data(BlobsToTest()), {"twin": small_mlp}
+    torch.save(subject.trained(subject.held_out[0]).state_dict(), tmp_path / "twin.pt")
+    made.experts = chosen_experts(
+        checkpoints=[checkpoint], judge_checkpoints={"twin": str(tmp_path / "twin.pt")}
+    )
+    made.adversary = attack_on()
+    made.method, made.evaluation = {}, {"adversarial_set": Transfer(shown=2, amplify=5)}
+    configuration = CONFIGURATION | JUDGED
+    made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
+    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for name in ("expert", "twin"):
+        assert numbers[f"adversary/accuracy/{name}"] > 0.9
+        success = numbers[f"adversary/success/{name}"]
+        assert numbers[f"adversarial/{name}/success"] == pytest.approx(success)
+        assert success > 0.3
+        clean = numbers[f"adversarial/{name}/clean_top1"]
+        assert clean == pytest.approx(numbers[f"adversary/accuracy/{name}"])
+        assert numbers[f"adversarial/{name}/top1"] < clean
+    distance = numbers["adversary/distance"]
+    assert numbers["adversarial/distance"] == pytest.approx(distance)
+    table = (tmp_path / "run" / "tables" / "adversarial.csv").read_text().splitlines()
+    assert [row.split(",")[:3] for row in table[1:]] == [
+        ["expert", "yes", "1"],
+        ["twin", "yes", "1"],
+    ]
+    assert (tmp_path / "run" / "figures" / "adversarial.png").exists()
+
+
+def test_judges_are_trained_where_no_checkpoint_is_given(subject, checkpoint, tmp_path):
+    made = trainable(tmp_path / "store", judge_seeds=[3, 4], judge_checkpoints={"twin": checkpoint})
+    made.judges = {"first": small_mlp, "twin": small_mlp}
+    made.method, made.evaluation = {}, {"look": (look := Look())}
+    judges = {"judges": {"first": {}, "twin": {}}}
+    made.run(Results(tmp_path / "run"), CONFIGURATION | judges, experiment="x", resumed=False)
+    found = look.subject
+    assert list(found.judges) == list(found.judged) == ["first", "twin"]
+    assert [t.identity["seed"] for t in found.judged["first"]] == [3, 4]
+    (imported,) = found.judged["twin"]
+    assert "checkpoint" in imported.identity
+    for name, trajectories in found.judged.items():
+        for network, trajectory in zip(found.judges[name], trajectories, strict=True):
+            state = trajectory.state(trajectory.epochs)
+            assert all(torch.equal(t, state[n]) for n, t in network.state_dict().items())
+
+
+def test_a_judge_without_seeds_or_checkpoint_is_left_out(tmp_path):
+    made = trainable(tmp_path / "store", judge_seeds=[])
+    made.judges = {"none": small_mlp}
+    assert looked_at(made, tmp_path / "run").judges == {}
+
+
+def test_a_judge_that_is_missing_is_named_before_an_expert_is_trained(tmp_path):
+    made = trainable(tmp_path / "store", judge_checkpoints={"twin": "nowhere.pt"})
+    made.judges = {"twin": small_mlp}
+    with pytest.raises(ValueError, match="the checkpoint nowhere.pt cannot be read"):
+        looked_at(made, tmp_path / "run")
+    assert not (tmp_path / "store").exists()
+
+
 ELSEWHERE = {"seeds": [], "checkpoints": ["x.pt"]}
 DISTILL = partial(Distill, span=2, start_min=0, start_max=2)
 UNTRAINABLE = {
@@ -483,6 +576,11 @@ UNTRAINABLE = {
     ),
     "held-out": ({**ELSEWHERE, "held_out": [1]}, {}, "and experts.held_out ask .*held_out=.."),
     "judges": (ELSEWHERE, {"judges": {"mlp": small_mlp}}, "and experts.judge_seeds ask .*seeds=.."),
+    "one judge": (
+        {**ELSEWHERE, "judge_checkpoints": {"a": "a.pt"}},
+        {"judges": {"a": small_mlp, "b": small_mlp}},
+        "and experts.judge_seeds ask .* or give experts.judge_checkpoints",
+    ),
     "noise": (ELSEWHERE, {"corruption": NOISE}, "label noise needs training images"),
     "distill": (
         ELSEWHERE,

@@ -88,6 +88,29 @@ def test_every_network_of_the_kind_is_shown_at_one_epoch(subject, epoch):
     assert equal(study.trained(subject.held_out[0], 3), subject.trained(subject.held_out[0], 3))
 
 
+@pytest.mark.parametrize("epoch", [None, 2])
+def test_each_network_that_is_explained_goes_by_a_recorded_state(subject, epoch):
+    other = subject.held_out[0]
+    study = replace(
+        subject,
+        epoch=epoch,
+        refined=subject.trajectories[1:],
+        judges={"judge": [subject.trained(other)]},
+        judged={"judge": [other]},
+    )
+    end = 4 if epoch is None else epoch
+    for name, trajectory, shown in (
+        ("expert", subject.trajectories[0], end),
+        ("held-out", other, end),
+        # Judges, and what is trained from the epoch on, are shown at their ends.
+        ("refined", subject.trajectories[1], 4),
+        ("judge", other, 4),
+    ):
+        assert study.state_of(name) == (trajectory, shown)
+        state = trained_network(small_mlp, subject.data, trajectory, shown)
+        assert equal(study.explained(name), state)
+
+
 def test_an_epoch_that_was_not_recorded_is_refused(subject):
     with pytest.raises(ValueError, match=r"epoch 9 is not among those recorded in .* \(0-4\)"):
         replace(subject, epoch=9).experts()

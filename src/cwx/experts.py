@@ -1,7 +1,7 @@
 """Which trained networks a study takes."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cwx.stages import Configuration
@@ -32,6 +32,8 @@ class Experts:
         clean: seeds of experts that are trained on the images before any corruption.
         purified: seeds of those trained anew once a purification has filtered the images.
         judge_seeds: of the judges, each of which is trained once a seed.
+        judge_checkpoints: weights of judges trained elsewhere, by the judge's name: it is not
+            trained here. Files, or names under which torchvision publishes weights.
         at_once: how many train side by side, at most; it does not change what they learn.
         trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
             instead of those of `seeds` and `early`.
@@ -54,6 +56,7 @@ class Experts:
         clean: Sequence[int],
         purified: Sequence[int],
         judge_seeds: Sequence[int],
+        judge_checkpoints: Mapping[str, str],
         at_once: int,
         trajectories: Sequence[str],
         checkpoints: Sequence[str],
@@ -76,6 +79,7 @@ class Experts:
         self.checkpoints, self.epoch = list(checkpoints), epoch
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
         self.judge_seeds, self.at_once = list(judge_seeds), at_once
+        self.judge_checkpoints = dict(judge_checkpoints)
         self.trajectories = list(trajectories)
         if not self.seeds and not elsewhere:
             raise ValueError("a study needs an expert: give experts.seeds at least one seed")
@@ -107,20 +111,27 @@ class Experts:
 
         Raises:
             ValueError: a network would have to be trained without images, or shown at an epoch
-                that it does not reach or that is not recorded.
+                that it does not reach or that is not recorded, or there are weights of no judge.
         """
+        if unknown := [name for name in self.judge_checkpoints if name not in judges]:
+            choices = f"give it as one of {', '.join(judges)}" if judges else "there are none"
+            raise ValueError(
+                f"experts.judge_checkpoints has weights of {unknown[0]!r}, and no judge is called "
+                f"so: {choices}, or add the judge with +network@judges.{unknown[0]}=<network>"
+            )
         wanted = {
             "seeds": self.seeds,
             "early.seeds": self.early.seeds,
             "held_out": self.held_out,
             "clean": self.clean,
-            "judge_seeds": self.judge_seeds if judges else [],
+            "judge_seeds": self.judge_seeds if set(judges) - set(self.judge_checkpoints) else [],
         }
         if images == 0 and (needed := [f"experts.{n}" for n, seeds in wanted.items() if seeds]):
             raise ValueError(
                 f"the data have no training images, and {', '.join(needed)} ask for networks to "
                 "be trained: give experts.checkpoints=[…] instead of seeds, and set "
-                "experts.held_out=[] and experts.judge_seeds=[]"
+                "experts.held_out=[] and experts.judge_seeds=[], or give "
+                "experts.judge_checkpoints"
             )
         whole = procedure.get("epochs")
         if self.epoch is not None and whole is not None and (self.seeds or self.held_out):
@@ -140,15 +151,20 @@ class Experts:
                 f"{listed(kept)} alone: choose one of these, or raise it to {epoch}"
             )
 
-    @property
-    def trains(self) -> bool:
-        """Whether networks of the explained kind are to be had by training."""
-        return bool(self.seeds or self.early.seeds or self.held_out or self.clean)
+    def trained(self, judges: Collection[str]) -> list[str]:
+        """Which kinds are to be had by training: ``network``, the explained one, and judges."""
+        explained = self.seeds or self.early.seeds or self.held_out or self.clean
+        taught = [name for name in judges if name not in self.judge_checkpoints]
+        return [*(["network"] if explained else []), *(taught if self.judge_seeds else [])]
 
     def kinds(self) -> list[str]:
         """The kinds of networks that methods may explain, judges apart."""
         there = {"expert": True, "held-out": bool(self.held_out), "clean": bool(self.clean)}
         return [kind for kind, given in there.items() if given]
+
+    def judges(self, names: Collection[str]) -> list[str]:
+        """Those of the judges, by name, of which there is to be a network."""
+        return [name for name in names if self.judge_seeds or name in self.judge_checkpoints]
 
     def epochs(self, whole: int | None) -> dict[str, int]:
         """How far the experts that methods use are trained, by the setting that says so.

@@ -25,9 +25,9 @@ class Plan:
             0 for checkpoints, of one state each.
         networks: build the explained kind of network, as ``network``, and judges, by name.
         explains: the kind of network that each method explains, by its name, where it says so.
-        adversarial: whether the study makes adversarial images.
-        kinds: the kinds of trained networks, and the judges, that it will have; empty where the
-            plan does not tell.
+        names: what networks that are trained or imported go by: kinds of experts, and judges.
+        adversarial: whether networks are to be looked at with adversarial images.
+        kinds: these names, and what becomes of the networks; empty where the plan does not tell.
     """
 
     data: ImageData
@@ -37,6 +37,7 @@ class Plan:
     leaves: Mapping[str, type[Any]] = field(default_factory=dict)
     networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
     explains: Mapping[str, str] = field(default_factory=dict)
+    names: Sequence[str] = ()
     adversarial: bool = True
     kinds: Sequence[str] = ()
 
@@ -77,7 +78,7 @@ class Plan:
                 )
 
     def require_adversarial(self, name: str) -> None:
-        """Refuse an evaluation of adversarial images where there will be none.
+        """Refuse an evaluation, by its name, of adversarial images where there are to be none.
 
         Raises:
             ValueError: with the remedy.

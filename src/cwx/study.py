@@ -10,6 +10,7 @@ from cwx.callbacks.pictures import LogPictures
 from cwx.construction import Construction
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
+from cwx.elsewhere import recorded_judges
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
 from cwx.experts import Experts
 from cwx.explanations import DivergedError
@@ -20,7 +21,7 @@ from cwx.refinement import NoRefinement, Refinement
 from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Fitted, Stages
-from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs
+from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs, trained_network
 from cwx.training import Training, check_procedure
 from cwx.trajectories import TrajectoryStore
 
@@ -161,7 +162,7 @@ class Study:
                 f"a judge is called {taken[0]!r}, as a kind of experts is: give it another name "
                 "(network@judges.<name>=…)"
             )
-        kinds = [*self.experts.kinds(), *self.judges]
+        names = [*self.experts.kinds(), *self.experts.judges(self.judges)]
         refined = [] if isinstance(self.refinement, NoRefinement) else ["refined"]
         networks = {"network": self.network, **self.judges}
         for name, factory in networks.items():
@@ -174,10 +175,11 @@ class Study:
             epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
             networks=networks,
             explains=explained_by(self.method),
+            names=names,
             adversarial=not isinstance(self.adversary, NoAdversary),
-            kinds=[*kinds, *refined],
+            kinds=[*names, *refined],
         )
-        plan.require_explained(kinds)
+        plan.require_explained(names)
         plan.refuse(
             self.method,
             [
@@ -188,9 +190,7 @@ class Study:
                 *self.evaluation.values(),
             ],
         )
-        trains = dict.fromkeys(self.judges, bool(self.experts.judge_seeds))
-        trains["network"] = self.experts.trains
-        trained = {name: factory for name, factory in networks.items() if trains[name]}
+        trained = {name: networks[name] for name in self.experts.trained(self.judges)}
         check_procedure(self.procedure, trained, self.data)
 
     def _construct(self, training: Training) -> Mapping[str, float]:
@@ -204,14 +204,16 @@ class Study:
         data, experts = self.data, self.experts
         # First, for they can be missing.
         elsewhere = training.elsewhere(experts, data)
+        imported = recorded_judges(experts.judge_checkpoints, self.judges, data, self.store)
         trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
         early = training.experts(
             "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
         )
         clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
-        judges = {
-            name: training.judges(name, factory, seeds=experts.judge_seeds, data=data)
-            for name, factory in self.judges.items()
+        judged = {
+            name: imported.get(name)
+            or training.judges(name, self.judges[name], seeds=experts.judge_seeds, data=data)
+            for name in experts.judges(self.judges)
         }
         subject = Subject(
             data=data,
@@ -219,7 +221,11 @@ class Study:
             trajectories=elsewhere or trained[: len(experts.seeds)],
             early=early,
             held_out=trained[len(experts.seeds) :],
-            judges=judges,
+            judges={
+                name: [trained_network(self.judges[name], data, t) for t in found]
+                for name, found in judged.items()
+            },
+            judged=judged,
             clean=clean,
             device=training.stages.device,
             epoch=experts.epoch,

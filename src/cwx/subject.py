@@ -29,6 +29,7 @@ class Subject:
         early: more of them, trained too short to be judged.
         held_out: experts of other seeds, for evaluation alone.
         judges: networks of other architectures, trained to the end, frozen, by name, one a seed.
+        judged: the trajectories of the judges, by the same names, in the same order.
         clean: experts trained on the images before any corruption.
         refined: the experts of `trajectories`, each trained further by another procedure.
         adversarial: images that networks of the study were attacked with, if they were.
@@ -46,6 +47,7 @@ class Subject:
     trajectories: Sequence[Trajectory]
     held_out: Sequence[Trajectory]
     judges: Mapping[str, Sequence[nn.Module]]
+    judged: Mapping[str, Sequence[Trajectory]] = field(default_factory=dict)
     early: Sequence[Trajectory] = ()
     clean: Sequence[Trajectory] = ()
     refined: Sequence[Trajectory] = ()
@@ -87,8 +89,12 @@ class Subject:
         }
 
     def _as_shown(self, kind: str, trajectory: Trajectory) -> nn.Module:
+        return self.trained(trajectory, self._epoch(kind, trajectory))
+
+    def _epoch(self, kind: str, trajectory: Trajectory) -> int:
         # Refined networks begin where the study's epoch is, and are shown at their end.
-        return self.trained(trajectory, trajectory.epochs if kind == "refined" else None)
+        chosen = None if kind == "refined" else self.epoch
+        return trajectory.epochs if chosen is None else chosen
 
     def _kinds(self) -> dict[str, Sequence[Trajectory]]:
         kinds = {
@@ -115,6 +121,11 @@ class Subject:
             f"this study has no network called {kind!r} to explain: choose one of "
             f"{', '.join([*kinds, *self.judges])}"
         )
+
+    def state_of(self, name: str) -> tuple[Trajectory, int]:
+        """What `explained` shows by that name: a trajectory, and the epoch."""
+        found = {**self.judged, **self._kinds()}[name][0]
+        return found, found.epochs if name in self.judged else self._epoch(name, found)
 
     def panel(self) -> dict[str, list[nn.Module]]:
         """`experts` and the judges of other architectures, one network a seed."""

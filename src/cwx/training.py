@@ -1,17 +1,15 @@
 """The trained networks of a study: found in the store, imported, or trained."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from cwx.buffers import import_buffer
-from cwx.checkpoints import import_checkpoint
 from cwx.data.module import ImageData
+from cwx.elsewhere import recorded
 from cwx.experts import Experts
 from cwx.stages import Configuration, Factory, Stages, Wanted
-from cwx.subject import NetworkFactory, build_network, trained_network
+from cwx.subject import NetworkFactory, build_network
 from cwx.trajectories import Trajectory, TrajectoryStore
 
 
@@ -68,16 +66,15 @@ class Training:
 
     def judges(
         self, name: str, factory: NetworkFactory, *, seeds: Sequence[int], data: ImageData
-    ) -> list[nn.Module]:
-        """Networks of another architecture, one a seed, trained on `data` and frozen.
+    ) -> list[Trajectory]:
+        """Networks of another architecture, one a seed, trained on `data`.
 
         Args:
             name: theirs among the judges.
             factory: builds them.
         """
         kind = self.configuration["judges"][name]
-        found = self._networks(name, factory, kind, seeds, data, {})
-        return [trained_network(factory, data, trajectory) for trajectory in found]
+        return self._networks(name, factory, kind, seeds, data, {})
 
     def refined(
         self,
@@ -169,19 +166,11 @@ class Training:
                 epoch that is to be shown.
         """
         network = build_network(self.network, data, seed=0)
-        # The store's locks let one rank import, the others find.
-        found = [t for path in experts.trajectories for t in self._read(Path(path), network)]
-        found += [import_checkpoint(s, network, self.store) for s in experts.checkpoints]
+        found = recorded(experts.trajectories, experts.checkpoints, network, self.store)
         for trajectory in found:
-            trajectory.check(network)
             if experts.epoch is not None:
                 trajectory.require(experts.epoch)
         return found
-
-    def _read(self, path: Path, network: nn.Module) -> list[Trajectory]:
-        if path.suffix != ".pt":
-            return [Trajectory(path)]
-        return import_buffer(path, network, self.store)
 
 
 def _identity(procedure: Configuration) -> dict[str, Any]:

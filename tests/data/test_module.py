@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -80,6 +81,21 @@ def test_fingerprint_is_of_what_is_learned_from(data):
     other = image_data()
     other.splits.train.labels[0] = 2
     assert data.fingerprint() != other.fingerprint()
+    assert data.test_fingerprint() == other.test_fingerprint() != data.fingerprint()
+    other.splits.test.images[-1, 0, 0, 0] ^= 1
+    assert data.test_fingerprint() != other.test_fingerprint()
+
+
+def test_experts_are_found_by_fingerprints_of_bytes(data):
+    """What stores hold goes by them: they must not change."""
+    train = data.splits.train
+    digest = hashlib.sha256(
+        b"(torch.Size([60, 2, 4, 4]), ('left', 'middle', 'right'), "
+        b"Normalization(mean=(0.5, 0.5), std=(0.5, 0.25)))"
+    )
+    digest.update(bytes(train.images.flatten().tolist()))
+    digest.update(b"".join(label.to_bytes(8, "little") for label in train.labels.tolist()))
+    assert data.fingerprint() == digest.hexdigest()
 
 
 @pytest.mark.parametrize("per_class", [None, 3])

@@ -206,7 +206,11 @@ def test_what_cannot_be_measured_is_refused(data, convolutional, tmp_path):
         ({"layer": "feature"}, plan(data), "representations.layer is 'feature', .*one such as"),
         ({"networks": ["x"]}, plan(data), "networks has 'x', .* give some of expert, refined, or"),
         ({"networks": []}, plan(data), "networks is empty: give some of expert, refined, or null"),
-        ({}, plan(data, small_mlp), "no layer of MLP .* evaluation.representations looks at: choose"),
+        (
+            {},
+            plan(data, small_mlp),
+            "no layer of MLP .* evaluation.representations looks at",
+        ),
         ({"pooling": huge}, plan(data), "would hold .* features of each of 24 real images, 18 GiB"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -162,12 +162,19 @@ class ImageData(L.LightningDataModule):
 
         Two studies on the same images share experts wherever the files lie.
         """
-        train = self.splits.train
+        return self._digest(self.splits.train)
+
+    def test_fingerprint(self) -> str:
+        """The same of the test images."""
+        return self._digest(self.splits.test)
+
+    def _digest(self, images: ImageSet) -> str:
         digest = hashlib.sha256(
-            repr((train.images.shape, self.classes, self.normalization)).encode()
+            repr((images.images.shape, self.classes, self.normalization)).encode()
         )
-        for tensor in (train.images, train.labels):
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        for tensor in (images.images, images.labels):
+            # As it lies in memory: a copy of all images is too much.
+            digest.update(tensor.cpu().contiguous().numpy().reshape(-1).data)
         return digest.hexdigest()
 
     def batches(self, *, size: int, seeds: Sequence[int]) -> Self:

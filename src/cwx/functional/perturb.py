@@ -193,11 +193,7 @@ class Attack:
         return torch.where(delta == 0, images, normalization.normalize(unit + delta))
 
     def _check_call(self, images: Tensor, start: Tensor) -> None:
-        if torch.is_inference_mode_enabled():
-            raise RuntimeError(
-                "attacks need gradients, which inference mode lacks: use torch.no_grad() instead, "
-                "or trainer.inference_mode=false"
-            )
+        require_gradients()
         if images.shape != start.shape:
             raise ValueError(
                 f"images {tuple(images.shape)}, but starts {tuple(start.shape)}: draw as many of "
@@ -208,6 +204,19 @@ class Attack:
 
 def no_attack() -> None:
     """Images as they are: what a configuration says where an attack may be left out."""
+
+
+def require_gradients() -> None:
+    """Refuse to attack where nothing can be differentiated.
+
+    Raises:
+        RuntimeError: in inference mode.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "attacks need gradients, which inference mode lacks: use torch.no_grad() instead, "
+            "or trainer.inference_mode=false"
+        )
 
 
 def cross_entropy(*networks: Callable[[Tensor], Tensor]) -> Loss:

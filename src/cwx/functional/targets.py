@@ -1,4 +1,7 @@
-"""Which class an attack is to reach (Dong et al., §2.1 and §3; D1, D8)."""
+"""Which class an attack is to reach, never the label (Dong et al., §2.1 and §3; D1, D8).
+
+Labels and targets are int64 class indices.
+"""
 
 import torch
 from torch import Tensor
@@ -31,3 +34,37 @@ def others(labels: Tensor, shifts: Tensor, classes: int) -> Tensor:
         shifts: int64 ``[n]``, 1 to classes − 1.
     """
     return (labels + shifts.to(labels.device)) % classes
+
+
+def least_likely(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The `count` least likely classes of each image, the least first (Dong et al., §2.1; D1).
+
+    Of classes as likely, the one of the lower index comes first.
+
+    Args:
+        probabilities: of the classes, averaged over the networks asked, ``[n, classes]``.
+        labels: ``[n]``, which are left out.
+
+    Returns:
+        ``[n, count]``.
+
+    Raises:
+        ValueError: there are not so many other classes.
+    """
+    check_targets(count, probabilities.shape[1])
+    order = probabilities.argsort(dim=1, stable=True)
+    rest = order[order != labels[:, None]].view(len(order), probabilities.shape[1] - 1)
+    return rest[:, :count]
+
+
+def check_targets(count: int, classes: int) -> None:
+    """Refuse a number of targets that images of so many classes do not have.
+
+    Raises:
+        ValueError: names how many they have.
+    """
+    if not 1 <= count < classes:
+        raise ValueError(
+            f"adversary.targets is {count}, and with {classes} classes an image can be taken for "
+            f"{classes - 1} others: give 1 to {classes - 1}"
+        )
