@@ -10,7 +10,6 @@ from cwx.callbacks.pictures import LogPictures
 from cwx.construction import Construction
 from cwx.data.corruption import Corruption
 from cwx.data.module import ImageData
-from cwx.elsewhere import recorded_judges
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
 from cwx.experts import Experts
 from cwx.explanations import DivergedError
@@ -21,8 +20,8 @@ from cwx.refinement import NoRefinement, Refinement
 from cwx.report.page import write_page
 from cwx.results import Results
 from cwx.stages import Configuration, Factory, Fitted, Stages
-from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs, trained_network
-from cwx.training import Training, check_procedure
+from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs
+from cwx.training import Training, check_procedure, taught
 from cwx.trajectories import TrajectoryStore
 
 log = logging.getLogger(__name__)
@@ -140,7 +139,8 @@ class Study:
         numbers = self._construct(training)
         if stages.leads:
             results.describe_classes(self.data.splits)
-        subject = replace(self._subject(training), construction=numbers)
+        subject = taught(training, self.experts, self.judges, self.data)
+        subject = replace(subject, construction=numbers)
         subject = replace(subject, adversarial=self.adversary(subject, training))
         subject = replace(subject, refined=self.refinement(subject, training))
         self._explain(stages, subject, results)
@@ -199,41 +199,6 @@ class Study:
             return {}
         self.data.train_on(constructed.images)
         return constructed.numbers
-
-    def _subject(self, training: Training) -> Subject:
-        data, experts = self.data, self.experts
-        # First, for they can be missing.
-        elsewhere = training.elsewhere(experts, data)
-        imported = recorded_judges(experts.judge_checkpoints, self.judges, data, self.store)
-        trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
-        early = training.experts(
-            "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
-        )
-        clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
-        judged = {
-            name: imported.get(name)
-            or training.judges(name, self.judges[name], seeds=experts.judge_seeds, data=data)
-            for name in experts.judges(self.judges)
-        }
-        subject = Subject(
-            data=data,
-            factory=self.network,
-            trajectories=elsewhere or trained[: len(experts.seeds)],
-            early=early,
-            held_out=trained[len(experts.seeds) :],
-            judges={
-                name: [trained_network(self.judges[name], data, t) for t in found]
-                for name, found in judged.items()
-            },
-            judged=judged,
-            clean=clean,
-            device=training.stages.device,
-            epoch=experts.epoch,
-        )
-        network = subject.network()
-        for trajectory in (*subject.fitted, *subject.held_out):
-            trajectory.check(network)
-        return subject
 
     def _explain(self, stages: Stages, subject: Subject, results: Results) -> None:
         finished = results.explanations()

@@ -6,10 +6,10 @@ from typing import Any
 from torch import nn
 
 from cwx.data.module import ImageData
-from cwx.elsewhere import recorded
+from cwx.elsewhere import recorded, recorded_judges
 from cwx.experts import Experts
 from cwx.stages import Configuration, Factory, Stages, Wanted
-from cwx.subject import NetworkFactory, build_network
+from cwx.subject import NetworkFactory, Subject, build_network, trained_network
 from cwx.trajectories import Trajectory, TrajectoryStore
 
 
@@ -171,6 +171,54 @@ class Training:
             if experts.epoch is not None:
                 trajectory.require(experts.epoch)
         return found
+
+
+def taught(
+    training: Training,
+    experts: Experts,
+    judges: Mapping[str, NetworkFactory],
+    data: ImageData,
+) -> Subject:
+    """The networks that a study takes, in its subject; what is not to be had is trained first.
+
+    Args:
+        judges: build networks of other architectures, by name.
+
+    Raises:
+        ValueError: one from elsewhere is missing, damaged or of another network.
+    """
+    # First, for they can be missing.
+    elsewhere = training.elsewhere(experts, data)
+    imported = recorded_judges(experts.judge_checkpoints, judges, data, training.store)
+    trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
+    early = training.experts(
+        "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
+    )
+    clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
+    judged = {
+        name: imported.get(name)
+        or training.judges(name, judges[name], seeds=experts.judge_seeds, data=data)
+        for name in experts.judges(judges)
+    }
+    subject = Subject(
+        data=data,
+        factory=training.network,
+        trajectories=elsewhere or trained[: len(experts.seeds)],
+        early=early,
+        held_out=trained[len(experts.seeds) :],
+        judges={
+            name: [trained_network(judges[name], data, t) for t in found]
+            for name, found in judged.items()
+        },
+        judged=judged,
+        clean=clean,
+        device=training.stages.device,
+        epoch=experts.epoch,
+    )
+    network = subject.network()
+    for trajectory in (*subject.fitted, *subject.held_out):
+        trajectory.check(network)
+    return subject
 
 
 def _identity(procedure: Configuration) -> dict[str, Any]:
