@@ -232,13 +232,12 @@ def test_a_typo_inside_an_experiment_file_is_refused(tmp_path, text, message):
 
 
 # What only a user knows.
-NEEDED = {
-    "checkpoint/iscp": [
-        "data.source.root=x",
-        "experts.checkpoints=[x.pt]",
-        "network.build._target_=torchvision.models.squeezenet1_0",
-    ]
-}
+CHECKPOINT = [
+    "data.source.root=x",
+    "experts.checkpoints=[x.pt]",
+    "network.build._target_=torchvision.models.squeezenet1_0",
+]
+NEEDED = {"checkpoint/iscp": CHECKPOINT, "checkpoint/neurons": CHECKPOINT}
 
 
 @pytest.mark.parametrize("scale", ["paper", "small"])
@@ -400,7 +399,34 @@ BADNETS = {
     "method.iscp.explains": "expert",
     "method.iscp_clean.explains": "clean",
 }
-# Command line, and what differs from COMMON, or from ISCP; None: the setting is not there.
+# Dong et al., §2-4, whatever the study (D2, D4, D9).
+DONG = {
+    "method": {},
+    "evaluation.neurons.taxonomy._target_": "WordNet",
+    "evaluation.neurons.share": 0.01,
+    "evaluation.neurons.sigma": 1.0,
+    "evaluation.traces.taxonomy._target_": "WordNet",
+    "evaluation.traces.sigma": 1.0,
+    "evaluation.traces.neurons": 2,
+}
+# D1, D11
+ENSEMBLE = {
+    "adversary.members": None,
+    "adversary.images": None,
+    "adversary.step": 5,
+    "adversary.scale": 255,
+    "adversary.steps": 20,
+    "evaluation.robustness.attacks.fgs_1.epsilon": 1,
+    "evaluation.robustness.attacks.fgs_5.epsilon": 5,
+    "evaluation.robustness.attacks.fgs_5.scale": 255,
+    "evaluation.robustness.top": [1, 5],
+}
+OCCLUDERS = {
+    "evaluation.neurons.sheet.occluder": 11,
+    "evaluation.neurons.sheet.stride": 3,
+    "data.source.size": 224,
+}
+# Command line, and what differs from COMMON, ISCP or DONG; None: the setting is not there.
 STUDIES = {
     "digits/iscp": {
         "network.stages": None,
@@ -421,6 +447,26 @@ STUDIES = {
         "experts.checkpoints": ["ResNet50_Weights.IMAGENET1K_V1"],
         "data.source.size": 224,
     },
+    # D8, D10.
+    "cifar10/neurons": ENSEMBLE
+    | {
+        "judges": {"alexnet": "AlexNet", "vgg16": "VGG"},
+        "network.stages": [2, 2, 2, 2],
+        "adversary.targets": 3,
+        "refinement.procedure.objective.alpha": 0.5,
+        "refinement.procedure.objective.beta": 0.1,
+        "refinement.procedure.attack.steps": 10,
+        "refinement.procedure.attack.targeted": True,
+    },
+    "imagenet/neurons": ENSEMBLE
+    | OCCLUDERS
+    | {
+        "judges": {"alexnet": "foreign", "vgg16": "foreign"},
+        "adversary.targets": 10,
+        "network.build._target_": "resnet18",
+        "refinement._target_": "NoRefinement",
+    },
+    "checkpoint/neurons": OCCLUDERS | {"adversary._target_": "NoAdversary"},
     # C10, C11; C5 and C8 report on CIFAR-10 or on nothing named.
     "cifar10/cwx": JUDGES | ACTIVATION,
     "svhn/cwx": JUDGES | ACTIVATION | {"paper": table1(1, 1, 1, 1)},
@@ -483,7 +529,7 @@ STUDIES = {
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_has_the_settings_of_the_paper(study):
     config = check(*f"experiment={study}".split(), *NEEDED.get(study.split()[0], []))
-    common = COMMON if "distill" in config["method"] else ISCP
+    common = COMMON if "distill" in config["method"] else ISCP if config["method"] else DONG
     for path, expected in {**common, **STUDIES[study]}.items():
         parent, _, key = path.rpartition(".")
         found = (at(config, parent) if parent else config).get(key)
