@@ -103,6 +103,8 @@ REFUSED = {
     ),
     "evaluation=[neurons] evaluation.neurons.activation._target_="
     "cwx.functional.neurons.spatial_median": "cwx.functional.neurons has no spatial_median",
+    "optimize=3": "optimize is 3: it takes the name of a number in metrics.json, or several",
+    "optimize=[a,3]": "optimize is ['a', 3]: it takes the name",
 }
 
 
@@ -167,6 +169,8 @@ def test_refused_with_the_remedy(override):
         "experts.checkpoints=[AlexNet_Weights.IMAGENET1K_V1] "
         "+experts.judge_checkpoints.vgg=VGG16_Weights.IMAGENET1K_V1 "
         "+experts.judge_checkpoints.resnet=ResNet18_Weights.IMAGENET1K_V1 adversary=ensemble",
+        "optimize=fidelity/ratio hydra/launcher=basic",
+        "optimize=[fidelity/ratio,discriminative/distill/expert]",
     ],
 )
 def test_accepted(override):
@@ -193,6 +197,15 @@ def test_each_value_of_a_sweep_is_checked_before_the_first_job():
     check("seed=0,1", "method.distill.iterations=5,6", multirun=True)
     with pytest.raises(ConfigurationError, match="'x'"):
         check("seed=0,1,x", multirun=True)
+    check("method.distill.iterations=int(interval(5,8))", multirun=True)
+    with pytest.raises(ConfigurationError, match="iterations is 5.0: it takes int"):
+        check("method.distill.iterations=interval(5,8)", multirun=True)
+    check("method.distill.inner.rate=tag(log,interval(0.01,1))", multirun=True)
+    check("corruption=glob(*,exclude=*_picture)", multirun=True)
+    with pytest.raises(ConfigurationError, match="corruption.trigger.picture.path needs a value"):
+        check("corruption=glob(*)", multirun=True)
+    with pytest.raises(ConfigurationError, match="names no file"):
+        check("corruption=glob(x*)", multirun=True)
 
 
 @pytest.mark.parametrize("scale", ["paper", "small"])
@@ -843,7 +856,10 @@ REQUIRED = {
 
 
 def test_every_group_is_composed_below():
-    assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} == {*CHOICES, "experiment"}
+    assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra"} == {
+        *CHOICES,
+        "experiment",
+    }
 
 
 # Small already, or whatever somebody else built.

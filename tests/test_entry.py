@@ -13,6 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cwx.status import is_written
+from cwx.sweep import read_jobs
+
 RUN = str(Path(__file__).parents[1] / "run.py")
 SMALL = [
     "network.width=4",
@@ -179,6 +182,33 @@ def test_a_stopped_run_continues_to_the_same_result(quickstart, uninterrupted, w
     assert code == 0, output
     for name in ("explanations.safetensors", "metrics.json"):
         assert (quickstart / cut / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(quickstart, uninterrupted):
+    sweep = ["-m", *LONGER, "seed=0,1", "store=shared", "hydra.launcher.n_jobs=2"]
+    process = start(quickstart, *sweep)
+    place = quickstart / "runs" / "digits" / "quickstart"
+    deadline = time.monotonic() + 240
+    while len([*place.glob("*/*/checkpoints/distill.ckpt")]) < 2 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    (folder,) = place.iterdir()
+    # Its jobs end with it, though nobody tells them to.
+    while any(is_written(folder / job) for job in "01"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert {job.state for job in read_jobs(folder)} == {"interrupted"}
+    code, output = run(quickstart, *sweep, "resume=true")
+    assert code == 0, output
+    assert {job.state for job in read_jobs(folder)} == {"finished"}
+    said = "".join((folder / job / "output.log").read_text() for job in "01")
+    assert said.count("training what is not in the store: expert-0") == 1
+    assert said.count("is there from an earlier start") == 0
+    for name in ("explanations.safetensors", "metrics.json"):
+        assert (folder / "0" / name).read_bytes() == (uninterrupted / name).read_bytes()
+    assert (folder / "1" / name).read_bytes() != (uninterrupted / name).read_bytes()
 
 
 def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(quickstart):

@@ -8,7 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "cwx"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ENTRY = {"main.py", "overrides.py"}
+ENTRY = {"main.py", "overrides.py", "resuming.py"}
+PLUGINS = sorted(PACKAGE.with_name("hydra_plugins").rglob("*.py"))
+# What the entry, and the launcher of sweeps, may import before torch is needed.
+LIGHT = {"configuration", "files", "launching", "overrides", "processes", "progress", "resuming"}
+LIGHT |= {"shares", "signatures", "status", "sweep"}
 
 
 def imports(file: Path) -> set[str]:
@@ -50,6 +54,27 @@ def test_arrows_point_one_way(file):
     }
     for prefix in forbidden.get(folder, ()):
         assert not {name for name in ours if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    "file", [*PLUGINS, *(PACKAGE / f"{name}.py" for name in sorted(LIGHT))], ids=lambda f: f.stem
+)
+def test_what_launches_a_sweep_needs_no_torch(file):
+    allowed = {"cwx", "filelock", "__main__"}
+    if file in PLUGINS or file.name in ENTRY:
+        allowed |= {"hydra", "omegaconf"}
+    assert at_once(file) - sys.stdlib_module_names <= allowed
+    ours = {name.split(".")[1] for name in imports(file) if name.startswith("cwx.")}
+    assert ours <= LIGHT
+
+
+def at_once(file: Path) -> set[str]:
+    """What is imported when the file is, rather than by a function of it."""
+    top = ast.parse(file.read_text()).body
+    plain = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {a.name for node in plain if isinstance(node, ast.Import) for a in node.names}
+    names |= {node.module or "" for node in plain if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in names}
 
 
 def test_nothing_makes_gradients_by_hand_or_moves_to_a_device_by_name():

@@ -62,6 +62,17 @@ def without_unchosen(
     return kept
 
 
+def difference(before: Any, now: Any, path: str = "") -> str:
+    """The first setting in which two configurations differ, in words; empty if none does."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            place = f"{path}.{key}" if path else str(key)
+            if found := difference(before.get(key), now.get(key), place):
+                return found
+        return ""
+    return "" if before == now else f"{path} was {before!r} and is {now!r}"
+
+
 def _parameter(known: Signature | None, key: str, place: str) -> Parameter | None:
     if known is None:
         return None

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: whatever is read later is written through here."""
+"""Files that are whole or absent: whatever is read later is written through here.
+
+Only tensors need torch, so that what runs no network can write without importing it.
+"""
 
 import json
 import math
@@ -7,10 +10,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from safetensors.torch import save
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -45,8 +48,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
     """Write named tensors as safetensors."""
+    from safetensors.torch import save
+
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as file:
         file.write(save(whole, metadata=dict(metadata)))

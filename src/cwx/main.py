@@ -6,6 +6,7 @@ and a misspelt key answer at once.
 
 import hashlib
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,23 +16,23 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cwx.configuration import ConfigurationError, without_unchosen
-from cwx.overrides import compose_checked, continued, options
+from cwx.overrides import compose_checked, configuration_folder, options
+from cwx.processes import end_with_launcher
+from cwx.resuming import asked_for, check_launcher
+from cwx.status import STATUS, objective, read_status
+from cwx.sweep import FINISHED
 
 log = logging.getLogger(__name__)
 
 
-def configuration_folder() -> Path:
-    """Where `conf/` lies: inside an installed package, at the top of a checkout."""
-    package = Path(__file__).parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
-
-
 def main() -> None:
     """Check the command line, then hand it to Hydra."""
+    end_with_launcher()
     register_resolvers()
     try:
         sys.argv[1:], resumed = _prepared(sys.argv[1:])
@@ -39,8 +40,10 @@ def main() -> None:
         _stop(error)
 
     @hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="run")
-    def start(config: DictConfig) -> None:
-        job(config, resumed=resumed)
+    def start(config: DictConfig) -> float | list[float] | None:
+        # Again, for a launcher may call this in a process of its own.
+        register_resolvers()
+        return job(config, resumed=resumed)
 
     start()
 
@@ -49,6 +52,8 @@ def register_resolvers() -> None:
     """What configuration files may ask of the run they belong to."""
     OmegaConf.register_new_resolver("run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("experiment", experiment, replace=True)
+    # Cached, for a job of a sweep has one experiment alone.
+    OmegaConf.register_new_resolver("studies", studies, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
 
 
@@ -57,16 +62,16 @@ def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
     flags = get_args_parser().parse_args(argv)
     if flags.help or flags.hydra_help or flags.shell_completion or flags.info:
         return list(argv), False
-    overrides, resumed = continued(flags.overrides)
+    folder, extra = configuration_folder(), flags.config_dir
+    start = asked_for(folder, flags.overrides, multirun=flags.multirun, extra=extra)
     compose_checked(
-        configuration_folder(),
-        overrides,
-        multirun=flags.multirun,
-        extra=flags.config_dir,
-        resumed=resumed,
+        folder, start.overrides, multirun=start.multirun, extra=extra, resumed=start.run
     )
     rest = [argument for argument in argv if argument not in flags.overrides]
-    return [*rest, *overrides], resumed is not None
+    if start.multirun:
+        check_launcher(folder, start.overrides, extra=extra)
+        rest += [] if flags.multirun else ["--multirun"]
+    return [*rest, *start.overrides], bool(start.run or start.sweep)
 
 
 def experiment() -> str:
@@ -81,6 +86,26 @@ def experiment() -> str:
     return f"{choices.get('experiment')}{scale}"
 
 
+def studies(chosen: str, overrides: Sequence[str]) -> str:
+    """The name of a sweep: the experiment, or all of them if it is what is swept.
+
+    >>> studies("digits/quickstart", ["experiment=cifar10/noise", "seed=0,1"])
+    'digits/quickstart'
+    >>> studies("digits/quickstart", ["experiment=cifar10/natural,cifar10/adversarial"])
+    'cifar10/natural+adversarial'
+    >>> studies("digits/quickstart", ["experiment=cifar10/cwx,svhn/cwx"])
+    'cifar10-cwx+svhn-cwx'
+    """
+    given = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
+    names = [name.strip() for name in given[-1].split(",")] if given else []
+    if len(names) < 2 or not all(re.fullmatch(r"[\w/-]+", name) for name in names):
+        return chosen
+    folders = {name.rpartition("/")[0] for name in names}
+    if len(folders) == 1:
+        return f"{folders.pop()}/{'+'.join(name.rpartition('/')[2] for name in names)}"[:100]
+    return "+".join(name.replace("/", "-") for name in names)[:100]
+
+
 def run_id() -> str:
     """A name for the run in the output directory that stays the same when it is resumed."""
     if not HydraConfig.initialized():
@@ -89,16 +114,36 @@ def run_id() -> str:
     return hashlib.sha256(str(folder).encode()).hexdigest()[:8]
 
 
-def job(config: DictConfig, *, resumed: bool) -> None:
-    """One run, in the directory that Hydra made for it."""
+def job(config: DictConfig, *, resumed: bool) -> float | list[float] | None:
+    """One run, in the directory that Hydra made for it.
+
+    Returns:
+        Among the jobs of a sweep in this process, what is optimised; else nothing.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    swept = HydraConfig.get().mode is RunMode.MULTIRUN
+    if swept and resumed:
+        state = read_status(folder)["state"] if (folder / STATUS).exists() else None
+        resumed = state is not None
+        if state == FINISHED:
+            log.info("%s has finished already", _short(folder))
+            return objective(folder, _optimized(config))
     try:
         _run(config, folder, resumed=resumed)
     except (KeyboardInterrupt, SystemExit):
         log.info("stopped; continue with: python run.py resume=%s", _short(folder))
         raise
     except Exception as error:
+        if swept:
+            # The jobs that are left have their turn.
+            raise CompactHydraException(f"cwx: {_explained(error, folder)}") from error
         _fail(error, folder)
+    return objective(folder, _optimized(config)) if swept else None
+
+
+def _optimized(config: DictConfig) -> Any:
+    names = config.optimize
+    return list(names) if OmegaConf.is_list(names) else names
 
 
 def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
@@ -111,6 +156,7 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
     _quiet()
 
     resolved: Any = OmegaConf.to_container(config, resolve=True)
+    del resolved["optimize"]
     plain = without_unchosen(resolved, options([configuration_folder()]))
     study = instantiate(plain, _convert_="all")
     study.run(
@@ -122,7 +168,11 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
 
 
 def _fail(error: Exception, folder: Path) -> NoReturn:
-    """Say in one line what went wrong; how it came to that goes into the run's log."""
+    _stop(_explained(error, folder))
+
+
+def _explained(error: Exception, folder: Path) -> str:
+    """What went wrong in one line; how it came to that goes into the run's log."""
     from hydra.errors import InstantiationException
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -140,7 +190,9 @@ def _fail(error: Exception, folder: Path) -> NoReturn:
                 (type(error), error, error.__traceback__),
             )  # fmt: skip
             handler.handle(record)
-    _stop(error if expected else f"{type(error).__name__}: {error} (a bug; see {_short(folder)})")
+    if expected:
+        return str(error)
+    return f"{type(error).__name__}: {error} (a bug; see {_short(folder)})"
 
 
 def _stop(reason: object) -> NoReturn:

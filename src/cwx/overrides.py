@@ -2,13 +2,23 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import (
+    Glob,
+    IntervalSweep,
+    Override,
+    Quote,
+    QuotedString,
+)
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import (
     InterpolationKeyError,
@@ -16,36 +26,16 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from cwx.configuration import ConfigurationError, check, without_unchosen
+from cwx.configuration import ConfigurationError, check, difference, without_unchosen
 
 SAVED = Path(".hydra")
 
 
-def continued(overrides: Sequence[str]) -> tuple[list[str], Path | None]:
-    """Replace ``resume=<run dir>`` by the overrides which that run was started with.
-
-    Returns:
-        The overrides and the run's directory, or the given overrides and ``None``.
-
-    Raises:
-        ConfigurationError: the directory is not a run's, or other overrides stand beside it.
-    """
-    resumes = [o for o in overrides if o.startswith("resume=")]
-    if not resumes:
-        return list(overrides), None
-    others = [o for o in overrides if o not in resumes]
-    if others or len(resumes) > 1:
-        raise ConfigurationError(
-            f"resume= takes the settings that the run was started with: remove {' '.join(others)}"
-        )
-    folder = Path(resumes[0].removeprefix("resume=").strip("'\""))
-    saved = folder / SAVED / "overrides.yaml"
-    if not saved.is_file() or not (folder / "status.json").is_file():
-        raise ConfigurationError(
-            f"{folder} is not the folder of a run: name one that holds status.json and {SAVED}/"
-        )
-    first = [str(o) for o in OmegaConf.load(saved)]
-    return [*first, f"hydra.run.dir='{folder}'"], folder
+def configuration_folder() -> Path:
+    """Where `conf/` lies: inside an installed package, at the top of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def compose_checked(
@@ -71,22 +61,56 @@ def compose_checked(
     Raises:
         ConfigurationError: the first thing wrong.
     """
-    folders = [folder, *([Path(extra).resolve()] if extra else [])]
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigurationError(_first_line(error)) from error
+    folders, parsed = _folders(folder, extra), _parsed(overrides)
     if not multirun and (swept := [o.input_line for o in parsed if o.is_sweep_override()]):
         raise ConfigurationError(f"{swept[0]} gives several values: add -m to run one job for each")
-    with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+    with _composing(folder):
         jobs = _jobs([_lenient(override, folders) for override in parsed])
         choices = options(folders)
         configs = [without_unchosen(_compose(job, folders), choices) for job in jobs]
     for config in configs:
+        _check_optimized(config.pop("optimize", None))
         check(config)
         if resumed:
             _check_unchanged(config, resumed, folders)
     return configs[0]
+
+
+def sweep_of(
+    folder: Path, overrides: Sequence[str], *, extra: str | None
+) -> tuple[Path, dict[str, Any]]:
+    """The directory that a sweep with these overrides would get, and its launcher's settings.
+
+    Raises:
+        ConfigurationError: they do not compose.
+    """
+    folders = _folders(folder, extra)
+    # What is swept is left as it is: it is known to Hydra, and has no part in the configuration.
+    lines = [
+        str(override.input_line) if override.is_sweep_override() else _lenient(override, folders)[0]
+        for override in _parsed(overrides)
+    ]
+    with _composing(folder):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        earlier = HydraConfig.instance().cfg
+        try:
+            config = hydra.compose_config("run", [*lines, *_search(folders)], RunMode.MULTIRUN)
+            HydraConfig.instance().set_config(config)
+            place = Path(config.hydra.sweep.dir)
+        except MissingConfigException as error:
+            raise ConfigurationError(_no_such_choice(error, folders)) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigurationError(_first_line(error)) from error
+        finally:
+            HydraConfig.instance().cfg = earlier
+    launcher: Any = OmegaConf.to_container(config.hydra.launcher)
+    return place, launcher
+
+
+def in_folder(kind: str, folder: Path) -> str:
+    """The setting that makes `folder` the directory of a ``run`` or a ``sweep``."""
+    return f"hydra.{kind}.dir={QuotedString(str(folder), Quote.single).with_quotes()}"
 
 
 def options(folders: Iterable[Path]) -> dict[str, set[str]]:
@@ -99,6 +123,29 @@ def options(folders: Iterable[Path]) -> dict[str, set[str]]:
     # Judges go by the names of their networks.
     found["judges"] = found.get("network", set())
     return found
+
+
+@contextmanager
+def _composing(folder: Path) -> Iterator[None]:
+    """Let configurations be composed from `folder`, also while Hydra runs from another."""
+    hydra = GlobalHydra.instance()
+    earlier, hydra.hydra = hydra.hydra, None
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = earlier
+
+
+def _folders(folder: Path, extra: str | None) -> list[Path]:
+    return [folder, *([Path(extra).resolve()] if extra else [])]
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigurationError(_first_line(error)) from error
 
 
 def _jobs(overrides: Sequence[list[str]]) -> Iterator[list[str]]:
@@ -116,22 +163,44 @@ def _lenient(override: Override, folders: Sequence[Path]) -> list[str]:
     Hydra's own refusal knows no nearest name, and for ``+key`` there is none.
     """
     line = str(override.input_line)
-    if override.is_sweep_override() and override.is_discrete_sweep():
-        values = list(override.sweep_string_iterator())
-    else:
-        values = [line.partition("=")[2]]
+    values = _values(override, folders)
     name = override.key_or_group
     group = any((folder / name).is_dir() for folder in folders)
-    if override.is_delete() or group or name == "hydra" or name.startswith("hydra."):
+    of_hydra = name == "hydra" or name.startswith(("hydra.", "hydra/"))
+    # Our launcher's settings are held against it later.
+    of_hydra = of_hydra and not name.startswith("hydra.launcher.")
+    if override.is_delete() or group or of_hydra:
         prefix = line.partition("=")[0]
         return [f"{prefix}={value}" if "=" in line else line for value in values]
     return [f"++{override.get_key_element().lstrip('+')}={value}" for value in values]
 
 
+def _values(override: Override, folders: Sequence[Path]) -> list[str]:
+    """Those that an override stands for; of an interval its ends."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [str(value.start), str(value.end)]
+    if isinstance(value, Glob):
+        files = {file for f in folders for file in (f / override.key_or_group).glob("*.yaml")}
+        if not (chosen := value.filter(sorted(file.stem for file in files))):
+            raise ConfigurationError(f"{override.input_line} names no file of that group")
+        return chosen
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator())
+    return [str(override.input_line).partition("=")[2]]
+
+
+def _check_optimized(names: Any) -> None:
+    listed = names if isinstance(names, list) else [names]
+    if names is not None and not (listed and all(isinstance(name, str) for name in listed)):
+        raise ConfigurationError(
+            f"optimize is {names!r}: it takes the name of a number in metrics.json, or several"
+        )
+
+
 def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
-    search = [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders[1:])}]"]
     try:
-        config = compose("run", overrides=[*overrides, *(search if folders[1:] else [])])
+        config = compose("run", [*overrides, *_search(folders)])
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingConfigException as error:
         raise ConfigurationError(_no_such_choice(error, folders)) from error
@@ -148,9 +217,19 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any
     return container  # type: ignore[return-value]
 
 
+def _search(folders: Sequence[Path]) -> list[str]:
+    if not folders[1:]:
+        return []
+    return [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders[1:])}]"]
+
+
 def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
-    group, _, name = (error.missing_cfg_file or "").partition("/")
+    missing = error.missing_cfg_file or ""
+    group, _, name = missing.partition("/")
     choices = sorted(options(folders).get(group, ()))
+    if group == "hydra":
+        group, _, name = missing.rpartition("/")
+        choices = sorted(error.options or ())
     if not choices:
         return _first_line(error)
     near = difflib.get_close_matches(name, choices, 1, cutoff=0.5)
@@ -161,21 +240,12 @@ def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> s
 def _check_unchanged(config: dict[str, Any], folder: Path, folders: Sequence[Path]) -> None:
     saved = OmegaConf.load(folder / SAVED / "config.yaml")
     before = without_unchosen(OmegaConf.to_container(saved, resolve=True), options(folders))  # type: ignore[arg-type]
-    if difference := _difference(before, config, ""):
+    before.pop("optimize", None)
+    if changed := difference(before, config):
         raise ConfigurationError(
-            f"the configuration files have changed since {folder} was started ({difference}): "
+            f"the configuration files have changed since {folder} was started ({changed}): "
             "restore them to continue it, or start anew"
         )
-
-
-def _difference(before: Any, now: Any, path: str) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            place = f"{path}.{key}" if path else str(key)
-            if found := _difference(before.get(key), now.get(key), place):
-                return found
-        return ""
-    return "" if before == now else f"{path} was {before!r} and is {now!r}"
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,6 @@ report.html, and traces.html beside it where single predictions were traced
 
 import csv
 import io
-import json
 import os
 import platform
 import subprocess
@@ -40,8 +39,9 @@ from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations import Explanations
 from cwx.files import atomic, write_json, write_tensors, write_text
 from cwx.patterns import Found, Patterns, Perturbations
+from cwx.status import METRICS, STATUS, writing
+from cwx.status import read_status as read_status
 
-STATUS = "status.json"
 EXPLANATIONS = "explanations.safetensors"
 TOUCHED = "touched.safetensors"
 SUSPECTED = "suspected.safetensors"
@@ -69,19 +69,20 @@ class Results:
         """Keep the status while a study runs: running, then finished, failed or interrupted.
 
         Raises:
-            ValueError: the folder holds another run already.
+            ValueError: the folder holds another run already, or another process is writing it.
         """
-        self._start(experiment=experiment, resumed=resumed)
-        try:
-            yield
-        except (KeyboardInterrupt, SystemExit):
-            # Lightning turns both Ctrl-C and SIGTERM into an exit.
-            self._end("interrupted", "stopped from outside")
-            raise
-        except BaseException as error:
-            self._end("failed", f"{type(error).__name__}: {error}")
-            raise
-        self._end("finished", None)
+        with writing(self.folder):
+            self._start(experiment=experiment, resumed=resumed)
+            try:
+                yield
+            except (KeyboardInterrupt, SystemExit):
+                # Lightning turns both Ctrl-C and SIGTERM into an exit.
+                self._end("interrupted", "stopped from outside")
+                raise
+            except BaseException as error:
+                self._end("failed", f"{type(error).__name__}: {error}")
+                raise
+            self._end("finished", None)
 
     def _start(self, *, experiment: str, resumed: bool) -> None:
         earlier = read_status(self.folder) if (self.folder / STATUS).exists() else {}
@@ -194,23 +195,8 @@ class Results:
                 _write_figure(self.folder / "figures" / f"{name}.png", figure)
         if paper:
             write_text(self.folder / PAPER, _csv(_beside(numbers, paper)))
-        write_json(self.folder / "metrics.json", numbers)
+        write_json(self.folder / METRICS, numbers)
         return numbers
-
-
-def read_status(folder: Path) -> dict[str, Any]:
-    """The status of the run in `folder`.
-
-    Raises:
-        ValueError: the folder is not a run.
-    """
-    try:
-        status = json.loads((folder / STATUS).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder} is not the folder of a run: it has no readable {STATUS}"
-        ) from error
-    return dict(status)
 
 
 def provenance() -> dict[str, Any]:

@@ -1,0 +1,111 @@
+"""Of a run's directory, what can be known without torch: how the run stands, and who writes it.
+
+status.json   running, finished, failed or interrupted, and why; since when, how long
+metrics.json  flat name → number, once it is finished
+.lock         held by the process that writes the directory, however it ends
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+STATUS = "status.json"
+METRICS = "metrics.json"
+LOCK = ".lock"
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The status of the run in `folder`.
+
+    Raises:
+        ValueError: the folder is not a run.
+    """
+    try:
+        status = json.loads((folder / STATUS).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder} is not the folder of a run: it has no readable {STATUS}"
+        ) from error
+    return dict(status)
+
+
+def read_numbers(folder: Path) -> dict[str, float | None]:
+    """All numbers of the run in `folder`, ``None`` where one was not finite; empty without any."""
+    try:
+        return dict(json.loads((folder / METRICS).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def objective(folder: Path, optimize: str | Sequence[str] | None) -> float | list[float] | None:
+    """What a sweeper that optimises is told of the run in `folder`.
+
+    Args:
+        optimize: one of the run's numbers by name, or several; ``None`` if nothing is optimised.
+
+    Returns:
+        The number or the numbers, NaN for one that was not finite.
+
+    Raises:
+        ValueError: the run has no number of a name.
+    """
+    if optimize is None:
+        return None
+    if isinstance(optimize, str):
+        return _number(read_numbers(folder), optimize, folder)
+    numbers = read_numbers(folder)
+    return [_number(numbers, name, folder) for name in optimize]
+
+
+def _number(numbers: dict[str, float | None], name: str, folder: Path) -> float:
+    if name not in numbers:
+        near = difflib.get_close_matches(name, numbers, 1, cutoff=0.5)
+        remedy = f"did you mean {near[0]}?" if near else f"give one of {', '.join(numbers)}"
+        raise ValueError(f"optimize is {name!r}, which {folder} did not measure: {remedy}")
+    value = numbers[name]
+    return math.nan if value is None else float(value)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold the right to write `folder`, which ends with this process if not before.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        # Longer than `is_written` takes to look.
+        lock.acquire(timeout=2)
+    except Timeout:
+        raise ValueError(
+            f"another process is writing {folder}: wait for it, or stop it, and then continue "
+            f"with resume={folder}"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_written(folder: Path) -> bool:
+    """Whether a process is writing `folder` now.
+
+    If none is, a status of running is that of a run which was cut.
+    """
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -1,0 +1,229 @@
+"""The launcher of sweeps, in the one package that Hydra takes plugins from.
+
+Hydra imports this whenever it starts: it may import nothing heavy.
+"""
+
+import logging
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+import __main__
+from cwx.launching import Launch, Settings
+from cwx.overrides import configuration_folder, in_folder
+from cwx.resuming import check_same_job
+from cwx.status import objective, writing
+from cwx.sweep import FAILED, FINISHED, SWEEP, Job, Sweep
+
+log = logging.getLogger(__name__)
+
+
+class JobFailedError(CompactHydraException):
+    """A job of a sweep did not finish; Hydra prints what it says, and no traceback of its own."""
+
+
+class Processes(Launcher):
+    """Runs each job of a sweep as ``python run.py <overrides>`` in a process of its own.
+
+    Its settings are those of `cwx.launching.Settings`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self._context, self._config = hydra_context, config
+        self._sweep: Sweep | None = None
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run these jobs; an optimising sweeper asks for several such batches.
+
+        Raises:
+            SystemExit: they cannot be run, or were interrupted.
+        """
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        try:
+            with _told_to_end():
+                return self._launch(job_overrides, initial_job_idx)
+        except ValueError as error:
+            sys.exit(f"cwx: {' '.join(str(error).split())}")
+        except KeyboardInterrupt:
+            log.info("stopped; continue by repeating the command with resume=true")
+            raise SystemExit(128 + signal.SIGINT) from None
+
+    def _launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        settings = Settings(**self._settings)
+        jobs = [
+            self._job(list(overrides), initial_job_idx + position)
+            for position, overrides in enumerate(job_overrides)
+        ]
+        if self._sweep is None:
+            self._sweep = self._open(settings)
+        Launch(
+            self._sweep,
+            settings,
+            _Commands(_entry(), _for_jobs(self._config.hydra.overrides.hydra)),
+            optimize=self._optimize,
+            unchanged=_check_same,
+        ).run(jobs)
+        return self._returns(jobs)
+
+    def _job(self, overrides: list[str], number: int) -> Job:
+        config = self._context.config_loader.load_sweep_config(self._config, overrides)
+        with open_dict(config):
+            config.hydra.job.num, config.hydra.job.id = number, str(number)
+        with _known_to_hydra(config):
+            folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
+        return Job(number, folder, tuple(overrides), self._swept(overrides))
+
+    def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
+        """Those settings of a job that the command line does not fix for all."""
+        parse = OverridesParser.create(config_loader=self._context.config_loader).parse_overrides
+        asked = parse(list(self._config.hydra.overrides.task))
+        swept = {o.get_key_element() for o in asked if o.is_sweep_override()}
+        fixed = {o.get_key_element() for o in asked} - swept
+        return {
+            override.get_key_element(): override.get_value_string()
+            for override in parse(list(overrides))
+            if override.get_key_element() not in fixed
+        }
+
+    def _open(self, settings: Settings) -> Sweep:
+        """The sweep's directory, which is this process's until it ends."""
+        with _known_to_hydra(self._config):
+            folder = Path(self._config.hydra.sweep.dir)
+        if (folder / SWEEP).exists() and not settings.resume:
+            raise ValueError(
+                f"{folder} holds a sweep already: continue it with resume={folder}, or choose "
+                "another hydra.sweep.dir"
+            )
+        self._held = ExitStack()
+        self._held.enter_context(writing(folder))
+        overrides = self._config.hydra.overrides
+        return Sweep(
+            folder,
+            started=list(overrides.task),
+            hydra=list(overrides.hydra),
+            command=shlex.join(sys.argv),
+        )
+
+    @property
+    def _optimize(self) -> str | list[str] | None:
+        names: Any = OmegaConf.select(self._config, "optimize")
+        return list(names) if OmegaConf.is_list(names) else names
+
+    def _returns(self, jobs: Sequence[Job]) -> list[JobReturn]:
+        failed = [job for job in jobs if job.state != FINISHED]
+        # Jobs that were stopped, or not begun, were so for the sake of one that failed.
+        causes = [job for job in failed if job.state == FAILED] or failed
+        return [self._return(job, causes, of=len(jobs)) for job in jobs]
+
+    def _return(self, job: Job, causes: Sequence[Job], *, of: int) -> JobReturn:
+        returned = JobReturn(overrides=list(job.overrides), working_dir=str(job.folder))
+        try:
+            if job.state != FINISHED:
+                cause = job if job in causes else causes[0]
+                raise ValueError(
+                    f"{len(causes)} of {of} jobs failed; {cause} {cause.state}: {cause.reason} "
+                    f"(see {cause.folder}); repeat the command with resume=true to try again"
+                )
+            returned.return_value = objective(job.folder, self._optimize)
+            returned.status = JobStatus.COMPLETED
+        except ValueError as error:
+            returned.return_value = JobFailedError(f"cwx: {error}")
+            returned.status = JobStatus.FAILED
+        return returned
+
+
+@dataclass(frozen=True)
+class _Commands:
+    """Our own command line.
+
+    Attributes:
+        entry: the interpreter, the script and its options.
+        hydra: settings for Hydra that hold for every job.
+    """
+
+    entry: Sequence[str]
+    hydra: Sequence[str]
+
+    def begin(self, job: Job) -> list[str]:
+        return [*self.entry, *job.overrides, *self.hydra, in_folder("run", job.folder)]
+
+    def go_on(self, job: Job) -> list[str]:
+        return [*self.entry, f"resume={job.folder}", *self.hydra]
+
+
+def _check_same(job: Job) -> None:
+    extra = _flags().config_dir
+    check_same_job(configuration_folder(), job.folder, job.overrides, extra=extra)
+
+
+def _flags() -> Any:
+    return get_args_parser().parse_args()
+
+
+def _entry() -> list[str]:
+    """The command that this process was started by, without what it was told to run.
+
+    As DDP starts its ranks: by the same script or module, so that they find the same packages.
+    """
+    spec = __main__.__spec__
+    script = [str(Path(sys.argv[0]).absolute())] if spec is None else ["-m", spec.name]
+    flags = _flags()
+    options = {
+        "--config-dir": flags.config_dir,
+        "--config-path": flags.config_path,
+        "--config-name": flags.config_name,
+    }
+    given = [[name, value] for name, value in options.items() if value]
+    return [sys.executable, *script, *(word for pair in given for word in pair)]
+
+
+def _for_jobs(overrides: Sequence[str]) -> list[str]:
+    """The settings for Hydra that hold for each job as well."""
+    of_sweep = {"launcher", "sweeper", "sweep", "run", "mode"}
+    return [line for line in overrides if re.split("[./=]", line.lstrip("+~"))[1] not in of_sweep]
+
+
+@contextmanager
+def _known_to_hydra(config: DictConfig) -> Iterator[None]:
+    """Let ``${hydra:…}`` refer to `config`."""
+    hydra = HydraConfig.instance()
+    earlier = hydra.cfg
+    hydra.set_config(config)
+    try:
+        yield
+    finally:
+        hydra.cfg = earlier
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Take what ends a process, such as a scheduler's SIGTERM, for a Ctrl-C."""
+    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
