@@ -1,6 +1,7 @@
 """The command line's overrides: what each job would run with, checked before the first begins."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,9 @@ def _lenient(override: Override, folders: Sequence[Path]) -> list[str]:
         values = [line.partition("=")[2]]
     name = override.key_or_group
     group = any((folder / name).is_dir() for folder in folders)
+    if group and not override.is_delete():
+        for value in values:
+            _check_choice(name, value, folders)
     if override.is_delete() or group or name == "hydra" or name.startswith("hydra."):
         prefix = line.partition("=")[0]
         return [f"{prefix}={value}" if "=" in line else line for value in values]
@@ -148,11 +152,22 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any
     return container  # type: ignore[return-value]
 
 
+def _check_choice(group: str, value: str, folders: Sequence[Path]) -> None:
+    """Refuse what Hydra takes for no name, as null."""
+    if re.fullmatch(r"null|true|false|[\d.]*", value, re.IGNORECASE):
+        choices = sorted(options(folders).get(group, ()))
+        raise ConfigurationError(_not_among(group, value, choices))
+
+
 def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
     group, _, name = (error.missing_cfg_file or "").partition("/")
     choices = sorted(options(folders).get(group, ()))
-    if not choices:
-        return _first_line(error)
+    return _not_among(group, name, choices) if choices else _first_line(error)
+
+
+def _not_among(group: str, name: str, choices: Sequence[str]) -> str:
+    # Files below another choice are not chosen by themselves.
+    choices = [c for c in choices if "/" not in c or c.partition("/")[0] not in choices]
     near = difflib.get_close_matches(name, choices, 1, cutoff=0.5)
     remedy = f"did you mean {group}={near[0]}?" if near else f"there are {', '.join(choices)}"
     return f"there is no {group}={name}: {remedy}"
