@@ -777,7 +777,8 @@ def run(*arguments):
     typed = "python run.py method.distill.iter"
     completion = {"COMP_LINE": typed, "COMP_POINT": str(len(typed))}
     return subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "run.py"), *arguments],
+        [sys.executable, "-X", "importtime", "run.py", *arguments],
+        cwd=ROOT,
         env={**os.environ, **completion},
         capture_output=True,
         text=True,
@@ -798,12 +799,27 @@ def run(*arguments):
         (["experiment=none"], 1, "cwx: there is no experiment=none"),
         (["resume=nowhere"], 1, "cwx: nowhere is not the folder of a run"),
         (["resume=nowhere", "seed=1"], 1, "remove seed=1"),
+        (["--help"], 0, "python run.py ls "),
+        (["scale=small", "--cfg", "job", "--resolve"], 0, "id: unnamed"),
+        (["ls", "--help"], 0, "usage: python run.py ls"),
+        (["report", "--help"], 0, "usage: python run.py report"),
+        (["experts", "--help"], 0, "usage: python run.py experts"),
+        (["ls", "conf"], 0, "no runs in conf"),
+        (["lss"], 1, "cwx: there is no command lss: did you mean ls?"),
+        (["report", "nonfolder"], 1, "cwx: nonfolder is not there"),
+        (["experts", "--store", "nowhere"], 1, "cwx: nowhere is not there"),
+        (["--hlp"], 1, "cwx: there is no --hlp: did you mean --help?"),
+        (["seed=1", "ls"], 1, "cwx: ls is not a setting: write key=value"),
+        (["-m", "seed=1,2", "--cfg", "job"], 1, "cwx: --cfg and --multirun cannot be combined"),
+        (["scale=null"], 1, "cwx: there is no scale=null: there are paper, small"),
+        (["-m", "scale=small,null"], 1, "cwx: there is no scale=null: there are paper, small"),
     ],
 )
 def test_the_entry_answers_without_torch(arguments, code, text):
     done = run(*arguments)
     assert done.returncode == code
     assert text in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "lightning", "wandb", "torchvision"}
 

@@ -92,10 +92,32 @@ def test_the_quickstart_leaves_what_it_promises(quickstart):
 
 
 def test_weights_and_biases_has_the_run_offline(quickstart):
-    (offline,) = (quickstart / "one" / "wandb").glob("offline-run-*")
-    pictures = list(offline.rglob("*.png"))
-    assert any("distill" in str(p) for p in pictures)
-    assert any("explanations" in str(p) for p in pictures)
+    folder = quickstart / "one"
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline)]
+    read = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    records = [json.loads(line) for line in read.splitlines()]
+    of = {name: [r[name] for r in records if r["type"] == name] for r in records for name in r}
+    assert of["run"][0]["tags"] == ["digits/quickstart", "paper"]
+    assert of["config"][0]["update"]["method"]["distill"]["iterations"] == 6
+    curves = {name for row in of["history"] for name in row["item"]}
+    assert {"expert-0/loss", "expert-0/accuracy", "distill/loss"} <= curves
+    grids = [r["item"] for r in of["history"] if "distill/images._type" in r["item"]]
+    assert [row["trainer/global_step"] for row in grids] == [2, 4, 6]
+    assert {"tables/fidelity._type", "figures/explanations._type"} <= curves
+    summary = {k: v for r in of["summary"] for k, v in r.get("update", {}).items()}
+    numbers = json.loads((folder / "metrics.json").read_text())
+    assert {name: summary[name] for name in numbers} == numbers
+    (kept,) = [a for a in of["artifact"] if a["type"] == "explanations"]
+    paths = {part["path"] for part in kept["manifest"]["contents"]}
+    assert {"explanations.safetensors", "metrics.json"} <= paths
+    assert of["exit"][0].get("exit_code", 0) == 0
+
+
+def test_the_store_knows_the_runs_that_took_what_it_has(quickstart):
+    for path in (quickstart / "store").iterdir():
+        use = json.loads((path / "uses.json").read_text())[str((quickstart / "one").resolve())]
+        assert (use["experiment"], use["data"]) == ("digits/quickstart", "digits")
 
 
 def test_two_processes_give_the_images_of_one(quickstart):

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from cwx import naming
+from cwx.commands.text import plain
 from cwx.configuration import ConfigurationError, without_unchosen
+from cwx.flags import flags as parsed
 from cwx.overrides import compose_checked, configuration_folder, options
 from cwx.processes import end_with_launcher
 from cwx.resuming import asked_for, check_launcher
@@ -55,11 +57,12 @@ def register_resolvers() -> None:
     # Cached, for a job of a sweep has one experiment alone.
     OmegaConf.register_new_resolver("studies", studies, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
+    naming.register_resolvers()
 
 
 def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
     """The command line for Hydra, checked, and whether it continues a run."""
-    flags = get_args_parser().parse_args(argv)
+    flags = parsed(argv)
     if flags.help or flags.hydra_help or flags.shell_completion or flags.info:
         return list(argv), False
     folder, extra = configuration_folder(), flags.config_dir
@@ -108,10 +111,10 @@ def studies(chosen: str, overrides: Sequence[str]) -> str:
 
 def run_id() -> str:
     """A name for the run in the output directory that stays the same when it is resumed."""
-    if not HydraConfig.initialized():
+    folder = naming.folder()
+    if folder is None:
         return "unnamed"
-    folder = Path(HydraConfig.get().runtime.output_dir).resolve()
-    return hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
 
 
 def job(config: DictConfig, *, resumed: bool) -> float | list[float] | None:
@@ -197,7 +200,7 @@ def _explained(error: Exception, folder: Path) -> str:
 
 def _stop(reason: object) -> NoReturn:
     line = " ".join(str(reason).split())
-    sys.exit(f"cwx: {line}")
+    sys.exit(f"cwx: {plain(line)}")
 
 
 def _short(path: Path) -> str:

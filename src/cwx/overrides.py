@@ -1,6 +1,7 @@
 """The command line's overrides: what each job would run with, checked before the first begins."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,6 +167,9 @@ def _lenient(override: Override, folders: Sequence[Path]) -> list[str]:
     values = _values(override, folders)
     name = override.key_or_group
     group = any((folder / name).is_dir() for folder in folders)
+    if group and not override.is_delete():
+        for value in values:
+            _check_choice(name, value, folders)
     of_hydra = name == "hydra" or name.startswith(("hydra.", "hydra/"))
     # Our launcher's settings are held against it later.
     of_hydra = of_hydra and not name.startswith("hydra.launcher.")
@@ -223,6 +227,13 @@ def _search(folders: Sequence[Path]) -> list[str]:
     return [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders[1:])}]"]
 
 
+def _check_choice(group: str, value: str, folders: Sequence[Path]) -> None:
+    """Refuse what Hydra takes for no name, as null."""
+    if re.fullmatch(r"null|true|false|[\d.]*", value, re.IGNORECASE):
+        choices = sorted(options(folders).get(group, ()))
+        raise ConfigurationError(_not_among(group, value, choices))
+
+
 def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
     missing = error.missing_cfg_file or ""
     group, _, name = missing.partition("/")
@@ -230,8 +241,12 @@ def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> s
     if group == "hydra":
         group, _, name = missing.rpartition("/")
         choices = sorted(error.options or ())
-    if not choices:
-        return _first_line(error)
+    return _not_among(group, name, choices) if choices else _first_line(error)
+
+
+def _not_among(group: str, name: str, choices: Sequence[str]) -> str:
+    # Files below another choice are not chosen by themselves.
+    choices = [c for c in choices if "/" not in c or c.partition("/")[0] not in choices]
     near = difflib.get_close_matches(name, choices, 1, cutoff=0.5)
     remedy = f"did you mean {group}={near[0]}?" if near else f"there are {', '.join(choices)}"
     return f"there is no {group}={name}: {remedy}"

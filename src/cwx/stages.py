@@ -13,6 +13,7 @@ from cwx.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.callbacks.progress import ProgressLines
 from cwx.callbacks.recording import RecordStates, WriteShards
 from cwx.data.steps import Turns
+from cwx.loggers.records import Records
 from cwx.precision import Precision, Precisions
 from cwx.shards import Shards
 from cwx.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
@@ -59,11 +60,14 @@ class Stages:
     Args:
         trainer: builds a Trainer.
         precision: of computing, while experts train and while methods run.
+
+    Attributes:
+        records: the loggers that every stage writes to.
     """
 
     def __init__(self, trainer: Factory, precision: Precisions) -> None:
         self._trainer, self._precision = trainer, precision
-        self._loggers: list[Any] = []
+        self.records = Records()
         self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
 
     def _build(
@@ -76,7 +80,7 @@ class Stages:
             enable_progress_bar=terminal,
             callbacks=[*([] if terminal else [ProgressLines(seconds=10)]), *callbacks],
             plugins=[AtomicCheckpointIO()],
-            logger=list(self._loggers),
+            logger=list(self.records.loggers),
             **settings,
         )
 
@@ -206,34 +210,3 @@ class Stages:
         with self._precision.methods.in_force():
             self._last.predict(module, datamodule=Turns(missing), return_predictions=False)
         self.wait()
-
-    def log_to(
-        self,
-        factories: Mapping[str, Factory],
-        folder: Path,
-        configuration: Configuration,
-    ) -> None:
-        """Start the loggers; one that fails costs its record, not the study."""
-        for name, build in factories.items():
-            try:
-                logger = build(save_dir=str(folder))
-                logger.log_hyperparams(configuration)
-            except Exception as error:
-                log.warning("%s does not start, and this run goes without it: %s", name, error)
-            else:
-                self._loggers.append(logger)
-
-    def log(self, numbers: Mapping[str, float], figures: Sequence[Path]) -> None:
-        """Send what was measured to every logger."""
-        for logger in self._loggers:
-            logger.log_metrics(numbers)
-            if hasattr(logger, "log_image"):
-                for figure in figures:
-                    logger.log_image(key=f"figures/{figure.stem}", images=[str(figure)])
-            logger.save()
-
-    def finish_logs(self) -> None:
-        """Close every logger, so that the next run in this process starts its own."""
-        for logger in self._loggers:
-            if hasattr(logger.experiment, "finish"):
-                logger.experiment.finish()

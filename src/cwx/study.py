@@ -19,6 +19,7 @@ from cwx.purification import Purification
 from cwx.refinement import NoRefinement, Refinement
 from cwx.report.page import write_page
 from cwx.results import Results
+from cwx.runs import Run
 from cwx.stages import Configuration, Factory, Fitted, Stages
 from cwx.subject import KINDS, NetworkFactory, Subject, check_outputs
 from cwx.training import Training, check_procedure, taught
@@ -108,13 +109,14 @@ class Study:
             self._run(stages, results, configuration)
             return
         log.info("this run is %s", results.folder)
-        with results.running(experiment=experiment, resumed=resumed):
-            stages.log_to(self.logger, results.folder, configuration)
-            try:
-                subject = self._run(stages, results, configuration)
-                self._evaluate(stages, subject, results)
-            finally:
-                stages.finish_logs()
+        data = str(Run.read(results.folder).choices.get("data", ""))
+        self.store.used_by(results.folder, {"experiment": experiment, "data": data})
+        with (
+            results.running(experiment=experiment, resumed=resumed),
+            stages.records.kept(self.logger, results.folder, configuration),
+        ):
+            subject = self._run(stages, results, configuration)
+            self._evaluate(stages, subject, results)
         log.info("the page is %s", write_page(results.folder))
 
     def _run(self, stages: Stages, results: Results, configuration: Configuration) -> Subject:
@@ -266,4 +268,4 @@ class Study:
             log.info("measuring %s", name)
             outcomes[name] = evaluation(subject, sources)
         numbers = results.add_outcomes(outcomes, self.paper)
-        stages.log(numbers, sorted((results.folder / "figures").glob("*.png")))
+        stages.records.add_results(results.folder, numbers)

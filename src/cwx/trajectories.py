@@ -4,12 +4,12 @@ An expert is found by what it is: the digest of its identity (data, network, pro
 names its folder, ``<root>/<digest>/``, which holds
 
     identity.json              what it is, in full
+    uses.json                  which runs took it, and when last
     state-0000.safetensors …   the initial weights, then one state an epoch, with its accuracy
     complete.json              written last: the epochs recorded
     checkpoint-….ckpt          while it trains, in one folder of those that train together
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cwx.files import write_json, write_tensors
+from cwx.stored import digest, note_use
 
 log = logging.getLogger(__name__)
 
@@ -225,10 +226,18 @@ class TrajectoryStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._user: tuple[Path, Mapping[str, str]] | None = None
+
+    def used_by(self, run: Path, about: Mapping[str, str]) -> None:
+        """Note with all that is taken from now on that the run in this folder took it.
+
+        Args:
+            about: words for who looks at the store.
+        """
+        self._user = (run, about)
 
     def path(self, identity: Identity) -> Path:
-        text = json.dumps(identity, sort_keys=True)
-        return self.root / hashlib.sha256(text.encode()).hexdigest()[:20]
+        return self.root / digest(identity)
 
     def find(self, identity: Identity) -> Trajectory | None:
         path = self.path(identity)
@@ -250,6 +259,8 @@ class TrajectoryStore:
             log.info("%s", waiting)
             lock.acquire()
         try:
+            if self._user is not None:
+                note_use(path, *self._user)
             yield
         finally:
             lock.release()

@@ -17,4 +17,6 @@ class LogPictures(L.Callback):
             normalization = method.subject.data.normalization
             picture = mosaic(method.explanations().shown(normalization), normalization)
             for logger in takers:
-                logger.log_image(key=f"{method.stage}/images", images=[picture])
+                logger.log_image(
+                    key=f"{method.stage}/images", images=[picture], step=trainer.global_step
+                )

@@ -1,0 +1,1 @@
+"""What `cwx <command>` does beside running studies: look at runs, pages and the store."""

@@ -1,0 +1,81 @@
+"""The entry: `cwx` and `python run.py`. A command, or else a study.
+
+Nothing is imported before it is known what is asked for, so that looking is quick.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+# Each is the module of its name in cwx.commands, with `main(argv)`.
+COMMANDS = {
+    "ls": "list runs",
+    "report": "write a page of runs",
+    "experts": "list and prune the store",
+}
+
+
+def main() -> None:
+    """Do what the command line says."""
+    argv = sys.argv[1:]
+    if argv and argv[0] in COMMANDS:
+        _command(argv[0], argv[1:])
+    elif argv and _is_word(argv[0]):
+        _stop(_unknown(argv[0]))
+    elif len(argv) == 2 and argv[0] in ("-sc", "--shell-completion"):
+        _complete(argv[1])
+    else:
+        from cwx.main import main as study
+
+        study()
+
+
+def _command(name: str, argv: Sequence[str]) -> None:
+    try:
+        importlib.import_module(f"cwx.commands.{name}").main(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read it has seen enough; the interpreter must not flush what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        # A CommandError, or what a run's files make impossible.
+        _stop(error)
+
+
+def _complete(asked: str) -> None:
+    from cwx.completion import BETWEEN, answer
+    from cwx.main import register_resolvers
+    from cwx.main import main as study
+
+    what, _, shell = asked.partition("=")
+    if what == "query" and shell in BETWEEN:
+        register_resolvers()
+        answer(shell, COMMANDS, configuration_folder())
+    else:
+        # Hydra's script for the shell.
+        study()
+
+
+def _is_word(argument: str) -> bool:
+    """Whether it is neither an option nor a setting."""
+    return not argument.startswith(("-", "~")) and "=" not in argument
+
+
+def _unknown(word: str) -> str:
+    from cwx.commands.parsing import called, meant
+    from cwx.commands.text import plain
+
+    remedy = meant(word, COMMANDS)
+    return (
+        f"there is no command {plain(word)}: {remedy} (a setting is key=value; {called()} --help)"
+    )
+
+
+def _stop(reason: object) -> NoReturn:
+    from cwx.commands.text import plain
+
+    sys.exit(f"cwx: {plain(' '.join(str(reason).split()))}")

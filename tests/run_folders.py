@@ -1,0 +1,49 @@
+"""Folders as runs and sweeps leave them, made without running anything."""
+
+import json
+
+import yaml
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def make_run(
+    folder,
+    *,
+    state="finished",
+    experiment="digits/quickstart",
+    started="2026-11-21T10:00:00+00:00",
+    seconds=60.0,
+    overrides=(),
+    numbers=None,
+    config=None,
+    choices=None,
+):
+    """A run's folder; without a status if `state` is ``None``."""
+    if state is not None:
+        status = {
+            "state": state, "reason": None, "experiment": experiment, "started": started,
+            "seconds": seconds, "commit": "abc", "versions": {}, "python": "3", "gpus": [],
+        }  # fmt: skip
+        write(folder / "status.json", json.dumps(status))
+    write(folder / ".hydra/overrides.yaml", yaml.safe_dump(list(overrides)))
+    write(folder / ".hydra/config.yaml", yaml.safe_dump(config or {}))
+    hydra = {"hydra": {"runtime": {"choices": choices or {}}}}
+    write(folder / ".hydra/hydra.yaml", yaml.safe_dump(hydra))
+    if numbers is not None:
+        write(folder / "metrics.json", json.dumps(numbers))
+    return folder
+
+
+def make_sweep(folder, jobs, *, common=(), swept=(), begun=None):
+    """A sweep's folder with a job for each override of `jobs`; some have not begun."""
+    overrides = {"hydra": {"overrides": {"task": [*common, *swept]}}}
+    write(folder / "multirun.yaml", yaml.safe_dump(overrides))
+    table = [{"number": n, "folder": str(n), "state": "waiting"} for n in range(len(jobs))]
+    write(folder / "sweep.json", json.dumps({"jobs": table}))
+    for number, job in enumerate(jobs[:begun]):
+        make_run(folder / str(number), overrides=[*common, job], numbers={"a/b": number})
+    return folder
