@@ -48,8 +48,9 @@ def _command(name: str, argv: Sequence[str]) -> None:
 
 def _complete(asked: str) -> None:
     from cwx.completion import BETWEEN, answer
-    from cwx.main import register_resolvers
     from cwx.main import main as study
+    from cwx.main import register_resolvers
+    from cwx.overrides import configuration_folder
 
     what, _, shell = asked.partition("=")
     if what == "query" and shell in BETWEEN:
