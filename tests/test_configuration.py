@@ -469,6 +469,7 @@ STUDIES = {
         "refinement.procedure.objective.alpha": 0.5,
         "refinement.procedure.objective.beta": 0.1,
         "refinement.procedure.attack.steps": 10,
+        "refinement.procedure.attack.step": 0.5,
         "refinement.procedure.attack.targeted": True,
     },
     "imagenet/neurons": ENSEMBLE
