@@ -38,12 +38,19 @@ def make_run(
     return folder
 
 
-def make_sweep(folder, jobs, *, common=(), swept=(), begun=None):
-    """A sweep's folder with a job for each override of `jobs`; some have not begun."""
-    overrides = {"hydra": {"overrides": {"task": [*common, *swept]}}}
-    write(folder / "multirun.yaml", yaml.safe_dump(overrides))
-    table = [{"number": n, "folder": str(n), "state": "waiting"} for n in range(len(jobs))]
-    write(folder / "sweep.json", json.dumps({"jobs": table}))
+def make_sweep(folder, jobs, *, common=(), swept=(), begun=None, told=("hydra", "ours")):
+    """A sweep's folder with a job for each override of `jobs`; some have not begun.
+
+    Args:
+        told: by whose files.
+    """
+    if "hydra" in told:
+        overrides = {"hydra": {"overrides": {"task": [*common, *swept]}}}
+        write(folder / "multirun.yaml", yaml.safe_dump(overrides))
+    if "ours" in told:
+        table = [{"number": n, "folder": str(n), "state": "waiting"} for n in range(len(jobs))]
+        sweep = {"overrides": [*common, *swept], "jobs": table}
+        write(folder / "sweep.json", json.dumps(sweep))
     for number, job in enumerate(jobs[:begun]):
         make_run(folder / str(number), overrides=[*common, job], numbers={"a/b": number})
     return folder

@@ -81,15 +81,16 @@ def test_only_numbers_are_numbers(tmp_path, text):
     assert Run.read(folder).numbers in ({}, {"c": 1.0})
 
 
-def test_what_a_sweep_varies_is_what_its_jobs_have_besides(tmp_path):
+@pytest.mark.parametrize("told", [("hydra",), ("ours",), ("hydra", "ours")])
+def test_what_a_sweep_varies_is_what_its_jobs_have_besides(tmp_path, told):
     sweep = make_sweep(
         tmp_path / "s", ["seed=0", "seed=1", "seed=2"], common=["scale=small"],
-        swept=["seed=0,1,2"], begun=2,
+        swept=["seed=0,1,2"], begun=2, told=told,
     )  # fmt: skip
     runs = find_runs(tmp_path)
     assert [run.sweep for run in runs] == [sweep, sweep]
     assert [run.swept for run in runs] == [("seed=0",), ("seed=1",)]
-    assert waiting(sweep) == 1
+    assert waiting(sweep) == ("ours" in told)
     alone = Run.read(make_run(tmp_path / "alone", overrides=["scale=small"]))
     assert alone.sweep is None
     assert alone.swept == ("scale=small",)

@@ -1,9 +1,9 @@
 """Finding runs on disk and what can be said of them, without torch or Hydra.
 
 A run is a folder with a ``status.json``, or with Hydra's ``.hydra`` of one that never began. A
-sweep is a folder with Hydra's ``multirun.yaml``, whose jobs are runs below it; ``sweep.json`` tells
-of those that have no folder yet. Whatever is missing or damaged costs what it would have said, not
-the list.
+sweep is a folder with Hydra's ``multirun.yaml`` or our ``sweep.json``, whose jobs are runs below
+it; the latter tells of those that have no folder yet. Whatever is missing or damaged costs what it
+would have said, not the list.
 """
 
 import json
@@ -118,7 +118,7 @@ def is_run(folder: Path) -> bool:
 def sweep_of(folder: Path) -> Path | None:
     """The sweep that the run in `folder` is a job of, if it is one."""
     above = folder.absolute().parents[:_DEPTH]
-    found = next((parent for parent in above if (parent / SWEEP).is_file()), None)
+    found = next((parent for parent in above if _is_sweep(parent)), None)
     if found is None:
         return None
     # As the run's own folder was named.
@@ -133,11 +133,7 @@ def swept_over(sweep: Path) -> frozenset[str]:
 
 def waiting(sweep: Path) -> int:
     """How many jobs of a sweep have not begun."""
-    try:
-        found = _mapping(json.loads((sweep / _JOBS).read_text()))
-    except _DAMAGE:
-        return 0
-    folders = [_mapping(job).get("folder") for job in _list(found.get("jobs"))]
+    folders = [_mapping(job).get("folder") for job in _list(_jobs(sweep).get("jobs"))]
     return sum(isinstance(name, str) and not is_run(sweep / name) for name in folders)
 
 
@@ -146,7 +142,19 @@ def _swept_over(sweep: Path) -> frozenset[str]:
     found = _mapping(_yaml(sweep / SWEEP))
     for key in ("hydra", "overrides"):
         found = _mapping(found.get(key))
-    return frozenset(str(override) for override in _list(found.get("task")))
+    given = [*_list(found.get("task")), *_list(_jobs(sweep).get("overrides"))]
+    return frozenset(map(str, given))
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / SWEEP).is_file() or (folder / _JOBS).is_file()
+
+
+def _jobs(sweep: Path) -> Mapping[str, Any]:
+    try:
+        return _mapping(json.loads((sweep / _JOBS).read_text()))
+    except _DAMAGE:
+        return {}
 
 
 def _walk(folder: Path) -> Iterator[Path]:
