@@ -138,6 +138,7 @@ class Study:
         numbers = self._construct(training)
         if stages.leads:
             results.describe_classes(self.data.splits)
+            results.keep_samples(self.data.splits, self.data.normalization)
         subject = replace(self._subject(training), construction=numbers)
         subject = replace(subject, adversarial=self.adversary(subject, training))
         subject = replace(subject, refined=self.refinement(subject, training))
