@@ -10,12 +10,15 @@ explanations.safetensors  <method>/images (raw), <method>/labels, a learned <met
                           <method>/deltas (cwx.patterns); words about them are in the file's header
 touched.safetensors       touched: bools, which training images were corrupted, if any were
 suspected.safetensors     suspected: bools, which of them a purification left out, if one was asked
+samples.safetensors       <kind>/images (bytes), <kind>/labels of some real images (cwx.samples);
+                          the file's header has the mean and std of the normalisation as JSON
 checkpoints/<method>.ckpt while a method runs
 report.html, and traces.html beside it where single predictions were traced
 """
 
 import csv
 import io
+import json
 import os
 import platform
 import subprocess
@@ -38,13 +41,16 @@ from cwx.data.sources import Splits
 from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations import Explanations
 from cwx.files import atomic, write_json, write_tensors, write_text
+from cwx.functional.images import Normalization
 from cwx.patterns import Found, Patterns, Perturbations
+from cwx.samples import sampled
 from cwx.status import METRICS, STATUS, writing
 from cwx.status import read_status as read_status
 
 EXPLANATIONS = "explanations.safetensors"
 TOUCHED = "touched.safetensors"
 SUSPECTED = "suspected.safetensors"
+SAMPLES = "samples.safetensors"
 CLASSES = "tables/classes.csv"
 PAPER = "tables/paper.csv"
 # What a method may leave, by a part that no other kind has.
@@ -111,13 +117,13 @@ class Results:
     def checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / f"{stage}.ckpt"
 
-    def explanations(self) -> dict[str, Found]:
-        """What the methods have left so far, by method.
+    def explanations(self, kept: str = EXPLANATIONS) -> dict[str, Found]:
+        """What the methods have left so far, by method, in the file so called.
 
         Raises:
             ValueError: the file is damaged.
         """
-        file = self.folder / EXPLANATIONS
+        file = self.folder / kept
         if not file.exists():
             return {}
         try:
@@ -176,6 +182,11 @@ class Results:
             )
         ]
         write_text(self.folder / CLASSES, _csv(rows))
+
+    def keep_samples(self, splits: Splits, normalization: Normalization) -> None:
+        """Save a few real images of each class, and how pixels were normalised."""
+        words = {"mean": json.dumps(normalization.mean), "std": json.dumps(normalization.std)}
+        write_tensors(self.folder / SAMPLES, sampled(splits), words)
 
     def add_outcomes(
         self, outcomes: Mapping[str, Outcome], paper: Mapping[str, float]

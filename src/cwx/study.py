@@ -141,6 +141,7 @@ class Study:
         numbers = self._construct(training)
         if stages.leads:
             results.describe_classes(self.data.splits)
+            results.keep_samples(self.data.splits, self.data.normalization)
         subject = taught(training, self.experts, self.judges, self.data)
         subject = replace(subject, construction=numbers)
         subject = replace(subject, adversarial=self.adversary(subject, training))

@@ -1,119 +1,154 @@
-"""One self-contained page for a run: pictures, numbers, tables, curves and provenance."""
+"""One self-contained page for a run: pictures, numbers, curves, tables and provenance."""
 
-import csv
-import io
-import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from cwx.files import write_text
-from cwx.report.pictures import data_url
+from cwx.report.cards import cards
+from cwx.report.curves import draw, read_curves
+from cwx.report.grid import wall_of_run
+from cwx.report.paper import beside_paper
+from cwx.report.pictures import data_uri
+from cwx.report.render import render, when
+from cwx.report.runs import Run, read_run
+from cwx.report.tables import of_numbers, ordered
 from cwx.report.traces import PICTURES, write_traces
-from cwx.results import PAPER, read_status
+from cwx.report.traces import TABLE as TRACED
 
 PAGE = "report.html"
-Points = list[tuple[int, float]]
-Curves = dict[str, Points]
-# As in expert-0/loss.
-_SEED = re.compile(r"-\d+(?=/)")
+# How much of its log a run shows that did not finish.
+LINES = 15
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+FIGURES = {
+    "explanations": "Every method's images beside real ones, a row a class",
+    "patterns": "The best pattern of each class, by size",
+    "power": "Predictive power by size",
+    "trigger": "The true trigger, and what each source reveals in its target class",
+    "attention": "Grad-CAM's attention before and after the pattern is put on",
+}
+
+
+@dataclass(frozen=True)
+class FigureOf:
+    """A figure that the run left; `uri` is empty where it is damaged."""
+
+    name: str
+    title: str
+    uri: str
 
 
 def write_page(folder: Path) -> Path:
     """Write ``report.html`` for the run in `folder`, from what the run left there.
 
-    Traces of single predictions have a page beside it.
-
-    Text from the run (class names, settings) is escaped; the page loads nothing.
+    Traces of single predictions have a page beside it. Text from the run (class names, settings)
+    is escaped; the page loads nothing. What is missing or damaged is named on the page.
 
     Raises:
         ValueError: the folder is not a run.
     """
-    status = read_status(folder)
-    environment = Environment(loader=PackageLoader("cwx.report"), autoescape=True)
-    environment.filters |= {"short": _short, "chance": lambda value: f"{float(value):.2f}"}
-    traces = write_traces(folder, environment, title=status["experiment"])
-    pictures = [f for f in sorted(folder.glob("figures/*.png")) if not f.match(f"{PICTURES}*")]
-    metrics = folder / "metrics.json"
-    tables = {f.relative_to(folder).as_posix(): f for f in sorted(folder.glob("tables/*.csv"))}
-    paper = tables.pop(PAPER, None)
-    text = environment.get_template("page.html.j2").render(
-        status=status,
-        numbers=json.loads(metrics.read_text()) if metrics.exists() else {},
-        pictures=[(f.stem, data_url(f.read_bytes())) for f in pictures],
-        traces=traces,
-        curves=[
-            (n, data_url(_chart(n, lines))) for n, lines in charts(read_curves(folder)).items()
-        ],
-        paper=_rows(paper) if paper else [],
-        tables=[(f.stem, _rows(f)) for f in tables.values()],
-        configuration=_text(folder / ".hydra" / "config.yaml"),
-        overrides=_text(folder / ".hydra" / "overrides.yaml"),
+    run = read_run(folder)
+    run.tried(TRACED, lambda: write_traces(folder, title=str(run.status.get("experiment", ""))))
+    wall = wall_of_run(run)
+    curves = run.tried("logs", lambda: draw(read_curves(folder))) or []
+    text = render(
+        "run.html.j2",
+        title=str(run.status.get("experiment") or folder.name),
+        run=run,
+        cards=cards(run),
+        wall=wall,
+        paper=beside_paper(run.numbers, run.paper),
+        numbers=of_numbers(run.numbers, run.paper) if run.numbers else None,
+        curves=curves,
+        tables=ordered(run.tables()),
+        figures=_figures(run),
+        log=[] if run.state == "finished" else run.last_lines(LINES),
+        facts=facts(run),
+        configuration=run.text(".hydra/config.yaml"),
+        overrides=run.text(".hydra/overrides.yaml"),
+        pages=_pages(folder),
+        files=_files(folder),
+        lacking=list(_lacking(run, pictures=wall is not None, curves=bool(curves))),
     )
     write_text(folder / PAGE, text)
     return folder / PAGE
 
 
-def read_curves(folder: Path) -> Curves:
-    """Every logged quantity as (step, value); a resumed run's later start replaces its earlier one.
-
-    Quantities are named ``<stage>/<quantity>``.
-    """
-    curves: dict[str, dict[int, float]] = {}
-    for file in sorted(folder.glob("logs/version_*/metrics.csv"), key=_version):
-        with file.open(newline="") as lines:
-            for row in csv.DictReader(lines):
-                for name, value in row.items():
-                    if value and row.get("step") and name not in ("step", "epoch"):
-                        curves.setdefault(name, {})[int(row["step"])] = float(value)
-    return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
-
-
-def charts(curves: Curves) -> Mapping[str, list[Points]]:
-    """Lines that belong together: the same quantity of stages that differ by their seed alone."""
-    found: dict[str, list[Points]] = {}
-    for name, points in curves.items():
-        found.setdefault(_SEED.sub("", name), []).append(points)
-    return found
+def facts(run: Run) -> dict[str, str]:
+    """Where the numbers come from, without what is not known."""
+    status = run.status
+    versions = status.get("versions")
+    named = {"python": status.get("python"), **(versions if isinstance(versions, Mapping) else {})}
+    told = {
+        "command": status.get("command"),
+        "commit": status.get("commit") or "not a checkout",
+        "started": when(status.get("started")),
+        "seeds": _seeds(run.settings),
+        "hardware": _joined([status.get("processor"), *_list(status.get("gpus"))]),
+        "versions": _joined(f"{name} {number}" for name, number in named.items() if number),
+    }
+    return {name: str(value) for name, value in told.items() if value}
 
 
-def _version(file: Path) -> int:
-    return int(file.parent.name.removeprefix("version_"))
+def _seeds(settings: Mapping[str, Any]) -> str:
+    experts = settings.get("experts")
+    given = experts if isinstance(experts, Mapping) else {}
+    early = given.get("early")
+    parts = {
+        "study": settings.get("seed"),
+        "explained": given.get("seeds"),
+        "early": early.get("seeds") if isinstance(early, Mapping) else None,
+        "held out": given.get("held_out"),
+        "purified": given.get("purified"),
+    }
+    return " · ".join(
+        f"{name} {_joined(value) if isinstance(value, list) else value}"
+        for name, value in parts.items()
+        if value not in (None, [])
+    )
 
 
-def _chart(name: str, lines: Iterable[Points]) -> bytes:
-    figure = Figure(figsize=(3.2, 1.9), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    for points in lines:
-        axes.plot(*zip(*points, strict=True), linewidth=1.2)
-    axes.set_title(name, fontsize=8, parse_math=False)
-    axes.tick_params(labelsize=7)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+def _figures(run: Run) -> list[FigureOf]:
+    files = sorted(run.folder.glob("figures/*.png"))
+    # Those of traces have a page of their own.
+    return [_figure(run, file) for file in files if not file.match(f"{PICTURES}*")]
 
 
-def _rows(file: Path) -> list[Mapping[str, str]]:
-    with file.open(newline="") as lines:
-        return list(csv.DictReader(lines))
+def _figure(run: Run, file: Path) -> FigureOf:
+    content = run.tried(f"figures/{file.name}", file.read_bytes) or b""
+    title = FIGURES.get(file.stem, file.stem.replace("_", " ").capitalize())
+    whole = content.startswith(_SIGNATURE) and b"IEND" in content[-12:]
+    return FigureOf(file.stem, title, data_uri(content, "png") if whole else "")
 
 
-def _text(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
+def _pages(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("*.html") if file.name != PAGE)
 
 
-def _short(value: Any) -> str:
-    """A number with four digits; a whole one, or anything else, as it is."""
-    try:
-        if str(value).isdecimal():
-            return str(value)
-        return f"{float(value):.4g}"
-    except (TypeError, ValueError):
-        return "" if value is None else str(value)
+def _files(folder: Path) -> list[tuple[str, int]]:
+    patterns = ("*.json", "*.log", "*.safetensors", "tables/*.csv", "figures/*.png")
+    found = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found]
+
+
+def _lacking(run: Run, *, pictures: bool, curves: bool) -> Iterable[str]:
+    """What a reader would look for in vain."""
+    if not pictures:
+        yield "no pictures: no method has finished"
+    elif not run.samples():
+        yield "no real images: the run was made before runs kept some"
+    if not run.numbers:
+        yield "no numbers: nothing was measured"
+    if not curves:
+        yield "no curves: nothing was logged to CSV (logger=[csv])"
+    if not run.settings:
+        yield "no configuration"
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _joined(parts: Iterable[Any]) -> str:
+    return ", ".join(str(part) for part in parts if part not in (None, ""))

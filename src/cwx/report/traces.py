@@ -6,10 +6,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader
 
 from cwx.files import write_text
-from cwx.report.pictures import data_url
+from cwx.report.pictures import data_uri
+from cwx.report.tables import short
 
 PAGE = "traces.html"
 TABLE = "tables/traces.csv"
@@ -17,18 +18,17 @@ PICTURES = "trace_"
 Cells = Mapping[str, str]
 
 
-def write_traces(folder: Path, environment: Environment, *, title: str) -> str | None:
-    """Write ``traces.html`` for the run in `folder`, if it left traces; its name, else nothing.
+def write_traces(folder: Path, *, title: str) -> None:
+    """Write ``traces.html`` for the run in `folder`, if it left traces.
 
     Text from the run is escaped; the page loads nothing.
 
     Args:
-        environment: finds the template, and escapes.
         title: what the run goes by.
     """
     table = folder / TABLE
     if not table.exists():
-        return None
+        return
     with table.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     # Numbers stand in their file names with leading zeros.
@@ -40,16 +40,17 @@ def write_traces(folder: Path, environment: Environment, *, title: str) -> str |
         _told(list(own), pictures.get(int(number)))
         for number, own in groupby(rows, key=lambda row: row["trace"])
     ]
+    environment = Environment(loader=PackageLoader("cwx.report"), autoescape=True)
+    environment.filters |= {"short": short, "chance": lambda value: f"{float(value):.2f}"}
     text = environment.get_template("traces.html.j2").render(title=title, traces=traces)
     write_text(folder / PAGE, text)
-    return PAGE
 
 
 def _told(rows: Sequence[Cells], picture: Path | None) -> Mapping[str, Any]:
     """What the template says of one trace."""
     neurons = [{**row, "fires": _fires(row)} for row in rows if row["channel"]]
     return {
-        "picture": data_url(picture.read_bytes()) if picture else None,
+        "picture": data_uri(picture.read_bytes(), "png") if picture else None,
         "first": rows[0],
         "right": rows[0]["predicted_class"] == rows[0]["label_class"],
         "neurons": neurons,

@@ -1,0 +1,262 @@
+"""A run's page, whatever the run has left."""
+
+import base64
+import csv
+import hashlib
+import io
+
+import numpy as np
+import pytest
+import torch
+from html_pages import check, read
+from made_runs import CLASSES, explanations, made_run
+from pictures import lose
+from PIL import Image
+
+from cwx.patterns import Patterns, Perturbations
+from cwx.report.page import write_page
+from cwx.results import Results
+
+# What each tries to leave the place where it stands.
+HOSTILE = (
+    '<script>document.title="taken"</script>',
+    '"><img src=x onerror=alert(1)>',
+    "</script><script>alert(1)</script>",
+    "</title></style>{{ 7 * 7 }}",
+    "a\u2028b\u2029'\"&amp;<!--",
+)
+
+
+def patterns(count=3):
+    return Patterns(
+        explains="expert",
+        masks=torch.rand(count, 6, 5),
+        canvases=torch.rand(count, 3, 6, 5),
+        labels=torch.arange(count),
+        searched=torch.ones(4, dtype=torch.bool),
+    )
+
+
+def perturbations(count=3):
+    return Perturbations(
+        explains="expert",
+        deltas=torch.randn(count, 3, 6, 5) / 255,
+        labels=torch.arange(count),
+        epsilons=torch.full((count,), 8 / 255),
+        searched=torch.ones(4, dtype=torch.bool),
+    )
+
+
+def page_of(folder):
+    page = read(write_page(folder).read_text())
+    check(page)
+    return page
+
+
+def heads(page):
+    return [heading.text for heading in page.all("h2")]
+
+
+def wall(page):
+    """Of the wall, the text of the row heads and what each picture says, cell by cell."""
+    (table,) = [
+        table for table in page.all("table") if "Pictures by class" in table.all("caption")[0].text
+    ]
+    rows = table.all("tbody")[0].all("tr")
+    return {
+        row.all("th")[0].text: [
+            [image.attributes["alt"] for image in cell.all("img")] for cell in row.all("td")
+        ]
+        for row in rows
+    }
+
+
+def test_every_class_has_its_pictures_of_every_source_in_one_row(tmp_path):
+    sources = {"distill": explanations(), "iscp": patterns(), "universal": perturbations()}
+    page = page_of(made_run(tmp_path / "run", sources=sources))
+    shown = wall(page)
+    assert list(shown) == list(CLASSES)
+    assert shown["dog"] == [
+        ["dog: distill 1 of 2", "dog: distill 2 of 2"],
+        ["dog: iscp"],
+        ["dog: universal, ε = 8/255"],
+        ["dog: real images 1 of 4", "dog: real images 2 of 4"],
+        ["dog: training images 1 of 4", "dog: training images 2 of 4"],
+        ["dog: mean image"],
+    ]
+
+
+def test_pictures_are_the_pixels_that_the_run_left(tmp_path):
+    left = explanations()
+    page = page_of(made_run(tmp_path / "run", sources={"distill": left}))
+    image = next(i for i in page.all("img") if i.attributes["alt"] == "dog: distill 2 of 2")
+    content = base64.b64decode(image.attributes["src"].partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    whole = left.images[3] * 0.5 + 0.5
+    low, high = whole.min(), whole.max()
+    expected = ((whole - low) / (high - low) * 255).round().permute(1, 2, 0).numpy()
+    assert np.abs(pixels - expected).max() <= 1
+    assert (image.attributes["width"], image.attributes["height"]) == ("5", "6")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_text_of_a_run_becomes_part_of_the_page(tmp_path, name):
+    folder = made_run(
+        tmp_path / "run",
+        classes=(name, "dog"),
+        experiment=name,
+        overrides=[f"data={name}"],
+        settings={"evaluation": {"gallery": {"titles": {"distill": name}}}},
+        numbers={f"power/{name.replace('/', '')}/0.05": 0.5, name: 1.0},
+        paper={name: 0.5},
+        tables={"t": [{name: name, "class": name}]},
+    )
+    logs = folder / "logs" / "version_1"
+    logs.mkdir()
+    with (logs / "metrics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["step", f"{name}/loss"], [0, 1], [1, 2]])
+    (folder / "cwx.log").write_text(name)
+    (folder / f"{name.replace('/', '')}.html").write_text("")
+    text = write_page(folder).read_text()
+    page = read(text)
+    check(page)
+    assert name not in text
+    assert len(page.all("script")) == len(page.all("style")) == len(page.all("title")) == 1
+    assert "alert" not in page.all("script")[0].text
+    assert not [e for e in page.all("img") if "onerror" in e.attributes]
+    # As it was, and no template of ours.
+    assert " ".join(name.split()) in page.all("h1")[0].text
+    assert "49" not in page.all("h1")[0].text
+    assert next(iter(wall(page))) == " ".join(name.split())
+
+
+def test_the_browser_is_told_to_run_this_script_alone_and_to_load_nothing(tmp_path):
+    text = write_page(made_run(tmp_path / "run")).read_text()
+    page = read(text)
+    (policy,) = (
+        meta.attributes["content"] for meta in page.all("meta") if "http-equiv" in meta.attributes
+    )
+    script = text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+def test_numbers_stand_beside_the_papers(tmp_path):
+    numbers = {"robustness/expert/clean": 0.4164, "power/iscp/0.05": 0.369, "rest": 3.0}
+    paper = {"robustness/expert/clean": 0.8534, "power_whole/iscp/0.05": 0.591}
+    page = page_of(made_run(tmp_path / "run", numbers=numbers, paper=paper))
+    cards = {card.all("h3")[0].text: card.text for card in page.all("li") if card.all("h3")}
+    assert "41.6 % paper 85.3 %" in cards["Accuracy ↑ higher is better"]
+    assert "36.9 % paper 59.1 %" in cards["Predictive power of iscp ↑ higher is better"]
+    assert ["robustness/expert/clean", "0.4164", "0.8534", "-0.44"] in page.rows()
+    assert ["rest", "3", ""] in page.rows()
+
+
+def test_what_a_paper_has_by_class_and_size_is_laid_out_so(tmp_path):
+    sizes, classes = ("0.01", "0.02", "0.1"), ("std", *CLASSES)
+    paper = {f"power_whole/iscp/{s}/{c}": 0.25 for s in sizes for c in classes}
+    paper |= {f"power_whole/iscp/{s}": 0.5 for s in sizes}
+    numbers = dict.fromkeys(paper, 0.125)
+    page = page_of(made_run(tmp_path / "run", numbers=numbers, paper=paper))
+    (table,) = [t for t in page.all("table") if t.all("caption")[0].text.endswith("images: iscp")]
+    assert [head.text for head in table.all("thead")[0].all("th")] == ["", *sizes]
+    rows = table.rows()
+    assert [row[0] for row in rows] == ["overall", *CLASSES, "std"]
+    assert rows[0][1] == "0.125 paper 0.5"
+    assert rows[1][1] == "0.125 paper 0.25"
+
+
+def test_a_failed_run_says_why_and_what_it_lacks(tmp_path):
+    folder = made_run(tmp_path / "run", sources={}, error=ValueError("the rate is <2>"))
+    page = page_of(folder)
+    assert "It failed" in heads(page)
+    assert "ValueError: the rate is <2>" in page.text
+    assert "and says its last" in page.text
+    assert "no numbers: nothing was measured" in page.text
+    # Real images can be seen even so.
+    assert list(wall(page)) == list(CLASSES)
+
+
+def test_what_a_diverged_method_had_is_shown(tmp_path):
+    folder = made_run(tmp_path / "run", sources={})
+    Results(folder).keep_last_good("distill", explanations())
+    shown = wall(page_of(folder))
+    assert shown["cat"][0][0] == "cat: distill before it diverged 1 of 2"
+
+
+DAMAGED = {
+    "metrics.json": b"{",
+    "explanations.safetensors": b"\x10\0\0\0\0\0\0\0{}",
+    "samples.safetensors": b"no",
+    "tables/classes.csv": b"index\n\xff\xfe",
+    "tables/paper.csv": b"name,measured,paper\na,1,many\n",
+    ".hydra/config.yaml": b"a: [",
+    ".hydra/hydra.yaml": b"- 1\n",
+    ".hydra/overrides.yaml": b"a: 1\n",
+    "figures/f.png": b"\x89PNG\r\n\x1a\n cut",
+    "logs/version_0/metrics.csv": b"step,a/b\n0,x\n\xff,1\n",
+    "cwx.log": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("name", [*DAMAGED, "all"])
+def test_a_damaged_file_costs_its_part_of_the_page_alone(tmp_path, name):
+    numbers, paper = {"robustness/expert/clean": 0.5}, {"robustness/expert/clean": 0.9}
+    folder = made_run(tmp_path / "run", numbers=numbers, paper=paper)
+    for damaged in DAMAGED if name == "all" else [name]:
+        (folder / damaged).write_bytes(DAMAGED[damaged])
+    page = page_of(folder)
+    quiet = ("logs/version_0/metrics.csv", "cwx.log")
+    says = "This figure is damaged" if name == "figures/f.png" else "cannot be read"
+    assert (says in page.text) == (name not in quiet)
+
+
+@pytest.mark.parametrize("name", ["explanations.safetensors", "samples.safetensors", ".hydra"])
+def test_without_a_part_there_is_a_page(tmp_path, name):
+    folder = made_run(tmp_path / "run", numbers={"robustness/expert/clean": 0.5})
+    lose(folder / name)
+    page = page_of(folder)
+    assert "Main numbers" in heads(page)
+    assert "Damaged" not in heads(page)
+
+
+def test_tensors_that_do_not_fit_together_are_told(tmp_path):
+    folder = made_run(tmp_path / "run", sources={})
+    wrong = explanations()
+    Results(folder).add_explanations("short", type(wrong)(wrong.images, wrong.labels[:2]))
+    Results(folder).add_explanations("good", wrong)
+    page = page_of(folder)
+    assert "what short left cannot be read" in page.text
+    assert wall(page)["cat"][0] == ["cat: good 1 of 2", "cat: good 2 of 2"]
+
+
+def test_other_pages_of_the_run_are_linked(tmp_path):
+    folder = made_run(tmp_path / "run")
+    (folder / "traces.html").write_text("")
+    links = {link.attributes["href"] for link in page_of(folder).all("a")}
+    assert "./traces.html" in links
+    assert "./report.html" not in links
+
+
+def test_provenance_names_what_numbers_depend_on(tmp_path):
+    settings = {"experts": {"seeds": [0, 1], "held_out": [100], "early": {"seeds": []}}}
+    folder = made_run(tmp_path / "run", settings=settings, overrides=["seed=0"])
+    page = page_of(folder)
+    (told,) = [dl for dl in page.all("dl") if dl.attributes.get("class") == "facts"]
+    facts = {div.all("dt")[0].text: div.all("dd")[0].text for div in told.all("div")}
+    assert facts["seeds"] == "study 0 · explained 0, 1 · held out 100"
+    assert "torch" in facts["versions"]
+    assert facts["command"]
+    assert "- seed=0" in page.text
+
+
+def test_curves_say_which_stage_each_line_is(tmp_path):
+    page = page_of(made_run(tmp_path / "run"))
+    charts = {f.all("figcaption")[0].text: f for f in page.all("figure") if f.all("svg")}
+    assert list(charts) == ["expert · loss", "distill · loss"]
+    assert [item.text for item in charts["expert · loss"].all("li")] == ["expert-0", "expert-1"]
+    says = [div.attributes["aria-label"] for div in charts["expert · loss"].all("div")]
+    assert says == ["loss of expert by step; at the end 1.5, 1"]

@@ -1,0 +1,163 @@
+"""Parts of pages: which pictures fit, how lines are thinned, what numbers say."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cwx.report.cards import said
+from cwx.report.charts import Line, drawn
+from cwx.report.curves import read_curves, thinned
+from cwx.report.families import families
+from cwx.report.pictures import LOSSLESS, allowance, encoded
+from cwx.report.render import address, duration, size
+from cwx.report.sources import Source
+from cwx.report.tables import of_rows
+
+
+def source(labels, shape=(3, 4, 4), image=None):
+    return Source(
+        key="x", title="x", meaning="", labels=labels, shape=shape,
+        show=lambda _: torch.rand(shape) if image is None else image,
+    )  # fmt: skip
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=30), min_size=1, max_size=4),
+    st.integers(1, 3000),
+    st.integers(1, 60),
+)
+def test_pictures_fit_and_every_class_has_one(labels, budget, count):
+    shown = [source(of) for of in labels]
+    allowed = allowance(shown, budget=budget, count=count)
+    assert allowed.per_class >= 1
+    taken = [min(len(p), allowed.per_class) for s in shown for p in s.by_class().values()]
+    area = 3 * 4 * 4 / allowed.shrink**2
+    assert sum(taken) * area <= budget
+    assert allowed.per_class == 1 or sum(taken) <= count
+    all_of_them = sum(taken) == sum(map(len, labels))
+    assert allowed.full == all_of_them
+    # No smaller than needed.
+    if allowed.shrink > 1:
+        assert allowed.per_class == 1
+        assert sum(taken) * 3 * 4 * 4 / (allowed.shrink - 1) ** 2 > budget
+    assert bool(allowed.note) == (allowed.shrink > 1 or not all_of_them)
+
+
+def test_a_small_picture_keeps_its_pixels_and_a_large_one_its_weight():
+    small, large = torch.rand(3, 32, 32), torch.rand(3, 224, 224)
+    allowed = allowance([source([0])])
+    for image, kind, most in ((small, "png", 6000), (large, "jpeg", 4 * 224 * 224)):
+        found = encoded(source([0], tuple(image.shape), image), allowed, str)
+        (picture,) = found["0"]
+        assert picture.uri.startswith(f"data:image/{kind};base64,")
+        assert len(picture.uri) < most
+    flat = torch.full((3, 224, 224), 0.5)
+    (picture,) = encoded(source([0], (3, 224, 224), flat), allowed, str)["0"]
+    assert picture.uri.startswith("data:image/png")
+    assert len(picture.uri) < LOSSLESS
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pictures_of_any_number_of_channels_can_be_shown(channels):
+    allowed = allowance([source([0])])
+    image = torch.full((channels, 4, 5), float("nan"))
+    (picture,) = encoded(source([0], (channels, 4, 5), image), allowed, str)["0"]
+    assert (picture.width, picture.height) == (5, 4)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=2000), st.integers(4, 300))
+def test_thinned_lines_keep_their_order_and_their_peaks(values, most):
+    points = list(enumerate(values))
+    kept = thinned(points, most)
+    assert len(kept) <= max(most, 4)
+    assert set(kept) <= set(points)
+    assert kept == sorted(kept)
+    assert min(v for _, v in kept) == min(values)
+    assert max(v for _, v in kept) == max(values)
+
+
+def test_a_log_that_was_cut_while_it_was_written_is_read_up_to_there(tmp_path):
+    folder = tmp_path / "logs" / "version_0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("step,a/x,b/y\n0,1,nan\n1,2,\n2,x,inf\n3,4\n4")
+    (tmp_path / "logs" / "version_odd").mkdir()
+    assert read_curves(tmp_path) == {"a/x": [(0, 1), (1, 2), (3, 4)]}
+
+
+def test_numbers_are_said_in_words():
+    numbers = {
+        "corruption/effective_rate": 0.0,
+        "discriminative/distill/expert": 0.9,
+        "discriminative/distill/expert/margin": 3.0,
+        "discriminative/distill-projected/expert": 0.8,
+        "discriminative/real/expert": 0.4,
+        "power/iscp/0.05": 0.3,
+        "power/iscp/0.05/std": 0.1,
+        "power/universal/8": 0.3,
+        "fidelity/seen/ratio": 0.4,
+        "fidelity/ratio": 0.5,
+        "unheard/of": 1.0,
+    }
+    found = {f.title: [e.label for e in f.entries] for f in families(numbers, {"distill": "CWX"})}
+    assert found == {
+        "Fidelity ratio": ["networks it was fitted to", "a network never seen"],
+        "Recognised by explained networks": ["CWX", "real images"],
+        "Predictive power of iscp": ["5 % of pixels"],
+        "Predictive power of universal": ["ε = 8/255"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "share", "expected"),
+    [(0.98183, True, "98.2 %"), (1.0, True, "100 %"), (0.02739, True, "2.74 %"),
+     (0.7871, False, "0.79"), (-0.14, False, "-0.14"), (25.159, False, "25.2")],
+)  # fmt: skip
+def test_numbers_are_said_as_they_are_read(value, share, expected):
+    assert said(value, share=share) == expected
+
+
+def test_columns_of_shares_are_drawn_and_counts_are_not():
+    rows = [
+        {"class": "0.5", "share": "0.25", "count": "1", "share_std": "0.1", "loss": "2.5", "x": ""},
+        {"class": "1", "share": "1", "count": "0", "share_std": "", "loss": "0.5", "x": ""},
+    ]
+    found = of_rows("t", rows)
+    assert [column.numeric for column in found.columns] == [False, True, True, True, True, False]
+    assert [[cell.share for cell in row] for row in found.rows] == [
+        [None, 0.25, None, None, None, None],
+        [None, 1.0, None, None, None, None],
+    ]
+
+
+def test_charts_take_the_pages_colours_and_leave_nothing_outside_themselves():
+    lines = [Line(f"<{n}>", [(0, 1.0), (1, 2.0)], [0.1, 0.0]) for n in range(10)]
+    for ticks in ((), ("<b>", "$x$")):
+        chart = drawn("t", lines, across="<i>", says="s", ticks=ticks)
+        assert "currentColor" in chart.svg
+        assert "var(--line-0)" in chart.svg
+        assert "#0102" not in chart.svg
+        assert "<style" not in chart.svg
+        assert "<i>" not in chart.svg
+        assert "http" not in chart.svg
+    assert [n for _, n in chart.legend] == [*range(8), 0, 1]
+    assert "var(--line-1)" not in drawn("t", [Line("", [(0, 1.0)])] * 9, across="x", says="s").svg
+
+
+def test_a_chart_of_nothing_is_a_chart():
+    assert "<svg" in drawn("t", [Line("a", [])], across="x", says="s").svg
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a/b.html", "./a/b.html"), ("javascript:x", "./javascript%3Ax"), ('"<>', "./%22%3C%3E")],
+)
+def test_paths_are_links_within_the_folder(path, expected):
+    assert address(path) == expected
+
+
+def test_quantities_are_said_as_people_say_them():
+    assert [duration(s) for s in (0.4, 59.94, 60, 3600, "x")] == [
+        "0.4 s", "59.9 s", "1 min 0 s", "1 h 0 min", "",
+    ]  # fmt: skip
+    assert [size(n) for n in (0, 999, 1500, 2e6, 3e9)] == ["0 B", "999 B", "1.5 kB", "2 MB", "3 GB"]
