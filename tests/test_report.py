@@ -295,7 +295,7 @@ def test_names_in_traces_are_escaped_and_nothing_is_loaded(tmp_path):
 def test_the_page_of_a_run_leads_to_its_traces(run, tmp_path):
     told(tmp_path / "x", [neuron(n) for n in range(1, 12)], [f"trace_{n:02d}" for n in (1, 11)])
     text = (tmp_path / "x/report.html").read_text()
-    assert '<a href="traces.html">' in text
+    assert '<a href="./traces.html">' in text
     # They are shown there.
     assert "data:image/png;base64," not in text
     assert (tmp_path / "x/traces.html").read_text().count("data:image/png;base64,") == 2
