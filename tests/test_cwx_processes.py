@@ -140,7 +140,7 @@ def returned(tmp_path, optimize, *states):
     )
     jobs = []
     for number, state in enumerate(states):
-        job = Job(number, tmp_path / str(number), (f"x={number}",), {}, state, "why not", 1.0)
+        job = Job(number, tmp_path / str(number), (f"x={number}",), {}, "a", state, "why not", 1.0)
         job.folder.mkdir()
         (job.folder / "metrics.json").write_text('{"a/b": 0.5, "c": 2}')
         jobs.append(job)

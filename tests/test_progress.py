@@ -34,8 +34,8 @@ def test_one_number_of_each_evaluation_leads():
 
 def test_the_table_has_a_line_for_each_job_and_a_column_for_what_was_swept(tmp_path):
     jobs = [
-        Job(0, tmp_path / "0", (), {"seed": "0"}, "finished", None, 61.0),
-        Job(1, tmp_path / "1", (), {"seed": "1", "lr": "0.1"}, "not started"),
+        Job(0, tmp_path / "0", (), {"seed": "0"}, "a", "finished", None, 61.0),
+        Job(1, tmp_path / "1", (), {"seed": "1", "lr": "0.1"}, "a", "not started"),
     ]
     jobs[0].folder.mkdir()
     (jobs[0].folder / "metrics.json").write_text('{"f/a": 0.123456, "g": null}')

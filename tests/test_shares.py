@@ -74,3 +74,12 @@ def test_there_are_no_gpus_without_a_driver(monkeypatch):
     monkeypatch.setattr(shares, "_DRIVERS", ("/nowhere",))
     assert shares.gpus({}) == []
     assert shares.cores() >= 1
+
+
+def test_torch_is_asked_how_many_gpus_there_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(shares, "_DRIVERS", (str(tmp_path),))
+    count = "class cuda:\n    device_count = staticmethod(lambda: {})\n"
+    (tmp_path / "torch.py").write_text("print('hello')\n" + count.format(2))
+    assert shares.gpus({"PYTHONPATH": str(tmp_path)}) == ["0", "1"]
+    (tmp_path / "torch.py").write_text("raise ImportError")
+    assert shares.gpus({"PYTHONPATH": str(tmp_path)}) == []

@@ -62,6 +62,12 @@ def without_unchosen(
     return kept
 
 
+def experiment_name(choices: Mapping[str, Any]) -> str:
+    """What a run is called: its experiment, and the scale if that is not the paper's."""
+    scale = choices.get("scale", "paper")
+    return f"{choices.get('experiment')}{'' if scale == 'paper' else f' {scale}'}"
+
+
 def difference(before: Any, now: Any, path: str = "") -> str:
     """The first setting in which two configurations differ, in words; empty if none does."""
     if isinstance(before, dict) and isinstance(now, dict):

@@ -21,13 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from cwx import naming
 from cwx.commands.text import plain
-from cwx.configuration import ConfigurationError, without_unchosen
+from cwx.configuration import ConfigurationError, experiment_name, without_unchosen
 from cwx.flags import flags as parsed
 from cwx.overrides import compose_checked, configuration_folder, options
 from cwx.processes import end_with_launcher
 from cwx.resuming import asked_for, check_launcher
 from cwx.status import STATUS, objective, read_status
-from cwx.sweep import FINISHED
+from cwx.sweep import FAILED, FINISHED, note_end
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,7 @@ def experiment() -> str:
     """
     if not HydraConfig.initialized():
         return "unnamed"
-    choices = HydraConfig.get().runtime.choices
-    scale = "" if choices.get("scale") == "paper" else f" {choices.get('scale')}"
-    return f"{choices.get('experiment')}{scale}"
+    return experiment_name(HydraConfig.get().runtime.choices)
 
 
 def studies(chosen: str, overrides: Sequence[str]) -> str:
@@ -105,7 +103,8 @@ def studies(chosen: str, overrides: Sequence[str]) -> str:
         return chosen
     folders = {name.rpartition("/")[0] for name in names}
     if len(folders) == 1:
-        return f"{folders.pop()}/{'+'.join(name.rpartition('/')[2] for name in names)}"[:100]
+        together = "+".join(name.rpartition("/")[2] for name in names)
+        return f"{folders.pop()}/{together}".lstrip("/")[:100]
     return "+".join(name.replace("/", "-") for name in names)[:100]
 
 
@@ -138,8 +137,11 @@ def job(config: DictConfig, *, resumed: bool) -> float | list[float] | None:
         raise
     except Exception as error:
         if swept:
+            why = _explained(error, folder)
+            if not (folder / STATUS).exists():
+                note_end(folder, FAILED, why, experiment=experiment(), seconds=None)
             # The jobs that are left have their turn.
-            raise CompactHydraException(f"cwx: {_explained(error, folder)}") from error
+            raise CompactHydraException(f"cwx: {why}") from error
         _fail(error, folder)
     return objective(folder, _optimized(config)) if swept else None
 

@@ -34,6 +34,7 @@ class Job:
     Attributes:
         overrides: the settings that it runs with.
         swept: those of them in which jobs may differ, by name.
+        experiment: the name that its run goes by.
         state: waiting, running, finished, failed, interrupted or not started.
         reason: why it failed or was interrupted.
         seconds: for which it ran, over all its starts.
@@ -43,6 +44,7 @@ class Job:
     folder: Path
     overrides: tuple[str, ...]
     swept: Mapping[str, str]
+    experiment: str | None = None
     state: str = WAITING
     reason: str | None = None
     seconds: float | None = None
@@ -84,17 +86,33 @@ class Job:
         status = self.status()
         says_so = (FINISHED,) if code == 0 else (FAILED, INTERRUPTED)
         if status == before or status.get("state") not in says_so:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            status = {
-                "experiment": None,
-                "started": now,
-                **status,
-                "state": INTERRUPTED if stopped else FAILED,
-                "reason": "stopped with the sweep" if stopped else _death(code, self.output),
-                "seconds": round(float(before.get("seconds") or 0) + seconds, 1),
-            }
-            write_json(self.folder / STATUS, status)
+            note_end(
+                self.folder,
+                INTERRUPTED if stopped else FAILED,
+                "stopped with the sweep" if stopped else _death(code, self.output),
+                experiment=self.experiment,
+                seconds=float(before.get("seconds") or 0) + seconds,
+            )
         self.read()
+
+
+def note_end(
+    folder: Path, state: str, reason: str, *, experiment: str | None, seconds: float | None
+) -> None:
+    """Write the status of a run that could not do so itself; what it had noted of itself stays."""
+    try:
+        noted = read_status(folder)
+    except ValueError:
+        noted = {}
+    status = {
+        "experiment": experiment,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        **noted,
+        "state": state,
+        "reason": reason,
+        "seconds": None if seconds is None else round(seconds, 1),
+    }
+    write_json(folder / STATUS, status)
 
 
 def _death(code: int, output: Path) -> str:
@@ -154,6 +172,7 @@ class Sweep:
                 "folder": str(_below(job.folder, self.folder)),
                 "overrides": list(job.overrides),
                 "swept": dict(job.swept),
+                "experiment": job.experiment,
                 "state": job.state,
                 "reason": job.reason,
                 "seconds": job.seconds,
@@ -193,6 +212,7 @@ def read_jobs(folder: Path) -> list[Job]:
             folder=folder / saved["folder"],
             overrides=tuple(saved["overrides"]),
             swept=saved["swept"],
+            experiment=saved["experiment"],
             state=saved["state"],
             reason=saved["reason"],
             seconds=saved["seconds"],

@@ -24,6 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import __main__
+from cwx.configuration import experiment_name
 from cwx.launching import Launch, Settings
 from cwx.overrides import configuration_folder, in_folder
 from cwx.resuming import check_same_job
@@ -94,8 +95,10 @@ class Processes(Launcher):
         with open_dict(config):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
         with _known_to_hydra(config):
-            folder = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
-        return Job(number, folder, tuple(overrides), self._swept(overrides))
+            # By the sweep's own configuration, for what names its folder may be swept.
+            folder = Path(self._config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
+            name = experiment_name(config.hydra.runtime.choices)
+        return Job(number, folder, tuple(overrides), self._swept(overrides), name)
 
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
         """Those settings of a job that the command line does not fix for all."""
