@@ -14,6 +14,7 @@ def make_run(
     folder,
     *,
     state="finished",
+    reason=None,
     experiment="digits/quickstart",
     started="2026-11-21T10:00:00+00:00",
     seconds=60.0,
@@ -25,7 +26,7 @@ def make_run(
     """A run's folder; without a status if `state` is ``None``."""
     if state is not None:
         status = {
-            "state": state, "reason": None, "experiment": experiment, "started": started,
+            "state": state, "reason": reason, "experiment": experiment, "started": started,
             "seconds": seconds, "commit": "abc", "versions": {}, "python": "3", "gpus": [],
         }  # fmt: skip
         write(folder / "status.json", json.dumps(status))

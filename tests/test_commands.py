@@ -85,6 +85,12 @@ def test_a_line_tells_when_what_how_and_how_well(runs, capsys):
     assert "scale=small" not in job
 
 
+def test_a_run_that_failed_says_why(tmp_path, capsys):
+    make_run(tmp_path / "x", state="failed", reason="ValueError: no\x1b[2J", overrides=["seed=1"])
+    line = listed(capsys, str(tmp_path)).splitlines()[-1]
+    assert line.endswith("seed=1 (ValueError: no\\x1b[2J)")
+
+
 def test_a_sweep_says_what_has_not_begun(tmp_path, capsys):
     make_sweep(tmp_path / "s", ["seed=0", "seed=1", "seed=2"], begun=1)
     assert "1 finished, 2 not begun" in listed(capsys, str(tmp_path))

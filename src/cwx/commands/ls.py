@@ -178,9 +178,16 @@ def _row(run: Run, columns: Sequence[str]) -> list[Cell]:
         run.state,
         duration(_elapsed(run)),
         *(run.numbers.get(name) for name in columns),
-        # The experiment has a column.
-        " ".join(o for o in run.swept if not o.startswith("experiment=")),
+        _settings(run),
     ]
+
+
+def _settings(run: Run) -> str:
+    """What was set, and why the run has not finished."""
+    # The experiment has a column.
+    words = [override for override in run.swept if not override.startswith("experiment=")]
+    reason = run.status.get("reason")
+    return " ".join([*words, *([f"({reason})"] if reason else [])])
 
 
 def _elapsed(run: Run) -> float | None:
