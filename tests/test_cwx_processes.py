@@ -106,10 +106,17 @@ def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_in_the_end(app):
     # What belongs to the sweep is no job's, and each knows its own settings alone.
     saved = OmegaConf.load(app / "out/job-2/.hydra/hydra.yaml").hydra
     assert list(saved.overrides.task) == ["x=3"]
-    assert list(saved.overrides.hydra) == ["hydra.run.dir='out/job-2'", "hydra.mode=RUN"]
+    assert saved.job.num == 2
+    assert not [line for line in saved.overrides.hydra if "launcher" in line or "sweep" in line]
     code, _, errors = run(app, "x=1")
     assert code == 1
     assert "cwx: out holds a sweep already: continue it with resume=out" in errors
+
+
+def test_jobs_that_would_share_a_folder_are_refused(app):
+    code, _, errors = run(app, "x=1,3", "hydra.sweep.subdir=same")
+    assert code == 1
+    assert "cwx: two jobs have the folder out/same: let hydra.sweep.subdir differ" in errors
 
 
 @pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
@@ -123,7 +130,7 @@ def test_a_sweep_that_is_interrupted_stops_its_jobs_and_says_how_to_continue(app
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert "continue by repeating the command with resume=true" in output
+    assert "stopped; continue with: python run.py resume=out" in output
     assert read(app / "out/job-0/status.json")["state"] == "interrupted"
     assert not (app / "out/job-1").exists()
     assert [job["state"] for job in read(app / "out/sweep.json")["jobs"]] == [

@@ -68,7 +68,8 @@ class Processes(Launcher):
         except ValueError as error:
             sys.exit(f"cwx: {' '.join(str(error).split())}")
         except KeyboardInterrupt:
-            log.info("stopped; continue by repeating the command with resume=true")
+            if self._sweep:
+                log.info("stopped; continue with: python run.py resume=%s", self._sweep.folder)
             raise SystemExit(128 + signal.SIGINT) from None
 
     def _launch(
@@ -79,6 +80,11 @@ class Processes(Launcher):
             self._job(list(overrides), initial_job_idx + position)
             for position, overrides in enumerate(job_overrides)
         ]
+        if len({job.folder for job in jobs}) < len(jobs):
+            raise ValueError(
+                f"two jobs have the folder {jobs[0].folder}: let hydra.sweep.subdir differ by job, "
+                "as by ${hydra.job.num}"
+            )
         if self._sweep is None:
             self._sweep = self._open(settings)
         Launch(
@@ -172,10 +178,14 @@ class _Commands:
     hydra: Sequence[str]
 
     def begin(self, job: Job) -> list[str]:
-        return [*self.entry, *job.overrides, *self.hydra, in_folder("run", job.folder)]
+        return [*self.entry, *job.overrides, *self._known(job), in_folder("run", job.folder)]
 
     def go_on(self, job: Job) -> list[str]:
-        return [*self.entry, f"resume={job.folder}", *self.hydra]
+        return [*self.entry, f"resume={job.folder}", *self._known(job)]
+
+    def _known(self, job: Job) -> list[str]:
+        """For settings that refer to the job's number, as they may with every launcher."""
+        return [*self.hydra, f"hydra.job.num={job.number}"]
 
 
 def _check_same(job: Job) -> None:
