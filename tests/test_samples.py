@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from made_runs import GREY, splits
+from made_runs import splits
 
 from cwx import samples
 from cwx.data.sources import ImageSet, Splits
-from cwx.report.runs import read_run
-from cwx.results import Results
 from cwx.samples import sampled
 
 
@@ -51,14 +49,3 @@ def test_they_stay_within_their_budget(monkeypatch, budget):
     assert sum(tensor.numel() for tensor in images) <= budget or smallest
     if budget >= 3000:
         assert all(tensor.shape[2:] == (8, 12) for tensor in images)
-
-
-def test_a_run_reads_back_what_was_kept(tmp_path):
-    data = splits()
-    results = Results(tmp_path)
-    with results.running(experiment="x", resumed=False):
-        results.keep_samples(data, GREY)
-    run = read_run(tmp_path)
-    assert torch.equal(run.samples()["real"].images, sampled(data)["real/images"])
-    assert run.normalization(3) == GREY
-    assert not run.faults

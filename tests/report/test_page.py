@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from html_pages import check, read
-from made_runs import CLASSES, explanations, made_run
+from made_runs import CLASSES, GREY, explanations, made_run, splits
 from pictures import lose
 from PIL import Image
 
 from cwx.patterns import Patterns, Perturbations
 from cwx.report.page import write_page
+from cwx.report.runs import read_run
 from cwx.results import Results
+from cwx.samples import sampled
 
 # What each tries to leave the place where it stands.
 HOSTILE = (
@@ -260,3 +262,14 @@ def test_curves_say_which_stage_each_line_is(tmp_path):
     assert [item.text for item in charts["expert · loss"].all("li")] == ["expert-0", "expert-1"]
     says = [div.attributes["aria-label"] for div in charts["expert · loss"].all("div")]
     assert says == ["loss of expert by step; at the end 1.5, 1"]
+
+
+def test_a_run_reads_back_what_was_kept(tmp_path):
+    data = splits()
+    results = Results(tmp_path)
+    with results.running(experiment="x", resumed=False):
+        results.keep_samples(data, GREY)
+    run = read_run(tmp_path)
+    assert torch.equal(run.samples()["real"].images, sampled(data)["real/images"])
+    assert run.normalization(3) == GREY
+    assert not run.faults

@@ -1,5 +1,7 @@
 """Parts of pages: which pictures fit, how lines are thinned, what numbers say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from cwx.report.cards import said
 from cwx.report.charts import Line, drawn
 from cwx.report.curves import read_curves, thinned
 from cwx.report.families import families
-from cwx.report.pictures import LOSSLESS, allowance, encoded
+from cwx.report.pictures import CROWD, LOSSLESS, SMALL, Allowance, allowance, encoded
 from cwx.report.render import address, duration, size
 from cwx.report.sources import Source
 from cwx.report.tables import of_rows
@@ -22,26 +24,50 @@ def source(labels, shape=(3, 4, 4), image=None):
     )  # fmt: skip
 
 
+LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=30)
+SIDES = st.sampled_from([4, 32, 63, 64, 200])
+
+
 @given(
-    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=30), min_size=1, max_size=4),
-    st.integers(1, 3000),
+    st.lists(st.tuples(LABELS, SIDES), min_size=1, max_size=4),
+    st.integers(1, 1_000_000),
     st.integers(1, 60),
+    st.integers(1, 8) | st.none(),
 )
-def test_pictures_fit_and_every_class_has_one(labels, budget, count):
-    shown = [source(of) for of in labels]
-    allowed = allowance(shown, budget=budget, count=count)
-    assert allowed.per_class >= 1
-    taken = [min(len(p), allowed.per_class) for s in shown for p in s.by_class().values()]
-    area = 3 * 4 * 4 / allowed.shrink**2
-    assert sum(taken) * area <= budget
-    assert allowed.per_class == 1 or sum(taken) <= count
-    all_of_them = sum(taken) == sum(map(len, labels))
-    assert allowed.full == all_of_them
-    # No smaller than needed.
+def test_pictures_fit_and_every_class_has_one(sources, budget, count, most):
+    shown = [source(labels, (3, side, side)) for labels, side in sources]
+    allowed = allowance(shown, most=most, budget=budget, count=count)
+    assert 1 <= allowed.per_class <= (most or 30)
+    labels = {label for s in shown for label in s.labels}
+    kept = {label for label in labels if allowed.before is None or label < allowed.before}
+    assert kept
+    taken = [
+        (s, sum(min(len(p), allowed.per_class) for c, p in s.by_class().items() if c in kept))
+        for s in shown
+    ]
+    number = sum(n for _, n in taken)
+    assert number <= count or allowed.per_class == 1
+    # Of six classes at most, one alone may be too many.
+    assert number <= CROWD * count or len(kept) == 1 or number <= 2 * CROWD * count
+    weight = sum(3 * (s.shape[1] / allowed.factor(s.shape)) ** 2 * n for s, n in taken)
+    assert weight <= budget or all(s.shape[1] / allowed.factor(s.shape) < 2 * SMALL for s in shown)
+    assert all(s.shape[1] / allowed.factor(s.shape) >= min(SMALL, s.shape[1]) for s in shown)
+    everything = number == sum(len(s.labels) for s in shown)
+    assert allowed.full == everything
+    assert bool(allowed.note) == (allowed.shrink > 1 or not everything)
     if allowed.shrink > 1:
+        # No smaller than needed.
         assert allowed.per_class == 1
-        assert sum(taken) * 3 * 4 * 4 / (allowed.shrink - 1) ** 2 > budget
-    assert bool(allowed.note) == (allowed.shrink > 1 or not all_of_them)
+        larger = replace(allowed, shrink=allowed.shrink - 1)
+        assert sum(3 * (s.shape[1] / larger.factor(s.shape)) ** 2 * n for s, n in taken) > budget
+
+
+def test_what_is_shown_is_what_is_allowed():
+    labels = [0, 0, 0, 1, 1, 2, 3, 3]
+    shown = source(labels, (3, 100, 64))
+    found = encoded(shown, Allowance(2, 3, before=3, full=False), str)
+    assert {name: len(pictures) for name, pictures in found.items()} == {"0": 2, "1": 2, "2": 1}
+    assert (found["0"][0].width, found["0"][0].height) == (32, 50)
 
 
 def test_a_small_picture_keeps_its_pixels_and_a_large_one_its_weight():

@@ -157,15 +157,15 @@ def test_what_some_repeats_lack_is_averaged_over_the_others(tmp_path):
     assert measured(find_runs([tmp_path]), "b") is None
 
 
-def attack(folder, corruption, size, **more):
+def attack(folder, corruption, size, *, more=None, **rest):
     overrides = [f"corruption={corruption}", f"network.width={size}"]
     return made_run(
         folder,
         overrides=overrides,
-        choices={"corruption": corruption},
+        choices={"corruption": corruption, **(more or {})},
         settings={"corruption": {"target": corruption}, "network": {"width": size}},
         numbers={"backdoor/expert/success": size / 100},
-        **more,
+        **rest,
     )
 
 
@@ -242,6 +242,29 @@ def test_runs_of_other_classes_have_a_grid_of_their_own(tmp_path):
     page = page_of(tmp_path)
     walls = [t for t in page.all("table") if "Pictures by class" in t.all("caption")[0].text]
     assert [list(cells(wall)) for wall in walls] == [list(CLASSES), ["0", "1"]]
+
+
+def test_runs_of_unlike_studies_are_compared_within_each(tmp_path):
+    for job, value in enumerate((0, 0.5)):
+        rate(tmp_path / "noise" / str(job), value, choices={"experiment": "cifar10/noise"})
+    for job, seed in enumerate((0, 1)):
+        attack(
+            tmp_path / "attack" / str(job), "sig", 8 + seed,
+            experiment="backdoor", more={"experiment": "cifar10/backdoor"},
+        )  # fmt: skip
+    page = page_of(tmp_path)
+    headings = [heading.text for heading in page.all("h2")]
+    assert "cifar10/backdoor: network.width × class" in headings
+    assert "cifar10/noise: corruption.rate × class" in headings
+    links = {link.attributes["href"] for link in page.all("nav")[0].all("a")}
+    assert {"#grid1", "#grid2"} <= links
+
+
+def test_what_follows_from_other_settings_is_called_so(tmp_path):
+    made_run(tmp_path / "0", settings={"a": "${b}"}, sources={})
+    made_run(tmp_path / "1", settings={"a": 3}, overrides=["a=3"], sources={})
+    (axis,) = swept(find_runs([tmp_path]))
+    assert list(axis.values) == ["derived", 3]
 
 
 def test_of_one_run_its_own_page_is_written(noise):

@@ -8,12 +8,14 @@ from typing import Any
 from cwx.report.runs import Run
 
 # Where things lie and how they are logged changes no result.
-_NO_AXES = ("store", "logger", "data.source.root", "data.source.download", "resume")
+NO_AXES = ("store", "logger", "data.source.root", "data.source.download", "resume")
 # Runs that differ by these alone repeat each other.
 _SEEDS = ("seed", "seeds", "held_out")
 # Without overrides to go by, so many settings that differ are named at most.
 _MOST = 6
 _ABSENT = "–"
+# Of what follows from other settings.
+_DERIVED = "derived"
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,15 @@ def swept(runs: Sequence[Run]) -> list[Axis]:
     """The settings that were swept: overrides that differ; without any, choices or settings."""
     known = [run for run in runs if tells(run)]
     overridden = list(dict.fromkeys(key for run in known for key in run.overrides))
-    axes = _differing(known, [key for key in overridden if not key.startswith(_NO_AXES)])
+    axes = _differing(known, [key for key in overridden if not key.startswith(NO_AXES)])
     if axes or len(known) < 2:
         return axes
     chosen = list(dict.fromkeys(key for run in known for key in run.choices))
-    axes = _differing(known, [key for key in chosen if not key.startswith((*_NO_AXES, "scale"))])
+    axes = _differing(known, [key for key in chosen if not key.startswith((*NO_AXES, "scale"))])
     if axes:
         return axes[:_MOST]
     leaves = list(dict.fromkeys(key for run in known for key in _leaves(run.settings)))
-    return _differing(known, [key for key in leaves if not key.startswith(_NO_AXES)])[:_MOST]
+    return _differing(known, [key for key in leaves if not key.startswith(NO_AXES)])[:_MOST]
 
 
 def tells(run: Run) -> bool:
@@ -98,6 +100,8 @@ def setting(run: Run, key: str) -> Any:
         value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
     if isinstance(value, Mapping) or value == _ABSENT:
         value = run.choices.get(key, _plain(run.overrides.get(key, _ABSENT)))
+    if isinstance(value, str) and "${" in value:
+        return _DERIVED
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 

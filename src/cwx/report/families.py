@@ -123,7 +123,7 @@ _KINDS = (
     ),
     _Kind(
         r"robustness/(?P<of>expert|purified)/(?P<label>(?!clean)[^/]+)",
-        "Accuracy of {of} under attack",
+        "Accuracy under attack, {of}",
         "Share of attacked test images that the networks recognise.",
     ),
     _Kind(

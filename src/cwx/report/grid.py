@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cwx.report.axes import Point
-from cwx.report.pictures import Picture, allowance, encoded
+from cwx.report.pictures import BUDGET, COUNT, Picture, allowance, encoded
 from cwx.report.runs import Run
 from cwx.report.sources import REAL, Source, sources
 
@@ -13,6 +13,8 @@ PER_RUN = 3
 # The width of a page that pictures may fill, and how large one is then shown, in CSS pixels.
 _ROOM, _NAMES, _GAP = 1190, 110, 15
 _LEAST, _MOST = 36, 160
+# More classes than this do not fit on a screen.
+_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,12 @@ def wall_of_run(run: Run) -> Wall | None:
     return _wall(classes, columns, named, shown, allowed.note, alone=False)
 
 
-def wall_of_runs(points: Sequence[Point]) -> Wall | None:
-    """A column for each point of a sweep, the sources to choose among, real images beside them."""
+def wall_of_runs(points: Sequence[Point], *, share: float) -> Wall | None:
+    """A column for each point of a sweep, the sources to choose among, real images beside them.
+
+    Args:
+        share: of what a page may carry.
+    """
     left = [[(run, sources(run)) for run in point.runs] for point in points]
     every = [s for found in left for _, of_run in found for s in of_run]
     real = next(
@@ -113,13 +119,8 @@ def wall_of_runs(points: Sequence[Point]) -> Wall | None:
     keys = list(dict.fromkeys(s.key for s in every if s.key != "real"))
     if not keys and real is None:
         return None
-    allowed = allowance([s for s in every if s.key != "real"])
-    most = min(PER_RUN, _most(every))
-    allowed = replace(
-        allowed,
-        per_class=min(allowed.per_class, most),
-        full=allowed.full and max(_fullest(s) for s in every) <= most,
-    )
+    budget, count = int(share * BUDGET), int(share * COUNT)
+    allowed = allowance(every, most=min(PER_RUN, _most(every)), budget=budget, count=count)
     columns = []
     if real is not None:
         shown = encoded(real[1], allowed, real[0].class_name)
@@ -162,7 +163,8 @@ def _wall(
     native = max((max(s.shape[1:]) for s in shown), default=32)
     fitting = (_ROOM - _NAMES - _GAP * len(columns)) // max(sum(widths), 1) - 2
     # Large pictures need no more than their own size; small ones may grow.
-    tile = max(_LEAST, min(fitting, _MOST, max(native, 96)))
+    roomy = 96 if len(classes) <= _MANY else 64
+    tile = max(_LEAST, min(fitting, _MOST, max(native, roomy)))
     return Wall(classes, columns, named, alone, tile, max(widths, default=1), note)
 
 
@@ -183,12 +185,8 @@ def _ordered(shown: Iterable[Mapping[str, object]], order: Sequence[str]) -> lis
 
 def _most(shown: Iterable[Source]) -> int:
     """As many real images a class as the richest method has pictures, or as there are."""
-    methods = [_fullest(s) for s in shown if s.key not in REAL]
+    methods = [s.fullest for s in shown if s.key not in REAL]
     return max(methods, default=PER_RUN)
-
-
-def _fullest(source: Source) -> int:
-    return max((len(places) for places in source.by_class().values()), default=1)
 
 
 def _reason(runs: Sequence[Run]) -> str:

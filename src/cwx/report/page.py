@@ -16,6 +16,7 @@ from cwx.report.runs import Run, read_run
 from cwx.report.tables import of_numbers, ordered
 from cwx.report.traces import PICTURES, write_traces
 from cwx.report.traces import TABLE as TRACED
+from cwx.results import SAMPLES
 
 PAGE = "report.html"
 # How much of its log a run shows that did not finish.
@@ -136,7 +137,7 @@ def _lacking(run: Run, *, pictures: bool, curves: bool) -> Iterable[str]:
     """What a reader would look for in vain."""
     if not pictures:
         yield "no pictures: no method has finished"
-    elif not run.samples():
+    elif not (run.folder / SAMPLES).exists():
         yield "no real images: the run was made before runs kept some"
     if not run.numbers:
         yield "no numbers: nothing was measured"

@@ -1,8 +1,5 @@
 """What a run left, as far as it can be read: a page is written of any folder that is a run."""
 
-import csv
-import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,27 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from safetensors import SafetensorError, safe_open
-
 from cwx.explanations import Explanations
 from cwx.functional.images import Normalization
 from cwx.patterns import Found
+from cwx.report import parse
+from cwx.report.parse import DAMAGE, Rows
 from cwx.results import CLASSES, EXPLANATIONS, PAPER, SAMPLES, Results
 from cwx.status import STATUS, read_status
 
 Kind = TypeVar("Kind")
-Rows = list[dict[str, str]]
-
-# What reading files of others may meet.
-DAMAGE = (
-    OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration,
-    csv.Error, yaml.YAMLError, SafetensorError,
-)  # fmt: skip
 # What a run's own folder holds besides runs.
 _PARTS = {"tables", "figures", "logs", "wandb", "checkpoints", ".hydra"}
-# A yaml reader in C is ten times as fast, and not everywhere.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +92,8 @@ class Run:
             if file.relative_to(self.folder).as_posix() != PAPER
         ]
         read = {
-            file.stem: self.tried(f"tables/{file.name}", partial(_rows, file)) for file in files
+            file.stem: self.tried(f"tables/{file.name}", partial(parse.rows, file))
+            for file in files
         }
         return {name: rows for name, rows in read.items() if rows}
 
@@ -127,7 +115,7 @@ class Run:
         file = self.folder / SAMPLES
         if not file.is_file():
             return {}
-        return self.tried(SAMPLES, lambda: _samples(file)) or {}
+        return self.tried(SAMPLES, lambda: parse.samples(file)) or {}
 
     def normalization(self, channels: int) -> Normalization:
         """How pixels were normalised; as if they were not, where the run does not say."""
@@ -187,13 +175,13 @@ def _read_any(folder: Path) -> Run:
 def _read(folder: Path, status: Mapping[str, Any]) -> Run:
     # Faults are noted by a run, so that there must be one before the rest is read.
     run = Run(folder=folder, status=status)
-    numbers = run.tried("metrics.json", lambda: _numbers(folder / "metrics.json")) or {}
-    paper = run.tried(PAPER, lambda: _paper(folder / PAPER)) or {}
-    classes = run.tried(CLASSES, lambda: _classes(folder / CLASSES)) or []
+    numbers = run.tried("metrics.json", lambda: parse.numbers(folder / "metrics.json")) or {}
+    paper = run.tried(PAPER, lambda: parse.paper(folder / PAPER)) or {}
+    classes = run.tried(CLASSES, lambda: parse.classes(folder / CLASSES)) or []
     hydra = folder / ".hydra"
-    settings = run.tried("its configuration", lambda: _mapping(hydra / "config.yaml")) or {}
-    choices = run.tried("its choices", lambda: _choices(_mapping(hydra / "hydra.yaml"))) or {}
-    overrides = run.tried("its overrides", lambda: _overrides(hydra / "overrides.yaml")) or {}
+    settings = run.tried("its configuration", lambda: parse.mapping(hydra / "config.yaml")) or {}
+    choices = run.tried("its choices", lambda: parse.choices(hydra / "hydra.yaml")) or {}
+    overrides = run.tried("its overrides", lambda: parse.overrides(hydra / "overrides.yaml")) or {}
     return Run(
         folder=folder,
         status=status,
@@ -207,78 +195,10 @@ def _read(folder: Path, status: Mapping[str, Any]) -> Run:
     )
 
 
-def _numbers(file: Path) -> dict[str, float]:
-    if not file.is_file():
-        return {}
-    return {
-        str(name): value
-        for name, value in json.loads(file.read_text()).items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
-
-
-def _paper(file: Path) -> dict[str, float]:
-    return {r["name"]: float(r["paper"]) for r in (_rows(file) if file.is_file() else [])}
-
-
-def _classes(file: Path) -> list[str]:
-    return [row["class"] for row in (_rows(file) if file.is_file() else [])]
-
-
-def _rows(file: Path) -> Rows:
-    with file.open(newline="") as lines:
-        rows = csv.DictReader(lines)
-        names = rows.fieldnames or []
-        return [{name: row.get(name) or "" for name in names} for row in rows]
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    read = _yaml(file)
-    if not isinstance(read, dict | None):
-        raise ValueError(f"{file.name} holds no settings")
-    return read or {}
-
-
-def _overrides(file: Path) -> dict[str, str]:
-    read = _yaml(file)
-    if not isinstance(read, list | None):
-        raise ValueError(f"{file.name} holds no list")
-    return dict(_override(str(text)) for text in read or [] if "=" in str(text))
-
-
-def _yaml(file: Path) -> Any:
-    return yaml.load(file.read_text(), _LOADER) if file.is_file() else None
-
-
-def _choices(hydra: Mapping[str, Any]) -> dict[str, Any]:
-    chosen = hydra.get("hydra", {}).get("runtime", {}).get("choices", {})
-    return {str(k): v for k, v in chosen.items() if not str(k).startswith("hydra/")}
-
-
-def _override(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    return key.lstrip("+~"), value
-
-
-def _samples(file: Path) -> dict[str, Explanations]:
-    with safe_open(file, framework="pt") as opened:
-        parts = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    return {
-        name.removesuffix("/images"): Explanations(
-            images, parts[name.removesuffix("images") + "labels"]
-        )
-        for name, images in parts.items()
-        if name.endswith("/images")
-    }
-
-
 def _normalized_by(run: Run) -> tuple[Any, Any]:
-    file = run.folder / SAMPLES
-    if file.is_file():
-        with safe_open(file, framework="pt") as opened:
-            words = opened.metadata() or {}
-        if "mean" in words:
-            return json.loads(words["mean"]), json.loads(words["std"])
+    kept = parse.normalized_by(run.folder / SAMPLES)
+    if kept is not None:
+        return kept
     data = run.settings["data"]
     return data["mean"], data["std"]
 

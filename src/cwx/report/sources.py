@@ -49,6 +49,11 @@ class Source:
     show: Callable[[int], Tensor]
     details: Sequence[str] = ()
 
+    @property
+    def fullest(self) -> int:
+        """Pictures of the class that has most; 1 if there are none."""
+        return max((len(places) for places in self.by_class().values()), default=1)
+
     def by_class(self) -> dict[int, list[int]]:
         """Where the pictures of each class lie."""
         places: dict[int, list[int]] = {}

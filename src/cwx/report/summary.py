@@ -153,7 +153,7 @@ def _scattered(family: Family, runs: Sequence[Run], axis: Axis) -> Chart:
     says = f"{family.title}, {entry.label}, by {axis.title}: {_spoken(line, axis)}"
     return drawn(
         f"{family.title}, by {axis.title}", [line], across=axis.title, says=says,
-        note=f"{entry.label.capitalize()}. {family.meaning}", joined=False, size=(4.2, 2.3),
+        note=f"Of {entry.label}. {family.meaning}", joined=False, size=(4.2, 2.3),
     )  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cwx.files import write_text
-from cwx.report.axes import Axis, points, setting, swept, tells, worded
+from cwx.report.axes import NO_AXES, Axis, points, swept, tells, worded
 from cwx.report.charts import Chart
+from cwx.report.comparable import comparable, experiment
 from cwx.report.grid import Wall, wall_of_runs
 from cwx.report.page import PAGE, facts, write_page
 from cwx.report.render import address, duration, render, when
@@ -17,6 +18,8 @@ from cwx.report.summary import charts_of, main_numbers, tables_of
 from cwx.report.tables import Cell, Column, Table, number
 from cwx.status import STATUS
 
+# More settings than this that differ are told in one column.
+AXES = 5
 # Where a run has a page of its own in the folder.
 BESIDE_A_RUN = "sweep.html"
 
@@ -62,7 +65,7 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
         states=Counter(run.state for run in runs),
         runs=_table(runs, axes, page),
         unfinished=[_unfinished(run, page) for run in runs if run.state != "finished"],
-        axes=[(axis.key, [worded(value) for value in axis.values]) for axis in axes],
+        axes=[(axis.key, [worded(value) for value in axis.values]) for axis in axes[:AXES]],
         shared=_shared(runs, axes),
         sections=_sections(runs),
         facts=_facts(runs),
@@ -95,30 +98,20 @@ def _title(folders: Sequence[Path], runs: Sequence[Run]) -> str:
 
 
 def _sections(runs: Sequence[Run]) -> list[Section]:
-    together: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        together.setdefault(tuple(run.classes), []).append(run)
-    # What failed before it knew its classes belongs where its data are.
-    for run in together.pop((), []) if len(together) > 1 else []:
-        likely = (of for of in together.values() if _data(of[0]) == _data(run))
-        next(likely, [run]).append(run)
-    return [_section(found) for found in together.values() if any(_left(run) for run in found)]
+    groups = [group for group in comparable(runs) if any(_left(run) for run in group)]
+    return [_section(group, share=1 / len(groups)) for group in groups]
 
 
-def _section(runs: Sequence[Run]) -> Section:
+def _section(runs: Sequence[Run], *, share: float) -> Section:
     axes = swept(runs)
     across, found = points([run for run in runs if tells(run)] or runs, axes)
     return Section(
-        title=" and ".join(dict.fromkeys(str(_data(run) or "runs") for run in runs)),
+        title=" and ".join(dict.fromkeys(experiment(run) for run in runs)),
         across=across,
-        wall=wall_of_runs(found),
+        wall=wall_of_runs(found, share=share),
         tables=tables_of(found),
         charts=charts_of(found, across, axes),
     )
-
-
-def _data(run: Run) -> object:
-    return setting(run, "data")
 
 
 def _left(run: Run) -> bool:
@@ -127,12 +120,13 @@ def _left(run: Run) -> bool:
 
 def _table(runs: Sequence[Run], axes: Sequence[Axis], page: Path) -> Table:
     main = main_numbers(runs)
-    experiments = {str(run.status.get("experiment")) for run in runs}
+    many = len(axes) > AXES
+    shared = _shared(runs, axes)
     columns = [
-        Column("run"), Column("state"), *([Column("experiment")] if len(experiments) > 1 else []),
-        *(Column(axis.title, axis.numeric) for axis in axes),
+        Column("run"), Column("state"),
+        *([Column("experiment")] if many else (Column(a.title, a.numeric) for a in axes)),
         *(Column(words, True) for _, words in main),
-        Column("time", True), Column("started"),
+        Column("time", True), Column("started"), *([Column("settings")] if many else []),
     ]  # fmt: skip
     rows = []
     for run in runs:
@@ -141,13 +135,19 @@ def _table(runs: Sequence[Run], axes: Sequence[Axis], page: Path) -> Table:
         rows.append([
             Cell(_name(run, page), href=_link(run, page)),
             Cell(run.state, state=run.state),
-            *([Cell(str(run.status.get("experiment") or ""))] if len(experiments) > 1 else []),
-            *(_value(axis, run) for axis in axes),
+            *([Cell(experiment(run))] if many else (_value(axis, run) for axis in axes)),
             *(number(run.numbers.get(name), run.paper.get(name)) for name, _ in main),
             Cell(duration(took), sort=took),
             Cell(when(run.status.get("started"))),
+            *([_own(run, shared)] if many else []),
         ])  # fmt: skip
     return Table("Runs", columns, rows)
+
+
+def _own(run: Run, shared: Mapping[str, str]) -> Cell:
+    """What was set for this run, and not for all."""
+    own = (key for key in run.overrides if key not in shared and key != "experiment")
+    return Cell(" ".join(f"{k}={run.overrides[k]}" for k in own if not k.startswith(NO_AXES)))
 
 
 def _value(axis: Axis, run: Run) -> Cell:
