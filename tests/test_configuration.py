@@ -201,9 +201,9 @@ def test_each_value_of_a_sweep_is_checked_before_the_first_job():
     with pytest.raises(ConfigurationError, match="iterations is 5.0: it takes int"):
         check("method.distill.iterations=interval(5,8)", multirun=True)
     check("method.distill.inner.rate=tag(log,interval(0.01,1))", multirun=True)
-    check("corruption=glob(*,exclude=*_picture)", multirun=True)
-    with pytest.raises(ConfigurationError, match="corruption.trigger.picture.path needs a value"):
-        check("corruption=glob(*)", multirun=True)
+    check("trainer=glob(d*,exclude=*_cpu)", multirun=True)
+    with pytest.raises(ConfigurationError, match="data.source.root needs a value"):
+        check("data=glob(*_folder)", multirun=True)
     with pytest.raises(ConfigurationError, match="names no file"):
         check("corruption=glob(x*)", multirun=True)
 
