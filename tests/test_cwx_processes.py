@@ -23,6 +23,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from cwx.processes import end_with_launcher
 
+if sys.argv[1] == "report":
+    pathlib.Path(sys.argv[2], "report.html").touch()
+    sys.exit()
 end_with_launcher()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="run")
@@ -97,6 +100,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_in_the_end(app):
         "finished",
     ]
     assert first.split()[-1] == "1"
+    assert (app / "out/report.html").exists()
     assert third.split()[-1] == "9"
     states = [read(app / f"out/job-{n}/status.json")["state"] for n in range(3)]
     assert states == ["finished", "failed", "finished"]
@@ -133,6 +137,7 @@ def test_a_sweep_that_is_interrupted_stops_its_jobs_and_says_how_to_continue(app
     assert "stopped; continue with: python run.py resume=out" in output
     assert read(app / "out/job-0/status.json")["state"] == "interrupted"
     assert not (app / "out/job-1").exists()
+    assert not (app / "out/report.html").exists()
     assert [job["state"] for job in read(app / "out/sweep.json")["jobs"]] == [
         "interrupted",
         "not started",

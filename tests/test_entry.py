@@ -225,6 +225,7 @@ def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(quickstart,
     code, output = run(quickstart, *sweep, "resume=true")
     assert code == 0, output
     assert {job.state for job in read_jobs(folder)} == {"finished"}
+    assert (folder / "report.html").exists()
     said = "".join((folder / job / "output.log").read_text() for job in "01")
     assert said.count("training what is not in the store: expert-0") == 1
     assert said.count("is there from an earlier start") == 0

@@ -3,10 +3,12 @@
 Hydra imports this whenever it starts: it may import nothing heavy.
 """
 
+import atexit
 import logging
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -68,6 +70,7 @@ class Processes(Launcher):
         except ValueError as error:
             sys.exit(f"cwx: {' '.join(str(error).split())}")
         except KeyboardInterrupt:
+            atexit.unregister(_write_page)
             if self._sweep:
                 log.info("stopped; continue with: python run.py resume=%s", self._sweep.folder)
             raise SystemExit(128 + signal.SIGINT) from None
@@ -129,6 +132,8 @@ class Processes(Launcher):
             )
         self._held = ExitStack()
         self._held.enter_context(writing(folder))
+        # Once, and not after each batch of a sweeper that optimises.
+        atexit.register(_write_page, folder)
         overrides = self._config.hydra.overrides
         return Sweep(
             folder,
@@ -197,13 +202,23 @@ def _flags() -> Any:
     return get_args_parser().parse_args()
 
 
-def _entry() -> list[str]:
-    """The command that this process was started by, without what it was told to run.
-
-    As DDP starts its ranks: by the same script or module, so that they find the same packages.
-    """
+def _program() -> list[str]:
+    """How this process was started: by the same script or module others find the same packages."""
     spec = __main__.__spec__
     script = [str(Path(sys.argv[0]).absolute())] if spec is None else ["-m", spec.name]
+    return [sys.executable, *script]
+
+
+def _write_page(folder: Path) -> None:
+    """Write a page of all jobs, in a process of its own because that needs torch.
+
+    What goes wrong there is told there: no sweep is worse for having no page.
+    """
+    subprocess.run([*_program(), "report", str(folder)], check=False)
+
+
+def _entry() -> list[str]:
+    """The command that this process was started by, without what it was told to run."""
     flags = _flags()
     options = {
         "--config-dir": flags.config_dir,
@@ -211,7 +226,7 @@ def _entry() -> list[str]:
         "--config-name": flags.config_name,
     }
     given = [[name, value] for name, value in options.items() if value]
-    return [sys.executable, *script, *(word for pair in given for word in pair)]
+    return [*_program(), *(word for pair in given for word in pair)]
 
 
 def _for_jobs(overrides: Sequence[str]) -> list[str]:
