@@ -41,7 +41,7 @@ def random_occluders(
     """Squares of random pixels, uniform in 0-1, that slide over an image.
 
     Where the stride does not lead to the lower or right edge, a last one lies there: every pixel
-    is covered. The paper has a size of 11 and a stride of 3 on images of 224x224.
+    is covered. Zhou et al. have a size of 11 and a stride of 3 on images of 224x224.
 
     Args:
         image_shape: (C, H, W).
