@@ -36,7 +36,7 @@ def test_every_experiment_is_offered(scale):
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("exp", {"experiment=", "experts", "experts.", "experts="}),
+        ("exp", {"experiment=", "experiments", "experts", "experts.", "experts="}),
         ("sc", {"scale="}),
         ("scale=", {"scale=paper", "scale=small"}),
         ("-m corruption=badnets,bl",
@@ -55,6 +55,10 @@ def test_every_experiment_is_offered(scale):
         ("ls --state failed --js", {"--json"}),
         ("experts pr", {"prune"}),
         ("experts prune --ol", {"--older-than"}),
+        ("experiments svhn", {"svhn/cwx"}),
+        ("experiments svhn/cwx digits/q", {"digits/quickstart"}),
+        ("experiments --js", {"--json"}),
+        ("experiments --config-dir ru", {"runs/"}),
         ("report ru", {"runs/"}),
         ("report runs/", {"runs/a/", "runs/b/"}),
         ("resume=runs/", {"resume=runs/a/", "resume=runs/b/"}),

@@ -35,7 +35,7 @@ def complete(line: str, commands: Iterable[str], folder: Path) -> list[str]:
     """Every last word that the arguments in `line` may have, in order."""
     *words, word = [*line.split(), ""] if line[-1:] in ("", " ") else line.split()
     if words and words[0] in commands:
-        return sorted(_of_command(words[0], words[1:], word))
+        return sorted(_of_command(words[0], words[1:], word, folder))
     key, given, value = word.partition("=")
     if given and key == "resume":
         return sorted(f"resume={found}" for found in _folders(value))
@@ -49,11 +49,13 @@ def complete(line: str, commands: Iterable[str], folder: Path) -> list[str]:
     return sorted(found | _settings(line, folder))
 
 
-def _of_command(command: str, words: Sequence[str], word: str) -> set[str]:
+def _of_command(command: str, words: Sequence[str], word: str, folder: Path) -> set[str]:
     parser = importlib.import_module(f"cwx.commands.{command}").parser()
     if word.startswith("-"):
         names = {name for action in parser._actions for name in action.option_strings}
         return {name for name in names if name.startswith(word) and name not in words}
+    if command == "experiments" and words[-1:] != ["--config-dir"]:
+        return {name for name in options([folder])["experiment"] if name.startswith(word)}
     actions = {"experts": ("ls", "prune")}.get(command, ()) if not words else ()
     return {action for action in actions if action.startswith(word)} or _folders(word)
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "ls": "list runs",
     "report": "write a page of runs",
     "experts": "list and prune the store",
+    "experiments": "list what can be run",
 }
 
 
