@@ -104,7 +104,11 @@ def test_the_script_for_bash_asks_this_program():
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == ["experiment=digits/iscp", "experiment=digits/quickstart"]
+    assert done.stdout.split() == [
+        "experiment=digits/backdoor",
+        "experiment=digits/iscp",
+        "experiment=digits/quickstart",
+    ]
 
 
 def test_fish_finds_the_words_that_it_looks_for():

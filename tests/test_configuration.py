@@ -557,7 +557,8 @@ def kind(target):
 
 
 def test_every_published_study_is_in_the_table():
-    assert {study.split()[0] for study in STUDIES} == {*EXPERIMENTS} - {"digits/quickstart"}
+    of_digits = {"digits/quickstart", "digits/backdoor"}
+    assert {study.split()[0] for study in STUDIES} == {*EXPERIMENTS} - of_digits
 
 
 def test_the_quickstart_is_of_no_paper_and_no_other_scale():
@@ -565,6 +566,16 @@ def test_the_quickstart_is_of_no_paper_and_no_other_scale():
     assert config["paper"] == {}
     assert config == check("scale=paper")
     assert (config["method"]["distill"]["iterations"], config["procedure"]["epochs"]) == (250, 13)
+
+
+def test_the_backdoor_on_digits_is_the_quickstart_with_one():
+    before, config = check(), check("experiment=digits/backdoor")
+    changed = {key for key in config if config[key] != before[key]}
+    assert changed == {"corruption", "purification", "evaluation", "method"}
+    assert (config["corruption"]["target"], config["corruption"]["rate"]) == ("3", 0.1)
+    distill = {"span": 1, "start_min": 0, "start_max": 0}
+    assert config["method"]["distill"] == before["method"]["distill"] | distill
+    assert config["method"]["activation"] == before["method"]["activation"]
 
 
 # The work that two cores are given: images, filters, epochs, start, pictures, steps, and the epochs
