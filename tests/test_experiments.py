@@ -61,9 +61,14 @@ def test_the_choices_are_those_that_hydra_makes(name):
     made = OmegaConf.to_container(config.hydra.runtime.choices)
     judges = [g.removeprefix("network@judges.") for g in made if g.startswith("network@judges.")]
     assert sorted(one.chosen("judges")) == sorted(judges)
-    for group in {*GROUPS} - {"judges"}:
-        choice = one.choices[group]
-        assert (list(choice) if isinstance(choice, tuple) else choice) == made[group], group
+    for group in {*GROUPS} - {"judges", "method", "evaluation"}:
+        assert one.choices[group] == made[group], group
+    # Of lists Hydra notes nothing; what is only set, and not chosen, has no _target_.
+    parts = {
+        g: [n for n, p in config[g].items() if "_target_" in p] for g in ("method", "evaluation")
+    }
+    assert sorted(one.chosen("method")) == sorted(parts["method"])
+    assert len(one.chosen("evaluation")) == len(parts["evaluation"])
 
 
 @pytest.mark.parametrize(
@@ -163,6 +168,7 @@ MINE = """\
 defaults:
   - cifar10/cwx
   - override /method: [activation]
+  - override /evaluation: [gallery]
   - _self_
 
 data:

@@ -131,7 +131,9 @@ def test_a_logger_that_fails_costs_its_record_and_not_the_study(
     ):
         running.train(train, wanted(0), TrajectoryStore(tmp_path / "store"), at_once=1)
         method = activation(subject)
-        running.fit(method, tmp_path / "x.ckpt", [LogPictures()])
+        running.fit(
+            method, tmp_path / "x.ckpt", [LogPictures("activation", subject.data.normalization)]
+        )
         running.records.add_results(results, {"fidelity/ratio": 0.25})
     assert method.explanations().images.isfinite().all()
     warned = [m for m in caplog.messages if "goes on without it" in m or "does not start" in m]

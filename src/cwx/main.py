@@ -25,7 +25,7 @@ from cwx.configuration import ConfigurationError, experiment_name, without_uncho
 from cwx.flags import flags as parsed
 from cwx.overrides import compose_checked, configuration_folder, options
 from cwx.processes import end_with_launcher
-from cwx.resuming import asked_for, check_launcher
+from cwx.resuming import asked_for, check_launcher, configured_from
 from cwx.status import STATUS, objective, read_status
 from cwx.sweep import FAILED, FINISHED, note_end
 
@@ -65,7 +65,9 @@ def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
     flags = parsed(argv)
     if flags.help or flags.hydra_help or flags.shell_completion or flags.info:
         return list(argv), False
-    folder, extra = configuration_folder(), flags.config_dir
+    folder, extra = configuration_folder(), flags.config_dir or configured_from(flags.overrides)
+    if extra:
+        _import_from(extra)
     start = asked_for(folder, flags.overrides, multirun=flags.multirun, extra=extra)
     compose_checked(
         folder, start.overrides, multirun=start.multirun, extra=extra, resumed=start.run
@@ -74,7 +76,17 @@ def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
     if start.multirun:
         check_launcher(folder, start.overrides, extra=extra)
         rest += [] if flags.multirun else ["--multirun"]
+    if extra and not flags.config_dir:
+        rest += ["--config-dir", extra]
     return [*rest, *start.overrides], bool(start.run or start.sweep)
+
+
+def _import_from(folder: str) -> None:
+    """Let a `_target_` name what lies beside a user's own configuration."""
+    place = str(Path(folder).resolve())
+    # Last, so that a module of theirs hides none that is installed.
+    if place not in sys.path:
+        sys.path.append(place)
 
 
 def experiment() -> str:
@@ -162,7 +174,9 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
 
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     del resolved["optimize"]
-    plain = without_unchosen(resolved, options([configuration_folder()]))
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
+    plain = without_unchosen(resolved, options(folders))
     study = instantiate(plain, _convert_="all")
     study.run(
         Results(folder),

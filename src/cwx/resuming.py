@@ -71,6 +71,17 @@ def asked_for(
     return _run(continued, others, multirun=multirun)
 
 
+def configured_from(overrides: Sequence[str]) -> str | None:
+    """The ``--config-dir`` of the run that ``resume=`` names, if it had one that is still there."""
+    asked = [o.removeprefix("resume=").strip("'\"") for o in overrides if o.startswith("resume=")]
+    saved = Path(asked[0]) / SAVED / "hydra.yaml" if asked else None
+    if saved is None or not saved.is_file():
+        return None
+    sources = OmegaConf.select(OmegaConf.load(saved), "hydra.runtime.config_sources") or []
+    given = [str(source.path) for source in sources if source.provider == "command-line"]
+    return next((path for path in given if Path(path).is_dir()), None)
+
+
 def check_launcher(folder: Path, overrides: Sequence[str], *, extra: str | None) -> None:
     """Refuse settings of our launcher that it could not take.
 

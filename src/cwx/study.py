@@ -6,6 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from cwx.adversary import Adversary, NoAdversary
+from cwx.brought import (
+    NETWORK,
+    check_builds,
+    check_explains,
+    check_fitted,
+    check_left,
+    check_measured,
+)
 from cwx.callbacks.pictures import LogPictures
 from cwx.construction import Construction
 from cwx.data.corruption import Corruption
@@ -167,8 +175,11 @@ class Study:
             )
         names = [*self.experts.kinds(), *self.experts.judges(self.judges)]
         refined = [] if isinstance(self.refinement, NoRefinement) else ["refined"]
+        for name, build in self.method.items():
+            check_explains(name, build)
         networks = {"network": self.network, **self.judges}
         for name, factory in networks.items():
+            check_builds(name if name == "network" else f"judges.{name}", factory, NETWORK)
             check_outputs(name, factory, self.data)
         plan = Plan(
             data=self.data,
@@ -210,16 +221,20 @@ class Study:
                 log.info("%s is there from an earlier start", name)
                 continue
             method = build(subject=subject, seed=self.seed, stage=name)
+            check_fitted(name, method)
             checkpoint = results.checkpoint(name)
             try:
                 if isinstance(method, Fitted):
-                    stages.fit(method, checkpoint, [LogPictures()])
+                    pictures = LogPictures(name, self.data.normalization)
+                    stages.fit(method, checkpoint, [pictures])
             except DivergedError as error:
                 if stages.leads:
                     results.keep_last_good(name, error.last_good)
                 raise
             if stages.leads:
-                results.add_explanations(name, method.explanations())
+                left = method.explanations()
+                check_left(name, left, self.data)
+                results.add_explanations(name, left)
                 checkpoint.unlink(missing_ok=True)
             stages.wait()
 
@@ -268,5 +283,6 @@ class Study:
         for name, evaluation in self.evaluation.items():
             log.info("measuring %s", name)
             outcomes[name] = evaluation(subject, sources)
+            check_measured(name, outcomes[name])
         numbers = results.add_outcomes(outcomes, self.paper)
         stages.records.add_results(results.folder, numbers)

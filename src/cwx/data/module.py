@@ -73,6 +73,7 @@ class ImageData(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self._splits is None:
             splits = self.source.load()
+            splits.check()
             if self.per_class is not None:
                 splits = replace(splits, train=splits.train.first(self.per_class))
             self._splits, self.clean = splits, splits.train
@@ -85,7 +86,13 @@ class ImageData(L.LightningDataModule):
         Raises:
             ValueError: it cannot be done to these images.
         """
-        self.corrupted = corruption(self.clean, self.classes)
+        corrupted = corruption(self.clean, self.classes)
+        if not isinstance(corrupted, Corrupted) or len(corrupted.images) != len(self.clean):
+            raise ValueError(
+                f"corruption returned {type(corrupted).__name__} for {len(self.clean)} images: "
+                "return a cwx.data.corruption.Corrupted with all of them, in their order"
+            )
+        self.corrupted = corrupted
         self._splits = replace(self.splits, train=self.corrupted.images)
         return self.corrupted
 

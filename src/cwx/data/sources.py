@@ -84,6 +84,31 @@ class Splits:
                     "noun, an n and eight digits such as n02084071, or no synsets for any class"
                 )
 
+    def check(self) -> None:
+        """Refuse what a study could not read, as a source of a user's own may give.
+
+        Raises:
+            ValueError: images are not bytes of one size, or labels are no class indices.
+        """
+        for name, found in (("train", self.train), ("test", self.test)):
+            images, labels = found.images, found.labels
+            size = tuple(self.test.images.shape[1:])
+            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != size:
+                raise ValueError(
+                    f"data.source gives {name} images {list(images.shape)} of {images.dtype}: give "
+                    "bytes (torch.uint8) [n, channels, height, width], in train and test alike"
+                )
+            if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+                raise ValueError(
+                    f"data.source gives {name} labels {list(labels.shape)} of {labels.dtype} for "
+                    f"{len(images)} images: give a class index (torch.int64) for each"
+                )
+            if ((labels < 0) | (labels >= len(self.classes))).any():
+                raise ValueError(
+                    f"data.source gives {name} labels in {int(labels.min())}-{int(labels.max())}, "
+                    f"and {len(self.classes)} classes: name each class, in the order of the labels"
+                )
+
 
 NOUN = re.compile("n[0-9]{8}")
 

@@ -1,0 +1,24 @@
+"""A corruption of my own: some training images are inverted, and keep their labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cwx.data.corruption import Corrupted
+from cwx.data.sources import ImageSet
+from cwx.functional.streams import stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inverted:
+    rate: float
+    seed: int
+
+    def __call__(self, images: ImageSet, classes: Sequence[str]) -> Corrupted:
+        order = torch.randperm(len(images), generator=stream(self.seed))
+        touched = torch.zeros(len(images), dtype=torch.bool)
+        touched[order[: round(self.rate * len(images))]] = True
+        pixels = torch.where(touched[:, None, None, None], 255 - images.images, images.images)
+        # A backdoor would be a cwx.data.corruption.Planted.
+        return Corrupted(ImageSet(pixels, images.labels), touched, backdoor=None)
