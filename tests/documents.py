@@ -18,6 +18,7 @@ PLACEHOLDERS = {
     "<run>": "runs/somewhere",
     "<time>": "2026-01-01_00-00-00",
     "<id>": "0123456789abcdef0123",
+    "<name>": "cifar10/cwx",
 }
 
 _FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -571,7 +571,11 @@ def test_the_quickstart_is_of_no_paper_and_no_other_scale():
 def test_the_backdoor_on_digits_is_the_quickstart_with_one():
     before, config = check(), check("experiment=digits/backdoor")
     changed = {key for key in config if config[key] != before[key]}
-    assert changed == {"corruption", "purification", "evaluation", "method"}
+    assert changed == {"corruption", "purification", "evaluation", "method", "experts"}
+    # Early experts, of which there are none, would go as far as the start.
+    assert config["experts"]["early"].pop("epochs") == 1
+    assert before["experts"]["early"].pop("epochs") == 12
+    assert config["experts"] == before["experts"]
     assert (config["corruption"]["target"], config["corruption"]["rate"]) == ("3", 0.1)
     distill = {"span": 1, "start_min": 0, "start_max": 0}
     assert config["method"]["distill"] == before["method"]["distill"] | distill

@@ -61,7 +61,8 @@ def test_the_choices_are_those_that_hydra_makes(name):
     made = OmegaConf.to_container(config.hydra.runtime.choices)
     judges = [g.removeprefix("network@judges.") for g in made if g.startswith("network@judges.")]
     assert sorted(one.chosen("judges")) == sorted(judges)
-    for group in {*GROUPS} - {"judges", "method", "evaluation"}:
+    by_command = {override.partition("=")[0] for override in one.overrides}
+    for group in {*GROUPS} - {"judges", "method", "evaluation"} - by_command:
         assert one.choices[group] == made[group], group
     # Of lists Hydra notes nothing; what is only set, and not chosen, has no _target_.
     parts = {
@@ -77,7 +78,10 @@ def test_the_choices_are_those_that_hydra_makes(name):
 def test_a_time_is_one_that_the_documentation_tells(name):
     """Its numbers stand in a section that has the experiment's command."""
     told = EXPERIMENTS[name].part("Time")
-    file, numbers = re.search(r"\((docs/\w+\.md)\)", told)[1], r"(\d[\d.]*|\bt?\w+) min(?:ute)?s?"
+    file, numbers = (
+        re.search(r"\((docs/[\w/]+\.md)\)", told)[1],
+        r"(\d[\d.]*|\bt?\w+) min(?:ute)?s?",
+    )
     text = (ROOT / file).read_text()
     about = [part for part in text.split("\n## ") if re.search(rf"[=,]{name}\b", part)]
     assert about, f"{file} does not show experiment={name}"
