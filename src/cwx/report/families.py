@@ -61,6 +61,11 @@ class Family:
         entries = tuple(replace(e, label=e.column, column="") for e in own)
         return replace(self, title=f"{self.title}: {label}", entries=entries)
 
+    def under(self, column: str) -> "Family":
+        """Those of one column."""
+        entries = tuple(replace(e, column="") for e in self.entries if e.column == column)
+        return replace(self, title=f"{self.title}: {column}", entries=entries)
+
 
 def families(numbers: Mapping[str, float], titles: Mapping[str, str]) -> list[Family]:
     """What is known to mean something, the most telling first; the rest is left to tables.

@@ -82,11 +82,15 @@ def _default(folders: Sequence[Path]) -> Path:
 
 
 def _refresh(run: Run) -> None:
-    """Write the run's own page if it has none, or one older than what the run last said."""
+    """Write the run's own page if it has none, or one older than what the run last said.
+
+    A run that runs, or was cut off, has said more since.
+    """
     page, status = run.folder / PAGE, run.folder / STATUS
     if run.state == "damaged":
         return
-    if not page.exists() or page.stat().st_mtime < status.stat().st_mtime:
+    still = run.state in ("finished", "failed", "interrupted")
+    if not still or not page.exists() or page.stat().st_mtime < status.stat().st_mtime:
         run.tried("its own page", lambda: write_page(run.folder))
 
 

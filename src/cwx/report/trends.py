@@ -8,8 +8,9 @@ from cwx.report.families import Entry, Family
 from cwx.report.runs import Run
 from cwx.report.summary import MAIN, families_of, measured, repeats, values
 
-# Lines on a chart, and settings with charts of their own.
-LINES, AXES = 8, 3
+# Lines on a chart at most, lines that can still be told apart at a glance, and settings with charts
+# of their own.
+LINES, CLEAR, AXES = 8, 6, 3
 _SIZE = (4.2, 2.3)
 _PAPER = " ◇ the paper’s figure."
 _SINGLE = " Dots: single runs, ± their standard deviation."
@@ -33,9 +34,11 @@ def charts_of(points: Sequence[Point], across: Axis | None, axes: Sequence[Axis]
 
 
 def _parts(family: Family, blocks: int) -> list[Family]:
-    """The family; a part for each label where all would be too many lines."""
-    if len(family.columns) < 2 or blocks * len(family.entries) <= LINES:
+    """The family; in parts where all would be too many lines, rather few parts than many."""
+    if len(family.columns) < 2 or blocks * len(family.entries) <= CLEAR:
         return [family]
+    if len(family.columns) < len(family.labels):
+        return [family.under(column) for column in family.columns]
     return [family.of(label) for label in family.labels]
 
 
