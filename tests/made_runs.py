@@ -51,7 +51,7 @@ def made_run(
     hydra = folder / ".hydra"
     hydra.mkdir(parents=True)
     (hydra / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
-    plain = {"seed": 0, "method": {"distill": {}}, "data": {"mean": 0.5, "std": 0.5}}
+    plain = {"seed": 0, "method": {"distill": {"_target_": "x"}}, "data": {"mean": 0.5, "std": 0.5}}
     (hydra / "config.yaml").write_text(yaml.safe_dump({**plain, **(settings or {})}))
     chosen = {"hydra": {"runtime": {"choices": {"data": "cifar10", **(choices or {})}}}}
     (hydra / "hydra.yaml").write_text(yaml.safe_dump(chosen))

@@ -1,6 +1,7 @@
 """A run's directory: the one place where a study leaves what it found.
 
 status.json               running, finished, failed or interrupted; when; on what
+traceback.txt             of a run that failed, how it came to that
 metrics.json              flat name → number
 tables/*.csv, figures/*.png
 tables/classes.csv        what each class is: name, synset (empty if none), numbers of images
@@ -19,11 +20,13 @@ report.html, and traces.html beside it where single predictions were traced
 import csv
 import io
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -47,10 +50,13 @@ from cwx.samples import sampled
 from cwx.status import METRICS, STATUS, writing
 from cwx.status import read_status as read_status
 
+log = logging.getLogger(__name__)
+
 EXPLANATIONS = "explanations.safetensors"
 TOUCHED = "touched.safetensors"
 SUSPECTED = "suspected.safetensors"
 SAMPLES = "samples.safetensors"
+TRACEBACK = "traceback.txt"
 CLASSES = "tables/classes.csv"
 PAPER = "tables/paper.csv"
 # What a method may leave, by a part that no other kind has.
@@ -62,13 +68,18 @@ _KINDS: dict[str, type[Any]] = {
 
 
 class Results:
-    """Writes one run's directory. What it overwrites, it replaces whole."""
+    """Writes one run's directory. What it overwrites, it replaces whole.
+
+    Attributes:
+        ended: whether a study has run here and noted how it ended.
+    """
 
     def __init__(self, folder: Path) -> None:
         here = Path.cwd()
         # A short path, to read and to copy, where there is one.
         self.folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
         self._began = time.monotonic()
+        self.ended = False
 
     @contextmanager
     def running(self, *, experiment: str, resumed: bool) -> Iterator[None]:
@@ -83,10 +94,11 @@ class Results:
                 yield
             except (KeyboardInterrupt, SystemExit):
                 # Lightning turns both Ctrl-C and SIGTERM into an exit.
-                self._end("interrupted", "stopped from outside")
+                self._broken_off("interrupted", "stopped from outside", "")
                 raise
             except BaseException as error:
-                self._end("failed", f"{type(error).__name__}: {error}")
+                told = "".join(traceback.format_exception(error))
+                self._broken_off("failed", f"{type(error).__name__}: {error}", told)
                 raise
             self._end("finished", None)
 
@@ -108,11 +120,22 @@ class Results:
             **provenance(),
         }
         write_json(self.folder / STATUS, self._status)
+        (self.folder / TRACEBACK).unlink(missing_ok=True)
+
+    def _broken_off(self, state: str, reason: str, told: str) -> None:
+        """Note it as far as that can be done: a full disk must not hide what went wrong."""
+        try:
+            self._end(state, reason)
+            if told:
+                write_text(self.folder / TRACEBACK, told)
+        except (OSError, ValueError) as error:
+            log.warning("how the run ended could not be noted: %s", error)
 
     def _end(self, state: str, reason: str | None) -> None:
         seconds = round(self._earlier_seconds + time.monotonic() - self._began, 1)
         self._status |= {"state": state, "reason": reason, "seconds": seconds}
         write_json(self.folder / STATUS, self._status)
+        self.ended = True
 
     def checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / f"{stage}.ckpt"

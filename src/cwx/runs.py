@@ -58,7 +58,7 @@ class Run:
         except _DAMAGE:
             status = {}
         overrides = tuple(str(o) for o in _list(_yaml(folder / _OVERRIDES)))
-        return cls(folder, status, _state(folder, status), overrides, sweep_of(folder))
+        return cls(folder, status, state_of(folder, status), overrides, sweep_of(folder))
 
     @property
     def experiment(self) -> str:
@@ -173,7 +173,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 
-def _state(folder: Path, status: Mapping[str, Any]) -> str:
+def state_of(folder: Path, status: Mapping[str, Any]) -> str:
+    """How the run stands whose status file holds `status`: one of `STATES`."""
     if not (folder / STATUS).exists():
         return NOT_STARTED
     state = str(status.get("state"))

@@ -25,7 +25,7 @@ from cwx.plan import Plan, explained_by, left_by
 from cwx.precision import Precisions
 from cwx.purification import Purification
 from cwx.refinement import NoRefinement, Refinement
-from cwx.report.page import write_page
+from cwx.report.page import paged
 from cwx.results import Results
 from cwx.runs import Run
 from cwx.stages import Configuration, Factory, Fitted, Stages
@@ -120,12 +120,12 @@ class Study:
         data = str(Run.read(results.folder).choices.get("data", ""))
         self.store.used_by(results.folder, {"experiment": experiment, "data": data})
         with (
+            paged(results),
             results.running(experiment=experiment, resumed=resumed),
             stages.records.kept(self.logger, results.folder, configuration),
         ):
             subject = self._run(stages, results, configuration)
             self._evaluate(stages, subject, results)
-        log.info("the page is %s", write_page(results.folder))
 
     def _run(self, stages: Stages, results: Results, configuration: Configuration) -> Subject:
         if stages.leads:

@@ -4,6 +4,9 @@ import base64
 import csv
 import hashlib
 import io
+import json
+from contextlib import nullcontext, suppress
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,10 +17,14 @@ from pictures import lose
 from PIL import Image
 
 from cwx.patterns import Patterns, Perturbations
-from cwx.report.page import write_page
+from cwx.report import page as page_module
+from cwx.report import plates as plates_module
+from cwx.report.page import paged, write_page
+from cwx.report.plates import plates
 from cwx.report.runs import read_run
 from cwx.results import Results
 from cwx.samples import sampled
+from cwx.status import writing
 
 # What each tries to leave the place where it stands.
 HOSTILE = (
@@ -180,6 +187,157 @@ def test_a_failed_run_says_why_and_what_it_lacks(tmp_path):
     assert "no numbers: nothing was measured" in page.text
     # Real images can be seen even so.
     assert list(wall(page)) == list(CLASSES)
+
+
+def test_how_it_came_to_a_failure_can_be_unfolded(tmp_path):
+    page = page_of(made_run(tmp_path / "run", sources={}, error=ValueError("<b>no</b>")))
+    (alert,) = [s for s in page.all("section") if "alert-failed" in s.attributes.get("class", "")]
+    told, log = alert.all("details")
+    assert "open" not in told.attributes | log.attributes
+    assert told.text.startswith("Traceback")
+    assert "ValueError: <b>no</b>" in told.text
+    assert "made_runs.py" in told.text
+    assert not alert.all("b")
+
+
+def test_a_run_that_no_process_writes_any_more_was_cut_off(tmp_path):
+    folder = made_run(tmp_path / "run")
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"state": "running"}))
+    page = page_of(folder)
+    assert "It was cut off" in heads(page)
+    assert "lost" in page.all("p")[0].text
+    with writing(folder):
+        assert "It has not finished" in heads(page_of(folder))
+
+
+def test_a_job_without_a_log_shows_what_it_printed(tmp_path):
+    folder = made_run(tmp_path / "run", error=ValueError("no"))
+    (folder / "cwx.log").unlink()
+    (folder / "output.log").write_text("its last words\n\n")
+    assert "its last words" in page_of(folder).text
+
+
+def ended(results, error):
+    with suppress(type(error)), paged(results), results.running(experiment="e", resumed=False):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(ValueError("no <way>"), "It failed"), (KeyboardInterrupt(), "It was interrupted")],
+)
+def test_a_run_has_its_page_however_it_ends(tmp_path, error, says):
+    ended(Results(tmp_path / "run"), error)
+    assert says in heads(read((tmp_path / "run/report.html").read_text()))
+    with (
+        paged(results := Results(tmp_path / "good")),
+        results.running(experiment="e", resumed=False),
+    ):
+        pass
+    assert (tmp_path / "good/report.html").exists()
+
+
+def test_what_could_not_begin_leaves_no_page(tmp_path):
+    ended(Results(tmp_path), ValueError("no"))
+    (tmp_path / "report.html").unlink()
+    results = Results(tmp_path)
+    with pytest.raises(ValueError, match="holds a run already"), paged(results):  # noqa: SIM117
+        with results.running(experiment="e", resumed=False):
+            pass
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("broken", [RuntimeError("of the page"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [ZeroDivisionError("of the run"), SystemExit(3), None])
+def test_a_page_that_cannot_be_written_changes_nothing(
+    tmp_path, monkeypatch, caplog, error, broken
+):
+    def fail(folder):
+        raise broken
+
+    monkeypatch.setattr(page_module, "write_page", fail)
+    results = Results(tmp_path)
+    caught = nullcontext() if error is None else pytest.raises(type(error))
+    with caught as found, paged(results), results.running(experiment="e", resumed=False):
+        if error is not None:
+            raise error
+    assert error is None or found.value is error
+    assert "the page could not be written; try again with: cwx report" in caplog.text
+
+
+def test_what_went_wrong_is_told_though_it_cannot_be_noted(tmp_path, monkeypatch):
+    results = Results(tmp_path)
+    with pytest.raises(ZeroDivisionError), results.running(experiment="e", resumed=False):  # noqa: PT012
+        monkeypatch.setattr(results, "_end", Mock(side_effect=OSError("the disk is full")))
+        raise ZeroDivisionError
+
+
+def test_a_run_that_goes_on_has_no_traceback_any_more(tmp_path):
+    ended(Results(tmp_path), ValueError("no"))
+    assert "ValueError: no" in (tmp_path / "traceback.txt").read_text()
+    with Results(tmp_path).running(experiment="e", resumed=True):
+        assert not (tmp_path / "traceback.txt").exists()
+
+
+def audited(folder, figures, method=None):
+    folder = made_run(folder, settings={"method": method or {"distill": {"rate": 1}}}, sources={})
+    (folder / "figures/f.png").unlink()
+    for name, size in figures.items():
+        noise = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "figures" / f"{name}.png")
+    return folder
+
+
+def test_a_study_without_a_method_shows_its_figures_first(tmp_path):
+    names = ("representations", "own_one", "neurons_sheet_refined", "neurons_sheet_expert")
+    page = page_of(audited(tmp_path / "audit", dict.fromkeys(names, (4, 6))))
+    assert "no method has finished" not in page.text
+    order = [h.text for h in page.all("h2")]
+    assert order.index("Figures") < order.index("Pictures by class") < order.index("Tables")
+    figures = [f for f in page.all("figure") if f.all("h3")]
+    assert [f.all("h3")[0].text for f in figures] == [
+        "Top images of neurons, explained networks", "Top images of neurons, refined networks",
+        "How far attacks move representations", "Own one",
+    ]  # fmt: skip
+    assert all(f.all("figcaption")[0].all("p")[0].text for f in figures[:3])
+    image = figures[0].all("img")[0].attributes
+    assert (image["width"], image["height"]) == ("6", "4")
+    assert image["alt"].startswith("Top images of neurons, explained networks. A row shows")
+    assert figures[0].all("a")[0].attributes["href"] == "./figures/neurons_sheet_expert.png"
+
+
+def test_with_a_method_pictures_come_first(tmp_path):
+    method = {"distill": {"_target_": "x"}}
+    page = page_of(audited(tmp_path / "run", {"patterns": (4, 6)}, method))
+    order = [h.text for h in page.all("h2")]
+    assert order.index("Figures") > order.index("Pictures by class")
+
+
+def test_large_figures_are_carried_smaller(tmp_path, monkeypatch):
+    monkeypatch.setattr(plates_module, "LARGE", 3000)
+    monkeypatch.setattr(plates_module, "SHRUNK", 600)
+    monkeypatch.setattr(plates_module, "TOTAL", 6000)
+    sizes = {"a": (20, 30), "b": (60, 120), "c": (20, 30), "d": (60, 120)}
+    run = read_run(audited(tmp_path / "run", sizes))
+    found = plates(run)
+    assert [plate.size for plate in found[:3]] == [(30, 20), (34, 17), (30, 20)]
+    assert found[1].uri.startswith("data:image/jpeg")
+    assert [plate.note for plate in found[:3]] == [
+        "", "Shown smaller than it is: the file has it in full.", "",
+    ]  # fmt: skip
+    carried = sum(len(base64.b64decode(p.uri.partition(",")[2])) for p in found)
+    assert carried <= 6000
+    assert all(bool(plate.uri) == (plate.size != (0, 0)) for plate in found)
+
+
+def test_columns_that_are_empty_are_left_out(tmp_path):
+    rows = [{"judge": "a", "accuracy": 0.5, "accuracy_std": ""}]
+    page = page_of(made_run(tmp_path / "run", tables={"robustness": rows}))
+    (table,) = [
+        t for t in page.all("table") if t.all("caption")[0].text == "Accuracy under attacks"
+    ]
+    assert [head.text for head in table.all("thead")[0].all("th")] == ["judge", "accuracy"]
 
 
 def test_what_a_diverged_method_had_is_shown(tmp_path):

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwx.report.cards import said
+from cwx.report.cards import cards, said
 from cwx.report.charts import Line, drawn
 from cwx.report.curves import read_curves, thinned
 from cwx.report.families import families
 from cwx.report.pictures import CROWD, LOSSLESS, SMALL, Allowance, allowance, encoded
 from cwx.report.render import address, duration, size
+from cwx.report.runs import Run
 from cwx.report.sources import Source
 from cwx.report.tables import of_rows
 
@@ -125,13 +126,94 @@ def test_numbers_are_said_in_words():
         "fidelity/ratio": 0.5,
         "unheard/of": 1.0,
     }
-    found = {f.title: [e.label for e in f.entries] for f in families(numbers, {"distill": "CWX"})}
+    found = {f.title: [e.words for e in f.entries] for f in families(numbers, {"distill": "CWX"})}
     assert found == {
         "Fidelity ratio": ["networks it was fitted to", "a network never seen"],
-        "Recognised by explained networks": ["CWX", "real images"],
+        "Recognised as its class": ["CWX, explained", "real images, explained"],
         "Predictive power of iscp": ["5 % of pixels"],
         "Predictive power of universal": ["ε = 8/255"],
     }
+
+
+AUDITED = {
+    "adversary/success/expert": 1.0,
+    "adversarial/expert/clean_top1": 0.71,
+    "adversarial/expert/top1": 0.01,
+    "adversarial/refined/clean_top1": 0.63,
+    "adversarial/refined/top1": 0.48,
+    "adversarial/vgg16-unseen/top1": 0.5,
+    "adversarial/refined/success": 0.05,
+    "adversarial/distance": 725.8,
+    "robustness/expert/clean": 0.69,
+    "robustness/expert/clean/top5": 0.97,
+    "robustness/expert/fgs_1": 0.42,
+    "robustness/expert/fgs_1/top5": 0.93,
+    "robustness/refined/fgs_1": 0.54,
+    "neurons/expert/lc": 0.33,
+    "neurons/refined/lc": 0.29,
+    "neurons/expert/high/cs2": 0.93,
+    "representations/expert/r1": 1.31,
+    "representations/refined/r1": 1.01,
+    "representations/refined/left_out": 0.0,
+    "adversarial_detection/expert/auc": 0.72,
+    "traces/refined/adversarial/consistent": 0.25,
+}
+
+
+def test_networks_before_and_after_stand_side_by_side():
+    found = {
+        family.title: {label: own.entries for label in family.labels for own in [family.of(label)]}
+        for family in families(AUDITED, {})
+    }
+    told = {
+        title: {label: [(e.label, AUDITED[e.name]) for e in own] for label, own in rows.items()}
+        for title, rows in found.items()
+    }
+    assert told == {
+        "Accuracy": {"explained networks": [("top 1", 0.69), ("top 5", 0.97)]},
+        "Accuracy on the adversarial images": {
+            "explained networks": [("real, top 1", 0.71), ("adversarial, top 1", 0.01)],
+            "refined networks": [("real, top 1", 0.63), ("adversarial, top 1", 0.48)],
+            "vgg16, not attacked": [("adversarial, top 1", 0.5)],
+        },
+        "Taken for the target": {"refined networks": [("", 0.05)]},
+        "Accuracy under attack": {"FGS 1": [("explained", 0.42), ("refined", 0.54)]},
+        "Top-5 accuracy under attack": {"FGS 1": [("explained", 0.93)]},
+        "What neurons respond to": {"LC": [("explained", 0.33), ("refined", 0.29)]},
+        "Neurons of the highest LC": {"CS₂, the target": [("explained", 0.93)]},
+        "Representations of adversarial images": {
+            "r₁, what they show": [("explained", 1.31), ("refined", 1.01)],
+        },
+        "Adversarial images told apart": {"explained networks": [("", 0.72)]},
+        "Evidence for single predictions": {"consistent, adversarial images": [("refined", 0.25)]},
+    }
+
+
+def test_how_an_ensemble_was_attacked_is_said_once():
+    alone = families({"adversary/success/expert": 1.0}, {})
+    assert [family.title for family in alone] == ["Attack of the ensemble"]
+
+
+@pytest.mark.parametrize("share", [0.5, 1.5])
+def test_bars_that_cannot_show_a_number_are_drawn_for_none_of_its_card(tmp_path, share):
+    numbers = {"representations/expert/r1": share, "representations/expert/r2": 0.5}
+    paper = {"representations/expert/r2": 0.76}
+    run = Run(folder=tmp_path, status={}, numbers=numbers, paper=paper)
+    (card,) = cards(run)
+    (first,), (second,) = (readings for _, readings in card.rows)
+    assert (first.text, second.text, second.paper) == (f"{share:.2f}", "0.50", "0.76")
+    assert [first.fill, second.fill] == ([0.5, 0.5] if share < 1 else [None, None])
+
+
+def test_what_does_not_fit_on_a_card_is_left_to_the_tables(tmp_path):
+    judges = [f"n{n}" for n in range(8)]
+    numbers = {f"discriminative/{m}/{j}": 0.5 for m in "abcdefgh" for j in judges}
+    del numbers["discriminative/a/n1"]
+    (card,) = cards(Run(folder=tmp_path, status={}, numbers=numbers))
+    assert card.columns == ["n0", "n2", "n3", "n4", "n5", "n6"]
+    assert [label for label, _ in card.rows] == list("abcdef")
+    assert card.more == 63 - 36
+    assert card.kind == "wide"
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,11 @@ def test_numbers_stand_against_what_was_swept(noise):
     assert main.rows()[0][1:] == ["0.5", "0.75", "", "1.25", "0.46"]
     (chart,) = [f for f in page.all("figure") if f.all("svg")]
     says = chart.all("div")[0].attributes["aria-label"]
-    assert says.endswith("0.5 at 0, 0.75 at 0.25, 1.25 at 0.75")
+    assert says.endswith(
+        "0.5 at 0, 0.75 at 0.25, 1.25 at 0.75, paper 0.46 at 0, 0.46 at 0.25, 0.46 at 0.75"
+    )
+    assert "◇ the paper’s figure." in chart.text
+    assert "Dots" not in chart.text
 
 
 def test_repeated_seeds_are_averaged(tmp_path):
@@ -147,6 +151,50 @@ def test_repeated_seeds_are_averaged(tmp_path):
     wall = table(page, "Pictures by class")
     assert columns(wall) == ["class", "real images", "0", "0.5"]
     assert len([says for says in cells(wall)["cat"][1] if "distill" in says]) == 4
+    (chart,) = [f for f in page.all("figure") if f.all("svg")]
+    assert "Dots: single runs, ± their standard deviation." in chart.text
+
+
+def test_seeds_alone_are_averaged_and_each_is_shown(tmp_path):
+    for seed, measured_ in enumerate((0.5, 0.75, 1.0)):
+        rate(tmp_path / str(seed), 0, seed=seed, numbers={"fidelity/ratio": measured_})
+    page = page_of(tmp_path)
+    main = table(page, "Main numbers")
+    own = ["seed 0", "seed 1", "seed 2"]
+    assert columns(main) == ["number", "mean of 3 runs", *own, "paper"]
+    assert main.rows()[0][1:] == ["0.75 ± 0.25", "0.5", "0.75", "1", "0.46"]
+    (chart,) = [f for f in page.all("figure") if f.all("svg")]
+    says = chart.all("div")[0].attributes["aria-label"]
+    assert says == "Fidelity ratio: a network never seen 0.75 ± 0.25, paper 0.46"
+    # Each has its pictures.
+    assert columns(table(page, "Pictures by class")) == ["class", "real images", *own]
+
+
+def audited(folder, network, refined):
+    judges = {"expert": 0.1, "refined": refined, "vgg16": 0.3}
+    numbers = {
+        f"robustness/{j}/{a}": v for j, v in judges.items() for a in ("fgs_1", "fgs_5", "pgd")
+    }
+    chosen = {"network": network}
+    overrides = [f"network={network}"]
+    return made_run(folder, overrides=overrides, choices=chosen, numbers=numbers, sources={})
+
+
+def test_what_would_be_too_many_lines_is_a_chart_for_each_row(tmp_path):
+    audited(tmp_path / "0", "alexnet", 0.5)
+    audited(tmp_path / "1", "vgg16", 0.25)
+    page = page_of(tmp_path)
+    says = [f.all("div")[0].attributes["aria-label"] for f in page.all("figure") if f.all("svg")]
+    assert says[0] == (
+        "Accuracy under attack: FGS 1: explained 0.1 at alexnet, 0.1 at vgg16; "
+        "refined 0.5 at alexnet, 0.25 at vgg16; vgg16 0.3 at alexnet, 0.3 at vgg16"
+    )
+    assert [words.split(": ")[1] for words in says] == ["FGS 1", "FGS 5", "PGD"]
+    heads = columns(table(page, "Runs"))
+    assert heads[3:5] == [
+        "Accuracy under attack: FGS 1, explained",
+        "Accuracy under attack: FGS 1, refined",
+    ]
 
 
 def test_what_some_repeats_lack_is_averaged_over_the_others(tmp_path):

@@ -124,12 +124,14 @@ def points(runs: Sequence[Run], axes: Sequence[Axis]) -> tuple[Axis | None, list
     The axis along which points lie in a block is that of most values, numbers first; there is
     none if that would leave blocks of one point each.
     """
+    seeds = [axis for axis in axes if is_seed(axis)]
     axes = _independent([axis for axis in axes if not is_seed(axis)], runs)
     together: dict[tuple[int, ...], list[Run]] = {}
     for run in runs:
         together.setdefault(tuple(axis.place(run) for axis in axes), []).append(run)
     if not axes:
-        return None, [Point("", run.folder.name, "", [run]) for run in runs]
+        own = _independent(seeds, runs)
+        return None, [Point("", _at(own, run) or run.folder.name, "", [run]) for run in runs]
     across = max(axes, key=lambda axis: (axis.numeric, len(axis.values)))
     others = [axis for axis in axes if axis is not across]
     blocks = {tuple(axis.place(found[0]) for axis in others) for found in together.values()}

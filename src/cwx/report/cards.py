@@ -7,8 +7,10 @@ from itertools import pairwise
 from cwx.report.families import Entry, Family, families
 from cwx.report.runs import Run
 
-# On one card: others are in the tables.
-MOST = 6
+# Rows and columns on one card: others are in the tables.
+MOST = ACROSS = 6
+# Columns that fit on a card of the usual width.
+NARROW = 2
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,6 @@ class Reading:
         mark: where that lies on the bar.
     """
 
-    label: str
     text: str
     fill: float | None
     paper: str
@@ -31,11 +32,27 @@ class Reading:
 
 @dataclass(frozen=True)
 class Card:
+    """Numbers of a kind.
+
+    Attributes:
+        columns: what stands side by side; a single empty one where nothing does.
+        rows: a label, and what is read in each column; nothing where nothing was measured.
+        more: how many numbers are left to the tables.
+    """
+
     title: str
     meaning: str
     better: str
-    readings: Sequence[Reading]
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Reading | None]]]
     more: int
+
+    @property
+    def kind(self) -> str:
+        """How it is laid out."""
+        if len(self.columns) > NARROW:
+            return "wide"
+        return "single" if len(self.rows) == len(self.columns) == 1 else ""
 
 
 def cards(run: Run) -> list[Card]:
@@ -47,18 +64,30 @@ def cards(run: Run) -> list[Card]:
 
 
 def _card(family: Family, run: Run) -> Card:
-    readings = [_reading(family, entry, run) for entry in family.entries[:MOST]]
-    more = len(family.entries) - len(readings)
-    return Card(family.title, family.meaning, family.better, readings, more)
+    columns, labels = family.columns[:ACROSS], family.labels[:MOST]
+    at = {(entry.label, entry.column): entry for entry in family.entries}
+    drawn = _are_drawn(family, run)
+
+    def read(label: str, column: str) -> Reading | None:
+        entry = at.get((label, column))
+        return None if entry is None else _reading(family, entry, run, drawn=drawn)
+
+    rows = [(label, [read(label, column) for column in columns]) for label in labels]
+    shown = sum(reading is not None for _, readings in rows for reading in readings)
+    more = len(family.entries) - shown
+    return Card(family.title, family.meaning, family.better, columns, rows, more)
 
 
-def _reading(family: Family, entry: Entry, run: Run) -> Reading:
-    value, name = run.numbers[entry.name], entry.name
-    paper = run.paper.get(name, run.paper.get(family.beside(name)))
+def _are_drawn(family: Family, run: Run) -> bool:
+    """Whether bars can show the numbers: all of them, or none, for bars are compared."""
+    return family.share or all(0 <= run.numbers[entry.name] <= 1 for entry in family.entries)
+
+
+def _reading(family: Family, entry: Entry, run: Run, *, drawn: bool) -> Reading:
+    value, paper = run.numbers[entry.name], family.paper(entry.name, run.paper)
     return Reading(
-        label=entry.label,
         text=said(value, share=family.share),
-        fill=_within(value),
+        fill=_within(value) if drawn else None,
         paper="" if paper is None else said(paper, share=family.share),
         mark=None if paper is None else _within(paper),
     )

@@ -32,11 +32,19 @@ FEW = 12
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y), told apart by a label if it has one; `spread` is ± of each y."""
+    """Points (x, y), told apart by a label if it has one.
+
+    Attributes:
+        spread: ± of each y.
+        single: what each y is the mean of, if of several.
+        paper: points that a paper reports.
+    """
 
     label: str
     points: Sequence[tuple[float, float]]
     spread: Sequence[float] = ()
+    single: Sequence[tuple[float, float]] = ()
+    paper: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,13 @@ def drawn(
         for place, line in enumerate(lines):
             colour = LINES[place % len(LINES) if told_apart else 0]
             if ticks:
-                _stand(axes, line, colour, place, len(lines))
+                width = 0.8 / len(lines)
+                aside = width * (place - (len(lines) - 1) / 2)
+                _stand(axes, line, colour, width, aside)
             else:
+                aside = 0.0
                 _lead(axes, line, colour, joined=joined, alone=told_apart or len(lines) == 1)
+            _mark(axes, line, colour, aside)
         _dress(axes, across, ticks, sorted({x for line in lines for x, _ in line.points}))
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(_SAYS_NOTHING))
@@ -105,13 +117,24 @@ def _lead(axes: Axes, line: Line, colour: str, *, joined: bool, alone: bool) -> 
         axes.errorbar(x, y, yerr=line.spread, color=colour, linestyle="none", capsize=2)
 
 
-def _stand(axes: Axes, line: Line, colour: str, place: int, of: int) -> None:
-    width = 0.8 / of
-    x = [at + width * (place - (of - 1) / 2) for at, _ in line.points]
+def _stand(axes: Axes, line: Line, colour: str, width: float, aside: float) -> None:
+    x = [at + aside for at, _ in line.points]
     spread = line.spread if any(line.spread) else None
     axes.bar(
-        x, [y for _, y in line.points], width=0.9 * width, color=colour, yerr=spread, ecolor=INK
-    )
+        x, [y for _, y in line.points], width=0.9 * width, color=colour, yerr=spread, ecolor=INK,
+        capsize=2,
+    )  # fmt: skip
+
+
+def _mark(axes: Axes, line: Line, colour: str, aside: float) -> None:
+    """Single values as dots, what a paper reports as diamonds of the same colour."""
+    marks = ((line.single, ".", 3.0, INK), (line.paper, "D", 5.0, colour))
+    for points, marker, size, edge in marks:
+        axes.plot(
+            [x + aside for x, _ in points], [y for _, y in points], linestyle="none",
+            marker=marker, markersize=size, markeredgewidth=1.2, markeredgecolor=edge,
+            color="none" if marker == "D" else edge, zorder=3,
+        )  # fmt: skip
 
 
 def _dress(axes: Axes, across: str, ticks: Sequence[str], places: Sequence[float]) -> None:

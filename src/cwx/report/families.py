@@ -2,30 +2,26 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-# Judges and networks of a study (cwx.subject) in words.
-NETWORKS = {
-    "expert": "explained networks",
-    "held-out": "networks never seen",
-    "early": "early networks",
-    "clean": "networks of clean images",
-    "purified": "after purification",
-    "refined": "refined networks",
-}
-SOURCES = {
-    "real": "real images",
-    "train": "training images",
-    "mean": "mean images",
-}
+from cwx.report.kinds import KINDS, SOURCES, Kind, column, network
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One number of a family: its flat name, and what sets it apart from its siblings."""
+    """One number of a family: its flat name, and what sets it apart from its siblings.
+
+    Attributes:
+        column: what it stands under, where siblings of one label stand side by side.
+    """
 
     name: str
     label: str
+    column: str = ""
+
+    @property
+    def words(self) -> str:
+        return ", ".join(part for part in (self.label, self.column) if part)
 
 
 @dataclass(frozen=True)
@@ -46,107 +42,29 @@ class Family:
     entries: tuple[Entry, ...]
     beside: Callable[[str], str] = str
 
+    @property
+    def columns(self) -> list[str]:
+        """What stands side by side; one that is empty where nothing does."""
+        return list(dict.fromkeys(entry.column for entry in self.entries))
 
-@dataclass(frozen=True)
-class _Kind:
-    """A pattern of names; its group ``of`` starts a family, its group ``label`` an entry.
+    @property
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(entry.label for entry in self.entries))
 
-    Attributes:
-        label: the words of an entry, where it is neither a network nor a source.
-        leave_out: what says nothing, such as a share of corrupted images of 0.
-    """
+    def paper(self, name: str, paper: Mapping[str, float]) -> float | None:
+        """What a paper has for the number so called."""
+        return paper.get(name, paper.get(self.beside(name)))
 
-    pattern: str
-    title: str
-    meaning: str
-    label: Callable[[str], str] = str
-    share: bool = True
-    better: str = "higher"
-    beside: Callable[[str], str] = str
-    leave_out: Callable[[float], bool] = lambda _: False
+    def of(self, label: str) -> "Family":
+        """Those of one label, by their columns."""
+        own = (e for e in self.entries if e.label == label)
+        entries = tuple(replace(e, label=e.column, column="") for e in own)
+        return replace(self, title=f"{self.title}: {label}", entries=entries)
 
-
-def _size(text: str) -> str:
-    size = float(text)
-    return f"{100 * size:.3g} % of pixels" if size < 1 else f"ε = {size:.3g}/255"
-
-
-def _powers_of_paper(name: str) -> str:
-    return name.replace("power/", "power_whole/", 1)
-
-
-_KINDS = (
-    _Kind(
-        r"robustness/(?P<label>[^/]+)/clean", "Accuracy",
-        "Share of real test images that the networks recognise.",
-    ),
-    _Kind(
-        r"fidelity/(?P<label>seen/)?ratio", "Fidelity ratio",
-        "How training on the images differs from real training: "
-        "0 is a perfect copy, 1 no better than standing still.",
-        lambda seen: "networks it was fitted to" if seen else "a network never seen",
-        share=False, better="lower",
-    ),
-    _Kind(
-        r"discriminative/(?P<label>(?!.*-projected/)[^/]+)/(?P<of>expert|held-out)",
-        "Recognised by {of}",
-        "Share of the images that these networks take for their class.",
-    ),
-    _Kind(
-        r"power/(?P<of>[^/]+)/(?P<label>[\d.]+)", "Predictive power of {of}",
-        "How often other images are taken for the class once they carry the pattern, over clean "
-        "accuracy; on images that were not searched on (the paper's on all).",
-        _size, beside=_powers_of_paper,
-    ),
-    _Kind(
-        r"backdoor/(?P<label>[^/]+)/success", "Attack success",
-        "Share of test images with the trigger that are taken for its target.",
-        better="lower",
-    ),
-    _Kind(
-        r"backdoor/(?P<label>[^/]+)/accuracy", "Accuracy without trigger",
-        "Share of clean test images that the networks recognise.",
-    ),
-    _Kind(
-        r"detection/(?P<label>[^/]+)/recall", "Poisoned images found",
-        "Share of the poisoned training images that are suspected along what each source reveals.",
-    ),
-    _Kind(
-        r"detection/(?P<label>[^/]+)/precision", "Suspected rightly",
-        "Share of the suspected training images that are poisoned.",
-    ),
-    _Kind(
-        r"trigger/(?P<label>(?!.*-projected/)[^/]+)/target/correlation",
-        "Trigger revealed",
-        "Correlation of what sets the target class apart with the true trigger.",
-        share=False,
-    ),
-    _Kind(
-        r"robustness/(?P<of>expert|purified)/(?P<label>(?!clean)[^/]+)",
-        "Accuracy under attack, {of}",
-        "Share of attacked test images that the networks recognise.",
-    ),
-    _Kind(
-        r"attention/(?P<of>[^/]+)/(?P<label>before|after|by_area)", "Attention on {of}'s patterns",
-        "Share of Grad-CAM's attention that lies where the pattern is put.",
-        lambda label: {"by_area": "share of the area"}.get(label, f"{label} it is there"),
-        better="",
-    ),
-    _Kind(
-        r"diversity/(?P<label>(?!.*-projected/)[^/]+)/correlation", "Likeness within a class",
-        "Mean correlation between images of one class: lower is more varied.",
-        share=False, better="lower",
-    ),
-    _Kind(
-        r"transfer/(?P<of>[^/]+/[\d.]+)/(?P<label>[^/]+)", "Transfer of {of}",
-        "Mean power on another network over that on the explained one.", share=False,
-    ),
-    _Kind(
-        r"corruption/(?P<label>effective_rate)", "Corrupted training images",
-        "Share of the training images that were changed.", lambda _: "effective rate",
-        better="", leave_out=lambda value: value == 0,
-    ),
-)  # fmt: skip
+    def under(self, column: str) -> "Family":
+        """Those of one column."""
+        entries = tuple(replace(e, column="") for e in self.entries if e.column == column)
+        return replace(self, title=f"{self.title}: {column}", entries=entries)
 
 
 def families(numbers: Mapping[str, float], titles: Mapping[str, str]) -> list[Family]:
@@ -156,23 +74,40 @@ def families(numbers: Mapping[str, float], titles: Mapping[str, str]) -> list[Fa
         numbers: by flat name.
         titles: of methods, for people.
     """
-    words = NETWORKS | SOURCES | dict(titles)
-    found: list[Family] = []
-    for kind in _KINDS:
-        by_title: dict[str, list[Entry]] = {}
-        for name, value in numbers.items():
-            match = re.fullmatch(kind.pattern, name)
-            if match and not kind.leave_out(value):
-                groups = match.groupdict()
-                of, label = groups.get("of") or "", groups.get("label") or ""
-                title = kind.title.format(of=words.get(of, of))
-                entry = Entry(name, words.get(label) or kind.label(label))
-                by_title.setdefault(title, []).append(entry)
-        found += [
-            Family(title, kind.meaning, kind.share, kind.better, tuple(entries), kind.beside)
-            for title, entries in by_title.items()
-        ]
-    return found
+    return [
+        family
+        for kind in KINDS
+        if not (kind.unless and any(name.startswith(kind.unless) for name in numbers))
+        for family in _of_kind(kind, numbers, titles)
+    ]
+
+
+def _of_kind(
+    kind: Kind, numbers: Mapping[str, float], titles: Mapping[str, str]
+) -> Iterable[Family]:
+    words = SOURCES | dict(titles)
+    by_title: dict[str, list[Entry]] = {}
+    for name, value in numbers.items():
+        match = re.fullmatch(kind.pattern, name)
+        if match is None or kind.leave_out(value):
+            continue
+        groups = {key: found or "" for key, found in match.groupdict().items()}
+        of, label = groups.get("of", ""), groups.get("label", "")
+        title = kind.title.format(of=words.get(of, network(of)))
+        said = words.get(label) or (network(label) if kind.label is str else kind.label(label))
+        above = groups.get("column")
+        if above is not None:
+            above = column(above) if kind.column is str else kind.column(above)
+        by_title.setdefault(title, []).append(Entry(name, said, above or ""))
+    for title, entries in by_title.items():
+        yield _family(kind, title, entries)
+
+
+def _family(kind: Kind, title: str, entries: list[Entry]) -> Family:
+    if {entry.column for entry in entries} <= {"top 1"}:
+        # Nothing to set it apart from.
+        entries = [replace(entry, column="") for entry in entries]
+    return Family(title, kind.meaning, kind.share, kind.better, tuple(entries), kind.beside)
 
 
 def union(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """One self-contained page for a run: pictures, numbers, curves, tables and provenance."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +11,47 @@ from cwx.report.cards import cards
 from cwx.report.curves import draw, read_curves
 from cwx.report.grid import wall_of_run
 from cwx.report.paper import beside_paper
-from cwx.report.pictures import data_uri
+from cwx.report.plates import plates
 from cwx.report.render import render, when
 from cwx.report.runs import Run, read_run
 from cwx.report.tables import of_numbers, ordered
-from cwx.report.traces import PICTURES, write_traces
+from cwx.report.traces import PAGE as TRACES
 from cwx.report.traces import TABLE as TRACED
-from cwx.results import SAMPLES
+from cwx.report.traces import write_traces
+from cwx.results import SAMPLES, TRACEBACK, Results
+
+log = logging.getLogger(__name__)
 
 PAGE = "report.html"
 # How much of its log a run shows that did not finish.
 LINES = 15
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-FIGURES = {
-    "explanations": "Every method's images beside real ones, a row a class",
-    "patterns": "The best pattern of each class, by size",
-    "power": "Predictive power by size",
-    "trigger": "The true trigger, and what each source reveals in its target class",
-    "attention": "Grad-CAM's attention before and after the pattern is put on",
-}
+# How the end of a long traceback, which says most, is cut.
+TRACED_TO = 20_000
+# Of pages beside it.
+PAGES = {TRACES: "what single predictions rest on"}
 
 
-@dataclass(frozen=True)
-class FigureOf:
-    """A figure that the run left; `uri` is empty where it is damaged."""
+@contextmanager
+def paged(results: Results) -> Iterator[None]:
+    """Leave a run's page when the run ends, however it ends, and say where it is.
 
-    name: str
-    title: str
-    uri: str
+    What goes wrong with the page is logged, and changes neither how the run ended nor its error.
+    Nothing is written of a run that could not begin.
+    """
+    try:
+        yield
+    finally:
+        if results.ended:
+            _leave(results.folder)
+
+
+def _leave(folder: Path) -> None:
+    try:
+        log.info("the page is %s", write_page(folder))
+    # An interruption, too: it is the page that is given up.
+    except BaseException:
+        line = "the page could not be written; try again with: cwx report %s"
+        log.warning(line, folder, exc_info=True)
 
 
 def write_page(folder: Path) -> Path:
@@ -53,6 +67,7 @@ def write_page(folder: Path) -> Path:
     run.tried(TRACED, lambda: write_traces(folder, title=str(run.status.get("experiment", ""))))
     wall = wall_of_run(run)
     curves = run.tried("logs", lambda: draw(read_curves(folder))) or []
+    figures = plates(run)
     text = render(
         "run.html.j2",
         title=str(run.status.get("experiment") or folder.name),
@@ -63,12 +78,15 @@ def write_page(folder: Path) -> Path:
         numbers=of_numbers(run.numbers, run.paper) if run.numbers else None,
         curves=curves,
         tables=ordered(run.tables()),
-        figures=_figures(run),
+        figures=figures,
+        # Where nothing is explained, figures are what there is to see.
+        figures_first=bool(figures) and not _explains(run),
         log=[] if run.state == "finished" else run.last_lines(LINES),
+        traceback=run.text(TRACEBACK)[-TRACED_TO:] if run.state == "failed" else "",
         facts=facts(run),
         configuration=run.text(".hydra/config.yaml"),
         overrides=run.text(".hydra/overrides.yaml"),
-        pages=_pages(folder),
+        pages={name: PAGES.get(name, "") for name in _pages(folder)},
         files=_files(folder),
         lacking=list(_lacking(run, pictures=wall is not None, curves=bool(curves))),
     )
@@ -110,34 +128,28 @@ def _seeds(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(run: Run) -> list[FigureOf]:
-    files = sorted(run.folder.glob("figures/*.png"))
-    # Those of traces have a page of their own.
-    return [_figure(run, file) for file in files if not file.match(f"{PICTURES}*")]
-
-
-def _figure(run: Run, file: Path) -> FigureOf:
-    content = run.tried(f"figures/{file.name}", file.read_bytes) or b""
-    title = FIGURES.get(file.stem, file.stem.replace("_", " ").capitalize())
-    whole = content.startswith(_SIGNATURE) and b"IEND" in content[-12:]
-    return FigureOf(file.stem, title, data_uri(content, "png") if whole else "")
-
-
 def _pages(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*.html") if file.name != PAGE)
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
-    patterns = ("*.json", "*.log", "*.safetensors", "tables/*.csv", "figures/*.png")
+    patterns = ("*.json", "*.log", "*.txt", "*.safetensors", "tables/*.csv", "figures/*.png")
     found = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
     return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found]
 
 
+def _explains(run: Run) -> bool:
+    """Whether the study has methods, as far as is known."""
+    methods = run.settings.get("method") or {}
+    # An experiment may have settings for methods that were not chosen.
+    return not run.settings or any("_target_" in (part or {}) for part in methods.values())
+
+
 def _lacking(run: Run, *, pictures: bool, curves: bool) -> Iterable[str]:
     """What a reader would look for in vain."""
-    if not pictures:
+    if not pictures and _explains(run):
         yield "no pictures: no method has finished"
-    elif not (run.folder / SAMPLES).exists():
+    elif pictures and not (run.folder / SAMPLES).exists():
         yield "no real images: the run was made before runs kept some"
     if not run.numbers:
         yield "no numbers: nothing was measured"

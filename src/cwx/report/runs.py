@@ -13,9 +13,12 @@ from cwx.patterns import Found
 from cwx.report import parse
 from cwx.report.parse import DAMAGE, Rows
 from cwx.results import CLASSES, EXPLANATIONS, PAPER, SAMPLES, Results
+from cwx.runs import state_of
 from cwx.status import STATUS, read_status
+from cwx.sweep import OUTPUT
 
 Kind = TypeVar("Kind")
+LOG = "cwx.log"
 # What a run's own folder holds besides runs.
 _PARTS = {"tables", "figures", "logs", "wandb", "checkpoints", ".hydra"}
 
@@ -48,6 +51,7 @@ class Run:
 
     @property
     def state(self) -> str:
+        """As of `cwx.runs`, by when it was read."""
         return str(self.status.get("state") or "damaged")
 
     def tried(self, what: str, read: Callable[[], Kind]) -> Kind | None:
@@ -81,8 +85,9 @@ class Run:
         return self.tried(name, lambda: file.read_text(errors="replace")) or ""
 
     def last_lines(self, count: int) -> list[str]:
-        """How the run's log ends."""
-        return self.text("cwx.log").splitlines()[-count:]
+        """How the run's log ends; what its process printed last, where it has none."""
+        said = self.text(LOG) or self.text(OUTPUT)
+        return said.rstrip().splitlines()[-count:]
 
     def tables(self) -> dict[str, Rows]:
         """All tables but those that are told in another way, by stem; they have rows."""
@@ -134,7 +139,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: the folder is not a run.
     """
-    return _read(folder, read_status(folder))
+    status = read_status(folder)
+    return _read(folder, {**status, "state": state_of(folder, status)})
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:

@@ -14,8 +14,9 @@ from cwx.report.grid import Wall, wall_of_runs
 from cwx.report.page import PAGE, facts, write_page
 from cwx.report.render import address, duration, render, when
 from cwx.report.runs import Run, find_runs
-from cwx.report.summary import charts_of, main_numbers, tables_of
+from cwx.report.summary import main_numbers, tables_of
 from cwx.report.tables import Cell, Column, Table, number
+from cwx.report.trends import charts_of
 from cwx.status import STATUS
 
 # More settings than this that differ are told in one column.
@@ -81,11 +82,15 @@ def _default(folders: Sequence[Path]) -> Path:
 
 
 def _refresh(run: Run) -> None:
-    """Write the run's own page if it has none, or one older than what the run last said."""
+    """Write the run's own page if it has none, or one older than what the run last said.
+
+    A run that runs, or was cut off, has said more since.
+    """
     page, status = run.folder / PAGE, run.folder / STATUS
     if run.state == "damaged":
         return
-    if not page.exists() or page.stat().st_mtime < status.stat().st_mtime:
+    still = run.state in ("finished", "failed", "interrupted")
+    if not still or not page.exists() or page.stat().st_mtime < status.stat().st_mtime:
         run.tried("its own page", lambda: write_page(run.folder))
 
 
@@ -109,7 +114,7 @@ def _section(runs: Sequence[Run], *, share: float) -> Section:
         title=" and ".join(dict.fromkeys(experiment(run) for run in runs)),
         across=across,
         wall=wall_of_runs(found, share=share),
-        tables=tables_of(found),
+        tables=tables_of(found, axes),
         charts=charts_of(found, across, axes),
     )
 

@@ -8,6 +8,9 @@ from cwx.report.parse import Rows
 
 # Known tables in words; others go by their file's name.
 TITLES = {
+    "adversarial": "Real and adversarial images",
+    "adversarial_detection": "Adversarial images told apart",
+    "adversarial_detection_roc": "Adversarial images told apart: the curves",
     "attention": "Attention on patterns",
     "backdoor": "Backdoor: accuracy and attack success",
     "classes": "Classes",
@@ -15,10 +18,16 @@ TITLES = {
     "discriminative": "Who recognises the explanations",
     "diversity": "Likeness of the images of a class",
     "fidelity": "Fidelity, segment by segment",
+    "neurons_curve": "CS₁ and CS₂ by LC",
+    "neurons_layers": "What neurons respond to, layer by layer",
+    "neurons_top": "Neurons of the highest LC",
     "power": "Predictive power by class",
     "power_canvases": "Predictive power of every canvas",
+    "representations": "Representations of adversarial images",
+    "representations_histogram": "Representations of adversarial images: the histograms",
     "robustness": "Accuracy under attacks",
     "separation": "How far each class is set apart",
+    "traces": "What single predictions rest on",
     "transfer": "Predictive power on other networks",
     "trigger": "The trigger that explanations reveal",
 }
@@ -79,7 +88,8 @@ def of_rows(stem: str, rows: Rows) -> Table:
     networks = stem.endswith("_networks")
     base = stem.removesuffix("_networks")
     title = TITLES.get(base, base.replace("_", " ").capitalize())
-    names = list(rows[0])
+    # What is empty in all rows, as deviations over one network are, tells nothing.
+    names = [name for name in rows[0] if any(row[name] for row in rows)]
     numeric = {name: _is_numeric(name, rows) for name in names}
     shares = {name for name in names if numeric[name] and _is_share(name, rows)}
     return Table(
@@ -89,7 +99,7 @@ def of_rows(stem: str, rows: Rows) -> Table:
             [_cell(row[name], numeric=numeric[name], share=name in shares) for name in names]
             for row in rows
         ],
-        open=not networks and len(rows) <= 30,
+        open=not networks and stem != "classes" and len(rows) <= 30,
     )
 
 
