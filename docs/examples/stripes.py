@@ -1,6 +1,7 @@
 """Data of my own: three kinds of stripes, drawn."""
 
 import torch
+
 from cwx.data.sources import ImageSet, Splits
 
 
