@@ -56,8 +56,9 @@ def test_a_command_in_a_file_composes(name, command):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_choices_are_those_that_hydra_makes(name):
     one = EXPERIMENTS[name]
+    values = [line for line in one.overrides if "." in line.partition("=")[0]]
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF.resolve())):
-        config = compose("run", one.overrides, return_hydra_config=True)
+        config = compose("run", [f"experiment={name}", *values], return_hydra_config=True)
     made = OmegaConf.to_container(config.hydra.runtime.choices)
     judges = [g.removeprefix("network@judges.") for g in made if g.startswith("network@judges.")]
     assert sorted(one.chosen("judges")) == sorted(judges)
