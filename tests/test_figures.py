@@ -2,7 +2,7 @@
 
 import torch
 
-from cwx.figures import Tile, highlight, tiles
+from cwx.figures import Tile, highlight, sheet, tiles
 
 
 def test_what_is_low_is_dark():
@@ -34,3 +34,15 @@ def test_rows_have_names_tiles_captions_and_frames():
     assert second.x0 > first.x1
     assert all(0 < edge < 1 for box in (first, second, third) for edge in (*box.p0, *box.p1))
     figure.canvas.draw()
+
+
+def test_names_of_rows_are_whole_as_far_as_two_lines_go():
+    names = ["cat", "automobile → airplane", "x" * 60]
+    images, labels = torch.rand(3, 1, 4, 4), torch.arange(3)
+    figure = sheet({"all": images}, {"all": labels}, names)
+    _, *rows = [text.get_text() for text in figure.texts]
+    assert rows == ["cat", "automobile →\nairplane", "x" * 20 + "\n" + "x" * 19 + "…"]
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.texts[1:]]
+    edge = figure.axes[0].get_window_extent().x0
+    assert all(0 <= box.x0 and box.x1 <= edge for box in boxes)

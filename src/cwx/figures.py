@@ -93,12 +93,21 @@ def sheet(
         left += side * (width + 0.4)
     for row, name in enumerate(classes[label] for label in rows):
         height = 1 - (0.4 + side * (row + 0.5)) / total_height
+        shown, size = _beside(name)
         # A name is the user's text: a dollar sign in it must not start a formula.
         figure.text(
-            (names - 0.1) / total_width, height, shorten(name), ha="right", va="center",
-            fontsize=9, parse_math=False,
+            (names - 0.1) / total_width, height, shown, ha="right", va="center",
+            fontsize=size, parse_math=False,
         )  # fmt: skip
     return figure
+
+
+def _beside(name: str) -> tuple[str, int]:
+    """A name as it fits beside a row, and its size: a long one in two smaller lines."""
+    if len(name) <= 14:
+        return name, 9
+    first, *rest = wrap(name, 20)
+    return "\n".join([first, *([shorten(" ".join(rest), 20)] if rest else [])]), 7
 
 
 def heat(image: Tensor, values: Tensor) -> Tensor:
