@@ -106,8 +106,8 @@ def _beside(name: str) -> tuple[str, int]:
     """A name as it fits beside a row, and its size: a long one in two smaller lines."""
     if len(name) <= 14:
         return name, 9
-    first, *rest = wrap(name, 20)
-    return "\n".join([first, *([shorten(" ".join(rest), 20)] if rest else [])]), 7
+    first, *rest = wrap(name, 18)
+    return "\n".join([first, *([shorten(" ".join(rest), 18)] if rest else [])]), 7
 
 
 def heat(image: Tensor, values: Tensor) -> Tensor:
