@@ -19,6 +19,7 @@ from cwx.resuming import check_launcher
 CONF = configuration_folder()
 GROUPS = options([CONF])
 DOCUMENTS = documents()
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 
 
 @pytest.fixture(autouse=True)
@@ -26,20 +27,20 @@ def resolvers():
     entry.register_resolvers()
 
 
-def each(of):
-    """A case for each thing that documents have, and the first document that has it."""
-    found = {}
-    for document in DOCUMENTS:
-        for thing in of(document):
-            found.setdefault(repr(thing), pytest.param(thing, id=f"{document.name}: {thing}"))
-    return list(found.values())
-
-
 def compose(overrides, *, multirun=False):
     return compose_checked(CONF, overrides, multirun=multirun, extra=None, resumed=None)
 
 
-@pytest.mark.parametrize("line", each(lambda document: map(shlex.join, document.commands)))
+def commands():
+    """Each once, by the first document that has it."""
+    found = {}
+    for document in DOCUMENTS:
+        for command in document.commands:
+            found.setdefault(shlex.join(command), document.name)
+    return [pytest.param(line, id=f"{name}: {line}") for line, name in found.items()]
+
+
+@pytest.mark.parametrize("line", commands())
 def test_a_command_is_one(line):
     arguments = shlex.split(line)
     if unfilled := re.search(r"<[^>]*>", line):
@@ -66,11 +67,29 @@ def paths(config, above=""):
     return found
 
 
+def everything():
+    """All methods and evaluations; robustness_dong is robustness, which there is once."""
+    for group, left_out in (("method", set()), ("evaluation", {"robustness_dong"})):
+        yield f"{group}=[{','.join(sorted(GROUPS[group] - left_out))}]"
+
+
+# As many parts as go together.
+TOGETHER = (
+    "corruption=badnets construction=robust purification=revealed adversary=ensemble "
+    "refinement=consistency",
+    "corruption=sig construction=non_robust procedure=adversarial",
+    "corruption=blended_picture corruption.trigger.picture.path=x procedure=consistency "
+    "construction=imported construction.path=x",
+)
+
+
 def compositions():
-    """Each experiment, then each choice of each group."""
+    """One after the other, those of most settings first: each choice is in one of them."""
+    for parts in TOGETHER:
+        yield ["experiment=cifar10/iscp_comparison", *everything(), *parts.split()]
     for name in EXPERIMENTS:
         yield [f"experiment={name}", *NEEDED.get(name, [])]
-    for group in CHOICES.keys() - {"scale"}:
+    for group in [group for group in CHOICES if group != "scale"]:
         for name in sorted(GROUPS[group]):
             yield [*(o.format(name) for o in CHOICES[group]), *REQUIRED.get(name, [])]
 
@@ -85,43 +104,37 @@ KNOWN = set()
 
 def exists(name):
     """Whether a setting is one of any study; composes no more of them than it takes."""
+    if re.fullmatch(r"judges\.\w+", name):
+        # They are named by whoever adds them.
+        return True
     while name not in KNOWN and (overrides := next(remaining(), None)):
         KNOWN.update(paths(compose(overrides)))
     return name in KNOWN
 
 
-def names_of(document):
-    """Whole names of settings in backticks, with or without a value; not what + adds."""
-    for span in document.spans:
-        for word in span.split():
-            name = word.partition("=")[0].rpartition("@")[2]
-            if re.fullmatch(r"[a-z]\w*(\.\w+)+", name) and name.partition(".")[0] in SECTIONS:
-                yield name
-
-
+# Groups that fill a part of another have no settings of their own name.
 SECTIONS = {*CHOICES, "judges"} - {"attack", "augment", "canvas", "covariance", "pooling", "scale"}
 
 
-@pytest.mark.parametrize("name", each(names_of))
-def test_a_setting_exists(name):
-    # Judges and attacks are named by whoever adds them.
-    assert exists(name) or re.match(r"judges\.\w+", name)
+@each_document
+def test_settings_exist(document):
+    """Whole names in backticks, with or without a value; not what + adds."""
+    words = (word for span in document.spans for word in span.split())
+    names = {word.partition("=")[0].rpartition("@")[2] for word in words}
+    settings = {n for n in names if re.fullmatch(r"[a-z]\w*(\.\w+)+", n)}
+    settings = {n for n in settings if n.partition(".")[0] in SECTIONS}
+    assert not [name for name in sorted(settings) if not exists(name)]
 
 
-def chosen(document):
-    """Choices of a group's file in backticks, such as a sweep's."""
-    for span in document.spans:
-        for word in span.split():
-            key, given, value = word.partition("=")
-            group = key.lstrip("+").partition("@")[0]
-            if given and group in GROUPS and not value.startswith("<"):
-                yield from ((group, name) for name in value.strip("[]").split(",") if name)
-
-
-@pytest.mark.parametrize("choice", each(chosen))
-def test_a_choice_exists(choice):
-    group, name = choice
-    assert name in GROUPS[group] | {"…"}
+@each_document
+def test_choices_exist(document):
+    """Those of a group's files in backticks, such as a sweep's."""
+    for word in (word for span in document.spans for word in span.split()):
+        key, given, value = word.partition("=")
+        group = key.lstrip("+").partition("@")[0]
+        if given and group in GROUPS and not value.startswith("<"):
+            chosen = {*value.strip("[]").split(",")} - {"", "…"}
+            assert chosen <= GROUPS[group], word
 
 
 @cache
@@ -129,16 +142,16 @@ def study(experiment):
     return compose([f"experiment={experiment}", *NEEDED.get(experiment, [])])
 
 
-@pytest.mark.parametrize("stated", each(lambda document: document.values))
-def test_a_table_states_the_value_that_an_experiment_has(stated):
-    experiment, setting, value = stated
-    found = study(experiment)
-    for key in setting.split("."):
-        found = found[key]
-    assert found == value
+@each_document
+def test_tables_state_the_values_that_experiments_have(document):
+    for experiment, setting, value in document.values:
+        found = study(experiment)
+        for key in setting.split("."):
+            found = found[key]
+        assert found == value, f"{setting} in {experiment}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@each_document
 def test_links_lead_somewhere(document):
     for link in document.links:
         file, _, heading = link.partition("#")
@@ -149,20 +162,21 @@ def test_links_lead_somewhere(document):
             assert heading in Document(target).headings, link
 
 
-def code_of(document):
-    return (s for s in document.spans if re.fullmatch(r"cwx(\.\w+)+(?<!\.log)", s))
+@each_document
+def test_named_code_exists(document):
+    for name in document.spans:
+        if re.fullmatch(r"cwx(\.\w+)+(?<!\.log)", name):
+            assert is_code(name), name
 
 
-@pytest.mark.parametrize("name", each(code_of))
-def test_named_code_exists(name):
+def is_code(name):
     file, *rest = ROOT / "src", *name.split(".")
     while rest and (file / rest[0]).is_dir():
         file /= rest.pop(0)
-    if rest and (file / f"{rest[0]}.py").is_file():
-        text = (file / f"{rest.pop(0)}.py").read_text(encoding="utf-8")
-        assert all(re.search(rf"^\s*(class|def) {part}\b|^{part}\b", text, re.M) for part in rest)
-    else:
-        assert not rest
+    if not rest or not (file / f"{rest[0]}.py").is_file():
+        return not rest
+    text = (file / f"{rest.pop(0)}.py").read_text(encoding="utf-8")
+    return all(re.search(rf"^\s*(class|def) {part}\b|^{part}\b", text, re.M) for part in rest)
 
 
 def test_every_picture_is_shown_and_small():
@@ -172,10 +186,27 @@ def test_every_picture_is_shown_and_small():
         assert picture.stat().st_size < 400_000, picture
 
 
-def test_documents_can_be_wrong():
-    """The checks above find what they are for."""
-    for refused in ("experiment=cifar10/cwy", "experiment=cifar10/cwx method.distill.steps=3"):
-        with pytest.raises(ConfigurationError):
-            compose([*refused.split()])
-    assert exists("method.distill.inner.steps")
-    assert not exists("method.distill.steps")
+MISTAKEN = """
+    python run.py experiment=cifar10/cwx \\
+        method.distill.steps=3      # there is none
+
+See [there](nowhere.md#at-all), or `-m experiment=digits/iscp seed=0,1`:
+
+| symbol | setting | value in `cifar10/cwx` |
+|---|---|---|
+| $M$ | `method.distill.inner.steps` | 61 |
+"""
+
+
+def test_documents_are_read_as_they_are_meant(tmp_path):
+    (tmp_path / "mistaken.md").write_text(MISTAKEN)
+    document = Document(tmp_path / "mistaken.md")
+    wrong, sweep = document.commands
+    with pytest.raises(ConfigurationError, match=re.escape("method.distill.steps")):
+        compose(wrong)
+    assert sweep == ["-m", "experiment=digits/iscp", "seed=0,1"]
+    assert document.links == ["nowhere.md#at-all"]
+    assert list(document.values) == [("cifar10/cwx", "method.distill.inner.steps", 61)]
+    assert "method.distill.steps" not in paths(study("cifar10/cwx"))
+    assert not is_code("cwx.methods.nothing")
+    assert not is_code("cwx.methods.distill.Nothing")
