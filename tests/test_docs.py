@@ -18,17 +18,20 @@ from cwx.resuming import check_launcher
 
 CONF = configuration_folder()
 GROUPS = options([CONF])
+# Parts of a user's own, which docs/extend.md shows.
+OWN = ROOT / "docs/examples"
 DOCUMENTS = documents()
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 
 
 @pytest.fixture(autouse=True)
-def resolvers():
+def ready(monkeypatch):
     entry.register_resolvers()
+    monkeypatch.syspath_prepend(str(OWN))
 
 
-def compose(overrides, *, multirun=False):
-    return compose_checked(CONF, overrides, multirun=multirun, extra=None, resumed=None)
+def compose(overrides, *, multirun=False, extra=None):
+    return compose_checked(CONF, overrides, multirun=multirun, extra=extra, resumed=None)
 
 
 def commands():
@@ -53,9 +56,13 @@ def test_a_command_is_one(line):
     asked = flags(arguments)
     # What a run to be continued was started with is written in its folder.
     overrides = [o for o in asked.overrides if not o.startswith("resume=")]
-    compose(overrides, multirun=asked.multirun)
+    extra = str(ROOT / asked.config_dir) if asked.config_dir else None
+    if line == "experiment=own/study":
+        # What a sentence abbreviates.
+        extra = str(OWN)
+    compose(overrides, multirun=asked.multirun, extra=extra)
     if asked.multirun:
-        check_launcher(CONF, overrides, extra=None)
+        check_launcher(CONF, overrides, extra=extra)
 
 
 def paths(config, above=""):
@@ -87,6 +94,7 @@ def compositions():
     """One after the other, those of most settings first: each choice is in one of them."""
     for parts in TOGETHER:
         yield ["experiment=cifar10/iscp_comparison", *everything(), *parts.split()]
+    yield ["experiment=own/study"]
     for name in EXPERIMENTS:
         yield [f"experiment={name}", *NEEDED.get(name, [])]
     for group in [group for group in CHOICES if group != "scale"]:
@@ -108,7 +116,7 @@ def exists(name):
         # They are named by whoever adds them.
         return True
     while name not in KNOWN and (overrides := next(remaining(), None)):
-        KNOWN.update(paths(compose(overrides)))
+        KNOWN.update(paths(compose(overrides, extra=str(OWN))))
     return name in KNOWN
 
 
@@ -129,12 +137,13 @@ def test_settings_exist(document):
 @each_document
 def test_choices_exist(document):
     """Those of a group's files in backticks, such as a sweep's."""
+    known = options([CONF, OWN])
     for word in (word for span in document.spans for word in span.split()):
         key, given, value = word.partition("=")
         group = key.lstrip("+").partition("@")[0]
         if given and group in GROUPS and not value.startswith("<"):
             chosen = {*value.strip("[]").split(",")} - {"", "…"}
-            assert chosen <= GROUPS[group], word
+            assert chosen <= known[group] | {"<name>"}, word
 
 
 @cache
