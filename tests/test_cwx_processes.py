@@ -117,13 +117,17 @@ def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_in_the_end(app):
     assert "cwx: out holds a sweep already: continue it with resume=out" in errors
 
 
-def test_jobs_that_would_share_a_folder_are_refused(app):
-    code, _, errors = run(app, "x=1,3", "hydra.sweep.subdir=same")
+def test_folders_that_cannot_be_are_refused_in_a_line(app):
+    code, _, errors = run(app, "x=1", f"hydra.sweep.subdir='{'é=' * 100}'")
     assert code == 1
-    assert "cwx: two jobs have the folder out/same: let hydra.sweep.subdir differ" in errors
+    assert "cwx: [Errno 36] File name too long" in errors
+    assert "Traceback" not in errors
+    code, _, errors = run(app, "x=1,3", "hydra.sweep.subdir=same", "hydra.sweep.dir=other")
+    assert code == 1
+    assert "cwx: job 0 (x=1) and job 1 (x=3) have the folder other/same: let hydra.sweep" in errors
 
 
-@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_sweep_that_is_interrupted_stops_its_jobs_and_says_how_to_continue(app, way):
     process = start(app, "x=9,1", "hydra.launcher.grace=20")
     deadline = time.monotonic() + 60

@@ -11,8 +11,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ENTRY = {"main.py", "overrides.py", "resuming.py", "flags.py", "naming.py", "completion.py"}
 PLUGINS = sorted(PACKAGE.with_name("hydra_plugins").rglob("*.py"))
 # What the entry, and the launcher of sweeps, may import before torch is needed.
-LIGHT = {"configuration", "files", "launching", "overrides", "processes", "progress", "resuming"}
-LIGHT |= {"shares", "signatures", "status", "sweep"}
+LIGHT = {"apart", "configuration", "files", "invoking", "launching", "overrides", "processes"}
+LIGHT |= {"progress", "resuming", "shares", "signatures", "status", "sweep"}
 
 
 def imports(file: Path) -> set[str]:

@@ -174,6 +174,24 @@ def test_after_a_failure_that_stops_all_the_rest_is_not_started(tmp_path, caplog
     assert "not started" in caplog.text.split("job  seed  state")[1]
 
 
+def test_runs_that_lie_where_a_new_sweep_would_are_not_taken_for_its_own(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/status.json").write_text('{"state": "finished"}')
+    with pytest.raises(ValueError, match="1 holds a run already: choose another hydra.sweep.dir"):
+        launch(tmp_path, "well", "well")
+    assert not (tmp_path / "0").exists()
+
+
+def test_the_status_of_a_run_that_another_process_writes_is_left_to_it(tmp_path):
+    job = Job(0, tmp_path, (), {}, "mine")
+    (tmp_path / "status.json").write_text('{"state": "running"}')
+    with writing(tmp_path):
+        job.settle(1, seconds=1.0, stopped=False, before={})
+    assert job.state == "failed"
+    assert "another process is writing" in job.reason
+    assert job.status() == {"state": "running"}
+
+
 def test_a_sweep_that_was_cut_is_read_as_such(tmp_path):
     launch(tmp_path, "well")
     (tmp_path / "0/status.json").write_text('{"state": "running"}')

@@ -18,7 +18,12 @@ def known(tmp_path, monkeypatch):
     runtime = SimpleNamespace(
         output_dir=str(tmp_path), choices={"experiment": "mine", "scale": "small"}
     )
-    known = SimpleNamespace(mode=RunMode.MULTIRUN, runtime=runtime)
+    known = SimpleNamespace(
+        mode=RunMode.MULTIRUN,
+        runtime=runtime,
+        job=SimpleNamespace(num=2, id="7"),
+        overrides=SimpleNamespace(task=["seed=1"], hydra=["hydra.verbose=true"]),
+    )
     monkeypatch.setattr(HydraConfig, "get", lambda: known)
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     return known

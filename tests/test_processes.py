@@ -130,6 +130,29 @@ raise SystemExit(1)
         }
 
 
+@pytest.mark.parametrize("step", ["start", "ended"])
+def test_none_outlives_what_could_not_be_done_for_another(tmp_path, step):
+    """A folder cannot be made, say, or the disk is full."""
+    told, start, ended = started(tmp_path, {"a": PATIENT})
+
+    def refuse(name, *rest):
+        if name == "b":
+            wait(lambda: (tmp_path / "a.child").exists())
+            raise OSError("no space left")
+        return {"start": start, "ended": ended}[step](name, *rest)
+
+    with pytest.raises(OSError, match="no space left"):
+        run_all(
+            "ab",
+            environments=[{"slot": "0"}, {"slot": "1"}],
+            **{"start": start, "ended": ended, step: refuse},
+            fail_fast=False,
+            grace=20,
+        )
+    assert told[-1] == ("end", "a", 3, True)
+    assert (tmp_path / "a.interrupted").exists()
+
+
 def test_one_that_does_not_stop_is_killed(tmp_path):
     told, start, ended = started(tmp_path, {"a": STUBBORN})
 

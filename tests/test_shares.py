@@ -17,8 +17,12 @@ LEAKING = {
     "WANDB_RUN_ID": "abc",
     "WANDB_SERVICE": "2-1-tcp-localhost-1",
     "CWX_LAUNCHED": "60",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "1",
+    "STANDALONE_PORT": "1234",
 }
 KEPT = {"PATH": "/bin", "WANDB_MODE": "offline", "WANDB_PROJECT": "mine", "PYTHONPATH": "src"}
+KEPT |= {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "8"}
 
 
 def test_nothing_of_another_group_or_run_is_passed_on():

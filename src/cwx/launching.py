@@ -135,6 +135,12 @@ class Launch:
     def _left(self, jobs: Sequence[Job]) -> list[Job]:
         """Those that have not finished."""
         if not self._settings.resume:
+            for job in jobs:
+                if (job.folder / STATUS).exists():
+                    raise ValueError(
+                        f"{job.folder} holds a run already: choose another hydra.sweep.dir, or "
+                        f"continue what lies there with resume={self._sweep.folder}"
+                    )
             return list(jobs)
         for job in jobs:
             if is_written(job.folder):

@@ -6,6 +6,7 @@ and a misspelt key answer at once.
 
 import hashlib
 import logging
+import os
 import re
 import sys
 import warnings
@@ -19,15 +20,17 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cwx import naming
+from cwx import invoking, naming
+from cwx.apart import put_back, rank, ranked, run_apart
 from cwx.commands.text import plain
 from cwx.configuration import ConfigurationError, experiment_name, without_unchosen
 from cwx.flags import flags as parsed
+from cwx.invoking import Invocation, for_jobs
 from cwx.overrides import compose_checked, configuration_folder, options
 from cwx.processes import end_with_launcher
 from cwx.resuming import asked_for, check_launcher, configured_from
 from cwx.status import STATUS, objective, read_status
-from cwx.sweep import FAILED, FINISHED, note_end
+from cwx.sweep import FAILED, FINISHED, Job, note_end
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +44,14 @@ def main() -> None:
     except ConfigurationError as error:
         _stop(error)
 
+    ours, words = os.getpid(), invoking.entry(parsed(sys.argv[1:]))
+
     @hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="run")
     def start(config: DictConfig) -> float | list[float] | None:
         # Again, for a launcher may call this in a process of its own.
         register_resolvers()
-        return job(config, resumed=resumed)
+        apart = os.getpid() != ours and not ranked(os.environ)
+        return job(config, resumed=resumed, entry=words if apart else None)
 
     start()
 
@@ -128,14 +134,22 @@ def run_id() -> str:
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
 
 
-def job(config: DictConfig, *, resumed: bool) -> float | list[float] | None:
+def job(
+    config: DictConfig, *, resumed: bool, entry: Sequence[str] | None = None
+) -> float | list[float] | None:
     """One run, in the directory that Hydra made for it.
+
+    Args:
+        resumed: whether the run, or the sweep, is one that began earlier.
+        entry: the command by which it runs in a process of its own; ``None``: in this one.
 
     Returns:
         Among the jobs of a sweep in this process, what is optimised; else nothing.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    swept = HydraConfig.get().mode is RunMode.MULTIRUN
+    known = HydraConfig.get()
+    folder = Path(known.runtime.output_dir)
+    swept = known.mode is RunMode.MULTIRUN
+    resumed |= swept and put_back(folder, str(known.job.id), os.environ)
     if swept and resumed:
         state = read_status(folder)["state"] if (folder / STATUS).exists() else None
         resumed = state is not None
@@ -143,7 +157,10 @@ def job(config: DictConfig, *, resumed: bool) -> float | list[float] | None:
             log.info("%s has finished already", _short(folder))
             return objective(folder, _optimized(config))
     try:
-        _run(config, folder, resumed=resumed)
+        if entry is None:
+            _run(config, folder, resumed=resumed)
+        else:
+            _run_apart(Path(_short(folder)), entry, resumed=resumed)
     except (KeyboardInterrupt, SystemExit):
         log.info("stopped; continue with: python run.py resume=%s", _short(folder))
         raise
@@ -155,7 +172,14 @@ def job(config: DictConfig, *, resumed: bool) -> float | list[float] | None:
             # The jobs that are left have their turn.
             raise CompactHydraException(f"cwx: {why}") from error
         _fail(error, folder)
-    return objective(folder, _optimized(config)) if swept else None
+    # What is measured, the first rank alone knows.
+    return objective(folder, _optimized(config)) if swept and rank(os.environ) == 0 else None
+
+
+def _run_apart(folder: Path, entry: Sequence[str], *, resumed: bool) -> None:
+    known = HydraConfig.get()
+    swept = Job(known.job.num, folder, tuple(known.overrides.task), {}, experiment())
+    run_apart(swept, Invocation(entry, for_jobs(known.overrides.hydra)), resumed=resumed)
 
 
 def _optimized(config: DictConfig) -> Any:

@@ -118,7 +118,8 @@ def run_all(
         grace: seconds that jobs have to end when they are told to stop.
 
     Raises:
-        KeyboardInterrupt: after the jobs that ran have ended.
+        BaseException: what `start` or `ended` raised, or a signal's handler, as KeyboardInterrupt;
+            after the jobs that ran have ended.
     """
     waiting, free = deque(jobs), deque(environments)
     running: list[_Running[Job]] = []
@@ -135,7 +136,7 @@ def run_all(
                         _stop(running, ended, grace)
                         return
             time.sleep(_POLL)
-    except KeyboardInterrupt:
+    except BaseException:
         _stop(running, ended, grace)
         raise
 
@@ -156,6 +157,13 @@ def _stop(
         pass
     for one in running:
         one.process.send(signal.SIGKILL)
-        while (code := one.process.poll()) is None:
-            time.sleep(_POLL)
+    codes = [_waited_for(one.process) for one in running]
+    # Last, for what is told of one may fail.
+    for one, code in zip(running, codes, strict=True):
         ended(one.job, one.process, code, True)
+
+
+def _waited_for(process: Process) -> int:
+    while (code := process.poll()) is None:
+        time.sleep(_POLL)
+    return code

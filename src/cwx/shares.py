@@ -16,6 +16,12 @@ _LEAKING = frozenset(
     | {"WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"}
     | {"MASTER_ADDR", "MASTER_PORT"}
     | {"WANDB_RUN_ID", "WANDB_RESUME", "WANDB_SERVICE", "WANDB_SWEEP_ID"}
+    # By which Lightning would take a job for a rank of the scheduler's, as it is if a sweep runs in
+    # an allocation, and all jobs' ranks would meet at one port.
+    | {"SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID"}
+    | {"LSB_DJOB_RANKFILE", "JSM_NAMESPACE_RANK", "STANDALONE_PORT"}
+    # A signal's handler of submitit's would put a job back that is not its own.
+    | {"SUBMITIT_EXECUTOR"}
 )
 _LEAKING_PREFIXES = ("PL_", "TORCHELASTIC_", "CWX_")
 

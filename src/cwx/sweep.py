@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cwx.files import write_json, write_text
-from cwx.status import STATUS, is_written, read_numbers, read_status
+from cwx.status import STATUS, is_written, read_numbers, read_status, writing
 
 SWEEP = "sweep.json"
 JOBS = "jobs.csv"
@@ -86,13 +86,19 @@ class Job:
         status = self.status()
         says_so = (FINISHED,) if code == 0 else (FAILED, INTERRUPTED)
         if status == before or status.get("state") not in says_so:
-            note_end(
-                self.folder,
-                INTERRUPTED if stopped else FAILED,
-                "stopped with the sweep" if stopped else _death(code, self.output),
-                experiment=self.experiment,
-                seconds=float(before.get("seconds") or 0) + seconds,
-            )
+            try:
+                with writing(self.folder):
+                    note_end(
+                        self.folder,
+                        INTERRUPTED if stopped else FAILED,
+                        "stopped with the sweep" if stopped else _death(code, self.output),
+                        experiment=self.experiment,
+                        seconds=float(before.get("seconds") or 0) + seconds,
+                    )
+            except ValueError as error:
+                # The status is that of somebody else's run.
+                self.state, self.reason = FAILED, str(error)
+                return
         self.read()
 
 

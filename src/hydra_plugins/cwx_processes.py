@@ -5,14 +5,12 @@ Hydra imports this whenever it starts: it may import nothing heavy.
 
 import atexit
 import logging
-import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-import __main__
 from cwx.configuration import experiment_name
+from cwx.invoking import Invocation, entry, for_jobs, program
 from cwx.launching import Launch, Settings
-from cwx.overrides import configuration_folder, in_folder
+from cwx.overrides import configuration_folder
 from cwx.resuming import check_same_job
 from cwx.status import objective, writing
 from cwx.sweep import FAILED, FINISHED, SWEEP, Job, Sweep
@@ -67,7 +65,8 @@ class Processes(Launcher):
         try:
             with _told_to_end():
                 return self._launch(job_overrides, initial_job_idx)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
+            # Also a disk that is full, or a folder whose name is too long for it.
             sys.exit(f"cwx: {' '.join(str(error).split())}")
         except KeyboardInterrupt:
             atexit.unregister(_write_page)
@@ -83,17 +82,13 @@ class Processes(Launcher):
             self._job(list(overrides), initial_job_idx + position)
             for position, overrides in enumerate(job_overrides)
         ]
-        if len({job.folder for job in jobs}) < len(jobs):
-            raise ValueError(
-                f"two jobs have the folder {jobs[0].folder}: let hydra.sweep.subdir differ by job, "
-                "as by ${hydra.job.num}"
-            )
+        _check_folders(jobs)
         if self._sweep is None:
             self._sweep = self._open(settings)
         Launch(
             self._sweep,
             settings,
-            _Commands(_entry(), _for_jobs(self._config.hydra.overrides.hydra)),
+            Invocation(entry(_flags()), for_jobs(self._config.hydra.overrides.hydra)),
             optimize=self._optimize,
             unchanged=_check_same,
         ).run(jobs)
@@ -170,27 +165,15 @@ class Processes(Launcher):
         return returned
 
 
-@dataclass(frozen=True)
-class _Commands:
-    """Our own command line.
-
-    Attributes:
-        entry: the interpreter, the script and its options.
-        hydra: settings for Hydra that hold for every job.
-    """
-
-    entry: Sequence[str]
-    hydra: Sequence[str]
-
-    def begin(self, job: Job) -> list[str]:
-        return [*self.entry, *job.overrides, *self._known(job), in_folder("run", job.folder)]
-
-    def go_on(self, job: Job) -> list[str]:
-        return [*self.entry, f"resume={job.folder}", *self._known(job)]
-
-    def _known(self, job: Job) -> list[str]:
-        """For settings that refer to the job's number, as they may with every launcher."""
-        return [*self.hydra, f"hydra.job.num={job.number}"]
+def _check_folders(jobs: Sequence[Job]) -> None:
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        other = seen.setdefault(job.folder, job)
+        if other is not job:
+            raise ValueError(
+                f"{other} and {job} have the folder {job.folder}: let hydra.sweep.subdir differ by "
+                "job, as by ${hydra.job.num}"
+            )
 
 
 def _check_same(job: Job) -> None:
@@ -202,37 +185,12 @@ def _flags() -> Any:
     return get_args_parser().parse_args()
 
 
-def _program() -> list[str]:
-    """How this process was started: by the same script or module others find the same packages."""
-    spec = __main__.__spec__
-    script = [str(Path(sys.argv[0]).absolute())] if spec is None else ["-m", spec.name]
-    return [sys.executable, *script]
-
-
 def _write_page(folder: Path) -> None:
     """Write a page of all jobs, in a process of its own because that needs torch.
 
     What goes wrong there is told there: no sweep is worse for having no page.
     """
-    subprocess.run([*_program(), "report", str(folder)], check=False)
-
-
-def _entry() -> list[str]:
-    """The command that this process was started by, without what it was told to run."""
-    flags = _flags()
-    options = {
-        "--config-dir": flags.config_dir,
-        "--config-path": flags.config_path,
-        "--config-name": flags.config_name,
-    }
-    given = [[name, value] for name, value in options.items() if value]
-    return [*_program(), *(word for pair in given for word in pair)]
-
-
-def _for_jobs(overrides: Sequence[str]) -> list[str]:
-    """The settings for Hydra that hold for each job as well."""
-    of_sweep = {"launcher", "sweeper", "sweep", "run", "mode"}
-    return [line for line in overrides if re.split("[./=]", line.lstrip("+~"))[1] not in of_sweep]
+    subprocess.run([*program(), "report", str(folder)], check=False)
 
 
 @contextmanager
@@ -249,9 +207,14 @@ def _known_to_hydra(config: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def _told_to_end() -> Iterator[None]:
-    """Take what ends a process, such as a scheduler's SIGTERM, for a Ctrl-C."""
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Take what ends a process, a scheduler's SIGTERM or a terminal that closes, for a Ctrl-C."""
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # As `nohup` leaves it, who closes the terminal means the sweep to go on.
+    taken = [number for number, handler in earlier.items() if handler != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for number in taken:
+            signal.signal(number, earlier[number])
