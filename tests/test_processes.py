@@ -17,8 +17,8 @@ from cwx.processes import end_with_launcher
 end_with_launcher()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 here = pathlib.Path(sys.argv[1])
-here.with_suffix(".child").write_text(str(child.pid))
 try:
+    here.with_suffix(".child").write_text(str(child.pid))
     time.sleep(60)
 except KeyboardInterrupt:
     here.with_suffix(".interrupted").touch()
