@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import suppress
+from html import escape
 
 import pytest
 from html_pages import read
@@ -53,18 +54,23 @@ def _seen(page, profile):
     return dom.read_text(), [line for line in told.read_text().splitlines() if "CONSOLE" in line]
 
 
-def driven(page, script, profile):
-    """What `script` returns when it has done as a reader would."""
+def driven(page, script, profile, width=None):
+    """What `script` returns when it has done as a reader would, on a screen of that width."""
     text = page.read_text()
     # The page's own policy forbids any script but its own.
     text = re.sub(r"<meta http-equiv[^>]*>", "", text)
     told = (
         "<script>addEventListener('DOMContentLoaded', () => { let told; try { told = (() => {"
         f"{script}}})(); }} catch (error) {{ told = String(error); }}"
-        "document.documentElement.dataset.told = JSON.stringify(told); });</script>"
+        "top.document.documentElement.dataset.told = JSON.stringify(told); });</script>"
     )
     copy = page.with_name("driven.html")
-    copy.write_text(text.replace("</head>", f"{told}</head>"))
+    text = text.replace("</head>", f"{told}</head>")
+    if width is not None:
+        # No window of the browser's is as narrow as a phone.
+        frame = f'style="width:{width}px;height:900px;border:0"'
+        text = f'<!doctype html><html><iframe {frame} srcdoc="{escape(text)}"></iframe></html>'
+    copy.write_text(text)
     dom, _ = seen(copy, profile)
     return json.loads(read_told(dom))
 
@@ -220,3 +226,23 @@ def test_hundreds_of_pictures_are_on_the_page(tmp_path, profile):
     dom, complaints = seen(write_page(folder), profile)
     assert complaints == []
     assert dom.count('alt="class 7: distill') == 10
+
+
+PHONE = """
+    all("details").forEach((it) => { it.open = true; });
+    const root = document.documentElement;
+    const wide = all("body *").filter((it) => it.getBoundingClientRect().right > innerWidth + 1
+        && !it.closest(".scroll, .across, pre, nav, .sr, dialog"));
+    return [innerWidth, root.scrollWidth - root.clientWidth, wide.map((it) => it.outerHTML.slice(0, 80))];
+"""
+
+
+def test_nothing_sticks_out_on_a_phone(tmp_path, profile):
+    judges = ("expert", "refined", "held-out", "wide_resnet28_10", "vgg16")
+    numbers = {f"robustness/{j}/{a}": 0.5 for j in judges for a in ("fgs_1", "pgd")}
+    rows = [dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 0.5)]
+    settings = {"method": {"distill": {"rate": "x" * 300}}}
+    one = made_run(tmp_path / "0", numbers=numbers, tables={"t": rows}, settings=settings)
+    made_run(tmp_path / "1", error=ValueError("x" * 1000), overrides=["seed=1"])
+    for page in (write_page(one), write_page(tmp_path / "1"), write_report([tmp_path])):
+        assert driven(page, READER + PHONE, profile, width=390) == [390, 0, []]

@@ -159,7 +159,7 @@ def test_numbers_stand_beside_the_papers(tmp_path):
     page = page_of(made_run(tmp_path / "run", numbers=numbers, paper=paper))
     cards = {card.all("h3")[0].text: card.text for card in page.all("li") if card.all("h3")}
     assert "41.6 % paper 85.3 %" in cards["Accuracy ↑ higher is better"]
-    assert "36.9 % paper 59.1 %" in cards["Predictive power of iscp ↑ higher is better"]
+    assert "36.9 % paper 59.1 %" in cards["Predictive power of patterns ↑ higher is better"]
     assert ["robustness/expert/clean", "0.4164", "0.8534", "-0.44"] in page.rows()
     assert ["rest", "3", ""] in page.rows()
 

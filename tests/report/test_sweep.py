@@ -10,7 +10,7 @@ from made_runs import CLASSES, explanations, made_run
 
 from cwx.report.axes import points, swept
 from cwx.report.runs import find_runs
-from cwx.report.summary import measured
+from cwx.report.summary import main_numbers, measured
 from cwx.report.sweep import write_report
 
 HOSTILE = '<script>alert("x")</script>'
@@ -212,9 +212,56 @@ def attack(folder, corruption, size, *, more=None, **rest):
         overrides=overrides,
         choices={"corruption": corruption, **(more or {})},
         settings={"corruption": {"target": corruption}, "network": {"width": size}},
-        numbers={"backdoor/expert/success": size / 100},
-        **rest,
+        **{"numbers": {"backdoor/expert/success": size / 100}, **rest},
     )
+
+
+def test_figures_of_runs_that_explain_nothing_stand_side_by_side(tmp_path):
+    for job, network in enumerate(("alexnet", "vgg16")):
+        audited(tmp_path / str(job), network, 0.5)
+        settings = tmp_path / str(job) / ".hydra/config.yaml"
+        settings.write_text("seed: 0\nmethod:\n  distill: {rate: 1}\n")
+    (tmp_path / "0/figures/f.png").rename(tmp_path / "0/figures/representations.png")
+    page = page_of(tmp_path)
+    assert "Figures" in [h.text for h in page.all("h2")]
+    alts = [b.all("img")[0].attributes["alt"] for b in page.all("button") if b.all("img")]
+    assert [a for a in alts if ": " not in a and "mean image" not in a] == [
+        "How far attacks move representations, network alexnet", "F, network vgg16",
+    ]  # fmt: skip
+
+
+def test_figures_of_runs_that_explain_are_left_to_their_pages(noise):
+    assert "Figures" not in [h.text for h in page_of(noise).all("h2")]
+
+
+def test_lines_are_drawn_of_what_was_measured_alone(tmp_path):
+    for job, size in enumerate((3, 5)):
+        attack(tmp_path / f"a{job}", "badnets", size, numbers={"fidelity/ratio": 0.5})
+        attack(tmp_path / f"b{job}", "blended", size, numbers={})
+    attack(tmp_path / "c", "blended", 5, numbers={"backdoor/expert/success": 1.0})
+    page = page_of(tmp_path)
+    says = [f.all("div")[0].attributes["aria-label"] for f in page.all("figure") if f.all("svg")]
+    assert len(says) == 1
+    assert "badnets" in says[0]
+    assert "blended" not in says[0]
+
+
+def test_what_most_runs_measured_heads_their_table(tmp_path):
+    common, rare = "fidelity/ratio", "robustness/expert/clean"
+    made_run(tmp_path / "0", numbers={common: 0.5, rare: 0.5}, sources={})
+    made_run(tmp_path / "1", numbers={common: 0.5}, sources={})
+    assert [name for name, _ in main_numbers(find_runs([tmp_path]))] == [common, rare]
+
+
+def test_the_page_of_a_run_that_was_cut_off_says_so_once_the_sweep_is_looked_at(noise):
+    write_report([noise])
+    status = noise / "1" / "status.json"
+    at = status.stat().st_mtime - 10
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"state": "running"}))
+    os.utime(status, (at, at))
+    page = page_of(noise)
+    assert "lost" in [row[1] for row in table(page, "Runs").rows()]
+    assert "It was cut off" in (noise / "1" / "report.html").read_text()
 
 
 def test_a_second_axis_makes_blocks(tmp_path):

@@ -97,7 +97,8 @@ def _of_kind(
         said = words.get(label) or (network(label) if kind.label is str else kind.label(label))
         above = groups.get("column")
         if above is not None:
-            above = column(above) if kind.column is str else kind.column(above)
+            named = words.get(above) or column(above)
+            above = named if kind.column is str else kind.column(above)
         by_title.setdefault(title, []).append(Entry(name, said, above or ""))
     for title, entries in by_title.items():
         yield _family(kind, title, entries)

@@ -107,6 +107,11 @@ _RESPONDED = (
     "classes those of its adversarial images are, as they look (CS₁) and as they are meant (CS₂)."
 )
 
+_POWER = (
+    "How often other images are taken for the class once they carry the pattern, over clean "
+    "accuracy; on images that were not searched on (the paper's on all)."
+)
+
 KINDS = (
     Kind(
         r"robustness/(?P<label>[^/]+)/clean(?P<column>|/top\d+)", "Accuracy",
@@ -143,10 +148,12 @@ KINDS = (
         "Share of the images that these networks take for their class.",
     ),
     Kind(
-        r"power/(?P<of>[^/]+)/(?P<label>[\d.]+)", "Predictive power of {of}",
-        "How often other images are taken for the class once they carry the pattern, over clean "
-        "accuracy; on images that were not searched on (the paper's on all).",
-        _size, beside=_powers_of_paper,
+        r"power/(?P<column>[^/]+)/(?P<label>0\.\d+)", "Predictive power of patterns",
+        _POWER, _size, beside=_powers_of_paper,
+    ),
+    Kind(
+        r"power/(?P<column>[^/]+)/(?P<label>[1-9][\d.]*)", "Predictive power of perturbations",
+        _POWER, _size, beside=_powers_of_paper,
     ),
     Kind(
         r"robustness/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)",

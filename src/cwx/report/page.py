@@ -80,7 +80,7 @@ def write_page(folder: Path) -> Path:
         tables=ordered(run.tables()),
         figures=figures,
         # Where nothing is explained, figures are what there is to see.
-        figures_first=bool(figures) and not _explains(run),
+        figures_first=bool(figures) and not run.explains,
         log=[] if run.state == "finished" else run.last_lines(LINES),
         traceback=run.text(TRACEBACK)[-TRACED_TO:] if run.state == "failed" else "",
         facts=facts(run),
@@ -138,16 +138,9 @@ def _files(folder: Path) -> list[tuple[str, int]]:
     return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found]
 
 
-def _explains(run: Run) -> bool:
-    """Whether the study has methods, as far as is known."""
-    methods = run.settings.get("method") or {}
-    # An experiment may have settings for methods that were not chosen.
-    return not run.settings or any("_target_" in (part or {}) for part in methods.values())
-
-
 def _lacking(run: Run, *, pictures: bool, curves: bool) -> Iterable[str]:
     """What a reader would look for in vain."""
-    if not pictures and _explains(run):
+    if not pictures and run.explains:
         yield "no pictures: no method has finished"
     elif pictures and not (run.folder / SAMPLES).exists():
         yield "no real images: the run was made before runs kept some"

@@ -3,13 +3,14 @@
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from cwx.report.axes import Point
 from cwx.report.kinds import network
 from cwx.report.pictures import data_uri
 from cwx.report.runs import Run
@@ -76,14 +77,44 @@ class Plate:
         return self.size[1] > self.size[0]
 
 
-def plates(run: Run) -> list[Plate]:
-    """All figures of a run, but those of traces, which have a page of their own."""
+@dataclass(frozen=True)
+class Row:
+    """One figure of several runs; each with what sets its run apart."""
+
+    title: str
+    says: str
+    plates: Sequence[tuple[str, Plate]]
+
+
+def plates(run: Run, *, share: float = 1) -> list[Plate]:
+    """All figures of a run, but those of traces, which have a page of their own.
+
+    Args:
+        share: of what a page may carry.
+    """
     files = [f for f in run.folder.glob("figures/*.png") if not f.match(f"{PICTURES}*")]
-    return list(_read(run, sorted(files, key=lambda f: (_known(f.stem)[0], f.stem))))
+    ordered = sorted(files, key=lambda f: (_known(f.stem)[0], f.stem))
+    return list(_read(run, ordered, int(share * TOTAL)))
 
 
-def _read(run: Run, files: list[Path]) -> Iterator[Plate]:
-    left = TOTAL
+def side_by_side(points: Sequence[Point], *, share: float) -> list[Row]:
+    """Figures of the same name in a row, one a run, if there is nothing else to see of the runs.
+
+    Args:
+        share: of what a page may carry.
+    """
+    runs = [(point.words, run) for point in points for run in point.runs]
+    if any(run.explains for _, run in runs):
+        return []
+    rows: dict[str, list[tuple[str, Plate]]] = {}
+    for words, run in runs:
+        for plate in plates(run, share=share / len(runs)):
+            rows.setdefault(plate.name, []).append((words, plate))
+    order = sorted(rows, key=lambda name: (_known(name)[0], name))
+    return [Row(rows[name][0][1].title, rows[name][0][1].says, rows[name]) for name in order]
+
+
+def _read(run: Run, files: list[Path], left: int) -> Iterator[Plate]:
     for file in files:
         place = f"figures/{file.name}"
         content, note = run.tried(place, file.read_bytes) or b"", ""

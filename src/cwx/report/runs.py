@@ -74,6 +74,13 @@ class Run:
         except DAMAGE:
             return {}
 
+    @property
+    def explains(self) -> bool:
+        """Whether the study has methods, as far as is known."""
+        methods = self.settings.get("method") or {}
+        # An experiment may have settings for methods that were not chosen.
+        return not self.settings or any("_target_" in (part or {}) for part in methods.values())
+
     def class_name(self, index: int) -> str:
         return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
 

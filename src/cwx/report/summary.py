@@ -49,14 +49,14 @@ def families_of(runs: Iterable[Run]) -> list[Family]:
 
 def main_numbers(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """The names to judge runs by at a glance, with what they are: the first of each family, and
-    what stands beside it.
+    what stands beside it; what most runs measured before what few did.
     """
     first = [
         (entry.name, f"{family.title}: {entry.words}")
         for family in families_of(runs)
         for entry in [e for e in family.entries if e.label == family.entries[0].label][:SIDES]
     ]
-    return first[:MAIN]
+    return sorted(first, key=lambda main: -len(values(runs, main[0])))[:MAIN]
 
 
 def repeats(points: Sequence[Point], axes: Sequence[Axis]) -> Point | None:

@@ -12,6 +12,7 @@ from cwx.report.charts import Chart
 from cwx.report.comparable import comparable, experiment
 from cwx.report.grid import Wall, wall_of_runs
 from cwx.report.page import PAGE, facts, write_page
+from cwx.report.plates import Row, side_by_side
 from cwx.report.render import address, duration, render, when
 from cwx.report.runs import Run, find_runs
 from cwx.report.summary import main_numbers, tables_of
@@ -34,6 +35,7 @@ class Section:
     wall: Wall | None
     tables: Sequence[Table]
     charts: Sequence[Chart]
+    figures: Sequence[Row]
 
 
 def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -116,6 +118,7 @@ def _section(runs: Sequence[Run], *, share: float) -> Section:
         wall=wall_of_runs(found, share=share),
         tables=tables_of(found, axes),
         charts=charts_of(found, across, axes),
+        figures=side_by_side(found, share=share),
     )
 
 

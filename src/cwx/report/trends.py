@@ -1,6 +1,6 @@
 """The numbers of a set of runs as charts: against what was swept, or over repeated seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cwx.report.axes import Axis, Point, worded
 from cwx.report.charts import Chart, Line, drawn
@@ -26,11 +26,24 @@ def charts_of(points: Sequence[Point], across: Axis | None, axes: Sequence[Axis]
     found = families_of(runs)
     if across is not None:
         blocks = len({point.block for point in points})
-        return [_chart(part, points, across) for f in found for part in _parts(f, blocks)]
+        parts = (part for family in found for part in _parts(family, blocks))
+        return [_chart(*told, across) for told in _told_apart(parts, points)]
     if (together := repeats(points, axes)) is not None:
         return [_repeated(part, together) for family in found for part in _parts(family, 1)]
     numeric = [axis for axis in axes if axis.numeric and len(axis.values) > 2][:AXES]
     return [_scattered(family, runs, axis) for axis in numeric for family in found[:MAIN]]
+
+
+def _told_apart(
+    parts: Iterable[Family], points: Sequence[Point]
+) -> Iterator[tuple[Family, list[Point]]]:
+    """The parts that were measured at several points, with these."""
+    for part in parts:
+        names = [entry.name for entry in part.entries]
+        # A block that measured none of it would take the place of others.
+        measuring = [p for p in points if any(values(p.runs, name) for name in names)]
+        if len(measuring) > 1:
+            yield part, measuring
 
 
 def _parts(family: Family, blocks: int) -> list[Family]:
@@ -47,10 +60,11 @@ def _chart(family: Family, points: Sequence[Point], across: Axis) -> Chart:
     wanted = [(block, entry) for block in blocks for entry in family.entries]
     if len(wanted) > LINES:
         wanted = [(block, family.entries[0]) for block in blocks]
-    lines = [
+    every = [
         _line(family, entry, [p for p in points if p.block == block], across, block)
         for block, entry in wanted[:LINES]
     ]
+    lines = [line for line in every if line.points]
     left_out = len(blocks) * len(family.entries) - len(wanted[:LINES])
     ticks = [] if across.numeric else [worded(value) for value in across.values]
     spoken = "; ".join(f"{line.label} {_spoken(line, across)}" for line in lines)
@@ -136,8 +150,6 @@ def _place(axis: Axis, run: Run) -> float:
 
 
 def _spoken(line: Line, axis: Axis) -> str:
-    if not line.points:
-        return "not measured"
     return _told(line.points, axis) + (f", paper {_told(line.paper, axis)}" if line.paper else "")
 
 
