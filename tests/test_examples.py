@@ -15,6 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cwx import main as entry
+from cwx.commands import experiments
+from cwx.configuration import ConfigurationError
 from cwx.experiments import overrides_of
 from cwx.overrides import compose_checked, configuration_folder
 
@@ -53,6 +55,37 @@ def test_a_command_on_the_page_composes(command):
     compose_checked(
         configuration_folder(), overrides, multirun="-m" in words, extra=extra, resumed=None
     )
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("method.confident.rat=1", "did you mean method.confident.rate?"),
+        ("network.widht=3", "did you mean network.width?"),
+        ("data.source.sid=3", "did you mean data.source.side?"),
+        ("corruption.rate=often", "corruption.rate is 'often': it takes float"),
+        ("attack@evaluation.robustness.attacks.noise=nois", "did you mean attack=noise?"),
+        ("network._target_=wider.Wide", "there is no package wider"),
+    ],
+)
+def test_settings_of_what_is_brought_are_checked_before_anything_is_imported(override, said):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        compose_checked(
+            configuration_folder(), ["experiment=own/study", override],
+            multirun=False, extra=str(EXAMPLES), resumed=None,
+        )  # fmt: skip
+
+
+def test_the_experiments_are_listed_and_shown(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    experiments.main(["--config-dir", str(EXAMPLES), "own/*"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == sorted(STUDIES)
+    experiments.main(["--config-dir", str(EXAMPLES), "own/study"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "what is learned about stripes" in text
+    assert "data stripes network wide" in text
+    assert "procedure.epochs 10 12" in text
 
 
 def pictures(folder):

@@ -73,7 +73,7 @@ def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
         return list(argv), False
     folder, extra = configuration_folder(), flags.config_dir or configured_from(flags.overrides)
     if extra:
-        _import_from(extra)
+        import_from(extra)
     start = asked_for(folder, flags.overrides, multirun=flags.multirun, extra=extra)
     compose_checked(
         folder, start.overrides, multirun=start.multirun, extra=extra, resumed=start.run
@@ -87,7 +87,7 @@ def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
     return [*rest, *start.overrides], bool(start.run or start.sweep)
 
 
-def _import_from(folder: str) -> None:
+def import_from(folder: str) -> None:
     """Let a `_target_` name what lies beside a user's own configuration."""
     place = str(Path(folder).resolve())
     # Last, so that a module of theirs hides none that is installed.

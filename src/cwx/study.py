@@ -175,8 +175,6 @@ class Study:
             )
         names = [*self.experts.kinds(), *self.experts.judges(self.judges)]
         refined = [] if isinstance(self.refinement, NoRefinement) else ["refined"]
-        for name, build in self.method.items():
-            check_explains(name, build)
         networks = {"network": self.network, **self.judges}
         for name, factory in networks.items():
             check_builds(name if name == "network" else f"judges.{name}", factory, NETWORK)
@@ -204,6 +202,9 @@ class Study:
                 *self.evaluation.values(),
             ],
         )
+        # After their own check, which knows better.
+        for name, build in self.method.items():
+            check_explains(name, build)
         trained = {name: networks[name] for name in self.experts.trained(self.judges)}
         check_procedure(self.procedure, trained, self.data)
 

@@ -134,9 +134,11 @@ def _wrapped(text: str, start: str) -> list[str]:
 def _reduced(one: Experiment, folder: Path) -> list[list[Cell]]:
     """The settings in which scale=small differs, as both have them."""
     # Hydra takes half a second to import, which a list can do without.
-    from cwx.main import register_resolvers
+    from cwx.main import import_from, register_resolvers
 
     register_resolvers()
+    if one.extra:
+        import_from(one.extra)
     paper, small = (
         dict(_settings(_composed(folder, one, scale), "")) for scale in ("paper", "small")
     )
