@@ -37,7 +37,8 @@ def main(config):
     if config.x == 9:
         (folder / "sleeps").touch()
         time.sleep(60)
-    (folder / "metrics.json").write_text(json.dumps({"square": config.x**2}))
+    square = None if config.x == 5 else config.x**2
+    (folder / "metrics.json").write_text(json.dumps({"square": square}))
     (folder / "status.json").write_text('{"state": "finished", "seconds": 1.0}')
 
 main()
@@ -188,13 +189,18 @@ def test_a_number_that_no_run_measures_fails_the_job(tmp_path):
 
 
 def test_optuna_searches_with_our_launcher(app):
+    """Also beside a trial that failed, and one whose number is not finite."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2"]
-    code, _, errors = run(app, *search, "hydra.sweeper.sampler.seed=0", "x=interval(3,4)")
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=3"]
+    search += ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.max_failure_rate=1"]
+    search += ["hydra.launcher.n_jobs=2", "x=choice(2,3,4,5)"]
+    code, _, errors = run(app, *search)
     assert code == 0, errors
     best = OmegaConf.load(app / "out/optimization_results.yaml")
-    squares = [read(app / f"out/job-{n}/metrics.json")["square"] for n in range(2)]
-    assert best.best_value == min(squares)
+    asked = [job["overrides"][0] for job in read(app / "out/sweep.json")["jobs"]]
+    assert {"x=2", "x=5"} < set(asked)
+    assert len(asked) == 6
+    assert best.best_value == min(int(x[2:]) for x in asked if x in ("x=3", "x=4")) ** 2
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])

@@ -50,8 +50,10 @@ def main() -> None:
     def start(config: DictConfig) -> float | list[float] | None:
         # Again, for a launcher may call this in a process of its own.
         register_resolvers()
-        apart = os.getpid() != ours and not ranked(os.environ)
-        return job(config, resumed=resumed, entry=words if apart else None)
+        # A rank of DDP would start by the command of this process, and with it the whole sweep.
+        apart = os.getpid() != ours or config.trainer.get("devices") != 1
+        swept = HydraConfig.get().mode is RunMode.MULTIRUN and not ranked(os.environ)
+        return job(config, resumed=resumed, entry=words if swept and apart else None)
 
     start()
 

@@ -7,7 +7,6 @@ metrics.json  flat name → number, once it is finished
 
 import difflib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +48,9 @@ def objective(folder: Path, optimize: str | Sequence[str] | None) -> float | lis
     Args:
         optimize: one of the run's numbers by name, or several; ``None`` if nothing is optimised.
 
-    Returns:
-        The number or the numbers, NaN for one that was not finite.
-
     Raises:
-        ValueError: the run has no number of a name.
+        ValueError: the run has no number of a name, or one that is not finite: no sweeper can go
+            by it, and Optuna's would end with an error of its own.
     """
     if optimize is None:
         return None
@@ -68,8 +65,12 @@ def _number(numbers: dict[str, float | None], name: str, folder: Path) -> float:
         near = difflib.get_close_matches(name, numbers, 1, cutoff=0.5)
         remedy = f"did you mean {near[0]}?" if near else f"give one of {', '.join(numbers)}"
         raise ValueError(f"optimize is {name!r}, which {folder} did not measure: {remedy}")
-    value = numbers[name]
-    return math.nan if value is None else float(value)
+    if (value := numbers[name]) is None:
+        raise ValueError(
+            f"optimize is {name!r}, which is not finite in {folder}: a search goes on without it "
+            "with hydra.sweeper.max_failure_rate=1"
+        )
+    return float(value)
 
 
 @contextmanager
