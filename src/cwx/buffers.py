@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cwx.importing import copied, described, digest, is_plain, load, not_finite, store_states
-from cwx.trajectories import Trajectory, TrajectoryStore, difference, shapes
+from cwx.shapes import difference, shapes
+from cwx.trajectories import Trajectory, TrajectoryStore
 
 log = logging.getLogger(__name__)
 

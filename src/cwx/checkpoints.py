@@ -17,7 +17,8 @@ from torchvision.models import get_weight
 
 from cwx.data.folders import some
 from cwx.importing import copied, described, digest, is_plain, load, not_finite, store_states
-from cwx.trajectories import Trajectory, TrajectoryStore, shapes
+from cwx.shapes import shapes
+from cwx.trajectories import Trajectory, TrajectoryStore
 
 log = logging.getLogger(__name__)
 

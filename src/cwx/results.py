@@ -21,17 +21,12 @@ import csv
 import io
 import json
 import logging
-import os
-import platform
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +41,7 @@ from cwx.explanations import Explanations
 from cwx.files import atomic, write_json, write_tensors, write_text
 from cwx.functional.images import Normalization
 from cwx.patterns import Found, Patterns, Perturbations
+from cwx.provenance import provenance
 from cwx.samples import sampled
 from cwx.status import METRICS, STATUS, writing
 from cwx.status import read_status as read_status
@@ -231,47 +227,6 @@ class Results:
             write_text(self.folder / PAPER, _csv(_beside(numbers, paper)))
         write_json(self.folder / METRICS, numbers)
         return numbers
-
-
-def provenance() -> dict[str, Any]:
-    """What numbers may depend on besides the configuration."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "command": " ".join(sys.argv),
-        "commit": _commit(),
-        "versions": {name: version(name) for name in ("cwx", "torch", "torchvision", "lightning")},
-        "python": platform.python_version(),
-        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
-        "gpus": gpus,
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, if it is one, ``+`` if changed."""
-    here = Path(__file__).parent
-    try:
-        command = [
-            "git",
-            "-C",
-            str(here),
-            "describe",
-            "--always",
-            "--dirty=+",
-            "--abbrev=12",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        tracked = [
-            "git",
-            "-C",
-            str(here),
-            "ls-files",
-            "--error-unmatch",
-            Path(__file__).name,
-        ]
-        subprocess.run(tracked, capture_output=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
 
 
 def _beside(numbers: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:

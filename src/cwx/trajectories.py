@@ -24,12 +24,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cwx.files import write_json, write_tensors
+from cwx.shapes import Shapes, difference, shapes
 from cwx.stored import digest, note_use
 
 log = logging.getLogger(__name__)
 
 Identity = Mapping[str, Any]
-Shapes = Mapping[str, tuple[int, ...]]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -300,21 +300,6 @@ def listed(epochs: Iterable[int]) -> str:
         else:
             spans.append([epoch])
     return ", ".join("-".join(map(str, span)) for span in spans)
-
-
-def shapes(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors}
-
-
-def difference(expected: Shapes, found: Shapes) -> str:
-    """The first tensor that differs, in words; empty if none does."""
-    for name, shape in expected.items():
-        if name not in found:
-            return f"it has no {name}"
-        if found[name] != shape:
-            return f"{name} is {found[name]} there, {shape} here"
-    extra = sorted(set(found) - set(expected))
-    return f"it has {extra[0]}, unknown here" if extra else ""
 
 
 def _epochs(complete: Any) -> tuple[int, ...]:
