@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from cwx.main import configuration_folder, register_resolvers
 from cwx.overrides import sweep_of
-from cwx.sweep import Job
+from cwx.sweeps.sweep import Job
 from hydra_plugins.cwx_processes import Processes
 
 CONF = configuration_folder()
@@ -21,7 +21,7 @@ APP = """
 import json, os, pathlib, sys, time
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from cwx.processes import end_with_launcher
+from cwx.sweeps.processes import end_with_launcher
 
 if sys.argv[1] == "report":
     pathlib.Path(sys.argv[2], "report.html").touch()

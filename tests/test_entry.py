@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from cwx.status import is_written
-from cwx.sweep import read_jobs
+from cwx.sweeps.sweep import read_jobs
 
 RUN = str(Path(__file__).parents[1] / "run.py")
 SMALL = [

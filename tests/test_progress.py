@@ -3,7 +3,7 @@
 import pytest
 
 from cwx.progress import leading, remaining, table
-from cwx.sweep import Job
+from cwx.sweeps.sweep import Job
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from cwx import main as entry
 from cwx.configuration import ConfigurationError
 from cwx.overrides import SAVED, compose_checked, sweep_of
 from cwx.resuming import asked_for, check_launcher, check_same_job
-from cwx.sweep import Sweep
+from cwx.sweeps.sweep import Sweep
 
 CONF = entry.configuration_folder()
 SWEPT = ["experiment=digits/quickstart", "seed=0,1"]

@@ -20,17 +20,18 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cwx import invoking, naming
-from cwx.apart import put_back, rank, ranked, run_apart
+from cwx import naming
 from cwx.commands.text import plain
 from cwx.configuration import ConfigurationError, experiment_name, without_unchosen
 from cwx.flags import flags as parsed
-from cwx.invoking import Invocation, for_jobs
 from cwx.overrides import compose_checked, configuration_folder, options
-from cwx.processes import end_with_launcher
 from cwx.resuming import asked_for, check_launcher, configured_from
 from cwx.status import STATUS, objective, read_status
-from cwx.sweep import FAILED, FINISHED, Job, note_end
+from cwx.sweeps import invoking
+from cwx.sweeps.apart import put_back, rank, ranked, run_apart
+from cwx.sweeps.invoking import Invocation, for_jobs
+from cwx.sweeps.processes import end_with_launcher
+from cwx.sweeps.sweep import FAILED, FINISHED, Job, note_end
 
 log = logging.getLogger(__name__)
 

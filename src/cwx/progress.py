@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from cwx.status import read_numbers
-from cwx.sweep import FINISHED, Job
+from cwx.sweeps.sweep import FINISHED, Job
 
 Numbers = Mapping[str, float | None]
 # What a distillation is judged by, of all the numbers of its fidelity.

@@ -10,10 +10,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cwx.configuration import ConfigurationError, check
-from cwx.launching import Settings
 from cwx.overrides import SAVED, compose_checked, in_folder, sweep_of
 from cwx.status import STATUS
-from cwx.sweep import SWEEP, read_sweep
+from cwx.sweeps.launching import Settings
+from cwx.sweeps.sweep import SWEEP, read_sweep
 
 _HYDRAS = "multirun.yaml"
 _OUR_LAUNCHER = "hydra_plugins.cwx_processes.Processes"
@@ -90,7 +90,7 @@ def check_launcher(folder: Path, overrides: Sequence[str], *, extra: str | None)
     """
     settings = _launcher(folder, overrides, extra)
     if settings is not None:
-        check({**settings, "_target_": "cwx.launching.Settings"}, "hydra.launcher")
+        check({**settings, "_target_": "cwx.sweeps.launching.Settings"}, "hydra.launcher")
         try:
             Settings(**settings)
         except ValueError as error:

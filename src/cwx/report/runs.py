@@ -15,7 +15,7 @@ from cwx.report.parse import DAMAGE, Rows
 from cwx.results import CLASSES, EXPLANATIONS, PAPER, SAMPLES, Results
 from cwx.runs import state_of
 from cwx.status import STATUS, read_status
-from cwx.sweep import OUTPUT
+from cwx.sweeps.sweep import OUTPUT
 
 Kind = TypeVar("Kind")
 LOG = "cwx.log"

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from cwx.processes import LAUNCHED, Process, run_all
+from cwx.sweeps.processes import LAUNCHED, Process, run_all
 
 # Ends with a child of its own at an interrupt, after it has written that it was one.
 PATIENT = """
 import pathlib, subprocess, sys, time
-from cwx.processes import end_with_launcher
+from cwx.sweeps.processes import end_with_launcher
 end_with_launcher()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 here = pathlib.Path(sys.argv[1])
@@ -176,7 +176,7 @@ def test_one_that_does_not_stop_is_killed(tmp_path):
 
 LAUNCHER = """
 import os, pathlib, sys, time
-from cwx.processes import Process
+from cwx.sweeps.processes import Process
 here = pathlib.Path(sys.argv[1])
 one = Process([sys.executable, "-c", sys.argv[2], here / "job"], environment=dict(os.environ),
               output=here / "output.log", grace=20)
@@ -193,7 +193,9 @@ def test_a_process_ends_with_its_launcher_however_that_was_killed(tmp_path):
 
 
 def test_a_process_that_was_not_launched_reads_no_input():
-    code = "import sys; from cwx.processes import end_with_launcher as e; e(); print(input())"
+    code = (
+        "import sys; from cwx.sweeps.processes import end_with_launcher as e; e(); print(input())"
+    )
     environment = {name: value for name, value in os.environ.items() if name != LAUNCHED}
     done = subprocess.run(
         [sys.executable, "-c", code],

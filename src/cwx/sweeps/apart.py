@@ -8,11 +8,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cwx import shares
-from cwx.invoking import Invocation
-from cwx.processes import Process, run_all
 from cwx.status import STATUS
-from cwx.sweep import FINISHED, Job
+from cwx.sweeps import shares
+from cwx.sweeps.invoking import Invocation
+from cwx.sweeps.processes import Process, run_all
+from cwx.sweeps.sweep import FINISHED, Job
 
 # Seconds to write what it has for a job that is told to stop: less than submitit leaves between
 # its signal and the end, which are 30 in its local launcher.

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from cwx.launching import Launch, Settings
 from cwx.status import objective, writing
-from cwx.sweep import Job, Sweep, read_jobs, read_sweep
+from cwx.sweeps.launching import Launch, Settings
+from cwx.sweeps.sweep import Job, Sweep, read_jobs, read_sweep
 
 # A run in small: what it leaves, how it ends, by the words after its folder.
 RUN = """

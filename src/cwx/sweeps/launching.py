@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cwx import shares
-from cwx.processes import Process, run_all
 from cwx.progress import duration, remaining, table
 from cwx.status import STATUS, is_written
-from cwx.sweep import FINISHED, NOT_STARTED, RUNNING, WAITING, Job, Sweep
+from cwx.sweeps import shares
+from cwx.sweeps.processes import Process, run_all
+from cwx.sweeps.sweep import FINISHED, NOT_STARTED, RUNNING, WAITING, Job, Sweep
 
 log = logging.getLogger(__name__)
 

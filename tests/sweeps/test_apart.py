@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from cwx.apart import put_back, rank, ranked, run_apart
-from cwx.invoking import Invocation
-from cwx.sweep import Job
+from cwx.sweeps.apart import put_back, rank, ranked, run_apart
+from cwx.sweeps.invoking import Invocation
+from cwx.sweeps.sweep import Job
 
 JOB = """
 import json, os, pathlib, signal, sys, time

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cwx import shares
-from cwx.shares import cleaned, shared
+from cwx.sweeps import shares
+from cwx.sweeps.shares import cleaned, shared
 
 LEAKING = {
     "LOCAL_RANK": "1",

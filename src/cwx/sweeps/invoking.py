@@ -9,7 +9,7 @@ from pathlib import Path
 
 import __main__
 from cwx.overrides import in_folder
-from cwx.sweep import Job
+from cwx.sweeps.sweep import Job
 
 # Of the settings for Hydra, those that are the sweep's and no job's.
 _OF_SWEEP = {"launcher", "sweeper", "sweep", "run", "mode"}
