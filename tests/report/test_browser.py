@@ -233,7 +233,8 @@ PHONE = """
     const root = document.documentElement;
     const wide = all("body *").filter((it) => it.getBoundingClientRect().right > innerWidth + 1
         && !it.closest(".scroll, .across, pre, nav, .sr, dialog"));
-    return [innerWidth, root.scrollWidth - root.clientWidth, wide.map((it) => it.outerHTML.slice(0, 80))];
+    const names = wide.map((it) => it.outerHTML.slice(0, 80));
+    return [innerWidth, root.scrollWidth - root.clientWidth, names];
 """
 
 
