@@ -99,6 +99,13 @@ def subject_of(made, folder):
     return caught.value.args[0]
 
 
+def test_a_study_that_fails_leaves_its_page_and_its_error(subject, tmp_path):
+    subject_of(study(tmp_path / "store", subject.trajectories[0].path), tmp_path)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "It failed" in page
+    assert "Reached" in page
+
+
 def buffer(path, network, trajectories):
     names = [name for name, _ in network.named_parameters()]
     states = [[t.state(epoch) for epoch in t.recorded] for t in trajectories]

@@ -184,7 +184,7 @@ def test_a_failed_run_says_why_and_what_it_lacks(tmp_path):
     assert "It failed" in heads(page)
     assert "ValueError: the rate is <2>" in page.text
     assert "and says its last" in page.text
-    assert "no numbers: nothing was measured" in page.text
+    assert "no explanations: no method has finished; no numbers: nothing was measured" in page.text
     # Real images can be seen even so.
     assert list(wall(page)) == list(CLASSES)
 

@@ -18,13 +18,14 @@ from cwx.report.tables import of_numbers, ordered
 from cwx.report.traces import PAGE as TRACES
 from cwx.report.traces import TABLE as TRACED
 from cwx.report.traces import write_traces
-from cwx.results import SAMPLES, TRACEBACK, Results
+from cwx.results import EXPLANATIONS, SAMPLES, TRACEBACK, Results
 
 log = logging.getLogger(__name__)
 
 PAGE = "report.html"
 # How much of its log a run shows that did not finish.
 LINES = 15
+LAST_GOOD = "last-good-*.safetensors"
 # How the end of a long traceback, which says most, is cut.
 TRACED_TO = 20_000
 # Of pages beside it.
@@ -140,8 +141,11 @@ def _files(folder: Path) -> list[tuple[str, int]]:
 
 def _lacking(run: Run, *, pictures: bool, curves: bool) -> Iterable[str]:
     """What a reader would look for in vain."""
-    if not pictures and run.explains:
-        yield "no pictures: no method has finished"
+    left = (run.folder / EXPLANATIONS).exists() or any(run.folder.glob(LAST_GOOD))
+    if run.explains and run.settings and not left:
+        yield "no explanations: no method has finished"
+    elif run.explains and not pictures:
+        yield "no pictures"
     elif pictures and not (run.folder / SAMPLES).exists():
         yield "no real images: the run was made before runs kept some"
     if not run.numbers:
