@@ -256,6 +256,13 @@ def test_a_chart_of_nothing_is_a_chart():
     assert "<svg" in drawn("t", [Line("a", [])], across="x", says="s").svg
 
 
+def test_a_line_over_another_is_dashed():
+    points = [(0, 1.0), (1, 2.0)]
+    apart = drawn("t", [Line("a", points), Line("b", [(0, 1.0), (1, 3.0)])], across="x", says="s")
+    over = drawn("t", [Line("a", points), Line("b", points)], across="x", says="s")
+    assert ["dasharray" in chart.svg for chart in (apart, over)] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("a/b.html", "./a/b.html"), ("javascript:x", "./javascript%3Ax"), ('"<>', "./%22%3C%3E")],

@@ -95,7 +95,10 @@ def drawn(
                 _stand(axes, line, colour, width, aside)
             else:
                 aside = 0.0
-                _lead(axes, line, colour, joined=joined, alone=told_apart or len(lines) == 1)
+                # Over one that is the same, only dashes let both be seen.
+                over = any(earlier.points == line.points for earlier in lines[:place])
+                style = ("--" if over else "-") if joined else "none"
+                _lead(axes, line, colour, style=style, alone=told_apart or len(lines) == 1)
             _mark(axes, line, colour, aside)
         _dress(axes, across, ticks, sorted({x for line in lines for x, _ in line.points}))
         file = io.StringIO()
@@ -104,14 +107,14 @@ def drawn(
     return Chart(title, _inline(file.getvalue()), says, note, legend)
 
 
-def _lead(axes: Axes, line: Line, colour: str, *, joined: bool, alone: bool) -> None:
+def _lead(axes: Axes, line: Line, colour: str, *, style: str, alone: bool) -> None:
     if not line.points:
         return
     x, y = zip(*line.points, strict=True)
-    marked = not joined or len(x) <= FEW
+    marked = style == "none" or len(x) <= FEW
     axes.plot(
         x, y, color=colour, linewidth=1.4 if alone else 0.9, alpha=1 if alone else 0.5,
-        linestyle="-" if joined else "none", marker="o" if marked else "", markersize=3.5,
+        linestyle=style, marker="o" if marked else "", markersize=3.5,
     )  # fmt: skip
     if any(line.spread):
         axes.errorbar(x, y, yerr=line.spread, color=colour, linestyle="none", capsize=2)
