@@ -345,8 +345,8 @@ def test_representations_are_measured_before_and_after_on_adversarial_images(tmp
         assert numbers[name.format("expert")] == numbers[name.format("refined")]
     page = (tmp_path / "run" / "report.html").read_text()
     assert '<a href="./traces.html">' in page
-    for title in ("Representations", "Adversarial detection"):
-        assert f"<figcaption>{title}" in page
+    for title in ("How far attacks move representations", "Adversarial images told from real ones"):
+        assert f"<h3>{title}</h3>" in page
     told = (tmp_path / "run" / "traces.html").read_text()
     # A test image and what was made of it, each before and after.
     assert told.count("data:image/png") == 4
