@@ -68,7 +68,8 @@ class Processes(Launcher):
             sys.exit(f"cwx: {' '.join(str(error).split())}")
         except KeyboardInterrupt:
             if self._sweep:
-                log.info("stopped; continue with: python run.py resume=%s", self._sweep.folder)
+                folder = shlex.quote(str(self._sweep.folder))
+                log.info("stopped; continue with: python run.py resume=%s", folder)
             raise SystemExit(128 + signal.SIGINT) from None
 
     def _launch(
