@@ -178,7 +178,7 @@ def test_after_a_failure_that_stops_all_the_rest_is_not_started(tmp_path, caplog
 def test_no_share_is_kept_for_jobs_that_there_are_not(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(shares, "cores", lambda: 8)
-    monkeypatch.setattr(shares, "gpus", lambda environment: list("0123"))
+    monkeypatch.setattr(shares, "gpus", lambda _: list("0123"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def start(self, job, environment):
