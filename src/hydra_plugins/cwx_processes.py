@@ -71,7 +71,8 @@ class Processes(Launcher):
         except KeyboardInterrupt:
             atexit.unregister(_write_page)
             if self._sweep:
-                log.info("stopped; continue with: python run.py resume=%s", self._sweep.folder)
+                folder = shlex.quote(str(self._sweep.folder))
+                log.info("stopped; continue with: python run.py resume=%s", folder)
             raise SystemExit(128 + signal.SIGINT) from None
 
     def _launch(

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from cwx.status import objective, writing
+from cwx.sweeps import shares
 from cwx.sweeps.launching import Launch, Settings
 from cwx.sweeps.sweep import Job, Sweep, read_jobs, read_sweep
 
@@ -172,6 +173,22 @@ def test_after_a_failure_that_stops_all_the_rest_is_not_started(tmp_path, caplog
     assert not jobs[1].folder.exists()
     assert [job.state for job in read_jobs(tmp_path)] == ["failed", "not started", "not started"]
     assert "not started" in caplog.text.split("job  seed  state")[1]
+
+
+def test_no_share_is_kept_for_jobs_that_there_are_not(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(shares, "cores", lambda: 8)
+    monkeypatch.setattr(shares, "gpus", lambda _: list("0123"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def start(self, job, environment):
+        asked.append((environment["OMP_NUM_THREADS"], environment["CUDA_VISIBLE_DEVICES"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Launch, "_start", start)
+    with pytest.raises(KeyboardInterrupt):
+        launch(tmp_path, "well", "well", n_jobs=16)
+    assert asked == [("4", "0,1")]
 
 
 def test_runs_that_lie_where_a_new_sweep_would_are_not_taken_for_its_own(tmp_path):

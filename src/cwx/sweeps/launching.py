@@ -98,10 +98,11 @@ class Launch:
         if not self._sweep.jobs:
             log.info("this sweep is %s", self._sweep.folder)
         self._sweep.jobs.extend(jobs)
-        environments = self._environments()
+        # What would lie idle is the jobs' that there are, whichever of them have finished already.
+        environments = self._environments(min(self._settings.n_jobs, len(jobs)))
         waiting = self._left(jobs)
         self._sweep.save()
-        at_once = f", {self._settings.n_jobs} at a time" if self._settings.n_jobs > 1 else ""
+        at_once = f", {len(environments)} at a time" if len(environments) > 1 else ""
         log.info("%d of %d jobs to run%s", len(waiting), len(jobs), at_once)
         try:
             run_all(
@@ -121,14 +122,13 @@ class Launch:
             self._sweep.save_numbers()
             log.info("\n%s", table(jobs, wanted=self._wanted))
 
-    def _environments(self) -> list[dict[str, str]]:
-        settings = self._settings
-        ask = settings.n_jobs > 1 or settings.gpus_per_job is not None
+    def _environments(self, at_once: int) -> list[dict[str, str]]:
+        each = self._settings.gpus_per_job
         return shares.shared(
             os.environ,
-            n_jobs=settings.n_jobs,
-            gpus_per_job=settings.gpus_per_job,
-            gpus=shares.gpus(os.environ) if ask else [],
+            n_jobs=at_once,
+            gpus_per_job=each,
+            gpus=shares.gpus(os.environ) if at_once > 1 or each is not None else [],
             cores=shares.cores(),
         )
 
