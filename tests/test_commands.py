@@ -260,7 +260,7 @@ def test_who_stops_reading_stops_it_quietly(runs):
     [
         (["lss"], "there is no command lss: did you mean ls?"),
         (["reprot", "x"], "did you mean report?"),
-        (["help"], "there are experts, ls, report"),
+        (["help"], "there are experiments, experts, ls, report"),
         (["ls", "--stat", "x"], "there is no --stat: did you mean --state?"),
         (["ls", "nowhere"], "nowhere is not there: name a folder"),
         (["report"], "the following arguments are required: folder"),

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -29,6 +28,15 @@ SMALL = [
 ]
 
 
+# Every method that leaves patterns, each measured.
+PATTERNS = [
+    "method=[distill,activation,iscp,universal,gradcam]",
+    "method.iscp.canvases=1", "method.iscp.passes=1", "method.universal.passes=1",
+    "method.universal.chunk=null", "method.gradcam.canvases=2",
+    "canvas@method.iscp.canvas=random", "canvas@method.gradcam.canvas=random",
+]  # fmt: skip
+MEASURED = ["evaluation.attention.size=0.1", "evaluation.attention.images=2"]
+QUICKSTART = "evaluation=[fidelity,discriminative,diversity,gallery,attention,predictive_power]"
 # Each expert goes on against an attack, at a rate that falls with its loss.
 REFINED = [
     "refinement=consistency",
@@ -63,7 +71,8 @@ def run(folder, *overrides):
 def quickstart(tmp_path_factory):
     """A folder in which the small study has run once, with every logger."""
     folder = tmp_path_factory.mktemp("work")
-    code, output = run(folder, *SMALL, *REFINED, "hydra.run.dir=one")
+    study = [*SMALL, *PATTERNS, *MEASURED, QUICKSTART, *REFINED]
+    code, output = run(folder, *study, "hydra.run.dir=one")
     assert code == 0, output
     return folder
 
@@ -107,7 +116,9 @@ def test_weights_and_biases_has_the_run_offline(quickstart):
     assert {"tables/fidelity._type", "figures/explanations._type"} <= curves
     summary = {k: v for r in of["summary"] for k, v in r.get("update", {}).items()}
     numbers = json.loads((folder / "metrics.json").read_text())
-    assert {name: summary[name] for name in numbers} == numbers
+    # Infinite power, of classes that are never recognised, is null in one and a word in the other.
+    finite = {name: number for name, number in numbers.items() if number is not None}
+    assert {name: summary[name] for name in finite} == finite
     (kept,) = [a for a in of["artifact"] if a["type"] == "explanations"]
     paths = {part["path"] for part in kept["manifest"]["contents"]}
     assert {"explanations.safetensors", "metrics.json"} <= paths
@@ -120,16 +131,24 @@ def test_the_store_knows_the_runs_that_took_what_it_has(quickstart):
         assert (use["experiment"], use["data"]) == ("digits/quickstart", "digits")
 
 
-def test_two_processes_give_the_images_of_one(quickstart):
+def test_two_processes_find_and_measure_what_one_does(quickstart):
     code, output = run(
-        quickstart, *SMALL, "trainer=ddp_cpu", "logger=[]", "evaluation=[]", "hydra.run.dir=two"
-    )
+        quickstart, *SMALL, *PATTERNS, *MEASURED, "evaluation=[attention,predictive_power]",
+        "trainer=ddp_cpu", "logger=[]", "hydra.run.dir=two",
+    )  # fmt: skip
     assert code == 0, output
-    one, two = (
-        load_file(quickstart / name / "explanations.safetensors") for name in ("one", "two")
-    )
+    folders = quickstart / "one", quickstart / "two"
+    one, two = (load_file(folder / "explanations.safetensors") for folder in folders)
+    assert one["universal/deltas"].shape == (30, 1, 8, 8)
+    assert one["gradcam/masks"].shape == (20, 8, 8)
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-5)
+    for name in ("tables/attention.csv", "tables/power_canvases.csv"):
+        alone, divided = ((folder / name).read_bytes() for folder in folders)
+        assert alone == divided
+    numbers, divided = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+    assert divided
+    assert {name: numbers[name] for name in divided} == divided
 
 
 def test_two_processes_train_the_experts_of_one(quickstart):
@@ -148,26 +167,26 @@ def test_two_processes_train_the_experts_of_one(quickstart):
                 torch.testing.assert_close(divided[name], alone[name], rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_purify_also_when_nothing_else_is_left_to_do(quickstart):
+def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
     """A resumed run may come to the purification before any training has joined its processes."""
     code, output = run(
-        quickstart, *SMALL, "trainer=ddp_cpu", "logger=[]", "method=[distill]",
+        tmp_path, *SMALL, "trainer=ddp_cpu", "logger=[]", "method=[distill]",
         "corruption=badnets", "corruption.target=3", "purification=revealed",
         "evaluation=[attack_success]", "store=filtered", "hydra.run.dir=pure",
     )  # fmt: skip
     assert code == 0, output
     assert "training what is not in the store: purified-0" in output
     touched, suspected = (
-        load_file(quickstart / "pure" / f"{name}.safetensors")[name]
+        load_file(tmp_path / "pure" / f"{name}.safetensors")[name]
         for name in ("touched", "suspected")
     )
     assert (touched & suspected).sum() > 0.9 * max(touched.sum(), suspected.sum())
-    metrics = quickstart / "pure" / "metrics.json"
+    metrics = tmp_path / "pure" / "metrics.json"
     before = metrics.read_bytes()
-    newest = max((quickstart / "filtered").iterdir(), key=lambda path: path.stat().st_mtime)
+    newest = max((tmp_path / "filtered").iterdir(), key=lambda path: path.stat().st_mtime)
     shutil.rmtree(newest)
     metrics.unlink()
-    code, output = run(quickstart, "resume=pure")
+    code, output = run(tmp_path, "resume=pure")
     assert code == 0, output
     assert "training what is not in the store: purified-0" in output
     assert metrics.read_bytes() == before
@@ -177,39 +196,40 @@ LONGER = [*SMALL, "logger=[csv]", "method.distill.iterations=300", "evaluation=[
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(quickstart):
-    code, output = run(quickstart, *LONGER, "hydra.run.dir=whole")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("longer")
+    code, output = run(folder, *LONGER, "hydra.run.dir=whole")
     assert code == 0, output
-    return quickstart / "whole"
+    return folder / "whole"
 
 
-@pytest.mark.parametrize("way", ["kill", "interrupt"])
-def test_a_stopped_run_continues_to_the_same_result(quickstart, uninterrupted, way):
-    cut = f"cut-{way}"
-    process = start(quickstart, *LONGER, f"hydra.run.dir={cut}")
-    checkpoint = quickstart / cut / "checkpoints" / "distill.ckpt"
+def same(run, other):
+    names = ("explanations.safetensors", "metrics.json")
+    return all((run / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_a_killed_run_continues_to_the_same_result(uninterrupted):
+    folder = uninterrupted.parent
+    process = start(folder, *LONGER, "hydra.run.dir=cut")
     deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+    while not (folder / "cut/checkpoints/distill.ckpt").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.3)
-    process.send_signal(signal.SIGKILL if way == "kill" else signal.SIGINT)
+    process.kill()
     output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    state = json.loads((quickstart / cut / "status.json").read_text())["state"]
-    assert state == ("running" if way == "kill" else "interrupted")
-    if way == "interrupt":
-        assert f"resume={cut}" in output
-    assert not (quickstart / cut / "explanations.safetensors").exists()
-    code, output = run(quickstart, f"resume={cut}")
+    assert process.returncode != 0, output
+    assert json.loads((folder / "cut/status.json").read_text())["state"] == "running"
+    assert not (folder / "cut/explanations.safetensors").exists()
+    code, output = run(folder, "resume=cut")
     assert code == 0, output
-    for name in ("explanations.safetensors", "metrics.json"):
-        assert (quickstart / cut / name).read_bytes() == (uninterrupted / name).read_bytes()
+    assert same(folder / "cut", uninterrupted)
 
 
-def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(quickstart, uninterrupted):
+def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(tmp_path, uninterrupted):
     sweep = ["-m", *LONGER, "seed=0,1", "store=shared", "hydra.launcher.n_jobs=2"]
-    process = start(quickstart, *sweep)
-    place = quickstart / "runs" / "digits" / "quickstart"
+    process = start(tmp_path, *sweep)
+    place = tmp_path / "runs" / "digits" / "quickstart"
     deadline = time.monotonic() + 240
     while len([*place.glob("*/*/checkpoints/distill.ckpt")]) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
@@ -222,51 +242,33 @@ def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(quickstart,
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert {job.state for job in read_jobs(folder)} == {"interrupted"}
-    code, output = run(quickstart, *sweep, "resume=true")
+    code, output = run(tmp_path, *sweep, "resume=true")
     assert code == 0, output
     assert {job.state for job in read_jobs(folder)} == {"finished"}
     assert (folder / "report.html").exists()
-    said = "".join((folder / job / "output.log").read_text() for job in "01")
+    outputs = [(folder / job / "output.log").read_text() for job in "01"]
+    place = folder.relative_to(tmp_path)
+    assert [f"resume={place / str(job)}" in said for job, said in enumerate(outputs)] == [
+        True,
+        True,
+    ]
+    said = "".join(outputs)
     assert said.count("training what is not in the store: expert-0") == 1
     assert said.count("is there from an earlier start") == 0
-    for name in ("explanations.safetensors", "metrics.json"):
-        assert (folder / "0" / name).read_bytes() == (uninterrupted / name).read_bytes()
-    assert (folder / "1" / name).read_bytes() != (uninterrupted / name).read_bytes()
+    assert same(folder / "0", uninterrupted)
+    assert not same(folder / "1", uninterrupted)
 
 
-def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(quickstart):
+def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(tmp_path):
     unbounded = ["method.distill.optimizer.lr=1e30", "method.distill.clip=1e38"]
-    code, output = run(quickstart, *SMALL, "logger=[]", "hydra.run.dir=wild", *unbounded)
+    code, output = run(
+        tmp_path, *SMALL, "logger=[]", "hydra.run.dir=wild", "method=[distill]", *unbounded
+    )
     assert code == 1
     assert "cwx: distill diverged at step" in output
     assert "Traceback" not in output
-    status = json.loads((quickstart / "wild" / "status.json").read_text())
+    status = json.loads((tmp_path / "wild" / "status.json").read_text())
     assert status["state"] == "failed"
-    kept = load_file(quickstart / "wild" / "last-good-distill.safetensors")
+    kept = load_file(tmp_path / "wild" / "last-good-distill.safetensors")
     assert kept["distill/images"].isfinite().all()
-    assert "Traceback" in (quickstart / "wild" / "cwx.log").read_text()
-
-
-def test_two_processes_perturb_and_attend_as_one(quickstart):
-    common = [
-        "network.width=4", "procedure.epochs=3", "logger=[]", "store=attended",
-        "method=[iscp,universal,gradcam]", "evaluation=[attention,predictive_power]",
-        "method.iscp.canvases=1", "method.iscp.passes=1", "method.universal.passes=1",
-        "method.universal.chunk=null", "method.gradcam.canvases=2",
-        "canvas@method.iscp.canvas=random", "canvas@method.gradcam.canvas=random",
-        "evaluation.attention.size=0.1", "evaluation.attention.images=2",
-    ]  # fmt: skip
-    for name, trainer in (("one-attended", "default"), ("two-attended", "ddp_cpu")):
-        code, output = run(quickstart, *common, f"trainer={trainer}", f"hydra.run.dir={name}")
-        assert code == 0, output
-    tensors, others = (
-        load_file(quickstart / folder / "explanations.safetensors")
-        for folder in ("one-attended", "two-attended")
-    )
-    assert tensors["universal/deltas"].shape == (30, 1, 8, 8)
-    assert tensors["gradcam/masks"].shape == (20, 8, 8)
-    for name, tensor in tensors.items():
-        torch.testing.assert_close(others[name], tensor, rtol=0, atol=1e-6)
-    for name in ("metrics.json", "tables/attention.csv", "tables/power_canvases.csv"):
-        one, two = (quickstart / folder / name for folder in ("one-attended", "two-attended"))
-        assert one.read_bytes() == two.read_bytes()
+    assert "Traceback" in (tmp_path / "wild" / "cwx.log").read_text()
