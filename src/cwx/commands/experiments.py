@@ -23,8 +23,8 @@ def parser() -> Parser:
     name = f"{called()} experiments"
     parsed = Parser(
         "experiments",
-        does="List the experiments, or show one whole: what it reproduces, what is stated and what\n"
-        "chosen, its commands, and how large it is at scale=small.",
+        does="List the experiments, or show one whole: what it reproduces, what is stated and\n"
+        "what chosen, its commands, and how large it is at scale=small.",
         examples=f"""  {name}                                   all of them
   {name} 'svhn/*' digits/iscp              some
   {name} cifar10/cwx                       one, whole
