@@ -135,7 +135,7 @@ def test_pruning_deletes_what_is_old_and_nothing_else(tmp_path, capsys):
     size = Entry.read(old).size
     text = shown(tmp_path / "store", capsys, "prune", "--yes")
     assert f"deleted {old.name}" in text
-    assert "1 stays: it was used too lately" in text
+    assert "1 stays: used too lately" in text
     assert f"1 of 2 deleted, {size} B freed" in text
     assert [entry.path for entry in entries(tmp_path / "store")] == [new]
     assert not old.exists()
@@ -256,7 +256,7 @@ def test_an_old_run_that_is_over_keeps_nothing(tmp_path):
     run = tmp_path / "run"
     with writing(run):
         path = expert(tmp_path / "store", run=run)
-        with pytest.raises(KeptError, match="uses it"):
+        with pytest.raises(KeptError, match="in use by"):
             prune(path, older_than=0)
     prune(path, older_than=0)
     assert not path.exists()

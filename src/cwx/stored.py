@@ -162,11 +162,11 @@ def check_prunable(entry: Entry, *, older_than: float) -> None:
     if why := entry.foreign():
         raise KeptError(why)
     if time.time() - entry.last_used < older_than:
-        raise KeptError("it was used too lately")
+        raise KeptError("used too lately")
     if entry.is_locked():
-        raise KeptError("it is being made")
+        raise KeptError("being made")
     if run := entry.taken_by():
-        raise KeptError(f"{run} uses it")
+        raise KeptError(f"in use by {run}")
 
 
 def prune(path: Path, *, older_than: float) -> int:
@@ -202,7 +202,7 @@ def _held(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except (Timeout, OSError) as error:
-        raise KeptError("it is being made") from error
+        raise KeptError("being made") from error
     try:
         yield
     finally:
