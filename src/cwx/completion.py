@@ -27,7 +27,7 @@ def answer(shell: str, commands: Iterable[str], folder: Path) -> None:
         commands: the names of all.
         folder: the configuration folder.
     """
-    line = CompletionPlugin.strip_python_or_app_name(os.environ["COMP_LINE"])
+    line = CompletionPlugin.strip_python_or_app_name(os.environ.get("COMP_LINE", ""))
     print(BETWEEN[shell].join(complete(line, commands, folder)))  # noqa: T201
 
 

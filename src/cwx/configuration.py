@@ -115,6 +115,8 @@ def _check_value(value: Any, annotation: ast.expr, place: str, *, strict: bool) 
                 _check_value(item, items[0], f"{place}[{position}]", strict=strict)
     if not any(_fits(value, kind, strict=strict) for kind in kinds):
         wanted = ast.unparse(annotation) if not _is_object(kinds) else "an object with a _target_"
+        if any(_name(kind) in SEQUENCES for kind in kinds) and value is not None:
+            wanted += f", as in {place}=[{value}]"
         raise ConfigurationError(f"{place} is {value!r}: it takes {wanted}")
 
 
@@ -140,6 +142,9 @@ SCALARS: dict[str, tuple[type, ...]] = {
     "Path": (str,),
     "None": (type(None),),
 }
+
+# Of libraries; a plain value is none of these.
+OBJECTS = frozenset({"Tensor"})
 
 
 def _alternatives(annotation: ast.expr) -> list[ast.expr]:
@@ -182,6 +187,8 @@ def _fits(value: Any, kind: ast.expr, *, strict: bool) -> bool:
     if name in SCALARS:
         right = isinstance(value, SCALARS[name])
         return right and (name == "bool" or not isinstance(value, bool))
+    if name in OBJECTS:
+        return False
     if name == "Literal":
         return any(
             isinstance(a, ast.Constant) and a.value == value
