@@ -84,3 +84,22 @@ def test_a_job_that_fails_does_not_end_the_sweep(known, tmp_path):
     known.mode = RunMode.RUN
     with pytest.raises(SystemExit, match="^cwx: seed is wrong: give another$"):
         job(resumed=False, fails=True)
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    ("begun", "said"), [(True, "stopped; continue with"), (False, "stopped before it began")]
+)
+def test_a_run_that_is_stopped_can_be_continued_once_it_has_begun(
+    monkeypatch, tmp_path, caplog, begun, said
+):
+    def stopped(config, folder, *, resumed):
+        if begun:
+            (folder / "status.json").write_text('{"state": "interrupted"}')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "_run", stopped)
+    with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+        job(resumed=False)
+    assert said in caplog.text
+    assert ("resume=" in caplog.text) == begun

@@ -6,8 +6,9 @@ import pytest
 
 from cwx import main as entry
 from cwx.configuration import ConfigurationError
-from cwx.overrides import SAVED, compose_checked, sweep_of
+from cwx.overrides import compose_checked, sweep_of
 from cwx.resuming import asked_for, check_launcher, check_same_job
+from cwx.saved import SAVED
 from cwx.sweeps.sweep import Sweep
 
 CONF = entry.configuration_folder()
@@ -104,6 +105,7 @@ def test_a_sweep_of_another_launcher_is_known_by_what_hydra_noted(here):
 
 
 REFUSED = {
+    ("resume=",): "resume= is empty: name the folder",
     ("resume=nowhere",): "nowhere is not the folder of a run",
     ("resume=run", "seed=4"): "remove seed=4",
     ("resume=mine", "seed=4"): "remove seed=4",
@@ -123,6 +125,22 @@ def test_refused_with_the_remedy(here, words):
     with pytest.raises(ConfigurationError) as caught:
         ask(*overrides, multirun="-m" in words)
     assert REFUSED[words] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["overrides", "config", "hydra"])
+def test_a_run_whose_settings_are_damaged_is_refused_in_one_line(here, name):
+    run(here / "run", "seed=3")
+    (here / "run" / SAVED / f"{name}.yaml").write_text("{{")
+    with pytest.raises(ConfigurationError, match=rf"{name}\.yaml cannot be read \(") as caught:
+        entry._prepared(["resume=run"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_that_is_damaged_is_refused_with_the_remedy(here):
+    sweep(here / "mine", *SWEPT)
+    (here / "mine/sweep.json").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"no readable sweep\.json: continue its jobs one"):
+        ask("resume=mine")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,14 @@ COMMANDS = {
 
 def main() -> None:
     """Do what the command line says."""
-    argv = sys.argv[1:]
+    try:
+        _main(sys.argv[1:])
+    except KeyboardInterrupt:
+        # As shells know it; what there is to say of a study has been said.
+        sys.exit(130)
+
+
+def _main(argv: Sequence[str]) -> None:
     if argv and argv[0] in COMMANDS:
         _command(argv[0], argv[1:])
     elif argv and _is_word(argv[0]):
@@ -40,8 +47,6 @@ def _command(name: str, argv: Sequence[str]) -> None:
     except BrokenPipeError:
         # Whoever read it has seen enough; the interpreter must not flush what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        sys.exit(130)
     except (ValueError, OSError) as error:
         # A CommandError, or what a run's files make impossible.
         _stop(error)

@@ -20,11 +20,11 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cwx import naming
+from cwx import naming, places
 from cwx.commands.text import plain
 from cwx.configuration import ConfigurationError, experiment_name, without_unchosen
 from cwx.flags import flags as parsed
-from cwx.overrides import compose_checked, configuration_folder, options
+from cwx.overrides import compose_checked, configuration_folder, options, place_given
 from cwx.resuming import asked_for, check_launcher, configured_from
 from cwx.status import STATUS, objective, read_status
 from cwx.sweeps import invoking
@@ -66,7 +66,25 @@ def register_resolvers() -> None:
     # Cached, for a job of a sweep has one experiment alone.
     OmegaConf.register_new_resolver("studies", studies, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
+    OmegaConf.register_new_resolver("unused", unused, replace=True)
     naming.register_resolvers()
+
+
+def unused(folder: str) -> str:
+    """The folder that a run by itself gets; it is made if one begins."""
+    if not HydraConfig.initialized() or _is_rank():
+        return folder
+    if HydraConfig.get().mode is not RunMode.RUN:
+        return folder
+    try:
+        return places.unused(folder)
+    except ConfigurationError as error:
+        _stop(error)
+
+
+def _is_rank() -> bool:
+    """Whether this process is one of several of a run, which has its folder already."""
+    return ranked(os.environ) or "LOCAL_RANK" in os.environ
 
 
 def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
@@ -87,6 +105,10 @@ def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
         rest += [] if flags.multirun else ["--multirun"]
     if extra and not flags.config_dir:
         rest += ["--config-dir", extra]
+    if not (flags.cfg or start.run or start.sweep or _is_rank()):
+        place = place_given(folder, start.overrides, extra=extra, multirun=start.multirun)
+        if place is not None:
+            places.check(place, multirun=start.multirun)
     return [*rest, *start.overrides], bool(start.run or start.sweep)
 
 
@@ -165,7 +187,10 @@ def job(
         else:
             _run_apart(Path(_short(folder)), entry, resumed=resumed)
     except (KeyboardInterrupt, SystemExit):
-        log.info("stopped; continue with: python run.py resume=%s", _short(folder))
+        if (folder / STATUS).exists():
+            log.info("stopped; continue with: python run.py resume=%s", _short(folder))
+        else:
+            log.info("stopped before it began")
         raise
     except Exception as error:
         if swept:

@@ -20,16 +20,15 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     InterpolationKeyError,
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
 
-from cwx.configuration import ConfigurationError, check, difference, without_unchosen
-
-SAVED = Path(".hydra")
+from cwx.configuration import ConfigurationError, check, without_unchosen
+from cwx.saved import check_unchanged
 
 
 def configuration_folder() -> Path:
@@ -73,7 +72,7 @@ def compose_checked(
         _check_optimized(config.pop("optimize", None))
         check(config)
         if resumed:
-            _check_unchanged(config, resumed, folders)
+            check_unchanged(config, resumed, lambda before: without_unchosen(before, choices))
     return configs[0]
 
 
@@ -85,28 +84,54 @@ def sweep_of(
     Raises:
         ConfigurationError: they do not compose.
     """
+    place, config = _placed(folder, overrides, extra=extra, mode=RunMode.MULTIRUN)
+    launcher: Any = OmegaConf.to_container(config.hydra.launcher)
+    return place, launcher
+
+
+def place_given(
+    folder: Path, overrides: Sequence[str], *, extra: str | None, multirun: bool
+) -> Path | None:
+    """The directory that overrides name for a run or a sweep; ``None`` if they name none.
+
+    Raises:
+        ConfigurationError: they do not compose, or the name is empty.
+    """
+    setting = f"hydra.{'sweep' if multirun else 'run'}.dir"
+    if not any(line.lstrip("+").startswith(f"{setting}=") for line in overrides):
+        return None
+    mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+    return _placed(folder, overrides, extra=extra, mode=mode)[0]
+
+
+def _placed(
+    folder: Path, overrides: Sequence[str], *, extra: str | None, mode: RunMode
+) -> tuple[Path, DictConfig]:
+    """Where Hydra would write, and its whole configuration."""
     folders = _folders(folder, extra)
     # What is swept is left as it is: it is known to Hydra, and has no part in the configuration.
     lines = [
         str(override.input_line) if override.is_sweep_override() else _lenient(override, folders)[0]
         for override in _parsed(overrides)
     ]
+    setting = f"hydra.{'sweep' if mode is RunMode.MULTIRUN else 'run'}.dir"
     with _composing(folder):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         earlier = HydraConfig.instance().cfg
         try:
-            config = hydra.compose_config("run", [*lines, *_search(folders)], RunMode.MULTIRUN)
+            config = hydra.compose_config("run", [*lines, *_search(folders)], mode)
             HydraConfig.instance().set_config(config)
-            place = Path(config.hydra.sweep.dir)
+            place = OmegaConf.select(config, setting)
         except MissingConfigException as error:
             raise ConfigurationError(_no_such_choice(error, folders)) from error
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigurationError(_first_line(error)) from error
         finally:
             HydraConfig.instance().cfg = earlier
-    launcher: Any = OmegaConf.to_container(config.hydra.launcher)
-    return place, launcher
+    if not place:
+        raise ConfigurationError(f"{setting} is empty: name a folder, or leave it out")
+    return Path(str(place)), config
 
 
 def in_folder(kind: str, folder: Path) -> str:
@@ -139,14 +164,25 @@ def _composing(folder: Path) -> Iterator[None]:
 
 
 def _folders(folder: Path, extra: str | None) -> list[Path]:
+    if extra and not Path(extra).is_dir():
+        raise ConfigurationError(
+            f"--config-dir {extra} is not a folder: name the one that holds your configuration"
+        )
     return [folder, *([Path(extra).resolve()] if extra else [])]
 
 
 def _parsed(overrides: Sequence[str]) -> list[Override]:
+    return [_read(line) for line in overrides]
+
+
+def _read(line: str) -> Override:
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_override(line)
     except HydraException as error:
-        raise ConfigurationError(_first_line(error)) from error
+        raise ConfigurationError(
+            f"{line} cannot be read ({_first_line(error)}): close what is open, and put a value "
+            "with other than plain words in quotes, as in \"key='a=b'\""
+        ) from error
 
 
 def _jobs(overrides: Sequence[list[str]]) -> Iterator[list[str]]:
@@ -250,17 +286,6 @@ def _not_among(group: str, name: str, choices: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, choices, 1, cutoff=0.5)
     remedy = f"did you mean {group}={near[0]}?" if near else f"there are {', '.join(choices)}"
     return f"there is no {group}={name}: {remedy}"
-
-
-def _check_unchanged(config: dict[str, Any], folder: Path, folders: Sequence[Path]) -> None:
-    saved = OmegaConf.load(folder / SAVED / "config.yaml")
-    before = without_unchosen(OmegaConf.to_container(saved, resolve=True), options(folders))  # type: ignore[arg-type]
-    before.pop("optimize", None)
-    if changed := difference(before, config):
-        raise ConfigurationError(
-            f"the configuration files have changed since {folder} was started ({changed}): "
-            "restore them to continue it, or start anew"
-        )
 
 
 def _first_line(error: Exception) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from cwx import saved
 from cwx.configuration import ConfigurationError, check
-from cwx.overrides import SAVED, compose_checked, in_folder, sweep_of
+from cwx.overrides import compose_checked, in_folder, sweep_of
+from cwx.saved import SAVED
 from cwx.status import STATUS
 from cwx.sweeps.launching import Settings
 from cwx.sweeps.sweep import SWEEP, read_sweep
@@ -59,6 +61,8 @@ def asked_for(
         raise ConfigurationError(f"resume= is given twice: {' '.join(asked)}")
     if what == "false":
         return Start(others, multirun)
+    if not what:
+        raise ConfigurationError("resume= is empty: name the folder of a run or of a sweep")
     if what == "true":
         return _repeated(folder, others, multirun=multirun, extra=extra)
     if settings := [o for o in others if not o.startswith(("hydra.", "hydra/"))]:
@@ -74,10 +78,10 @@ def asked_for(
 def configured_from(overrides: Sequence[str]) -> str | None:
     """The ``--config-dir`` of the run that ``resume=`` names, if it had one that is still there."""
     asked = [o.removeprefix("resume=").strip("'\"") for o in overrides if o.startswith("resume=")]
-    saved = Path(asked[0]) / SAVED / "hydra.yaml" if asked else None
-    if saved is None or not saved.is_file():
+    file = Path(asked[0]) / SAVED / "hydra.yaml" if asked else None
+    if file is None or not file.is_file():
         return None
-    sources = OmegaConf.select(OmegaConf.load(saved), "hydra.runtime.config_sources") or []
+    sources = OmegaConf.select(saved.read(file), "hydra.runtime.config_sources") or []
     given = [str(source.path) for source in sources if source.provider == "command-line"]
     return next((path for path in given if Path(path).is_dir()), None)
 
@@ -103,25 +107,24 @@ def check_same_job(folder: Path, run: Path, overrides: Sequence[str], *, extra: 
     Raises:
         ConfigurationError: it was started with others, or they mean another thing by now.
     """
-    saved = [str(o) for o in OmegaConf.load(run / SAVED / "overrides.yaml")]
-    if saved != list(overrides):
+    before = saved.overrides(run)
+    if before != list(overrides):
         raise ConfigurationError(
-            f"{run} was started with {shlex.join(saved)}, not with {shlex.join(overrides)}: give "
+            f"{run} was started with {shlex.join(before)}, not with {shlex.join(overrides)}: give "
             "a sampler a seed to continue what it chose, or start the sweep anew"
         )
     compose_checked(folder, overrides, multirun=False, extra=extra, resumed=run)
 
 
 def _run(run: Path, hydra: Sequence[str], *, multirun: bool) -> Start:
-    saved = run / SAVED / "overrides.yaml"
-    if not saved.is_file() or not (run / STATUS).is_file():
+    started = (run / SAVED / "overrides.yaml").is_file() and (run / STATUS).is_file()
+    if not started:
         raise ConfigurationError(
             f"{run} is not the folder of a run: name one that holds {STATUS} and {SAVED}/"
         )
     if multirun:
         raise ConfigurationError(f"{run} is the folder of one run, not of a sweep: leave out -m")
-    first = [str(o) for o in OmegaConf.load(saved)]
-    return Start([*first, *hydra, in_folder("run", run)], multirun=False, run=run)
+    return Start([*saved.overrides(run), *hydra, in_folder("run", run)], multirun=False, run=run)
 
 
 def _repeated(
@@ -140,8 +143,8 @@ def _repeated(
         ((_saved(sweep), sweep) for sweep in found if _is_sweep(sweep)),
         key=lambda pair: str(pair[0]["started"]),
     )
-    for saved, sweep in reversed(sweeps):
-        if _settings(saved["overrides"]) == _settings(overrides):
+    for before, sweep in reversed(sweeps):
+        if _settings(before["overrides"]) == _settings(overrides):
             return _sweep(folder, sweep, overrides, extra)
     where = place if given else place.parent
     last = f"; the last one there, {sweeps[-1][1]}, was started with " if sweeps else ""
@@ -159,11 +162,20 @@ def _is_sweep(folder: Path) -> bool:
 def _saved(sweep: Path) -> dict[str, Any]:
     """What a sweep was started with, and when; of another launcher's, what Hydra itself noted."""
     if (sweep / SWEEP).is_file():
-        return read_sweep(sweep)
-    noted: Any = OmegaConf.load(sweep / _HYDRAS)
+        return _read_sweep(sweep)
+    noted = saved.read(sweep / _HYDRAS)
     overrides = noted.hydra.overrides
     started = datetime.fromtimestamp((sweep / _HYDRAS).stat().st_mtime, UTC).isoformat()
     return {"overrides": [*overrides.task], "hydra": [*overrides.hydra], "started": started}
+
+
+def _read_sweep(sweep: Path) -> dict[str, Any]:
+    try:
+        return read_sweep(sweep)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{error}: continue its jobs one by one (resume={sweep}/<number>), or start it anew"
+        ) from error
 
 
 def _settings(overrides: Sequence[str]) -> list[str]:
@@ -171,10 +183,12 @@ def _settings(overrides: Sequence[str]) -> list[str]:
 
 
 def _sweep(folder: Path, sweep: Path, given: Sequence[str], extra: str | None) -> Start:
-    saved = _saved(sweep)
+    started = _saved(sweep)
     names = {o.partition("=")[0] for o in given}
     names |= {"hydra.sweep.dir", "hydra.launcher.resume", "hydra.mode"}
-    before = [o for o in saved["overrides"] + saved["hydra"] if o.partition("=")[0] not in names]
+    before = [
+        o for o in started["overrides"] + started["hydra"] if o.partition("=")[0] not in names
+    ]
     now = [o for o in given if o.partition("=")[0] != "hydra.sweep.dir"]
     overrides = [*before, *now, in_folder("sweep", sweep)]
     if _launcher(folder, overrides, extra) is not None:
