@@ -14,12 +14,14 @@ from cwx.brought import (
     check_fitted,
     check_left,
     check_measured,
+    check_optimizer,
 )
 from cwx.data.corruption import Corrupted
 from cwx.data.module import ImageData
 from cwx.data.sources import ImageSet, Splits
 from cwx.evaluations.outcome import Outcome
 from cwx.explanations import Explanations
+from cwx.functional.masks import SignDescent
 from cwx.methods.gradcam import GradCamRegions
 
 
@@ -177,3 +179,23 @@ def test_a_corruption_returns_all_images(data):
         with pytest.raises(ValueError, match="for 60 images: return a cwx"):
             fresh.corrupt(lambda *_, returned=returned: returned)
     assert len(fresh.corrupted.images) == 60
+
+
+@pytest.mark.parametrize(
+    ("made", "settings", "said"),
+    [
+        (torch.optim.SGD, {"lr": -1, "momentum": 0.5}, "SGD) does not take lr=-1, momentum=0.5 ("),
+        (torch.optim.SGD, {"rate": 1}, "SGD) does not take rate=1 ("),
+        (SignDescent, {"lr": 0}, "SignDescent) does not take lr=0 (the rate is 0: give one above"),
+    ],
+)
+def test_settings_that_an_optimizer_refuses_are_named(made, settings, said):
+    build = partial(Method, optimizer=partial(made, **settings))
+    with pytest.raises(ValueError, match=re.escape(f"method.mine.optimizer ({said}")):
+        check_optimizer("method.mine", build)
+
+
+def test_parts_whose_optimizer_takes_its_settings_or_without_one_pass():
+    check_optimizer("method.mine", partial(Method, optimizer=partial(torch.optim.SGD, lr=0.1)))
+    check_optimizer("method.mine", partial(Method, rate=1))
+    check_optimizer("method.mine", Method)

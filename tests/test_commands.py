@@ -88,7 +88,7 @@ def test_a_line_tells_when_what_how_and_how_well(runs, capsys):
 def test_a_run_that_failed_says_why(tmp_path, capsys):
     make_run(tmp_path / "x", state="failed", reason="ValueError: no\x1b[2J", overrides=["seed=1"])
     line = listed(capsys, str(tmp_path)).splitlines()[-1]
-    assert line.endswith("seed=1 (ValueError: no\\x1b[2J)")
+    assert line.endswith("(ValueError: no\\x1b[2J) seed=1")
 
 
 def test_a_sweep_says_what_has_not_begun(tmp_path, capsys):
@@ -340,6 +340,24 @@ def test_a_table_stands_in_columns():
         "a      1  0.1235",
         "日本  20          x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (61, "run       1.5       2.5  a setting that is rather long for it"),
+        (50, "run       1.5       2.5  a setting that is rather…"),
+        (40, "run       1.5  a setting that is rather…"),
+        (30, "run  a setting that is rather…"),
+        (10, "run  a setting that is r…"),
+    ],
+)
+def test_a_table_fits_into_a_terminal(monkeypatch, columns, line):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    header = ["run", "measured", "measured", "settings"]
+    rows = [["run", 1.5, 2.5, "a setting that is rather long for it"]]
+    assert table(header, rows, shrink=3, spare=[2, 1]).splitlines()[1] == line
 
 
 def test_what_does_not_print_is_escaped():

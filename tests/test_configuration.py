@@ -944,8 +944,8 @@ def test_a_target_that_another_package_lacks_is_no_bug(tmp_path):
     with pytest.raises(SystemExit) as caught:
         entry._fail(refused.value, tmp_path)
     said = str(caught.value)
-    assert "'torchvision.models.squeezenet1_9'" in said
-    assert "network.build" in said
+    assert "network.build._target_ is 'torchvision.models.squeezenet1_9', which is not" in said
+    assert "did you mean torchvision.models.squeezenet1_" in said
     assert "a bug" not in said
 
 

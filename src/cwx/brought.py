@@ -5,9 +5,11 @@ Parts of our own pass as well; `docs/extend.md` tells what each has to be.
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from cwx.data.module import ImageData
 from cwx.evaluations.outcome import Outcome
@@ -60,6 +62,28 @@ def check_explains(name: str, build: Callable[..., Any]) -> None:
             f"{place} ({made.__name__}) has no explanations(): give it one that returns what it "
             f"leaves, one of {_kinds()}"
         )
+
+
+def check_optimizer(place: str, build: Callable[..., Any]) -> None:
+    """Refuse settings that an optimizer refuses, before it has anything to optimise.
+
+    Args:
+        place: the setting of the part that it belongs to.
+        build: the part; one without the setting ``optimizer`` passes.
+
+    Raises:
+        ValueError: with those settings.
+    """
+    optimizer = getattr(build, "keywords", {}).get("optimizer")
+    if not isinstance(optimizer, partial):
+        return
+    try:
+        optimizer([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError) as error:
+        given = ", ".join(f"{name}={value}" for name, value in optimizer.keywords.items())
+        raise ValueError(
+            f"{place}.optimizer ({_name(optimizer)}) does not take {given} ({error}): set others"
+        ) from error
 
 
 def check_fitted(name: str, method: Any) -> None:

@@ -82,7 +82,10 @@ class Experts:
         self.judge_checkpoints = dict(judge_checkpoints)
         self.trajectories = list(trajectories)
         if not self.seeds and not elsewhere:
-            raise ValueError("a study needs an expert: give experts.seeds at least one seed")
+            raise ValueError(
+                "a study needs an expert: give experts.seeds at least one seed, or networks that "
+                "were trained elsewhere as experts.checkpoints=[<file>]"
+            )
         # A held-out expert is one that no method has seen.
         together = [*self.seeds, *self.early.seeds, *self.held_out]
         for names, given in (

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from cwx import naming, places
 from cwx.commands.text import plain
 from cwx.configuration import ConfigurationError, experiment_name, without_unchosen
+from cwx.failures import explained
 from cwx.flags import flags as parsed
 from cwx.overrides import compose_checked, configuration_folder, options, place_given
 from cwx.resuming import asked_for, check_launcher, configured_from
@@ -194,7 +195,7 @@ def job(
         raise
     except Exception as error:
         if swept:
-            why = _explained(error, folder)
+            why = explained(error, _short(folder))
             if not (folder / STATUS).exists():
                 note_end(folder, FAILED, why, experiment=experiment(), seconds=None)
             # The jobs that are left have their turn.
@@ -239,31 +240,7 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
 
 
 def _fail(error: Exception, folder: Path) -> NoReturn:
-    _stop(_explained(error, folder))
-
-
-def _explained(error: Exception, folder: Path) -> str:
-    """What went wrong in one line; how it came to that goes into the run's log."""
-    from hydra.errors import InstantiationException
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    # But not to an ImportError: Hydra's own words name the setting whose target is not there.
-    while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
-        if isinstance(error.__cause__, ImportError):
-            break
-        error = error.__cause__
-    users = (ValueError, OSError, InstantiationException, MisconfigurationException)
-    expected = isinstance(error, users)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler) or not expected:
-            record = log.makeRecord(
-                log.name, logging.ERROR, __file__, 0, "%s", ("the run failed",),
-                (type(error), error, error.__traceback__),
-            )  # fmt: skip
-            handler.handle(record)
-    if expected:
-        return str(error)
-    return f"{type(error).__name__}: {error} (a bug; see {_short(folder)})"
+    _stop(explained(error, _short(folder)))
 
 
 def _stop(reason: object) -> NoReturn:

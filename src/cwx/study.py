@@ -13,6 +13,7 @@ from cwx.brought import (
     check_fitted,
     check_left,
     check_measured,
+    check_optimizer,
 )
 from cwx.callbacks.pictures import LogPictures
 from cwx.construction import Construction
@@ -205,6 +206,8 @@ class Study:
         # After their own check, which knows better.
         for name, build in self.method.items():
             check_explains(name, build)
+            check_optimizer(f"method.{name}", build)
+        check_optimizer("procedure", self.procedure)
         trained = {name: networks[name] for name in self.experts.trained(self.judges)}
         check_procedure(self.procedure, trained, self.data)
 

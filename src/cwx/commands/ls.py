@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
     elif not runs:
         say(f"none of {len(everything)} runs is of that kind")
     else:
-        say(_listed(runs, _columns(runs, asked.metric)))
+        say(_listed(runs, _columns(runs, asked.metric), asked=asked.metric is not None))
 
 
 def _folders(given: Sequence[str]) -> list[Path]:
@@ -155,7 +155,8 @@ def _first(patterns: Iterable[str], names: Iterable[str]) -> str | None:
     return next(found, None)
 
 
-def _listed(runs: Sequence[Run], columns: Sequence[str]) -> str:
+def _listed(runs: Sequence[Run], columns: Sequence[str], *, asked: bool) -> str:
+    """A table; of numbers that nobody asked for, as many as a terminal is wide enough for."""
     rows: list[list[Cell]] = []
     for _, members in groupby(runs, key=_group):
         jobs = list(members)
@@ -167,7 +168,9 @@ def _listed(runs: Sequence[Run], columns: Sequence[str]) -> str:
             rows.append([str(sweep), "", "", "", "", *[None] * len(columns), told])
         rows += [_row(run, columns) for run in jobs]
     header = ["run", "experiment", "started", "state", "time", *columns, "settings"]
-    return table(header, rows, shrink=len(header) - 1)
+    first = len(header) - len(columns) - 1
+    spare = () if asked else range(len(header) - 2, first - 1, -1)
+    return table(header, rows, shrink=len(header) - 1, spare=spare)
 
 
 def _row(run: Run, columns: Sequence[str]) -> list[Cell]:
@@ -183,11 +186,11 @@ def _row(run: Run, columns: Sequence[str]) -> list[Cell]:
 
 
 def _settings(run: Run) -> str:
-    """What was set, and why the run has not finished."""
+    """Why the run has not finished, which a narrow terminal must not cut off, and what was set."""
     # The experiment has a column.
     words = [override for override in run.swept if not override.startswith("experiment=")]
     reason = run.status.get("reason")
-    return " ".join([*words, *([f"({reason})"] if reason else [])])
+    return " ".join([*([f"({reason})"] if reason else []), *words])
 
 
 def _elapsed(run: Run) -> float | None:

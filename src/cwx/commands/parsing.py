@@ -70,6 +70,6 @@ def existing_folder(given: str) -> Path:
     what = "is a file, not a folder" if folder.exists() else "is not there"
     beside = folder.parent if folder.parent.is_dir() else None
     names = [p.name for p in beside.iterdir() if p.is_dir()] if beside else []
-    near = difflib.get_close_matches(folder.name, names, 1, cutoff=0.5)
+    near = difflib.get_close_matches(folder.name, names, 1, cutoff=0.6)
     remedy = f": did you mean {folder.parent / near[0]}?" if near else ": name a folder"
     raise CommandError(f"{plain(given)} {what}{plain(remedy)}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 Cell = str | int | float | None
-_NARROWEST = 12
+_NARROWEST = 20
 
 
 def plain(value: object) -> str:
@@ -29,12 +29,20 @@ def say(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, shrink: int) -> str:
+def table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    shrink: int,
+    spare: Sequence[int] = (),
+) -> str:
     """Columns side by side, those of numbers to the right.
 
     Args:
         header: of each column; a slash in it breaks the line.
         shrink: the column that is cut to fit into a terminal; nothing is cut in a file or a pipe.
+        spare: columns that are left out, the first of them first, where that cut one would be
+            narrower than is of use.
     """
     tops = [plain(name).split("/") for name in header]
     height = max(map(len, tops))
@@ -42,8 +50,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, shrink: int)
     lines += [[_shown(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     if sys.stdout.isatty():
-        spare = shutil.get_terminal_size().columns - sum(widths) - 2 * (len(widths) - 1)
-        widths[shrink] = max(min(widths[shrink], _NARROWEST), widths[shrink] + min(0, spare))
+        least = min(widths[shrink], _NARROWEST)
+        room = shutil.get_terminal_size().columns - sum(widths) - 2 * (len(widths) - 1)
+        if spare and widths[shrink] + room < least:
+            kept = [place for place in range(len(header)) if place != spare[0]]
+            return table(
+                [header[place] for place in kept],
+                [[row[place] for place in kept] for row in rows],
+                shrink=kept.index(shrink),
+                spare=[kept.index(place) for place in spare[1:]],
+            )
+        widths[shrink] = max(least, widths[shrink] + min(0, room))
     right = [not any(isinstance(row[place], str) for row in rows) for place in range(len(header))]
     return "\n".join(
         "  ".join(_fitted(*cell) for cell in zip(line, widths, right, strict=True)).rstrip()

@@ -151,9 +151,14 @@ class SignDescent(torch.optim.Optimizer):
 
     Args:
         lr: η.
+
+    Raises:
+        ValueError: `lr` is not above 0.
     """
 
     def __init__(self, params: Iterable[Any], *, lr: float) -> None:
+        if not lr > 0:
+            raise ValueError(f"the rate is {lr}: give one above 0")
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
