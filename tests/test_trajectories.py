@@ -309,3 +309,11 @@ def test_the_check_knows_buffers_from_parameters(tmp_path, network, message):
     found = record(tmp_path, normed().state_dict())
     with pytest.raises(ValueError, match=re.escape(message)):
         found.check(network)
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = TrajectoryStore(tmp_path / "file")
+    said = r"^store is .*file, where .* \(Not a directory\): name another"
+    with pytest.raises(ValueError, match=said), store.lock({"seed": 0}, "waiting"):
+        pass

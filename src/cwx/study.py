@@ -61,7 +61,7 @@ class Study:
         logger: build loggers, by name.
         paper: what a paper reports, by the names of the numbers measured.
         seed: of everything but the experts.
-        store: the folder that keeps experts for every study.
+        store: the folder that keeps experts for every study; not empty.
     """
 
     def __init__(
@@ -94,6 +94,8 @@ class Study:
         self.method, self.evaluation = method, evaluation
         self.trainer, self.precision, self.logger = trainer, precision, logger
         self.paper = paper
+        if not store:
+            raise ValueError("store is empty: name a folder, or leave it out")
         self.store = TrajectoryStore(Path(store))
 
     def run(

@@ -249,9 +249,18 @@ class TrajectoryStore:
 
         Args:
             waiting: logged once if there is something to wait for.
+
+        Raises:
+            ValueError: nothing can be written there.
         """
         path = self.path(identity)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"store is {self.root}, where {path.name} cannot be made ({error.strerror}): name "
+                "another folder by store=<folder>"
+            ) from error
         lock = FileLock(path / "lock")
         try:
             lock.acquire(timeout=0)
