@@ -9,6 +9,8 @@ from cwx.sweeps.sweep import FINISHED, Job
 Numbers = Mapping[str, float | None]
 # What a distillation is judged by, of all the numbers of its fidelity.
 _MAIN = ("fidelity/ratio",)
+# What was set, and how far pixels go.
+_NO_RESULTS = {"corruption", "range"}
 
 
 def duration(seconds: float) -> str:
@@ -58,8 +60,8 @@ def leading(numbers: Sequence[Numbers], *, wanted: Sequence[str], most: int = 4)
     groups = {name.partition("/")[0] for name in chosen}
     for name in names:
         group = name.partition("/")[0]
-        # The first of each evaluation; a corruption's is a setting rather than a result.
-        if group not in groups and group != "corruption":
+        # The first of each evaluation.
+        if group not in groups | _NO_RESULTS:
             groups.add(group)
             chosen.append(name)
     return chosen[: max(most, len(wanted))]

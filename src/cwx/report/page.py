@@ -151,7 +151,7 @@ def _lacking(run: Run, *, pictures: bool, curves: bool) -> Iterable[str]:
     if not run.numbers:
         yield "no numbers: nothing was measured"
     if not curves:
-        yield "no curves: nothing was logged to CSV (logger=[csv])"
+        yield "no curves: logger=[csv] was not chosen, or there were too few steps to log"
     if not run.settings:
         yield "no configuration"
 
