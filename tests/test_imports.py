@@ -12,7 +12,7 @@ ENTRY = {"main", "overrides", "resuming", "saved", "flags", "naming", "completio
 PLUGINS = sorted(PACKAGE.with_name("hydra_plugins").rglob("*.py"))
 # What the entry, and the launcher of sweeps, may import before torch is needed.
 LIGHT = {"configuration", "files", "overrides", "progress", "resuming", "saved"}
-LIGHT |= {"signatures", "status"}
+LIGHT |= {"places", "signatures", "status"}
 SWEEPS = sorted((PACKAGE / "sweeps").glob("*.py"))
 
 

@@ -59,16 +59,16 @@ def test_a_job_is_in_the_group_of_its_sweep(running, tmp_path, monkeypatch):
 
 def test_a_run_keeps_its_id_by_its_folder(running, tmp_path, monkeypatch):
     running(tmp_path / "a")
-    first = main.run_id()
+    first = naming.run_id()
     running(tmp_path / "b")
-    assert main.run_id() != first
+    assert naming.run_id() != first
     running(tmp_path / "b" / ".." / "a", "seed=5")
-    assert main.run_id() == first
+    assert naming.run_id() == first
     assert len(first) == 8
 
 
 def test_what_is_only_shown_has_no_name(running):
     config = running(None)
-    assert main.run_id() == "unnamed"
+    assert naming.run_id() == "unnamed"
     assert naming.sweep() is None
     assert OmegaConf.to_container(config.logger, resolve=True)["wandb"]["id"] == "unnamed"

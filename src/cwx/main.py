@@ -4,10 +4,8 @@ Nothing here imports torch before the configuration has been checked, so that he
 and a misspelt key answer at once.
 """
 
-import hashlib
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cwx import naming, places
 from cwx.commands.text import plain
-from cwx.configuration import ConfigurationError, experiment_name, without_unchosen
+from cwx.configuration import ConfigurationError, without_unchosen
 from cwx.failures import explained
 from cwx.flags import flags as parsed
 from cwx.overrides import compose_checked, configuration_folder, options, place_given
@@ -61,11 +59,7 @@ def main() -> None:
 
 
 def register_resolvers() -> None:
-    """What configuration files may ask of the run they belong to."""
-    OmegaConf.register_new_resolver("run_id", run_id, replace=True)
-    OmegaConf.register_new_resolver("experiment", experiment, replace=True)
-    # Cached, for a job of a sweep has one experiment alone.
-    OmegaConf.register_new_resolver("studies", studies, replace=True, use_cache=True)
+    """What configuration files may ask for."""
     OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
     OmegaConf.register_new_resolver("unused", unused, replace=True)
     naming.register_resolvers()
@@ -121,45 +115,6 @@ def import_from(folder: str) -> None:
         sys.path.append(place)
 
 
-def experiment() -> str:
-    """The experiment chosen, and its scale if it is not the paper's.
-
-    Of no meaning while a configuration is only checked.
-    """
-    if not HydraConfig.initialized():
-        return "unnamed"
-    return experiment_name(HydraConfig.get().runtime.choices)
-
-
-def studies(chosen: str, overrides: Sequence[str]) -> str:
-    """The name of a sweep: the experiment, or all of them if it is what is swept.
-
-    >>> studies("digits/quickstart", ["experiment=cifar10/noise", "seed=0,1"])
-    'digits/quickstart'
-    >>> studies("digits/quickstart", ["experiment=cifar10/natural,cifar10/adversarial"])
-    'cifar10/natural+adversarial'
-    >>> studies("digits/quickstart", ["experiment=cifar10/cwx,svhn/cwx"])
-    'cifar10-cwx+svhn-cwx'
-    """
-    given = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
-    names = [name.strip() for name in given[-1].split(",")] if given else []
-    if len(names) < 2 or not all(re.fullmatch(r"[\w/-]+", name) for name in names):
-        return chosen
-    folders = {name.rpartition("/")[0] for name in names}
-    if len(folders) == 1:
-        together = "+".join(name.rpartition("/")[2] for name in names)
-        return f"{folders.pop()}/{together}".lstrip("/")[:100]
-    return "+".join(name.replace("/", "-") for name in names)[:100]
-
-
-def run_id() -> str:
-    """A name for the run in the output directory that stays the same when it is resumed."""
-    folder = naming.folder()
-    if folder is None:
-        return "unnamed"
-    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-
-
 def job(
     config: DictConfig, *, resumed: bool, entry: Sequence[str] | None = None
 ) -> float | list[float] | None:
@@ -194,20 +149,20 @@ def job(
             log.info("stopped before it began")
         raise
     except Exception as error:
+        why = explained(error, _short(folder))
         if swept:
-            why = explained(error, _short(folder))
             if not (folder / STATUS).exists():
-                note_end(folder, FAILED, why, experiment=experiment(), seconds=None)
+                note_end(folder, FAILED, why, experiment=naming.experiment(), seconds=None)
             # The jobs that are left have their turn.
             raise CompactHydraException(f"cwx: {why}") from error
-        _fail(error, folder)
+        _stop(why)
     # What is measured, the first rank alone knows.
     return objective(folder, _optimized(config)) if swept and rank(os.environ) == 0 else None
 
 
 def _run_apart(folder: Path, entry: Sequence[str], *, resumed: bool) -> None:
     known = HydraConfig.get()
-    swept = Job(known.job.num, folder, tuple(known.overrides.task), {}, experiment())
+    swept = Job(known.job.num, folder, tuple(known.overrides.task), {}, naming.experiment())
     run_apart(swept, Invocation(entry, for_jobs(known.overrides.hydra)), resumed=resumed)
 
 
@@ -234,13 +189,9 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
     study.run(
         Results(folder),
         plain,
-        experiment=experiment(),
+        experiment=naming.experiment(),
         resumed=resumed,
     )
-
-
-def _fail(error: Exception, folder: Path) -> NoReturn:
-    _stop(explained(error, _short(folder)))
 
 
 def _stop(reason: object) -> NoReturn:
@@ -249,8 +200,7 @@ def _stop(reason: object) -> NoReturn:
 
 
 def _short(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return str(places.below(path, Path.cwd()))
 
 
 def _quiet() -> None:

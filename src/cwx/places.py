@@ -52,6 +52,11 @@ def unused(folder: str) -> str:
     raise AssertionError("numbers do not end")
 
 
+def below(folder: Path, above: Path) -> Path:
+    """A folder as seen from one above it; one that lies elsewhere as it is."""
+    return folder.relative_to(above) if folder.is_relative_to(above) else folder
+
+
 def _refused(folder: Path | str, why: str | None, setting: str) -> ConfigurationError:
     return ConfigurationError(
         f"the folder {folder} cannot be made or written ({why}): choose another by {setting}=…"

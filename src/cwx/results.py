@@ -41,6 +41,7 @@ from cwx.explanations import Explanations
 from cwx.files import atomic, write_json, write_tensors, write_text
 from cwx.functional.images import Normalization
 from cwx.patterns import Found, Patterns, Perturbations
+from cwx.places import below
 from cwx.provenance import provenance
 from cwx.samples import sampled
 from cwx.status import METRICS, STATUS, writing
@@ -71,9 +72,8 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
-        here = Path.cwd()
         # A short path, to read and to copy, where there is one.
-        self.folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        self.folder = below(folder, Path.cwd())
         self._began = time.monotonic()
         self.ended = False
 

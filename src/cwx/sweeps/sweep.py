@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cwx.files import write_json, write_text
+from cwx.places import below
 from cwx.status import STATUS, is_written, read_numbers, read_status, writing
 
 SWEEP = "sweep.json"
@@ -175,7 +176,7 @@ class Sweep:
         jobs = [
             {
                 "number": job.number,
-                "folder": str(_below(job.folder, self.folder)),
+                "folder": str(below(job.folder, self.folder)),
                 "overrides": list(job.overrides),
                 "swept": dict(job.swept),
                 "experiment": job.experiment,
@@ -228,10 +229,6 @@ def read_jobs(folder: Path) -> list[Job]:
     for job in jobs:
         job.read()
     return jobs
-
-
-def _below(folder: Path, above: Path) -> Path:
-    return folder.relative_to(above) if folder.is_relative_to(above) else folder
 
 
 def _csv(jobs: Sequence[Job]) -> str:
