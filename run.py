@@ -1,6 +1,6 @@
 """Run a study: python run.py experiment=<data>/<study> key=value ..."""
 
-from cwx.entry import main
+from cwx.cli.app import main
 
 # Hydra's completion for fish looks for the words @hydra.main in this file.
 

@@ -22,14 +22,14 @@ from expert_epoch import Generated
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cwx.allocator import keep_freed_memory
-from cwx.data.module import ImageData
-from cwx.functional.augment import Strategy
-from cwx.functional.perturb import Attack, Linf
+from cwx.cli.allocator import keep_freed_memory
+from cwx.data.datamodule import ImageData
+from cwx.functional.attacks import Attack, Linf
+from cwx.functional.augmentation import Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.resnet import ResNet, basic_block
-from cwx.objectives import Consistency
-from cwx.trajectories import Recording
+from cwx.storage.trajectories import Recording
+from cwx.training.objectives import Consistency
 
 BATCH, T, ALPHA, BETA, LR = 100, 10, 0.5, 0.1, 0.005
 CLASSES = 10

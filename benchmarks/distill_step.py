@@ -16,10 +16,10 @@ import harness
 import torch
 from torch import Tensor
 
-from cwx.allocator import keep_freed_memory
-from cwx.functional.derivatives import Eager
-from cwx.functional.distances import normalised_distance
-from cwx.functional.losses import NetworkLoss
+from cwx.cli.allocator import keep_freed_memory
+from cwx.functional.loss_derivatives import Eager
+from cwx.functional.network_loss import NetworkLoss
+from cwx.functional.trajectory_distance import normalised_distance
 from cwx.functional.unroll import Descent, Exact, Plain
 from cwx.networks.convnet import ConvNet, instance_norm
 

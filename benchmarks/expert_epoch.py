@@ -20,14 +20,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from cwx.allocator import keep_freed_memory
-from cwx.data.module import ImageData
-from cwx.data.sources import ImageSet, Splits
-from cwx.functional.augment import Crop, Flip, Strategy
+from cwx.cli.allocator import keep_freed_memory
+from cwx.data.datamodule import ImageData
+from cwx.data.splits import ImageSet, Splits
+from cwx.functional.augmentation import Crop, Flip, Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.convnet import ConvNet, instance_norm
-from cwx.objectives import CrossEntropy
-from cwx.trajectories import Recording
+from cwx.storage.trajectories import Recording
+from cwx.training.objectives import CrossEntropy
 
 LR, BATCH = 0.01, 256
 

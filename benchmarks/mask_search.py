@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cwx.allocator import keep_freed_memory
+from cwx.cli.allocator import keep_freed_memory
 from cwx.functional.images import Normalization
-from cwx.functional.masks import SignDescent, search_gradients
+from cwx.functional.mask_search import SignDescent, search_gradients
 from cwx.networks.resnet import ResNet, basic_block
 
 SEARCHES, BATCH, ALPHA, STEP = 50, 4, 0.2, 0.02

@@ -18,11 +18,11 @@ import harness
 import torch
 from torch import Tensor, nn
 
-from cwx.allocator import keep_freed_memory
-from cwx.audit import Audit, normalised, read_layers
+from cwx.cli.allocator import keep_freed_memory
+from cwx.evaluations.neurons.top_images import Audit, normalised, read_layers
 from cwx.functional.images import Normalization
-from cwx.functional.neurons import spatial_maximum
-from cwx.networks.layers import layer_outputs
+from cwx.functional.top_activations import spatial_maximum
+from cwx.networks.layer_outputs import layer_outputs
 from cwx.networks.resnet import ResNet, basic_block
 
 SHARE, BATCH, FEW, MANY = 0.01, 128, 256, 10_000

@@ -5,20 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attacked import swapped
+from support.attacked import swapped
 from torch import nn
 
 from cwx.data.taxonomy import Flat
-from cwx.evaluations.outliers import AdversarialDetection
-from cwx.evaluations.representations import Representations
-from cwx.evaluations.traces import Traces
-from cwx.functional.derivatives import Eager
-from cwx.functional.distances import normalised_distance
-from cwx.functional.gaussians import Diagonal, LedoitWolf, Tied
+from cwx.evaluations.adversarial.adversarial_detection import AdversarialDetection
+from cwx.evaluations.adversarial.representations import Representations
+from cwx.evaluations.traces.evaluation import Traces
+from cwx.functional.class_gaussians import Diagonal, LedoitWolf, Tied
 from cwx.functional.images import Normalization
-from cwx.functional.losses import NetworkLoss
-from cwx.functional.masks import search_gradients
-from cwx.functional.representations import flat
+from cwx.functional.loss_derivatives import Eager
+from cwx.functional.mask_search import search_gradients
+from cwx.functional.network_loss import NetworkLoss
+from cwx.functional.representation_distance import flat
+from cwx.functional.trajectory_distance import normalised_distance
 from cwx.functional.unroll import Descent, Exact
 from cwx.networks.convnet import ConvNet, instance_norm
 

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-PACKAGE = Path(__file__).parents[1] / "src" / "cwx"
+PACKAGE = ROOT / "src" / "cwx"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ENTRY = {"main", "overrides", "resuming", "saved", "flags", "naming", "completion", "failures"}
 PLUGINS = sorted(PACKAGE.with_name("hydra_plugins").rglob("*.py"))
@@ -46,14 +47,26 @@ def test_arrows_point_one_way(file):
         assert all(name.startswith("cwx.functional") for name in ours)
         assert roots(file) - sys.stdlib_module_names <= {"torch", "cwx"}
     forbidden = {
-        "networks": ("cwx.methods", "cwx.evaluations", "cwx.data", "cwx.study"),
-        "data": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.results"),
-        "methods": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.results", "cwx.report"),
-        "callbacks": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.report"),
-        "evaluations": ("cwx.methods", "cwx.study", "cwx.results", "cwx.report"),
-        "report": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.data"),
-        "loggers": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.data", "cwx.report"),
-        "commands": ("cwx.methods", "cwx.evaluations", "cwx.study", "cwx.data", "cwx.networks"),
+        "networks": ("cwx.methods", "cwx.evaluations", "cwx.data", "cwx.study.study"),
+        "data": ("cwx.methods", "cwx.evaluations", "cwx.study.study", "cwx.study.results"),
+        "methods": (
+            "cwx.methods",
+            "cwx.evaluations",
+            "cwx.study.study",
+            "cwx.study.results",
+            "cwx.report",
+        ),
+        "callbacks": ("cwx.methods", "cwx.evaluations", "cwx.study.study", "cwx.report"),
+        "evaluations": ("cwx.methods", "cwx.study.study", "cwx.study.results", "cwx.report"),
+        "report": ("cwx.methods", "cwx.evaluations", "cwx.study.study", "cwx.data"),
+        "loggers": ("cwx.methods", "cwx.evaluations", "cwx.study.study", "cwx.data", "cwx.report"),
+        "commands": (
+            "cwx.methods",
+            "cwx.evaluations",
+            "cwx.study.study",
+            "cwx.data",
+            "cwx.networks",
+        ),
     }
     for prefix in forbidden.get(folder, ()):
         assert not {name for name in ours if name.startswith(prefix)}

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cwx.data.steps import Steps
-from cwx.explanations import Explanations
-from cwx.subject import Subject
+from cwx.data.step_loaders import Steps
+from cwx.explanations.images import Explanations
+from cwx.training.subject import Subject
 
 
 class Confident(L.LightningModule):

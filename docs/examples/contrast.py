@@ -1,9 +1,9 @@
 """An evaluation of my own: how strong the contrast of each method's images is."""
 
 from cwx.evaluations.outcome import Outcome, Sources
-from cwx.explanations import Explanations
-from cwx.patterns import of_kind
-from cwx.subject import Subject
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import of_kind
+from cwx.training.subject import Subject
 
 
 class Contrast:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from cwx.data.corruption import Corrupted
-from cwx.data.sources import ImageSet
-from cwx.functional.streams import stream
+from cwx.data.splits import ImageSet
+from cwx.functional.rng import stream
 
 
 @dataclass(frozen=True, kw_only=True)

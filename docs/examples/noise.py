@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cwx.functional.attacks import Loss
 from cwx.functional.images import Normalization
-from cwx.functional.perturb import Loss
 
 
 @dataclass(frozen=True, kw_only=True)

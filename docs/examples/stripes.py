@@ -2,7 +2,7 @@
 
 import torch
 
-from cwx.data.sources import ImageSet, Splits
+from cwx.data.splits import ImageSet, Splits
 
 
 class Stripes:

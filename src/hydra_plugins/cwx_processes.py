@@ -23,13 +23,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cwx.configuration import experiment_name
-from cwx.overrides import configuration_folder
-from cwx.resuming import check_same_job
-from cwx.status import objective, writing
-from cwx.sweeps.invoking import Invocation, entry, for_jobs, program
-from cwx.sweeps.launching import Launch, Settings
-from cwx.sweeps.sweep import FAILED, FINISHED, SWEEP, Job, Sweep
+from cwx.cli.config.compose import configuration_folder
+from cwx.cli.config.validate import experiment_name
+from cwx.cli.resume import check_same_job
+from cwx.cli.sweep.command_line import Invocation, entry, for_jobs, program
+from cwx.cli.sweep.launch import Launch, Settings
+from cwx.storage.run_status import objective, writing
+from cwx.storage.sweeps import FAILED, FINISHED, SWEEP, Job, Sweep
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class JobFailedError(CompactHydraException):
 class Processes(Launcher):
     """Runs each job of a sweep as ``python run.py <overrides>`` in a process of its own.
 
-    Its settings are those of `cwx.sweeps.launching.Settings`.
+    Its settings are those of `cwx.cli.sweep.launch.Settings`.
     """
 
     def __init__(self, **settings: Any) -> None:

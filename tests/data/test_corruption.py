@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from conftest import image_data
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support.builders import image_data
 
 from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption, PictureFile
-from cwx.data.sources import ImageSet
-from cwx.functional.label_noise import Asymmetric, Permuted, Uniform
-from cwx.functional.poison import (
+from cwx.data.splits import ImageSet
+from cwx.functional.backdoor import (
     AllToOne,
     Blend,
     CleanLabel,
@@ -18,7 +17,8 @@ from cwx.functional.poison import (
     Patch,
     Sinusoid,
 )
-from cwx.functional.streams import stream
+from cwx.functional.label_noise import Asymmetric, Permuted, Uniform
+from cwx.functional.rng import stream
 
 NAMES = ("cat", "dog", "frog", "horse")
 COUNT = 40

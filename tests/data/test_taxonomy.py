@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Blobs
 from omegaconf import OmegaConf
+from support.builders import Blobs
 
+from cwx.cli.run import configuration_folder
 from cwx.data import wordnet
-from cwx.data.sources import Splits
+from cwx.data.splits import Splits
 from cwx.data.taxonomy import File, Flat, WordNet
-from cwx.functional.semantics import correlation
-from cwx.main import configuration_folder
+from cwx.functional.class_similarity import correlation
 
 SETTING = "evaluation.neurons.taxonomy"
 CAT, DOG, TRUCK = "n02121620", "n02084071", "n04490091"

@@ -3,19 +3,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import BlobsToTest, image_data
-from references import flat
+from support.builders import BlobsToTest, image_data
+from support.references import flat
 
 from cwx.evaluations.discriminative import Discriminative, scores
 from cwx.evaluations.diversity import Diversity, pairwise
 from cwx.evaluations.fidelity import Fidelity
 from cwx.evaluations.gallery import Gallery
 from cwx.evaluations.outcome import baselines, over_networks
-from cwx.explanations import Explanations
-from cwx.functional.augment import Strategy
-from cwx.functional.distances import squared_distance
-from cwx.functional.inner import Inner
-from cwx.plan import Plan
+from cwx.explanations.images import Explanations
+from cwx.functional.augmentation import Strategy
+from cwx.functional.inner_loop import Inner
+from cwx.functional.trajectory_distance import squared_distance
+from cwx.training.plan import Plan
 
 STILL = Inner(steps=0, rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
 SPAN = {"inner": STILL, "span": 2, "start_min": 0, "start_max": 2}

@@ -3,11 +3,11 @@
 import functools
 
 import pytest
-import references
 import torch
+from support import references
 from torch import nn
 
-from cwx.functional.losses import NetworkLoss
+from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.unroll import Descent, Exact, Plain
 from cwx.networks.alexnet import AlexNet
 from cwx.networks.convnet import ConvNet, instance_norm

@@ -1,10 +1,10 @@
 import pytest
-import references
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy import float64
+from support import references
 
 from cwx.functional.images import Normalization, gaussian_blur, rescale
 

@@ -3,12 +3,12 @@
 import warnings
 
 import pytest
-import references
 import torch
+from support import references
 from torch import nn
 
-from cwx.functional.derivatives import Compiled, Eager
-from cwx.functional.losses import NetworkLoss
+from cwx.functional.loss_derivatives import Compiled, Eager
+from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.unroll import Descent, Exact, Plain
 from cwx.networks.convnet import ConvNet, instance_norm
 from cwx.networks.mlp import MLP

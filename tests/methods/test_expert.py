@@ -5,21 +5,21 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import experts, image_data, sgd, small_mlp, stages, trained, wanted
-from references import flat
+from support.builders import experts, image_data, sgd, small_mlp, stages, trained, wanted
+from support.references import flat
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cwx.evaluations.robustness import Robustness
-from cwx.functional.augment import Crop, Strategy
-from cwx.functional.perturb import Attack, Linf
-from cwx.functional.streams import stream
+from cwx.evaluations.accuracy import Robustness
+from cwx.functional.attacks import Attack, Linf
+from cwx.functional.augmentation import Crop, Strategy
+from cwx.functional.rng import stream
 from cwx.networks.convnet import ConvNet, instance_norm
-from cwx.objectives import Consistency
-from cwx.precision import Precision, Precisions
-from cwx.subject import Subject, build_network
-from cwx.trajectories import TrajectoryStore
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.training.objectives import Consistency
+from cwx.training.precision import Precision, Precisions
+from cwx.training.subject import Subject, build_network
 
 
 def batch_normed(**shape):

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from conftest import Looking, image_data, small_mlp
+from support.builders import Looking, image_data, small_mlp
 
-from cwx.attention import attention_of
-from cwx.evaluations.predictive import Predictive
-from cwx.functional.canvases import negative, positive
-from cwx.functional.canvases import random as any_image
+from cwx.evaluations.patterns.predictive_power import Predictive
+from cwx.functional.canvas_sampling import negative, positive
+from cwx.functional.canvas_sampling import random as any_image
 from cwx.methods.gradcam import GradCamRegions
-from cwx.plan import Plan
-from cwx.stages import Fitted
+from cwx.networks.gradcam import attention_of
+from cwx.training.plan import Plan
+from cwx.training.stages import Fitted
 
 
 def regions(subject, **settings):

@@ -3,20 +3,20 @@
 import logging
 
 import pytest
-import references
 import torch
-from conftest import image_data, sgd, stages
 from safetensors.torch import load_file
+from support import references
+from support.builders import image_data, sgd, stages
 
 from cwx.data.nontarget import Nontarget
-from cwx.explanations import Explanations
-from cwx.functional.canvases import negative, positive, white
-from cwx.functional.canvases import random as any_image
-from cwx.functional.masks import SignDescent
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import Patterns
+from cwx.functional.canvas_sampling import negative, positive, white
+from cwx.functional.canvas_sampling import random as any_image
+from cwx.functional.mask_search import SignDescent
 from cwx.methods.iscp import LearnedCanvas, MaskSearch
-from cwx.patterns import Patterns
-from cwx.plan import Plan
-from cwx.results import Results
+from cwx.study.results import Results
+from cwx.training.plan import Plan
 
 
 def search(subject, **settings):

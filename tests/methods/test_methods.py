@@ -1,19 +1,19 @@
 """Each method fitted for real on a small subject: a row a method."""
 
 import pytest
-import references
 import torch
-from conftest import sgd, stages
+from support import references
+from support.builders import sgd, stages
 
-from cwx.explanations import DivergedError
-from cwx.functional.augment import Crop, Strategy
-from cwx.functional.distances import normalised_distance
-from cwx.functional.inner import Inner
-from cwx.functional.losses import NetworkLoss
+from cwx.explanations.images import DivergedError
+from cwx.functional.augmentation import Crop, Strategy
+from cwx.functional.inner_loop import Inner
+from cwx.functional.network_loss import NetworkLoss
+from cwx.functional.trajectory_distance import normalised_distance
 from cwx.functional.unroll import Exact, Plain
 from cwx.methods.activation import ActivationMaximisation
 from cwx.methods.distill import Distill
-from cwx.networks.modes import accuracy
+from cwx.networks.eval_mode import accuracy
 
 
 def inner(**settings):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import image_data, stages
+from support.builders import image_data, stages
 
+from cwx.explanations.patterns import Perturbations
 from cwx.methods.universal import UniversalPerturbation
-from cwx.patterns import Perturbations
-from cwx.plan import Plan
-from cwx.results import Results
+from cwx.study.results import Results
+from cwx.training.plan import Plan
 
 
 def universal(subject, **settings):

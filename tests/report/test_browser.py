@@ -10,11 +10,11 @@ from contextlib import suppress
 from html import escape
 
 import pytest
-from html_pages import read
-from made_runs import explanations, made_run
+from support.html_pages import read
+from support.made_runs import explanations, made_run
 
-from cwx.report.page import write_page
-from cwx.report.sweep import write_report
+from cwx.report.run_page import write_page
+from cwx.report.sweep_page import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)

@@ -7,15 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwx.report.cards import cards, said
-from cwx.report.charts import Line, drawn
-from cwx.report.curves import read_curves, thinned
-from cwx.report.families import families
-from cwx.report.pictures import CROWD, LOSSLESS, SMALL, Allowance, allowance, encoded
+from cwx.report.image_sources import Source
+from cwx.report.inline_images import CROWD, LOSSLESS, SMALL, Allowance, allowance, encoded
+from cwx.report.metric_cards import cards, said
+from cwx.report.metric_groups import families
 from cwx.report.render import address, duration, size
-from cwx.report.runs import Run
-from cwx.report.sources import Source
+from cwx.report.run import Run
+from cwx.report.svg_charts import Line, drawn
 from cwx.report.tables import of_rows
+from cwx.report.training_curves import read_curves, thinned
 
 
 def source(labels, shape=(3, 4, 4), image=None):

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cwx.data.pictures import Reader
-from cwx.data.sources import ImageSet
+from cwx.data.image_files import Reader
+from cwx.data.splits import ImageSet
+from cwx.functional.backdoor import Shape, Trigger, Variant, choose
 from cwx.functional.label_noise import Noise, class_index
-from cwx.functional.poison import Shape, Trigger, Variant, choose
-from cwx.functional.streams import stream
+from cwx.functional.rng import stream
 
 
 @dataclass(frozen=True)

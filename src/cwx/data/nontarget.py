@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cwx.functional.streams import stream
+from cwx.functional.rng import stream
 
 Key = tuple[int, int]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from cwx.data import wordnet
-from cwx.data.folders import some
-from cwx.data.sources import Splits
+from cwx.data.datasets.folders import some
+from cwx.data.splits import Splits
 
 
 class Taxonomy(Protocol):

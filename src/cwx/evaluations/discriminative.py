@@ -12,8 +12,8 @@ from cwx.evaluations.outcome import (
     over_networks,
     raw_and_projected,
 )
-from cwx.explanations import Explanations
-from cwx.subject import Subject
+from cwx.explanations.images import Explanations
+from cwx.training.subject import Subject
 
 
 class Discriminative:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines
-from cwx.explanations import Explanations
-from cwx.patterns import of_kind
-from cwx.subject import Subject
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import of_kind
+from cwx.training.subject import Subject
 
 
 class Diversity:

@@ -2,17 +2,17 @@
 
 import torch
 
-from cwx.data.segments import check_range, read_segment
+from cwx.data.trajectory_segments import check_range, read_segment
 from cwx.evaluations.outcome import Outcome, Row, Sources
-from cwx.explanations import Explanations
-from cwx.functional.derivatives import Eager
-from cwx.functional.distances import squared_distance
-from cwx.functional.inner import Inner
-from cwx.functional.losses import NetworkLoss
-from cwx.patterns import of_kind
-from cwx.plan import Plan
-from cwx.subject import Subject
-from cwx.trajectories import Trajectory
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import of_kind
+from cwx.functional.inner_loop import Inner
+from cwx.functional.loss_derivatives import Eager
+from cwx.functional.network_loss import NetworkLoss
+from cwx.functional.trajectory_distance import squared_distance
+from cwx.storage.trajectories import Trajectory
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
 
 
 class Fidelity:

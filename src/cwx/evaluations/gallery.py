@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from cwx.evaluations.outcome import BASELINES, Outcome, Sources, baselines
-from cwx.explanations import Explanations
-from cwx.figures import sheet
-from cwx.patterns import of_kind
-from cwx.subject import Subject
+from cwx.explanations.drawing import sheet
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import of_kind
+from cwx.training.subject import Subject
 
 
 class Gallery:

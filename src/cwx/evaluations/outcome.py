@@ -10,11 +10,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from cwx.data.sources import ImageSet
-from cwx.explanations import Explanations
-from cwx.functional.streams import stream
-from cwx.patterns import Found, of_kind
-from cwx.subject import Subject
+from cwx.data.splits import ImageSet
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import Found, of_kind
+from cwx.functional.rng import stream
+from cwx.training.subject import Subject
 
 Row = Mapping[str, str | int | float]
 

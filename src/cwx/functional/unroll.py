@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cwx.functional.derivatives import Compiled, Derivatives, Eager, InParts, Loss
+from cwx.functional.loss_derivatives import Compiled, Derivatives, Eager, InParts, Loss
 
 # The images and labels that a step trains on, of all the images S; differentiable once in S,
 # and a function of the step alone, since the backward pass asks again.

@@ -7,11 +7,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from cwx.data.steps import Steps, epoch_length
-from cwx.explanations import Explanations
+from cwx.data.step_loaders import Steps, epoch_length
+from cwx.explanations.images import Explanations
 from cwx.functional.images import gaussian_blur
-from cwx.networks.modes import freeze
-from cwx.subject import Subject
+from cwx.networks.eval_mode import freeze
+from cwx.training.subject import Subject
 
 
 class ActivationMaximisation(L.LightningModule):

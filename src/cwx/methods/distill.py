@@ -8,15 +8,15 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cwx.data.segments import SegmentBatch, Segments
-from cwx.data.steps import epoch_length
-from cwx.explanations import Explanations
-from cwx.functional.distances import Distance, squared_distance
-from cwx.functional.inner import Inner
-from cwx.functional.losses import NetworkLoss
+from cwx.data.step_loaders import epoch_length
+from cwx.data.trajectory_segments import SegmentBatch, Segments
+from cwx.explanations.images import Explanations
+from cwx.functional.inner_loop import Inner
+from cwx.functional.network_loss import NetworkLoss
+from cwx.functional.trajectory_distance import Distance, squared_distance
 from cwx.functional.unroll import Descent, Unroll
-from cwx.plan import Plan
-from cwx.subject import Subject
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
 
 
 class Distill(L.LightningModule):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cwx.data.module import Batch, ImageData
-from cwx.functional.augment import Strategy
-from cwx.functional.perturb import Attack
-from cwx.objectives import AUGMENTATION, ObjectiveFactory, Step
-from cwx.trajectories import Recording
+from cwx.data.datamodule import Batch, ImageData
+from cwx.functional.attacks import Attack
+from cwx.functional.augmentation import Strategy
+from cwx.storage.trajectories import Recording
+from cwx.training.objectives import AUGMENTATION, ObjectiveFactory, Step
 
 # From groups of parameters, as torch's optimisers take them.
 Optimizer = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]

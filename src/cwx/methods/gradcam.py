@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cwx.attention import attention_of
-from cwx.canvases import choose_canvases, chosen_classes, test_logits
-from cwx.functional.canvases import Canvas
-from cwx.networks.layers import attended_layer
-from cwx.patterns import Patterns
-from cwx.plan import Plan
-from cwx.subject import Subject
+from cwx.data.canvases import choose_canvases, chosen_classes, test_logits
+from cwx.explanations.patterns import Patterns
+from cwx.functional.canvas_sampling import Canvas
+from cwx.networks.gradcam import attention_of
+from cwx.networks.layer_outputs import attended_layer
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
 
 
 class GradCamRegions:

@@ -8,14 +8,14 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cwx.canvases import choose_canvases, chosen_classes, nontarget_subset, test_logits
+from cwx.data.canvases import choose_canvases, chosen_classes, nontarget_subset, test_logits
 from cwx.data.nontarget import Nontarget, NontargetBatch
-from cwx.functional.canvases import Canvas
-from cwx.functional.masks import search_gradients
-from cwx.patterns import Patterns
-from cwx.plan import Plan
-from cwx.searches import check_counts, side_by_side
-from cwx.subject import Subject
+from cwx.explanations.patterns import Patterns
+from cwx.functional.canvas_sampling import Canvas
+from cwx.functional.mask_search import search_gradients
+from cwx.methods._parallel_search import check_counts, side_by_side
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)

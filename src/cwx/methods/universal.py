@@ -7,15 +7,15 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cwx.canvases import chosen_classes, nontarget_subset
+from cwx.data.canvases import chosen_classes, nontarget_subset
 from cwx.data.nontarget import Nontarget, NontargetBatch
-from cwx.functional.masks import SignDescent
-from cwx.functional.perturb import Linf
-from cwx.functional.universal import universal_gradients
-from cwx.patterns import Perturbations
-from cwx.plan import Plan
-from cwx.searches import check_counts, side_by_side
-from cwx.subject import Subject
+from cwx.explanations.patterns import Perturbations
+from cwx.functional.attacks import Linf
+from cwx.functional.mask_search import SignDescent
+from cwx.functional.universal_perturbation import universal_gradients
+from cwx.methods._parallel_search import check_counts, side_by_side
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
 
 
 class UniversalPerturbation(L.LightningModule):

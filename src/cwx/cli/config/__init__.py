@@ -1,0 +1,1 @@
+"""Configurations, composed and checked before anything heavy is imported."""

@@ -1,0 +1,206 @@
+"""Refuses a configuration that would not run, before anything heavy is imported."""
+
+import ast
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cwx.cli.config.signatures import Parameter, Signature, UnknownTargetError, signature
+
+RESERVED = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
+
+
+class ConfigurationError(ValueError):
+    """A setting that cannot be right; the message names the remedy."""
+
+
+def check(configuration: Mapping[str, Any], path: str = "") -> None:
+    """Hold each object of a resolved configuration against the signature of its `_target_`.
+
+    Raises:
+        ConfigurationError: a key that nothing reads, a value of the wrong type, a missing one, or
+            a target that does not exist.
+    """
+    target = str(configuration["_target_"])
+    try:
+        known = signature(target)
+    except UnknownTargetError as error:
+        raise ConfigurationError(f"{_join(path, '_target_')} is {target!r}: {error}") from error
+    ours = target.startswith("cwx.")
+    for key, value in configuration.items():
+        if key in RESERVED:
+            continue
+        place = _join(path, str(key))
+        parameter = _parameter(known, str(key), place)
+        if parameter and parameter.annotation:
+            _check_value(value, parameter.annotation, place, strict=ours)
+        elif isinstance(value, Mapping) and "_target_" in value:
+            check(value, place)
+    if known and not configuration.get("_partial_"):
+        for name, parameter in known.parameters.items():
+            if not parameter.optional and name not in configuration and ours:
+                raise ConfigurationError(f"{_join(path, name)} is missing: give it a value")
+
+
+def without_unchosen(
+    configuration: Mapping[str, Any], options: Mapping[str, Iterable[str]]
+) -> dict[str, Any]:
+    """Drop the settings that an experiment gives to parts which ``method=[…]`` left out.
+
+    Args:
+        options: by group, the names that may be chosen; any other name stays, to be refused.
+    """
+    kept = dict(configuration)
+    for group, names in options.items():
+        parts = kept.get(group)
+        if isinstance(parts, Mapping) and "_target_" not in parts:
+            kept[group] = {
+                name: part
+                for name, part in parts.items()
+                if name not in names or not isinstance(part, Mapping) or "_target_" in part
+            }
+    return kept
+
+
+def experiment_name(choices: Mapping[str, Any]) -> str:
+    """What a run is called: its experiment, and the scale if that is not the paper's."""
+    scale = choices.get("scale", "paper")
+    return f"{choices.get('experiment')}{'' if scale == 'paper' else f' {scale}'}"
+
+
+def difference(before: Any, now: Any, path: str = "") -> str:
+    """The first setting in which two configurations differ, in words; empty if none does."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            place = f"{path}.{key}" if path else str(key)
+            if found := difference(before.get(key), now.get(key), place):
+                return found
+        return ""
+    return "" if before == now else f"{path} was {before!r} and is {now!r}"
+
+
+def _parameter(known: Signature | None, key: str, place: str) -> Parameter | None:
+    if known is None:
+        return None
+    if key in known.parameters:
+        return known.parameters[key]
+    if known.open_ended:
+        return None
+    raise unknown_key(place, known.parameters)
+
+
+def unknown_key(place: str, valid: Iterable[str]) -> ConfigurationError:
+    """The refusal of a key, with the nearest valid one."""
+    head, _, key = place.rpartition(".")
+    names = sorted(valid)
+    near = difflib.get_close_matches(key, names, 1, cutoff=0.5)
+    choices = ", ".join(names) or f"one of another {head}, for this one takes no settings"
+    remedy = f"did you mean {_join(head, near[0])}?" if near else f"it may be {choices}"
+    return ConfigurationError(f"unknown key {place}: {remedy}")
+
+
+def _check_value(value: Any, annotation: ast.expr, place: str, *, strict: bool) -> None:
+    """Check a value and, if it is one, the object or the collection it describes."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        check(value, place)
+        return
+    kinds = _alternatives(annotation)
+    if isinstance(value, Mapping) and strict:
+        _check_mapping(value, kinds, place)
+        return
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        items = [item for kind in kinds for item in _arguments_of(kind, SEQUENCES)]
+        for position, item in enumerate(value):
+            if items:
+                _check_value(item, items[0], f"{place}[{position}]", strict=strict)
+    if not any(_fits(value, kind, strict=strict) for kind in kinds):
+        wanted = ast.unparse(annotation) if not _is_object(kinds) else "an object with a _target_"
+        if any(_name(kind) in SEQUENCES for kind in kinds) and value is not None:
+            wanted += f", as in {place}=[{value}]"
+        raise ConfigurationError(f"{place} is {value!r}: it takes {wanted}")
+
+
+def _check_mapping(value: Mapping[str, Any], kinds: list[ast.expr], place: str) -> None:
+    items = [a[-1] for kind in kinds if (a := _arguments_of(kind, MAPPINGS))]
+    if not items:
+        raise ConfigurationError(f"{place} has no _target_: it must name what to build")
+    whole = [key for key, item in value.items() if isinstance(item, Mapping) and "_target_" in item]
+    for key, item in value.items():
+        if isinstance(item, Mapping) and "_target_" not in item:
+            # A misspelt name of a part makes a new part of the keys below it.
+            raise unknown_key(_join(place, str(key)), whole)
+        _check_value(item, items[0], _join(place, str(key)), strict=True)
+
+
+SEQUENCES = frozenset({"list", "List", "Sequence", "Iterable", "tuple", "Tuple"})
+MAPPINGS = frozenset({"dict", "Dict", "Mapping"})
+SCALARS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "Path": (str,),
+    "None": (type(None),),
+}
+
+# Of libraries; a plain value is none of these.
+OBJECTS = frozenset({"Tensor"})
+
+
+def _alternatives(annotation: ast.expr) -> list[ast.expr]:
+    """The members of a union, however it is spelt."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return _alternatives(ast.parse(annotation.value, mode="eval").body)
+    if isinstance(annotation, ast.BinOp):
+        return _alternatives(annotation.left) + _alternatives(annotation.right)
+    if members := _arguments_of(annotation, frozenset({"Union"})):
+        return [kind for member in members for kind in _alternatives(member)]
+    if members := _arguments_of(annotation, frozenset({"Optional"})):
+        return [*_alternatives(members[0]), ast.Constant(None)]
+    return [annotation]
+
+
+def _name(annotation: ast.expr) -> str:
+    if isinstance(annotation, ast.Subscript):
+        return _name(annotation.value)
+    if isinstance(annotation, ast.Attribute):
+        return annotation.attr
+    if isinstance(annotation, ast.Constant):
+        return str(annotation.value)
+    return annotation.id if isinstance(annotation, ast.Name) else ""
+
+
+def _arguments_of(annotation: ast.expr, names: frozenset[str]) -> list[ast.expr]:
+    if not isinstance(annotation, ast.Subscript) or _name(annotation) not in names:
+        return []
+    inner = annotation.slice
+    return list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
+
+
+def _is_object(kinds: list[ast.expr]) -> bool:
+    plain = {*SCALARS, *SEQUENCES, *MAPPINGS, "Any", "Literal"}
+    return not any(_name(kind) in plain for kind in kinds)
+
+
+def _fits(value: Any, kind: ast.expr, *, strict: bool) -> bool:
+    name = _name(kind)
+    if name in SCALARS:
+        right = isinstance(value, SCALARS[name])
+        return right and (name == "bool" or not isinstance(value, bool))
+    if name in OBJECTS:
+        return False
+    if name == "Literal":
+        return any(
+            isinstance(a, ast.Constant) and a.value == value
+            for a in _arguments_of(kind, frozenset({"Literal"}))
+        )
+    if name in SEQUENCES:
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    if name in MAPPINGS:
+        return isinstance(value, Mapping)
+    # Anything else is an object, or an alias of a library that source alone does not explain.
+    return name == "Any" or not strict
+
+
+def _join(head: str, key: str) -> str:
+    return f"{head}.{key}" if head else key

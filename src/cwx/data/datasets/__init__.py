@@ -1,0 +1,1 @@
+"""Sources of labelled images: bundled, downloaded, or in folders of the user."""

@@ -1,0 +1,146 @@
+"""Tiny ImageNet, as published or as folders by class."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from cwx.data.datasets.download import Archive, fetch
+from cwx.data.datasets.folders import by_class, class_order, labelled, listed, some
+from cwx.data.image_files import Labelled, Reader, crop_to, image_files
+from cwx.data.splits import NOUN, Splits
+
+ARCHIVE = Archive(
+    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    md5="90528d7ca1a48142e341f4ef8d21d0de",
+    part="tiny-imagenet-200",
+)
+
+
+class TinyImageNet:
+    """Tiny ImageNet, 3x64x64, tested on its labelled validation split.
+
+    200 classes of 500 training and 50 validation images (Le and Yang, Tiny ImageNet Visual
+    Recognition Challenge, CS231n, 2015); the published test images have no labels. A set of
+    fewer classes loads as well. Class indices follow the sorted WordNet ids; a class is called
+    by the first of its words, with its id behind it where two classes share that. The ids are
+    the synsets.
+
+    Args:
+        root: the folder that holds ``words.txt``, ``train/<id>/images/`` and ``val/images/`` with
+            ``val/val_annotations.txt``, as published, or ``train/<id>/`` and ``val/<id>/``; where
+            there is a ``wnids.txt``, the classes must be those that it lists.
+        size: side in pixels to which every image is resized; ``None`` for 64 as published.
+        download: whether the missing set is fetched, into the folder above.
+    """
+
+    def __init__(self, *, root: str, size: int | None, download: bool) -> None:
+        self.root, self.download = Path(root), download
+        self.fit = None if size is None else crop_to(size)
+
+    def prepare(self) -> None:
+        if self.download:
+            fetch(ARCHIVE, self.root, self.root.parent)
+
+    def load(self) -> Splits:
+        train = by_class(self.root / "train", self._remedy(), _images_of)
+        ids = class_order(train, self.root / "train")
+        self._check_ids(ids)
+        names = self._names(ids)
+        test = self._validation(ids)
+        reader = Reader(channels=3, fit=self.fit)
+        return Splits(reader.read(labelled(train, ids)), reader.read(test), names, ids)
+
+    def _remedy(self) -> str:
+        return ARCHIVE.placing(self.root, self.root.parent)
+
+    def _check_ids(self, ids: Sequence[str]) -> None:
+        if other := [name for name in ids if not NOUN.fullmatch(name)]:
+            raise ValueError(
+                f"{self.root / 'train'} has a folder {other[0]!r}, which is no WordNet id such as "
+                "n01443537: remove it, or read the folders by data=image_folder"
+            )
+        listing = self.root / "wnids.txt"
+        if not listing.is_file():
+            return
+        known = set(_text(listing).split())
+        if different := known.symmetric_difference(ids):
+            raise ValueError(
+                f"{listing} and {self.root / 'train'} do not hold the same classes: "
+                f"{some(different)}; unpack both again, or remove {listing.name} to take the "
+                "classes that are there"
+            )
+
+    def _names(self, ids: Sequence[str]) -> tuple[str, ...]:
+        listing = self.root / "words.txt"
+        if not listing.is_file():
+            raise ValueError(
+                f"there is no {listing} to name the classes: take it from {ARCHIVE.url}, or write "
+                "a line of id, tab and name for each class"
+            )
+        words = {}
+        for line in _text(listing).split("\n"):
+            key, _, names = line.partition("\t")
+            words[key.strip()] = _printable(names.partition(",")[0])
+        if unnamed := [key for key in ids if not words.get(key)]:
+            raise ValueError(
+                f"{listing} has no name for {some(unnamed)}: add a line of id, tab and name"
+            )
+        return _distinct([words[key] for key in ids], ids)
+
+    def _validation(self, ids: Sequence[str]) -> Labelled:
+        folder = self.root / "val"
+        if (folder / "images").is_dir():
+            return self._annotated(folder, ids)
+        test = by_class(folder, self._remedy(), _images_of)
+        if different := test.keys() ^ set(ids):
+            raise ValueError(
+                f"{folder} and {self.root / 'train'} do not hold the same classes: "
+                f"{some(different)}; unpack both again or remove what is only in one"
+            )
+        return labelled(test, ids)
+
+    def _annotated(self, folder: Path, ids: Sequence[str]) -> Labelled:
+        listing = folder / "val_annotations.txt"
+        if not listing.is_file():
+            raise ValueError(
+                f"there is no {listing} to label {folder / 'images'}: {self._remedy()}"
+            )
+        place = {key: label for label, key in enumerate(ids)}
+        labels = []
+        for number, line in enumerate(_text(listing).split("\n"), start=1):
+            if not line.strip():
+                continue
+            # File name, id, and a box around the object.
+            name, _, rest = line.partition("\t")
+            key = rest.partition("\t")[0].strip()
+            if key not in place:
+                raise ValueError(
+                    f"line {number} of {listing} gives {name!r} the class {key!r}, which is not "
+                    f"in {self.root / 'train'}: unpack both again"
+                )
+            labels.append((name, place[key]))
+        return listed(folder / "images", labels, listing)
+
+
+def _images_of(folder: Path) -> list[Path]:
+    """A class's images: as published in ``images``, or beside each other."""
+    inner = folder / "images"
+    return image_files(inner if inner.is_dir() else folder)
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _distinct(names: Sequence[str], ids: Sequence[str]) -> tuple[str, ...]:
+    count = Counter(names)
+    longer = [
+        name if count[name] == 1 else f"{name} ({key})"
+        for name, key in zip(names, ids, strict=True)
+    ]
+    # A name may be made to look like another with its id.
+    return tuple(longer if len(set(longer)) == len(ids) else ids)

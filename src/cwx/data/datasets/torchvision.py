@@ -1,0 +1,110 @@
+"""Data sets that torchvision fetches and decodes."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from cwx.data.splits import ImageSet, Splits, synsets_by_index
+
+
+class Torchvision:
+    """A torchvision data set that takes ``root, train, download`` and has ``data``, ``targets``.
+
+    Args:
+        dataset: the class, such as ``torchvision.datasets.CIFAR10``.
+        root: where it lies or is downloaded to.
+        download: whether a missing set is fetched.
+        synsets: the WordNet 3.0 noun of each class by its name; ``None`` for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Callable[..., Any],
+        root: str,
+        download: bool,
+        synsets: Mapping[str, str] | None,
+    ) -> None:
+        self.dataset, self.root, self.download = dataset, Path(root), download
+        self.synsets = synsets
+
+    def prepare(self) -> None:
+        if self.download:
+            for train in (True, False):
+                self._open(train=train, download=True)
+
+    def load(self) -> Splits:
+        train, test = (self._open(train=train, download=False) for train in (True, False))
+        classes = tuple(train.classes)
+        synsets = synsets_by_index(self.synsets, classes)
+        return Splits(self._images(train), self._images(test), classes, synsets)
+
+    def _open(self, *, train: bool, download: bool) -> Any:
+        name = getattr(self.dataset, "__name__", str(self.dataset))
+        return _opened(
+            lambda: self.dataset(root=self.root, train=train, download=download),
+            f"{name} is not in {self.root}",
+            "place it there",
+        )
+
+    @staticmethod
+    def _images(dataset: Any) -> ImageSet:
+        images = torch.as_tensor(np.asarray(dataset.data))
+        # Grey sets come as [n, H, W], colour sets with the channels last.
+        images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
+        return _image_set(images, dataset.targets)
+
+
+class SVHN:
+    """SVHN's cropped digits, 73,257 and 26,032 images of 3x32x32, by torchvision.
+
+    Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011.
+    The file's label 10 is the digit 0.
+
+    Args:
+        root: the folder of ``train_32x32.mat`` and ``test_32x32.mat``.
+        download: whether missing files are fetched.
+    """
+
+    def __init__(self, *, root: str, download: bool) -> None:
+        self.root, self.download = Path(root), download
+
+    def prepare(self) -> None:
+        if self.download:
+            for split in ("train", "test"):
+                self._open(split, download=True)
+
+    def load(self) -> Splits:
+        train, test = (self._open(split, download=False) for split in ("train", "test"))
+        return Splits(
+            # Already [n, C, H, W], unlike torchvision's other sets.
+            _image_set(torch.as_tensor(train.data), train.labels),
+            _image_set(torch.as_tensor(test.data), test.labels),
+            tuple(str(digit) for digit in range(10)),
+        )
+
+    def _open(self, split: str, *, download: bool) -> Any:
+        return _opened(
+            lambda: datasets.SVHN(root=self.root, split=split, download=download),
+            f"SVHN's {split} split is not whole in {self.root}",
+            f"place http://ufldl.stanford.edu/housenumbers/{split}_32x32.mat there",
+        )
+
+
+def _opened(make: Callable[[], Any], missing: str, remedy: str) -> Any:
+    try:
+        return make()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{missing} and could not be fetched ({error}): {remedy}, set "
+            "data.source.download=true with a connection, or use data=image_folder"
+        ) from error
+
+
+def _image_set(images: Tensor, labels: Any) -> ImageSet:
+    return ImageSet(images.contiguous(), torch.as_tensor(labels).long())

@@ -1,0 +1,1 @@
+"""Backdoors: attack success, the revealed trigger, the poisoned images (CWX, §5)."""

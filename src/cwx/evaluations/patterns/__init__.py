@@ -1,0 +1,1 @@
+"""The predictive power of patterns and perturbations (ISCP, §4)."""

@@ -1,0 +1,1 @@
+"""Single predictions traced to neurons (Dong et al., §4)."""

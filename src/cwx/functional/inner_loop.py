@@ -1,0 +1,66 @@
+"""How the inner loop trains on S: steps, rate, batches and augmentation (CWX, Eq 2-3; C3)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cwx.functional.augmentation import Strategy
+from cwx.functional.rng import stream
+from cwx.functional.unroll import Descent
+
+
+class Inner:
+    """The settings of the inner loop, shared by whoever trains on S.
+
+    Args:
+        steps: M.
+        rate: η_θ, or where it starts if it is learned.
+        momentum: μ, in [0, 1).
+        batch_size: images a step, taken from a permutation of S that is drawn anew for each
+            pass; null for all of S in every step.
+        augment: what each step does to its batch.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        rate: float,
+        momentum: float,
+        batch_size: int | None,
+        augment: Strategy,
+    ) -> None:
+        if rate <= 0:
+            raise ValueError(f"inner.rate is {rate}: give a rate above 0")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"inner.batch_size is {batch_size}: give 1 or more, or null for all")
+        self.steps, self.rate, self.momentum = steps, rate, momentum
+        self.batch_size, self.augment = batch_size, augment
+        # Out of range is said here, before anything is trained.
+        self.descent(torch.empty(0, dtype=torch.long), key=())
+
+    def descent(self, labels: Tensor, key: tuple[int, ...]) -> Descent:
+        """The descent on images with those labels ``[n]``; what it draws is a function of `key`."""
+
+        def batch(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+            chosen = self._indices(len(labels), step, key)
+            if chosen is not None:
+                chosen = chosen.to(images.device)
+                images, its_labels = images[chosen], labels[chosen]
+            else:
+                its_labels = labels
+            augmentation = self.augment.draw(len(images), stream(*key, 1, step))
+            return augmentation(images), its_labels
+
+        return Descent(steps=self.steps, momentum=self.momentum, batch=batch)
+
+    def _indices(self, count: int, step: int, key: tuple[int, ...]) -> Tensor | None:
+        if self.batch_size is None or self.batch_size >= count:
+            return None
+        steps_a_pass = math.ceil(count / self.batch_size)
+        order = torch.randperm(count, generator=stream(*key, 0, step // steps_a_pass))
+        return torch.split(order, self.batch_size)[step % steps_a_pass]

@@ -1,0 +1,1 @@
+"""Files and folders on disk: runs, sweeps, the store. Only what holds tensors imports torch."""

@@ -1,0 +1,1 @@
+"""One study from the first expert to the page."""

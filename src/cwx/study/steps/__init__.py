@@ -1,0 +1,1 @@
+"""Optional steps of a study: adversary, dataset construction, fine-tuning, purification."""

@@ -1,0 +1,150 @@
+"""Replacing the training images by constructed ones (Ilyas et al. 2019, §3; ISCP §4.4; I15).
+
+D_R     a robust network's features of x, written into another image, labelled as x
+D_NR    x, attacked until a standard network takes it for another class, and labelled so
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from cwx.data.datamodule import ImageData
+from cwx.data.datasets.constructed import read_constructed
+from cwx.data.splits import ImageSet
+from cwx.functional.rng import stream
+from cwx.methods.construction_recipes import Recipe
+from cwx.methods.dataset_construction import Construct
+from cwx.storage.shards import Shards
+from cwx.storage.trajectories import Trajectory
+from cwx.training.plan import Plan
+from cwx.training.provider import Training
+from cwx.training.stages import Factory
+from cwx.training.subject import build_network, trained_network
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Constructed:
+    """What a construction leaves.
+
+    Attributes:
+        images: to train on.
+        numbers: how well it went, by name.
+    """
+
+    images: ImageSet
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+Construction = Callable[[ImageData, Training], Constructed | None]
+
+
+class NoConstruction:
+    """Training images as they are."""
+
+    def __call__(self, data: ImageData, training: Training) -> None:
+        return
+
+
+class Generated:
+    """Makes a set by a network that is trained, or found, for it, and keeps it in the store.
+
+    Image i of the set stands in the place of training image i.
+
+    Args:
+        procedure: trains the network, one of the study's kind, on the study's images.
+        recipe: how its features are written into images.
+        seed: of the network and of what the recipe draws.
+        batch_size: images at a time.
+    """
+
+    def __init__(self, *, procedure: Factory, recipe: Recipe, seed: int, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"construction.batch_size is {batch_size}: give 1 or more")
+        self.procedure, self.recipe = procedure, recipe
+        self.seed, self.batch_size = seed, batch_size
+
+    def __call__(self, data: ImageData, training: Training) -> Constructed:
+        """The set, whole and the same on every rank.
+
+        Raises:
+            ValueError: the recipe cannot be followed with these images or this kind of network.
+        """
+        # Both may refuse, so before a network is trained.
+        self.recipe.check(build_network(training.network, data, seed=self.seed))
+        planned = self.recipe.plan(data.splits.train, data.classes, stream(self.seed))
+        settings = training.configuration["construction"]
+        (source,) = training.by(self.procedure, settings["procedure"]).experts(
+            "source", seeds=[self.seed], data=data
+        )
+        identity = {
+            "construction": {k: v for k, v in settings.items() if k != "procedure"},
+            "source": source.identity,
+            "data": data.fingerprint(),
+            "precision": training.configuration["precision"]["methods"],
+        }
+        shards = Shards(
+            training.store.path(identity), count=len(planned.labels), size=self.batch_size
+        )
+
+        def build() -> Construct:
+            return Construct(
+                network=trained_network(training.network, data, source),
+                data=data,
+                recipe=self.recipe,
+                planned=planned,
+                seed=self.seed,
+                shards=shards,
+                stage="construction",
+            )
+
+        training.stages.make(build, shards, identity, training.store)
+        return self._described(shards.read(), source, shards.folder)
+
+    def _described(
+        self, found: Mapping[str, Tensor], source: Trajectory, folder: Path
+    ) -> Constructed:
+        measured = self.recipe.measured
+        numbers = {
+            f"construction/{measured}/{name}": found[name].double().mean().item()
+            for name in ("start", "made", "rounded")
+        }
+        numbers["construction/moved"] = found["moved"].double().mean().item()
+        # NaN where the network was imported.
+        numbers["construction/source_accuracy"] = source.accuracy(source.epochs)
+        line = "%d images constructed in %s, %s %.4g at the start, %.4g made, %.4g in bytes"
+        log.info(line, len(found["labels"]), folder, measured, *list(numbers.values())[:3])
+        return Constructed(ImageSet(found["images"], found["labels"]), numbers)
+
+
+class Imported:
+    """Takes a set that was made elsewhere, or by another study.
+
+    Args:
+        path: a folder of torch files as published by Ilyas et al., a folder that `Generated` left
+            in a store, or a safetensors file with ``images`` and ``labels``.
+    """
+
+    def __init__(self, *, path: str) -> None:
+        self.path = path
+
+    def check(self, plan: Plan) -> None:
+        if plan.data.corrupted.touched.any():
+            raise ValueError(
+                "construction=imported replaces all training images, also those that the "
+                "corruption touched: choose corruption=none, or a construction that is made here"
+            )
+
+    def __call__(self, data: ImageData, training: Training) -> Constructed:
+        """The set.
+
+        Raises:
+            ValueError: it cannot be read, or is not of the size and classes of the data.
+        """
+        images = read_constructed(Path(self.path))
+        log.info("%d training images are imported from %s", len(images), self.path)
+        return Constructed(images)

@@ -1,0 +1,39 @@
+"""Finding the training images that are left out when experts are trained anew (CWX, §5; C12)."""
+
+from collections.abc import Callable
+
+from cwx.evaluations.backdoor.suspects import Suspicion, check_suspicions, suspicions
+from cwx.evaluations.outcome import Sources
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import of_kind
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
+
+Purification = Callable[[Subject, Sources], Suspicion | None]
+
+
+class NoPurification:
+    """Suspects nothing and trains nothing anew."""
+
+    def __call__(self, subject: Subject, sources: Sources) -> None:
+        return
+
+
+class RevealedFilter:
+    """Suspects the images that carry what one method's images reveal of their class.
+
+    Args:
+        source: the method.
+        separation: how well a class must fall into two groups to be suspected, 0-1.
+    """
+
+    def __init__(self, *, source: str, separation: float) -> None:
+        self.source, self.separation = source, separation
+
+    def check(self, plan: Plan) -> None:
+        plan.require_images(self.source, "purification.source")
+        check_suspicions(plan.data, self.separation, "purification")
+
+    def __call__(self, subject: Subject, sources: Sources) -> Suspicion:
+        revealing = {self.source: of_kind(sources, Explanations)[self.source]}
+        return suspicions(subject.data, revealing, separation=self.separation)[self.source]

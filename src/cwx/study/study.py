@@ -1,0 +1,294 @@
+"""One study from the first expert to the page: what `run.py` runs."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from cwx.data.corruption import Corruption
+from cwx.data.datamodule import ImageData
+from cwx.evaluations.outcome import Evaluation, Outcome, Sources
+from cwx.explanations.images import DivergedError
+from cwx.report.run_page import paged
+from cwx.storage.runs import Run
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.study.contracts import (
+    NETWORK,
+    check_builds,
+    check_explains,
+    check_fitted,
+    check_left,
+    check_measured,
+    check_optimizer,
+)
+from cwx.study.results import Results
+from cwx.study.steps.adversary import Adversary, NoAdversary
+from cwx.study.steps.dataset_construction import Construction
+from cwx.study.steps.fine_tuning import NoRefinement, Refinement
+from cwx.study.steps.purification import Purification
+from cwx.training.callbacks.log_images import LogPictures
+from cwx.training.experts import Experts
+from cwx.training.plan import Plan, explained_by, left_by
+from cwx.training.precision import Precisions
+from cwx.training.provider import Training, check_procedure, taught
+from cwx.training.stages import Configuration, Factory, Fitted, Stages
+from cwx.training.subject import KINDS, NetworkFactory, Subject, check_outputs
+
+log = logging.getLogger(__name__)
+
+
+class Study:
+    """Experts, then explanations, then what is measured on them.
+
+    Under DDP every rank walks through the same stages; rank 0 alone writes and evaluates.
+
+    Args:
+        data: the images.
+        corruption: what is done to the training images before anything is trained.
+        adversary: makes adversarial images to look at the networks with.
+        refinement: trains the experts further, to compare what it makes of them.
+        construction: replaces them before the networks of the study are trained.
+        purification: finds the training images that are left out when experts are trained anew.
+        network: builds the explained kind of network.
+        judges: build networks of other architectures that judge explanations, by name.
+        procedure: builds the LightningModule that trains a network.
+        experts: seeds of the explained and held-out experts, or where others lie, and at which
+            epoch they are explained.
+        method: builds the methods, by name, in the order they run.
+        evaluation: what is measured, by name.
+        trainer: builds a Trainer.
+        precision: of computing, stage by stage.
+        logger: build loggers, by name.
+        paper: what a paper reports, by the names of the numbers measured.
+        seed: of everything but the experts.
+        store: the folder that keeps experts for every study; not empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: ImageData,
+        corruption: Corruption,
+        construction: Construction,
+        adversary: Adversary,
+        refinement: Refinement,
+        purification: Purification,
+        network: NetworkFactory,
+        judges: Mapping[str, NetworkFactory],
+        procedure: Factory,
+        experts: Experts,
+        method: Mapping[str, Factory],
+        evaluation: Mapping[str, Evaluation],
+        trainer: Factory,
+        precision: Precisions,
+        logger: Mapping[str, Factory],
+        paper: Mapping[str, float],
+        seed: int,
+        store: str,
+    ) -> None:
+        self.data, self.corruption, self.purification = data, corruption, purification
+        self.construction = construction
+        self.adversary, self.refinement = adversary, refinement
+        self.network, self.judges = network, judges
+        self.procedure, self.experts, self.seed = procedure, experts, seed
+        self.method, self.evaluation = method, evaluation
+        self.trainer, self.precision, self.logger = trainer, precision, logger
+        self.paper = paper
+        if not store:
+            raise ValueError("store is empty: name a folder, or leave it out")
+        self.store = TrajectoryStore(Path(store))
+
+    def run(
+        self,
+        results: Results,
+        configuration: Configuration,
+        *,
+        experiment: str,
+        resumed: bool,
+    ) -> None:
+        """Run every stage that `results` lacks.
+
+        Args:
+            results: where everything but experts is left.
+            configuration: the resolved settings, by which experts are known in the store.
+            experiment: the name that the run goes by.
+            resumed: whether `results` is expected to hold an unfinished run.
+        """
+        stages = Stages(self.trainer, self.precision)
+        if not stages.leads:
+            logging.getLogger("cwx").setLevel(logging.WARNING)
+            self._run(stages, results, configuration)
+            return
+        log.info("this run is %s", results.folder)
+        data = str(Run.read(results.folder).choices.get("data", ""))
+        self.store.used_by(results.folder, {"experiment": experiment, "data": data})
+        with (
+            paged(results),
+            results.running(experiment=experiment, resumed=resumed),
+            stages.records.kept(self.logger, results.folder, configuration),
+        ):
+            subject = self._run(stages, results, configuration)
+            self._evaluate(stages, subject, results)
+
+    def _run(self, stages: Stages, results: Results, configuration: Configuration) -> Subject:
+        if stages.leads:
+            self.data.prepare_data()
+        self.data.setup()
+        self.experts.check(
+            images=len(self.data.splits.train),
+            judges=self.judges,
+            procedure=configuration["procedure"],
+        )
+        self._corrupt(stages, results)
+        self._check(configuration)
+        training = Training(
+            stages=stages,
+            network=self.network,
+            store=self.store,
+            procedure=self.procedure,
+            configuration=configuration,
+            at_once=self.experts.at_once,
+        )
+        numbers = self._construct(training)
+        if stages.leads:
+            results.describe_classes(self.data.splits)
+            results.keep_samples(self.data.splits, self.data.normalization)
+        subject = taught(training, self.experts, self.judges, self.data)
+        subject = replace(subject, construction=numbers)
+        subject = replace(subject, adversarial=self.adversary(subject, training))
+        subject = replace(subject, refined=self.refinement(subject, training))
+        self._explain(stages, subject, results)
+        return self._purify(stages, training, subject, results)
+
+    def _corrupt(self, stages: Stages, results: Results) -> None:
+        corrupted = self.data.corrupt(self.corruption)
+        touched, total = int(corrupted.touched.sum()), len(corrupted.touched)
+        if touched:
+            line = "%d of %d training images are corrupted, a share of %.4g"
+            log.info(line, touched, total, corrupted.effective_rate)
+            if stages.leads:
+                results.keep_touched(corrupted.touched)
+
+    def _check(self, configuration: Configuration) -> None:
+        """Refuse before anything is trained what could only fail afterwards."""
+        if taken := sorted(self.judges.keys() & KINDS):
+            raise ValueError(
+                f"a judge is called {taken[0]!r}, as a kind of experts is: give it another name "
+                "(network@judges.<name>=…)"
+            )
+        names = [*self.experts.kinds(), *self.experts.judges(self.judges)]
+        refined = [] if isinstance(self.refinement, NoRefinement) else ["refined"]
+        networks = {"network": self.network, **self.judges}
+        for name, factory in networks.items():
+            check_builds(name if name == "network" else f"judges.{name}", factory, NETWORK)
+            check_outputs(name, factory, self.data)
+        plan = Plan(
+            data=self.data,
+            methods=list(self.method),
+            held_out=len(self.experts.held_out),
+            leaves={name: left_by(build) for name, build in self.method.items()},
+            epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
+            networks=networks,
+            explains=explained_by(self.method),
+            names=names,
+            adversarial=not isinstance(self.adversary, NoAdversary),
+            kinds=[*names, *refined],
+        )
+        plan.require_explained(names)
+        plan.refuse(
+            self.method,
+            [
+                self.construction,
+                self.adversary,
+                self.refinement,
+                self.purification,
+                *self.evaluation.values(),
+            ],
+        )
+        # After their own check, which knows better.
+        for name, build in self.method.items():
+            check_explains(name, build)
+            check_optimizer(f"method.{name}", build)
+        check_optimizer("procedure", self.procedure)
+        trained = {name: networks[name] for name in self.experts.trained(self.judges)}
+        check_procedure(self.procedure, trained, self.data)
+
+    def _construct(self, training: Training) -> Mapping[str, float]:
+        constructed = self.construction(self.data, training)
+        if constructed is None:
+            return {}
+        self.data.train_on(constructed.images)
+        return constructed.numbers
+
+    def _explain(self, stages: Stages, subject: Subject, results: Results) -> None:
+        finished = results.explanations()
+        for name, build in self.method.items():
+            if name in finished:
+                log.info("%s is there from an earlier start", name)
+                continue
+            method = build(subject=subject, seed=self.seed, stage=name)
+            check_fitted(name, method)
+            checkpoint = results.checkpoint(name)
+            try:
+                if isinstance(method, Fitted):
+                    pictures = LogPictures(name, self.data.normalization)
+                    stages.fit(method, checkpoint, [pictures])
+            except DivergedError as error:
+                if stages.leads:
+                    results.keep_last_good(name, error.last_good)
+                raise
+            if stages.leads:
+                left = method.explanations()
+                check_left(name, left, self.data)
+                results.add_explanations(name, left)
+                checkpoint.unlink(missing_ok=True)
+            stages.wait()
+
+    def _purify(
+        self,
+        stages: Stages,
+        training: Training,
+        subject: Subject,
+        results: Results,
+    ) -> Subject:
+        # On every rank, for a resumed run has no process group here to ask rank 0 by.
+        suspicion = self.purification(subject, self._sources(results))
+        if suspicion is None:
+            return subject
+        if suspicion.label is None:
+            log.info("no training image is taken for poisoned")
+        else:
+            line = "%d of %d training images are taken for poisoned, all of class %r"
+            count, total = int(suspicion.suspected.sum()), len(suspicion.suspected)
+            log.info(line, count, total, self.data.classes[suspicion.label])
+        if stages.leads:
+            results.keep_suspected(suspicion.suspected)
+        purified = training.experts(
+            "purified",
+            seeds=self.experts.purified,
+            data=self.data.without(suspicion.suspected),
+        )
+        return replace(subject, left_out=suspicion.suspected, purified=purified)
+
+    def _sources(self, results: Results) -> Sources:
+        found = results.explanations()
+        # The file orders by name; a study orders by method.
+        return {name: found[name] for name in self.method}
+
+    def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
+        sources = self._sources(results)
+        rate = subject.data.corrupted.effective_rate
+        outcomes = {"corruption": Outcome(numbers={"corruption/effective_rate": rate})}
+        if subject.construction:
+            outcomes["construction"] = Outcome(numbers=subject.construction)
+        if subject.adversarial is not None:
+            outcomes["adversary"] = Outcome(numbers=subject.adversarial.numbers)
+        if subject.left_out is not None:
+            share = subject.left_out.double().mean().item()
+            outcomes["purification"] = Outcome(numbers={"purification/left_out": share})
+        for name, evaluation in self.evaluation.items():
+            log.info("measuring %s", name)
+            outcomes[name] = evaluation(subject, sources)
+            check_measured(name, outcomes[name])
+        numbers = results.add_outcomes(outcomes, self.paper)
+        stages.records.add_results(results.folder, numbers)

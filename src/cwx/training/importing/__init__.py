@@ -1,0 +1,1 @@
+"""Importing networks that were trained elsewhere, from files that may be hostile."""

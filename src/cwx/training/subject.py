@@ -1,0 +1,203 @@
+"""What a study explains: images, a kind of network, and trained examples of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cwx.data.adversarial_set import Adversarial
+from cwx.data.datamodule import ImageData
+from cwx.explanations.images import ClassImages, Explanations
+from cwx.networks.eval_mode import freeze
+from cwx.storage.trajectories import Trajectory
+
+NetworkFactory = Callable[..., nn.Module]
+
+# Of trained networks of the explained kind, by what they are to a study.
+KINDS = frozenset({"expert", "refined", "held-out", "clean", "purified"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The object of a study, given to every method and evaluation.
+
+    Attributes:
+        data: the images, loaded.
+        factory: builds the explained kind of network for the data.
+        trajectories: the experts that methods may use, by seed.
+        early: more of them, trained too short to be judged.
+        held_out: experts of other seeds, for evaluation alone.
+        judges: networks of other architectures, trained to the end, frozen, by name, one a seed.
+        judged: the trajectories of the judges, by the same names, in the same order.
+        clean: experts trained on the images before any corruption.
+        refined: the experts of `trajectories`, each trained further by another procedure.
+        adversarial: images that networks of the study were attacked with, if they were.
+        construction: numbers that tell how the training images were constructed, if they were.
+        left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
+            was asked.
+        purified: experts trained without these.
+        epoch: the networks of all these trajectories but the refined are shown as they were after
+            it; ``None`` for the last of each.
+        device: where networks that explain or judge are to run.
+    """
+
+    data: ImageData
+    factory: NetworkFactory
+    trajectories: Sequence[Trajectory]
+    held_out: Sequence[Trajectory]
+    judges: Mapping[str, Sequence[nn.Module]]
+    judged: Mapping[str, Sequence[Trajectory]] = field(default_factory=dict)
+    early: Sequence[Trajectory] = ()
+    clean: Sequence[Trajectory] = ()
+    refined: Sequence[Trajectory] = ()
+    adversarial: Adversarial | None = None
+    construction: Mapping[str, float] = field(default_factory=dict)
+    left_out: Tensor | None = None
+    purified: Sequence[Trajectory] = ()
+    epoch: int | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def fitted(self) -> Sequence[Trajectory]:
+        """All experts that methods may use."""
+        return (*self.trajectories, *self.early)
+
+    def network(self) -> nn.Module:
+        """A fresh network of the explained kind, its weights of no meaning."""
+        return build_network(self.factory, self.data, seed=0)
+
+    def trained(self, trajectory: Trajectory, epoch: int | None = None) -> nn.Module:
+        """The network of `trajectory` after `epoch` (by default that of the study), frozen, in
+        eval mode.
+
+        Raises:
+            ValueError: the trajectory was recorded for another network, or not at that epoch.
+        """
+        shown = self.epoch if epoch is None else epoch
+        return trained_network(self.factory, self.data, trajectory, shown)
+
+    def experts(self) -> dict[str, list[nn.Module]]:
+        """The trained networks of the explained kind, by what they are to the study.
+
+        ``expert`` are those that methods saw, ``refined`` the same trained further, ``held-out``
+        those that no method saw, ``clean`` those trained on uncorrupted and ``purified`` those
+        trained on filtered images; what a study lacks is left out.
+        """
+        return {
+            kind: [self._as_shown(kind, t) for t in found] for kind, found in self._kinds().items()
+        }
+
+    def _as_shown(self, kind: str, trajectory: Trajectory) -> nn.Module:
+        return self.trained(trajectory, self._epoch(kind, trajectory))
+
+    def _epoch(self, kind: str, trajectory: Trajectory) -> int:
+        # Refined networks begin where the study's epoch is, and are shown at their end.
+        chosen = None if kind == "refined" else self.epoch
+        return trajectory.epochs if chosen is None else chosen
+
+    def _kinds(self) -> dict[str, Sequence[Trajectory]]:
+        kinds = {
+            "expert": self.trajectories,
+            "refined": self.refined,
+            "held-out": self.held_out,
+            "clean": self.clean,
+            "purified": self.purified,
+        }
+        return {kind: found for kind, found in kinds.items() if found}
+
+    def explained(self, kind: str) -> nn.Module:
+        """The first network of a kind, or of a judge, by name: the one whose patterns are sought.
+
+        Raises:
+            ValueError: the study has none.
+        """
+        kinds = self._kinds()
+        if kind in kinds:
+            return self._as_shown(kind, kinds[kind][0])
+        if kind in self.judges:
+            return self.judges[kind][0]
+        raise ValueError(
+            f"this study has no network called {kind!r} to explain: choose one of "
+            f"{', '.join([*kinds, *self.judges])}"
+        )
+
+    def state_of(self, name: str) -> tuple[Trajectory, int]:
+        """What `explained` shows by that name: a trajectory, and the epoch."""
+        found = {**self.judged, **self._kinds()}[name][0]
+        return found, found.epochs if name in self.judged else self._epoch(name, found)
+
+    def panel(self) -> dict[str, list[nn.Module]]:
+        """`experts` and the judges of other architectures, one network a seed."""
+        return self.experts() | {name: list(found) for name, found in self.judges.items()}
+
+    def class_images(self, per_class: int, *, std: float, seed: int) -> ClassImages:
+        """Gaussian noise of the data's shape, `per_class` a class, to be optimised."""
+        return ClassImages(
+            classes=len(self.data.classes),
+            per_class=per_class,
+            shape=self.data.image_shape,
+            std=std,
+            seed=seed,
+        )
+
+    def real(self, per_class: int) -> Explanations:
+        """The first `per_class` test images of each class (fewer where there are fewer)."""
+        test = self.data.splits.test
+        chosen = Explanations(test.images, test.labels).first(per_class)
+        return Explanations(self.data.normalization.from_bytes(chosen.images), chosen.labels)
+
+
+def build_network(factory: NetworkFactory, data: ImageData, *, seed: int) -> nn.Module:
+    """A network for `data` whose initial weights are a function of `seed`."""
+    channels, *size = data.image_shape
+    # Layers draw from the global stream: borrow it and give it back.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return factory(in_channels=channels, image_size=tuple(size), num_classes=len(data.classes))
+
+
+@torch.no_grad()
+def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
+    """Refuse a kind of network, named as the user knows it, that does not fit the data.
+
+    Raises:
+        ValueError: it takes no images of their channels and size, or gives not one logit a class;
+            names both numbers.
+    """
+    network = freeze(build_network(factory, data, seed=0))
+    channels, height, width = data.image_shape
+    try:
+        logits = network(torch.zeros(2, channels, height, width))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{name} ({_kind(network)}) does not take the data's images of {channels} channels "
+            f"and {height}x{width} pixels ({reason}): bring these to what it was made for "
+            "(data.source.channels, data.source.size), or choose another network"
+        ) from error
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (2, len(data.classes)):
+        raise ValueError(
+            f"{name} gives outputs of shape {found} for two images, and the data have "
+            f"{len(data.classes)} classes: it must give one logit a class (num_classes)"
+        )
+
+
+def _kind(network: nn.Module) -> str:
+    """The class of a network, and the channels that its first convolution takes, if it has one."""
+    takes = [m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    return type(network).__name__ + (f" for images of {takes[0]} channels" if takes else "")
+
+
+def trained_network(
+    factory: NetworkFactory, data: ImageData, trajectory: Trajectory, epoch: int | None = None
+) -> nn.Module:
+    """The network of `trajectory` after `epoch` (by default its last), frozen in eval mode.
+
+    Raises:
+        ValueError: the trajectory was recorded for another network.
+    """
+    network = build_network(factory, data, seed=0)
+    trajectory.load_into(network, trajectory.epochs if epoch is None else epoch)
+    return freeze(network)

@@ -1,0 +1,39 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from cwx.cli.allocator import keep_freed_memory
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+before = resident()
+block = bytearray(64 * 2**20)
+del block
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="does nothing without glibc")
+@pytest.mark.parametrize(("how", "kept"), [("keep", True), ("leave", False)])
+def test_a_freed_block_stays_with_the_process(how, kept):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True
+    )
+    assert (float(done.stdout) > 50) == kept
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    from cwx.cli import allocator
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: pytest.fail("touched malloc"))
+    allocator.keep_freed_memory()

@@ -1,0 +1,225 @@
+"""The index of experiments: what it reads, and that every file says what it must."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from support.paths import ROOT
+
+from cwx.cli.commands import experiments
+from cwx.cli.commands.experiments_markdown import GROUPS, RENEW, page
+from cwx.cli.config.compose import compose_checked, configuration_folder
+from cwx.cli.experiments import overrides_of, read_experiments, scale_remarks
+from cwx.cli.parser import CommandError
+from cwx.cli.run import register_resolvers
+
+CONF = configuration_folder()
+EXPERIMENTS = read_experiments(CONF)
+# A source, where in it, and what: tables, figures, or words about it.
+SHOWS = re.compile(r"(CWX|ISCP|Dong et al\.)[^:]*: .+\.")
+
+
+@pytest.fixture(autouse=True)
+def resolvers():
+    register_resolvers()
+
+
+def printed(capsys, *argv):
+    experiments.main(argv)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_file_says_what_is_to_be_known(name):
+    one = EXPERIMENTS[name]
+    assert SHOWS.fullmatch(one.shows), one.shows
+    assert one.part("Stated") or one.part("Chosen")
+    # A study of a paper says what that states.
+    assert one.part("Stated") or name.startswith("digits/")
+    for part in one.parts:
+        assert one.part(part)[-1] in ".:", f"{part} is cut off"
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [(e.name, command) for e in EXPERIMENTS.values() for command in e.commands]
+)
+def test_a_command_in_a_file_composes(name, command):
+    assert command.startswith(("python run.py experiment=", "python run.py -m experiment="))
+    overrides = overrides_of(command)
+    assert name in overrides[0].partition("=")[2].split(",")
+    compose_checked(CONF, overrides, multirun=" -m " in command, extra=None, resumed=None)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_choices_are_those_that_hydra_makes(name):
+    one = EXPERIMENTS[name]
+    values = [line for line in one.overrides if "." in line.partition("=")[0]]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF.resolve())):
+        config = compose("run", [f"experiment={name}", *values], return_hydra_config=True)
+    made = OmegaConf.to_container(config.hydra.runtime.choices)
+    judges = [g.removeprefix("network@judges.") for g in made if g.startswith("network@judges.")]
+    assert sorted(one.chosen("judges")) == sorted(judges)
+    by_command = {override.partition("=")[0] for override in one.overrides}
+    for group in {*GROUPS} - {"judges", "method", "evaluation"} - by_command:
+        assert one.choices[group] == made[group], group
+    # Of lists Hydra notes nothing; what is only set, and not chosen, has no _target_.
+    parts = {
+        g: [n for n, p in config[g].items() if "_target_" in p] for g in ("method", "evaluation")
+    }
+    assert sorted(one.chosen("method")) == sorted(parts["method"])
+    assert len(one.chosen("evaluation")) == len(parts["evaluation"])
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, one in EXPERIMENTS.items() if "(docs" in one.part("Time")]
+)
+def test_a_time_is_one_that_the_documentation_tells(name):
+    """Its numbers stand in a section that has the experiment's command."""
+    told = EXPERIMENTS[name].part("Time")
+    file, numbers = (
+        re.search(r"\((docs/[\w/]+\.md)\)", told)[1],
+        r"(\d[\d.]*|\bt?\w+) min(?:ute)?s?",
+    )
+    text = (ROOT / file).read_text()
+    about = [part for part in text.split("\n## ") if re.search(rf"[=,]{name}\b", part)]
+    assert about, f"{file} does not show experiment={name}"
+    for number in re.findall(numbers, told.partition("(docs")[0]):
+        found = [part for part in about if re.search(rf"\b{number}\b", part, re.IGNORECASE)]
+        assert found, f"{file} says nothing of {number} minutes for {name}: correct `Time:`"
+
+
+def test_the_page_in_the_documentation_is_up_to_date():
+    committed = (ROOT / "docs/experiments.md").read_text()
+    made = page(list(EXPERIMENTS.values()), CONF) + "\n"
+    assert committed == made, f"docs/experiments.md is out of date: {RENEW}"
+
+
+def test_the_page_links_to_each_of_its_sections():
+    text = (ROOT / "docs/experiments.md").read_text()
+    # GitHub drops all but letters, digits, hyphens and underscores of a heading.
+    headings = {re.sub(r"[^\w-]", "", line[3:]) for line in re.findall(r"^## .*$", text, re.M)}
+    links = re.findall(r"\]\(#([^)]*)\)", text)
+    assert len(links) == len(EXPERIMENTS)
+    assert {*links} <= headings
+
+
+def test_all_are_listed_and_some(capsys):
+    lines = printed(capsys).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(EXPERIMENTS)
+    some = printed(capsys, "svhn/*", "digits/iscp").splitlines()
+    assert [line.split()[0] for line in some[1:]] == ["digits/iscp", "svhn/cwx"]
+
+
+def test_one_is_shown_whole(capsys):
+    text = printed(capsys, "cifar10/backdoor")
+    words = " ".join(text.split())
+    for said in (
+        "CWX §5: Figures 2 and 18-21 on CIFAR-10.",
+        " experiment=cifar10/backdoor ",
+        "experiment=cifar10/backdoor corruption=badnets,blended,sig",
+        "method distill, activation",
+        "purification revealed",
+        "stated target dog, rate 0.05",
+        "chosen the first checkpoint is θ_0",
+        "procedure.epochs 100 12",
+        "experts.early.seeds [3,4,5,6,7,8,9] [10,11,…,49]",
+    ):
+        assert said in words
+    # What does not differ.
+    assert "corruption.rate" not in words
+
+
+def test_what_a_user_has_to_bring_is_told_first(capsys):
+    lines = printed(capsys, "checkpoint/iscp").splitlines()
+    assert lines[3].startswith("Needs a network, its weights, and test images")
+    assert "data.source.root=<folder>" in lines[4]
+    assert not any(line.endswith(" experiment=checkpoint/iscp") for line in lines)
+
+
+def test_programs_get_everything(capsys):
+    found = json.loads(printed(capsys, "--json"))
+    assert [one["name"] for one in found] == list(EXPERIMENTS)
+    (noise,) = (one for one in found if one["name"] == "cifar10/noise")
+    assert noise["choices"]["corruption"] == "label_noise"
+    assert noise["choices"]["method"] == ["distill"]
+    assert noise["commands"][1].endswith("corruption.rate=0,0.25,0.5,0.75")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["cifar10/nois"], "there is no experiment cifar10/nois: did you mean cifar10/noise?"),
+        (["mnist/*"], "there is no experiment mnist/*"),
+        (["--config-dir", "nowhere"], "nowhere is not there"),
+        (["--markdwn"], "did you mean --markdown?"),
+        (["--json", "--markdown"], "not allowed with"),
+    ],
+)
+def test_what_is_not_there_is_refused(argv, said):
+    with pytest.raises(CommandError, match=re.escape(said)):
+        experiments.main(argv)
+
+
+MINE = """\
+# @package _global_
+# CWX §4: on my own images.
+# One seed a job:
+#   python run.py -m --config-dir {folder} experiment=mine/study \\
+#       seed=0,1
+# Chosen: everything.
+defaults:
+  - cifar10/cwx
+  - override /method: [activation]
+  - override /evaluation: [gallery]
+  - _self_
+
+data:
+  per_class: 7
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "experiment/mine").mkdir(parents=True)
+    (tmp_path / "experiment/mine/study.yaml").write_text(MINE.format(folder=tmp_path))
+    (tmp_path / "experiment/silent.yaml").write_text("# @package _global_\nseed: 1\n")
+    return str(tmp_path)
+
+
+def test_experiments_of_a_user_are_listed_and_shown(mine, capsys):
+    names = [line.split()[0] for line in printed(capsys, "--config-dir", mine).splitlines()[1:]]
+    assert names == sorted([*EXPERIMENTS, "mine/study", "silent"])
+    text = printed(capsys, "--config-dir", mine, "mine/study")
+    assert f"--config-dir {mine} experiment=mine/study\n" in text
+    assert f"-m --config-dir {mine} experiment=mine/study seed=0,1\n" in text
+    words = text.split()
+    assert words[words.index("method") + 1] == "activation"
+    assert "resnet50," in words
+    # The scale has the last word over a file.
+    assert "data.per_class 7 500" in " ".join(words)
+    said = printed(capsys, "--config-dir", mine, "silent")
+    assert f"--config-dir {mine} experiment=silent\n" in said
+    assert "Its file does not say" in printed(capsys, "--config-dir", mine, "silent", "--markdown")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaults: [\n", "mine/study.yaml is no YAML"),
+        ("defaults: [cifar10/cxw]\n", "builds on cifar10/cxw, which is not there"),
+    ],
+)
+def test_a_damaged_file_is_named(mine, text, said):
+    (Path(mine) / "experiment/mine/study.yaml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        experiments.main(["--config-dir", mine])
+
+
+def test_what_is_said_of_the_small_scale_is_of_the_parts_that_a_study_has():
+    assert scale_remarks(EXPERIMENTS["cifar10/cwx"], CONF) == []
+    (data, study) = scale_remarks(EXPERIMENTS["gtsrb/cwx"], CONF)
+    assert data.startswith("Of 210 to 2,250")
+    assert study.startswith("43 classes")

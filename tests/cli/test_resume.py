@@ -1,0 +1,194 @@
+"""Which run or sweep `resume=` continues, and with which settings."""
+
+import json
+
+import pytest
+
+from cwx.cli import run as entry
+from cwx.cli.config.compose import compose_checked, sweep_of
+from cwx.cli.config.hydra_files import SAVED
+from cwx.cli.config.validate import ConfigurationError
+from cwx.cli.resume import asked_for, check_launcher, check_same_job
+from cwx.storage.sweeps import Sweep
+
+CONF = entry.configuration_folder()
+SWEPT = ["experiment=digits/quickstart", "seed=0,1"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    entry.register_resolvers()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ask(*overrides, multirun=False):
+    return asked_for(CONF, overrides, multirun=multirun, extra=None)
+
+
+def sweep(folder, *overrides, hydra=(), started="2026-01-01T00:00:00+00:00"):
+    """The folder of a sweep that was started with these settings."""
+    Sweep(folder, started=overrides, hydra=hydra, command="").save()
+    saved = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps({**saved, "started": started}))
+
+
+def run(folder, *overrides):
+    (folder / SAVED).mkdir(parents=True)
+    (folder / SAVED / "overrides.yaml").write_text(json.dumps(overrides))
+    (folder / SAVED / "config.yaml").write_text(
+        json.dumps(compose_checked(CONF, overrides, multirun=False, extra=None, resumed=None))
+    )
+    (folder / "status.json").write_text('{"state": "interrupted"}')
+
+
+def test_without_resume_nothing_is_continued():
+    assert ask("seed=1").overrides == ["seed=1"]
+    assert ask("seed=1", "resume=false").overrides == ["seed=1"]
+    start = ask(*SWEPT, multirun=True)
+    assert (start.multirun, start.run, start.sweep) == (True, None, None)
+
+
+def test_a_run_is_continued_with_its_settings_and_others_for_hydra_alone(here):
+    run(here / "a run's", "seed=3")
+    start = ask("resume=a run's", "hydra.verbose=true")
+    assert start.overrides == ["seed=3", "hydra.verbose=true", r"hydra.run.dir='a run\'s'"]
+    assert str(start.run) == "a run's"
+    assert not start.multirun
+
+
+def test_the_newest_sweep_of_the_same_command_is_continued(here):
+    place = here / "runs/digits/quickstart"
+    other = [SWEPT[0], "seed=0,1,2"]
+    for name, overrides, day in (
+        ("a", SWEPT, 1),
+        ("b", SWEPT, 3),
+        ("c", SWEPT, 2),
+        ("d", other, 4),
+    ):
+        sweep(place / name, *overrides, started=f"2026-01-0{day}T00:00:00+00:00")
+    (place / "run").mkdir()
+    start = ask(*SWEPT, "hydra.launcher.n_jobs=3", "optimize=a/b", "resume=true", multirun=True)
+    assert str(start.sweep) == "runs/digits/quickstart/b"
+    assert start.overrides == [
+        *SWEPT,
+        "hydra.launcher.n_jobs=3",
+        "optimize=a/b",
+        "hydra.sweep.dir='runs/digits/quickstart/b'",
+        "hydra.launcher.resume=true",
+    ]
+
+
+def test_the_sweep_in_the_folder_that_is_named_is_continued_with_what_it_was_started_with(here):
+    hydra = ["hydra.launcher.n_jobs=2", "hydra.mode=MULTIRUN", "hydra.verbose=true"]
+    sweep(here / "mine", *SWEPT, hydra=[*hydra, "hydra.sweep.dir=mine"])
+    start = ask("resume=mine", "hydra.launcher.n_jobs=1")
+    assert start.multirun
+    assert start.overrides == [
+        *SWEPT,
+        "hydra.verbose=true",
+        "hydra.launcher.n_jobs=1",
+        "hydra.sweep.dir='mine'",
+        "hydra.launcher.resume=true",
+    ]
+    given = ask(*SWEPT, "hydra.sweep.dir=mine", "resume=true", multirun=True)
+    assert str(given.sweep) == "mine"
+
+
+def test_a_sweep_of_another_launcher_is_known_by_what_hydra_noted(here):
+    (here / "mine").mkdir()
+    overrides = {"task": SWEPT, "hydra": ["hydra/launcher=basic"]}
+    (here / "mine/multirun.yaml").write_text(json.dumps({"hydra": {"overrides": overrides}}))
+    start = ask("resume=mine")
+    assert start.overrides == [*SWEPT, "hydra/launcher=basic", "hydra.sweep.dir='mine'"]
+    assert start.multirun
+
+
+REFUSED = {
+    ("resume=",): "resume= is empty: name the folder",
+    ("resume=nowhere",): "nowhere is not the folder of a run",
+    ("resume=run", "seed=4"): "remove seed=4",
+    ("resume=mine", "seed=4"): "remove seed=4",
+    ("resume=run", "resume=mine"): "given twice",
+    ("resume=true", "seed=4"): "resume=true continues the sweep that the same command started: add",
+    ("-m", "resume=run"): "run is the folder of one run, not of a sweep: leave out -m",
+    ("-m", "resume=true", "seed=0,1"): "no sweep in runs/digits/quickstart was started with these",
+    ("-m", "resume=true", "seed=0,1", "hydra.sweep.dir=mine"): "the last one there, mine, was",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_refused_with_the_remedy(here, words):
+    run(here / "run", "seed=3")
+    sweep(here / "mine", *SWEPT)
+    overrides = [word for word in words if word != "-m"]
+    with pytest.raises(ConfigurationError) as caught:
+        ask(*overrides, multirun="-m" in words)
+    assert REFUSED[words] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["overrides", "config", "hydra"])
+def test_a_run_whose_settings_are_damaged_is_refused_in_one_line(here, name):
+    run(here / "run", "seed=3")
+    (here / "run" / SAVED / f"{name}.yaml").write_text("{{")
+    with pytest.raises(ConfigurationError, match=rf"{name}\.yaml cannot be read \(") as caught:
+        entry._prepared(["resume=run"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_that_is_damaged_is_refused_with_the_remedy(here):
+    sweep(here / "mine", *SWEPT)
+    (here / "mine/sweep.json").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"no readable sweep\.json: continue its jobs one"):
+        ask("resume=mine")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs is 0: give 1 or more"),
+        ("hydra.launcher.n_job=2", "did you mean hydra.launcher.n_jobs?"),
+        ("hydra.launcher.n_jobs=two", "hydra.launcher.n_jobs is 'two': it takes int"),
+        ("hydra.launcher.fail_fast=1", "hydra.launcher.fail_fast is 1: it takes bool"),
+        ("hydra.launcher.gpus_per_job=-1", "hydra.launcher.gpus_per_job is -1"),
+        (
+            "hydra/launcher=process",
+            "no hydra/launcher=process: did you mean hydra/launcher=processes?",
+        ),
+    ],
+)
+def test_the_settings_of_the_launcher_are_checked(override, message):
+    with pytest.raises(ConfigurationError) as caught:
+        check_launcher(CONF, [*SWEPT, override], extra=None)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_launchers_check_themselves():
+    check_launcher(CONF, [*SWEPT, "hydra/launcher=basic"], extra=None)
+    check_launcher(CONF, [*SWEPT, "hydra.launcher.gpus_per_job=2"], extra=None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["seed=0,1"], "digits/quickstart"),
+        (["experiment=cifar10/noise", "seed=0,1"], "cifar10/noise"),
+        (["experiment=cifar10/adversarial,cifar10/natural"], "cifar10/adversarial+natural"),
+    ],
+)
+def test_a_sweep_lies_under_the_name_of_what_it_runs(overrides, name):
+    place, launcher = sweep_of(CONF, overrides, extra=None)
+    assert str(place.parent) == f"runs/{name}"
+    assert launcher["n_jobs"] == 1
+
+
+def test_a_job_is_the_same_only_with_its_settings_and_their_meaning(here):
+    run(here / "job", "seed=3")
+    check_same_job(CONF, here / "job", ["seed=3"], extra=None)
+    with pytest.raises(ConfigurationError, match=r"was started with seed=3, not with seed=4: give"):
+        check_same_job(CONF, here / "job", ["seed=4"], extra=None)
+    config = json.loads((here / "job" / SAVED / "config.yaml").read_text())
+    (here / "job" / SAVED / "config.yaml").write_text(json.dumps({**config, "store": "else"}))
+    with pytest.raises(ConfigurationError, match="store was 'else' and is 'store'"):
+        check_same_job(CONF, here / "job", ["seed=3"], extra=None)

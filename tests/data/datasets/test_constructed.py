@@ -1,0 +1,123 @@
+"""Sets that were constructed elsewhere are read as they are, or refused in one line."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cwx.data.datasets.constructed import read_constructed
+from cwx.storage.shards import Shards
+
+IMAGES = torch.linspace(0, 1, 6 * 3 * 4 * 4).view(6, 3, 4, 4)
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+BYTES = (IMAGES * 255).round().to(torch.uint8)
+
+
+def published(folder, images, labels):
+    """As the paper's folders are: torch files, a list of tensors each."""
+    folder.mkdir(exist_ok=True)
+    for name, value in (("CIFAR_ims", images), ("CIFAR_lab", labels)):
+        torch.save(value, folder / name)
+    return folder
+
+
+def sharded(folder, images, labels):
+    shards = Shards(folder, count=len(labels), size=4)
+    for number in range(len(shards)):
+        rows = shards.rows(number)
+        shards.write(number, {"images": images[rows], "labels": labels[rows]})
+    shards.complete()
+    return folder
+
+
+def single(folder, images, labels):
+    folder.mkdir()
+    save_file({"images": images, "labels": labels}, folder / "set.safetensors")
+    return folder / "set.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("write", "images", "labels"),
+    [
+        (published, IMAGES, LABELS),
+        (published, list(IMAGES.split(4)), list(LABELS.split(4))),
+        (published, list(IMAGES.double()), list(LABELS.int().split(1))),
+        (sharded, BYTES, LABELS),
+        (single, BYTES, LABELS),
+        (single, IMAGES, LABELS),
+    ],
+)
+def test_each_form_is_read(tmp_path, write, images, labels):
+    if images.__class__ is list and images[0].ndim == 3:
+        images = [image[None] for image in images]
+    found = read_constructed(write(tmp_path / "set", images, labels))
+    assert torch.equal(found.images, BYTES)
+    assert found.images.dtype == torch.uint8
+    assert torch.equal(found.labels, LABELS)
+    assert found.labels.dtype == torch.int64
+
+
+def test_torch_files_of_before_2020_are_read(tmp_path):
+    folder = published(tmp_path, [IMAGES], [LABELS])
+    torch.save([IMAGES], folder / "CIFAR_ims", _use_new_zipfile_serialization=False)
+    assert torch.equal(read_constructed(folder).images, BYTES)
+
+
+class Malicious:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (str(self.mark), "w")
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["torch", "pickle"])
+def test_no_code_in_a_file_is_run(tmp_path, whole):
+    folder, mark = published(tmp_path / "set", IMAGES, LABELS), tmp_path / "mark"
+    if whole:
+        torch.save([IMAGES, Malicious(mark)], folder / "CIFAR_ims")
+    else:
+        (folder / "CIFAR_ims").write_bytes(pickle.dumps(Malicious(mark)))
+    with pytest.raises(ValueError, match="not plain tensors .*; no code in it was run"):
+        read_constructed(folder)
+    assert not mark.exists()
+
+
+WRONG = {
+    "a dictionary": ({"a": IMAGES}, LABELS, "holds a dict, not a tensor or a list"),
+    "numbers": ([1, 2], LABELS, "holds a list, not a tensor or a list of them"),
+    "nothing": ([], LABELS, "holds a list, not a tensor"),
+    "shapes": ([IMAGES, IMAGES[..., :2]], LABELS, "do not go together"),
+    "flat": (IMAGES.flatten(1), LABELS, "give images"),
+    "too few labels": (IMAGES, LABELS[:5], r"labels of \(5,\): give images"),
+    "no image": (IMAGES[:0], LABELS[:0], r"images of \(0, 3, 4, 4\)"),
+    "soft labels": (IMAGES, LABELS.float(), "labels of torch.float32: give whole"),
+    "whole pixels": ((IMAGES * 255).long(), LABELS, "images of torch.int64: give floats"),
+    "normalised": (IMAGES * 4 - 2, LABELS, "pixels in -2-2: give floats in 0-1"),
+    "not a number": (IMAGES / 0, LABELS, "give floats in 0-1"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_anything_else_is_refused(tmp_path, case):
+    images, labels, message = WRONG[case]
+    with pytest.raises(ValueError, match=message) as caught:
+        read_constructed(published(tmp_path, images, labels))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    (published(tmp_path / "half", IMAGES, LABELS) / "CIFAR_lab").unlink()
+    save_file({"images": BYTES}, tmp_path / "few.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"{")
+    for name, message in (
+        ("half", "CIFAR_lab is missing"),
+        ("none", "none is no constructed set: give a folder with CIFAR_ims and CIFAR_lab"),
+        ("few.safetensors", "holds no labels among images"),
+        ("cut.safetensors", "is damaged or missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_constructed(tmp_path / name)

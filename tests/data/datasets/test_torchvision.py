@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torchvision import datasets
+
+from cwx.cli.run import configuration_folder
+from cwx.data.datasets.torchvision import SVHN, Torchvision
+from cwx.data.splits import synsets_by_index
+
+
+class Published:
+    """What torchvision's CIFAR-10 looks like from outside."""
+
+    classes = ("a", "b")
+
+    def __init__(self, root, train, download):
+        if not (Path(root) / "here").exists():
+            raise RuntimeError("Dataset not found")
+        self.data = np.full((4, 5, 6, 3), 9, np.uint8)
+        self.targets = [0, 1, 0, 1]
+
+
+def published(root, *, download=False, synsets=None):
+    return Torchvision(dataset=Published, root=str(root), download=download, synsets=synsets)
+
+
+def test_torchvision_layout_becomes_channels_first(tmp_path):
+    (tmp_path / "here").touch()
+    source = published(tmp_path)
+    source.prepare()
+    splits = source.load()
+    assert splits.train.images.shape == (4, 3, 5, 6)
+    assert splits.classes == ("a", "b")
+    assert splits.synsets is None
+
+
+def test_torchvision_sets_may_have_synsets(tmp_path):
+    (tmp_path / "here").touch()
+    given = {"b": "n02084071", "a": "n02121620"}
+    assert published(tmp_path, synsets=given).load().synsets == ("n02121620", "n02084071")
+    with pytest.raises(ValueError, match="none is given for 'b'"):
+        published(tmp_path, synsets={"a": "n02121620"}).load()
+
+
+# As its file of names has them.
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def test_each_class_of_cifar10_has_a_synset_of_its_own():
+    source = OmegaConf.load(configuration_folder() / "data/cifar10.yaml").source
+    synsets = synsets_by_index(source.synsets, CIFAR10)
+    assert len(set(synsets)) == 10
+    assert dict(zip(CIFAR10, synsets, strict=True))["dog"] == "n02084071"
+
+
+def test_a_missing_published_set_is_said(tmp_path):
+    source = published(tmp_path, download=True)
+    with pytest.raises(ValueError, match="could not be fetched"):
+        source.prepare()
+
+
+def matlab(folder, split, labels):
+    """A file as SVHN's publisher has it: pixels [H, W, C, n], the digit 0 labelled 10."""
+    from scipy.io import savemat
+
+    pixels = np.zeros((32, 32, 3, len(labels)), np.uint8)
+    pixels[:, :, 1] = np.arange(len(labels))
+    pixels[0, 5, 2] = 77
+    savemat(folder / f"{split}_32x32.mat", {"X": pixels, "y": np.array(labels)[:, None]})
+
+
+@pytest.fixture
+def svhn(tmp_path, monkeypatch):
+    """Small files in the place of the published ones, whose checksums they do not have."""
+    monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda _: True)
+    matlab(tmp_path, "train", [1, 10, 9])
+    matlab(tmp_path, "test", [10, 2])
+    return tmp_path
+
+
+def test_svhn_is_read_from_the_published_files(svhn):
+    splits = SVHN(root=str(svhn), download=False).load()
+    assert splits.train.images.shape == (3, 3, 32, 32)
+    assert splits.train.images[:, 1, 9, 9].tolist() == [0, 1, 2]
+    # Row 0, column 5.
+    assert splits.train.images[0, 2].nonzero().tolist() == [[0, 5]]
+    assert splits.train.labels.tolist() == [1, 0, 9]
+    assert splits.test.labels.tolist() == [0, 2]
+    assert splits.train.labels.dtype == torch.int64
+    assert splits.classes == tuple("0123456789")
+
+
+def test_svhn_downloads_both_splits(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(datasets, "SVHN", lambda **given: opened.append(given))
+    SVHN(root=str(tmp_path), download=True).prepare()
+    SVHN(root=str(tmp_path), download=False).prepare()
+    expected = [{"root": tmp_path, "split": s, "download": True} for s in ("train", "test")]
+    assert opened == expected
+
+
+def test_missing_and_broken_svhn_files_are_named_with_their_address(svhn, monkeypatch):
+    monkeypatch.undo()
+    place = r"place http://ufldl\.stanford\.edu/housenumbers/train_32x32\.mat there"
+    with pytest.raises(ValueError, match=f"train split is not whole in {svhn} .*{place}"):
+        SVHN(root=str(svhn), download=False).load()

@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from cwx.data.splits import Digits, ImageSet, Splits, synsets_by_index
+
+DOG, CAT, BIRD = "n02084071", "n02121620", "n01503061"
+
+
+def test_digits_are_all_there_and_split_within_classes():
+    splits = Digits().load()
+    assert (len(splits.train), len(splits.test)) == (1442, 355)
+    assert splits.train.images.shape[1:] == (1, 8, 8)
+    assert splits.train.images.max() == 255
+    counts = torch.bincount(splits.test.labels)
+    assert counts.min() >= 34
+    again = Digits().load()
+    assert torch.equal(splits.test.images, again.test.images)
+    assert splits.synsets is None
+
+
+def splits_of(classes, synsets):
+    none = ImageSet(torch.zeros(0, 1, 2, 2, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    return Splits(none, none, classes, synsets)
+
+
+@pytest.mark.parametrize("synsets", [None, (CAT, DOG), (DOG, DOG)])
+def test_classes_may_have_synsets(synsets):
+    assert splits_of(("cat", "dog"), synsets).synsets == synsets
+
+
+@pytest.mark.parametrize(
+    ("synsets", "message"),
+    [
+        ((), "0 synsets for 2 classes: give one for each"),
+        ((CAT,), "1 synsets for 2 classes"),
+        ((CAT, DOG, BIRD), "3 synsets for 2 classes"),
+        *(
+            ((CAT, wrong), "synset of class 'dog' is '.*': give the id of a WordNet 3.0 noun")
+            for wrong in (
+                "",
+                "dog",
+                DOG[:-1],
+                f"{DOG}0",
+                f"{DOG}\n",
+                f" {DOG}",
+                DOG.upper(),
+                f"v{DOG[1:]}",
+                # A digit, but none of WordNet's.
+                f"{DOG[:-1]}\N{ARABIC-INDIC DIGIT ONE}",
+            )
+        ),
+    ],
+)
+def test_what_is_no_synset_of_each_class_is_refused(synsets, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        splits_of(("cat", "dog"), synsets)
+
+
+CLASSES = ("bird", "cat", "7")
+
+
+@pytest.mark.parametrize(
+    ("named", "synsets"),
+    [
+        (None, None),
+        ({"cat": CAT, "7": DOG, "bird": BIRD}, (BIRD, CAT, DOG)),
+        # As YAML reads the name.
+        ({7: DOG, "cat": CAT, "bird": BIRD}, (BIRD, CAT, DOG)),
+    ],
+)
+def test_synsets_by_name_follow_the_order_of_the_classes(named, synsets):
+    assert synsets_by_index(named, CLASSES) == synsets
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (
+            {"car": CAT, "bird": BIRD, "7": DOG},
+            r"3 classes, by name: no class is called 'car' \(the nearest are cat, bird, 7\); "
+            r"none is given for 'cat'; correct the names, or set data\.source\.synsets=null",
+        ),
+        (
+            {"cat": CAT, "bird": BIRD, "7": DOG, "dogs": DOG, "do": DOG},
+            r"by name: no class is called 'dogs' and 1 more \(.*\); correct",
+        ),
+        ({"cat": CAT}, "by name: none is given for 'bird' and 1 more; correct"),
+        ({}, "by name: none is given for 'bird' and 2 more; correct"),
+    ],
+)
+def test_synsets_that_do_not_fit_the_classes_are_refused(named, message):
+    with pytest.raises(ValueError, match=message):
+        synsets_by_index(named, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, None), (99, None), (None, None)]
+)
+def test_a_part_is_spread_over_the_whole(count, expected):
+    whole = ImageSet(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10))
+    part = whole.spread(count)
+    assert part.labels.tolist() == (expected or list(range(10)))
+    assert part.images.flatten().tolist() == part.labels.tolist()

@@ -1,0 +1,183 @@
+"""What docs/extend.md shows: its files are those that run here, and its commands compose."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from support.paths import ROOT
+
+from cwx.cli import run as entry
+from cwx.cli.commands import experiments
+from cwx.cli.config.compose import compose_checked, configuration_folder
+from cwx.cli.config.validate import ConfigurationError
+from cwx.cli.experiments import overrides_of
+
+EXAMPLES = ROOT / "docs/examples"
+PAGE = (ROOT / "docs/extend.md").read_text()
+SHOWN = dict(re.findall(r"\[`[^`]+`\]\(examples/([^)]+)\):\n\n```\w+\n(.*?)```", PAGE, re.S))
+LINES = re.findall(r"^    (python run\.py (?:.*\\\n)*.*)$", PAGE, re.M)
+COMMANDS = [re.sub(r"\\\n\s*", "", line) for line in LINES]
+STUDIES = ["own/study", "own/folder", "own/checkpoint"]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_file_on_the_page_is_the_one_that_runs(name):
+    assert SHOWN[name] == (EXAMPLES / name).read_text(), f"copy docs/examples/{name} into the page"
+
+
+def test_each_file_is_on_the_page():
+    files = {str(f.relative_to(EXAMPLES)) for f in EXAMPLES.rglob("*.*") if f.suffix != ".pyc"}
+    assert files == {*re.findall(r"\(examples/([^)]+)\)", PAGE)} | {*SHOWN}
+    assert {"confident.py", "method/confident.yaml"} <= SHOWN.keys()
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    entry.register_resolvers()
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.split()[2].isalpha()])
+def test_a_command_on_the_page_composes(command):
+    words = shlex.split(command.replace("<folder>", "x"))
+    extra = str(ROOT / words[words.index("--config-dir") + 1]) if "--config-dir" in words else None
+    overrides = overrides_of(command)
+    compose_checked(
+        configuration_folder(), overrides, multirun="-m" in words, extra=extra, resumed=None
+    )
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("method.confident.rat=1", "did you mean method.confident.rate?"),
+        ("network.widht=3", "did you mean network.width?"),
+        ("data.source.sid=3", "did you mean data.source.side?"),
+        ("corruption.rate=often", "corruption.rate is 'often': it takes float"),
+        ("attack@evaluation.robustness.attacks.noise=nois", "did you mean attack=noise?"),
+        ("network._target_=wider.Wide", "there is no package wider"),
+    ],
+)
+def test_settings_of_what_is_brought_are_checked_before_anything_is_imported(override, said):
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        compose_checked(
+            configuration_folder(), ["experiment=own/study", override],
+            multirun=False, extra=str(EXAMPLES), resumed=None,
+        )  # fmt: skip
+
+
+def test_the_experiments_are_listed_and_shown(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    experiments.main(["--config-dir", str(EXAMPLES), "own/*"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == sorted(STUDIES)
+    experiments.main(["--config-dir", str(EXAMPLES), "own/study"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "what is learned about stripes" in text
+    assert "data stripes network wide" in text
+    assert "procedure.epochs 10 12" in text
+
+
+def pictures(folder):
+    """Red and blue pictures, larger than the study takes them."""
+    for split, count in (("train", 12), ("test", 4)):
+        for name, colour in (("red", (220, 40, 40)), ("blue", (30, 60, 200))):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                shade = tuple(c + 2 * number for c in colour)
+                Image.new("RGB", (20, 24), shade).save(folder / split / name / f"{number}.png")
+
+
+def run(folder, *words):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def numbers(run):
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
+    """As a user calls them, but one after another in one process."""
+    pictures(tmp_path / "my_images")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from wide import Wide
+
+    torch.manual_seed(0)
+    network = Wide(in_channels=1, image_size=(8, 8), num_classes=3, width=16)
+    torch.save(network.state_dict(), tmp_path / "wide.pt")
+    run(
+        tmp_path, "-m", "--config-dir", str(EXAMPLES), f"experiment={','.join(STUDIES)}",
+        "logger=[csv]", "hydra/launcher=basic", "hydra.sweep.dir=all",
+    )  # fmt: skip
+    for job in range(3):
+        status = json.loads((tmp_path / f"all/{job}/status.json").read_text())
+        assert (status["state"], status["experiment"]) == ("finished", STUDIES[job])
+    _check_study(tmp_path / "all/0")
+    # Two classes of plain colours are easily told apart, and seen in colour.
+    folder = tmp_path / "all/1"
+    assert numbers(folder)["robustness/expert/clean"] == 1
+    images = load_file(folder / "explanations.safetensors")["activation/images"]
+    assert images.shape == (4, 3, 16, 16)
+    # What was never trained is explained without training.
+    elsewhere = tmp_path / "all/2"
+    assert numbers(elsewhere)["discriminative/confident/expert"] == 1
+    assert numbers(elsewhere)["robustness/expert/clean"] < 0.9
+    assert {"confident/images", "confident/labels"} <= {
+        *load_file(elsewhere / "explanations.safetensors")
+    }
+    _check_continued(tmp_path, monkeypatch)
+
+
+def _check_study(folder):
+    found = numbers(folder)
+    left = load_file(folder / "explanations.safetensors")
+    # Own data, of three classes, and own method.
+    assert left["confident/images"].shape == (6, 1, 8, 8)
+    assert left["confident/labels"].tolist() == [0, 0, 1, 1, 2, 2]
+    # Images of stripes, some of them inverted, are learnt, and what was sought is what was found.
+    assert found["robustness/expert/clean"] > 0.9
+    assert found["discriminative/confident/expert"] == 1
+    assert found["discriminative/confident/expert/confidence"] > 0.6
+    # Own attack, evaluation and corruption.
+    assert found["robustness/expert/noise"] > 0.5
+    assert found["contrast/confident"] > 0.1
+    assert found["corruption/effective_rate"] == 0.25
+    assert int(load_file(folder / "touched.safetensors")["touched"].sum()) == 30
+    with (folder / "tables/contrast.csv").open() as file:
+        assert [row["class"] for row in csv.DictReader(file)] == ["across", "down", "slanting"]
+    # The loss of the method falls.
+    with (folder / "logs/version_0/metrics.csv").open() as file:
+        curve = [float(r["confident/loss"]) for r in csv.DictReader(file) if r["confident/loss"]]
+    assert curve[-1] < curve[0]
+    assert not list((folder / "checkpoints").iterdir())
+    page = (folder / "report.html").read_text()
+    for said in ("surest", "contrast", "slanting", "own/study"):
+        assert said in page
+    assert (folder / "figures/explanations.png").stat().st_size > 0
+
+
+def _check_continued(folder, monkeypatch):
+    """Without --config-dir: the run knows it."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(EXAMPLES)])
+    words, resumed = entry._prepared(["resume=all/0"])
+    assert resumed
+    assert words[words.index("--config-dir") + 1] == str(EXAMPLES)
+    assert sys.path[-1] == str(EXAMPLES)

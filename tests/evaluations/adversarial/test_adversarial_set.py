@@ -1,0 +1,208 @@
+"""What networks whose answers are known say of adversarial images."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.builders import Blobs, image_data
+from torch import nn
+
+from cwx.data.adversarial_set import Adversarial
+from cwx.data.datamodule import ImageData
+from cwx.data.splits import ImageSet, Splits
+from cwx.evaluations.adversarial.adversarial_set import Transfer
+from cwx.functional.rng import stream
+from cwx.storage.shards import Shards
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
+
+
+class Levels(Blobs):
+    """Images of 1x2x2, whose first byte, in 0-6, is what `Reads` reads."""
+
+    classes = tuple("abcdefg")
+
+    def load(self):
+        generator = stream(3)
+        images = torch.randint(0, 7, (40, 1, 2, 2), generator=generator).byte()
+        labels = torch.randint(0, 7, (40,), generator=generator)
+        return Splits(ImageSet(images[:7], labels[:7]), ImageSet(images[7:], labels[7:]), "abcdefg")
+
+
+class Reads(nn.Module):
+    """Says the class of the first byte and `shift`, then the one after it, and so on."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = shift
+
+    def answers(self, byte):
+        return [(byte + self.shift + k) % 7 for k in range(7)]
+
+    def forward(self, images):
+        first = (images[:, 0, 0, 0] * 255).round().long()
+        ranks = [torch.tensor(self.answers(int(byte))).argsort() for byte in first]
+        return -torch.stack(ranks).float()
+
+
+PANEL = {"attacked": [Reads(0), Reads(2), Reads(5)], "other": [Reads(1), Reads(4)]}
+
+
+def subject(folder, *, data=None, judges=PANEL, count=30, size=8):
+    """Adversarial images of any test images, drawn without a network."""
+    if data is None:
+        data = ImageData(source=Levels(), mean=0, std=1, batch_size=5, per_class=None)
+        data.setup()
+    test, generator = data.splits.test, stream(4)
+    originals = torch.randint(len(test), (count,), generator=generator)
+    labels, classes = test.labels[originals], len(data.classes)
+    shift = torch.randint(1, classes, (count,), generator=generator)
+    drawn = {
+        "images": torch.randint(0, 7, (count, *data.image_shape), generator=generator).byte(),
+        "labels": labels,
+        "targets": (labels + shift) % classes,
+        "originals": originals,
+    }
+    shards = Shards(folder, count=count, size=size)
+    for number in range(len(shards)):
+        shards.write(number, {name: t[shards.rows(number)] for name, t in drawn.items()})
+    made = Adversarial.of(shards, members=["attacked"], numbers={})
+    return Subject(
+        data=data, factory=None, trajectories=[], held_out=[], judges=judges, adversarial=made
+    )
+
+
+def literal(study, network):
+    """Each share, counted image by image."""
+    found, test = study.adversarial, study.data.splits.test
+    real = [network.answers(int(image[0, 0, 0])) for image in test.images]
+    made = [network.answers(int(image[0, 0, 0])) for image in found.shards.tensor("images")]
+
+    def share(answers, labels, depth):
+        pairs = list(zip(answers, labels.tolist(), strict=True))
+        return sum(label in said[:depth] for said, label in pairs) / len(pairs)
+
+    return {
+        "clean_top1": share(real, test.labels, 1),
+        "clean_top5": share(real, test.labels, 5),
+        "top1": share(made, found.labels, 1),
+        "top5": share(made, found.labels, 5),
+        "success": share(made, found.targets, 1),
+    }
+
+
+def test_shares_are_counted_for_each_network(tmp_path):
+    study = subject(tmp_path)
+    outcome = Transfer(shown=3, amplify=5)(study, {})
+    rows = outcome.tables["adversarial_networks"]
+    assert [(row["judge"], row["network"], row["attacked"]) for row in rows] == [
+        ("attacked", 0, "yes"),
+        ("attacked", 1, "no"),
+        ("attacked", 2, "no"),
+        ("other", 0, "no"),
+        ("other", 1, "no"),
+    ]
+    for row in rows:
+        expected = literal(study, PANEL[row["judge"]][row["network"]])
+        assert {name: row[name] for name in expected} == pytest.approx(expected)
+        assert 0 < row["success"] < 1
+    means = outcome.tables["adversarial"]
+    assert [(row["judge"], row["attacked"], row["networks"]) for row in means] == [
+        ("attacked", "yes", 1),
+        ("attacked", "no", 2),
+        ("other", "no", 2),
+    ]
+    assert means[0]["top1_std"] == ""
+    assert means[2]["top1"] == pytest.approx((rows[3]["top1"] + rows[4]["top1"]) / 2)
+    for name, row in zip(("attacked", "attacked-unseen", "other"), means, strict=True):
+        for value in ("clean_top1", "clean_top5", "top1", "top5", "success"):
+            assert outcome.numbers[f"adversarial/{name}/{value}"] == row[value]
+
+
+def test_the_distance_is_that_of_bytes(tmp_path):
+    study = subject(tmp_path)
+    found = study.adversarial
+    apart = found.shards.tensor("images").double()
+    apart -= study.data.splits.test.images[found.originals].double()
+    expected = apart.flatten(1).square().sum(1).sqrt().mean().item()
+    numbers = Transfer(shown=3, amplify=5)(study, {}).numbers
+    assert numbers["adversarial/distance"] == pytest.approx(expected)
+    assert len(numbers) == 1 + 3 * 5
+
+
+@pytest.mark.parametrize("size", [1, 7, 30])
+def test_it_does_not_matter_how_the_set_is_cut(tmp_path, size):
+    numbers = [
+        Transfer(shown=3, amplify=5)(subject(tmp_path / str(s), size=s), {}).numbers
+        for s in (8, size)
+    ]
+    assert numbers[0] == pytest.approx(numbers[1])
+
+
+class First(nn.Module):
+    def forward(self, images):
+        return torch.eye(3)[torch.zeros(len(images)).long()]
+
+
+def test_of_few_classes_there_is_no_top_5(tmp_path):
+    study = subject(tmp_path, data=image_data(), judges={"first": [First()]})
+    outcome = Transfer(shown=3, amplify=5)(study, {})
+    values = ("clean_top1", "top1", "success")
+    assert outcome.numbers.keys() == {
+        "adversarial/distance",
+        *(f"adversarial/first/{value}" for value in values),
+    }
+    assert outcome.numbers["adversarial/first/clean_top1"] == pytest.approx(1 / 3)
+
+
+def test_the_figure_shows_what_was_changed(tmp_path):
+    study = subject(tmp_path)
+    figure = Transfer(shown=3, amplify=2.5)(study, {}).figures["adversarial"]
+    found, classes = study.adversarial, study.data.classes
+    texts = [text.get_text() for text in figure.texts]
+    assert [text.replace("\n", " ") for text in texts[:3]] == [
+        "real",
+        "adversarial",
+        "difference x2.5",
+    ]
+    chosen = [0, 10, 20]
+    assert texts[3:] == [
+        f"{classes[found.labels[i]]} → {classes[found.targets[i]]}" for i in chosen
+    ]
+    shown = [axes.images[0].get_array()[..., 0] for axes in figure.axes]
+    assert len(shown) == 9
+    made = found.shards.tensor("images")
+    for row, i in enumerate(chosen):
+        real = study.data.splits.test.images[found.originals[i], 0]
+        assert torch.equal(torch.tensor(shown[row]), real)
+        assert torch.equal(torch.tensor(shown[3 + row]), made[i, 0])
+        change = 127.5 + 2.5 * (made[i, 0].double() - real.double())
+        assert (torch.tensor(shown[6 + row]) - change).abs().max() <= 0.51
+
+
+def test_more_images_than_there_are_show_all(tmp_path):
+    figure = Transfer(shown=99, amplify=1)(subject(tmp_path, count=4), {}).figures["adversarial"]
+    assert len(figure.axes) == 12
+
+
+def test_it_needs_adversarial_images(data):
+    plan = Plan(data=data, methods=[], held_out=0, adversarial=False)
+    message = (
+        "evaluation.adversarial_set needs adversarial images, and this study makes none: choose "
+        "adversary=ensemble"
+    )
+    with pytest.raises(ValueError, match=message):
+        Transfer(shown=1, amplify=1).check(plan)
+    Transfer(shown=1, amplify=1).check(replace(plan, adversarial=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shown": 0}, "evaluation.adversarial_set.shown is 0: give 1 or more"),
+        ({"amplify": 0}, "evaluation.adversarial_set.amplify is 0: give a number above 0"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Transfer(**{"shown": 1, "amplify": 1, **settings})

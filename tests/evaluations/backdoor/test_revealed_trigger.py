@@ -1,0 +1,193 @@
+"""What explanations of known content reveal of a trigger."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.builders import image_data
+
+from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption
+from cwx.data.datamodule import ImageData
+from cwx.data.splits import Digits
+from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
+from cwx.evaluations.outcome import BASELINES, baselines
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import Patterns
+from cwx.functional.backdoor import AllToOne, Blend, Face, Patch, Sinusoid
+from cwx.functional.label_noise import Uniform
+from cwx.functional.rng import stream
+from cwx.functional.trigger_scores import PSNR_CEILING, set_apart, trigger_scores
+from cwx.training.plan import Plan
+
+TRIGGERS = {
+    "patch": Patch(size=2, corner="bottom-left", margin=0),
+    "blend": Blend(ratio=0.5, picture=Face()),
+    "sinusoid": Sinusoid(delta=60, frequency=1),
+}
+TARGET = 2
+PLACE, LOOK = ["location_error", "iou"], ["correlation", "psnr"]
+DEFINED = {"patch": PLACE + LOOK, "blend": LOOK, "sinusoid": LOOK}
+
+
+def poisoned(subject, trigger, rate=0.0):
+    data = image_data()
+    data.corrupt(Backdoor(trigger=trigger, target=TARGET, rate=rate, variant=AllToOne(), seed=0))
+    return replace(subject, data=data)
+
+
+def explanations(data, trigger):
+    """The same grey images for every class, with the trigger in the target class alone."""
+    grey = torch.randint(
+        90, 160, (4, *data.image_shape), generator=torch.Generator().manual_seed(0)
+    )
+    images = torch.cat([grey.byte()] * TARGET + [trigger.apply(grey.byte())])
+    return Explanations(
+        data.normalization.from_bytes(images), torch.arange(TARGET + 1).repeat_interleave(4)
+    )
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_what_carries_the_trigger_reveals_it(subject, name):
+    poisoned_subject = poisoned(subject, TRIGGERS[name])
+    sources = {"known": explanations(poisoned_subject.data, TRIGGERS[name])}
+    outcome = RevealedTrigger()(poisoned_subject, sources)
+    every = ["known", "known-projected", *BASELINES]
+    assert list(outcome.numbers) == [
+        f"trigger/{source}/{kind}/{score}"
+        for source in every
+        for kind in ("target", "others")
+        for score in DEFINED[name]
+    ]
+    assert [(row["source"], row["class"]) for row in outcome.tables["trigger"]] == [
+        (source, kind) for source in every for kind in ("target", "others")
+    ]
+    assert set(outcome.figures) == {"trigger"}
+
+    def found(score, kind="target"):
+        return outcome.numbers[f"trigger/known/{kind}/{score}"]
+
+    if name == "patch":
+        assert found("iou") == 1
+        assert found("location_error") == pytest.approx(0, abs=1e-9)
+    assert found("correlation") > 0.9 > 0 > found("correlation", "others")
+    assert PSNR_CEILING >= found("psnr") > found("psnr", "others")
+
+
+def test_a_class_is_set_apart_from_all_other_classes_on_unit_pixels(subject):
+    trigger = TRIGGERS["patch"]
+    changed = poisoned(subject, trigger)
+    real, shape = changed.real(5), changed.data.image_shape
+    unit = changed.data.normalization.denormalize(real.images)
+    expected = trigger_scores(
+        set_apart(unit[real.labels == TARGET], unit[real.labels != TARGET]),
+        mask=trigger.mask(shape),
+        pattern=trigger.pattern(shape),
+    )
+    rows = RevealedTrigger()(changed, {"real-images": real}).tables["trigger"]
+    assert rows[0] == {"source": "real-images", "class": "target", **expected}
+
+
+def test_the_control_is_the_mean_over_the_other_classes(subject):
+    trigger = TRIGGERS["patch"]
+    changed = poisoned(subject, trigger)
+    kept = explanations(changed.data, trigger)
+    scores = {}
+    for other in (0, 1):
+        # The control of one class alone: as if it were the target.
+        data = image_data()
+        data.corrupt(Backdoor(trigger=trigger, target=other, rate=0.0, variant=AllToOne(), seed=0))
+        outcome = RevealedTrigger()(replace(subject, data=data), {"known": kept})
+        scores[other] = outcome.numbers["trigger/known/target/psnr"]
+    numbers = RevealedTrigger()(changed, {"known": kept}).numbers
+    assert numbers["trigger/known/others/psnr"] == pytest.approx(sum(scores.values()) / 2)
+
+
+def test_a_source_without_the_target_or_with_one_class_lacks_those_numbers(subject):
+    trigger = TRIGGERS["patch"]
+    changed = poisoned(subject, trigger)
+    whole = explanations(changed.data, trigger)
+    parts = {
+        name: Explanations(whole.images[chosen], whole.labels[chosen])
+        for name, chosen in (
+            ("no-target", whole.labels != TARGET),
+            ("alone", whole.labels == TARGET),
+        )
+    }
+    outcome = RevealedTrigger()(changed, parts)
+    kinds = [
+        (row["source"], row["class"]) for row in outcome.tables["trigger"] if row["source"] in parts
+    ]
+    assert kinds == [("no-target", "others")]
+
+
+@pytest.mark.parametrize(
+    "corruption", [NoCorruption(), LabelNoise(kind=Uniform(), rate=0.5, seed=0)]
+)
+def test_a_study_without_a_backdoor_is_refused(corruption):
+    data = image_data()
+    data.corrupt(corruption)
+    with pytest.raises(ValueError, match="revealed_trigger needs a backdoor.*leave revealed_trig"):
+        RevealedTrigger().check(Plan(data=data, methods=[], held_out=0))
+
+
+def test_baselines_are_of_the_images_that_were_trained_on(subject):
+    changed = poisoned(subject, TRIGGERS["patch"], rate=0.5)
+    data, train = changed.data, changed.data.splits.train
+    found = baselines(changed, {"two": subject.real(2), "three": subject.real(3)})
+    assert tuple(found) == BASELINES
+    assert torch.equal(found["real"].images, subject.real(3).images)
+    assert found["train"].labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    trained = data.normalization.from_bytes(train.images)
+    for image, label in zip(found["train"].images, found["train"].labels, strict=True):
+        assert (trained[train.labels == label] == image).flatten(1).all(1).any()
+    assert found["mean"].labels.tolist() == [0, 1, 2]
+    for label in range(3):
+        expected = trained[train.labels == label].mean(0)
+        torch.testing.assert_close(found["mean"].images[label], expected)
+    assert not torch.equal(
+        found["train"].images, Explanations(trained, train.labels).first(3).images
+    )
+    again = baselines(changed, {"three": subject.real(3)})
+    assert torch.equal(found["train"].images, again["train"].images)
+
+
+def test_a_study_without_methods_has_one_image_a_class_as_baseline(subject):
+    assert all(len(explanations.labels) == 3 for explanations in baselines(subject, {}).values())
+
+
+def test_class_means_of_poisoned_digits_reveal_the_trigger_and_test_images_do_not(subject):
+    data = ImageData(source=Digits(), mean=0.5, std=0.5, batch_size=64, per_class=None)
+    data.setup()
+    trigger = Patch(size=3, corner="bottom-right", margin=0)
+    data.corrupt(Backdoor(trigger=trigger, target="5", rate=0.3, variant=AllToOne(), seed=0))
+    numbers = RevealedTrigger()(replace(subject, data=data), {}).numbers
+    assert numbers["trigger/mean/target/iou"] > 0.7 > 0.3 > numbers["trigger/real/target/iou"]
+    look = {source: numbers[f"trigger/{source}/target/correlation"] for source in ("mean", "real")}
+    assert look["mean"] > 0.8 > 0.3 > look["real"]
+
+
+def test_masks_over_the_trigger_reveal_it(subject):
+    trigger = TRIGGERS["patch"]
+    changed = poisoned(subject, trigger)
+    shape = changed.data.image_shape
+    masks = torch.rand(6, *shape[1:], generator=stream(0)) / 4
+    canvases = torch.rand(6, *shape, generator=stream(1))
+    # Each of the target's two canvases shows a half of it, and nothing of it is elsewhere.
+    rows, columns = trigger.mask(shape).nonzero().unbind(1)
+    masks[4, rows[:2], columns[:2]] = masks[5, rows[2:], columns[2:]] = 1
+    canvases[4:] = trigger.pattern(shape)
+    found = Patterns(
+        explains="expert",
+        masks=masks,
+        canvases=canvases,
+        labels=torch.arange(3).repeat_interleave(2),
+        searched=torch.zeros(24, dtype=torch.bool),
+    )
+    outcome = RevealedTrigger()(changed, {"iscp": found})
+    numbers = outcome.numbers
+    assert numbers["trigger/iscp/target/iou"] == 1
+    assert numbers["trigger/iscp/target/location_error"] == pytest.approx(0, abs=1e-9)
+    assert numbers["trigger/iscp/target/correlation"] > 0.9
+    assert numbers["trigger/iscp/others/iou"] < 0.5
+    kinds = [row["class"] for row in outcome.tables["trigger"] if row["source"] == "iscp"]
+    assert kinds == ["target", "others"]

@@ -1,0 +1,319 @@
+"""What neurons respond to, of networks whose neurons are known."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from support import references
+from support.builders import trained
+from torch import nn
+
+from cwx.data.adversarial_set import Adversarial
+from cwx.data.taxonomy import Flat, WordNet
+from cwx.evaluations.neurons.evaluation import Neurons
+from cwx.evaluations.neurons.figures import Sheet
+from cwx.functional.top_activations import spatial_maximum
+from cwx.storage.shards import Shards
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
+
+# What two classes of a flat taxonomy have in common.
+COMMON = math.exp(-2)
+
+
+class Columns(nn.Module):
+    """Neuron k is the brightness of column k in one channel; the last is always the same."""
+
+    def __init__(self, *, channel=0, **shape):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 5, (4, 4), bias=False)
+        with torch.no_grad():
+            self.conv.weight.zero_()
+            for column in range(4):
+                self.conv.weight[column, channel, :, column] = 1
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, images):
+        return self.head(self.relu(self.conv(images)).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def seen(data, tmp_path_factory):
+    """An expert that sees the first channel and, refined, the second.
+
+    Adversarial images are of their targets in the first, and in the second of their labels.
+    """
+    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
+    fixed = {"epochs": 1, "optimizer": partial(torch.optim.SGD, lr=0.0)}
+    before = trained(data, [0], store, network=Columns, **fixed)
+    after = trained(data, [1], store, network=partial(Columns, channel=1), **fixed)
+    test = data.splits.test
+    originals = torch.arange(24).repeat(2)
+    labels = test.labels[originals]
+    targets = (labels + torch.arange(1, 3).repeat_interleave(24)) % 3
+    images = test.images[originals].clone()
+    images[:, 0] = test.images[8 * targets + originals % 8, 0]
+    shards = Shards(tmp_path_factory.mktemp("adversarial"), count=48, size=10)
+    parts = {"images": images, "labels": labels, "targets": targets, "originals": originals}
+    for number in range(len(shards)):
+        shards.write(number, {name: part[shards.rows(number)] for name, part in parts.items()})
+    shards.complete()
+    return Subject(
+        data=data,
+        factory=Columns,
+        trajectories=before,
+        refined=after,
+        held_out=[],
+        judges={},
+        adversarial=Adversarial.of(shards, members=["expert"], numbers={}),
+    )
+
+
+def sheet(**settings):
+    chosen = {"layer": None, "neurons": 3, "images": 4, "occluder": 2, "stride": 1}
+    return Sheet(**{**chosen, "threshold": 0.5, **settings})
+
+
+def neurons(**settings):
+    chosen = {
+        "networks": None,
+        "layers": None,
+        # The images of one class.
+        "share": 1 / 3,
+        "activation": spatial_maximum,
+        "taxonomy": Flat(),
+        "sigma": 1.0,
+        "high": 0.5,
+        "bins": 4,
+        "sheet": sheet(),
+    }
+    return Neurons(**{**chosen, **settings})
+
+
+@pytest.fixture(scope="module")
+def outcome(seen):
+    return neurons()(seen, {})
+
+
+def test_neurons_that_see_content_are_told_from_those_that_see_targets(outcome):
+    numbers = outcome.numbers
+    assert set(numbers) == {
+        f"neurons/{kind}/{of}{name}"
+        for kind in ("expert", "refined")
+        for of in ("", "high/")
+        for name in ("lc", "cs1", "cs2")
+    }
+    for kind, content, target in (("expert", "cs2", "cs1"), ("refined", "cs1", "cs2")):
+        assert numbers[f"neurons/{kind}/high/lc"] == pytest.approx(1)
+        assert numbers[f"neurons/{kind}/high/{content}"] == pytest.approx(1)
+        # The top images are of the two other classes, half each.
+        other = COMMON / ((1 + COMMON) / 2) ** 0.5
+        assert numbers[f"neurons/{kind}/high/{target}"] == pytest.approx(other)
+        assert numbers[f"neurons/{kind}/lc"] < 1
+
+
+def test_each_neuron_is_measured_as_the_paper_has_it(seen, outcome):
+    test, adversarial = seen.data.splits.test, seen.adversarial
+    common = references.correlation(Flat().distances(seen.data.splits, "x").tolist(), 1.0)
+
+    def shares(brightness, labels):
+        order = sorted(range(len(labels)), key=lambda i: (-brightness[i], i))
+        top = [int(labels[i]) for i in order[: len(labels) // 3]]
+        return [top.count(label) / len(top) for label in range(3)]
+
+    for channel, kind in enumerate(("expert", "refined")):
+        values = {"lc": [], "cs1": [], "cs2": []}
+        for column in range(4):
+            real, attacked = (
+                images[:, channel, :, column].float().sum(1).tolist()
+                for images in (test.images, adversarial.at(torch.arange(48)))
+            )
+            p = shares(real, test.labels)
+            values["lc"].append(references.inner_product(p, p, common))
+            for name, labels in (("cs1", adversarial.labels), ("cs2", adversarial.targets)):
+                values[name].append(references.cosine(p, shares(attacked, labels), common))
+        (row,) = (row for row in outcome.tables["neurons_layers"] if row["kind"] == kind)
+        assert (row["layer"], row["neurons"], row["silent"], row["top"]) == ("conv", 5, 1, 8)
+        for name, found in values.items():
+            assert outcome.numbers[f"neurons/{kind}/{name}"] == pytest.approx(sum(found) / 4)
+            assert row[name] == pytest.approx(sum(found) / 4)
+
+
+def test_the_curve_has_every_neuron_that_responds_once(outcome):
+    rows = outcome.tables["neurons_curve"]
+    for kind in ("expert", "refined"):
+        found = [row for row in rows if row["kind"] == kind]
+        assert sum(row["neurons"] for row in found) == 4
+        assert found == sorted(found, key=lambda row: row["lc"])
+        assert found[-1]["neurons"] == 3
+        for name in ("lc", "cs1", "cs2"):
+            mean = sum(row["neurons"] * row[name] for row in found) / 4
+            # Of LC the table has the middle of the bin.
+            near = 0.1 if name == "lc" else 1e-9
+            assert mean == pytest.approx(outcome.numbers[f"neurons/{kind}/{name}"], abs=near)
+
+
+def framed(figure):
+    return [axes.spines["left"].get_visible() for axes in figure.axes]
+
+
+def test_the_sheets_show_top_images_and_frame_those_of_the_neurons_class(seen, outcome):
+    top = [row for row in outcome.tables["neurons_top"] if row["kind"] == "expert"]
+    assert [(row["neuron"], row["class"], row["share"]) for row in top] == [
+        (neuron, name, 1) for neuron, name in enumerate(seen.data.classes)
+    ]
+    assert set(outcome.figures) == {
+        "neurons_curve",
+        "neurons_sheet_expert",
+        "neurons_sheet_refined",
+    }
+    expert, refined = (outcome.figures[f"neurons_sheet_{kind}"] for kind in ("expert", "refined"))
+    # Rows of four, real above adversarial.
+    assert framed(expert) == ([False] * 4 + [True] * 4) * 3
+    assert framed(refined) == [False] * 24
+    captions = [axes.get_xlabel() for axes in refined.axes]
+    assert captions[8:12] == ["middle"] * 4
+    assert all(caption.startswith("middle→") for caption in captions[12:16])
+    assert all(axes.get_xlabel().endswith("→middle") for axes in expert.axes[12:16])
+
+
+def test_what_a_neuron_looks_at_is_bright(seen, outcome):
+    """Occluders of one column's width show that it is that column."""
+    found = neurons(sheet=sheet(occluder=1, images=1))(seen, {})
+    image = seen.data.splits.test.images
+    for neuron in range(3):
+        axes = found.figures["neurons_sheet_expert"].axes[2 * neuron]
+        shown = torch.tensor(axes.images[0].get_array().data[..., 0].astype(int))
+        brightest = int(image[:, 0, :, neuron].int().sum(1).argmax())
+        grey = image[brightest, :1].int()[0]
+        kept = shown == grey
+        assert kept[:, neuron].sum() >= 2
+        assert not kept[:, [column for column in range(4) if column != neuron]].any()
+
+
+def test_without_adversarial_images_there_is_lc_alone(seen, outcome):
+    real = neurons()(replace(seen, adversarial=None), {})
+    assert real.numbers == {
+        name: number for name, number in outcome.numbers.items() if name.endswith("/lc")
+    }
+    assert set(real.figures) == {"neurons_sheet_expert", "neurons_sheet_refined"}
+    assert framed(real.figures["neurons_sheet_expert"]) == [False] * 12
+    for name in ("neurons_layers", "neurons_curve", "neurons_top"):
+        assert not {"cs1", "cs2"} & real.tables[name][0].keys()
+
+
+def test_what_is_looked_at_may_be_chosen(seen):
+    judged = replace(seen, judges={"robust": [Columns(channel=1).eval()]}, refined=())
+    found = neurons(networks=["robust"], layers=["relu", "head"], sheet=None)(judged, {})
+    assert [(row["kind"], row["layer"]) for row in found.tables["neurons_layers"]] == [
+        ("robust", "relu"),
+        ("robust", "head"),
+    ]
+    assert found.figures.keys() == {"neurons_curve"}
+    assert "neurons_top" not in found.tables
+    assert [kind.split("/")[1] for kind in neurons()(judged, {}).numbers] == ["expert"] * 6
+
+
+def test_the_sheet_is_of_the_layer_that_is_named(seen):
+    found = neurons(networks=["expert"], layers=["relu", "head"], sheet=sheet(layer="relu"))
+    assert {row["layer"] for row in found(seen, {}).tables["neurons_top"]} == {"relu"}
+    last = neurons(networks=["expert"], layers=["relu", "head"])
+    assert {row["layer"] for row in last(seen, {}).tables["neurons_top"]} == {"head"}
+
+
+def test_a_layer_that_responds_to_nothing_is_said_to_be_silent(seen):
+    silent = Columns()
+    nn.init.zeros_(silent.conv.weight)
+    judged = replace(seen, judges={"silent": [silent.eval()]})
+    found = neurons(networks=["silent"])(judged, {})
+    (row,) = found.tables["neurons_layers"]
+    assert (row["silent"], row["lc"], row["cs1"]) == (5, "", "")
+    assert found.numbers == {}
+    assert found.figures == {}
+    assert found.tables.keys() == {"neurons_layers"}
+
+
+def test_a_few_images_are_taken_where_a_neuron_responds_to_few(seen):
+    """Behind a ReLU that lets few images through, the others do not count."""
+    keen = Columns()
+    with torch.no_grad():
+        # Above 0 for the two images alone that are brightest in the first column.
+        test = seen.data.normalization.from_bytes(seen.data.splits.test.images)
+        level = keen.conv(test).flatten(1)[:, 0].sort().values[-3:-1].mean()
+        keen.conv.bias = nn.Parameter(torch.tensor([-level, 0.0, 0.0, 0.0, 0.0]))
+    judged = replace(seen, judges={"keen": [keen.eval()]}, adversarial=None)
+    found = neurons(networks=["keen"], layers=["relu"], share=0.9)(judged, {})
+    first = found.tables["neurons_top"][0]
+    assert (first["neuron"], first["lc"], first["class"]) == (0, 1, "left")
+    (row,) = found.tables["neurons_layers"]
+    assert row["top"] == 22
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"share": 0}, "evaluation.neurons.share is 0: give a share between 0 and 1"),
+        ({"share": 1}, "evaluation.neurons.share is 1"),
+        ({"share": float("nan")}, "evaluation.neurons.share is nan"),
+        ({"high": 2}, "evaluation.neurons.high is 2: give a share"),
+        ({"bins": 0}, "evaluation.neurons.bins is 0: give 1 or more"),
+        ({"networks": []}, "evaluation.neurons.networks is empty: name a kind"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        neurons(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"neurons": 0}, "evaluation.neurons.sheet.neurons is 0: give 1 or more"),
+        ({"images": 0}, "evaluation.neurons.sheet.images is 0"),
+        ({"threshold": 0}, "evaluation.neurons.sheet.threshold is 0: give a share above 0"),
+        ({"threshold": 1.1}, "evaluation.neurons.sheet.threshold is 1.1"),
+    ],
+)
+def test_bad_settings_of_the_sheet_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        sheet(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": ["conf"]}, "evaluation.neurons.layers: Columns has no layer 'conf': .* conv"),
+        ({"layers": []}, "evaluation.neurons.layers is empty: name a layer of Columns"),
+        ({"taxonomy": WordNet()}, "evaluation.neurons.taxonomy is WordNet's, and .*=flat for none"),
+        ({"sigma": -1}, "evaluation.neurons.sigma: sigma is -1: give a number above 0"),
+        ({"sigma": 1e9}, "evaluation.neurons.sigma: a sigma of 1e.09 .* indefinite .*smaller"),
+        ({"networks": ["expret"]}, "networks has 'expret', .*choose some of .*expert.*, mlp"),
+        (
+            {"networks": ["mlp"]},
+            "evaluation.neurons.layers is null, and MLP has no convolution: name",
+        ),
+        ({"sheet": sheet(layer="con")}, "sheet.layer is 'con', which is not audited: .*conv, .*nu"),
+        ({"sheet": sheet(occluder=5)}, "sheet.occluder and .* an occluder of 5x5 .* of 1 to 4"),
+        ({"sheet": sheet(stride=3)}, "sheet.stride: .* leave pixels uncovered"),
+    ],
+)
+def test_a_study_that_cannot_be_measured_is_refused_beforehand(seen, subject, settings, message):
+    plan = Plan(
+        data=seen.data,
+        methods=[],
+        held_out=0,
+        networks={"network": Columns, "mlp": subject.factory},
+    )
+    neurons().check(plan)
+    neurons(networks=["refined", "clean"], sheet=None).check(plan)
+    with pytest.raises(ValueError, match=message):
+        neurons(**settings).check(plan)
+
+
+def test_a_network_that_the_study_lacks_is_refused(seen):
+    with pytest.raises(ValueError, match="no network called 'held-out'.* one of expert, refined"):
+        neurons(networks=["held-out"])(seen, {})

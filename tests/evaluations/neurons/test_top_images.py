@@ -1,0 +1,142 @@
+"""Top images of all layers in one pass, against one layer and one image at a time."""
+
+import logging
+
+import pytest
+import torch
+from support.builders import small_mlp
+from torch import nn
+
+from cwx.evaluations.neurons.top_images import Audit, normalised, read_layers, top_images
+from cwx.functional.images import Normalization
+from cwx.functional.top_activations import spatial_maximum, spatial_mean
+from cwx.networks.resnet import ResNet, basic_block
+
+SHAPE = (3, 8, 8)
+NORMALIZATION = Normalization(mean=(0.5,) * 3, std=(0.25,) * 3)
+IMAGES = torch.randint(
+    0, 256, (30, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = ResNet(
+            stages=[1, 1],
+            block=basic_block,
+            width=4,
+            norm=nn.BatchNorm2d,
+            in_channels=3,
+            image_size=(8, 8),
+            num_classes=5,
+        )
+        for norm in (module for module in made.modules() if isinstance(module, nn.BatchNorm2d)):
+            nn.init.normal_(norm.weight)
+        return made.eval()
+
+
+def audited(layers, *, share=0.1, size=7, activation=spatial_maximum):
+    batches = normalised(IMAGES.split(11), NORMALIZATION, size=size, device=torch.device("cpu"))
+    audit = Audit(layers=layers, activation=activation, share=share)
+    return audit(network(), batches, len(IMAGES))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_the_top_images_are_those_of_each_image_by_itself(size):
+    net = network()
+    layers = read_layers(net, SHAPE, None, "x")
+    found = audited(layers, size=size)
+    assert list(found) == layers
+    parts = {
+        "stem.1": net.stem[:2],
+        "blocks.0.residual.4": nn.Sequential(net.stem, net.blocks[0].residual),
+    }
+    for name, part in parts.items():
+        with torch.no_grad():
+            rows = [part(NORMALIZATION.from_bytes(i[None])).amax((2, 3))[0] for i in IMAGES]
+        values, indices = torch.stack(rows).topk(3, 0)
+        assert torch.equal(found[name].indices, indices)
+        torch.testing.assert_close(found[name].values, values)
+        torch.testing.assert_close(found[name].lowest, torch.stack(rows).amin(0))
+
+
+def test_a_relu_behind_a_layer_does_not_change_its_top_images():
+    found = audited(["stem.1", "stem.2"])
+    responding = found["stem.2"].responding
+    assert responding.any()
+    assert torch.equal(found["stem.1"].indices[responding], found["stem.2"].indices[responding])
+
+
+def test_the_activation_may_be_a_mean():
+    with torch.no_grad():
+        means = network().stem[:2](NORMALIZATION.from_bytes(IMAGES)).mean((2, 3))
+    found = audited(["stem.1"], activation=spatial_mean)["stem.1"]
+    torch.testing.assert_close(found.values, means.topk(3, 0).values)
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "k"), [(0.01, 50_000, 500), (0.01, 500_000, 5000), (0.29, 100, 29)]
+)
+def test_a_share_of_the_images(share, count, k, caplog):
+    assert top_images(share, count) == k
+    assert not caplog.records
+
+
+def test_less_than_one_image_is_one_and_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert top_images(0.01, 24) == 1
+    assert "a share of 0.01 of 24 images is less than one" in caplog.text
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.two, self.one = self.Two(), nn.Flatten(0)
+        self.slope = nn.Parameter(torch.ones(()))
+
+    class Two(nn.Module):
+        def forward(self, images):
+            return images, images
+
+    def forward(self, images):
+        return self.slope * self.one(self.two(images)[0])
+
+
+@pytest.mark.parametrize(
+    ("net", "layers", "message"),
+    [
+        (
+            network(),
+            ["stem.1", "blocks.0.residul"],
+            r"^x: ResNet .*'blocks.0.residul': the nearest",
+        ),
+        (network(), [], "^x is empty: name a layer of ResNet or more"),
+        (
+            small_mlp(in_channels=3, image_size=(8, 8), num_classes=2),
+            None,
+            "^x is null, and MLP has no convolution: name",
+        ),
+        (Pair(), ["two"], "^x has 'two', but that layer of Pair gives no tensor"),
+        (Pair(), ["one"], "^x has 'one', but"),
+    ],
+)
+def test_layers_that_cannot_be_read_are_refused(net, layers, message):
+    with pytest.raises(ValueError, match=message):
+        read_layers(net, SHAPE, layers, "x")
+
+
+def test_reading_layers_leaves_a_network_in_training_as_it_was():
+    net = network().train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert read_layers(net, SHAPE, ["classifier", "stem"], "x") == ["classifier", "stem"]
+    assert net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_a_network_that_diverged_is_refused():
+    net = network()
+    nn.init.constant_(net.stem[0].weight, float("nan"))
+    audit = Audit(layers=["stem.1"], activation=spatial_maximum, share=0.1)
+    with pytest.raises(ValueError, match="the network has diverged"):
+        audit(net, [NORMALIZATION.from_bytes(IMAGES)], len(IMAGES))

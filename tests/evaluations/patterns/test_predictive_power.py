@@ -1,0 +1,172 @@
+import math
+from statistics import fmean, pstdev
+
+import pytest
+import torch
+
+from cwx.evaluations.patterns.metric import PredictivePower
+from cwx.evaluations.patterns.predictive_power import Predictive
+from cwx.explanations.patterns import Patterns, Perturbations
+from cwx.functional.mask_search import binarise
+from cwx.functional.rng import stream
+from cwx.training.plan import Plan
+
+
+def patterns(subject, explains="expert"):
+    """Two canvases a class: one that is bright in the column of the class, and a black one."""
+    count, (_, height, width) = len(subject.data.classes), subject.data.image_shape
+    canvases = torch.zeros(2 * count, *subject.data.image_shape)
+    masks = torch.rand(2 * count, height, width, generator=stream(1))
+    for label in range(count):
+        canvases[2 * label + 1, :, :, label] = 1
+        masks[2 * label + 1, :, label] += 1
+    searched = torch.zeros(24, dtype=torch.bool)
+    searched[::3] = True
+    labels = torch.arange(count).repeat_interleave(2)
+    return Patterns(
+        explains=explains, masks=masks, canvases=canvases, labels=labels, searched=searched
+    )
+
+
+@pytest.fixture(scope="module")
+def outcome(subject):
+    return Predictive(sizes=[0.25, 0.5], images=None)(subject, {"iscp": patterns(subject)})
+
+
+def measured(subject, network, found, size):
+    """Each pattern's loss on D_n and its power, image by image."""
+    test, normalize = subject.data.splits.test, subject.data.normalization.normalize
+    unit = test.images.float() / 255
+    masks = binarise(found.masks, round(size * 16), stream(0))
+    clean = network(normalize(unit)).argmax(1)
+    for mask, canvas, label in zip(masks, found.canvases, found.labels.tolist(), strict=True):
+        carrying = torch.where(mask, canvas, unit)
+        probabilities = network(normalize(carrying)).double().softmax(1)[:, label]
+        hit = network(normalize(carrying)).argmax(1) == label
+        other = test.labels != label
+        powers = []
+        for among in (~found.searched, torch.ones(24, dtype=torch.bool)):
+            success = hit[among & other].double().mean()
+            powers.append((success / (clean[among & ~other] == label).double().mean()).item())
+        loss = -probabilities.log()[found.searched & other].mean().item()
+        yield loss, *powers
+
+
+@pytest.mark.parametrize("size", [0.25, 0.5])
+def test_the_powers_are_those_of_the_formula(subject, outcome, size):
+    network, found = subject.trained(subject.trajectories[0]), patterns(subject)
+    expected = list(measured(subject, network, found, size))
+    rows = [row for row in outcome.tables["power_canvases"] if row["size"] == f"{size:g}"]
+    for row, (loss, power, whole) in zip(rows, expected, strict=True):
+        assert row["loss"] == pytest.approx(loss, rel=1e-4)
+        assert row["power"] == pytest.approx(power)
+        assert row["power_whole"] == pytest.approx(whole)
+    assert [row["canvas"] for row in rows] == [0, 1] * 3
+    best = [
+        min(expected[2 * label : 2 * label + 2], key=lambda found: found[0]) for label in range(3)
+    ]
+    means = outcome.numbers
+    assert means[f"power/iscp/{size:g}"] == pytest.approx(fmean(power for _, power, _ in best))
+    assert means[f"power_whole/iscp/{size:g}"] == pytest.approx(fmean(w for _, _, w in best))
+    assert means[f"power/iscp/{size:g}/std"] == pytest.approx(pstdev(p for _, p, _ in best))
+    assert means[f"power/iscp/{size:g}/right"] == pytest.approx(best[2][1])
+
+
+def test_the_column_of_a_class_is_its_best_canvas(outcome):
+    assert [row["canvas"] for row in outcome.tables["power"] if row["size"] == "0.25"] == [1, 1, 1]
+    assert outcome.numbers["power/iscp/0.5"] > 0.5
+    assert {"patterns", "power"} == set(outcome.figures)
+
+
+def test_a_pattern_is_carried_to_every_network(subject, outcome):
+    rows = {
+        (row["judge"], row["class"]): row
+        for row in outcome.tables["transfer"]
+        if row["size"] == "0.5"
+    }
+    assert set(rows) == {
+        (judge, name) for judge in ("expert", "held-out") for name in subject.data.classes
+    }
+    held_out = subject.trained(subject.held_out[0])
+    expected = list(measured(subject, held_out, patterns(subject), 0.5))
+    row = rows["held-out", "left"]
+    assert row["power"] == pytest.approx(expected[1][1])
+    home = next(r for r in outcome.tables["power"] if r["class"] == "left" and r["size"] == "0.5")
+    assert row["explained"] == home["power"]
+    assert row["rate"] == pytest.approx(row["power"] / row["explained"])
+    assert row["printed_rate"] == pytest.approx(row["explained"] / row["power"])
+    found = [rows["held-out", name] for name in subject.data.classes]
+    ratio = sum(r["power"] for r in found) / sum(r["explained"] for r in found)
+    assert outcome.numbers["transfer/iscp/0.5/held-out"] == pytest.approx(ratio)
+
+
+def test_patterns_are_judged_by_the_network_that_they_explain(subject):
+    found = patterns(subject, explains="held-out")
+    numbers = Predictive(sizes=[0.25], images=None)(subject, {"x": found}).numbers
+    expected = list(measured(subject, subject.trained(subject.held_out[0]), found, 0.25))
+    assert numbers["power/x/0.25/middle"] == pytest.approx(expected[3][1])
+
+
+def test_fewer_test_images_are_spread(subject):
+    found = patterns(subject)
+    outcome = Predictive(sizes=[0.25], images=12)(subject, {"x": found})
+    network = subject.trained(subject.trajectories[0])
+    test = subject.data.splits.test
+    unit = test.images[::2].float() / 255
+    mask = binarise(found.masks, 4, stream(0))[1]
+    carrying = subject.data.normalization.normalize(torch.where(mask, found.canvases[1], unit))
+    hit = network(carrying).argmax(1) == 0
+    others = (test.labels != 0)[::2] & ~found.searched[::2]
+    row = outcome.tables["power_canvases"][1]
+    assert row["success"] == pytest.approx(hit[others].double().mean().item())
+
+
+def test_perturbations_are_not_divided_by_the_accuracy(subject):
+    deltas = torch.zeros(6, *subject.data.image_shape)
+    for row in range(6):
+        deltas[row, :, :, row % 3] = 0.1 if row < 3 else 0.6
+    radii = torch.tensor([0.1] * 3 + [0.6] * 3)
+    found = Perturbations(
+        explains="expert",
+        deltas=deltas,
+        labels=torch.arange(3).repeat(2),
+        epsilons=radii,
+        searched=torch.ones(24, dtype=torch.bool),
+    )
+    outcome = Predictive(sizes=[0.25], images=None)(subject, {"universal": found})
+    assert {row["size"] for row in outcome.tables["power"]} == {"25.5", "153"}
+    rows = [row for row in outcome.tables["power"] if row["size"] == "153"]
+    assert [row["power"] for row in rows] == [row["success"] for row in rows]
+    assert outcome.numbers["power/universal/153"] > outcome.numbers["power/universal/25.5"]
+    network, data = subject.trained(subject.trajectories[0]), subject.data
+    unit = (data.splits.test.images.float() / 255 + deltas[3]).clamp(0, 1)
+    hit = network(data.normalization.normalize(unit)).argmax(1) == 0
+    expected = hit[data.splits.test.labels != 0].double().mean().item()
+    assert rows[0]["success"] == pytest.approx(expected)
+
+
+def test_the_metric_adds_up_over_batches():
+    labels, clean = torch.tensor([0, 1, 1, 2, 0, 1]), torch.tensor([0, 1, 0, 2, 1, 1])
+    attached = torch.tensor([1, 1, 1, 0, 1, 0])
+    whole, parts = PredictivePower(target=1), PredictivePower(target=1)
+    whole.update(attached, clean, labels)
+    for piece in (slice(0, 2), slice(2, 6)):
+        parts.update(attached[piece], clean[piece], labels[piece])
+    assert whole.compute() == parts.compute() == (2 / 3) / (2 / 3)
+    parts.reset()
+    parts.update(attached[:1], clean[:1], labels[:1])
+    assert math.isnan(parts.accuracy)
+
+
+def test_what_cannot_be_measured_is_refused(subject):
+    with pytest.raises(ValueError, match="sizes is empty"):
+        Predictive(sizes=[], images=None)
+    with pytest.raises(ValueError, match="images is 0"):
+        Predictive(sizes=[0.1], images=0)
+    plan = Plan(data=subject.data, methods=["x"], held_out=0, leaves={"x": Patterns})
+    with pytest.raises(ValueError, match="a pattern of 0.01 of 4x4 pixels has 0 pixels"):
+        Predictive(sizes=[0.01], images=None).check(plan)
+    Predictive(sizes=[0.1], images=None).check(plan)
+    without = Plan(data=subject.data, methods=["x"], held_out=0)
+    with pytest.raises(ValueError, match="needs a method that leaves patterns"):
+        Predictive(sizes=[0.1], images=None).check(without)

@@ -1,0 +1,284 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from support import references
+from support.attacked import adversarial_set, swapped
+from support.builders import Blobs, Looking, image_data, small_convnet, small_mlp
+from support.pictures import picture
+
+from cwx.data.splits import ImageSet
+from cwx.data.taxonomy import Flat
+from cwx.evaluations.traces.evaluation import Traces
+from cwx.evaluations.traces.trace import speaks_for
+from cwx.functional.class_similarity import correlation
+from cwx.training.plan import Plan
+
+PLAIN = {
+    "networks": None,
+    "layer": None,
+    "images": 3,
+    "files": [],
+    "neurons": 2,
+    "share": 0.25,
+    "taxonomy": Flat(),
+    "sigma": 1.0,
+}
+NUMBERS = ("difference", "without_probability", "lc", "probability")
+CLOSENESS = correlation(2 * (1 - torch.eye(3)).double(), 1.0)
+
+
+def traced(subject, **settings):
+    return Traces(**{**PLAIN, **settings})(subject, {})
+
+
+def test_a_row_is_what_the_formulas_give(convolutional):
+    outcome = traced(convolutional, images=[0, 13], neurons=5)
+    rows, test = outcome.tables["traces"], convolutional.data.splits.test
+    normalized = convolutional.data.normalization.from_bytes(test.images)
+    by_trace = {}
+    for row in rows:
+        by_trace.setdefault(row["trace"], []).append(row)
+    assert [own[0]["image"] for own in by_trace.values()] == ["Test image 0"] * 2 + [
+        "Test image 13"
+    ] * 2
+    assert [own[0]["network"] for own in by_trace.values()] == ["expert", "refined"] * 2
+    networks = [
+        convolutional.trained(t[0]) for t in (convolutional.trajectories, convolutional.refined)
+    ]
+    for own, network, index in zip(by_trace.values(), 2 * networks, (0, 0, 13, 13), strict=True):
+        maps = network.features(normalized).detach()
+        whole = network(normalized[index : index + 1]).softmax(1)[0]
+        predicted = int(whole.argmax())
+        differences = [
+            references.prediction_difference(
+                lambda m, network=network: network.classifier(m.flatten()),
+                maps[index],
+                channel,
+                CLOSENESS.tolist(),
+            )
+            for channel in range(5)
+        ]
+        # A channel of no influence is not among them.
+        order = [c for c in sorted(range(5), key=lambda c: -differences[c]) if differences[c]]
+        assert [row["channel"] for row in own] == order
+        for row in own:
+            channel = row["channel"]
+            assert row["difference"] == pytest.approx(differences[channel], rel=1e-3)
+            assert row["predicted_class"] == convolutional.data.classes[predicted]
+            assert row["probability"] == pytest.approx(whole[predicted].item(), rel=1e-5)
+            assert row["layer"] == "features"
+            without = maps[index].clone()
+            without[channel] = 0
+            chances = network.classifier(without.flatten()).softmax(0)
+            found = row["without_probability"]
+            assert found == pytest.approx(chances[predicted].item(), rel=1e-4)
+            assert row["without_class"] == convolutional.data.classes[int(chances.argmax())]
+            activations = maps[:, channel].flatten(1).amax(1)
+            strongest = activations.argsort(descending=True, stable=True)[:6]
+            counts = torch.bincount(test.labels[strongest], minlength=3)
+            assert row["strongest"] == 6
+            named = [
+                (row[f"{place}_class"], row[f"{place}_images"])
+                for place in ("first", "second", "third")
+            ]
+            assert dict(pair for pair in named if pair[1]) == {
+                convolutional.data.classes[c]: n for c, n in enumerate(counts.tolist()) if n
+            }
+            shares = (counts / 6).double()
+            assert row["lc"] == pytest.approx((shares @ CLOSENESS @ shares).item())
+
+
+def test_what_fires_for_the_class_decides_and_speaks_for_it(looking):
+    """A channel is the brightness of its class's column, and its mean the logit of the class."""
+    outcome = traced(looking, images=[2, 9, 20], neurons=1)
+    rows = outcome.tables["traces"]
+    classes = looking.data.classes
+    assert [row["channel"] for row in rows] == [0, 1, 2]
+    assert [row["predicted_class"] for row in rows] == list(classes)
+    assert [row["label_class"] for row in rows] == list(classes)
+    assert [row["first_class"] for row in rows] == list(classes)
+    assert {row["first_images"] for row in rows} == {6}
+    assert {row["speaks"] for row in rows} == {"for"}
+    assert {row["evidence"] for row in rows} == {"consistent"}
+    assert {row["layer"] for row in rows} == {"features"}
+    assert all(row["without_probability"] < row["probability"] for row in rows)
+    assert all(row["lc"] == pytest.approx(1) for row in rows)
+    assert outcome.numbers == {
+        "traces/expert/test/consistent": 1.0,
+        "traces/expert/test/contradictory": 0.0,
+    }
+    assert list(outcome.figures) == ["trace_1", "trace_2", "trace_3"]
+
+
+class Backwards(Looking):
+    """The logit of each class is the brightness of the next one's column."""
+
+    def forward(self, images):
+        return super().forward(images).roll(-1, 1)
+
+
+def test_what_fires_for_others_speaks_against_it(looking):
+    backwards = replace(looking, factory=Backwards)
+    outcome = traced(backwards, images=[2, 9, 20], neurons=1)
+    rows = outcome.tables["traces"]
+    assert [row["predicted_class"] for row in rows] == ["right", "left", "middle"]
+    assert {row["speaks"] for row in rows} == {"against"}
+    assert outcome.numbers["traces/expert/test/contradictory"] == 1
+    assert outcome.numbers["traces/expert/test/consistent"] == 0
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        # C is 1 on the diagonal and 0.135 elsewhere: the average class is at 0.42.
+        ([1.0, 0, 0], ["for", "against", "against"]),
+        ([0.6, 0.4, 0], ["for", "for", "against"]),
+        ([0.65, 0.35, 0], ["for", "for", "against"]),
+        ([0.67, 0.33, 0], ["for", "against", "against"]),
+        ([1 / 3, 1 / 3, 1 / 3], ["nothing"] * 3),
+        ([0.5, 0.3, 0.2], ["nothing"] * 3),
+    ],
+)
+def test_what_a_neuron_says_of_each_class(shares, said):
+    shares = torch.tensor(shares).double()
+    assert [speaks_for(label, shares, CLOSENESS) for label in range(3)] == said
+
+
+def test_kin_of_what_a_neuron_fires_for_is_spoken_for():
+    """Two pairs of close classes, far from each other."""
+    distances = torch.tensor([[0, 1, 6, 6], [1, 0, 6, 6], [6, 6, 0, 1], [6, 6, 1, 0]]).double()
+    close = correlation(distances, 1.0)
+    said = [speaks_for(label, torch.tensor([1.0, 0, 0, 0]), close) for label in range(4)]
+    assert said == ["for", "for", "against", "against"]
+    # A class that is there now and then, among many others.
+    many = correlation(2 * (1 - torch.eye(20)).double(), 1.0)
+    shares = torch.zeros(20)
+    shares[0], shares[1] = 0.8, 0.2
+    assert [speaks_for(label, shares, many) for label in range(3)] == ["for", "weak", "against"]
+
+
+def test_adversarial_images_stand_beside_their_originals(convolutional, tmp_path):
+    data = convolutional.data
+    originals = torch.tensor([21, 4, 21, 10])
+    adversarial = adversarial_set(
+        data, tmp_path, originals, torch.tensor([0, 1, 1, 2]), data.splits.test.images[:4]
+    )
+    subject = replace(convolutional, adversarial=adversarial, refined=[])
+    rows = traced(subject, images=[4, 5, 21], neurons=1).tables["traces"]
+    assert [row["image"] for row in rows] == [
+        "Test image 4",
+        "Adversarial image 1, made from test image 4",
+        "Test image 5",
+        "Test image 21",
+        "Adversarial image 0, made from test image 21",
+    ]
+    assert [row["kind"] for row in rows] == ["test", "adversarial", "test", "test", "adversarial"]
+    assert [row["target_class"] for row in rows] == ["", "middle", "", "", "left"]
+    assert [row["label_class"] for row in rows] == ["left", "left", "left", "right", "right"]
+    # What is predicted is of the adversarial image.
+    network = subject.trained(subject.trajectories[0])
+    logits = network(data.normalization.from_bytes(adversarial.at(torch.tensor([1, 0]))))
+    assert [rows[i]["probability"] for i in (1, 4)] == pytest.approx(
+        logits.softmax(1).amax(1).tolist(), rel=1e-5
+    )
+    # A number of them is drawn among the originals.
+    drawn = traced(subject, images=2, neurons=1)
+    assert {row["image"] for row in drawn.tables["traces"]} >= {"Test image 4", "Test image 10"}
+    assert set(drawn.numbers) == {
+        f"traces/expert/{kind}/{name}"
+        for kind in ("test", "adversarial")
+        for name in ("consistent", "contradictory")
+    }
+
+
+def test_a_number_of_images_is_drawn_evenly(convolutional):
+    rows = traced(convolutional, images=4, neurons=1).tables["traces"]
+    places = [f"Test image {i}" for i in (0, 6, 12, 18)]
+    assert list(dict.fromkeys(row["image"] for row in rows)) == places
+
+
+class Silent(Looking):
+    """Nothing of its maps is read."""
+
+    def forward(self, images):
+        return 0 * super().forward(images) + torch.tensor([0.0, 1, 0])
+
+
+def test_where_no_channel_matters_there_is_no_neuron(looking):
+    outcome = traced(replace(looking, factory=Silent), images=[2])
+    (row,) = outcome.tables["traces"]
+    assert row["predicted_class"] == "middle"
+    assert row["channel"] == row["first_class"] == ""
+    assert row["evidence"] == "inconclusive"
+    assert outcome.numbers["traces/expert/test/contradictory"] == 0
+    assert list(outcome.figures) == ["trace_1"]
+
+
+class Colour(Blobs):
+    """With a third channel, as pictures have."""
+
+    def _set(self, per_class, seed):
+        found = super()._set(per_class, seed)
+        return ImageSet(torch.cat([found.images, found.images[:, :1]], 1), found.labels)
+
+
+def test_own_pictures_are_read_and_traced(tmp_path, looking):
+    picture(tmp_path / "mine.png", size=(9, 7))
+    data = image_data(Colour(), mean=[0.5] * 3, std=[0.5] * 3)
+    subject = replace(looking, data=data)
+    rows = traced(subject, images=[], files=[str(tmp_path / "mine.png")]).tables["traces"]
+    assert {row["image"] for row in rows} == {str(tmp_path / "mine.png")}
+    assert {row["kind"] for row in rows} == {"file"}
+    assert {row["label_class"] for row in rows} == {""}
+
+
+def plan(data, factory=small_convnet):
+    return Plan(
+        data=data,
+        methods=[],
+        held_out=0,
+        networks={"network": factory},
+        kinds=["expert", "refined"],
+        adversarial=False,
+    )
+
+
+def test_what_cannot_be_traced_is_refused(data, tmp_path):
+    def check(its_data=data, factory=small_convnet, **settings):
+        Traces(**{**PLAIN, **settings}).check(plan(its_data, factory))
+
+    check()
+    check(images=[0, 23])
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    picture(tmp_path / "whole.png")
+    colour = image_data(Colour(), mean=0.5, std=0.5)
+    check(colour, images=[], files=[str(tmp_path / "whole.png")])
+    broken, whole = ([str(tmp_path / f"{name}.png")] for name in ("broken", "whole"))
+    for settings, message in (
+        ({"images": [3, 24]}, "traces.images has 24, and there are 24 test images: .* in 0-23"),
+        ({"images": [-1]}, "traces.images has -1"),
+        ({"images": -1}, "traces.images is -1: give 0 or more, or a list of indices"),
+        ({"images": 0}, "name no image to trace: give one of them, or leave traces out"),
+        ({"images": []}, "name no image to trace"),
+        ({"neurons": 0}, "traces.neurons is 0: give 1 or more"),
+        ({"share": 0}, "traces.share is 0: give a share above 0, up to 1"),
+        ({"share": 1.5}, "traces.share is 1.5"),
+        ({"sigma": 0.0}, "sigma is 0.0"),
+        ({"layer": "feature"}, "traces.layer is 'feature', .*one such as features"),
+        ({"networks": ["refind"]}, "traces.networks has 'refind', .* some of expert, refined, or"),
+        ({"factory": small_mlp}, "no layer of MLP .* or leave evaluation.traces out"),
+        ({"files": whole}, "have 2 channels: set it to"),
+        ({"its_data": colour, "files": broken}, "traces.files: .*broken.png cannot be read as an"),
+        ({"its_data": colour, "files": ["none.png"]}, "traces.files: none.png cannot be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(**settings)
+
+
+def test_traces_need_no_refined_networks(convolutional, tmp_path):
+    subject = replace(convolutional, refined=[], adversarial=swapped(convolutional.data, tmp_path))
+    outcome = traced(subject, networks=["expert"])
+    assert {row["network"] for row in outcome.tables["traces"]} == {"expert"}
+    with pytest.raises(ValueError, match="traces.networks has 'refined', and this study has no"):
+        traced(subject, networks=["refined"])

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from cwx.functional.canvas_sampling import negative, positive, random, white
+from cwx.functional.rng import stream
+
+# Two classes; the third image of class 0 and the second of class 1 are misclassified.
+LABELS = torch.tensor([0, 0, 0, 1, 1, 1])
+LOGITS = torch.tensor([[2.0, 0], [5, 1], [1, 3], [0, 9], [4, 3], [0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("way", "target", "count", "expected"),
+    [
+        (positive, 0, 5, [1, 0]),
+        (positive, 1, 1, [3]),
+        (positive, 1, 5, [3, 5]),
+        (negative, 0, 5, [4]),
+        (negative, 1, 5, [2]),
+        (negative, 1, 0, []),
+    ],
+)
+def test_the_most_confident_come_first(way, target, count, expected):
+    assert way(LOGITS, LABELS, target, count, stream(0)).tolist() == expected
+
+
+def test_random_canvases_are_of_any_class_and_of_the_seed():
+    first, same, other = (random(LOGITS, LABELS, 0, 4, stream(seed)).tolist() for seed in (0, 0, 1))
+    assert first == same != other
+    assert len(set(first)) == 4
+    assert sorted(random(LOGITS, LABELS, 0, 99, stream(0)).tolist()) == list(range(6))
+
+
+def test_a_white_canvas_is_no_image():
+    assert white(LOGITS, LABELS, 0, 5, stream(0)) is None

@@ -1,0 +1,155 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cwx.functional.images import Normalization
+from cwx.functional.mask_search import (
+    SignDescent,
+    binarise,
+    mix,
+    pixels,
+    ranked,
+    search_gradients,
+    search_loss,
+    tied,
+    total_variation,
+)
+from cwx.functional.rng import stream
+
+
+def drawn(*shape, seed=0):
+    return torch.rand(*shape, generator=stream(seed), dtype=torch.float64)
+
+
+def test_an_open_mask_shows_the_canvas_and_a_closed_one_the_image():
+    canvases, images = drawn(2, 3, 4, 5), drawn(2, 6, 3, 4, 5, seed=1)
+    masks = torch.zeros(2, 4, 5, dtype=torch.float64)
+    masks[1], masks[0, 1, 2] = 1, 0.25
+    mixed = mix(masks, canvases, images)
+    assert torch.equal(mixed[1], canvases[1].expand(6, -1, -1, -1))
+    assert torch.equal(mixed[0, :, :, 0], images[0, :, :, 0])
+    expected = 0.25 * canvases[0, :, 1, 2] + 0.75 * images[0, 3, :, 1, 2]
+    torch.testing.assert_close(mixed[0, 3, :, 1, 2], expected)
+
+
+def test_the_loss_is_that_of_the_paper():
+    logits, masks = drawn(2, 3, 4), drawn(2, 2, 3, seed=1)
+    labels = torch.tensor([1, 3])
+    weights = torch.tensor([[1, 1, 1], [1, 1, 0]], dtype=torch.float64)
+    found = search_loss(logits, masks, labels, weights, alpha=0.2, beta=0.7)
+    for s, count in enumerate((3, 2)):
+        m = masks[s]
+        edges = sum((m[1, x] - m[0, x]) ** 2 for x in range(3))
+        edges += sum((m[y, x + 1] - m[y, x]) ** 2 for y in range(2) for x in range(2))
+        own = sum(-logits[s, j].softmax(0)[labels[s]].log() for j in range(count))
+        expected = own + count * (0.2 * m.sum() / 6 + 0.7 * edges / 6)
+        torch.testing.assert_close(found[s], expected)
+
+
+def test_the_loss_of_a_mask_is_differentiated_rightly():
+    masks, logits = drawn(2, 3, 3).requires_grad_(), drawn(2, 2, 4, seed=1).requires_grad_()
+    labels, weights = torch.tensor([0, 2]), torch.ones(2, 2, dtype=torch.float64)
+
+    def loss(masks, logits):
+        return search_loss(logits, masks, labels, weights, alpha=0.3, beta=0.5)
+
+    assert torch.autograd.gradcheck(loss, (masks, logits))
+
+
+def test_a_flat_mask_has_no_variation():
+    assert total_variation(torch.full((2, 3, 4), 0.3)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("canvas", [False, True])
+def test_searches_do_not_see_each_other(canvas):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(18, 4)).double()
+    masks, canvases = drawn(3, 3, 3), drawn(3, 2, 3, 3, seed=1)
+    images, labels = drawn(3, 2, 2, 3, 3, seed=2), torch.tensor([0, 1, 3])
+    weights = torch.tensor([[1, 1], [1, 0], [1, 1]], dtype=torch.float64)
+    settings = {
+        "normalization": Normalization(mean=(0.5, 0.4), std=(0.2, 0.3)),
+        "alpha": 0.2,
+        "beta": 0.1,
+        "canvas": canvas,
+    }
+
+    def found(rows):
+        given = (t[rows] for t in (masks, canvases, images, labels, weights))
+        return search_gradients(network, *given, **settings)
+
+    together = found(slice(None))
+    for row in range(3):
+        for whole, alone in zip(together, found([row]), strict=True):
+            torch.testing.assert_close(whole[row : row + 1], alone)
+    assert together[0].shape == (canvases if canvas else masks).shape
+    # What only fills a batch up weighs nothing.
+    images[1, 1] = 0
+    assert torch.equal(found(slice(None))[0], together[0])
+    assert all(p.grad is None for p in network.parameters())
+
+
+@given(st.integers(1, 12), st.integers(0, 3), st.integers(0, 5))
+def test_a_cut_mask_has_exactly_its_pixels_and_they_are_the_highest(count, levels, seed):
+    masks = torch.randint(0, levels + 1, (3, 3, 4), generator=stream(seed)) / max(levels, 1)
+    chosen = binarise(masks, count, stream(seed))
+    assert chosen.flatten(1).sum(1).tolist() == [count] * 3
+    for mask, kept in zip(masks, chosen, strict=True):
+        if not kept.all():
+            assert mask[kept].min() >= mask[~kept].max()
+
+
+def test_ties_are_drawn_by_the_seed():
+    flat = torch.full((1, 8, 8), 0.3)
+    first, same, other = (binarise(flat, 5, stream(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    # All places are drawn alike.
+    counts = sum(binarise(flat, 16, stream(seed)).int() for seed in range(200))
+    assert counts.min() > 20
+    assert counts.max() < 85
+
+
+def test_rounding_decides_no_tie():
+    steps = torch.tensor([0.5]).repeat(4)
+    up_and_down = steps + 0.02 - 0.02 + 0.02 - 0.02
+    masks = torch.stack([steps, up_and_down]).view(1, 2, 4)
+    assert tied(ranked(masks), 3).tolist() == [8]
+    chosen = sum(binarise(ranked(masks), 4, stream(seed)).int() for seed in range(50))
+    assert chosen.min() > 5
+
+
+@pytest.mark.parametrize(
+    ("levels", "count", "expected"),
+    [([1, 1, 0, 0], 2, 0), ([1, 1, 1, 0], 2, 3), ([1, 0.5, 0.5, 0], 2, 2), ([1, 1, 0, 0], 4, 0)],
+)
+def test_ties_are_counted_where_they_decide(levels, count, expected):
+    assert tied(torch.tensor(levels).view(1, 2, 2).float(), count).tolist() == [expected]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.01, 10), (0.05, 51), (0.1, 102), (1, 1024)])
+def test_a_share_is_rounded_to_pixels(share, count):
+    assert pixels(share, 32, 32) == count
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.1, 0.0004])
+def test_a_pattern_without_pixels_is_refused(share):
+    with pytest.raises(ValueError, match="has .* pixels: give sizes above 0.00049"):
+        pixels(share, 32, 32)
+
+
+def test_sign_descent_takes_equal_steps():
+    parameter = torch.nn.Parameter(torch.tensor([0.5, 0.5, 0.5]))
+    parameter.grad = torch.tensor([1e-9, -3.0, 0.0])
+    SignDescent([parameter], lr=0.02).step()
+    torch.testing.assert_close(parameter.data, torch.tensor([0.48, 0.52, 0.5]))
+
+
+def test_seconds_order_what_ties_and_nothing_else():
+    masks = torch.tensor([[[1, 1, 1], [0.98, 0.5, 0]]])
+    seconds = torch.tensor([[[0.2, 0.9, 0.4], [1, 1, 1]]])
+    ranks = ranked(masks, seconds)
+    for count, expected in ((1, [1]), (2, [1, 2]), (3, [0, 1, 2]), (4, [0, 1, 2, 3])):
+        chosen = binarise(ranks, count, stream(0)).flatten().nonzero()[:, 0].tolist()
+        assert chosen == expected
+        assert tied(ranks, count).tolist() == [0]

@@ -1,0 +1,146 @@
+"""Images that carry a pattern are told from those that do not, whatever natural images do."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+from cwx.functional.matched_filter import Surroundings, surroundings, tell_apart, two_groups
+
+SHAPE = (1, 6, 6)
+
+
+def best_cut(values):
+    """Otsu's separation by trying every cut."""
+    mean, best = values.mean(), 0.0
+    for cut in values.unique()[:-1]:
+        high = values > cut
+        between = sum(
+            group.double().mean() * (values[group].mean() - mean) ** 2 for group in (high, ~high)
+        )
+        best = max(best, (between / values.var(correction=0)).item())
+    return best
+
+
+@given(st.lists(st.integers(-5, 5), min_size=2, max_size=12).filter(lambda v: len(set(v)) > 1))
+def test_the_best_of_all_cuts_is_found(values):
+    values = torch.tensor(values, dtype=torch.float64)
+    high, separation = two_groups(values)
+    assert separation == pytest.approx(best_cut(values))
+    assert values[high].min() > values[~high].max()
+
+
+@given(st.floats(0.1, 10), st.floats(-10, 10), st.integers(0, 99))
+def test_groups_do_not_depend_on_the_scale(scale, shift, seed):
+    values = torch.randn(30, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    high, separation = two_groups(values)
+    again, same = two_groups(values * scale + shift)
+    assert torch.equal(high, again)
+    assert same == pytest.approx(separation)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [2.0, 2.0, 2.0]])
+def test_equal_values_have_no_groups(values):
+    high, separation = two_groups(torch.tensor(values))
+    assert not high.any()
+    assert separation == 0
+
+
+def pictures(count, seed):
+    """Smooth bytes ``[count, 1, 6, 6]``: neighbouring pixels are nearly the same."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 1, 2, 2, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=SHAPE[1:], mode="bilinear")
+    grain = 0.01 * torch.randn(count, *SHAPE, generator=generator)
+    return (60 + 120 * (smooth + grain).clamp(0, 1)).byte()
+
+
+def checkerboard():
+    return ((torch.arange(6) + torch.arange(6)[:, None]) % 2).expand(SHAPE) * 2.0 - 1
+
+
+def labelled(per_class=200):
+    labels = torch.arange(3).repeat_interleave(per_class)
+    return torch.cat([pictures(per_class, seed) for seed in range(3)]), labels
+
+
+def test_the_surroundings_of_a_class_are_all_others():
+    images, labels = labelled(60)
+    flat = images.flatten(1).double() / 255
+    share = ledoit_wolf_shrinkage(flat.numpy())
+    seen = []
+    for label, around in surroundings(images, labels):
+        others = flat[labels != label]
+        expected = torch.cov(others.T, correction=0)
+        mu = expected.diagonal().mean()
+        shrunk = share * len(flat) / len(others)
+        expected = (1 - shrunk) * expected + shrunk * mu * torch.eye(len(expected))
+        assert torch.allclose(around.mean, others.mean(0))
+        assert torch.allclose(around.root @ around.root.T, expected, atol=1e-12)
+        seen.append(label)
+    assert seen == [0, 1, 2]
+
+
+def test_pixels_that_never_vary_are_no_obstacle():
+    images, labels = labelled(20)
+    images[:, :, 0] = 7
+    for constant in (images, torch.zeros_like(images)):
+        for _, around in surroundings(constant, labels):
+            assert torch.isfinite(around.root).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("scale", [1e-3, 10])
+def test_a_faint_pattern_is_found_from_a_poor_likeness(sign, scale):
+    """Three bytes of a checkerboard, where the pictures vary by sixty."""
+    images, labels = labelled()
+    carries = torch.zeros(200, dtype=torch.bool)
+    carries[::3] = True
+    own = images[labels == 1]
+    own[carries] = (own[carries] + 3 * checkerboard()).byte()
+    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
+    around = dict(surroundings(images, labels))[1]
+    likeness = checkerboard() + noise
+    found = tell_apart(around.whiten_images(own), around.whiten_pattern(sign * scale * likeness))
+    assert torch.equal(found.carrying, carries)
+    assert found.separation > 0.9
+    # Without regard to what pictures vary in, it is no better than chance.
+    plain, _ = two_groups(own.flatten(1).float() @ likeness.flatten())
+    assert (plain == carries).float().mean().item() == pytest.approx(0.5, abs=0.2)
+
+
+def test_what_has_no_pattern_is_not_told_apart_as_well_as_what_has():
+    images, labels = labelled()
+    around = dict(surroundings(images, labels))[0]
+    assert (
+        tell_apart(
+            around.whiten_images(images[labels == 0]), around.whiten_pattern(checkerboard())
+        ).separation
+        < 0.72
+    )
+
+
+def test_whitened_surroundings_vary_alike():
+    vectors = torch.randn(400, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vectors = vectors @ torch.diag(torch.tensor([1.0, 10, 0.1, 3, 2]).double()) + vectors[:, :1]
+    centred = vectors - vectors.mean(0)
+    around = Surroundings(
+        mean=vectors.mean(0), root=torch.linalg.cholesky(torch.cov(centred.T, correction=0))
+    )
+    white = around.whiten(centred)
+    torch.testing.assert_close(torch.cov(white.T, correction=0), torch.eye(5).double())
+
+
+@pytest.mark.parametrize("count", [50, 200])
+def test_no_direction_is_judged_by_the_images_that_taught_it(count):
+    """Fewer images than pixels part perfectly along a direction of their own."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 255, (count, 3, 12, 12), generator=generator).byte()
+    around = Surroundings(
+        mean=torch.zeros(432, dtype=torch.float64), root=torch.eye(432, dtype=torch.float64)
+    )
+    pattern = torch.randn(3, 12, 12, generator=generator)
+    assert (
+        tell_apart(around.whiten_images(images), around.whiten_pattern(pattern)).separation < 0.72
+    )

@@ -1,0 +1,65 @@
+"""The highest of a stream against a sort of everything."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cwx.functional.top_activations import Highest, spatial_maximum, spatial_mean
+
+# Few values, so that many are equal.
+VALUES = st.sampled_from([-2.5, -1.0, -0.0, 0.0, 1e-30, 0.5, 3.0, float("inf"), float("-inf")])
+
+
+@st.composite
+def streams(draw):
+    count, neurons = draw(st.integers(1, 20)), draw(st.integers(1, 3))
+    rows = st.lists(VALUES, min_size=neurons, max_size=neurons)
+    return torch.tensor(draw(st.lists(rows, min_size=count, max_size=count)))
+
+
+@given(streams(), st.integers(1, 6), st.integers(1, 7), st.integers(1, 9), st.randoms())
+def test_the_highest_are_those_of_a_sort(activations, k, size, room, random):
+    order = list(range(len(activations)))
+    random.shuffle(order)
+    highest = Highest(k, room=room)
+    for part in torch.tensor(order).split(size):
+        highest.add(activations[part], part)
+    top = highest.top()
+    for neuron, column in enumerate(activations.T.tolist()):
+        expected = sorted(range(len(column)), key=lambda i: (-column[i], i))[:k]
+        assert top.indices[:, neuron].tolist() == expected
+        assert top.values[:, neuron].tolist() == [column[i] for i in expected]
+        assert top.lowest[neuron] == min(column)
+        assert top.responding[:, neuron].tolist() == [column[i] > min(column) for i in expected]
+
+
+def test_memory_does_not_grow_with_the_number_of_images():
+    highest = Highest(3, room=8)
+    for first in range(0, 1000, 5):
+        highest.add(torch.rand(5, 2), torch.arange(first, first + 5))
+        assert sum(waiting.shape[1] for waiting in highest._waiting) < 8
+        assert highest._best is None or highest._best.shape == (2, 3)
+
+
+def test_large_indices_are_kept():
+    highest = Highest(2)
+    highest.add(torch.tensor([[-1.0], [-2.0]]), torch.tensor([3_000_000_000, 4_000_000_000]))
+    assert highest.top().indices[:, 0].tolist() == [3_000_000_000, 4_000_000_000]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_is_not_a_number_is_refused(sign):
+    highest = Highest(1)
+    highest.add(torch.tensor([[1.0, 2.0], [3.0, sign * float("nan")]]), torch.arange(2))
+    highest.add(torch.tensor([[1.0, 2.0]]), torch.tensor([2]))
+    with pytest.raises(ValueError, match="not a number: the network has diverged"):
+        highest.top()
+
+
+@pytest.mark.parametrize(("reduce", "expected"), [(spatial_maximum, 7.0), (spatial_mean, 4.0)])
+def test_a_channel_has_one_activation(reduce, expected):
+    maps = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]], [[0.0, 0.0], [0.0, 0.0]]]])
+    assert reduce(maps).tolist() == [[expected, 0]]
+    assert reduce(maps.flatten(2)).tolist() == [[expected, 0]]
+    assert reduce(maps[:, :, 0, 0]).tolist() == [[1, 0]]

@@ -1,0 +1,214 @@
+"""The launcher of sweeps under Hydra itself, with jobs that are quick and need no torch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hydra.core.utils import JobStatus
+from omegaconf import OmegaConf
+
+from cwx.cli.config.compose import sweep_of
+from cwx.cli.run import configuration_folder, register_resolvers
+from cwx.storage.sweeps import Job
+from hydra_plugins.cwx_processes import Processes
+
+CONF = configuration_folder()
+APP = """
+import json, os, pathlib, sys, time
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from cwx.cli.sweep.processes import end_with_launcher
+
+if sys.argv[1] == "report":
+    pathlib.Path(sys.argv[2], "report.html").touch()
+    sys.exit()
+end_with_launcher()
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="run")
+def main(config):
+    folder = pathlib.Path(HydraConfig.get().runtime.output_dir)
+    (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
+    if config.x == 2:
+        sys.exit("cwx: two is bad")
+    if config.x == 9:
+        (folder / "sleeps").touch()
+        time.sleep(60)
+    square = None if config.x == 5 else config.x**2
+    (folder / "metrics.json").write_text(json.dumps({"square": square}))
+    (folder / "status.json").write_text('{"state": "finished", "seconds": 1.0}')
+
+main()
+"""
+RUN = f"""
+defaults:
+  - _self_
+  - override hydra/launcher: processes
+x: 0
+optimize: square
+hydra:
+  searchpath: ["file://{CONF}"]
+  sweep:
+    dir: out
+    subdir: job-${{hydra.job.num}}
+"""
+FOREIGN = {"LOCAL_RANK": "1", "MASTER_PORT": "1", "WANDB_RUN_ID": "abc"}
+
+
+@pytest.fixture
+def app(tmp_path):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/run.yaml").write_text(RUN)
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+def start(app, *overrides):
+    return subprocess.Popen(
+        [sys.executable, "app.py", "-m", *overrides],
+        cwd=app,
+        env={**os.environ, **FOREIGN, "CUDA_VISIBLE_DEVICES": "4,5"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(app, *overrides):
+    process = start(app, *overrides)
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
+
+
+def read(file):
+    return json.loads(file.read_text())
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_in_the_end(app):
+    code, output, errors = run(app, "x=1,2,3", "hydra.launcher.n_jobs=2")
+    assert code == 1
+    assert "Traceback" not in errors
+    assert "cwx: 1 of 3 jobs failed; job 1 (x=2) failed: two is bad (see out/job-1)" in errors
+    assert "job 1 (x=2) failed after" in output
+    *_, header, first, second, third = output.rstrip().split("\n")
+    assert header.split() == ["job", "x", "state", "time", "square"]
+    assert [line.split()[2] for line in (first, second, third)] == [
+        "finished",
+        "failed",
+        "finished",
+    ]
+    assert first.split()[-1] == "1"
+    assert (app / "out/report.html").exists()
+    assert third.split()[-1] == "9"
+    states = [read(app / f"out/job-{n}/status.json")["state"] for n in range(3)]
+    assert states == ["finished", "failed", "finished"]
+    environments = [read(app / f"out/job-{n}/environment.json") for n in range(3)]
+    assert not any(environment.keys() & FOREIGN.keys() for environment in environments)
+    assert {e["CUDA_VISIBLE_DEVICES"] for e in environments[:2]} == {"4", "5"}
+    # What belongs to the sweep is no job's, and each knows its own settings alone.
+    saved = OmegaConf.load(app / "out/job-2/.hydra/hydra.yaml").hydra
+    assert list(saved.overrides.task) == ["x=3"]
+    assert saved.job.num == 2
+    assert not [line for line in saved.overrides.hydra if "launcher" in line or "sweep" in line]
+    code, _, errors = run(app, "x=1")
+    assert code == 1
+    assert "cwx: out holds a sweep already: continue it with resume=out" in errors
+
+
+def test_folders_that_cannot_be_are_refused_in_a_line(app):
+    code, _, errors = run(app, "x=1", f"hydra.sweep.subdir='{'é=' * 100}'")
+    assert code == 1
+    assert "cwx: [Errno 36] File name too long" in errors
+    assert "Traceback" not in errors
+    code, _, errors = run(app, "x=1,3", "hydra.sweep.subdir=same", "hydra.sweep.dir=other")
+    assert code == 1
+    assert "cwx: job 0 (x=1) and job 1 (x=3) have the folder other/same: let hydra.sweep" in errors
+
+
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_sweep_that_is_interrupted_stops_its_jobs_and_says_how_to_continue(app, way):
+    process = start(app, "x=9,1", "hydra.launcher.grace=20")
+    deadline = time.monotonic() + 60
+    while not (app / "out/job-0/sleeps").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(way)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "stopped; continue with: python run.py resume=out" in output
+    assert read(app / "out/job-0/status.json")["state"] == "interrupted"
+    assert not (app / "out/job-1").exists()
+    assert not (app / "out/report.html").exists()
+    assert [job["state"] for job in read(app / "out/sweep.json")["jobs"]] == [
+        "interrupted",
+        "not started",
+    ]
+
+
+def returned(tmp_path, optimize, *states):
+    """What a sweeper is told of jobs that ended so."""
+    launcher = Processes()
+    launcher.setup(
+        hydra_context=None, task_function=None, config=OmegaConf.create({"optimize": optimize})
+    )
+    jobs = []
+    for number, state in enumerate(states):
+        job = Job(number, tmp_path / str(number), (f"x={number}",), {}, "a", state, "why not", 1.0)
+        job.folder.mkdir()
+        (job.folder / "metrics.json").write_text('{"a/b": 0.5, "c": 2}')
+        jobs.append(job)
+    return launcher._returns(jobs)
+
+
+@pytest.mark.parametrize(
+    ("optimize", "value"), [(None, None), ("a/b", 0.5), (["c", "a/b"], [2.0, 0.5])]
+)
+def test_a_sweeper_is_told_what_is_optimised(tmp_path, optimize, value):
+    (job,) = returned(tmp_path, optimize, "finished")
+    assert job.status is JobStatus.COMPLETED
+    assert job.return_value == value
+    assert job.overrides == ["x=0"]
+
+
+def test_a_sweeper_is_told_that_a_job_failed_and_of_which_others_stopped(tmp_path):
+    interrupted, failed, late = returned(tmp_path, "c", "interrupted", "failed", "not started")
+    for job in (interrupted, failed, late):
+        assert job.status is JobStatus.FAILED
+        with pytest.raises(Exception, match="cwx: 1 of 3 jobs failed; job 1 failed: why not"):
+            _ = job.return_value
+
+
+def test_a_number_that_no_run_measures_fails_the_job(tmp_path):
+    (job,) = returned(tmp_path, "a/c", "finished")
+    with pytest.raises(Exception, match="cwx: optimize is 'a/c'.*did you mean a/b"):
+        _ = job.return_value
+
+
+def test_optuna_searches_with_our_launcher(app):
+    """Also beside a trial that failed, and one whose number is not finite."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=3"]
+    search += ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.max_failure_rate=1"]
+    search += ["hydra.launcher.n_jobs=2", "x=choice(2,3,4,5)"]
+    code, _, errors = run(app, *search)
+    assert code == 0, errors
+    best = OmegaConf.load(app / "out/optimization_results.yaml")
+    asked = [job["overrides"][0] for job in read(app / "out/sweep.json")["jobs"]]
+    assert {"x=2", "x=5"} < set(asked)
+    assert len(asked) == 6
+    assert best.best_value == min(int(x[2:]) for x in asked if x in ("x=3", "x=4")) ** 2
+
+
+@pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])
+def test_studies_compose_with_a_launcher_for_clusters(launcher):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    register_resolvers()
+    given = [f"hydra/launcher={launcher}", "hydra.launcher.gpus_per_node=2", "seed=0,1"]
+    place, settings = sweep_of(CONF, given, extra=None)
+    assert settings["gpus_per_node"] == 2
+    assert settings["submitit_folder"] == "${hydra.sweep.dir}/.submitit/%j"
+    assert str(place).startswith("runs/digits/quickstart/")

@@ -1,0 +1,63 @@
+"""What a step makes of searches that share nothing."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from cwx.data.nontarget import NontargetBatch
+from cwx.methods._parallel_search import check_counts, side_by_side
+
+BATCH = NontargetBatch(
+    searches=torch.tensor([0, 2, 3, 4]),
+    images=torch.arange(12).view(4, 3),
+    weights=torch.tensor([[1.0, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]]),
+)
+MOVING = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+
+
+def gradients(part):
+    """Of half the sum of squares, once for each image."""
+    count = part.weights.sum(1)
+    rows = MOVING[part.searches]
+    return rows * count[:, None], rows.square().sum(1) * count / 2
+
+
+def step(rank, ranks, chunk):
+    """What a rank adds to the gradients of what moves and rests, and the loss that it logs."""
+    moving, resting = nn.Parameter(MOVING.clone()), nn.Parameter(torch.ones(3))
+    logged = {}
+    module = SimpleNamespace(
+        stage="x",
+        chunk=chunk,
+        trainer=SimpleNamespace(world_size=ranks),
+        global_rank=rank,
+        log=lambda name, value, **_: logged.update({name: value}),
+    )
+    scalar = side_by_side(
+        module, BATCH, gradients, moving=moving, resting=[resting], area=torch.tensor(0.5)
+    )
+    found = torch.autograd.grad(scalar, (moving, resting))
+    assert logged["x/area"] == 0.5
+    return *found, logged["x/loss"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+def test_ranks_and_chunks_make_up_one_step(ranks, chunk):
+    moving, resting, loss = (
+        torch.stack(each).mean(0)
+        for each in zip(*(step(rank, ranks, chunk) for rank in range(ranks)), strict=True)
+    )
+    counts = torch.tensor([3.0, 0, 2, 1, 3])
+    torch.testing.assert_close(moving, MOVING * counts[:, None])
+    assert not resting.any()
+    expected = (MOVING.square().sum(1) * counts).sum() / 2 / counts.sum()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_counts_below_one_are_refused_by_name():
+    check_counts("x", passes=1, chunk=None)
+    with pytest.raises(ValueError, match=r"method\.x\.chunk is 0: give 1 or more"):
+        check_counts("x", passes=1, chunk=0)

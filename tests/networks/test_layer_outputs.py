@@ -1,0 +1,174 @@
+"""The layers of a network by name, and what several give in one pass."""
+
+import pytest
+import torch
+from support.builders import small_mlp
+from support.vision_networks import IMAGES as EXAMPLES
+from support.vision_networks import SHAPE as EXAMPLE
+from support.vision_networks import built
+from torch import nn
+
+from cwx.networks.alexnet import AlexNet
+from cwx.networks.densenet import DenseNet
+from cwx.networks.layer_outputs import convolutional, feature_layer, layer_outputs, spatial_layers
+from cwx.networks.mlp import MLP
+from cwx.networks.resnet import ResNet, basic_block
+
+SHAPE = {"in_channels": 3, "image_size": (32, 32), "num_classes": 5}
+IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+class Odd(nn.Module):
+    """Convolutions followed by everything but a norm alone, and some that are not followed."""
+
+    class Frozen(nn.Module):
+        def forward(self, maps):
+            return 1 - maps
+
+    class FrozenNorm(Frozen):
+        """What another library may call its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Conv2d(3, 3, 1)
+        self.turned, self.norm = nn.Conv2d(3, 3, 1), self.FrozenNorm()
+        self.again = nn.Conv2d(3, 3, 1)
+        self.rectified, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)
+        self.late = nn.BatchNorm2d(3)
+        self.weighted = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1))
+        self.head = nn.Linear(3, 5)
+
+    def forward(self, images):
+        maps = self.norm(self.turned(self.again(images)))
+        maps = self.late(self.relu(self.rectified(self.again(maps))))
+        # Of a sum, and so of neither alone.
+        maps = self.norm(maps + self.weighted(maps))
+        return self.head(maps.mean((2, 3)))
+
+
+def test_each_convolution_is_read_behind_a_norm_that_takes_its_output():
+    network = Odd()
+    # What the norm was given last is of no convolution, but where it is read it is named once.
+    assert convolutional(network, (3, 32, 32)) == ["norm", "again", "rectified", "weighted"]
+    assert network.training
+
+
+def test_the_convolutions_of_known_networks():
+    resnet = ResNet(stages=[1, 1], block=basic_block, width=4, norm=nn.BatchNorm2d, **SHAPE)
+    assert convolutional(resnet, (3, 32, 32)) == [
+        "stem.1",
+        *(f"blocks.0.residual.{place}" for place in (1, 4)),
+        *(f"blocks.1.residual.{place}" for place in (1, 4)),
+        "blocks.1.shortcut.1",
+    ]
+    alexnet = AlexNet(width=4, **SHAPE)
+    assert [type(alexnet.get_submodule(n)) for n in convolutional(alexnet, (3, 32, 32))] == [
+        nn.Conv2d
+    ] * 5
+    densenet = DenseNet(growth=4, blocks=[2, 2], norm=nn.BatchNorm2d, **SHAPE)
+    convolutions = [m for m in densenet.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutional(densenet, (3, 32, 32))) == len(convolutions)
+    assert convolutional(MLP(depth=1, width=4, **SHAPE), (3, 32, 32)) == []
+
+
+def test_one_pass_gives_what_each_layer_gave():
+    network = Odd().eval()
+    maps = network.norm(network.turned(network.again(IMAGES)))
+    second = network.again(maps)
+    with layer_outputs(network, ["turned", "again", "rectified", ""]) as outputs:
+        found = outputs(IMAGES)
+    assert set(found) == {"turned", "again", "rectified", ""}
+    torch.testing.assert_close(found["turned"], network.turned(network.again(IMAGES)))
+    # That of the last call, and from before the ReLU that works in place.
+    torch.testing.assert_close(found["again"], second)
+    torch.testing.assert_close(found["rectified"], network.rectified(second))
+    assert found["rectified"].min() < 0
+    torch.testing.assert_close(found[""], network(IMAGES))
+
+
+def test_gradients_flow_and_what_is_kept_may_be_chosen():
+    network, images = Odd(), IMAGES.clone().requires_grad_()
+    with layer_outputs(network, ["rectified"]) as outputs:
+        (gradient,) = torch.autograd.grad(outputs(images)["rectified"].sum(), images)
+    assert gradient.abs().sum() > 0
+    with layer_outputs(network, ["rectified"], lambda maps: maps.amax((2, 3))) as outputs:
+        assert outputs(IMAGES)["rectified"].shape == (4, 3)
+
+
+def hooks(network):
+    return [hook for module in network.modules() for hook in module._forward_hooks]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("norn", "Odd has no layer 'norn': the nearest are norm"),
+        ("unused", "does not pass its layer 'unused', which is to be read: name another"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_refused_and_hooks_are_given_back(name, message):
+    network = Odd()
+    with (
+        pytest.raises(ValueError, match=message),
+        layer_outputs(network, ["again", name]) as outputs,
+    ):
+        outputs(IMAGES)
+    assert not hooks(network)
+
+
+def test_hooks_are_given_back_after_a_failure():
+    network = Odd()
+    with pytest.raises(RuntimeError), layer_outputs(network, ["again"]) as outputs:
+        outputs(IMAGES[:, :2])
+    assert not hooks(network)
+    with pytest.raises(RuntimeError):
+        convolutional(network, (2, 32, 32))
+    assert not hooks(network)
+    assert network.training
+
+
+SETTING = "procedure.objective.layer"
+
+
+def test_the_search_leaves_the_network_as_it_was():
+    network = built("convnet").train()
+    network.features[1].eval()
+    modes = [module.training for module in network.modules()]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    names = spatial_layers(network, EXAMPLES.shape[1:])
+    assert names[-2:] == ["features.7", "features"]
+    assert [module.training for module in network.modules()] == modes
+    assert all(not module._forward_hooks for module in network.modules())
+    assert all(torch.equal(before[n], tensor) for n, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [(None, "features"), ("features.3", "features.3"), ("classifier", "classifier")],
+)
+def test_features_are_of_any_layer_and_by_default_the_last_maps(name, expected):
+    network = built("convnet")
+    assert feature_layer(network, EXAMPLES.shape[1:], name, SETTING) == expected
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "message"),
+    [
+        ("convnet", "feature", "is 'feature', which is no layer of ConvNet .* such as features,"),
+        ("convnet", "", "is '', which is no layer of ConvNet"),
+        ("foreign", "unused", "is 'unused', which is no layer of Foreign"),
+        ("foreign", "pair", "is 'pair', .* that gives an output for each image"),
+    ],
+)
+def test_a_wrong_layer_is_answered_with_the_nearest(network, name, message):
+    with pytest.raises(ValueError, match=f"{SETTING} {message}"):
+        feature_layer(built(network), EXAMPLES.shape[1:], name, SETTING)
+
+
+def test_a_network_without_maps_needs_a_name():
+    network = small_mlp(**EXAMPLE)
+    with pytest.raises(ValueError, match="no layer of MLP gives maps"):
+        feature_layer(network, EXAMPLES.shape[1:], None, SETTING)
+    named = dict(network.named_modules())
+    name = next(name for name, module in named.items() if isinstance(module, nn.Linear))
+    assert feature_layer(network, EXAMPLES.shape[1:], name, SETTING) == name

@@ -1,0 +1,357 @@
+"""Adversarial images are made once for all studies of the same networks, and by whom."""
+
+import logging
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support import references
+from support.builders import BlobsToTest, image_data, small_mlp, stages
+from torch import nn
+
+from cwx.data.splits import ImageSet
+from cwx.data.step_loaders import Turns
+from cwx.functional.ensemble_attack import EnsembleAttack
+from cwx.methods.ensemble_attack import Mislead
+from cwx.storage.shards import Shards
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.study.steps.adversary import Ensemble, NoAdversary
+from cwx.training.plan import Plan
+from cwx.training.provider import Training
+
+ATTACK = EnsembleAttack(weight=0.001, scale=255, step=20, steps=8)
+PRECISION = {"experts": {}, "methods": {"trainer": "32-true"}}
+MLP = {"_target_": "MLP", "width": 6}
+
+
+def training(store, precision=PRECISION, **judges):
+    """It can train nothing; judges are of the explained kind unless they say otherwise."""
+    return Training(
+        stages=stages(),
+        network=small_mlp,
+        store=TrajectoryStore(store),
+        procedure=None,
+        configuration={"network": MLP, "judges": judges, "precision": precision},
+        at_once=1,
+    )
+
+
+def ensemble(**changes):
+    chosen = {
+        "members": None,
+        "targets": 2,
+        "images": None,
+        "weight": 0.001,
+        "scale": 255,
+        "step": 20,
+        "steps": 8,
+        "batch_size": 10,
+    }
+    return Ensemble(**chosen | changes)
+
+
+@pytest.fixture
+def study(subject):
+    """The first expert and a judge that is the held-out one."""
+    judge = subject.held_out[0]
+    return judged(replace(subject, held_out=[]), other=judge)
+
+
+def judged(subject, **trajectories):
+    judges = {name: [subject.trained(t)] for name, t in trajectories.items()}
+    return replace(subject, judges=judges, judged={name: [t] for name, t in trajectories.items()})
+
+
+def sets(store):
+    return {path.parent for path in store.glob("*/shard-00000.safetensors")}
+
+
+def made(study, store, **changes):
+    return ensemble(**changes)(study, training(store, other=MLP))
+
+
+def test_each_test_image_is_taken_to_its_least_likely_classes(study, tmp_path):
+    found, test = made(study, tmp_path), study.data.splits.test
+    assert len(found) == 2 * len(test)
+    assert found.originals.tolist() == [i for i in range(len(test)) for _ in range(2)]
+    assert torch.equal(found.labels, test.labels[found.originals])
+    networks = [study.explained(name) for name in found.members]
+    assert sorted(found.members) == ["expert", "other"]
+    clean = study.data.normalization.from_bytes(test.images)
+    probabilities = sum(network(clean).softmax(1) for network in networks) / 2
+    expected = [
+        references.least_likely(row, label, 2)
+        for row, label in zip(probabilities.tolist(), test.labels.tolist(), strict=True)
+    ]
+    assert found.targets.view(-1, 2).tolist() == expected
+
+
+def test_the_images_are_those_of_the_attack_and_are_measured_as_bytes(study, tmp_path):
+    found, test = made(study, tmp_path), study.data.splits.test
+    normalization = study.data.normalization
+    networks = [study.explained(name) for name in found.members]
+    clean = normalization.from_bytes(test.images)[found.originals]
+    whole = ATTACK(networks, clean, found.targets, normalization=normalization)
+    images = found.shards.tensor("images")
+    # What one batch sums, another may sum in another order.
+    assert (images.int() - normalization.to_bytes(whole).int()).abs().max() <= 1
+    kept = found.shards.tensor("distance_rounded")
+    apart = images.double() - test.images[found.originals].double()
+    torch.testing.assert_close(kept.double(), apart.flatten(1).norm(dim=1), rtol=1e-5, atol=1e-3)
+    before = found.shards.tensor("distance")
+    # Rounding takes half a grey level off each of 32 values, or adds it.
+    assert 0 < (kept - before).abs().max() < 0.5 * 32**0.5
+    assert found.numbers["adversary/distance"] == pytest.approx(kept.mean().item())
+    for place, (name, network) in enumerate(zip(found.members, networks, strict=True)):
+        said = network(normalization.from_bytes(images)).argmax(1)
+        right = network(clean).argmax(1) == found.labels
+        for kind, expected in (
+            ("reached", said == found.targets),
+            ("kept", said == found.labels),
+            ("right", right),
+        ):
+            assert torch.equal(found.shards.tensor(kind)[:, place], expected)
+        success = (said == found.targets).double().mean().item()
+        assert found.numbers[f"adversary/success/{name}"] == pytest.approx(success)
+        assert found.numbers[f"adversary/accuracy/{name}"] == right.double().mean().item()
+        assert success > 0.3
+
+
+def test_a_set_is_made_once_and_found_again(study, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "cwx"):
+        first = made(study, tmp_path)
+    assert "making adversarial images: 5 of 5 batches are not in the store" in caplog.messages
+    assert f"48 adversarial images in {first.shards.folder}" in caplog.messages[-1]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "cwx"):
+        again = made(study, tmp_path)
+    assert not [message for message in caplog.messages if "not in the store" in message]
+    assert again.numbers == first.numbers
+    assert len(sets(tmp_path)) == 1
+
+
+def test_only_what_is_missing_is_made_again(study, tmp_path):
+    folder = made(study, tmp_path).shards.folder
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.glob("shard-*")}
+    lost = folder / "shard-00003.safetensors"
+    lost.unlink()
+    (folder / "complete.json").unlink()
+    made(study, tmp_path)
+    for file, (contents, stamp) in before.items():
+        assert file.read_bytes() == contents
+        assert (file.stat().st_mtime_ns == stamp) == (file != lost)
+    assert (folder / "complete.json").exists()
+
+
+def test_ranks_make_what_one_makes_whatever_their_order(study, tmp_path):
+    whole = made(study, tmp_path / "whole")
+    places = torch.arange(24)
+    shards = Shards(tmp_path / "shared", count=48, size=10)
+    for rank in (1, 0):
+        module = Mislead(
+            networks=[study.explained(name) for name in whole.members],
+            data=study.data,
+            places=places,
+            targets=2,
+            attack=ATTACK,
+            shards=shards,
+            stage="ranks",
+        )
+        turns = Turns(shards.missing() if rank else range(5))
+        turns.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        for number in turns.predict_dataloader():
+            assert number % 2 == rank
+            shards.write(number, module.predict_step(number))
+    assert shards.missing() == []
+    for name, tensor in whole.shards.read().items():
+        assert torch.equal(shards.tensor(name), tensor)
+
+
+def test_the_same_networks_by_other_names_share_a_set(study, subject, tmp_path):
+    first = made(study, tmp_path)
+    (judge, *_), expert = study.judged["other"], study.trajectories[0]
+    swapped = judged(replace(study, trajectories=[judge]), zero=expert)
+    again = ensemble(members=["zero", "expert"])(swapped, training(tmp_path, zero=MLP))
+    assert again.shards.folder == first.shards.folder
+    names = {"expert": "zero", "other": "expert"}
+    assert [names[name] for name in first.members] == list(again.members)
+    for name, other in names.items():
+        for kind in ("success", "accuracy"):
+            number = first.numbers[f"adversary/{kind}/{name}"]
+            assert again.numbers[f"adversary/{kind}/{other}"] == number
+    # Held-out experts, too, have a name.
+    held = replace(subject, trajectories=[expert], held_out=[judge])
+    third = ensemble(members=["held-out", "expert"])(held, training(tmp_path))
+    assert third.shards.folder == first.shards.folder
+    assert len(sets(tmp_path)) == 1
+
+
+def test_test_images_not_training_images_make_a_set_what_it_is(study, tmp_path):
+    made(study, tmp_path)
+    train, test = study.data.splits.train, study.data.splits.test
+    data = image_data()
+    data.train_on(ImageSet(255 - train.images, train.labels))
+    made(replace(study, data=data), tmp_path)
+    assert len(sets(tmp_path)) == 1
+    data._splits = replace(data.splits, test=test.at(torch.arange(1, 24)))
+    made(replace(study, data=data), tmp_path)
+    assert len(sets(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"members": ["expert"]},
+        {"targets": 1},
+        {"images": 23},
+        {"weight": 0.02},
+        {"scale": 256},
+        {"step": 4},
+        {"steps": 7},
+        {"batch_size": 4},
+        "epoch",
+        "kind",
+        "precision",
+    ],
+    ids=str,
+)
+def test_what_makes_a_set_what_it_is_makes_another(study, tmp_path, change):
+    made(study, tmp_path, steps=8)
+    if isinstance(change, dict):
+        made(study, tmp_path, **change)
+    elif change == "epoch":
+        made(replace(study, epoch=3), tmp_path)
+    elif change == "kind":
+        ensemble()(study, training(tmp_path, other={"_target_": "Other"}))
+    else:
+        precision = {**PRECISION, "methods": {"trainer": "bf16-mixed"}}
+        ensemble()(study, training(tmp_path, precision, other=MLP))
+    assert len(sets(tmp_path)) == 2
+
+
+def test_all_images_or_more_than_there_are_make_one_set(study, tmp_path):
+    for images in (None, 24, 25):
+        made(study, tmp_path, images=images)
+    assert len(sets(tmp_path)) == 1
+
+
+def test_some_images_are_spread_evenly(study, tmp_path):
+    found = made(study, tmp_path, images=4, targets=1)
+    assert found.originals.tolist() == [0, 6, 12, 18]
+    assert found.shards.size == 10
+
+
+@pytest.mark.parametrize(("batch_size", "size"), [(1, 2), (2, 2), (3, 2), (5, 4)])
+def test_the_targets_of_an_image_stay_together(batch_size, size):
+    assert ensemble(batch_size=batch_size).batch_size == size
+
+
+def test_networks_are_left_as_they_are(study, tmp_path):
+    judge = study.judges["other"][0]
+    before = {name: tensor.clone() for name, tensor in judge.state_dict().items()}
+    made(study, tmp_path)
+    assert study.judges["other"][0] is judge
+    assert all(torch.equal(tensor, before[name]) for name, tensor in judge.state_dict().items())
+    assert not judge.training
+
+
+class Turned(nn.Module):
+    """Knows the classes in another order."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return self.network(images).roll(1, 1)
+
+
+class Wider(Turned):
+    """Knows a class more."""
+
+    def forward(self, images):
+        logits = self.network(images)
+        return torch.cat([logits, logits[:, :1] - 9], 1)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (
+            Turned,
+            "other of adversary.members labels 0 of the test images rightly, no better than chance "
+            "among 3 classes: it probably takes pixels of another range (data.mean, data.std) or "
+            "knows the classes in another order (data.source.classes); correct that, or leave it",
+        ),
+        (Wider, "for the same images: choose adversary.members that know the same classes"),
+    ],
+)
+def test_a_member_that_does_not_fit_is_refused(study, tmp_path, spoilt, message):
+    wrong = replace(study, judges={"other": [spoilt(study.judges["other"][0])]})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        made(wrong, tmp_path)
+    assert not sets(tmp_path)
+
+
+def test_pixels_of_another_range_are_taken_for_what_they_are(study, tmp_path):
+    data = image_data()
+    data.normalization = replace(data.normalization, mean=(-9.0, 9.0))
+    with pytest.raises(ValueError, match="no better than chance .* of another range"):
+        made(replace(study, data=data), tmp_path)
+
+
+def plan(**changes):
+    chosen = {"data": image_data(), "methods": [], "held_out": 0, "names": ["expert", "other"]}
+    return Plan(**chosen | changes)
+
+
+def without_test_images():
+    data = image_data()
+    data._splits = replace(data.splits, test=data.splits.test.none())
+    return data
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "message"),
+    [
+        (
+            {"members": ["expert", "vgg"]},
+            {},
+            "adversary.members has 'vgg', and this study attacks no such network: give some of "
+            "expert, other, or null for the expert and all judges",
+        ),
+        (
+            {"targets": 3},
+            {},
+            "adversary.targets is 3, and with 3 classes an image can be taken for 2 others",
+        ),
+        ({}, {"data": without_test_images()}, "attacks test images, and the data have none: give"),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused_beforehand(settings, changes, message):
+    ensemble().check(plan())
+    ensemble(members=["other"]).check(plan(data=image_data(BlobsToTest())))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ensemble(**settings).check(plan(**changes))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"members": []}, "adversary.members is []: give one or more, each once, or null for"),
+        ({"members": ["expert", "expert"]}, "adversary.members is ['expert', 'expert']: give one"),
+        ({"targets": 0}, "adversary.targets is 0: give 1 or more"),
+        ({"batch_size": 0}, "adversary.batch_size is 0: give 1 or more"),
+        ({"images": 0}, "adversary.images is 0: give 1 or more, or null for all"),
+        ({"scale": 1}, "adversary.step is 20 on a scale of 0 to 1"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ensemble(**settings)
+
+
+def test_none_attacks_nothing(study):
+    assert NoAdversary()(study, training("unused")) is None

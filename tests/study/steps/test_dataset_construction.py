@@ -1,0 +1,245 @@
+"""Training images are replaced before the networks of a study are trained, and by what."""
+
+import json
+import logging
+import shutil
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from support.builders import experts, image_data, small_mlp, stages
+from support.construction_recipes import MATCHING, RECIPES
+from support.entry import run, start
+
+from cwx.data.corruption import LabelNoise, NoCorruption
+from cwx.data.splits import ImageSet
+from cwx.functional.label_noise import Uniform
+from cwx.methods.construction_recipes import FeatureMatching
+from cwx.methods.dataset_construction import Construct
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.study.steps.dataset_construction import Generated, Imported, NoConstruction
+from cwx.training.plan import Plan
+from cwx.training.provider import Training
+
+SETTINGS = {"recipe": {"name": "matching"}, "procedure": {"epochs": 2}, "seed": 7}
+
+
+def procedure(*, data, seeds, **_):
+    return experts(data, seeds, epochs=2)
+
+
+def training(store, settings=SETTINGS):
+    """It knows no procedure but that of the construction."""
+    return Training(
+        stages=stages(),
+        network=small_mlp,
+        store=TrajectoryStore(store),
+        procedure=None,
+        configuration={
+            "network": {},
+            "procedure": {"none": True},
+            "construction": settings,
+            "precision": {"experts": {}, "methods": {}},
+        },
+        at_once=1,
+    )
+
+
+def generated(recipe=MATCHING, **given):
+    return Generated(
+        **{"procedure": procedure, "recipe": recipe, "seed": 7, "batch_size": 25} | given
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_set_is_made_once_and_found_again(tmp_path, caplog, name):
+    data, construction = image_data(), generated(RECIPES[name])
+    before = data.splits.train
+    with caplog.at_level(logging.INFO, "cwx"):
+        made = construction(data, training(tmp_path))
+    assert len(made.images) == len(before)
+    assert not torch.equal(made.images.images, before.images)
+    measured = construction.recipe.measured
+    assert made.numbers.keys() == {
+        *(f"construction/{measured}/{stage}" for stage in ("start", "made", "rounded")),
+        "construction/moved",
+        "construction/source_accuracy",
+    }
+    lines = [m for m in caplog.messages if "construct" in m]
+    assert lines[0] == "making construction: 3 of 3 batches are not in the store"
+    assert f"60 images constructed in {tmp_path}" in lines[-1]
+    assert (
+        f"{measured} {made.numbers[f'construction/{measured}/start']:.4g} at the start" in lines[-1]
+    )
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "cwx"):
+        again = construction(data, training(tmp_path))
+    assert again.numbers == made.numbers
+    assert torch.equal(again.images.images, made.images.images)
+    assert not [m for m in caplog.messages if "not in the store" in m]
+    # The data are left to the study.
+    assert data.splits.train is before
+
+
+def sets(store):
+    return {path.parent for path in store.glob("*/shard-00000.safetensors")}
+
+
+@pytest.mark.parametrize(
+    "change", ["data", "settings", "seed", "procedure"], ids=lambda change: f"other {change}"
+)
+def test_what_makes_a_set_what_it_is_makes_another(tmp_path, change):
+    data = image_data()
+    generated()(data, training(tmp_path))
+    settings, given = dict(SETTINGS), {}
+    if change == "data":
+        data.corrupt(LabelNoise(kind=Uniform(), rate=0.5, seed=0))
+    elif change == "settings":
+        settings["recipe"] = {"name": "other"}
+    elif change == "seed":
+        settings["seed"], given = 8, {"seed": 8}
+    else:
+        settings["procedure"] = {"epochs": 3}
+    generated(**given)(data, training(tmp_path, settings))
+    assert len(sets(tmp_path)) == 2
+
+
+def test_where_its_accuracy_is_measured_makes_no_other(tmp_path):
+    for images in (10, 20):
+        procedure = {"epochs": 2, "recording": {"images": images}}
+        generated()(image_data(), training(tmp_path, {**SETTINGS, "procedure": procedure}))
+    assert len(sets(tmp_path)) == 1
+
+
+class Power(Exception):
+    pass
+
+
+def test_a_set_that_was_cut_is_continued_to_the_same(tmp_path, monkeypatch):
+    whole = generated(batch_size=9)(image_data(), training(tmp_path / "whole"))
+    step, made = Construct.predict_step, []
+
+    def cut(self, number):
+        if number == 4:
+            raise Power
+        made.append(number)
+        return step(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Construct, "predict_step", cut)
+        with pytest.raises(Power):
+            generated(batch_size=9)(image_data(), training(tmp_path / "cut"))
+        assert made == [0, 1, 2, 3]
+    again = generated(batch_size=9)(image_data(), training(tmp_path / "cut"))
+    assert torch.equal(again.images.images, whole.images.images)
+    assert again.numbers == whole.numbers
+
+
+def test_a_recipe_is_refused_before_a_network_is_trained(tmp_path):
+    wrong = FeatureMatching(layer="haed", step=0.1, steps=1)
+    with pytest.raises(ValueError, match="no layer 'haed'"):
+        generated(wrong)(image_data(), training(tmp_path))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="construction.batch_size is 0: give 1 or more"):
+        generated(batch_size=0)
+
+
+def test_none_leaves_everything():
+    assert NoConstruction()(image_data(), training("unused")) is None
+
+
+def test_a_set_of_the_store_is_imported_as_it_was_made(tmp_path):
+    data = image_data()
+    made = generated(RECIPES["next"])(data, training(tmp_path))
+    (folder,) = sets(tmp_path)
+    found = Imported(path=str(folder))(data, training(tmp_path))
+    assert torch.equal(found.images.images, made.images.images)
+    assert torch.equal(found.images.labels, made.images.labels)
+    before = data.fingerprint()
+    data.train_on(found.images)
+    assert torch.equal(data.splits.train.labels, (data.clean.labels + 1) % 3)
+    assert data.fingerprint() != before
+    assert torch.equal(data.corrupted.images.labels, data.clean.labels)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ((5, 1, 4, 4), [0, 1, 2, 0, 1], "images of 1x4x4, but the test images are 2x4x4"),
+        ((2, 2, 4, 4), [0, 3], "labels in 0-3, but there are 3 classes"),
+        ((2, 2, 4, 4), [-1, 0], "labels in -1-0"),
+    ],
+)
+def test_a_set_of_other_data_is_refused(images, labels, message):
+    data = image_data()
+    with pytest.raises(ValueError, match=message):
+        data.train_on(ImageSet(torch.zeros(images, dtype=torch.uint8), torch.tensor(labels)))
+
+
+def test_an_import_would_undo_a_corruption(tmp_path):
+    data = image_data()
+    plan = Plan(data=data, methods=[], held_out=0)
+    data.corrupt(NoCorruption())
+    Imported(path="any").check(plan)
+    data.corrupt(LabelNoise(kind=Uniform(), rate=0.5, seed=0))
+    with pytest.raises(ValueError, match="choose corruption=none, or a construction that is made"):
+        Imported(path="any").check(replace(plan, data=data))
+
+
+DIGITS = [
+    "network.width=4", "procedure.epochs=2", "experts.seeds=[0]", "experts.held_out=[]",
+    "judges={}", "method=[]", "evaluation=[accuracy]", "logger=[]", "construction=robust",
+    "construction.procedure.epochs=2", "construction.procedure.attack.steps=2",
+    "construction.recipe.steps=100", "construction.recipe.step=0.3", "construction.batch_size=100",
+]  # fmt: skip
+
+
+def contents(store):
+    (folder,) = sets(store)
+    return {file.name: file.read_bytes() for file in folder.glob("shard-*")}
+
+
+def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
+    process = start(tmp_path, *DIGITS, "store=one", "hydra.run.dir=one-run")
+    deadline = time.monotonic() + 120
+    while not sets(tmp_path / "one") and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    (folder,) = sets(tmp_path / "one")
+    assert not (folder / "complete.json").exists()
+    code, output = run(tmp_path, "resume=one-run")
+    assert code == 0, output
+    one = contents(tmp_path / "one")
+    assert len(one) == 15
+    numbers = json.loads((tmp_path / "one-run" / "metrics.json").read_text())
+    assert numbers["construction/distance/rounded"] < numbers["construction/distance/start"]
+    # The network, and the sixth batch, are there already; its shard is not made again.
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (folder,) = sets(tmp_path / "two")
+    kept = folder / "shard-00005.safetensors"
+    stamp = kept.stat().st_mtime_ns
+    for file in [*folder.glob("*.json"), *folder.glob("shard-*")]:
+        if file != kept:
+            file.unlink()
+    code, output = run(tmp_path, *DIGITS, "store=two", "trainer=ddp_cpu", "hydra.run.dir=two-run")
+    assert code == 0, output
+    assert "14 of 15 batches are not in the store" in output
+    assert contents(tmp_path / "two") == one
+    assert kept.stat().st_mtime_ns == stamp
+    again = json.loads((tmp_path / "two-run" / "metrics.json").read_text())
+    assert again == numbers
+
+
+@pytest.mark.slow
+def test_a_rank_without_a_batch_waits_for_the_others(tmp_path):
+    code, output = run(
+        tmp_path, *DIGITS, "construction.batch_size=5000", "trainer=ddp_cpu", "hydra.run.dir=run",
+        "construction.recipe.steps=1",
+    )  # fmt: skip
+    assert code == 0, output
+    assert "1 of 1 batches" in output
+    assert "1/1  batches" in output

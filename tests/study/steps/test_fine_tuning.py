@@ -1,0 +1,242 @@
+"""Experts are trained further, from where they are shown, once."""
+
+import json
+import logging
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from support.builders import BlobsToTest, experts, image_data, sgd, stages, trained
+from support.studies import CONFIGURATION, accuracies, chosen_experts, study
+from torch import nn
+
+from cwx.evaluations.accuracy import Robustness
+from cwx.functional.attacks import Attack, Linf
+from cwx.functional.augmentation import Strategy
+from cwx.methods.expert import Expert
+from cwx.networks.convnet import ConvNet
+from cwx.storage.trajectories import Recording, TrajectoryStore
+from cwx.study.results import Results
+from cwx.study.steps.fine_tuning import NoRefinement, Refined
+from cwx.training.objectives import Consistency
+from cwx.training.plan import Plan
+from cwx.training.provider import Training
+from cwx.training.subject import Subject
+
+TARGETED = Attack(
+    ball=Linf(), epsilon=255, scale=255, step=10, steps=3, random_start=False, targeted=True
+)
+
+
+def network(**shape):
+    """With running statistics, which belong to what is trained further."""
+    return ConvNet(**shape, depth=1, width=4, norm=nn.BatchNorm2d)
+
+
+def procedure(**changes):
+    """Consistency training of two epochs."""
+    chosen = {
+        "epochs": 2,
+        "batch_size": 8,
+        "augment": Strategy({}),
+        "attack": TARGETED,
+        "objective": partial(Consistency, alpha=0.5, beta=0.1, layer=None),
+        "optimizer": sgd(0.05),
+        "schedule": None,
+        "channels_last": False,
+        "recording": Recording(epochs=0),
+    }
+    return partial(Expert, **{**chosen, **changes})
+
+
+SETTINGS = {"procedure": {"epochs": 2, "recording": {"epochs": 0}}, "seed": 5}
+
+
+def training(store, settings=SETTINGS, **changes):
+    configuration = {"network": {}, "procedure": {"other": 1}, "precision": {"experts": {}}}
+    return Training(
+        stages=stages(),
+        network=network,
+        store=TrajectoryStore(store),
+        procedure=None,
+        configuration={**configuration, "refinement": settings, **changes},
+        at_once=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    """Two experts and their data."""
+    data = image_data()
+    store = TrajectoryStore(tmp_path_factory.mktemp("experts"))
+    return Subject(
+        data=data,
+        factory=network,
+        trajectories=trained(data, [0, 1], store, at_once=2, network=network),
+        held_out=[],
+        judges={},
+    )
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("epoch", [None, 2])
+def test_each_goes_on_from_the_state_that_is_shown(before, tmp_path, epoch):
+    subject = replace(before, epoch=epoch)
+    found = Refined(procedure=procedure(), seed=5)(subject, training(tmp_path))
+    assert len(found) == 2
+    for refined, expert in zip(found, before.trajectories, strict=True):
+        assert refined.recorded == (0, 2)
+        assert equal(refined.state(0), expert.state(4 if epoch is None else epoch))
+        assert not equal(refined.state(2), refined.state(0))
+        assert refined.identity["expert"] == expert.identity
+        assert refined.identity["epoch"] == (4 if epoch is None else epoch)
+
+
+def test_what_is_refined_is_in_the_store_for_every_study(before, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "cwx"):
+        found = Refined(procedure=procedure(), seed=5)(before, training(tmp_path))
+    assert "training what is not in the store: refined-0, refined-1" in caplog.messages
+    caplog.clear()
+    # In whatever order, and among whichever others.
+    second = replace(before, trajectories=before.trajectories[1:])
+    with caplog.at_level(logging.INFO, "cwx"):
+        again = Refined(procedure=procedure(), seed=5)(second, training(tmp_path))
+    assert [t.path for t in again] == [found[1].path]
+    assert not [m for m in caplog.messages if "not in the store" in m]
+
+
+def test_alone_each_becomes_what_it_becomes_among_others(before, tmp_path):
+    together, second = (
+        Refined(procedure=procedure(), seed=5)(
+            replace(before, trajectories=chosen), training(tmp_path / str(len(chosen)))
+        )
+        for chosen in (before.trajectories, before.trajectories[1:])
+    )
+    assert equal(together[1].state(2), second[0].state(2))
+
+
+@pytest.mark.parametrize("change", ["epoch", "seed", "procedure", "precision", "network", "data"])
+def test_what_makes_a_network_what_it_is_makes_another(before, tmp_path, change):
+    refine, subject, changes = Refined(procedure=procedure(), seed=5), before, {}
+    if change == "epoch":
+        subject = replace(before, epoch=3)
+    elif change == "seed":
+        refine = Refined(procedure=procedure(), seed=6)
+    elif change == "procedure":
+        changes = {"settings": {"procedure": {"epochs": 2, "objective": {"alpha": 1}}}}
+    elif change == "data":
+        marks = torch.zeros(60, dtype=torch.bool)
+        marks[0] = True
+        subject = replace(before, data=before.data.without(marks))
+    else:
+        changes = {change: {"experts": "other"}}
+    first = Refined(procedure=procedure(), seed=5)(before, training(tmp_path))
+    other = refine(subject, training(tmp_path, **changes))
+    assert not {t.path for t in first} & {t.path for t in other}
+
+
+class Power(Exception):
+    pass
+
+
+def test_a_refinement_that_is_cut_continues(before, tmp_path):
+    whole = Refined(procedure=procedure(), seed=5)(before, training(tmp_path / "whole"))
+
+    def failing(**given):
+        module = procedure()(**given)
+        step = module.training_step
+
+        def training_step(batches, batch_idx):
+            if module.global_step == 11:  # in the second epoch
+                raise Power
+            return step(batches, batch_idx)
+
+        module.training_step = training_step
+        return module
+
+    with pytest.raises(Power):
+        Refined(procedure=failing, seed=5)(before, training(tmp_path / "cut"))
+    assert not list((tmp_path / "cut").glob("*/complete.json"))
+    found = Refined(procedure=procedure(), seed=5)(before, training(tmp_path / "cut"))
+    assert [t.path.name for t in found] == [t.path.name for t in whole]
+    for one, other in zip(found, whole, strict=True):
+        assert equal(one.state(2), other.state(2))
+
+
+def test_nothing_is_refined_unless_asked(before, tmp_path):
+    assert NoRefinement()(before, training(tmp_path)) == ()
+    assert not list(tmp_path.iterdir())
+
+
+def plan(data):
+    return Plan(data=data, methods=[], held_out=0, networks={"network": network})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attack": None}, "of refinement, procedure.attack is none"),
+        ({"epochs": 0}, "of refinement, procedure.epochs is 0: give 1 or more"),
+        (
+            {"objective": partial(Consistency, alpha=0.5, beta=0.1, layer="feature")},
+            "of refinement, procedure.objective.layer is 'feature', .* give one such as features",
+        ),
+    ],
+)
+def test_a_procedure_that_cannot_be_followed_is_refused_beforehand(changes, message):
+    data = image_data()
+    Refined(procedure=procedure(), seed=0).check(plan(data))
+    with pytest.raises(ValueError, match=message):
+        Refined(procedure=procedure(**changes), seed=0).check(plan(data))
+
+
+def test_data_without_training_images_are_refused():
+    with pytest.raises(ValueError, match="refinement trains .* no training images: choose data"):
+        Refined(procedure=procedure(), seed=0).check(plan(image_data(BlobsToTest())))
+
+
+def refined_study(store, **chosen):
+    """Experts of one state each or trained, shown beside what they become."""
+    made = study(store)
+    made.network, made.experts = network, chosen_experts(**chosen)
+    made.procedure = lambda *, data, seeds, **_: experts(data, seeds, network=network, epochs=2)
+    made.refinement = Refined(procedure=procedure(), seed=5)
+    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None, top=[1])}
+    return made
+
+
+@pytest.mark.parametrize("kind", ["trained", "checkpoints"])
+def test_a_study_shows_experts_beside_what_they_become(before, tmp_path, kind):
+    chosen = {"seeds": [0, 1], "at_once": 2}
+    if kind == "checkpoints":
+        path = tmp_path / "foreign.pt"
+        torch.save(before.trained(before.trajectories[0]).state_dict(), path)
+        chosen = {"seeds": [], "checkpoints": [str(path)]}
+    made = refined_study(tmp_path / "store", **chosen)
+    made.run(
+        Results(tmp_path / "run"),
+        {**CONFIGURATION, "refinement": SETTINGS},
+        experiment="x",
+        resumed=False,
+    )
+    assert accuracies(tmp_path / "run").keys() == {
+        "robustness/expert/clean", "robustness/refined/clean",
+    }  # fmt: skip
+    identities = [json.loads(p.read_text()) for p in (tmp_path / "store").glob("*/identity.json")]
+    refined = [identity for identity in identities if "expert" in identity]
+    assert len(refined) == (1 if kind == "checkpoints" else 2)
+    for identity in refined:
+        assert identity["expert"] in identities
+        assert identity["epoch"] == (0 if kind == "checkpoints" else 2)
+
+
+def test_a_study_refuses_before_it_trains(tmp_path):
+    made = refined_study(tmp_path / "store", seeds=[0])
+    made.refinement = Refined(procedure=procedure(attack=None), seed=5)
+    with pytest.raises(ValueError, match="of refinement, procedure.attack is none"):
+        made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,45 @@
+"""Sets of adversarial images, written as an attack leaves them."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cwx.data.adversarial_set import Adversarial
+from cwx.data.datamodule import ImageData
+from cwx.storage.shards import Shards
+
+
+def adversarial_set(
+    data: ImageData, folder: Path, originals: Tensor, targets: Tensor, images: Tensor, *, size=5
+) -> Adversarial:
+    """Images ``[n, C, H, W]`` of bytes, made from test images at `originals` for `targets`."""
+    labels = data.splits.test.labels[originals]
+    whole = {"images": images, "labels": labels, "targets": targets, "originals": originals}
+    shards = Shards(folder, count=len(originals), size=size)
+    shards.start({"made": "for a test"})
+    for number in range(len(shards)):
+        shards.write(
+            number, {name: t[shards.rows(number)].contiguous() for name, t in whole.items()}
+        )
+    shards.complete()
+    return Adversarial.of(Shards.opened(folder), members=["expert"], numbers={})
+
+
+def untouched(data: ImageData, folder: Path, *, size=5) -> Adversarial:
+    """Every test image as it is, for the class after its own."""
+    test = data.splits.test
+    targets = (test.labels + 1) % len(data.classes)
+    return adversarial_set(
+        data, folder, torch.arange(len(test)), targets, test.images.clone(), size=size
+    )
+
+
+def swapped(data: ImageData, folder: Path, *, size=5) -> Adversarial:
+    """For every test image one of the class that it is made for."""
+    test = data.splits.test
+    targets = (test.labels + 1) % len(data.classes)
+    places = torch.stack([(test.labels == t).nonzero()[3, 0] for t in targets])
+    return adversarial_set(
+        data, folder, torch.arange(len(test)), targets, test.images[places], size=size
+    )

@@ -1,0 +1,55 @@
+"""What a trained network is known by."""
+
+import json
+from hashlib import sha256
+
+import pytest
+import torch
+from support.builders import BlobsToTest, image_data, small_mlp
+
+from cwx.cli import run as entry
+from cwx.cli.config.compose import compose_checked
+from cwx.training.provider import _identity, check_procedure
+
+# Of procedures as they were before there were schedules and objectives.
+STORED = {
+    "standard": "5f4fdf247b70",
+    "cosine": "13ae4b791b76",
+    "adversarial": "1133b0955f02",
+}
+
+
+def settings(procedure):
+    entry.register_resolvers()
+    folder, chosen = entry.configuration_folder(), [f"procedure={procedure}"]
+    config = compose_checked(folder, chosen, multirun=False, extra=None, resumed=None)
+    return config["procedure"]
+
+
+@pytest.mark.parametrize("procedure", STORED)
+def test_networks_that_are_stored_keep_their_names(procedure):
+    """Whoever changes what they are known by has all networks trained anew."""
+    identity = json.dumps(_identity(settings(procedure)), sort_keys=True)
+    assert sha256(identity.encode()).hexdigest()[:12] == STORED[procedure]
+
+
+def test_an_objective_and_a_schedule_make_another_network():
+    found = [_identity(settings(name)) for name in ("plateau", "consistency")]
+    assert ["objective" in identity for identity in found] == [False, True]
+    assert all("schedule" in identity for identity in found)
+
+
+def test_a_procedure_is_asked_about_every_kind_of_network():
+    data, asked = image_data(BlobsToTest()), []
+
+    def procedure(*, networks, seeds, stages, **given):
+        assert given == {"data": data}
+        assert len(networks) == len(seeds) == 1
+        asked.extend(stages)
+        assert all(isinstance(network, torch.nn.Module) for network in networks)
+        if stages == ["b"]:
+            raise ValueError("not b")
+
+    with pytest.raises(ValueError, match="not b"):
+        check_procedure(procedure, dict.fromkeys("abc", small_mlp), data)
+    assert asked == ["a", "b"]
