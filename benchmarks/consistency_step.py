@@ -28,7 +28,7 @@ from cwx.functional.attacks import Attack, Linf
 from cwx.functional.augmentation import Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.resnet import ResNet, basic_block
-from cwx.storage.trajectories import Recording
+from cwx.storage.recording import Recording
 from cwx.training.objectives import Consistency
 
 BATCH, T, ALPHA, BETA, LR = 100, 10, 0.5, 0.1, 0.005

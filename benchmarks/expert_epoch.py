@@ -26,7 +26,7 @@ from cwx.data.splits import ImageSet, Splits
 from cwx.functional.augmentation import Crop, Flip, Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.convnet import ConvNet, instance_norm
-from cwx.storage.trajectories import Recording
+from cwx.storage.recording import Recording
 from cwx.training.objectives import CrossEntropy
 
 LR, BATCH = 0.01, 256

@@ -28,8 +28,10 @@ from cwx.cli.config.validate import experiment_name
 from cwx.cli.resume import check_same_job
 from cwx.cli.sweep.command_line import Invocation, entry, for_jobs, program
 from cwx.cli.sweep.launch import Launch, Settings
-from cwx.storage.run_status import objective, writing
-from cwx.storage.sweeps import FAILED, FINISHED, SWEEP, Job, Sweep
+from cwx.storage.locks import writing
+from cwx.storage.run_files import SWEEP
+from cwx.storage.run_status import objective
+from cwx.storage.sweeps import FAILED, FINISHED, Job, Sweep
 
 log = logging.getLogger(__name__)
 

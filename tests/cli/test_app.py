@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from support.entry import MEASURED, PATTERNS, QUICKSTART, REFINED, SMALL, run, start
 
-from cwx.storage.run_status import is_written
+from cwx.storage.locks import is_written
 from cwx.storage.sweeps import read_jobs
 
 

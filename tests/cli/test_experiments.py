@@ -13,8 +13,8 @@ from cwx.cli.commands import experiments
 from cwx.cli.commands.experiments_markdown import GROUPS, RENEW, page
 from cwx.cli.config.compose import compose_checked, configuration_folder
 from cwx.cli.experiments import overrides_of, read_experiments, scale_remarks
-from cwx.cli.parser import CommandError
 from cwx.cli.run import register_resolvers
+from cwx.errors import UserError
 
 CONF = configuration_folder()
 EXPERIMENTS = read_experiments(CONF)
@@ -159,7 +159,7 @@ def test_programs_get_everything(capsys):
     ],
 )
 def test_what_is_not_there_is_refused(argv, said):
-    with pytest.raises(CommandError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(said)):
         experiments.main(argv)
 
 

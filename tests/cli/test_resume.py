@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from cwx.cli import resolvers
 from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked, sweep_of
 from cwx.cli.config.hydra_files import SAVED
-from cwx.cli.config.validate import ConfigurationError
 from cwx.cli.resume import asked_for, check_launcher, check_same_job
+from cwx.errors import UserError
 from cwx.storage.sweeps import Sweep
 
 CONF = entry.configuration_folder()
@@ -17,7 +18,7 @@ SWEPT = ["experiment=digits/quickstart", "seed=0,1"]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    entry.register_resolvers()
+    resolvers.register_resolvers()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -122,7 +123,7 @@ def test_refused_with_the_remedy(here, words):
     run(here / "run", "seed=3")
     sweep(here / "mine", *SWEPT)
     overrides = [word for word in words if word != "-m"]
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         ask(*overrides, multirun="-m" in words)
     assert REFUSED[words] in str(caught.value)
 
@@ -131,7 +132,7 @@ def test_refused_with_the_remedy(here, words):
 def test_a_run_whose_settings_are_damaged_is_refused_in_one_line(here, name):
     run(here / "run", "seed=3")
     (here / "run" / SAVED / f"{name}.yaml").write_text("{{")
-    with pytest.raises(ConfigurationError, match=rf"{name}\.yaml cannot be read \(") as caught:
+    with pytest.raises(UserError, match=rf"{name}\.yaml cannot be read \(") as caught:
         entry._prepared(["resume=run"])
     assert "\n" not in str(caught.value)
 
@@ -139,7 +140,7 @@ def test_a_run_whose_settings_are_damaged_is_refused_in_one_line(here, name):
 def test_a_sweep_that_is_damaged_is_refused_with_the_remedy(here):
     sweep(here / "mine", *SWEPT)
     (here / "mine/sweep.json").write_text("{")
-    with pytest.raises(ConfigurationError, match=r"no readable sweep\.json: continue its jobs one"):
+    with pytest.raises(UserError, match=r"no readable sweep\.json: continue its jobs one"):
         ask("resume=mine")
 
 
@@ -158,7 +159,7 @@ def test_a_sweep_that_is_damaged_is_refused_with_the_remedy(here):
     ],
 )
 def test_the_settings_of_the_launcher_are_checked(override, message):
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         check_launcher(CONF, [*SWEPT, override], extra=None)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -186,9 +187,9 @@ def test_a_sweep_lies_under_the_name_of_what_it_runs(overrides, name):
 def test_a_job_is_the_same_only_with_its_settings_and_their_meaning(here):
     run(here / "job", "seed=3")
     check_same_job(CONF, here / "job", ["seed=3"], extra=None)
-    with pytest.raises(ConfigurationError, match=r"was started with seed=3, not with seed=4: give"):
+    with pytest.raises(UserError, match=r"was started with seed=3, not with seed=4: give"):
         check_same_job(CONF, here / "job", ["seed=4"], extra=None)
     config = json.loads((here / "job" / SAVED / "config.yaml").read_text())
     (here / "job" / SAVED / "config.yaml").write_text(json.dumps({**config, "store": "else"}))
-    with pytest.raises(ConfigurationError, match="store was 'else' and is 'store'"):
+    with pytest.raises(UserError, match="store was 'else' and is 'store'"):
         check_same_job(CONF, here / "job", ["seed=3"], extra=None)

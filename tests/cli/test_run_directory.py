@@ -7,10 +7,10 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from cwx.cli import resolvers, run_directory
 from cwx.cli import run as entry
-from cwx.cli import run_directory
-from cwx.cli.config.validate import ConfigurationError
-from cwx.storage.run_status import STATUS
+from cwx.errors import UserError
+from cwx.storage.run_files import STATUS
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def here(tmp_path, monkeypatch):
 
 
 def prepare(*argv):
-    entry.register_resolvers()
+    resolvers.register_resolvers()
     return entry._prepared(argv)
 
 
@@ -51,7 +51,7 @@ def test_a_run_by_itself_has_its_folder_made_once(here, monkeypatch, mode, envir
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(mode=mode))
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
-    assert entry.unused("runs/now") == "runs/now"
+    assert resolvers.unused("runs/now") == "runs/now"
     assert (here / "runs/now").is_dir() == made
 
 
@@ -61,7 +61,7 @@ def test_a_folder_of_runs_that_cannot_be_made_ends_in_one_line(here, monkeypatch
     monkeypatch.setattr(HydraConfig, "get", lambda: known)
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     with pytest.raises(SystemExit, match=r"^cwx: the folder runs/now cannot .* hydra\.run\.dir=…$"):
-        entry.unused("runs/now")
+        resolvers.unused("runs/now")
 
 
 REFUSED = {
@@ -81,7 +81,7 @@ def test_refused_before_anything_is_written(here, words):
     (here / "file").write_text("mine")
     (here / "begun").mkdir()
     (here / "begun" / STATUS).write_text("{}")
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         prepare(*words.split())
     assert REFUSED[words] in str(caught.value)
     assert "\n" not in str(caught.value)

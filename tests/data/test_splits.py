@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from cwx.data.splits import Digits, ImageSet, Splits, synsets_by_index
+from cwx.data.datasets.digits import Digits
+from cwx.data.splits import ImageSet, Splits, synsets_by_index
 
 DOG, CAT, BIRD = "n02084071", "n02121620", "n01503061"
 

@@ -9,12 +9,12 @@ import pytest
 from support.configurations import CHOICES, EXPERIMENTS, NEEDED, REQUIRED
 from support.documents import ROOT, Document, documents
 
-from cwx.cli import run as entry
+from cwx.cli import resolvers
 from cwx.cli.app import COMMANDS
 from cwx.cli.arguments import flags
 from cwx.cli.config.compose import compose_checked, configuration_folder, options
-from cwx.cli.config.validate import ConfigurationError
 from cwx.cli.resume import check_launcher
+from cwx.errors import UserError
 
 CONF = configuration_folder()
 GROUPS = options([CONF])
@@ -26,7 +26,7 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda docume
 
 @pytest.fixture(autouse=True)
 def ready(monkeypatch):
-    entry.register_resolvers()
+    resolvers.register_resolvers()
     monkeypatch.syspath_prepend(str(OWN))
 
 
@@ -214,7 +214,7 @@ def test_documents_are_read_as_they_are_meant(tmp_path):
     (tmp_path / "mistaken.md").write_text(MISTAKEN)
     document = Document(tmp_path / "mistaken.md")
     wrong, sweep = document.commands
-    with pytest.raises(ConfigurationError, match=re.escape("method.distill.steps")):
+    with pytest.raises(UserError, match=re.escape("method.distill.steps")):
         compose(wrong)
     assert sweep == ["-m", "experiment=digits/iscp", "seed=0,1"]
     assert document.links == ["nowhere.md#at-all"]

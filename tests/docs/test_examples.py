@@ -14,11 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from support.paths import ROOT
 
+from cwx.cli import resolvers
 from cwx.cli import run as entry
 from cwx.cli.commands import experiments
 from cwx.cli.config.compose import compose_checked, configuration_folder
-from cwx.cli.config.validate import ConfigurationError
 from cwx.cli.experiments import overrides_of
+from cwx.errors import UserError
 
 EXAMPLES = ROOT / "docs/examples"
 PAGE = (ROOT / "docs/extend.md").read_text()
@@ -41,7 +42,7 @@ def test_each_file_is_on_the_page():
 
 @pytest.fixture
 def importable(monkeypatch):
-    entry.register_resolvers()
+    resolvers.register_resolvers()
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
@@ -69,7 +70,7 @@ def test_a_command_on_the_page_composes(command):
     ],
 )
 def test_settings_of_what_is_brought_are_checked_before_anything_is_imported(override, said):
-    with pytest.raises(ConfigurationError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(said)):
         compose_checked(
             configuration_folder(), ["experiment=own/study", override],
             multirun=False, extra=str(EXAMPLES), resumed=None,

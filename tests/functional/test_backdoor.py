@@ -15,7 +15,8 @@ from cwx.functional.backdoor import (
     Sinusoid,
     choose,
 )
-from cwx.functional.label_noise import Asymmetric, Permuted, Uniform, class_index
+from cwx.functional.class_names import class_index
+from cwx.functional.label_noise import Asymmetric, Permuted, Uniform
 from cwx.functional.rng import stream
 
 TRIGGERS = {

@@ -14,7 +14,7 @@ from cwx.methods.construction_recipes import FeatureMatching, TargetedAttack
 from cwx.methods.dataset_construction import Construct
 from cwx.networks.eval_mode import freeze
 from cwx.storage.shards import Shards
-from cwx.training.subject import build_network
+from cwx.training.build import build_network
 
 
 @pytest.fixture(scope="module")

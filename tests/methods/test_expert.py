@@ -17,9 +17,10 @@ from cwx.functional.augmentation import Crop, Strategy
 from cwx.functional.rng import stream
 from cwx.networks.convnet import ConvNet, instance_norm
 from cwx.storage.trajectories import TrajectoryStore
+from cwx.training.build import build_network
 from cwx.training.objectives import Consistency
 from cwx.training.precision import Precision, Precisions
-from cwx.training.subject import Subject, build_network
+from cwx.training.subject import Subject
 
 
 def batch_normed(**shape):

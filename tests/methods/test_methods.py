@@ -5,7 +5,7 @@ import torch
 from support import references
 from support.builders import sgd, stages
 
-from cwx.explanations.images import DivergedError
+from cwx.explanations.class_images import DivergedError
 from cwx.functional.augmentation import Crop, Strategy
 from cwx.functional.inner_loop import Inner
 from cwx.functional.network_loss import NetworkLoss

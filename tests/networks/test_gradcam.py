@@ -7,7 +7,7 @@ from support.builders import small_mlp
 from support.vision_networks import IMAGES, LABELS, NETWORKS, SHAPE, built
 
 from cwx.networks.gradcam import attention_of, grad_cam
-from cwx.networks.layer_outputs import attended_layer
+from cwx.networks.layers import attended_layer
 
 # From images to what the layer gives, and from that, of one image, to its logits.
 SPLIT = {

@@ -10,7 +10,8 @@ from torch import nn
 
 from cwx.networks.alexnet import AlexNet
 from cwx.networks.densenet import DenseNet
-from cwx.networks.layer_outputs import convolutional, feature_layer, layer_outputs, spatial_layers
+from cwx.networks.layer_outputs import layer_outputs
+from cwx.networks.layers import convolutional, feature_layer, spatial_layers
 from cwx.networks.mlp import MLP
 from cwx.networks.resnet import ResNet, basic_block
 

@@ -11,11 +11,12 @@ from cwx.report.image_sources import Source
 from cwx.report.inline_images import CROWD, LOSSLESS, SMALL, Allowance, allowance, encoded
 from cwx.report.metric_cards import cards, said
 from cwx.report.metric_groups import families
-from cwx.report.render import address, duration, size
+from cwx.report.render import address
 from cwx.report.run import Run
 from cwx.report.svg_charts import Line, drawn
 from cwx.report.tables import of_rows
 from cwx.report.training_curves import read_curves, thinned
+from cwx.storage.quantities import duration, size
 
 
 def source(labels, shape=(3, 4, 4), image=None):
@@ -272,7 +273,7 @@ def test_paths_are_links_within_the_folder(path, expected):
 
 
 def test_quantities_are_said_as_people_say_them():
-    assert [duration(s) for s in (0.4, 59.94, 60, 3600, "x")] == [
-        "0.4 s", "59.9 s", "1 min 0 s", "1 h 0 min", "",
+    assert [duration(s) for s in (0.4, 59.4, 60, 3600, 10**400, float("inf"), "x")] == [
+        "0.4 s", "59 s", "1 min 0 s", "1 h 0 min", "", "", "",
     ]  # fmt: skip
     assert [size(n) for n in (0, 999, 1500, 2e6, 3e9)] == ["0 B", "999 B", "1.5 kB", "2 MB", "3 GB"]

@@ -22,8 +22,9 @@ from cwx.report import figures as plates_module
 from cwx.report import run_page as page_module
 from cwx.report.figures import plates
 from cwx.report.run import read_run
-from cwx.report.run_page import paged, write_page
-from cwx.storage.run_status import writing
+from cwx.report.run_page import write_page
+from cwx.storage.locks import writing
+from cwx.study.page import paged
 from cwx.study.results import Results
 
 # What each tries to leave the place where it stands.

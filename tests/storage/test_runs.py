@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.run_folders import make_run, make_sweep, write
 
-from cwx.storage.run_status import writing
+from cwx.storage.locks import writing
 from cwx.storage.runs import STATES, Run, find_runs, sweep_of, waiting
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwx.cli.commands import experts
-from cwx.cli.parser import CommandError
+from cwx.errors import UserError
 from cwx.storage.atomic import write_json, write_tensors
-from cwx.storage.run_status import writing
+from cwx.storage.locks import writing
 from cwx.storage.shards import Shards
 from cwx.storage.store_entries import Entry, KeptError, check_prunable, digest, entries, prune
 from cwx.storage.trajectories import Recorder, Trajectory, TrajectoryStore
@@ -239,7 +239,7 @@ def test_a_link_in_the_store_is_neither_listed_nor_followed(tmp_path, capsys):
     (store / outside.name).symlink_to(outside)
     before = everything(tmp_path)
     assert entries(store) == []
-    with pytest.raises(CommandError):
+    with pytest.raises(UserError):
         shown(store, capsys, "prune", outside.name, "--older-than=0s", "--yes")
     with pytest.raises(KeptError):
         prune(store / outside.name, older_than=0)
@@ -297,7 +297,7 @@ def test_a_store_works_on_after_pruning(tmp_path):
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, argv, said):
     expert(tmp_path)
-    with pytest.raises(CommandError) as refused:
+    with pytest.raises(UserError) as refused:
         experts.main([*argv, "--store", str(tmp_path)])
     assert said in str(refused.value)
 

@@ -10,9 +10,10 @@ from support.builders import experts, small_mlp, stages, trained, wanted
 from torch import nn
 
 from cwx.networks.mlp import MLP
-from cwx.storage.trajectories import Recorder, Recording, Trajectory, TrajectoryStore
+from cwx.storage.recording import Recording
+from cwx.storage.trajectories import Recorder, Trajectory, TrajectoryStore
+from cwx.training.build import build_network
 from cwx.training.callbacks.checkpoints import AtomicCheckpointIO
-from cwx.training.subject import build_network
 
 WHOLE = Recording()
 

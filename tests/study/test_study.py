@@ -27,7 +27,8 @@ from cwx.functional.representation_distance import flat
 from cwx.methods.distill import Distill
 from cwx.methods.gradcam import GradCamRegions
 from cwx.networks.eval_mode import accuracy
-from cwx.storage.trajectories import Recording, Trajectory
+from cwx.storage.recording import Recording
+from cwx.storage.trajectories import Trajectory
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Ensemble
 from cwx.study.steps.dataset_construction import Constructed

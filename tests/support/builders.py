@@ -11,11 +11,11 @@ from cwx.functional.augmentation import Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.convnet import ConvNet
 from cwx.networks.mlp import MLP
-from cwx.storage.trajectories import Recording
+from cwx.storage.recording import Recording
+from cwx.training.build import build_network
 from cwx.training.objectives import CrossEntropy
 from cwx.training.precision import Precision, Precisions
 from cwx.training.stages import Stages, Wanted
-from cwx.training.subject import build_network
 
 
 class Blobs:

@@ -15,8 +15,8 @@ from cwx.data.datamodule import Batch
 from cwx.functional.attack_targets import others, shifts
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.rng import stream
+from cwx.training.build import build_network
 from cwx.training.objectives import START, TARGETS, Consistency, CrossEntropy, Step, perturbed
-from cwx.training.subject import build_network
 
 PGD = Attack(
     ball=Linf(), epsilon=60, scale=255, step=15, steps=7, random_start=True, targeted=False

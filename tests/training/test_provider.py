@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.builders import BlobsToTest, image_data, small_mlp
 
+from cwx.cli import resolvers
 from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked
 from cwx.training.provider import _identity, check_procedure
@@ -20,7 +21,7 @@ STORED = {
 
 
 def settings(procedure):
-    entry.register_resolvers()
+    resolvers.register_resolvers()
     folder, chosen = entry.configuration_folder(), [f"procedure={procedure}"]
     config = compose_checked(folder, chosen, multirun=False, extra=None, resumed=None)
     return config["procedure"]

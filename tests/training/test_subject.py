@@ -8,7 +8,7 @@ import torch
 from support.builders import small_mlp
 from torch import nn
 
-from cwx.training.subject import check_outputs, trained_network
+from cwx.training.build import check_outputs, trained_network
 
 
 def convolutions(channels):

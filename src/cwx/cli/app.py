@@ -7,7 +7,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+
+from cwx.cli.failures import stop
 
 # Each is the module of its name in cwx.cli.commands, with `main(argv)`.
 COMMANDS = {
@@ -31,7 +32,7 @@ def _main(argv: Sequence[str]) -> None:
     if argv and argv[0] in COMMANDS:
         _command(argv[0], argv[1:])
     elif argv and _is_word(argv[0]):
-        _stop(_unknown(argv[0]))
+        stop(_unknown(argv[0]))
     elif len(argv) == 2 and argv[0] in ("-sc", "--shell-completion"):
         _complete(argv[1])
     else:
@@ -48,15 +49,15 @@ def _command(name: str, argv: Sequence[str]) -> None:
         # Whoever read it has seen enough; the interpreter must not flush what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        # A CommandError, or what a run's files make impossible.
-        _stop(error)
+        # A UserError, or what a run's files make impossible.
+        stop(error)
 
 
 def _complete(asked: str) -> None:
     from cwx.cli.completion import BETWEEN, answer
     from cwx.cli.config.compose import configuration_folder
+    from cwx.cli.resolvers import register_resolvers
     from cwx.cli.run import main as study
-    from cwx.cli.run import register_resolvers
 
     what, _, shell = asked.partition("=")
     if what == "query" and shell in BETWEEN:
@@ -80,9 +81,3 @@ def _unknown(word: str) -> str:
     return (
         f"there is no command {plain(word)}: {remedy} (a setting is key=value; {called()} --help)"
     )
-
-
-def _stop(reason: object) -> NoReturn:
-    from cwx.cli.tables import plain
-
-    sys.exit(f"cwx: {plain(' '.join(str(reason).split()))}")

@@ -1,17 +1,25 @@
 """Why a run failed, in one line: what a user can put right, or a bug of ours."""
 
-import difflib
 import logging
 import re
 import sys
+from typing import NoReturn
 
-from hydra.errors import InstantiationException
+from cwx.cli.tables import plain
+from cwx.errors import did_you_mean
 
 log = logging.getLogger(__name__)
 
 
+def stop(reason: object) -> NoReturn:
+    """End the process with status 1 and one line about why."""
+    line = " ".join(str(reason).split())
+    sys.exit(f"cwx: {plain(line)}")
+
+
 def explained(error: Exception, folder: str) -> str:
     """What went wrong in one line; how it came to that goes into the run's log."""
+    from hydra.errors import InstantiationException
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     # But not to an ImportError: Hydra's own words name the setting whose target is not there.
@@ -42,6 +50,6 @@ def _located(said: str) -> str:
         return said
     target, key = found.groups()
     place, _, name = target.rpartition(".")
-    near = difflib.get_close_matches(name, dir(sys.modules.get(place)), 1, cutoff=0.5)
-    remedy = f"did you mean {place}.{near[0]}?" if near else "name a class or a function"
+    known = dir(sys.modules.get(place))
+    remedy = did_you_mean(name, known, "name a class or a function", prefix=f"{place}.")
     return f"{key}._target_ is {target!r}, which is not there: {remedy}"

@@ -1,7 +1,6 @@
 """Command lines: refusals in one line, with the nearest thing that exists."""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Iterable
@@ -9,17 +8,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from cwx.cli.tables import plain
+from cwx.errors import UserError, did_you_mean
 
 # Of names that a refusal lists.
 _MOST = 12
 
 
-class CommandError(ValueError):
-    """A command that cannot be meant so; the message names the remedy."""
-
-
 class Parser(argparse.ArgumentParser):
-    """Refuses with a `CommandError`, and knows the nearest option."""
+    """Refuses with a `UserError`, and knows the nearest option."""
 
     def __init__(self, command: str, *, does: str, examples: str) -> None:
         super().__init__(
@@ -31,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise CommandError(refusal(self, message))
+        raise UserError(refusal(self, message))
 
 
 def called() -> str:
@@ -52,17 +48,15 @@ def refusal(parser: argparse.ArgumentParser, message: str) -> str:
 def meant(given: str, known: Iterable[str]) -> str:
     """The nearest of what is known, or all of it if that is not much."""
     names = [plain(name) for name in sorted(known)]
-    if near := difflib.get_close_matches(given, names, 1, cutoff=0.5):
-        return f"did you mean {near[0]}?"
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f"there are {', '.join(names[:_MOST])}{more}"
+    return did_you_mean(given, names, f"there are {', '.join(names[:_MOST])}{more}")
 
 
 def existing_folder(given: str) -> Path:
     """A folder that is there.
 
     Raises:
-        CommandError: it is not; with its nearest neighbour.
+        UserError: it is not; with its nearest neighbour.
     """
     folder = Path(given)
     if folder.is_dir():
@@ -70,6 +64,6 @@ def existing_folder(given: str) -> Path:
     what = "is a file, not a folder" if folder.exists() else "is not there"
     beside = folder.parent if folder.parent.is_dir() else None
     names = [p.name for p in beside.iterdir() if p.is_dir()] if beside else []
-    near = difflib.get_close_matches(folder.name, names, 1, cutoff=0.6)
-    remedy = f": did you mean {folder.parent / near[0]}?" if near else ": name a folder"
-    raise CommandError(f"{plain(given)} {what}{plain(remedy)}")
+    above = f"{folder.parent}/" if folder.parent != Path() else ""
+    remedy = did_you_mean(folder.name, names, "name a folder", prefix=above, cutoff=0.6)
+    raise UserError(f"{plain(given)} {what}: {plain(remedy)}")

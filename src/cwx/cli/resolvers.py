@@ -4,26 +4,45 @@ Each is of no meaning while a configuration is only checked or shown.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from cwx.cli import run_directory
 from cwx.cli.config.validate import experiment_name
-from cwx.cli.run_directory import below
+from cwx.cli.failures import stop
+from cwx.cli.sweep.resources import is_rank
+from cwx.errors import UserError
+from cwx.storage.paths import below
 from cwx.storage.runs import Run, sweep_of
 
 _UNKNOWN = "unnamed"
 
 
 def register_resolvers() -> None:
-    """What configuration files may ask of the run they belong to."""
-    for resolver in (choice, experiment, run_id, run_name, sweep):
+    """Register what configuration files may ask of the run they belong to."""
+    OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
+    for resolver in (choice, experiment, run_id, run_name, sweep, unused):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     # Cached, for a job of a sweep has one experiment alone.
     OmegaConf.register_new_resolver("studies", studies, replace=True, use_cache=True)
+
+
+def unused(folder: str) -> str:
+    """The folder that a single run gets; it is made if the run begins."""
+    if not HydraConfig.initialized() or is_rank(os.environ):
+        return folder
+    if HydraConfig.get().mode is not RunMode.RUN:
+        return folder
+    try:
+        return run_directory.unused(folder)
+    except UserError as error:
+        stop(error)
 
 
 def folder() -> Path | None:

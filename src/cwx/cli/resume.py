@@ -10,12 +10,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cwx.cli.config import hydra_files
-from cwx.cli.config.compose import compose_checked, in_folder, sweep_of
+from cwx.cli.config.compose import compose_checked, in_folder, sweep_folder
 from cwx.cli.config.hydra_files import SAVED
-from cwx.cli.config.validate import ConfigurationError, check
+from cwx.cli.config.validate import check
 from cwx.cli.sweep.launch import Settings
-from cwx.storage.run_status import STATUS
-from cwx.storage.sweeps import SWEEP, read_sweep
+from cwx.errors import UserError
+from cwx.storage.run_files import STATUS, SWEEP
+from cwx.storage.sweeps import read_sweep
 
 _HYDRAS = "multirun.yaml"
 _OUR_LAUNCHER = "hydra_plugins.cwx_processes.Processes"
@@ -52,21 +53,21 @@ def asked_for(
         extra: a further configuration folder, from ``--config-dir``.
 
     Raises:
-        ConfigurationError: there is nothing like it, or settings that it cannot take.
+        UserError: there is nothing like it, or settings that it cannot take.
     """
     asked = [o for o in overrides if o.startswith("resume=")]
     others = [o for o in overrides if o not in asked]
     what = asked[0].removeprefix("resume=").strip("'\"") if asked else "false"
     if len(asked) > 1:
-        raise ConfigurationError(f"resume= is given twice: {' '.join(asked)}")
+        raise UserError(f"resume= is given twice: {' '.join(asked)}")
     if what == "false":
         return Start(others, multirun)
     if not what:
-        raise ConfigurationError("resume= is empty: name the folder of a run or of a sweep")
+        raise UserError("resume= is empty: name the folder of a run or of a sweep")
     if what == "true":
         return _repeated(folder, others, multirun=multirun, extra=extra)
     if settings := [o for o in others if not o.startswith(("hydra.", "hydra/"))]:
-        raise ConfigurationError(
+        raise UserError(
             f"resume= takes the settings that the run was started with: remove {' '.join(settings)}"
         )
     continued = Path(what)
@@ -90,7 +91,7 @@ def check_launcher(folder: Path, overrides: Sequence[str], *, extra: str | None)
     """Refuse settings of our launcher that it could not take.
 
     Raises:
-        ConfigurationError: the first of them.
+        UserError: the first of them.
     """
     settings = _launcher(folder, overrides, extra)
     if settings is not None:
@@ -98,18 +99,18 @@ def check_launcher(folder: Path, overrides: Sequence[str], *, extra: str | None)
         try:
             Settings(**settings)
         except ValueError as error:
-            raise ConfigurationError(str(error)) from error
+            raise UserError(str(error)) from error
 
 
 def check_same_job(folder: Path, run: Path, overrides: Sequence[str], *, extra: str | None) -> None:
     """Refuse to count a run as that of a job with these settings if it is not.
 
     Raises:
-        ConfigurationError: it was started with others, or they mean another thing by now.
+        UserError: it was started with others, or they mean another thing by now.
     """
     before = hydra_files.overrides(run)
     if before != list(overrides):
-        raise ConfigurationError(
+        raise UserError(
             f"{run} was started with {shlex.join(before)}, not with {shlex.join(overrides)}: give "
             "a sampler a seed to continue what it chose, or start the sweep anew"
         )
@@ -119,11 +120,11 @@ def check_same_job(folder: Path, run: Path, overrides: Sequence[str], *, extra: 
 def _run(run: Path, hydra: Sequence[str], *, multirun: bool) -> Start:
     started = (run / SAVED / "overrides.yaml").is_file() and (run / STATUS).is_file()
     if not started:
-        raise ConfigurationError(
+        raise UserError(
             f"{run} is not the folder of a run: name one that holds {STATUS} and {SAVED}/"
         )
     if multirun:
-        raise ConfigurationError(f"{run} is the folder of one run, not of a sweep: leave out -m")
+        raise UserError(f"{run} is the folder of one run, not of a sweep: leave out -m")
     return Start(
         [*hydra_files.overrides(run), *hydra, in_folder("run", run)], multirun=False, run=run
     )
@@ -134,11 +135,11 @@ def _repeated(
 ) -> Start:
     """The last sweep that was started by the same command."""
     if not multirun:
-        raise ConfigurationError(
+        raise UserError(
             "resume=true continues the sweep that the same command started: add -m, or name the "
             "folder of a run (resume=runs/…)"
         )
-    place, _ = sweep_of(folder, overrides, extra=extra)
+    place, _ = sweep_folder(folder, overrides, extra=extra)
     given = any(o.startswith("hydra.sweep.dir=") for o in overrides)
     found = [place] if given else place.parent.glob("*/")
     sweeps = sorted(
@@ -151,7 +152,7 @@ def _repeated(
     where = place if given else place.parent
     last = f"; the last one there, {sweeps[-1][1]}, was started with " if sweeps else ""
     last += shlex.join(sweeps[-1][0]["overrides"]) if sweeps else ""
-    raise ConfigurationError(
+    raise UserError(
         f"no sweep in {where} was started with these settings: leave out resume=true to start it, "
         f"or name the sweep's folder (resume=<folder>){last}"
     )
@@ -175,7 +176,7 @@ def _read_sweep(sweep: Path) -> dict[str, Any]:
     try:
         return read_sweep(sweep)
     except ValueError as error:
-        raise ConfigurationError(
+        raise UserError(
             f"{error}: continue its jobs one by one (resume={sweep}/<number>), or start it anew"
         ) from error
 
@@ -200,7 +201,7 @@ def _sweep(folder: Path, sweep: Path, given: Sequence[str], extra: str | None) -
 
 def _launcher(folder: Path, overrides: Sequence[str], extra: str | None) -> dict[str, Any] | None:
     """The settings of our launcher; ``None`` if another is chosen."""
-    _, launcher = sweep_of(folder, overrides, extra=extra)
+    _, launcher = sweep_folder(folder, overrides, extra=extra)
     if launcher.get("_target_") != _OUR_LAUNCHER:
         return None
     return {name: value for name, value in launcher.items() if name != "_target_"}

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,15 +21,19 @@ from omegaconf import DictConfig, OmegaConf
 from cwx.cli import resolvers, run_directory
 from cwx.cli.arguments import flags as parsed
 from cwx.cli.config.compose import compose_checked, configuration_folder, options, place_given
-from cwx.cli.config.validate import ConfigurationError, without_unchosen
-from cwx.cli.failures import explained
+from cwx.cli.config.validate import without_unchosen
+from cwx.cli.failures import explained, stop
+from cwx.cli.resolvers import register_resolvers
 from cwx.cli.resume import asked_for, check_launcher, configured_from
 from cwx.cli.sweep import command_line
 from cwx.cli.sweep.command_line import Invocation, for_jobs
 from cwx.cli.sweep.processes import end_with_launcher
-from cwx.cli.sweep.subprocess_job import put_back, rank, ranked, run_apart
-from cwx.cli.tables import plain
-from cwx.storage.run_status import STATUS, objective, read_status
+from cwx.cli.sweep.resources import is_rank, rank, ranked
+from cwx.cli.sweep.subprocess_job import put_back, run_apart
+from cwx.errors import UserError
+from cwx.storage.paths import below
+from cwx.storage.run_files import STATUS
+from cwx.storage.run_status import objective, read_status
 from cwx.storage.sweeps import FAILED, FINISHED, Job, note_end
 
 log = logging.getLogger(__name__)
@@ -41,8 +45,8 @@ def main() -> None:
     register_resolvers()
     try:
         sys.argv[1:], resumed = _prepared(sys.argv[1:])
-    except ConfigurationError as error:
-        _stop(error)
+    except UserError as error:
+        stop(error)
 
     ours, words = os.getpid(), command_line.entry(parsed(sys.argv[1:]))
 
@@ -56,30 +60,6 @@ def main() -> None:
         return job(config, resumed=resumed, entry=words if swept and apart else None)
 
     start()
-
-
-def register_resolvers() -> None:
-    """What configuration files may ask for."""
-    OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
-    OmegaConf.register_new_resolver("unused", unused, replace=True)
-    resolvers.register_resolvers()
-
-
-def unused(folder: str) -> str:
-    """The folder that a run by itself gets; it is made if one begins."""
-    if not HydraConfig.initialized() or _is_rank():
-        return folder
-    if HydraConfig.get().mode is not RunMode.RUN:
-        return folder
-    try:
-        return run_directory.unused(folder)
-    except ConfigurationError as error:
-        _stop(error)
-
-
-def _is_rank() -> bool:
-    """Whether this process is one of several of a run, which has its folder already."""
-    return ranked(os.environ) or "LOCAL_RANK" in os.environ
 
 
 def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
@@ -100,7 +80,7 @@ def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
         rest += [] if flags.multirun else ["--multirun"]
     if extra and not flags.config_dir:
         rest += ["--config-dir", extra]
-    if not (flags.cfg or start.run or start.sweep or _is_rank()):
+    if not (flags.cfg or start.run or start.sweep or is_rank(os.environ)):
         place = place_given(folder, start.overrides, extra=extra, multirun=start.multirun)
         if place is not None:
             run_directory.check(place, multirun=start.multirun)
@@ -155,7 +135,7 @@ def job(
                 note_end(folder, FAILED, why, experiment=resolvers.experiment(), seconds=None)
             # The jobs that are left have their turn.
             raise CompactHydraException(f"cwx: {why}") from error
-        _stop(why)
+        stop(why)
     # What is measured, the first rank alone knows.
     return objective(folder, _optimized(config)) if swept and rank(os.environ) == 0 else None
 
@@ -194,13 +174,8 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
     )
 
 
-def _stop(reason: object) -> NoReturn:
-    line = " ".join(str(reason).split())
-    sys.exit(f"cwx: {plain(line)}")
-
-
 def _short(path: Path) -> str:
-    return str(run_directory.below(path, Path.cwd()))
+    return str(below(path, Path.cwd()))
 
 
 def _quiet() -> None:

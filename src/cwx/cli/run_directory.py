@@ -9,19 +9,19 @@ import itertools
 import os
 from pathlib import Path
 
-from cwx.cli.config.validate import ConfigurationError
-from cwx.storage.run_status import STATUS
+from cwx.errors import UserError
+from cwx.storage.run_files import STATUS
 
 
 def check(folder: Path, *, multirun: bool) -> None:
     """Make the folder that a new run or a new sweep is told to take.
 
     Raises:
-        ConfigurationError: it holds a run already, or nothing can be written there.
+        UserError: it holds a run already, or nothing can be written there.
     """
     setting = f"hydra.{'sweep' if multirun else 'run'}.dir"
     if (folder / STATUS).exists():
-        raise ConfigurationError(
+        raise UserError(
             f"{folder} holds a run already: continue it with resume={folder}, or choose another "
             f"{setting}"
         )
@@ -38,7 +38,7 @@ def unused(folder: str) -> str:
     """Make the folder of a run: `folder`, or one numbered if another run has just taken that.
 
     Raises:
-        ConfigurationError: it cannot be made.
+        UserError: it cannot be made.
     """
     for number in itertools.count(1):
         name = folder if number == 1 else f"{folder}-{number}"
@@ -52,12 +52,7 @@ def unused(folder: str) -> str:
     raise AssertionError("numbers do not end")
 
 
-def below(folder: Path, above: Path) -> Path:
-    """A folder as seen from one above it; one that lies elsewhere as it is."""
-    return folder.relative_to(above) if folder.is_relative_to(above) else folder
-
-
-def _refused(folder: Path | str, why: str | None, setting: str) -> ConfigurationError:
-    return ConfigurationError(
+def _refused(folder: Path | str, why: str | None, setting: str) -> UserError:
+    return UserError(
         f"the folder {folder} cannot be made or written ({why}): choose another by {setting}=…"
     )

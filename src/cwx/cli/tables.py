@@ -68,39 +68,6 @@ def table(
     )
 
 
-def size(count: int) -> str:
-    """A number of bytes.
-
-    >>> size(999), size(14_156_000)
-    ('999 B', '14.2 MB')
-    """
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
-
-
-def duration(seconds: float | None) -> str:
-    """A time as people say it, in its two largest units; empty if there is none.
-
-    >>> duration(59), duration(3700), duration(2 * 86400)
-    ('59s', '1h01m', '2d00h')
-    """
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    for unit, least, name, below in (
-        (86400, 3600, "d", "h"),
-        (3600, 60, "h", "m"),
-        (60, 1, "m", "s"),
-    ):
-        if whole >= unit:
-            return f"{whole // unit}{name}{whole % unit // least:02d}{below}"
-    return f"{whole}s"
-
-
 def when(moment: datetime) -> str:
     """In local time, to the minute."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
 from cwx.functional.canvas_sampling import Canvas
-from cwx.functional.label_noise import class_index
+from cwx.functional.class_names import class_index
 from cwx.functional.rng import stream
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from torch import Tensor
 from cwx.data.image_files import Reader
 from cwx.data.splits import ImageSet
 from cwx.functional.backdoor import Shape, Trigger, Variant, choose
-from cwx.functional.label_noise import Noise, class_index
+from cwx.functional.class_names import class_index
+from cwx.functional.label_noise import Noise
 from cwx.functional.rng import stream
 
 

@@ -1,6 +1,5 @@
 """Where labelled images come from: each source yields train and test sets as byte tensors."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from cwx.errors import closest
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def synsets_by_index(
     named = {str(name): synset for name, synset in synsets.items()}
     faults = []
     if unknown := [name for name in named if name not in classes]:
-        near = difflib.get_close_matches(unknown[0], classes, 3, cutoff=0)
+        near = closest(unknown[0], classes)
         faults.append(f"no class is called {_listed(unknown)} (the nearest are {', '.join(near)})")
     if missing := [name for name in classes if name not in named]:
         faults.append(f"none is given for {_listed(missing)}")
@@ -157,29 +158,3 @@ class Source(Protocol):
         Raises:
             ValueError: the data are missing or unfit, with the remedy.
         """
-
-
-class Digits:
-    """scikit-learn's 1,797 handwritten digits, one channel of 8x8, bundled with that package.
-
-    The split is fixed: within each class, every fifth digit in the published order is a test
-    image (355), the others are training images (1,442).
-    """
-
-    def prepare(self) -> None:
-        return
-
-    def load(self) -> Splits:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        # The published levels are 0-16.
-        images = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
-        labels = torch.from_numpy(bunch.target).long()
-        order = torch.stack([(labels[: i + 1] == labels[i]).sum() for i in range(len(labels))])
-        test = order % 5 == 0
-        return Splits(
-            ImageSet(images[~test], labels[~test]),
-            ImageSet(images[test], labels[test]),
-            tuple(str(digit) for digit in range(10)),
-        )

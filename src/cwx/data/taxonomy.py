@@ -1,7 +1,6 @@
 """How far apart the classes of a data set are in meaning (Dong et al., §2.2.1; D4)."""
 
 import csv
-import difflib
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from torch import Tensor
 from cwx.data import wordnet
 from cwx.data.datasets.folders import some
 from cwx.data.splits import Splits
+from cwx.errors import closest
 
 
 class Taxonomy(Protocol):
@@ -142,7 +142,7 @@ class File:
 
     def _require(self, classes: Sequence[str], found: Mapping[str, object]) -> None:
         if missing := [name for name in classes if name not in found]:
-            near = difflib.get_close_matches(missing[0], found, 3, cutoff=0)
+            near = closest(missing[0], found)
             raise ValueError(
                 f"{self.path} lacks {some(missing)} of the data's {len(classes)} classes (the "
                 f"nearest to {missing[0]!r} are {', '.join(near)}): add a line for each"

@@ -4,7 +4,6 @@ wordnet.json holds, by id, the first word of a noun and the ids of its hypernyms
 that it is an instance of. Its licence is in WORDNET-LICENSE.txt.
 """
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,8 @@ from importlib.resources import files
 
 import torch
 from torch import Tensor
+
+from cwx.errors import closest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ def nearest(name: str) -> list[str]:
     """The nouns whose words are most like `name`, as ``word (id)``."""
     words = {noun.name: synset for synset, noun in nouns().items()}
     wanted = name.strip().lower().replace(" ", "_")
-    return [f"{word} ({words[word]})" for word in difflib.get_close_matches(wanted, words, 3, 0)]
+    return [f"{word} ({words[word]})" for word in closest(wanted, words)]
 
 
 def distances(synsets: Sequence[str]) -> Tensor:

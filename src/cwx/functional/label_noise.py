@@ -3,13 +3,14 @@
 Labels are int64 class indices ``[n]``; whatever is random comes from an explicit CPU generator.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from cwx.functional.class_names import class_index
 
 
 class Noise(Protocol):
@@ -56,27 +57,3 @@ class Asymmetric:
         for right, wrong in self.to.items():
             own[class_index(right, classes)] = class_index(wrong, classes)
         return own
-
-
-def class_index(given: str | int, classes: Sequence[str]) -> int:
-    """The index of a class given by its name or its index.
-
-    >>> class_index("dog", ["cat", "dog"])
-    1
-
-    Raises:
-        ValueError: there is no such class.
-    """
-    last = len(classes) - 1
-    if isinstance(given, str):
-        if given in classes:
-            return list(classes).index(given)
-        near = difflib.get_close_matches(given, classes, 3, cutoff=0)
-        remedy = f"the nearest are {', '.join(near)}; give one of the names"
-    elif 0 <= given <= last:
-        return given
-    else:
-        remedy = "give a name"
-    raise ValueError(
-        f"there is no class {given!r} among the {len(classes)}: {remedy} or an index in 0-{last}"
-    )

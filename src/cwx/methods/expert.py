@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cwx.data.datamodule import Batch, ImageData
 from cwx.functional.attacks import Attack
 from cwx.functional.augmentation import Strategy
-from cwx.storage.trajectories import Recording
+from cwx.storage.recording import Recording
 from cwx.training.objectives import AUGMENTATION, ObjectiveFactory, Step
 
 # From groups of parameters, as torch's optimisers take them.

@@ -10,7 +10,7 @@ from cwx.data.canvases import choose_canvases, chosen_classes, test_logits
 from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import Canvas
 from cwx.networks.gradcam import attention_of
-from cwx.networks.layer_outputs import attended_layer
+from cwx.networks.layers import attended_layer
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from cwx.networks.layer_outputs import find
+from cwx.networks.layers import find
 
 Features = Callable[[Tensor], Tensor]
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cwx.report.tables import short
+from cwx.storage.quantities import duration, size
 
 
 def render(template: str, **content: Any) -> str:
@@ -38,35 +39,9 @@ def address(path: str) -> str:
     return "./" + quote(path)
 
 
-def duration(seconds: Any) -> str:
-    """As people say it.
-
-    >>> duration(592.4), duration(7322), duration(9.6), duration(None)
-    ('9 min 52 s', '2 h 2 min', '9.6 s', '')
-    """
-    try:
-        total = float(seconds)
-    except (TypeError, ValueError):
-        return ""
-    if total < 60:
-        return f"{total:.3g} s"
-    minutes, rest = divmod(round(total), 60)
-    hours, left = divmod(minutes, 60)
-    return f"{hours} h {left} min" if hours else f"{minutes} min {rest} s"
-
-
 def when(started: Any) -> str:
     """An ISO time to the minute, in UTC as runs note it."""
     return str(started or "")[:16].replace("T", " ")
-
-
-def size(count: float) -> str:
-    """Bytes in words."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 @cache

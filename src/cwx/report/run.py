@@ -9,16 +9,15 @@ from typing import Any, TypeVar
 
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Found
+from cwx.explanations.serialisation import read_explanations
 from cwx.functional.images import Normalization
-from cwx.report import run_files
-from cwx.report.run_files import DAMAGE, Rows
-from cwx.storage.run_status import STATUS, read_status
+from cwx.report import file_readers
+from cwx.report.file_readers import DAMAGE, Rows
+from cwx.storage.run_files import CLASSES, EXPLANATIONS, LOG, OUTPUT, PAPER, SAMPLES, STATUS
+from cwx.storage.run_status import read_status
 from cwx.storage.runs import state_of
-from cwx.storage.sweeps import OUTPUT
-from cwx.study.results import CLASSES, EXPLANATIONS, PAPER, SAMPLES, Results
 
 Kind = TypeVar("Kind")
-LOG = "cwx.log"
 # What a run's own folder holds besides runs.
 _PARTS = {"tables", "figures", "logs", "wandb", "checkpoints", ".hydra"}
 
@@ -104,21 +103,22 @@ class Run:
             if file.relative_to(self.folder).as_posix() != PAPER
         ]
         read = {
-            file.stem: self.tried(f"tables/{file.name}", partial(run_files.rows, file))
+            file.stem: self.tried(f"tables/{file.name}", partial(file_readers.rows, file))
             for file in files
         }
         return {name: rows for name, rows in read.items() if rows}
 
     def found(self) -> dict[str, Found]:
         """What its methods left, by method, diverged ones included."""
-        results = Results(self.folder)
-        left = self.tried(EXPLANATIONS, results.explanations) or {}
+        left = (
+            self.tried(EXPLANATIONS, partial(read_explanations, self.folder / EXPLANATIONS)) or {}
+        )
         # The file orders by name; a study by method.
         order = [str(name) for name in self.settings.get("method") or {}]
         found = {name: left[name] for name in [*(n for n in order if n in left), *left]}
         for file in sorted(self.folder.glob("last-good-*.safetensors")):
             name = file.stem.removeprefix("last-good-")
-            last = self.tried(file.name, partial(results.explanations, file.name)) or {}
+            last = self.tried(file.name, partial(read_explanations, file)) or {}
             found |= {f"{name} before it diverged": e for e in last.values()}
         return found
 
@@ -127,7 +127,7 @@ class Run:
         file = self.folder / SAMPLES
         if not file.is_file():
             return {}
-        return self.tried(SAMPLES, lambda: run_files.samples(file)) or {}
+        return self.tried(SAMPLES, lambda: file_readers.samples(file)) or {}
 
     def normalization(self, channels: int) -> Normalization:
         """How pixels were normalised; as if they were not, where the run does not say."""
@@ -188,16 +188,16 @@ def _read_any(folder: Path) -> Run:
 def _read(folder: Path, status: Mapping[str, Any]) -> Run:
     # Faults are noted by a run, so that there must be one before the rest is read.
     run = Run(folder=folder, status=status)
-    numbers = run.tried("metrics.json", lambda: run_files.numbers(folder / "metrics.json")) or {}
-    paper = run.tried(PAPER, lambda: run_files.paper(folder / PAPER)) or {}
-    classes = run.tried(CLASSES, lambda: run_files.classes(folder / CLASSES)) or []
+    numbers = run.tried("metrics.json", lambda: file_readers.numbers(folder / "metrics.json")) or {}
+    paper = run.tried(PAPER, lambda: file_readers.paper(folder / PAPER)) or {}
+    classes = run.tried(CLASSES, lambda: file_readers.classes(folder / CLASSES)) or []
     hydra = folder / ".hydra"
     settings = (
-        run.tried("its configuration", lambda: run_files.mapping(hydra / "config.yaml")) or {}
+        run.tried("its configuration", lambda: file_readers.mapping(hydra / "config.yaml")) or {}
     )
-    choices = run.tried("its choices", lambda: run_files.choices(hydra / "hydra.yaml")) or {}
+    choices = run.tried("its choices", lambda: file_readers.choices(hydra / "hydra.yaml")) or {}
     overrides = (
-        run.tried("its overrides", lambda: run_files.overrides(hydra / "overrides.yaml")) or {}
+        run.tried("its overrides", lambda: file_readers.overrides(hydra / "overrides.yaml")) or {}
     )
     return Run(
         folder=folder,
@@ -213,7 +213,7 @@ def _read(folder: Path, status: Mapping[str, Any]) -> Run:
 
 
 def _normalized_by(run: Run) -> tuple[Any, Any]:
-    kept = run_files.normalized_by(run.folder / SAMPLES)
+    kept = file_readers.normalized_by(run.folder / SAMPLES)
     if kept is not None:
         return kept
     data = run.settings["data"]

@@ -1,8 +1,7 @@
 """One self-contained page for a run: pictures, numbers, curves, tables and provenance."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from cwx.report.traces_page import TABLE as TRACED
 from cwx.report.traces_page import write_traces
 from cwx.report.training_curves import draw, read_curves
 from cwx.storage.atomic import write_text
-from cwx.study.results import EXPLANATIONS, SAMPLES, TRACEBACK, Results
+from cwx.storage.run_files import EXPLANATIONS, SAMPLES, TRACEBACK
 
 log = logging.getLogger(__name__)
 
@@ -30,29 +29,6 @@ LAST_GOOD = "last-good-*.safetensors"
 TRACED_TO = 20_000
 # Of pages beside it.
 PAGES = {TRACES: "what single predictions rest on"}
-
-
-@contextmanager
-def paged(results: Results) -> Iterator[None]:
-    """Leave a run's page when the run ends, however it ends, and say where it is.
-
-    What goes wrong with the page is logged, and changes neither how the run ended nor its error.
-    Nothing is written of a run that could not begin.
-    """
-    try:
-        yield
-    finally:
-        if results.ended:
-            _leave(results.folder)
-
-
-def _leave(folder: Path) -> None:
-    try:
-        log.info("the page is %s", write_page(folder))
-    # An interruption, too: it is the page that is given up.
-    except BaseException:
-        line = "the page could not be written; try again with: cwx report %s"
-        log.warning(line, folder, exc_info=True)
 
 
 def write_page(folder: Path) -> Path:

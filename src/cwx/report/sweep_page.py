@@ -9,7 +9,7 @@ from pathlib import Path
 from cwx.report.comparable_runs import comparable, experiment
 from cwx.report.figures import Row, side_by_side
 from cwx.report.image_grid import Wall, wall_of_runs
-from cwx.report.render import address, duration, render, when
+from cwx.report.render import address, render, when
 from cwx.report.run import Run, find_runs
 from cwx.report.run_page import PAGE, facts, write_page
 from cwx.report.svg_charts import Chart
@@ -18,7 +18,8 @@ from cwx.report.sweep_charts import charts_of
 from cwx.report.sweep_tables import main_numbers, tables_of
 from cwx.report.tables import Cell, Column, Table, number
 from cwx.storage.atomic import write_text
-from cwx.storage.run_status import STATUS
+from cwx.storage.quantities import duration
+from cwx.storage.run_files import STATUS
 
 # More settings than this that differ are told in one column.
 AXES = 5

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cwx.report.run_files import Rows
+from cwx.report.file_readers import Rows
 
 # Known tables in words; others go by their file's name.
 TITLES = {

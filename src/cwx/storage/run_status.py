@@ -5,18 +5,13 @@ metrics.json  flat name → number, once it is finished
 .lock         held by the process that writes the directory, however it ends
 """
 
-import difflib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-STATUS = "status.json"
-METRICS = "metrics.json"
-LOCK = ".lock"
+from cwx.errors import did_you_mean
+from cwx.storage.run_files import METRICS, STATUS
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -62,8 +57,7 @@ def objective(folder: Path, optimize: str | Sequence[str] | None) -> float | lis
 
 def _number(numbers: dict[str, float | None], name: str, folder: Path) -> float:
     if name not in numbers:
-        near = difflib.get_close_matches(name, numbers, 1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"give one of {', '.join(numbers)}"
+        remedy = did_you_mean(name, numbers, f"give one of {', '.join(numbers)}")
         raise ValueError(f"optimize is {name!r}, which {folder} did not measure: {remedy}")
     if (value := numbers[name]) is None:
         raise ValueError(
@@ -71,42 +65,3 @@ def _number(numbers: dict[str, float | None], name: str, folder: Path) -> float:
             "with hydra.sweeper.max_failure_rate=1"
         )
     return float(value)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Hold the right to write `folder`, which ends with this process if not before.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        # Longer than `is_written` takes to look.
-        lock.acquire(timeout=2)
-    except Timeout:
-        raise ValueError(
-            f"another process is writing {folder}: wait for it, or stop it, and then continue "
-            f"with resume={folder}"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_written(folder: Path) -> bool:
-    """Whether a process is writing `folder` now.
-
-    If none is, a status of running is that of a run which was cut.
-    """
-    if not (folder / LOCK).exists():
-        return False
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False

@@ -17,10 +17,10 @@ from typing import Any
 
 import yaml
 
-from cwx.storage.run_status import STATUS, is_written, read_numbers, read_status
+from cwx.storage.locks import is_written
+from cwx.storage.run_files import MULTIRUN, STATUS, SWEEP
+from cwx.storage.run_status import read_numbers, read_status
 
-SWEEP = "multirun.yaml"
-_JOBS = "sweep.json"
 _OVERRIDES = Path(".hydra") / "overrides.yaml"
 # Killed, or lost with its machine: its status says running, and no process holds it.
 LOST = "lost"
@@ -139,7 +139,7 @@ def waiting(sweep: Path) -> int:
 
 @lru_cache(maxsize=64)
 def _swept_over(sweep: Path) -> frozenset[str]:
-    found = _mapping(_yaml(sweep / SWEEP))
+    found = _mapping(_yaml(sweep / MULTIRUN))
     for key in ("hydra", "overrides"):
         found = _mapping(found.get(key))
     given = [*_list(found.get("task")), *_list(_jobs(sweep).get("overrides"))]
@@ -147,12 +147,12 @@ def _swept_over(sweep: Path) -> frozenset[str]:
 
 
 def _is_sweep(folder: Path) -> bool:
-    return (folder / SWEEP).is_file() or (folder / _JOBS).is_file()
+    return (folder / MULTIRUN).is_file() or (folder / SWEEP).is_file()
 
 
 def _jobs(sweep: Path) -> Mapping[str, Any]:
     try:
-        return _mapping(json.loads((sweep / _JOBS).read_text()))
+        return _mapping(json.loads((sweep / SWEEP).read_text()))
     except _DAMAGE:
         return {}
 

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cwx.storage.atomic import write_json
-from cwx.storage.run_status import is_written
+from cwx.storage.locks import is_written
 
 USES = "uses.json"
 LOCK = "lock"

@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cwx.cli.run_directory import below
 from cwx.storage.atomic import write_json, write_text
-from cwx.storage.run_status import STATUS, is_written, read_numbers, read_status, writing
+from cwx.storage.locks import is_written, writing
+from cwx.storage.paths import below
+from cwx.storage.run_files import OUTPUT, STATUS, SWEEP
+from cwx.storage.run_status import read_numbers, read_status
 
-SWEEP = "sweep.json"
 JOBS = "jobs.csv"
-OUTPUT = "output.log"
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
 RUNNING, WAITING, NOT_STARTED = "running", "waiting", "not started"
 

@@ -27,43 +27,38 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cwx.cli.run_directory import below
 from cwx.data.samples import sampled
 from cwx.data.splits import Splits
 from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Found, Patterns, Perturbations
+from cwx.explanations.patterns import Found
+from cwx.explanations.serialisation import read_explanations, write_explanations
 from cwx.functional.images import Normalization
 from cwx.storage.atomic import atomic, write_json, write_tensors, write_text
-from cwx.storage.run_status import METRICS, STATUS, writing
+from cwx.storage.locks import writing
+from cwx.storage.paths import below
+from cwx.storage.run_files import (
+    CLASSES,
+    EXPLANATIONS,
+    METRICS,
+    PAPER,
+    SAMPLES,
+    STATUS,
+    SUSPECTED,
+    TOUCHED,
+    TRACEBACK,
+)
 from cwx.storage.run_status import read_status as read_status
 from cwx.study.provenance import provenance
 
 log = logging.getLogger(__name__)
-
-EXPLANATIONS = "explanations.safetensors"
-TOUCHED = "touched.safetensors"
-SUSPECTED = "suspected.safetensors"
-SAMPLES = "samples.safetensors"
-TRACEBACK = "traceback.txt"
-CLASSES = "tables/classes.csv"
-PAPER = "tables/paper.csv"
-# What a method may leave, by a part that no other kind has.
-_KINDS: dict[str, type[Any]] = {
-    "images": Explanations,
-    "masks": Patterns,
-    "deltas": Perturbations,
-}
 
 
 class Results:
@@ -138,48 +133,22 @@ class Results:
     def checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / f"{stage}.ckpt"
 
-    def explanations(self, kept: str = EXPLANATIONS) -> dict[str, Found]:
-        """What the methods have left so far, by method, in the file so called.
+    def explanations(self) -> dict[str, Found]:
+        """The explanations of the methods that have finished, by method.
 
         Raises:
             ValueError: the file is damaged.
         """
-        file = self.folder / kept
-        if not file.exists():
-            return {}
-        try:
-            with safe_open(file, framework="pt") as opened:
-                parts: dict[str, Any] = {n: opened.get_tensor(n) for n in opened.keys()}  # noqa: SIM118
-                parts |= opened.metadata() or {}
-        except SafetensorError as error:
-            raise ValueError(
-                f"{file} is damaged ({error}): delete it, and the methods run again"
-            ) from error
-        by_method: dict[str, dict[str, Any]] = {}
-        for name, part in parts.items():
-            method, _, key = name.rpartition("/")
-            by_method.setdefault(method, {})[key] = part
-        return {
-            method: next(kind for key, kind in _KINDS.items() if key in found)(**found)
-            for method, found in by_method.items()
-        }
+        return read_explanations(self.folder / EXPLANATIONS)
 
     def add_explanations(self, method: str, explanations: Found) -> None:
-        self._write_explanations(EXPLANATIONS, {**self.explanations(), method: explanations})
+        together = {**self.explanations(), method: explanations}
+        write_explanations(self.folder / EXPLANATIONS, together)
 
     def keep_last_good(self, method: str, explanations: Explanations) -> None:
-        """Save what a diverged method had, apart from finished explanations."""
-        self._write_explanations(f"last-good-{method}.safetensors", {method: explanations})
-
-    def _write_explanations(self, name: str, explanations: Mapping[str, Found]) -> None:
-        parts = {
-            f"{method}/{field.name}": getattr(e, field.name)
-            for method, e in explanations.items()
-            for field in fields(e)
-        }
-        tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
-        words = {name: part for name, part in parts.items() if isinstance(part, str)}
-        write_tensors(self.folder / name, tensors, words)
+        """Save the last finite images of a method that diverged, apart from those of others."""
+        file = self.folder / f"last-good-{method}.safetensors"
+        write_explanations(file, {method: explanations})
 
     def keep_touched(self, touched: Tensor) -> None:
         """Save which training images, in their order, a corruption touched ``[n]``."""

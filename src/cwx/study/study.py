@@ -8,8 +8,7 @@ from pathlib import Path
 from cwx.data.corruption import Corruption
 from cwx.data.datamodule import ImageData
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
-from cwx.explanations.images import DivergedError
-from cwx.report.run_page import paged
+from cwx.explanations.class_images import DivergedError
 from cwx.storage.runs import Run
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.contracts import (
@@ -21,18 +20,20 @@ from cwx.study.contracts import (
     check_measured,
     check_optimizer,
 )
+from cwx.study.page import paged
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.dataset_construction import Construction
 from cwx.study.steps.fine_tuning import NoRefinement, Refinement
 from cwx.study.steps.purification import Purification
+from cwx.training.build import NetworkFactory, check_outputs
 from cwx.training.callbacks.log_images import LogPictures
 from cwx.training.experts import Experts
 from cwx.training.plan import Plan, explained_by, left_by
 from cwx.training.precision import Precisions
 from cwx.training.provider import Training, check_procedure, taught
 from cwx.training.stages import Configuration, Factory, Fitted, Stages
-from cwx.training.subject import KINDS, NetworkFactory, Subject, check_outputs
+from cwx.training.subject import KINDS, Subject
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cwx.storage.trajectories import Recording, listed
+from cwx.storage.recording import Recording
+from cwx.storage.trajectories import listed
 from cwx.training.stages import Configuration
 
 

@@ -15,7 +15,8 @@ from cwx.functional.attacks import Attack, cross_entropy
 from cwx.functional.consistency_loss import consistency
 from cwx.functional.rng import stream
 from cwx.networks.eval_mode import evaluating
-from cwx.networks.layer_outputs import feature_layer, layer_outputs
+from cwx.networks.layer_outputs import layer_outputs
+from cwx.networks.layers import feature_layer
 
 # What is random in a step.
 AUGMENTATION, START, TARGETS = 1, 2, 3

@@ -9,7 +9,7 @@ from torch import nn
 
 from cwx.data.datamodule import ImageData
 from cwx.explanations.images import Explanations
-from cwx.training.subject import NetworkFactory, build_network
+from cwx.training.build import NetworkFactory, build_network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ from torch import nn
 
 from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
+from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.experts import Experts
 from cwx.training.importing.load import recorded, recorded_judges
 from cwx.training.stages import Configuration, Factory, Stages, Wanted
-from cwx.training.subject import NetworkFactory, Subject, build_network, trained_network
+from cwx.training.subject import Subject
 
 
 class Training:

@@ -12,14 +12,16 @@ from omegaconf import OmegaConf
 from support.configurations import CHOICES, CONF, EXPERIMENTS, NEEDED, REQUIRED, check
 from support.paths import ROOT
 
+from cwx.cli import resolvers
 from cwx.cli import run as entry
 from cwx.cli.config.compose import options
-from cwx.cli.config.validate import ConfigurationError, without_unchosen
+from cwx.cli.config.validate import without_unchosen
+from cwx.errors import UserError
 
 
 @pytest.fixture(autouse=True)
-def resolvers():
-    entry.register_resolvers()
+def registered():
+    resolvers.register_resolvers()
 
 
 REFUSED = {
@@ -108,7 +110,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("override", REFUSED)
 def test_refused_with_the_remedy(override):
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         check(*override.split())
     assert REFUSED[override] in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -193,16 +195,16 @@ def test_what_is_measured_of_representations_is_built():
 
 def test_each_value_of_a_sweep_is_checked_before_the_first_job():
     check("seed=0,1", "method.distill.iterations=5,6", multirun=True)
-    with pytest.raises(ConfigurationError, match="'x'"):
+    with pytest.raises(UserError, match="'x'"):
         check("seed=0,1,x", multirun=True)
     check("method.distill.iterations=int(interval(5,8))", multirun=True)
-    with pytest.raises(ConfigurationError, match="iterations is 5.0: it takes int"):
+    with pytest.raises(UserError, match="iterations is 5.0: it takes int"):
         check("method.distill.iterations=interval(5,8)", multirun=True)
     check("method.distill.inner.rate=tag(log,interval(0.01,1))", multirun=True)
     check("trainer=glob(d*,exclude=*_cpu)", multirun=True)
-    with pytest.raises(ConfigurationError, match="data.source.root needs a value"):
+    with pytest.raises(UserError, match="data.source.root needs a value"):
         check("data=glob(*_folder)", multirun=True)
-    with pytest.raises(ConfigurationError, match="names no file"):
+    with pytest.raises(UserError, match="names no file"):
         check("corruption=glob(x*)", multirun=True)
 
 
@@ -237,7 +239,7 @@ def test_the_sweeps_of_the_paper_compose(sweep, scale):
 def test_a_typo_inside_an_experiment_file_is_refused(tmp_path, text, message):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/mine.yaml").write_text(f"# @package _global_\n{text}\n")
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         check("experiment=mine", extra=str(tmp_path))
     assert message in str(caught.value)
 
@@ -640,7 +642,7 @@ def test_the_command_line_has_the_last_word_on_scale():
     ],
 )
 def test_figures_scales_and_judges_are_checked(override, message):
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         check("experiment=cifar10/cwx", override)
     assert message in str(caught.value)
 

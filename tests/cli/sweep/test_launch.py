@@ -10,7 +10,8 @@ import pytest
 
 from cwx.cli.sweep import resources
 from cwx.cli.sweep.launch import Launch, Settings
-from cwx.storage.run_status import objective, writing
+from cwx.storage.locks import writing
+from cwx.storage.run_status import objective
 from cwx.storage.sweeps import Job, Sweep, read_jobs, read_sweep
 
 # A run in small: what it leaves, how it ends, by the words after its folder.

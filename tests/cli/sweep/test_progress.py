@@ -43,7 +43,7 @@ def test_the_table_has_a_line_for_each_job_and_a_column_for_what_was_swept(tmp_p
     jobs[0].folder.mkdir()
     (jobs[0].folder / "metrics.json").write_text('{"f/a": 0.123456, "g": null}')
     assert table(jobs, wanted=[]).split("\n") == [
-        "job  seed  lr   state        time   f/a     g",
-        "0    0          finished     1 min  0.1235  nan",
+        "job  seed  lr   state        time       f/a     g",
+        "0    0          finished     1 min 1 s  0.1235  nan",
         "1    1     0.1  not started",
     ]

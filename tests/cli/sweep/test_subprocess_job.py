@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from cwx.cli.sweep.command_line import Invocation
-from cwx.cli.sweep.subprocess_job import put_back, rank, ranked, run_apart
+from cwx.cli.sweep.resources import rank, ranked
+from cwx.cli.sweep.subprocess_job import put_back, run_apart
 from cwx.storage.sweeps import Job
 
 JOB = """

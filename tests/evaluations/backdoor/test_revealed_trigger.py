@@ -8,7 +8,7 @@ from support.builders import image_data
 
 from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption
 from cwx.data.datamodule import ImageData
-from cwx.data.splits import Digits
+from cwx.data.datasets.digits import Digits
 from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
 from cwx.evaluations.outcome import BASELINES, baselines
 from cwx.explanations.images import Explanations

@@ -16,7 +16,8 @@ from cwx.functional.attacks import Attack, Linf
 from cwx.functional.augmentation import Strategy
 from cwx.methods.expert import Expert
 from cwx.networks.convnet import ConvNet
-from cwx.storage.trajectories import Recording, TrajectoryStore
+from cwx.storage.recording import Recording
+from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.results import Results
 from cwx.study.steps.fine_tuning import NoRefinement, Refined
 from cwx.training.objectives import Consistency

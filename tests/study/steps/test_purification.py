@@ -8,7 +8,8 @@ from support.builders import Blobs, BlobsToTest
 
 from cwx.data.corruption import Backdoor
 from cwx.data.datamodule import ImageData
-from cwx.data.splits import Digits, ImageSet, Splits
+from cwx.data.datasets.digits import Digits
+from cwx.data.splits import ImageSet, Splits
 from cwx.evaluations.backdoor.poison_detection import Detection
 from cwx.evaluations.backdoor.suspects import check_suspicions, suspicions
 from cwx.explanations.images import Explanations

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from support.pictures import picture
 from torch import nn
 
+from cwx.cli import resolvers
 from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
@@ -317,7 +318,7 @@ def settings(folder):
 
 def composed(folder, *overrides):
     """The study of a command line and its configuration."""
-    entry.register_resolvers()
+    resolvers.register_resolvers()
     configuration = compose_checked(
         entry.configuration_folder(),
         [*settings(folder), *overrides],

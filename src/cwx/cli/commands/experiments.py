@@ -11,8 +11,9 @@ from typing import Any
 from cwx.cli.commands.experiments_markdown import GROUPS, page
 from cwx.cli.config.compose import compose_checked, configuration_folder
 from cwx.cli.experiments import PARTS, Experiment, Note, read_experiments
-from cwx.cli.parser import CommandError, Parser, called, existing_folder, meant
+from cwx.cli.parser import Parser, called, existing_folder, meant
 from cwx.cli.tables import Cell, plain, say, table
+from cwx.errors import UserError
 
 _WIDTH = 92
 # Of a list that is shown whole.
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     """List experiments, or show one.
 
     Raises:
-        CommandError: there is none of such a name.
+        UserError: there is none of such a name.
     """
     asked = parser().parse_intermixed_args(argv)
     extra = str(existing_folder(asked.config_dir)) if asked.config_dir else None
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
 def _chosen(found: Mapping[str, Experiment], names: Sequence[str]) -> list[Experiment]:
     for name in names:
         if not any(fnmatchcase(known, name) for known in found):
-            raise CommandError(f"there is no experiment {plain(name)}: {meant(name, found)}")
+            raise UserError(f"there is no experiment {plain(name)}: {meant(name, found)}")
     wanted = names or ["*"]
     return [one for name, one in found.items() if any(fnmatchcase(name, w) for w in wanted)]
 
@@ -134,7 +135,8 @@ def _wrapped(text: str, start: str) -> list[str]:
 def _reduced(one: Experiment, folder: Path) -> list[list[Cell]]:
     """The settings in which scale=small differs, as both have them."""
     # Hydra takes half a second to import, which a list can do without.
-    from cwx.cli.run import import_from, register_resolvers
+    from cwx.cli.resolvers import register_resolvers
+    from cwx.cli.run import import_from
 
     register_resolvers()
     if one.extra:

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cwx.cli.parser import CommandError, Parser, called, existing_folder, meant
-from cwx.cli.tables import Cell, plain, say, size, table, when
+from cwx.cli.parser import Parser, called, existing_folder, meant
+from cwx.cli.tables import Cell, plain, say, table, when
+from cwx.errors import UserError
+from cwx.storage.quantities import size
 from cwx.storage.store_entries import Entry, KeptError, check_prunable, entries, prune
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -49,13 +51,13 @@ def main(argv: Sequence[str]) -> None:
     """List or prune the store.
 
     Raises:
-        CommandError: what is asked for cannot be.
+        UserError: what is asked for cannot be.
     """
     asked = parser().parse_intermixed_args(argv)
     if asked.action not in _ACTIONS:
-        raise CommandError(f"there is no {plain(asked.action)}: {meant(asked.action, _ACTIONS)}")
+        raise UserError(f"there is no {plain(asked.action)}: {meant(asked.action, _ACTIONS)}")
     if asked.action == "ls" and (asked.yes or asked.older_than):
-        raise CommandError(f"--yes and --older-than are for {called()} experts prune")
+        raise UserError(f"--yes and --older-than are for {called()} experts prune")
     store = existing_folder(asked.store)
     chosen = _chosen(store, asked.names)
     if asked.action == "prune":
@@ -74,11 +76,11 @@ def seconds(age: str) -> float:
     43200.0
 
     Raises:
-        CommandError: it is none.
+        UserError: it is none.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", age)
     if found is None:
-        raise CommandError(
+        raise UserError(
             f"--older-than is {plain(age)}: give a number and one of {', '.join(_UNITS)}, as in 30d"
         )
     return float(found[1]) * _UNITS[found[2]]
@@ -90,7 +92,7 @@ def _chosen(store: Path, names: Sequence[str]) -> list[Entry]:
         if not any(entry.path.name.startswith(name) for entry in everything):
             known = [entry.path.name for entry in everything]
             remedy = meant(name, known) if len(known) < 5 else f"{called()} experts lists all"
-            raise CommandError(f"{plain(store)} has no {plain(name)}: {remedy}")
+            raise UserError(f"{plain(store)} has no {plain(name)}: {remedy}")
     return [e for e in everything if not names or e.path.name.startswith(tuple(names))]
 
 

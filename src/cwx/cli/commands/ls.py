@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cwx.cli.commands.run_filters import kept
-from cwx.cli.parser import CommandError, Parser, called, existing_folder, meant
-from cwx.cli.tables import Cell, duration, plain, say, table, when
+from cwx.cli.parser import Parser, called, existing_folder, meant
+from cwx.cli.tables import Cell, plain, say, table, when
+from cwx.errors import UserError
+from cwx.storage.quantities import duration
 from cwx.storage.runs import STATES, Run, find_runs, waiting
 
 # Shown if nothing else is asked for: the first that is there, of each of these kinds.
@@ -64,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     """List runs.
 
     Raises:
-        CommandError: what is asked for cannot be.
+        UserError: what is asked for cannot be.
     """
     asked = parser().parse_intermixed_args(argv)
     filters = [one for one in asked.what if "=" in one and not Path(one).is_dir()]
@@ -101,7 +103,7 @@ def _ordered(runs: list[Run], *, by: str, backwards: bool) -> list[Run]:
     }
     measured = {name for run in runs for name in run.numbers}
     if by not in ways and runs and by not in measured:
-        raise CommandError(f"there is no {plain(by)} to sort by: {meant(by, [*ways, *measured])}")
+        raise UserError(f"there is no {plain(by)} to sort by: {meant(by, [*ways, *measured])}")
     # Those without the number last, either way.
     key = ways.get(by, lambda run: run.numbers.get(by, 0.0))
     lacking = [run for run in runs if by not in ways and by not in run.numbers]
@@ -134,7 +136,7 @@ def _columns(runs: Sequence[Run], asked: Sequence[str] | None) -> list[str]:
     """The numbers to show.
 
     Raises:
-        CommandError: no run has a number that is asked for.
+        UserError: no run has a number that is asked for.
     """
     measured = {name: None for run in runs for name in run.numbers}
     if asked is None:
@@ -144,7 +146,7 @@ def _columns(runs: Sequence[Run], asked: Sequence[str] | None) -> list[str]:
     for pattern in asked:
         names = [name for name in measured if fnmatchcase(name, pattern)]
         if not names and measured:
-            raise CommandError(f"no run has a number {plain(pattern)}: {meant(pattern, measured)}")
+            raise UserError(f"no run has a number {plain(pattern)}: {meant(pattern, measured)}")
         columns |= dict.fromkeys(names)
     return list(columns)
 

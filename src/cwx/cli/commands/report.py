@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cwx.cli.parser import CommandError, Parser, called, existing_folder
+from cwx.cli.parser import Parser, called, existing_folder
 from cwx.cli.tables import plain, say
+from cwx.errors import UserError
 from cwx.storage.runs import find_runs
 
 
@@ -30,13 +31,13 @@ def main(argv: Sequence[str]) -> None:
     """Write the page and say where it is.
 
     Raises:
-        CommandError: a folder is not there or has no run, or the page would be a folder.
+        UserError: a folder is not there or has no run, or the page would be a folder.
     """
     asked = parser().parse_intermixed_args(argv)
     folders = [existing_folder(folder) for folder in asked.folder]
     for folder in folders:
         if not find_runs(folder):
-            raise CommandError(
+            raise UserError(
                 f"{plain(folder)} holds no run: name a folder with a status.json, or one above "
                 f"such folders ({called()} ls shows them)"
             )
@@ -50,5 +51,5 @@ def main(argv: Sequence[str]) -> None:
 def _page(given: str) -> Path:
     out = Path(given)
     if out.is_dir():
-        raise CommandError(f"--out {plain(given)} is a folder: name a file in it")
+        raise UserError(f"--out {plain(given)} is a folder: name a file in it")
     return out

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from cwx.cli.parser import CommandError, meant
+from cwx.cli.parser import meant
 from cwx.cli.tables import plain
+from cwx.errors import UserError
 from cwx.storage.runs import STATES, Run
 
 _REFERENCE = re.compile(r"\$\{(\w[\w.]*)\}")
@@ -30,12 +31,12 @@ def kept(
         states: one, or several with commas.
 
     Raises:
-        CommandError: there is no such state, or no run has such a setting.
+        UserError: there is no such state, or no run has such a setting.
     """
     wanted = states.split(",") if states else STATES
     for state in wanted:
         if state not in STATES:
-            raise CommandError(f"there is no state {plain(state)!r}: {meant(state, STATES)}")
+            raise UserError(f"there is no state {plain(state)!r}: {meant(state, STATES)}")
     left = [run for run in runs if run.state in wanted]
     if experiment is not None:
         left = [
@@ -49,7 +50,7 @@ def kept(
         values = [(run, setting(run, key)) for run in left]
         if left and all(value is _MISSING for _, value in values):
             known = {name for run in left for name in _names(run)}
-            raise CommandError(f"no run has a setting {plain(key)}: {meant(key, known)}")
+            raise UserError(f"no run has a setting {plain(key)}: {meant(key, known)}")
         left = [run for run, value in values if value is not _MISSING and _matches(value, pattern)]
     return left
 

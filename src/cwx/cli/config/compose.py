@@ -1,6 +1,5 @@
 """The command line's overrides: what each job would run with, checked before the first begins."""
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,8 @@ from omegaconf.errors import (
 )
 
 from cwx.cli.config.hydra_files import check_unchanged
-from cwx.cli.config.validate import ConfigurationError, check, without_unchosen
+from cwx.cli.config.validate import check, without_unchosen
+from cwx.errors import UserError, did_you_mean
 
 
 def configuration_folder() -> Path:
@@ -59,11 +59,11 @@ def compose_checked(
         The resolved configuration of the first job.
 
     Raises:
-        ConfigurationError: the first thing wrong.
+        UserError: the first thing wrong.
     """
     folders, parsed = _folders(folder, extra), _parsed(overrides)
     if not multirun and (swept := [o.input_line for o in parsed if o.is_sweep_override()]):
-        raise ConfigurationError(f"{swept[0]} gives several values: add -m to run one job for each")
+        raise UserError(f"{swept[0]} gives several values: add -m to run one job for each")
     with _composing(folder):
         jobs = _jobs([_lenient(override, folders) for override in parsed])
         choices = options(folders)
@@ -76,13 +76,13 @@ def compose_checked(
     return configs[0]
 
 
-def sweep_of(
+def sweep_folder(
     folder: Path, overrides: Sequence[str], *, extra: str | None
 ) -> tuple[Path, dict[str, Any]]:
     """The directory that a sweep with these overrides would get, and its launcher's settings.
 
     Raises:
-        ConfigurationError: they do not compose.
+        UserError: they do not compose.
     """
     place, config = _placed(folder, overrides, extra=extra, mode=RunMode.MULTIRUN)
     launcher: Any = OmegaConf.to_container(config.hydra.launcher)
@@ -95,7 +95,7 @@ def place_given(
     """The directory that overrides name for a run or a sweep; ``None`` if they name none.
 
     Raises:
-        ConfigurationError: they do not compose, or the name is empty.
+        UserError: they do not compose, or the name is empty.
     """
     setting = f"hydra.{'sweep' if multirun else 'run'}.dir"
     if not any(line.lstrip("+").startswith(f"{setting}=") for line in overrides):
@@ -124,13 +124,13 @@ def _placed(
             HydraConfig.instance().set_config(config)
             place = OmegaConf.select(config, setting)
         except MissingConfigException as error:
-            raise ConfigurationError(_no_such_choice(error, folders)) from error
+            raise UserError(_no_such_choice(error, folders)) from error
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigurationError(_first_line(error)) from error
+            raise UserError(_first_line(error)) from error
         finally:
             HydraConfig.instance().cfg = earlier
     if not place:
-        raise ConfigurationError(f"{setting} is empty: name a folder, or leave it out")
+        raise UserError(f"{setting} is empty: name a folder, or leave it out")
     return Path(str(place)), config
 
 
@@ -165,7 +165,7 @@ def _composing(folder: Path) -> Iterator[None]:
 
 def _folders(folder: Path, extra: str | None) -> list[Path]:
     if extra and not Path(extra).is_dir():
-        raise ConfigurationError(
+        raise UserError(
             f"--config-dir {extra} is not a folder: name the one that holds your configuration"
         )
     return [folder, *([Path(extra).resolve()] if extra else [])]
@@ -179,7 +179,7 @@ def _read(line: str) -> Override:
     try:
         return OverridesParser.create().parse_override(line)
     except HydraException as error:
-        raise ConfigurationError(
+        raise UserError(
             f"{line} cannot be read ({_first_line(error)}): close what is open, and put a value "
             "with other than plain words in quotes, as in \"key='a=b'\""
         ) from error
@@ -223,7 +223,7 @@ def _values(override: Override, folders: Sequence[Path]) -> list[str]:
     if isinstance(value, Glob):
         files = {file for f in folders for file in (f / override.key_or_group).glob("*.yaml")}
         if not (chosen := value.filter(sorted(file.stem for file in files))):
-            raise ConfigurationError(f"{override.input_line} names no file of that group")
+            raise UserError(f"{override.input_line} names no file of that group")
         return chosen
     if override.is_sweep_override():
         return list(override.sweep_string_iterator())
@@ -233,7 +233,7 @@ def _values(override: Override, folders: Sequence[Path]) -> list[str]:
 def _check_optimized(names: Any) -> None:
     listed = names if isinstance(names, list) else [names]
     if names is not None and not (listed and all(isinstance(name, str) for name in listed)):
-        raise ConfigurationError(
+        raise UserError(
             f"optimize is {names!r}: it takes the name of a number in metrics.json, or several"
         )
 
@@ -243,17 +243,17 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any
         config = compose("run", [*overrides, *_search(folders)])
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingConfigException as error:
-        raise ConfigurationError(_no_such_choice(error, folders)) from error
+        raise UserError(_no_such_choice(error, folders)) from error
     except MissingMandatoryValue as error:
         key = error.full_key
-        raise ConfigurationError(f"{key} needs a value: add {key}=…") from error
+        raise UserError(f"{key} needs a value: add {key}=…") from error
     except InterpolationKeyError as error:
-        raise ConfigurationError(
+        raise UserError(
             f"{error.full_key} refers to a setting that this configuration lacks: "
             f"{_first_line(error)}; leave out what refers to it, or give {error.full_key} a value"
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigurationError(_first_line(error)) from error
+        raise UserError(_first_line(error)) from error
     return container  # type: ignore[return-value]
 
 
@@ -267,7 +267,7 @@ def _check_choice(group: str, value: str, folders: Sequence[Path]) -> None:
     """Refuse what Hydra takes for no name, as null."""
     if re.fullmatch(r"null|true|false|[\d.]*", value, re.IGNORECASE):
         choices = sorted(options(folders).get(group, ()))
-        raise ConfigurationError(_not_among(group, value, choices))
+        raise UserError(_not_among(group, value, choices))
 
 
 def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
@@ -283,8 +283,7 @@ def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> s
 def _not_among(group: str, name: str, choices: Sequence[str]) -> str:
     # Files below another choice are not chosen by themselves.
     choices = [c for c in choices if "/" not in c or c.partition("/")[0] not in choices]
-    near = difflib.get_close_matches(name, choices, 1, cutoff=0.5)
-    remedy = f"did you mean {group}={near[0]}?" if near else f"there are {', '.join(choices)}"
+    remedy = did_you_mean(name, choices, f"there are {', '.join(choices)}", prefix=f"{group}=")
     return f"there is no {group}={name}: {remedy}"
 
 

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cwx.cli.config.validate import ConfigurationError, difference
+from cwx.cli.config.validate import difference
+from cwx.errors import UserError
 
 SAVED = Path(".hydra")
 
@@ -17,12 +18,12 @@ def read(file: Path) -> Any:
     """A file of Hydra's, as OmegaConf has it.
 
     Raises:
-        ConfigurationError: it is damaged.
+        UserError: it is damaged.
     """
     try:
         return OmegaConf.load(file)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigurationError(
+        raise UserError(
             f"{file} cannot be read ({type(error).__name__}), and with it what was started: "
             "restore it, or start anew"
         ) from error
@@ -42,13 +43,13 @@ def check_unchanged(
         chosen: drops what was left out.
 
     Raises:
-        ConfigurationError: with the first difference.
+        UserError: with the first difference.
     """
     before: Any = OmegaConf.to_container(read(run / SAVED / "config.yaml"), resolve=True)
     before = chosen(before)
     before.pop("optimize", None)
     if changed := difference(before, now):
-        raise ConfigurationError(
+        raise UserError(
             f"the configuration files have changed since {run} was started ({changed}): "
             "restore them to continue it, or start anew"
         )

@@ -1,31 +1,27 @@
 """Refuses a configuration that would not run, before anything heavy is imported."""
 
 import ast
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cwx.cli.config.signatures import Parameter, Signature, UnknownTargetError, signature
+from cwx.errors import UserError, did_you_mean
 
 RESERVED = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
-
-
-class ConfigurationError(ValueError):
-    """A setting that cannot be right; the message names the remedy."""
 
 
 def check(configuration: Mapping[str, Any], path: str = "") -> None:
     """Hold each object of a resolved configuration against the signature of its `_target_`.
 
     Raises:
-        ConfigurationError: a key that nothing reads, a value of the wrong type, a missing one, or
+        UserError: a key that nothing reads, a value of the wrong type, a missing one, or
             a target that does not exist.
     """
     target = str(configuration["_target_"])
     try:
         known = signature(target)
     except UnknownTargetError as error:
-        raise ConfigurationError(f"{_join(path, '_target_')} is {target!r}: {error}") from error
+        raise UserError(f"{_join(path, '_target_')} is {target!r}: {error}") from error
     ours = target.startswith("cwx.")
     for key, value in configuration.items():
         if key in RESERVED:
@@ -39,7 +35,7 @@ def check(configuration: Mapping[str, Any], path: str = "") -> None:
     if known and not configuration.get("_partial_"):
         for name, parameter in known.parameters.items():
             if not parameter.optional and name not in configuration and ours:
-                raise ConfigurationError(f"{_join(path, name)} is missing: give it a value")
+                raise UserError(f"{_join(path, name)} is missing: give it a value")
 
 
 def without_unchosen(
@@ -89,14 +85,13 @@ def _parameter(known: Signature | None, key: str, place: str) -> Parameter | Non
     raise unknown_key(place, known.parameters)
 
 
-def unknown_key(place: str, valid: Iterable[str]) -> ConfigurationError:
+def unknown_key(place: str, valid: Iterable[str]) -> UserError:
     """The refusal of a key, with the nearest valid one."""
     head, _, key = place.rpartition(".")
     names = sorted(valid)
-    near = difflib.get_close_matches(key, names, 1, cutoff=0.5)
     choices = ", ".join(names) or f"one of another {head}, for this one takes no settings"
-    remedy = f"did you mean {_join(head, near[0])}?" if near else f"it may be {choices}"
-    return ConfigurationError(f"unknown key {place}: {remedy}")
+    remedy = did_you_mean(key, names, f"it may be {choices}", prefix=_join(head, ""))
+    return UserError(f"unknown key {place}: {remedy}")
 
 
 def _check_value(value: Any, annotation: ast.expr, place: str, *, strict: bool) -> None:
@@ -117,13 +112,13 @@ def _check_value(value: Any, annotation: ast.expr, place: str, *, strict: bool) 
         wanted = ast.unparse(annotation) if not _is_object(kinds) else "an object with a _target_"
         if any(_name(kind) in SEQUENCES for kind in kinds) and value is not None:
             wanted += f", as in {place}=[{value}]"
-        raise ConfigurationError(f"{place} is {value!r}: it takes {wanted}")
+        raise UserError(f"{place} is {value!r}: it takes {wanted}")
 
 
 def _check_mapping(value: Mapping[str, Any], kinds: list[ast.expr], place: str) -> None:
     items = [a[-1] for kind in kinds if (a := _arguments_of(kind, MAPPINGS))]
     if not items:
-        raise ConfigurationError(f"{place} has no _target_: it must name what to build")
+        raise UserError(f"{place} has no _target_: it must name what to build")
     whole = [key for key, item in value.items() if isinstance(item, Mapping) and "_target_" in item]
     for key, item in value.items():
         if isinstance(item, Mapping) and "_target_" not in item:

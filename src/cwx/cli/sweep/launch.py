@@ -11,8 +11,10 @@ from typing import Protocol
 
 from cwx.cli.sweep import resources
 from cwx.cli.sweep.processes import Process, run_all
-from cwx.cli.sweep.progress import duration, remaining, table
-from cwx.storage.run_status import STATUS, is_written
+from cwx.cli.sweep.progress import remaining, table
+from cwx.storage.locks import is_written
+from cwx.storage.quantities import duration
+from cwx.storage.run_files import STATUS
 from cwx.storage.sweeps import FINISHED, NOT_STARTED, RUNNING, WAITING, Job, Sweep
 
 log = logging.getLogger(__name__)

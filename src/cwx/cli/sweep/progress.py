@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from cwx.storage.quantities import duration
 from cwx.storage.run_status import read_numbers
 from cwx.storage.sweeps import FINISHED, Job
 
@@ -11,19 +12,6 @@ Numbers = Mapping[str, float | None]
 _MAIN = ("fidelity/ratio",)
 # What was set, and how far pixels go.
 _NO_RESULTS = {"corruption", "range"}
-
-
-def duration(seconds: float) -> str:
-    """A time as one says it.
-
-    >>> [duration(s) for s in (0.4, 59, 61, 3599, 3700, 200000)]
-    ['0 s', '59 s', '1 min', '60 min', '1 h 02 min', '55 h 33 min']
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes <= 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def remaining(

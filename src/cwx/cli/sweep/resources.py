@@ -97,3 +97,19 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
     )
     words = asked.stdout.split()
     return [str(index) for index in range(int(words[-1]))] if words else []
+
+
+def ranked(environment: Mapping[str, str]) -> bool:
+    """Whether a scheduler has started this process as one of several ranks."""
+    tasks = environment.get("SLURM_NTASKS", "1")
+    return tasks.isdecimal() and int(tasks) > 1
+
+
+def rank(environment: Mapping[str, str]) -> int:
+    """The number of this process among those that a scheduler has started for a job."""
+    return int(environment.get("SLURM_PROCID", "0")) if ranked(environment) else 0
+
+
+def is_rank(environment: Mapping[str, str]) -> bool:
+    """Whether this process is one of several of a run, which has its folder already."""
+    return ranked(environment) or "LOCAL_RANK" in environment

@@ -11,7 +11,8 @@ from pathlib import Path
 from cwx.cli.sweep import resources
 from cwx.cli.sweep.command_line import Invocation
 from cwx.cli.sweep.processes import Process, run_all
-from cwx.storage.run_status import STATUS
+from cwx.cli.sweep.resources import rank
+from cwx.storage.run_files import STATUS
 from cwx.storage.sweeps import FINISHED, Job
 
 # Seconds to write what it has for a job that is told to stop: less than submitit leaves between
@@ -56,17 +57,6 @@ def run_apart(job: Job, invocation: Invocation, *, resumed: bool) -> None:
     )
     if job.state != FINISHED:
         raise ValueError(f"{job.folder} {job.state}: {job.reason} (see {job.output})")
-
-
-def ranked(environment: Mapping[str, str]) -> bool:
-    """Whether a scheduler has started this process as one of several ranks."""
-    tasks = environment.get("SLURM_NTASKS", "1")
-    return tasks.isdecimal() and int(tasks) > 1
-
-
-def rank(environment: Mapping[str, str]) -> int:
-    """The number of this process among those that a scheduler has started for a job."""
-    return int(environment.get("SLURM_PROCID", "0")) if ranked(environment) else 0
 
 
 def put_back(folder: Path, number: str, environment: Mapping[str, str]) -> bool:

@@ -1,12 +1,12 @@
 """Images in folders by class, and the user's own laid out so."""
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cwx.data.image_files import Labelled, Reader, crop_to, image_files, is_grey
 from cwx.data.splits import NOUN, Splits, synsets_by_index
+from cwx.errors import closest
 
 ByClass = Mapping[str, Sequence[Path]]
 
@@ -140,7 +140,7 @@ def read_names(file: Path) -> tuple[str, ...]:
 
 def _check_known(found: ByClass, classes: Sequence[str], folder: Path, names: Path) -> None:
     if unknown := sorted(found.keys() - set(classes)):
-        near = difflib.get_close_matches(unknown[0], classes, 3, cutoff=0)
+        near = closest(unknown[0], classes)
         raise ValueError(
             f"{folder} has folders that {names} does not name: {some(unknown)} (the nearest to "
             f"{unknown[0]} are {', '.join(near)}); rename or remove them, or name them there"

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from cwx.data.adversarial_set import Adversarial
 from cwx.data.datamodule import ImageData
 from cwx.functional.representation_distance import Pooling
-from cwx.networks.layer_outputs import attended_layer, layer_outputs
+from cwx.networks.layer_outputs import layer_outputs
+from cwx.networks.layers import attended_layer
+from cwx.training.build import build_network
 from cwx.training.plan import Plan
-from cwx.training.subject import Subject, build_network
+from cwx.training.subject import Subject
 
 BEFORE_AND_AFTER = ("expert", "refined")
 

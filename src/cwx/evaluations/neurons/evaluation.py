@@ -15,8 +15,9 @@ from cwx.evaluations.neurons.top_images import Activation, Audit, normalised, re
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.functional.class_similarity import binned, correlation
 from cwx.functional.top_activations import Top
+from cwx.training.build import build_network
 from cwx.training.plan import Plan
-from cwx.training.subject import KINDS, Subject, build_network
+from cwx.training.subject import KINDS, Subject
 
 log = logging.getLogger(__name__)
 

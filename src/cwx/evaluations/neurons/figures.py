@@ -1,6 +1,5 @@
 """Pictures of what neurons respond to (Dong et al., Figures 2, 4, 7 and 8; D2, D3, D5)."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from cwx.errors import closest
 from cwx.evaluations.neurons.responses import Responses
 from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Row
@@ -75,7 +75,7 @@ class Sheet:
         except ValueError as error:
             raise ValueError(f"{setting}.occluder and {setting}.stride: {error}") from error
         if self.layer is not None and self.layer not in layers:
-            near = difflib.get_close_matches(self.layer, layers, 3, cutoff=0)
+            near = closest(self.layer, layers)
             raise ValueError(
                 f"{setting}.layer is {self.layer!r}, which is not audited: give one such as "
                 f"{', '.join(near)}, give null for the last, or add it to "

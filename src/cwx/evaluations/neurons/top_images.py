@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import Highest, Top
 from cwx.networks.eval_mode import evaluating
-from cwx.networks.layer_outputs import convolutional, layer_outputs
+from cwx.networks.layer_outputs import layer_outputs
+from cwx.networks.layers import convolutional
 
 log = logging.getLogger(__name__)
 

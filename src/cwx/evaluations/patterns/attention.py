@@ -15,7 +15,7 @@ from cwx.explanations.drawing import heat, sheet
 from cwx.explanations.patterns import Patterns
 from cwx.functional.mask_search import pixels
 from cwx.networks.gradcam import attention_of
-from cwx.networks.layer_outputs import attended_layer
+from cwx.networks.layers import attended_layer
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 

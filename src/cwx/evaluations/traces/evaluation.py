@@ -18,7 +18,8 @@ from cwx.evaluations.traces.trace import Neuron, Trace, rows_of
 from cwx.functional.class_similarity import correlation
 from cwx.functional.prediction_difference import prediction_differences, probabilities_without
 from cwx.functional.top_activations import Highest, spatial_maximum
-from cwx.networks.layer_outputs import attended_layer, layer_outputs
+from cwx.networks.layer_outputs import layer_outputs
+from cwx.networks.layers import attended_layer
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 

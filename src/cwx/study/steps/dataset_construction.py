@@ -19,10 +19,10 @@ from cwx.methods.construction_recipes import Recipe
 from cwx.methods.dataset_construction import Construct
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Trajectory
+from cwx.training.build import build_network, trained_network
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 from cwx.training.stages import Factory
-from cwx.training.subject import build_network, trained_network
 
 log = logging.getLogger(__name__)
 

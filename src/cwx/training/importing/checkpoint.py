@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from cwx.data.datasets.folders import some
-from cwx.storage.shapes import shapes
-from cwx.storage.trajectories import Trajectory, TrajectoryStore
+from cwx.storage.trajectories import Trajectory, TrajectoryStore, shapes
 from cwx.training.importing.safe_load import (
     copied,
     described,

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cwx.storage.shapes import difference, shapes
-from cwx.storage.trajectories import Trajectory, TrajectoryStore
+from cwx.storage.trajectories import Trajectory, TrajectoryStore, difference, shapes
 from cwx.training.importing.safe_load import (
     copied,
     described,

@@ -7,9 +7,9 @@ from torch import nn
 
 from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
+from cwx.training.build import NetworkFactory, build_network
 from cwx.training.importing.checkpoint import import_checkpoint
 from cwx.training.importing.expert_buffer import import_buffer
-from cwx.training.subject import NetworkFactory, build_network
 
 
 def recorded(

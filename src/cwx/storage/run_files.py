@@ -1,0 +1,17 @@
+"""The files of a run's and of a sweep's folder, by name."""
+
+EXPLANATIONS = "explanations.safetensors"
+TOUCHED = "touched.safetensors"
+SUSPECTED = "suspected.safetensors"
+SAMPLES = "samples.safetensors"
+TRACEBACK = "traceback.txt"
+CLASSES = "tables/classes.csv"
+PAPER = "tables/paper.csv"
+STATUS = "status.json"
+METRICS = "metrics.json"
+LOCK = ".lock"
+LOG = "cwx.log"
+# Of a sweep: ours, and Hydra's; and what the process of a job printed.
+SWEEP = "sweep.json"
+MULTIRUN = "multirun.yaml"
+OUTPUT = "output.log"
