@@ -38,22 +38,22 @@ def subject(data, tmp_path_factory):
         factory=small_mlp,
         trajectories=trajectories[:2],
         held_out=trajectories[2:],
-        judges={},
+        evaluation_networks={},
     )
 
 
 @pytest.fixture(scope="session")
 def convolutional(data, tmp_path_factory):
-    """Two convolutional experts, and what stands for both after they were refined."""
+    """Two convolutional experts, and what stands for both after they were fine-tuned."""
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
     found = trained(data, [0, 1, 2, 3], store, at_once=4, network=small_convnet)
     return Subject(
         data=data,
         factory=small_convnet,
         trajectories=found[:2],
-        refined=found[2:],
+        fine_tuned=found[2:],
         held_out=[],
-        judges={},
+        evaluation_networks={},
     )
 
 
@@ -63,5 +63,9 @@ def looking(data, tmp_path_factory):
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
     found = trained(data, [0, 1], store, at_once=2, network=Looking, epochs=1, optimizer=sgd(0.0))
     return Subject(
-        data=data, factory=Looking, trajectories=found[:1], held_out=found[1:], judges={}
+        data=data,
+        factory=Looking,
+        trajectories=found[:1],
+        held_out=found[1:],
+        evaluation_networks={},
     )

@@ -17,8 +17,8 @@ class Inverted:
 
     def __call__(self, images: ImageSet, classes: Sequence[str]) -> Corrupted:
         order = torch.randperm(len(images), generator=stream(self.seed))
-        touched = torch.zeros(len(images), dtype=torch.bool)
-        touched[order[: round(self.rate * len(images))]] = True
-        pixels = torch.where(touched[:, None, None, None], 255 - images.images, images.images)
+        is_corrupted = torch.zeros(len(images), dtype=torch.bool)
+        is_corrupted[order[: round(self.rate * len(images))]] = True
+        pixels = torch.where(is_corrupted[:, None, None, None], 255 - images.images, images.images)
         # A backdoor would be a cwx.data.corruption.Planted.
-        return Corrupted(ImageSet(pixels, images.labels), touched, backdoor=None)
+        return Corrupted(ImageSet(pixels, images.labels), is_corrupted, backdoor=None)

@@ -35,5 +35,5 @@ def test_other_systems_are_left_alone(monkeypatch):
     from cwx.cli import allocator
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: pytest.fail("touched malloc"))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: pytest.fail("corrupted malloc"))
     allocator.keep_freed_memory()

@@ -32,8 +32,8 @@ def test_the_quickstart_leaves_what_it_promises(quickstart):
     for name in ("ratio", "matched", "reference"):
         assert numbers[f"fidelity/{name}"] > 0
     for source in ("distill", "distill-projected", "activation", "activation-projected", "real"):
-        for judge in ("expert", "held-out", "mlp"):
-            assert 0 <= numbers[f"discriminative/{source}/{judge}"] <= 1
+        for network in ("expert", "held-out", "mlp"):
+            assert 0 <= numbers[f"discriminative/{source}/{network}"] <= 1
     tensors = load_file(folder / "explanations.safetensors")
     assert tensors["distill/images"].shape == tensors["activation/images"].shape == (30, 1, 8, 8)
     for name in (
@@ -124,11 +124,11 @@ def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
     )  # fmt: skip
     assert code == 0, output
     assert "training what is not in the store: purified-0" in output
-    touched, suspected = (
+    is_corrupted, suspected = (
         load_file(tmp_path / "pure" / f"{name}.safetensors")[name]
-        for name in ("touched", "suspected")
+        for name in ("is_corrupted", "suspected")
     )
-    assert (touched & suspected).sum() > 0.9 * max(touched.sum(), suspected.sum())
+    assert (is_corrupted & suspected).sum() > 0.9 * max(is_corrupted.sum(), suspected.sum())
     metrics = tmp_path / "pure" / "metrics.json"
     before = metrics.read_bytes()
     newest = max((tmp_path / "filtered").iterdir(), key=lambda path: path.stat().st_mtime)

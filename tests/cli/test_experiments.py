@@ -60,10 +60,14 @@ def test_the_choices_are_those_that_hydra_makes(name):
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF.resolve())):
         config = compose("run", [f"experiment={name}", *values], return_hydra_config=True)
     made = OmegaConf.to_container(config.hydra.runtime.choices)
-    judges = [g.removeprefix("network@judges.") for g in made if g.startswith("network@judges.")]
-    assert sorted(one.chosen("judges")) == sorted(judges)
+    evaluation_networks = [
+        g.removeprefix("network@evaluation_networks.")
+        for g in made
+        if g.startswith("network@evaluation_networks.")
+    ]
+    assert sorted(one.chosen("evaluation_networks")) == sorted(evaluation_networks)
     by_command = {override.partition("=")[0] for override in one.overrides}
-    for group in {*GROUPS} - {"judges", "method", "evaluation"} - by_command:
+    for group in {*GROUPS} - {"evaluation_networks", "method", "evaluation"} - by_command:
         assert one.choices[group] == made[group], group
     # Of lists Hydra notes nothing; what is only set, and not chosen, has no _target_.
     parts = {
@@ -124,7 +128,7 @@ def test_one_is_shown_whole(capsys):
         "purification revealed",
         "stated target dog, rate 0.05",
         "chosen the first checkpoint is θ_0",
-        "procedure.epochs 100 12",
+        "recipe.epochs 100 12",
         "experts.early.seeds [3,4,5,6,7,8,9] [10,11,…,49]",
     ):
         assert said in words
@@ -185,13 +189,13 @@ data:
 def mine(tmp_path):
     (tmp_path / "experiment/mine").mkdir(parents=True)
     (tmp_path / "experiment/mine/study.yaml").write_text(MINE.format(folder=tmp_path))
-    (tmp_path / "experiment/silent.yaml").write_text("# @package _global_\nseed: 1\n")
+    (tmp_path / "experiment/inactive.yaml").write_text("# @package _global_\nseed: 1\n")
     return str(tmp_path)
 
 
 def test_experiments_of_a_user_are_listed_and_shown(mine, capsys):
     names = [line.split()[0] for line in printed(capsys, "--config-dir", mine).splitlines()[1:]]
-    assert names == sorted([*EXPERIMENTS, "mine/study", "silent"])
+    assert names == sorted([*EXPERIMENTS, "mine/study", "inactive"])
     text = printed(capsys, "--config-dir", mine, "mine/study")
     assert f"--config-dir {mine} experiment=mine/study\n" in text
     assert f"-m --config-dir {mine} experiment=mine/study seed=0,1\n" in text
@@ -200,9 +204,11 @@ def test_experiments_of_a_user_are_listed_and_shown(mine, capsys):
     assert "resnet50," in words
     # The scale has the last word over a file.
     assert "data.per_class 7 500" in " ".join(words)
-    said = printed(capsys, "--config-dir", mine, "silent")
-    assert f"--config-dir {mine} experiment=silent\n" in said
-    assert "Its file does not say" in printed(capsys, "--config-dir", mine, "silent", "--markdown")
+    said = printed(capsys, "--config-dir", mine, "inactive")
+    assert f"--config-dir {mine} experiment=inactive\n" in said
+    assert "Its file does not say" in printed(
+        capsys, "--config-dir", mine, "inactive", "--markdown"
+    )
 
 
 @pytest.mark.parametrize(

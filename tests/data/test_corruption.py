@@ -73,7 +73,7 @@ def test_a_rate_of_0_changes_nothing(corruption):
     images = image_set()
     found = corruption(images, NAMES)
     assert same(found.images, images)
-    assert not found.touched.any()
+    assert not found.is_corrupted.any()
     assert found.effective_rate == 0
 
 
@@ -81,14 +81,14 @@ def test_a_rate_of_0_changes_nothing(corruption):
 @given(rates, st.integers(0, 9))
 def test_the_same_seed_touches_the_same_images(build, rate, seed):
     first, second = (build(rate, seed)(image_set(), NAMES) for _ in range(2))
-    assert torch.equal(first.touched, second.touched)
+    assert torch.equal(first.is_corrupted, second.is_corrupted)
     assert same(first.images, second.images)
 
 
 @each_kind
 def test_another_seed_touches_others(build):
     first, second = (build(0.5, seed)(image_set(), NAMES) for seed in (0, 1))
-    assert not torch.equal(first.touched, second.touched)
+    assert not torch.equal(first.is_corrupted, second.is_corrupted)
 
 
 @each_kind
@@ -98,9 +98,9 @@ def test_touched_images_and_only_they_differ(build, rate, seed):
     found = build(rate, seed)(clean, NAMES)
     pixels = (found.images.images != clean.images).flatten(1).any(1)
     labels = found.images.labels != clean.labels
-    assert found.touched.dtype == torch.bool
-    assert torch.equal(found.touched, pixels | labels)
-    assert found.effective_rate == pytest.approx(int(found.touched.sum()) / COUNT)
+    assert found.is_corrupted.dtype == torch.bool
+    assert torch.equal(found.is_corrupted, pixels | labels)
+    assert found.effective_rate == pytest.approx(int(found.is_corrupted.sum()) / COUNT)
     assert same(clean, image_set())
 
 
@@ -109,10 +109,12 @@ def test_all_to_one_poisons_its_share_of_all_images(rate, seed):
     clean = image_set()
     found = backdoor(rate=rate, seed=seed)(clean, NAMES)
     assert found.effective_rate == pytest.approx(rate)
-    assert (found.images.labels[found.touched] == 1).all()
-    assert torch.equal(found.images.images[found.touched], PATCH.apply(clean.images[found.touched]))
+    assert (found.images.labels[found.is_corrupted] == 1).all()
+    assert torch.equal(
+        found.images.images[found.is_corrupted], PATCH.apply(clean.images[found.is_corrupted])
+    )
     if rate == 1:
-        assert (clean.labels[found.touched] == 1).any()
+        assert (clean.labels[found.is_corrupted] == 1).any()
 
 
 @given(rates, st.integers(0, 9))
@@ -120,7 +122,7 @@ def test_clean_labels_stay_and_the_target_class_alone_is_poisoned(rate, seed):
     clean = image_set()
     found = backdoor(rate=rate / 4, variant=CleanLabel(), seed=seed)(clean, NAMES)
     assert torch.equal(found.images.labels, clean.labels)
-    assert (clean.labels[found.touched] == 1).all()
+    assert (clean.labels[found.is_corrupted] == 1).all()
     assert found.effective_rate == pytest.approx(rate / 4)
 
 
@@ -150,14 +152,14 @@ def test_labels_mistaken_for_the_next_all_change(rate, seed):
     clean = image_set()
     found = NOISE["asymmetric"](rate, seed)(clean, NAMES)
     assert found.effective_rate == pytest.approx(rate)
-    expected = torch.where(found.touched, (clean.labels + 1) % 4, clean.labels)
+    expected = torch.where(found.is_corrupted, (clean.labels + 1) % 4, clean.labels)
     assert torch.equal(found.images.labels, expected)
 
 
 @pytest.mark.parametrize("corruption", [NoCorruption(), backdoor(rate=0)], ids=["none", "0"])
 def test_nothing_can_be_done_to_no_images(corruption):
     done = corruption(image_set(0), NAMES)
-    assert (len(done.images), len(done.touched), done.effective_rate) == (0, 0, 0.0)
+    assert (len(done.images), len(done.is_corrupted), done.effective_rate) == (0, 0, 0.0)
 
 
 def one_class():
@@ -260,7 +262,7 @@ def test_a_corruption_takes_the_place_of_an_earlier_one(data):
     changed = corrupted(BACKDOORS["patch"](0.5, 0))
     changed.corrupt(NoCorruption())
     assert changed.fingerprint() == data.fingerprint()
-    assert not changed.corrupted.touched.any()
+    assert not changed.corrupted.is_corrupted.any()
     changed.corrupt(NOISE["uniform"](0.5, 0))
     changed.setup()
     assert changed.fingerprint() == corrupted(NOISE["uniform"](0.5, 0)).fingerprint()

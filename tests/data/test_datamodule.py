@@ -101,7 +101,7 @@ def test_experts_are_found_by_fingerprints_of_bytes(data):
 @pytest.mark.parametrize("per_class", [None, 3])
 def test_there_may_be_no_training_images(data, per_class):
     alone = image_data(BlobsToTest(), per_class=per_class)
-    assert len(alone.splits.train) == len(alone.corrupted.touched) == 0
+    assert len(alone.splits.train) == len(alone.corrupted.is_corrupted) == 0
     assert alone.image_shape == data.image_shape
     assert alone.normalization == data.normalization
     assert alone.fingerprint() == image_data(BlobsToTest()).fingerprint() != data.fingerprint()

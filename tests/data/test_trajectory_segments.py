@@ -148,7 +148,7 @@ def test_a_range_may_pass_over_epochs_left_out(thinned, span, starts):
             (0, 4),
             r"segment \[2, 4\] needs epoch 4, .*\(0-3, 9\): raise .* or lower start_max to 1",
         ),
-        (2, (0, 4), "raise procedure.recording.epochs to 6 or"),
+        (2, (0, 4), "raise recipe.recording.epochs to 6 or"),
         (5, (3, 4), r"\[3, 8\] needs epoch 8.* to 9 or start elsewhere"),
         (5, (4, 4), r"\[4, 9\] needs epoch 4"),
     ],

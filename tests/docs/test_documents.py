@@ -78,18 +78,18 @@ def paths(config, above=""):
 
 
 def everything():
-    """All methods and evaluations; robustness_dong is robustness, which there is once."""
-    for group, left_out in (("method", set()), ("evaluation", {"robustness_dong"})):
+    """All methods and evaluations; accuracy_dong is robustness, which there is once."""
+    for group, left_out in (("method", set()), ("evaluation", {"accuracy_dong"})):
         yield f"{group}=[{','.join(sorted(GROUPS[group] - left_out))}]"
 
 
 # As many parts as go together.
 TOGETHER = (
-    "corruption=badnets construction=robust purification=revealed adversary=ensemble "
-    "refinement=consistency",
-    "corruption=sig construction=non_robust procedure=adversarial",
-    "corruption=blended_picture corruption.trigger.picture.path=x procedure=consistency "
-    "construction=imported construction.path=x",
+    "corruption=badnets dataset_construction=robust purification=revealed adversary=ensemble "
+    "fine_tuning=consistency",
+    "corruption=sig dataset_construction=non_robust recipe=adversarial",
+    "corruption=blended_picture corruption.trigger.picture.path=x recipe=consistency "
+    "dataset_construction=imported dataset_construction.path=x",
 )
 
 
@@ -115,7 +115,7 @@ KNOWN = set()
 
 def exists(name):
     """Whether a setting is one of any study; composes no more of them than it takes."""
-    if re.fullmatch(r"judges\.\w+", name):
+    if re.fullmatch(r"evaluation networks\.\w+", name):
         # They are named by whoever adds them.
         return True
     while name not in KNOWN and (overrides := next(remaining(), None)):
@@ -124,7 +124,14 @@ def exists(name):
 
 
 # Groups that fill a part of another have no settings of their own name.
-SECTIONS = {*CHOICES, "judges"} - {"attack", "augment", "canvas", "covariance", "pooling", "scale"}
+SECTIONS = {*CHOICES, "evaluation_networks"} - {
+    "attack",
+    "augment",
+    "canvas",
+    "covariance",
+    "pooling",
+    "scale",
+}
 
 
 @each_document

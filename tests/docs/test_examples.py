@@ -65,7 +65,7 @@ def test_a_command_on_the_page_composes(command):
         ("network.widht=3", "did you mean network.width?"),
         ("data.source.sid=3", "did you mean data.source.side?"),
         ("corruption.rate=often", "corruption.rate is 'often': it takes float"),
-        ("attack@evaluation.robustness.attacks.noise=nois", "did you mean attack=noise?"),
+        ("attack@evaluation.accuracy.attacks.noise=nois", "did you mean attack=noise?"),
         ("network._target_=wider.Wide", "there is no package wider"),
     ],
 )
@@ -85,7 +85,7 @@ def test_the_experiments_are_listed_and_shown(capsys, monkeypatch):
     text = " ".join(capsys.readouterr().out.split())
     assert "what is learned about stripes" in text
     assert "data stripes network wide" in text
-    assert "procedure.epochs 10 12" in text
+    assert "recipe.epochs 10 12" in text
 
 
 def pictures(folder):
@@ -133,13 +133,13 @@ def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
     _check_study(tmp_path / "all/0")
     # Two classes of plain colours are easily told apart, and seen in colour.
     folder = tmp_path / "all/1"
-    assert numbers(folder)["robustness/expert/clean"] == 1
+    assert numbers(folder)["accuracy/expert/clean"] == 1
     images = load_file(folder / "explanations.safetensors")["activation/images"]
     assert images.shape == (4, 3, 16, 16)
     # What was never trained is explained without training.
     elsewhere = tmp_path / "all/2"
     assert numbers(elsewhere)["discriminative/confident/expert"] == 1
-    assert numbers(elsewhere)["robustness/expert/clean"] < 0.9
+    assert numbers(elsewhere)["accuracy/expert/clean"] < 0.9
     assert {"confident/images", "confident/labels"} <= {
         *load_file(elsewhere / "explanations.safetensors")
     }
@@ -153,14 +153,14 @@ def _check_study(folder):
     assert left["confident/images"].shape == (6, 1, 8, 8)
     assert left["confident/labels"].tolist() == [0, 0, 1, 1, 2, 2]
     # Images of stripes, some of them inverted, are learnt, and what was sought is what was found.
-    assert found["robustness/expert/clean"] > 0.9
+    assert found["accuracy/expert/clean"] > 0.9
     assert found["discriminative/confident/expert"] == 1
     assert found["discriminative/confident/expert/confidence"] > 0.6
     # Own attack, evaluation and corruption.
-    assert found["robustness/expert/noise"] > 0.5
+    assert found["accuracy/expert/noise"] > 0.5
     assert found["contrast/confident"] > 0.1
     assert found["corruption/effective_rate"] == 0.25
-    assert int(load_file(folder / "touched.safetensors")["touched"].sum()) == 30
+    assert int(load_file(folder / "corrupted.safetensors")["is_corrupted"].sum()) == 30
     with (folder / "tables/contrast.csv").open() as file:
         assert [row["class"] for row in csv.DictReader(file)] == ["across", "down", "slanting"]
     # The loss of the method falls.

@@ -7,7 +7,7 @@ import torch
 from support.builders import trained
 from torch import nn
 
-from cwx.evaluations.accuracy import Robustness
+from cwx.evaluations.accuracy import Accuracy
 from cwx.functional.attacks import Attack, Linf
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.plan import Plan
@@ -18,27 +18,29 @@ PGD = replace(FGS, step=1, steps=8, random_start=True)
 
 
 def measured(subject, images=None, top=(1,), **attacks):
-    return Robustness(attacks=attacks, images=images, top=top)(subject, {})
+    return Accuracy(attacks=attacks, images=images, top=top)(subject, {})
 
 
 def test_every_network_meets_every_attack(subject):
     outcome = measured(subject, fgs=FGS, pgd=PGD)
     assert set(outcome.numbers) == {
-        f"robustness/{judge}/{attack}"
-        for judge in ("expert", "held-out")
+        f"accuracy/{network}/{attack}"
+        for network in ("expert", "held-out")
         for attack in ("clean", "fgs", "pgd")
     }
     assert all(0 <= number <= 1 for number in outcome.numbers.values())
-    assert [(row["judge"], row["attack"]) for row in outcome.tables["robustness"]] == [
-        (judge, attack) for judge in ("expert", "held-out") for attack in ("clean", "fgs", "pgd")
+    assert [(row["network"], row["attack"]) for row in outcome.tables["robustness"]] == [
+        (evaluation_network, attack)
+        for network in ("expert", "held-out")
+        for attack in ("clean", "fgs", "pgd")
     ]
 
 
 def test_accuracy_falls_with_epsilon_to_nothing(subject):
     sizes = {f"at-{e}": replace(PGD, epsilon=e, step=e / 4) for e in (0, 30, 60, 100)}
     numbers = measured(subject, **sizes).numbers
-    found = [numbers[f"robustness/expert/{name}"] for name in sizes]
-    assert found[0] == numbers["robustness/expert/clean"] == 1
+    found = [numbers[f"accuracy/expert/{name}"] for name in sizes]
+    assert found[0] == numbers["accuracy/expert/clean"] == 1
     assert found == sorted(found, reverse=True)
     assert found[-1] == 0
 
@@ -63,7 +65,7 @@ def test_the_attack_is_on_pixels_of_0_to_255(data, tmp_path):
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
     )  # fmt: skip
     subject = Subject(
-        data=data, factory=Threshold, trajectories=[trajectory], held_out=[], judges={}
+        data=data, factory=Threshold, trajectories=[trajectory], held_out=[], evaluation_networks={}
     )
     test = data.splits.test
     levels, labels = test.images[:, 0, 0, 0].int(), test.labels
@@ -72,7 +74,7 @@ def test_the_attack_is_on_pixels_of_0_to_255(data, tmp_path):
         numbers = measured(subject, fgs=attack).numbers
         for name, by in (("clean", 0), ("fgs", epsilon)):
             right = ((labels == 0) & (levels - by > 100)) | ((labels == 1) & (levels + by < 100))
-            assert numbers[f"robustness/expert/{name}"] == right.double().mean().item()
+            assert numbers[f"accuracy/expert/{name}"] == right.double().mean().item()
 
 
 def test_a_label_may_be_among_the_highest_logits(subject):
@@ -93,23 +95,23 @@ def test_a_label_may_be_among_the_highest_logits(subject):
     for column, k in (("accuracy", 1), ("top2", 2), ("top3", 3)):
         assert row[column] == (places < k).double().mean().item()
     assert {"top2", "top2_std"} <= outcome.tables["robustness"][0].keys()
-    attacked = "robustness/expert/pgd"
+    attacked = "accuracy/expert/pgd"
     assert outcome.numbers[attacked] < outcome.numbers[f"{attacked}/top2"] < 1
 
 
 def test_a_network_refined_is_measured_beside_what_it_was(subject):
-    both = replace(subject, refined=subject.held_out, held_out=())
+    both = replace(subject, fine_tuned=subject.held_out, held_out=())
     apart = measured(subject, fgs=FGS).numbers
     assert measured(both, fgs=FGS).numbers == {
-        name.replace("held-out", "refined"): number for name, number in apart.items()
+        name.replace("held-out", "fine-tuned"): number for name, number in apart.items()
     }
 
 
 def test_more_logits_than_classes_are_refused_beforehand(data):
     plan = Plan(data=data, methods=[], held_out=0)
-    Robustness(attacks={}, images=None, top=[1, 3]).check(plan)
+    Accuracy(attacks={}, images=None, top=[1, 3]).check(plan)
     with pytest.raises(ValueError, match=r"robustness.top has 5, and the data have 3 classes"):
-        Robustness(attacks={}, images=None, top=[1, 5]).check(plan)
+        Accuracy(attacks={}, images=None, top=[1, 5]).check(plan)
 
 
 def test_a_run_repeats(subject):
@@ -120,21 +122,21 @@ def test_a_run_repeats(subject):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"images": 0}, "evaluation.robustness.images is 0: give 1 or more, or null for all"),
+        ({"images": 0}, "evaluation.accuracy.images is 0: give 1 or more, or null for all"),
         (
             {"top": []},
-            r"evaluation.robustness.top is \[\]: give numbers of logits, 1 or more, each",
+            r"evaluation.accuracy.top is \[\]: give numbers of logits, 1 or more, each",
         ),
-        ({"top": [0, 1]}, r"evaluation.robustness.top is \[0, 1\]: give numbers"),
-        ({"top": [5, 5]}, r"evaluation.robustness.top is \[5, 5\]: give numbers"),
-        ({"attacks": {"clean": FGS}}, "evaluation.robustness.attacks.clean: clean images are"),
-        ({"attacks": {"x": None}}, "evaluation.robustness.attacks.x: clean images are"),
+        ({"top": [0, 1]}, r"evaluation.accuracy.top is \[0, 1\]: give numbers"),
+        ({"top": [5, 5]}, r"evaluation.accuracy.top is \[5, 5\]: give numbers"),
+        ({"attacks": {"clean": FGS}}, "evaluation.accuracy.attacks.clean: clean images are"),
+        ({"attacks": {"x": None}}, "evaluation.accuracy.attacks.x: clean images are"),
         (
             {"attacks": {"x": replace(FGS, targeted=True)}},
-            "set evaluation.robustness.attacks.x.targeted to false",
+            "set evaluation.accuracy.attacks.x.targeted to false",
         ),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Robustness(**{"attacks": {}, "images": None, "top": [1], **settings})
+        Accuracy(**{"attacks": {}, "images": None, "top": [1], **settings})

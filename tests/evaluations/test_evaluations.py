@@ -61,7 +61,7 @@ def test_scores_of_known_logits():
 def test_every_source_meets_every_judge(subject, sources):
     numbers = Discriminative()(subject, sources).numbers
     assert set(numbers) == {
-        f"discriminative/{source}/{judge}{value}"
+        f"discriminative/{source}/{network}{value}"
         for value in ("", "/confidence", "/margin")
         for source in (
             "real-images",
@@ -72,7 +72,7 @@ def test_every_source_meets_every_judge(subject, sources):
             "train",
             "mean",
         )
-        for judge in ("expert", "held-out")
+        for network in ("expert", "held-out")
     }
     assert numbers["discriminative/real/expert"] == 1
 
@@ -82,7 +82,7 @@ def test_the_networks_of_a_judge_are_averaged(subject, sources):
     (row,) = (
         row
         for row in outcome.tables["discriminative"]
-        if row["judge"] == "expert" and row["source"] == "first"
+        if row["network"] == "expert" and row["source"] == "first"
     )
     each = [scores(subject.trained(t), sources["first"]) for t in subject.trajectories]
     assert row["networks"] == len(each) == 2
@@ -96,9 +96,9 @@ def test_the_networks_of_a_judge_are_averaged(subject, sources):
 
 def test_rows_are_averaged_over_networks_alone():
     rows = [
-        {"judge": "a", "network": n, "attack": attack, "accuracy": value}
+        {"network": "a", "replicate": n, "attack": attack, "accuracy": value}
         for n, attack, value in ((0, "x", 1.0), (0, "y", 0.5), (1, "x", 0.0), (1, "y", 0.5))
-    ] + [{"judge": "b", "network": 0, "attack": "x", "accuracy": 0.25}]
+    ] + [{"network": "b", "replicate": 0, "attack": "x", "accuracy": 0.25}]
     found = over_networks(rows, values=("accuracy",))
     assert [tuple(row.values()) for row in found] == [
         ("a", "x", 2, 0.5, pytest.approx(0.5**0.5)),
@@ -122,7 +122,7 @@ def test_one_image_a_class_has_no_pairs(subject, sources):
 def test_the_gallery_tells_the_raw_range(subject, sources):
     outcome = Gallery(titles={"first": "$title"}, baselines=["real", "mean"])(subject, sources)
     images = sources["first"].images
-    assert outcome.numbers["range/first/max"] == images.max().item()
+    assert outcome.numbers["gallery/range/first/max"] == images.max().item()
     assert set(outcome.figures) == {"explanations"}
 
 
@@ -133,8 +133,8 @@ def test_without_training_images_test_images_are_the_only_baseline(subject, sour
     assert beside["real"].labels.tolist() == [0, 0, 2, 2]
     gallery = Gallery(titles={}, baselines=["real", "train", "mean"])(alone, sources)
     assert list(gallery.figures) == ["explanations"]
-    judged = Discriminative()(alone, sources).numbers
-    assert {name.split("/")[1] for name in judged} == {
+    evaluation_trajectories = Discriminative()(alone, sources).numbers
+    assert {name.split("/")[1] for name in evaluation_trajectories} == {
         *sources,
         *(f"{name}-projected" for name in sources),
         "real",
@@ -149,6 +149,8 @@ def test_the_gallery_refuses_a_baseline_that_is_none():
 
 
 def test_what_is_not_finite_has_no_spread():
-    rows = [{"judge": "a", "network": n, "power": value} for n, value in ((0, 1.0), (1, math.inf))]
+    rows = [
+        {"network": "a", "replicate": n, "power": value} for n, value in ((0, 1.0), (1, math.inf))
+    ]
     (found,) = over_networks(rows, values=("power",))
     assert (found["power"], found["power_std"]) == (math.inf, "")

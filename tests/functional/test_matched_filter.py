@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from cwx.functional.matched_filter import Surroundings, surroundings, tell_apart, two_groups
+from cwx.functional.matched_filter import (
+    LeaveOneClassOutGaussian,
+    split_by_pattern,
+    surroundings,
+    two_groups,
+)
 
 SHAPE = (1, 6, 6)
 
@@ -102,7 +107,9 @@ def test_a_faint_pattern_is_found_from_a_poor_likeness(sign, scale):
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
     around = dict(surroundings(images, labels))[1]
     likeness = checkerboard() + noise
-    found = tell_apart(around.whiten_images(own), around.whiten_pattern(sign * scale * likeness))
+    found = split_by_pattern(
+        around.whiten_images(own), around.whiten_pattern(sign * scale * likeness)
+    )
     assert torch.equal(found.carrying, carries)
     assert found.separation > 0.9
     # Without regard to what pictures vary in, it is no better than chance.
@@ -114,7 +121,7 @@ def test_what_has_no_pattern_is_not_told_apart_as_well_as_what_has():
     images, labels = labelled()
     around = dict(surroundings(images, labels))[0]
     assert (
-        tell_apart(
+        split_by_pattern(
             around.whiten_images(images[labels == 0]), around.whiten_pattern(checkerboard())
         ).separation
         < 0.72
@@ -125,7 +132,7 @@ def test_whitened_surroundings_vary_alike():
     vectors = torch.randn(400, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     vectors = vectors @ torch.diag(torch.tensor([1.0, 10, 0.1, 3, 2]).double()) + vectors[:, :1]
     centred = vectors - vectors.mean(0)
-    around = Surroundings(
+    around = LeaveOneClassOutGaussian(
         mean=vectors.mean(0), root=torch.linalg.cholesky(torch.cov(centred.T, correction=0))
     )
     white = around.whiten(centred)
@@ -137,10 +144,11 @@ def test_no_direction_is_judged_by_the_images_that_taught_it(count):
     """Fewer images than pixels part perfectly along a direction of their own."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 255, (count, 3, 12, 12), generator=generator).byte()
-    around = Surroundings(
+    around = LeaveOneClassOutGaussian(
         mean=torch.zeros(432, dtype=torch.float64), root=torch.eye(432, dtype=torch.float64)
     )
     pattern = torch.randn(3, 12, 12, generator=generator)
     assert (
-        tell_apart(around.whiten_images(images), around.whiten_pattern(pattern)).separation < 0.72
+        split_by_pattern(around.whiten_images(images), around.whiten_pattern(pattern)).separation
+        < 0.72
     )

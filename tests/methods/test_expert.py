@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cwx.evaluations.accuracy import Robustness
+from cwx.evaluations.accuracy import Accuracy
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.augmentation import Crop, Strategy
 from cwx.functional.rng import stream
@@ -153,7 +153,7 @@ def test_augmentation_changes_what_is_learned_but_not_the_start(data, tmp_path):
 
 def test_a_loss_that_is_not_finite_names_its_expert(tmp_path):
     data = image_data()
-    with pytest.raises(ValueError, match=r"loss of expert-3 .* lower procedure.optimizer.lr"):
+    with pytest.raises(ValueError, match=r"loss of expert-3 .* lower recipe.optimizer.lr"):
         trained(
             data,
             [3],
@@ -205,11 +205,11 @@ def test_adversarial_training_withstands_what_ordinary_training_does_not(data, t
             factory=small_mlp,
             trajectories=trajectories[:1],
             held_out=trajectories[1:],
-            judges={},
+            evaluation_networks={},
         )
-        found[name] = Robustness(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).numbers
-    for judge in ("expert", "held-out"):
-        clean, attacked = f"robustness/{judge}/clean", f"robustness/{judge}/pgd"
+        found[name] = Accuracy(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).numbers
+    for network in ("expert", "held-out"):
+        clean, attacked = f"accuracy/{network}/clean", f"accuracy/{network}/pgd"
         assert found["ordinary"][clean] == found["adversarial"][clean] == 1
         assert found["adversarial"][attacked] > found["ordinary"][attacked] + 0.3
 
@@ -355,10 +355,10 @@ def robust(data, folder, **settings):
         factory=settings["network"],
         trajectories=[trajectory],
         held_out=[],
-        judges={},
+        evaluation_networks={},
     )
-    numbers = Robustness(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).numbers
-    return numbers["robustness/expert/clean"], numbers["robustness/expert/pgd"]
+    numbers = Accuracy(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).numbers
+    return numbers["accuracy/expert/clean"], numbers["accuracy/expert/pgd"]
 
 
 def test_consistency_training_withstands_what_ordinary_training_does_not(data, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.builders import Looking, image_data, small_mlp
 
-from cwx.evaluations.patterns.predictive_power import Predictive
+from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.functional.canvas_sampling import negative, positive
 from cwx.functional.canvas_sampling import random as any_image
 from cwx.methods.gradcam import GradCamRegions
@@ -55,10 +55,14 @@ def test_it_is_not_fitted(looking):
 
 def test_the_power_of_the_most_attended_pixels_is_measured(looking):
     found = regions(looking).explanations()
-    outcome = Predictive(sizes=[0.25, 0.5], images=None)(looking, {"gradcam": found})
+    outcome = PredictivePower(sizes=[0.25, 0.5], images=None)(looking, {"gradcam": found})
     numbers = outcome.numbers
     # Nothing was searched on: all test images are outside.
-    assert numbers["power/gradcam/0.5"] == numbers["power_whole/gradcam/0.5"] > 0
+    assert (
+        numbers["predictive_power/power/gradcam/0.5"]
+        == numbers["predictive_power/whole/gradcam/0.5"]
+        > 0
+    )
     cut = found.cut(0.25)
     assert cut.masks.sum((1, 2)).tolist() == [4] * 6
     for mask, values in zip(cut.masks, found.masks, strict=True):

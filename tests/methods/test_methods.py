@@ -44,7 +44,7 @@ def distill(subject, **settings):
         "span": 2,
         "start_min": 0,
         "start_max": 2,
-        "rate_lr": None,
+        "learning_rate_lr": None,
         "optimizer": sgd(20.0, momentum=0.5),
         "clip": 1e9,
         "distance": normalised_distance,
@@ -197,24 +197,24 @@ def test_batches_and_augmentation_of_the_inner_loop_change_the_result(subject, t
 
 
 def test_a_learned_rate_stays_positive_and_travels_with_the_images(subject, tmp_path):
-    module = distill(subject, rate_lr=2.0)
+    module = distill(subject, learning_rate_lr=2.0)
     found = fitted(module, tmp_path)
-    assert found.inner_rate is not None
-    assert found.inner_rate.item() == pytest.approx(module.log_rate.exp().item())
-    assert 0 < found.inner_rate < 1
-    assert found.inner_rate != 0.1
-    assert fitted(distill(subject, iterations=1), tmp_path / "fixed").inner_rate is None
+    assert found.inner_learning_rate is not None
+    assert found.inner_learning_rate.item() == pytest.approx(module.log_rate.exp().item())
+    assert 0 < found.inner_learning_rate < 1
+    assert found.inner_learning_rate != 0.1
+    assert fitted(distill(subject, iterations=1), tmp_path / "fixed").inner_learning_rate is None
 
 
 def test_one_step_of_the_rate_is_the_gradient_for_its_logarithm(subject, tmp_path):
-    module = distill(subject, iterations=1, segments=1, rate_lr=1.0)
+    module = distill(subject, iterations=1, segments=1, learning_rate_lr=1.0)
     start, target = first_segment(module)
     images, labels = module.explanations().images, module.set.labels
     log_rate = torch.tensor(0.1).log().requires_grad_()
     start.requires_grad_()
     reached = references.descent(subject.network(), start, images, labels, log_rate.exp(), 5)
     references.normalised_distance(start, reached, target).backward()
-    learned = fitted(module, tmp_path).inner_rate
+    learned = fitted(module, tmp_path).inner_learning_rate
     assert learned.log().item() == pytest.approx((log_rate - log_rate.grad).item(), rel=1e-4)
 
 
@@ -238,7 +238,7 @@ def test_clamped_images_stay_in_range(subject, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rate": 0.0}, "inner.rate is 0"),
+        ({"rate": 0.0}, "inner.learning_rate is 0"),
         ({"steps": -1}, "inner steps is -1"),
         ({"momentum": 1.0}, "inner momentum is 1"),
         ({"batch_size": 0}, "inner.batch_size is 0"),
@@ -254,7 +254,7 @@ def test_impossible_inner_loops_are_refused(settings, message):
     [
         ("distill", {"images_per_class": 0}, "images_per_class is 0"),
         ("distill", {"initial_std": 0.0}, "initial_std is 0.0"),
-        ("distill", {"rate_lr": 0.0}, "rate_lr is 0"),
+        ("distill", {"learning_rate_lr": 0.0}, "learning_rate_lr is 0"),
         ("distill", {"clip": 0.0}, "clip is 0"),
         ("distill", {"iterations": 0}, "iterations is 0"),
         ("distill", {"start_max": 3}, "exceeds the 4 recorded epochs"),

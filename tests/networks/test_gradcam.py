@@ -19,7 +19,7 @@ SPLIT = {
         lambda net: lambda images: net.blocks(net.stem(images)),
         lambda net: lambda a: net.classifier(a.mean((1, 2))),
     ),
-    "foreign": (lambda net: net.features, lambda net: lambda a: net.classify(a[None])[0]),
+    "external": (lambda net: net.features, lambda net: lambda a: net.classify(a[None])[0]),
 }
 
 

@@ -54,7 +54,7 @@ def test_a_layer_may_be_named_and_gradients_flow():
     [
         (Two(), "frist", "no layer 'frist': the nearest are first"),
         (Two(), "idle", "does not pass its layer 'idle'"),
-        (nn.Flatten(), None, r"no linear layer .* \(construction.recipe.layer\)"),
+        (nn.Flatten(), None, r"no linear layer .* \(dataset_construction.algorithm.layer\)"),
     ],
 )
 def test_refused_and_the_hook_is_given_back(network, name, message):

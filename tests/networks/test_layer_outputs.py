@@ -128,7 +128,7 @@ def test_hooks_are_given_back_after_a_failure():
     assert network.training
 
 
-SETTING = "procedure.objective.layer"
+SETTING = "recipe.objective.layer"
 
 
 def test_the_search_leaves_the_network_as_it_was():
@@ -157,8 +157,8 @@ def test_features_are_of_any_layer_and_by_default_the_last_maps(name, expected):
     [
         ("convnet", "feature", "is 'feature', which is no layer of ConvNet .* such as features,"),
         ("convnet", "", "is '', which is no layer of ConvNet"),
-        ("foreign", "unused", "is 'unused', which is no layer of Foreign"),
-        ("foreign", "pair", "is 'pair', .* that gives an output for each image"),
+        ("external", "unused", "is 'unused', which is no layer of Foreign"),
+        ("external", "pair", "is 'pair', .* that gives an output for each image"),
     ],
 )
 def test_a_wrong_layer_is_answered_with_the_nearest(network, name, message):

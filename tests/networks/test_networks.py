@@ -261,7 +261,7 @@ def test_a_wide_resnet_computes_what_the_paper_says(settings):
 def test_a_foreign_network_is_built_by_its_own_arguments_alone():
     build = instantiate(
         {
-            "_target_": "cwx.networks.external.foreign",
+            "_target_": "cwx.networks.external.external",
             "_partial_": True,
             "build": {
                 "_target_": "torchvision.models.squeezenet1_0",

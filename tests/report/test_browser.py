@@ -96,7 +96,7 @@ def run(tmp_path_factory):
     return made_run(
         tmp_path_factory.mktemp("runs") / "one",
         classes=("cat", "dog", HOSTILE),
-        numbers={"robustness/expert/clean": 0.5},
+        numbers={"accuracy/expert/clean": 0.5},
         tables={"t": rows},
         sources={"distill": explanations(("cat", "dog", HOSTILE))},
     )
@@ -239,8 +239,8 @@ PHONE = """
 
 
 def test_nothing_sticks_out_on_a_phone(tmp_path, profile):
-    judges = ("expert", "refined", "held-out", "wide_resnet28_10", "vgg16")
-    numbers = {f"robustness/{j}/{a}": 0.5 for j in judges for a in ("fgs_1", "pgd")}
+    evaluation_networks = ("expert", "fine-tuned", "held-out", "wide_resnet28_10", "vgg16")
+    numbers = {f"accuracy/{j}/{a}": 0.5 for j in evaluation_networks for a in ("fgs_1", "pgd")}
     rows = [dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 0.5)]
     settings = {"method": {"distill": {"rate": "x" * 300}}}
     one = made_run(tmp_path / "0", numbers=numbers, tables={"t": rows}, settings=settings)

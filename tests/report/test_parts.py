@@ -120,9 +120,9 @@ def test_numbers_are_said_in_words():
         "discriminative/distill/expert/margin": 3.0,
         "discriminative/distill-projected/expert": 0.8,
         "discriminative/real/expert": 0.4,
-        "power/iscp/0.05": 0.3,
-        "power/iscp/0.05/std": 0.1,
-        "power/universal/8": 0.3,
+        "predictive_power/power/iscp/0.05": 0.3,
+        "predictive_power/power/iscp/0.05/std": 0.1,
+        "predictive_power/power/universal/8": 0.3,
         "fidelity/seen/ratio": 0.4,
         "fidelity/ratio": 0.5,
         "unheard/of": 1.0,
@@ -138,26 +138,26 @@ def test_numbers_are_said_in_words():
 
 AUDITED = {
     "adversary/success/expert": 1.0,
-    "adversarial/expert/clean_top1": 0.71,
-    "adversarial/expert/top1": 0.01,
-    "adversarial/refined/clean_top1": 0.63,
-    "adversarial/refined/top1": 0.48,
-    "adversarial/vgg16-unseen/top1": 0.5,
-    "adversarial/refined/success": 0.05,
-    "adversarial/distance": 725.8,
-    "robustness/expert/clean": 0.69,
-    "robustness/expert/clean/top5": 0.97,
-    "robustness/expert/fgs_1": 0.42,
-    "robustness/expert/fgs_1/top5": 0.93,
-    "robustness/refined/fgs_1": 0.54,
+    "adversarial_set/expert/clean_top1": 0.71,
+    "adversarial_set/expert/top1": 0.01,
+    "adversarial_set/fine_tuned/clean_top1": 0.63,
+    "adversarial_set/fine_tuned/top1": 0.48,
+    "adversarial_set/vgg16-unseen/top1": 0.5,
+    "adversarial_set/fine_tuned/success": 0.05,
+    "adversarial_set/distance": 725.8,
+    "accuracy/expert/clean": 0.69,
+    "accuracy/expert/clean/top5": 0.97,
+    "accuracy/expert/fgs_1": 0.42,
+    "accuracy/expert/fgs_1/top5": 0.93,
+    "accuracy/fine_tuned/fgs_1": 0.54,
     "neurons/expert/lc": 0.33,
-    "neurons/refined/lc": 0.29,
+    "neurons/fine_tuned/lc": 0.29,
     "neurons/expert/high/cs2": 0.93,
     "representations/expert/r1": 1.31,
-    "representations/refined/r1": 1.01,
-    "representations/refined/left_out": 0.0,
+    "representations/fine_tuned/r1": 1.01,
+    "representations/fine_tuned/left_out": 0.0,
     "adversarial_detection/expert/auc": 0.72,
-    "traces/refined/adversarial/consistent": 0.25,
+    "traces/fine_tuned/adversarial/consistent": 0.25,
 }
 
 
@@ -174,19 +174,21 @@ def test_networks_before_and_after_stand_side_by_side():
         "Accuracy": {"explained networks": [("top 1", 0.69), ("top 5", 0.97)]},
         "Accuracy on the adversarial images": {
             "explained networks": [("real, top 1", 0.71), ("adversarial, top 1", 0.01)],
-            "refined networks": [("real, top 1", 0.63), ("adversarial, top 1", 0.48)],
+            "fine-tuned networks": [("real, top 1", 0.63), ("adversarial, top 1", 0.48)],
             "vgg16, not attacked": [("adversarial, top 1", 0.5)],
         },
-        "Taken for the target": {"refined networks": [("", 0.05)]},
-        "Accuracy under attack": {"FGS 1": [("explained", 0.42), ("refined", 0.54)]},
+        "Taken for the target": {"fine-tuned networks": [("", 0.05)]},
+        "Accuracy under attack": {"FGS 1": [("explained", 0.42), ("fine-tuned", 0.54)]},
         "Top-5 accuracy under attack": {"FGS 1": [("explained", 0.93)]},
-        "What neurons respond to": {"LC": [("explained", 0.33), ("refined", 0.29)]},
+        "What neurons respond to": {"LC": [("explained", 0.33), ("fine-tuned", 0.29)]},
         "Neurons of the highest LC": {"CS₂, the target": [("explained", 0.93)]},
         "Representations of adversarial images": {
-            "r₁, what they show": [("explained", 1.31), ("refined", 1.01)],
+            "r₁, what they show": [("explained", 1.31), ("fine-tuned", 1.01)],
         },
-        "Adversarial images told apart": {"explained networks": [("", 0.72)]},
-        "Evidence for single predictions": {"consistent, adversarial images": [("refined", 0.25)]},
+        "AdversarialSet images told apart": {"explained networks": [("", 0.72)]},
+        "Evidence for single predictions": {
+            "consistent, adversarial images": [("fine-tuned", 0.25)]
+        },
     }
 
 
@@ -207,8 +209,8 @@ def test_bars_that_cannot_show_a_number_are_drawn_for_none_of_its_card(tmp_path,
 
 
 def test_what_does_not_fit_on_a_card_is_left_to_the_tables(tmp_path):
-    judges = [f"n{n}" for n in range(8)]
-    numbers = {f"discriminative/{m}/{j}": 0.5 for m in "abcdefgh" for j in judges}
+    evaluation_networks = [f"n{n}" for n in range(8)]
+    numbers = {f"discriminative/{m}/{j}": 0.5 for m in "abcdefgh" for j in evaluation_networks}
     del numbers["discriminative/a/n1"]
     (card,) = cards(Run(folder=tmp_path, status={}, numbers=numbers))
     assert card.columns == ["n0", "n2", "n3", "n4", "n5", "n6"]

@@ -117,7 +117,7 @@ def test_no_text_of_a_run_becomes_part_of_the_page(tmp_path, name):
         experiment=name,
         overrides=[f"data={name}"],
         settings={"evaluation": {"gallery": {"titles": {"distill": name}}}},
-        numbers={f"power/{name.replace('/', '')}/0.05": 0.5, name: 1.0},
+        numbers={f"predictive_power/power/{name.replace('/', '')}/0.05": 0.5, name: 1.0},
         paper={name: 0.5},
         tables={"t": [{name: name, "class": name}]},
     )
@@ -155,20 +155,24 @@ def test_the_browser_is_told_to_run_this_script_alone_and_to_load_nothing(tmp_pa
 
 
 def test_numbers_stand_beside_the_papers(tmp_path):
-    numbers = {"robustness/expert/clean": 0.4164, "power/iscp/0.05": 0.369, "rest": 3.0}
-    paper = {"robustness/expert/clean": 0.8534, "power_whole/iscp/0.05": 0.591}
+    numbers = {
+        "accuracy/expert/clean": 0.4164,
+        "predictive_power/power/iscp/0.05": 0.369,
+        "rest": 3.0,
+    }
+    paper = {"accuracy/expert/clean": 0.8534, "predictive_power/whole/iscp/0.05": 0.591}
     page = page_of(made_run(tmp_path / "run", numbers=numbers, paper=paper))
     cards = {card.all("h3")[0].text: card.text for card in page.all("li") if card.all("h3")}
     assert "41.6 % paper 85.3 %" in cards["Accuracy ↑ higher is better"]
     assert "36.9 % paper 59.1 %" in cards["Predictive power of patterns ↑ higher is better"]
-    assert ["robustness/expert/clean", "0.4164", "0.8534", "-0.44"] in page.rows()
+    assert ["accuracy/expert/clean", "0.4164", "0.8534", "-0.44"] in page.rows()
     assert ["rest", "3", ""] in page.rows()
 
 
 def test_what_a_paper_has_by_class_and_size_is_laid_out_so(tmp_path):
     sizes, classes = ("0.01", "0.02", "0.1"), ("std", *CLASSES)
-    paper = {f"power_whole/iscp/{s}/{c}": 0.25 for s in sizes for c in classes}
-    paper |= {f"power_whole/iscp/{s}": 0.5 for s in sizes}
+    paper = {f"predictive_power/whole/iscp/{s}/{c}": 0.25 for s in sizes for c in classes}
+    paper |= {f"predictive_power/whole/iscp/{s}": 0.5 for s in sizes}
     numbers = dict.fromkeys(paper, 0.125)
     page = page_of(made_run(tmp_path / "run", numbers=numbers, paper=paper))
     (table,) = [t for t in page.all("table") if t.all("caption")[0].text.endswith("images: iscp")]
@@ -298,7 +302,7 @@ def test_a_study_without_a_method_shows_its_figures_first(tmp_path):
     assert order.index("Figures") < order.index("Pictures by class") < order.index("Tables")
     figures = [f for f in page.all("figure") if f.all("h3")]
     assert [f.all("h3")[0].text for f in figures] == [
-        "Top images of neurons, explained networks", "Top images of neurons, refined networks",
+        "Top images of neurons, explained networks", "Top images of neurons, fine-tuned networks",
         "How far attacks move representations", "Own one",
     ]  # fmt: skip
     assert all(f.all("figcaption")[0].all("p")[0].text for f in figures[:3])
@@ -333,12 +337,12 @@ def test_large_figures_are_carried_smaller(tmp_path, monkeypatch):
 
 
 def test_columns_that_are_empty_are_left_out(tmp_path):
-    rows = [{"judge": "a", "accuracy": 0.5, "accuracy_std": ""}]
+    rows = [{"network": "a", "accuracy": 0.5, "accuracy_std": ""}]
     page = page_of(made_run(tmp_path / "run", tables={"robustness": rows}))
     (table,) = [
         t for t in page.all("table") if t.all("caption")[0].text == "Accuracy under attacks"
     ]
-    assert [head.text for head in table.all("thead")[0].all("th")] == ["judge", "accuracy"]
+    assert [head.text for head in table.all("thead")[0].all("th")] == ["network", "accuracy"]
 
 
 def test_what_a_diverged_method_had_is_shown(tmp_path):
@@ -365,7 +369,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", [*DAMAGED, "all"])
 def test_a_damaged_file_costs_its_part_of_the_page_alone(tmp_path, name):
-    numbers, paper = {"robustness/expert/clean": 0.5}, {"robustness/expert/clean": 0.9}
+    numbers, paper = {"accuracy/expert/clean": 0.5}, {"accuracy/expert/clean": 0.9}
     folder = made_run(tmp_path / "run", numbers=numbers, paper=paper)
     for damaged in DAMAGED if name == "all" else [name]:
         (folder / damaged).write_bytes(DAMAGED[damaged])
@@ -377,7 +381,7 @@ def test_a_damaged_file_costs_its_part_of_the_page_alone(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["explanations.safetensors", "samples.safetensors", ".hydra"])
 def test_without_a_part_there_is_a_page(tmp_path, name):
-    folder = made_run(tmp_path / "run", numbers={"robustness/expert/clean": 0.5})
+    folder = made_run(tmp_path / "run", numbers={"accuracy/expert/clean": 0.5})
     lose(folder / name)
     page = page_of(folder)
     assert "Main numbers" in heads(page)

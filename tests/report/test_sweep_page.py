@@ -170,10 +170,12 @@ def test_seeds_alone_are_averaged_and_each_is_shown(tmp_path):
     assert columns(table(page, "Pictures by class")) == ["class", "real images", *own]
 
 
-def audited(folder, network, refined):
-    judges = {"expert": 0.1, "refined": refined, "vgg16": 0.3}
+def audited(folder, network, fine_tuned):
+    evaluation_networks = {"expert": 0.1, "fine-tuned": fine_tuned, "vgg16": 0.3}
     numbers = {
-        f"robustness/{j}/{a}": v for j, v in judges.items() for a in ("fgs_1", "fgs_5", "pgd")
+        f"accuracy/{j}/{a}": v
+        for j, v in evaluation_networks.items()
+        for a in ("fgs_1", "fgs_5", "pgd")
     }
     chosen = {"network": network}
     overrides = [f"network={network}"]
@@ -187,13 +189,13 @@ def test_what_would_be_too_many_lines_is_a_chart_for_each_row(tmp_path):
     says = [f.all("div")[0].attributes["aria-label"] for f in page.all("figure") if f.all("svg")]
     assert says[0] == (
         "Accuracy under attack: FGS 1: explained 0.1 at alexnet, 0.1 at vgg16; "
-        "refined 0.5 at alexnet, 0.25 at vgg16; vgg16 0.3 at alexnet, 0.3 at vgg16"
+        "fine-tuned 0.5 at alexnet, 0.25 at vgg16; vgg16 0.3 at alexnet, 0.3 at vgg16"
     )
     assert [words.split(": ")[1] for words in says] == ["FGS 1", "FGS 5", "PGD"]
     heads = columns(table(page, "Runs"))
     assert heads[3:5] == [
         "Accuracy under attack: FGS 1, explained",
-        "Accuracy under attack: FGS 1, refined",
+        "Accuracy under attack: FGS 1, fine-tuned",
     ]
 
 
@@ -212,7 +214,7 @@ def attack(folder, corruption, size, *, more=None, **rest):
         overrides=overrides,
         choices={"corruption": corruption, **(more or {})},
         settings={"corruption": {"target": corruption}, "network": {"width": size}},
-        **{"numbers": {"backdoor/expert/success": size / 100}, **rest},
+        **{"numbers": {"attack_success/expert/success": size / 100}, **rest},
     )
 
 
@@ -238,7 +240,7 @@ def test_lines_are_drawn_of_what_was_measured_alone(tmp_path):
     for job, size in enumerate((3, 5)):
         attack(tmp_path / f"a{job}", "badnets", size, numbers={"fidelity/ratio": 0.5})
         attack(tmp_path / f"b{job}", "blended", size, numbers={})
-    attack(tmp_path / "c", "blended", 5, numbers={"backdoor/expert/success": 1.0})
+    attack(tmp_path / "c", "blended", 5, numbers={"attack_success/expert/success": 1.0})
     page = page_of(tmp_path)
     says = [f.all("div")[0].attributes["aria-label"] for f in page.all("figure") if f.all("svg")]
     assert len(says) == 1
@@ -247,7 +249,7 @@ def test_lines_are_drawn_of_what_was_measured_alone(tmp_path):
 
 
 def test_what_most_runs_measured_heads_their_table(tmp_path):
-    common, rare = "fidelity/ratio", "robustness/expert/clean"
+    common, rare = "fidelity/ratio", "accuracy/expert/clean"
     made_run(tmp_path / "0", numbers={common: 0.5, rare: 0.5}, sources={})
     made_run(tmp_path / "1", numbers={common: 0.5}, sources={})
     assert [name for name, _ in main_numbers(find_runs([tmp_path]))] == [common, rare]
@@ -402,7 +404,7 @@ def test_no_text_of_a_run_becomes_part_of_the_page(tmp_path):
             experiment=HOSTILE,
             overrides=[f"corruption={HOSTILE}{job}"],
             choices={"corruption": f"{HOSTILE}{job}"},
-            numbers={"robustness/expert/clean": 0.5},
+            numbers={"accuracy/expert/clean": 0.5},
             error=ValueError(HOSTILE) if job else None,
         )
     text = write_report([tmp_path]).read_text()

@@ -24,7 +24,7 @@ NETWORK = {"_target_": "cwx.networks.convnet.ConvNet", "_partial_": True, "width
 
 
 def aged(path: Path, days: float) -> Path:
-    """As if nothing in it had been touched for so long."""
+    """As if nothing in it had been corrupted for so long."""
     then = time.time() - days * DAY
     for file in path.iterdir():
         os.utime(file, (then, then), follow_symlinks=False)
@@ -36,7 +36,7 @@ def expert(root: Path, seed=0, *, days=100.0, complete=True, run=None) -> Path:
     store = TrajectoryStore(root)
     if run is not None:
         store.used_by(run, {"experiment": "digits/quickstart", "data": "digits"})
-    identity = {"network": NETWORK, "seed": seed, "data": "ab" * 32, "procedure": {}}
+    identity = {"network": NETWORK, "seed": seed, "data": "ab" * 32, "recipe": {}}
     with store.lock(identity, "waiting"):
         recorder = Recorder(store.path(identity), identity)
         recorder.start()
@@ -85,14 +85,14 @@ def test_every_kind_of_entry_has_words(tmp_path, capsys):
         "checkpoint 12345678": {"checkpoint": "1234567890", "tensors": []},
         "expert 2 of buffer 12345678": {"buffer": "1234567890", "expert": 2, "parameters": []},
         "construction: NonRobust(steps=100)": {
-            "construction": {
-                "recipe": {"_target_": "cwx.methods.construction_recipes.NonRobust", "steps": 100}
+            "dataset_construction": {
+                "algorithm": {"_target_": "cwx.methods.construction_algorithms.NonRobust", "steps": 100}
             },
             "precision": {"_target_": "cwx.training.precision.Precision"},
         },
         "ConvNet(width=4), adversarial training": {
             "network": NETWORK,
-            "procedure": {"attack": {"_target_": "cwx.functional.attacks.Attack"}},
+            "recipe": {"attack": {"_target_": "cwx.functional.attacks.Attack"}},
         },
         "Net(depth=2)": {
             "network": {"_target_": "n.foreign", "build": {"_target_": "Net", "depth": 2}}

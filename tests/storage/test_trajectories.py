@@ -148,7 +148,7 @@ def test_networks_that_train_together_are_recorded_each_in_its_folder(data, tmp_
 
 def test_an_epoch_that_was_left_out(data, tmp_path):
     found, _ = train(data, TrajectoryStore(tmp_path), Recording(epochs=1))
-    remedy = r"\(0-1, 3\): choose one of these, or raise procedure.recording.epochs"
+    remedy = r"\(0-1, 3\): choose one of these, or raise recipe.recording.epochs"
     for ask in (found.state, found.accuracy):
         with pytest.raises(ValueError, match=f"epoch 2 is not among those recorded.*{remedy}"):
             ask(2)
@@ -261,7 +261,7 @@ def test_a_truncated_state_is_named(data, tmp_path):
 
 
 def test_an_epoch_beyond_the_record(subject):
-    with pytest.raises(ValueError, match=r"epoch 5 is not among.*\(0-4\).* procedure.epochs"):
+    with pytest.raises(ValueError, match=r"epoch 5 is not among.*\(0-4\).* recipe.epochs"):
         subject.trajectories[0].state(5)
 
 

@@ -76,7 +76,7 @@ def test_a_network_is_told_of_the_data():
     said = "network (SqueezeNet) cannot be built (missing a required argument: 'depth'): it is "
     with pytest.raises(ValueError, match=re.escape(said)) as refused:
         check_builds("network", partial(SqueezeNet, width=3), NETWORK)
-    assert str(refused.value).endswith("is for network=foreign")
+    assert str(refused.value).endswith("is for network=external")
 
 
 class SqueezeNet:

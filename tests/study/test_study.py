@@ -14,9 +14,9 @@ from support.studies import CONFIGURATION, accuracies, chosen_experts, reach, st
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.splits import ImageSet
 from cwx.data.taxonomy import Flat
-from cwx.evaluations.accuracy import Robustness
+from cwx.evaluations.accuracy import Accuracy
 from cwx.evaluations.adversarial.adversarial_detection import AdversarialDetection
-from cwx.evaluations.adversarial.adversarial_set import Transfer
+from cwx.evaluations.adversarial.adversarial_set import AdversarialSetAccuracy
 from cwx.evaluations.adversarial.representations import Representations
 from cwx.evaluations.backdoor.suspects import Suspicion
 from cwx.evaluations.outcome import Outcome
@@ -82,9 +82,9 @@ def test_training_images_are_corrupted_before_anything_is_trained(subject, tmp_p
     expected = NOISE(subject.data.splits.train, subject.data.classes)
     assert torch.equal(seen.splits.train.labels, expected.images.labels)
     assert torch.equal(seen.clean.labels, subject.data.splits.train.labels)
-    kept = load_file(tmp_path / "run" / "touched.safetensors")
-    assert torch.equal(kept["touched"], expected.touched)
-    count = int(expected.touched.sum())
+    kept = load_file(tmp_path / "run" / "corrupted.safetensors")
+    assert torch.equal(kept["is_corrupted"], expected.is_corrupted)
+    count = int(expected.is_corrupted.sum())
     lines = [message for message in caplog.messages if "corrupted" in message]
     assert lines == [f"{count} of 60 training images are corrupted, a share of {count / 60:.4g}"]
 
@@ -107,9 +107,9 @@ def test_the_effective_rate_is_among_the_numbers(subject, tmp_path, corruption):
     made.method = {}
     made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    touched = corruption(subject.data.splits.train, subject.data.classes).touched
-    assert numbers == {"corruption/effective_rate": touched.double().mean().item()}
-    assert (tmp_path / "run" / "touched.safetensors").exists() == bool(touched.any())
+    is_corrupted = corruption(subject.data.splits.train, subject.data.classes).is_corrupted
+    assert numbers == {"corruption/effective_rate": is_corrupted.double().mean().item()}
+    assert (tmp_path / "run" / "corrupted.safetensors").exists() == bool(is_corrupted.any())
 
 
 def test_the_figures_of_the_paper_ride_along(subject, tmp_path):
@@ -170,20 +170,23 @@ class Refuses:
 
 
 def cannot_train(name):
-    def procedure(*, stages, **_):
+    def recipe(*, stages, **_):
         if stages == [name]:
-            raise ValueError(f"the procedure cannot train {name}")
+            raise ValueError(f"the recipe cannot train {name}")
 
-    return procedure
+    return recipe
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"judges": {"expert": small_mlp}}, "a judge is called 'expert'.*another name"),
+        (
+            {"evaluation_networks": {"expert": small_mlp}},
+            "a evaluation network is called 'expert'.*another name",
+        ),
         (
             {"method": {"probe": partial(Distill, span=2, start_min=0, start_max=9)}},
-            r"segment \[9, 11\] exceeds the 4 epochs of procedure.epochs: lower method.probe.start",
+            r"segment \[9, 11\] exceeds the 4 epochs of recipe.epochs: lower method.probe.start",
         ),
         (
             {
@@ -193,53 +196,56 @@ def cannot_train(name):
             },
             "no layer of MLP gives maps",
         ),
-        ({"judges": {"narrow": Narrow}}, r"narrow gives outputs of shape \(2, 2\).* 3 classes"),
+        (
+            {"evaluation_networks": {"narrow": Narrow}},
+            r"narrow gives outputs of shape \(2, 2\).* 3 classes",
+        ),
         ({"network": Narrow}, "network gives outputs of shape"),
         (
             {"method": {"probe": partial(reach, explains="clean")}},
             "method.probe.explains is 'clean', .* one of expert, held-out, or give experts.clean a",
         ),
         ({"evaluation": {"any": Refuses()}}, r"refused: \['probe'\], 1, 3"),
-        ({"procedure": cannot_train("network")}, "the procedure cannot train network"),
+        ({"recipe": cannot_train("network")}, "the recipe cannot train network"),
         (
-            {"judges": {"mlp": small_mlp}, "procedure": cannot_train("mlp")},
-            "the procedure cannot train mlp",
+            {"evaluation_networks": {"mlp": small_mlp}, "recipe": cannot_train("mlp")},
+            "the recipe cannot train mlp",
         ),
         (
             {"evaluation": {"representations": Ratios(networks=None)}},
             "evaluation.representations needs .* choose adversary=ensemble",
         ),
         (
-            {"adversary": lambda *_: None, "evaluation": {"x": Ratios(networks=["refined"])}},
-            "networks has 'refined', and this study has no such .*: give some of expert, held-",
+            {"adversary": lambda *_: None, "evaluation": {"x": Ratios(networks=["fine-tuned"])}},
+            "networks has 'fine-tuned', and this study has no such .*: give some of expert, held-",
         ),
         (
             {
                 "adversary": lambda *_: None,
-                "refinement": lambda *_: (),
-                "evaluation": {"x": Ratios(networks=["expert", "held-out", "refined", "clean"])},
+                "fine-tuning": lambda *_: (),
+                "evaluation": {"x": Ratios(networks=["expert", "held-out", "fine-tuned", "clean"])},
             },
-            "networks has 'clean', .* some of expert, held-out, refined, or null",
+            "networks has 'clean', .* some of expert, held-out, fine-tuned, or null",
         ),
         (
-            {"evaluation": {"adversarial_set": Transfer(shown=1, amplify=1)}},
+            {"evaluation": {"adversarial_set": AdversarialSetAccuracy(shown=1, amplify=1)}},
             "evaluation.adversarial_set needs adversarial images, and this study makes none",
         ),
         (
-            {"adversary": attack_on("expert", "vgg"), "judges": {"other": small_mlp}},
+            {"adversary": attack_on("expert", "vgg"), "evaluation_networks": {"other": small_mlp}},
             "adversary.members has 'vgg', .* give some of expert, held-out, other, or null",
         ),
         (
-            {"experts": chosen_experts(judge_checkpoints={"a": "a.pt"})},
-            "experts.judge_checkpoints has weights of 'a', and no judge is called so: there are "
-            r"none, or add the judge with \+network@judges.a=<network>",
+            {"experts": chosen_experts(evaluation_checkpoints={"a": "a.pt"})},
+            "experts.evaluation_checkpoints has weights of 'a', and no evaluation network is called so: there are "
+            r"none, or add the evaluation network with \+network@evaluation_networks.a=<network>",
         ),
         (
             {
-                "experts": chosen_experts(judge_checkpoints={"a": "a.pt"}),
-                "judges": {"b": small_mlp, "c": small_mlp},
+                "experts": chosen_experts(evaluation_checkpoints={"a": "a.pt"}),
+                "evaluation_networks": {"b": small_mlp, "c": small_mlp},
             },
-            "and no judge is called so: give it as one of b, c, or add the judge with",
+            "and no evaluation network is called so: give it as one of b, c, or add the evaluation network with",
         ),
     ],
 )
@@ -247,7 +253,7 @@ def test_what_cannot_be_judged_is_refused_before_an_expert_is_trained(tmp_path, 
     made = study(tmp_path / "store", held_out=[1])
     for name, value in changes.items():
         setattr(made, name, value)
-    configuration = {**CONFIGURATION, "procedure": {"epochs": 4}}
+    configuration = {**CONFIGURATION, "recipe": {"epochs": 4}}
     with pytest.raises(ValueError, match=message):
         made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
 
@@ -256,11 +262,9 @@ def test_representations_are_measured_before_and_after_on_adversarial_images(tmp
     """From experts to pages, with networks and images that another part makes."""
     made = trainable(tmp_path / "store")
     made.network, made.method = small_convnet, {}
-    made.procedure = lambda *, data, seeds, **_: experts(
-        data, seeds, epochs=2, network=small_convnet
-    )
+    made.recipe = lambda *, data, seeds, **_: experts(data, seeds, epochs=2, network=small_convnet)
     made.adversary = lambda subject, _: swapped(subject.data, tmp_path / "adversarial")
-    made.refinement = lambda subject, _: subject.trajectories
+    made.fine_tuning = lambda subject, _: subject.trajectories
     settings = {"networks": None, "layer": None}
     made.evaluation = {
         "representations": Ratios(networks=None),
@@ -278,10 +282,13 @@ def test_representations_are_measured_before_and_after_on_adversarial_images(tmp
         "adversarial_detection/{}/auc",
         "traces/{}/adversarial/consistent",
     ):
-        assert numbers[name.format("expert")] == numbers[name.format("refined")]
+        assert numbers[name.format("expert")] == numbers[name.format("fine-tuned")]
     page = (tmp_path / "run" / "report.html").read_text()
     assert '<a href="./traces.html">' in page
-    for title in ("How far attacks move representations", "Adversarial images told from real ones"):
+    for title in (
+        "How far attacks move representations",
+        "AdversarialSet images told from real ones",
+    ):
         assert f"<h3>{title}</h3>" in page
     told = (tmp_path / "run" / "traces.html").read_text()
     # A test image and what was made of it, each before and after.
@@ -295,20 +302,22 @@ def test_networks_are_trained_on_the_images_that_are_constructed(tmp_path):
     def construction(data, training):
         train = data.splits.train
         assert torch.equal(train.labels, data.corrupted.images.labels)
-        return Constructed(ImageSet(255 - train.images, train.labels), {"construction/a": 0.5})
+        return Constructed(
+            ImageSet(255 - train.images, train.labels), {"dataset_construction/a": 0.5}
+        )
 
-    made.construction = construction
+    made.dataset_construction = construction
     found = looked_at(made, tmp_path / "run")
     train, clean = found.data.splits.train, found.data.clean
     assert torch.equal(train.images, 255 - clean.images)
     identities = [t.identity for t in (*found.trajectories, *found.held_out)]
     assert {i["data"] for i in identities} == {found.data.fingerprint()}
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert numbers["construction/a"] == 0.5
+    assert numbers["dataset_construction/a"] == 0.5
     # The same images, from wherever, lead to the same experts.
     again = trainable(tmp_path / "store", held_out=[1])
     again.data = found.data
-    again.corruption, again.construction = (lambda *_: found.data.corrupted), construction
+    again.corruption, again.dataset_construction = (lambda *_: found.data.corrupted), construction
     paths = [t.path for t in looked_at(again, tmp_path / "again").trajectories]
     assert paths == [t.path for t in found.trajectories]
 
@@ -330,8 +339,8 @@ class Suspects:
 def trainable(store, **changes):
     """A study that trains its experts, with what `changes` says."""
     made = study(store)
-    made.procedure = lambda *, data, seeds, epochs=2, **_: experts(data, seeds, epochs=epochs)
-    chosen = {"purified": [0, 1], "judge_seeds": [], "at_once": 2, **changes}
+    made.recipe = lambda *, data, seeds, epochs=2, **_: experts(data, seeds, epochs=epochs)
+    chosen = {"purified": [0, 1], "evaluation_seeds": [], "at_once": 2, **changes}
     made.experts = chosen_experts(**chosen)
     return made
 
@@ -394,7 +403,7 @@ def test_early_experts_go_as_far_as_they_are_asked_and_are_not_judged(tmp_path):
         {"early": Early(seeds=[7], epochs=1), "held_out": [7]},
         {"seeds": [3, 3]},
         {"purified": [4, 4]},
-        {"judge_seeds": [0, 0]},
+        {"evaluation_seeds": [0, 0]},
     ],
 )
 def test_a_seed_is_of_one_kind_of_expert(tmp_path, given):
@@ -415,11 +424,11 @@ def test_checkpoints_are_explained_without_training_images(subject, checkpoint, 
     made = study(tmp_path / "store")
     made.data = image_data(BlobsToTest(), per_class=2)
     made.experts = chosen_experts(checkpoints=[checkpoint])
-    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None, top=[1])}
+    made.method, made.evaluation = {}, {"accuracy": Accuracy(attacks={}, images=None, top=[1])}
     made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     network = subject.trained(subject.trajectories[0])
     expected = accuracy(network, made.data.test_batches())
-    assert accuracies(tmp_path / "run") == {"robustness/expert/clean": expected}
+    assert accuracies(tmp_path / "run") == {"accuracy/expert/clean": expected}
     assert expected > 0.9
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert numbers["corruption/effective_rate"] == 0
@@ -430,40 +439,46 @@ def test_checkpoints_are_explained_without_training_images(subject, checkpoint, 
 
 def test_a_procedure_is_not_asked_about_what_it_does_not_train(checkpoint, tmp_path):
     made = study(tmp_path / "store")
-    made.procedure, made.judges = cannot_train("network"), {"mlp": small_mlp}
-    made.experts = chosen_experts(checkpoints=[checkpoint], judge_seeds=[])
+    made.recipe, made.evaluation_networks = cannot_train("network"), {"mlp": small_mlp}
+    made.experts = chosen_experts(checkpoints=[checkpoint], evaluation_seeds=[])
     made.method, made.evaluation = {}, {}
-    configuration = {**CONFIGURATION, "judges": {"mlp": {}}}
+    configuration = {**CONFIGURATION, "evaluation_networks": {"mlp": {}}}
     made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
-    made.procedure = cannot_train("mlp")
+    made.recipe = cannot_train("mlp")
     made.run(Results(tmp_path / "again"), configuration, experiment="x", resumed=False)
 
 
-JUDGED = {"judges": {"twin": {"network": "twin"}}, "precision": {"experts": {}, "methods": {}}}
+JUDGED = {
+    "evaluation_networks": {"twin": {"network": "twin"}},
+    "precision": {"experts": {}, "methods": {}},
+}
 
 
 def test_networks_trained_elsewhere_are_attacked_together(subject, checkpoint, tmp_path):
     made = study(tmp_path / "store")
-    made.data, made.judges = image_data(BlobsToTest()), {"twin": small_mlp}
+    made.data, made.evaluation_networks = image_data(BlobsToTest()), {"twin": small_mlp}
     torch.save(subject.trained(subject.held_out[0]).state_dict(), tmp_path / "twin.pt")
     made.experts = chosen_experts(
-        checkpoints=[checkpoint], judge_checkpoints={"twin": str(tmp_path / "twin.pt")}
+        checkpoints=[checkpoint], evaluation_checkpoints={"twin": str(tmp_path / "twin.pt")}
     )
     made.adversary = attack_on()
-    made.method, made.evaluation = {}, {"adversarial_set": Transfer(shown=2, amplify=5)}
+    made.method, made.evaluation = (
+        {},
+        {"adversarial_set": AdversarialSetAccuracy(shown=2, amplify=5)},
+    )
     configuration = CONFIGURATION | JUDGED
     made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
     for name in ("expert", "twin"):
         assert numbers[f"adversary/accuracy/{name}"] > 0.9
         success = numbers[f"adversary/success/{name}"]
-        assert numbers[f"adversarial/{name}/success"] == pytest.approx(success)
+        assert numbers[f"adversarial_set/{name}/success"] == pytest.approx(success)
         assert success > 0.3
-        clean = numbers[f"adversarial/{name}/clean_top1"]
+        clean = numbers[f"adversarial_set/{name}/clean_top1"]
         assert clean == pytest.approx(numbers[f"adversary/accuracy/{name}"])
-        assert numbers[f"adversarial/{name}/top1"] < clean
+        assert numbers[f"adversarial_set/{name}/top1"] < clean
     distance = numbers["adversary/distance"]
-    assert numbers["adversarial/distance"] == pytest.approx(distance)
+    assert numbers["adversarial_set/distance"] == pytest.approx(distance)
     table = (tmp_path / "run" / "tables" / "adversarial.csv").read_text().splitlines()
     assert [row.split(",")[:3] for row in table[1:]] == [
         ["expert", "yes", "1"],
@@ -473,31 +488,40 @@ def test_networks_trained_elsewhere_are_attacked_together(subject, checkpoint, t
 
 
 def test_judges_are_trained_where_no_checkpoint_is_given(subject, checkpoint, tmp_path):
-    made = trainable(tmp_path / "store", judge_seeds=[3, 4], judge_checkpoints={"twin": checkpoint})
-    made.judges = {"first": small_mlp, "twin": small_mlp}
+    made = trainable(
+        tmp_path / "store", evaluation_seeds=[3, 4], evaluation_checkpoints={"twin": checkpoint}
+    )
+    made.evaluation_networks = {"first": small_mlp, "twin": small_mlp}
     made.method, made.evaluation = {}, {"look": (look := Look())}
-    judges = {"judges": {"first": {}, "twin": {}}}
-    made.run(Results(tmp_path / "run"), CONFIGURATION | judges, experiment="x", resumed=False)
+    evaluation_networks = {"evaluation_networks": {"first": {}, "twin": {}}}
+    made.run(
+        Results(tmp_path / "run"),
+        CONFIGURATION | evaluation_networks,
+        experiment="x",
+        resumed=False,
+    )
     found = look.subject
-    assert list(found.judges) == list(found.judged) == ["first", "twin"]
-    assert [t.identity["seed"] for t in found.judged["first"]] == [3, 4]
-    (imported,) = found.judged["twin"]
+    assert (
+        list(found.evaluation_networks) == list(found.evaluation_trajectories) == ["first", "twin"]
+    )
+    assert [t.identity["seed"] for t in found.evaluation_trajectories["first"]] == [3, 4]
+    (imported,) = found.evaluation_trajectories["twin"]
     assert "checkpoint" in imported.identity
-    for name, trajectories in found.judged.items():
-        for network, trajectory in zip(found.judges[name], trajectories, strict=True):
+    for name, trajectories in found.evaluation_trajectories.items():
+        for network, trajectory in zip(found.evaluation_networks[name], trajectories, strict=True):
             state = trajectory.state(trajectory.epochs)
             assert all(torch.equal(t, state[n]) for n, t in network.state_dict().items())
 
 
 def test_a_judge_without_seeds_or_checkpoint_is_left_out(tmp_path):
-    made = trainable(tmp_path / "store", judge_seeds=[])
-    made.judges = {"none": small_mlp}
-    assert looked_at(made, tmp_path / "run").judges == {}
+    made = trainable(tmp_path / "store", evaluation_seeds=[])
+    made.evaluation_networks = {"none": small_mlp}
+    assert looked_at(made, tmp_path / "run").evaluation_networks == {}
 
 
 def test_a_judge_that_is_missing_is_named_before_an_expert_is_trained(tmp_path):
-    made = trainable(tmp_path / "store", judge_checkpoints={"twin": "nowhere.pt"})
-    made.judges = {"twin": small_mlp}
+    made = trainable(tmp_path / "store", evaluation_checkpoints={"twin": "nowhere.pt"})
+    made.evaluation_networks = {"twin": small_mlp}
     with pytest.raises(ValueError, match="the checkpoint nowhere.pt cannot be read"):
         looked_at(made, tmp_path / "run")
     assert not (tmp_path / "store").exists()
@@ -513,11 +537,15 @@ UNTRAINABLE = {
         "and experts.seeds, experts.early.seeds ask",
     ),
     "held-out": ({**ELSEWHERE, "held_out": [1]}, {}, "and experts.held_out ask .*held_out=.."),
-    "judges": (ELSEWHERE, {"judges": {"mlp": small_mlp}}, "and experts.judge_seeds ask .*seeds=.."),
-    "one judge": (
-        {**ELSEWHERE, "judge_checkpoints": {"a": "a.pt"}},
-        {"judges": {"a": small_mlp, "b": small_mlp}},
-        "and experts.judge_seeds ask .* or give experts.judge_checkpoints",
+    "evaluation_networks": (
+        ELSEWHERE,
+        {"evaluation_networks": {"mlp": small_mlp}},
+        "and experts.evaluation_seeds ask .*seeds=..",
+    ),
+    "one evaluation network": (
+        {**ELSEWHERE, "evaluation_checkpoints": {"a": "a.pt"}},
+        {"evaluation_networks": {"a": small_mlp, "b": small_mlp}},
+        "and experts.evaluation_seeds ask .* or give experts.evaluation_checkpoints",
     ),
     "noise": (ELSEWHERE, {"corruption": NOISE}, "label noise needs training images"),
     "distill": (
@@ -558,30 +586,30 @@ def shown_at(epoch, store, *, recorded=None, **changes):
     """A study of an expert of 3 epochs, as it was after `epoch`, and its configuration."""
     made = trainable(store, epoch=epoch, **changes)
     recording = Recording(epochs=recorded)
-    made.procedure = lambda *, data, seeds, **_: experts(data, seeds, epochs=3, recording=recording)
-    procedure = {"epochs": 3, "recording": {"epochs": recorded}}
-    return made, {**CONFIGURATION, "procedure": procedure}
+    made.recipe = lambda *, data, seeds, **_: experts(data, seeds, epochs=3, recording=recording)
+    recipe = {"epochs": 3, "recording": {"epochs": recorded}}
+    return made, {**CONFIGURATION, "recipe": recipe}
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 3, None])
 def test_experts_are_judged_as_they_were_after_the_epoch(tmp_path, epoch):
     made, configuration = shown_at(epoch, tmp_path / "store", recorded=1, held_out=[9])
-    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None, top=[1])}
+    made.method, made.evaluation = {}, {"accuracy": Accuracy(attacks={}, images=None, top=[1])}
     made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
     found = {}
     for identity in (tmp_path / "store").glob("*/identity.json"):
         kind = "held-out" if json.loads(identity.read_text())["seed"] == 9 else "expert"
         trajectory = Trajectory(identity.parent)
         end = 3 if epoch is None else epoch
-        found[f"robustness/{kind}/clean"] = pytest.approx(trajectory.accuracy(end))
+        found[f"accuracy/{kind}/clean"] = pytest.approx(trajectory.accuracy(end))
     assert accuracies(tmp_path / "run") == found
 
 
 @pytest.mark.parametrize(
     ("epoch", "recorded", "changes", "message"),
     [
-        (4, None, {}, "experts.epoch is 4, and procedure.epochs is 3: give 3 or less, or raise"),
-        (2, 1, {}, "is 2, and procedure.recording.epochs=1 keeps 0-1, 3 alone: .* raise it to 2"),
+        (4, None, {}, "experts.epoch is 4, and recipe.epochs is 3: give 3 or less, or raise"),
+        (2, 1, {}, "is 2, and recipe.recording.epochs=1 keeps 0-1, 3 alone: .* raise it to 2"),
     ],
 )
 def test_an_epoch_out_of_reach_is_refused_before_training(

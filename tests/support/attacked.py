@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.storage.shards import Shards
 
 
 def adversarial_set(
     data: ImageData, folder: Path, originals: Tensor, targets: Tensor, images: Tensor, *, size=5
-) -> Adversarial:
+) -> AdversarialSet:
     """Images ``[n, C, H, W]`` of bytes, made from test images at `originals` for `targets`."""
     labels = data.splits.test.labels[originals]
     whole = {"images": images, "labels": labels, "targets": targets, "originals": originals}
@@ -23,10 +23,10 @@ def adversarial_set(
             number, {name: t[shards.rows(number)].contiguous() for name, t in whole.items()}
         )
     shards.complete()
-    return Adversarial.of(Shards.opened(folder), members=["expert"], numbers={})
+    return AdversarialSet.of(Shards.opened(folder), members=["expert"], numbers={})
 
 
-def untouched(data: ImageData, folder: Path, *, size=5) -> Adversarial:
+def untouched(data: ImageData, folder: Path, *, size=5) -> AdversarialSet:
     """Every test image as it is, for the class after its own."""
     test = data.splits.test
     targets = (test.labels + 1) % len(data.classes)
@@ -35,7 +35,7 @@ def untouched(data: ImageData, folder: Path, *, size=5) -> Adversarial:
     )
 
 
-def swapped(data: ImageData, folder: Path, *, size=5) -> Adversarial:
+def swapped(data: ImageData, folder: Path, *, size=5) -> AdversarialSet:
     """For every test image one of the class that it is made for."""
     test = data.splits.test
     targets = (test.labels + 1) % len(data.classes)

@@ -21,14 +21,14 @@ NEEDED = {"checkpoint/iscp": CHECKPOINT, "checkpoint/neurons": CHECKPOINT}
 # How a file of each group is chosen; the quickstart's digits are too small for some networks.
 CHOICES = {
     "adversary": ["adversary={}"],
-    "attack": ["attack@procedure.attack={}"],
-    "augment": ["augment@procedure.augment={}", "augment@method.distill.inner.augment={}"],
+    "attack": ["attack@recipe.attack={}"],
+    "augment": ["augment@recipe.augment={}", "augment@method.distill.inner.augment={}"],
     "canvas": [
-        "method=[iscp,gradcam,learned]",
+        "method=[iscp,gradcam,iscp_learned_canvas]",
         "evaluation=[attention]",
         *(f"canvas@method.{name}.canvas={{}}" for name in ("iscp", "gradcam", "learned")),
     ],
-    "construction": ["construction={}"],
+    "dataset_construction": ["dataset_construction={}"],
     "corruption": ["corruption={}"],
     "covariance": [
         "evaluation=[adversarial_detection]",
@@ -46,9 +46,9 @@ CHOICES = {
         "pooling@evaluation.adversarial_detection.pooling={}",
     ],
     "precision": ["precision@precision.experts={}", "precision@precision.methods={}"],
-    "procedure": ["procedure={}"],
+    "recipe": ["recipe={}"],
     "purification": ["purification={}"],
-    "refinement": ["refinement={}"],
+    "fine-tuning": ["fine_tuning={}"],
     "scale": ["experiment=cifar10/cwx", "scale={}"],
     "taxonomy": ["evaluation=[neurons]", "taxonomy@evaluation.neurons.taxonomy={}"],
     "trainer": ["trainer={}"],
@@ -59,7 +59,7 @@ REQUIRED = {
     "blended_picture": ["corruption.trigger.picture.path=x"],
     "image_folder": ["data.source.root=x"],
     "test_folder": ["data.source.root=x"],
-    "foreign": ["network.build._target_=torchvision.models.squeezenet1_0"],
-    "imported": ["construction.path=x"],
+    "external": ["network.build._target_=torchvision.models.squeezenet1_0"],
+    "imported": ["dataset_construction.path=x"],
     "file": ["evaluation.neurons.taxonomy.path=x"],
 }

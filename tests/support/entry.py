@@ -9,7 +9,7 @@ from support.paths import ROOT
 RUN = str(ROOT / "run.py")
 SMALL = [
     "network.width=4",
-    "procedure.epochs=3",
+    "recipe.epochs=3",
     "experts.seeds=[0]",
     "method.distill.start_max=1",
     "method.distill.inner.steps=3",
@@ -28,12 +28,12 @@ MEASURED = ["evaluation.attention.size=0.1", "evaluation.attention.images=2"]
 QUICKSTART = "evaluation=[fidelity,discriminative,diversity,gallery,attention,predictive_power]"
 # Each expert goes on against an attack, at a rate that falls with its loss.
 REFINED = [
-    "refinement=consistency",
-    "refinement.procedure.epochs=3",
-    "refinement.procedure.attack.steps=2",
-    "refinement.procedure.schedule={_target_:torch.optim.lr_scheduler.ReduceLROnPlateau,"
+    "fine_tuning=consistency",
+    "fine_tuning.recipe.epochs=3",
+    "fine_tuning.recipe.attack.steps=2",
+    "fine_tuning.recipe.schedule={_target_:torch.optim.lr_scheduler.ReduceLROnPlateau,"
     "_partial_:true,patience:0,threshold:0.9}",
-    "refinement.procedure.recording.epochs=null",
+    "fine_tuning.recipe.recording.epochs=null",
 ]
 
 

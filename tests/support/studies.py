@@ -9,14 +9,14 @@ from cwx.data.corruption import NoCorruption
 from cwx.study.results import Results
 from cwx.study.steps.adversary import NoAdversary
 from cwx.study.steps.dataset_construction import NoConstruction
-from cwx.study.steps.fine_tuning import NoRefinement
+from cwx.study.steps.fine_tuning import NoFineTuning
 from cwx.study.steps.purification import NoPurification
 from cwx.study.study import Study
 from cwx.training.experts import Early, Experts
 from cwx.training.precision import Precision, Precisions
 
 PLAIN = Precision(trainer="32-true", float32_matmul="highest")
-CONFIGURATION = {"procedure": {}, "network": {}, "precision": {"experts": {}}}
+CONFIGURATION = {"recipe": {}, "network": {}, "precision": {"experts": {}}}
 
 
 class Reached(Exception):
@@ -35,8 +35,8 @@ def chosen_experts(**changes):
             "held_out": [],
             "clean": [],
             "purified": [],
-            "judge_seeds": [0],
-            "judge_checkpoints": {},
+            "evaluation_seeds": [0],
+            "evaluation_checkpoints": {},
             "at_once": 1,
             "trajectories": [],
             "checkpoints": [],
@@ -47,19 +47,19 @@ def chosen_experts(**changes):
 
 
 def study(store, *trajectories, held_out=(), corruption=None, paper=None):
-    """It can train no expert: it has no procedure."""
+    """It can train no expert: it has no recipe."""
     paths = [str(path) for path in trajectories]
     chosen = chosen_experts(held_out=held_out, trajectories=paths)
     return Study(
         data=image_data(),
         corruption=corruption or NoCorruption(),
-        construction=NoConstruction(),
+        dataset_construction=NoConstruction(),
         adversary=NoAdversary(),
-        refinement=NoRefinement(),
+        fine_tuning=NoFineTuning(),
         purification=NoPurification(),
         network=small_mlp,
-        judges={},
-        procedure=lambda **_: None,
+        evaluation_networks={},
+        recipe=lambda **_: None,
         experts=chosen,
         method={"probe": reach},
         evaluation={},

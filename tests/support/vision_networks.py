@@ -52,7 +52,7 @@ NETWORKS = {
         "blocks",
     ),
     "densenet": (lambda: DenseNet(growth=4, blocks=[2, 2], norm=norm, **SHAPE), None),
-    "foreign": (Foreign, "relu"),
+    "external": (Foreign, "relu"),
 }
 
 

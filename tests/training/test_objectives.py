@@ -207,13 +207,13 @@ def test_cross_entropy_is_of_the_attacked_images_alone(data):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alpha": 1.5}, "procedure.objective.alpha is 1.5: give a weight in 0-1"),
-        ({"alpha": math.nan}, "procedure.objective.alpha is nan: give"),
-        ({"beta": -0.1}, "procedure.objective.beta is -0.1: give 0 or more, finite"),
-        ({"beta": math.inf}, "procedure.objective.beta is inf: give"),
-        ({"attack": None}, "procedure.attack is none, .* attack@procedure.attack=targeted_fgs"),
-        ({"attack": PGD}, "procedure.attack is not targeted, .* procedure.attack.targeted to true"),
-        ({"layer": "map"}, "procedure.objective.layer is 'map', .* give one such as maps"),
+        ({"alpha": 1.5}, "recipe.objective.alpha is 1.5: give a weight in 0-1"),
+        ({"alpha": math.nan}, "recipe.objective.alpha is nan: give"),
+        ({"beta": -0.1}, "recipe.objective.beta is -0.1: give 0 or more, finite"),
+        ({"beta": math.inf}, "recipe.objective.beta is inf: give"),
+        ({"attack": None}, "recipe.attack is none, .* attack@recipe.attack=targeted_fgs"),
+        ({"attack": PGD}, "recipe.attack is not targeted, .* recipe.attack.targeted to true"),
+        ({"layer": "map"}, "recipe.objective.layer is 'map', .* give one such as maps"),
     ],
 )
 def test_settings_out_of_range_are_refused(data, settings, message):
@@ -230,10 +230,10 @@ def test_a_single_class_is_refused(data, monkeypatch):
 
 def test_a_network_without_maps_needs_the_name_of_a_layer(data):
     network = build_network(small_mlp, data, seed=0)
-    with pytest.raises(ValueError, match="no layer of MLP gives maps .* as procedure.objective.la"):
+    with pytest.raises(ValueError, match="no layer of MLP gives maps .* as recipe.objective.la"):
         consistent(network, data, layer=None)
 
 
 def test_cross_entropy_refuses_to_make_right_labels_easier(data):
-    with pytest.raises(ValueError, match="set procedure.attack.targeted to false"):
+    with pytest.raises(ValueError, match="set recipe.attack.targeted to false"):
         CrossEntropy(network=net(data), data=data, attack=TARGETED)

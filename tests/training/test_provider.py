@@ -10,9 +10,9 @@ from support.builders import BlobsToTest, image_data, small_mlp
 from cwx.cli import resolvers
 from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked
-from cwx.training.provider import _identity, check_procedure
+from cwx.training.provider import _identity, check_recipe
 
-# Of procedures as they were before there were schedules and objectives.
+# Of recipes as they were before there were schedules and objectives.
 STORED = {
     "standard": "5f4fdf247b70",
     "cosine": "13ae4b791b76",
@@ -20,18 +20,18 @@ STORED = {
 }
 
 
-def settings(procedure):
+def settings(recipe):
     resolvers.register_resolvers()
-    folder, chosen = entry.configuration_folder(), [f"procedure={procedure}"]
+    folder, chosen = entry.configuration_folder(), [f"recipe={recipe}"]
     config = compose_checked(folder, chosen, multirun=False, extra=None, resumed=None)
-    return config["procedure"]
+    return config["recipe"]
 
 
-@pytest.mark.parametrize("procedure", STORED)
-def test_networks_that_are_stored_keep_their_names(procedure):
+@pytest.mark.parametrize("recipe", STORED)
+def test_networks_that_are_stored_keep_their_names(recipe):
     """Whoever changes what they are known by has all networks trained anew."""
-    identity = json.dumps(_identity(settings(procedure)), sort_keys=True)
-    assert sha256(identity.encode()).hexdigest()[:12] == STORED[procedure]
+    identity = json.dumps(_identity(settings(recipe)), sort_keys=True)
+    assert sha256(identity.encode()).hexdigest()[:12] == STORED[recipe]
 
 
 def test_an_objective_and_a_schedule_make_another_network():
@@ -43,7 +43,7 @@ def test_an_objective_and_a_schedule_make_another_network():
 def test_a_procedure_is_asked_about_every_kind_of_network():
     data, asked = image_data(BlobsToTest()), []
 
-    def procedure(*, networks, seeds, stages, **given):
+    def recipe(*, networks, seeds, stages, **given):
         assert given == {"data": data}
         assert len(networks) == len(seeds) == 1
         asked.extend(stages)
@@ -52,5 +52,5 @@ def test_a_procedure_is_asked_about_every_kind_of_network():
             raise ValueError("not b")
 
     with pytest.raises(ValueError, match="not b"):
-        check_procedure(procedure, dict.fromkeys("abc", small_mlp), data)
+        check_recipe(recipe, dict.fromkeys("abc", small_mlp), data)
     assert asked == ["a", "b"]

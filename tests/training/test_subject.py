@@ -77,11 +77,11 @@ def equal(a, b):
 
 @pytest.mark.parametrize("epoch", [None, 0, 2, 4])
 def test_every_network_of_the_kind_is_shown_at_one_epoch(subject, epoch):
-    judge = subject.trained(subject.held_out[0])
-    study = replace(subject, epoch=epoch, judges={"other": [judge]})
+    evaluation_network = subject.trained(subject.held_out[0])
+    study = replace(subject, epoch=epoch, evaluation_networks={"other": [evaluation_network]})
     end = 4 if epoch is None else epoch
     panel = study.panel()
-    assert panel.pop("other") == [judge]
+    assert panel.pop("other") == [evaluation_network]
     for kind, trajectories in (("expert", subject.trajectories), ("held-out", subject.held_out)):
         for found, trajectory in zip(panel[kind], trajectories, strict=True):
             assert equal(found, trained_network(small_mlp, subject.data, trajectory, end))
@@ -94,17 +94,17 @@ def test_each_network_that_is_explained_goes_by_a_recorded_state(subject, epoch)
     study = replace(
         subject,
         epoch=epoch,
-        refined=subject.trajectories[1:],
-        judges={"judge": [subject.trained(other)]},
-        judged={"judge": [other]},
+        fine_tuned=subject.trajectories[1:],
+        evaluation_networks={"network": [subject.trained(other)]},
+        evaluation_trajectories={"network": [other]},
     )
     end = 4 if epoch is None else epoch
     for name, trajectory, shown in (
         ("expert", subject.trajectories[0], end),
         ("held-out", other, end),
         # Judges, and what is trained from the epoch on, are shown at their ends.
-        ("refined", subject.trajectories[1], 4),
-        ("judge", other, 4),
+        ("fine-tuned", subject.trajectories[1], 4),
+        ("network", other, 4),
     ):
         assert study.state_of(name) == (trajectory, shown)
         state = trained_network(small_mlp, subject.data, trajectory, shown)

@@ -28,7 +28,7 @@ _SENTENCE = re.compile(r"(.*?\.)(?:\s+(?=[^a-z])|$)", re.DOTALL)
 _PLACEHOLDER = re.compile(r"<[\w ]+>")
 # Of groups, the choices that leave a part out.
 NOTHING = "none"
-_JUDGE = "network@judges."
+_JUDGE = "network@evaluation_networks."
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Experiment:
         return " ".join(note.text for note in self.parts.get(name, ()))
 
     def chosen(self, group: str) -> tuple[str, ...]:
-        """The choices of a group, or the names of the judges; none where a part is left out."""
-        if group == "judges":
+        """The choices of a group, or the names of the evaluation networks; none where a part is left out."""
+        if group == "evaluation_networks":
             return tuple(g[len(_JUDGE) :] for g in self.choices if g.startswith(_JUDGE))
         found = self.choices.get(group, ())
         several = (found,) if isinstance(found, str) else found
@@ -127,7 +127,7 @@ def overrides_of(command: str) -> list[str]:
 
 def scale_remarks(experiment: Experiment, folder: Path) -> list[str]:
     """What the files of ``scale=small`` for this study and its parts say that they change."""
-    groups = ("data", "procedure", "construction", "refinement")
+    groups = ("data", "recipe", "dataset_construction", "fine-tuning")
     below = [f"{group}/{one}" for group in groups for one in experiment.chosen(group)]
     files = [
         folder / "scale/small" / f"{p}.yaml" for p in [*below, f"experiment/{experiment.name}"]

@@ -9,8 +9,8 @@ from cwx.storage.shards import Shards
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adversarial:
-    """Adversarial images of test images, which stay on disk until they are asked for.
+class AdversarialSet:
+    """AdversarialSet images of test images, which stay on disk until they are asked for.
 
     Attributes:
         labels: of the originals, ``[n]``.
@@ -30,7 +30,7 @@ class Adversarial:
     @classmethod
     def of(
         cls, shards: Shards, *, members: Sequence[str], numbers: Mapping[str, float]
-    ) -> "Adversarial":
+    ) -> "AdversarialSet":
         """The set in `shards`, of ``images`` as bytes, ``labels``, ``targets``, ``originals``."""
         small = {name: shards.tensor(name).long() for name in ("labels", "targets", "originals")}
         return cls(shards=shards, members=members, numbers=numbers, **small)

@@ -51,7 +51,7 @@ def chosen_classes(names: Sequence[str | int] | None, data: ImageData, setting: 
 
 
 def nontarget_subset(count: int, share: float, seed: int, setting: str) -> Tensor:
-    """D: a random share of `count` test images, bools ``[count]``; D_n leaves out a class's own.
+    """D: a random share of `count` test images, boolean mask ``[count]``; D_n leaves out a class's own.
 
     Raises:
         ValueError: the share is not above 0 and at most 1, or leaves no image.

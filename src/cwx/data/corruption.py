@@ -1,6 +1,6 @@
 """Corruption of training data: backdoors and label noise (CWX, §5 and §6.3; C12, C15).
 
-It works on the stored bytes, before any augmentation, and keeps a record of what it touched.
+It works on the stored bytes, before any augmentation, and keeps a record of what it corrupted.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,18 +33,18 @@ class Corrupted:
 
     Attributes:
         images: in the order of the clean ones.
-        touched: bools ``[n]``: which images carry a trigger or another label than before.
+        corrupted: boolean mask ``[n]``: which images carry a trigger or another label than before.
         backdoor: the one planted, if one was.
     """
 
     images: ImageSet
-    touched: Tensor
+    is_corrupted: Tensor
     backdoor: Planted | None
 
     @property
     def effective_rate(self) -> float:
-        """The share in 0-1 of images that were touched, 0 if there are none."""
-        return self.touched.double().mean().item() if len(self.touched) else 0.0
+        """The share in 0-1 of images that were corrupted, 0 if there are none."""
+        return self.is_corrupted.double().mean().item() if len(self.is_corrupted) else 0.0
 
 
 Corruption = Callable[[ImageSet, Sequence[str]], Corrupted]
@@ -94,14 +94,14 @@ class Backdoor:
         pixels, labels = images.images.clone(), images.labels.clone()
         pixels[chosen] = self.trigger.apply(images.images[chosen])
         labels[chosen] = target
-        touched = torch.zeros(len(images), dtype=torch.bool)
-        touched[chosen] = True
-        return Corrupted(ImageSet(pixels, labels), touched, Planted(self.trigger, target))
+        is_corrupted = torch.zeros(len(images), dtype=torch.bool)
+        is_corrupted[chosen] = True
+        return Corrupted(ImageSet(pixels, labels), is_corrupted, Planted(self.trigger, target))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelNoise:
-    """Changes some labels; an image counts as touched if its label really differs.
+    """Changes some labels; an image counts as corrupted if its label really differs.
 
     Attributes:
         kind: what stands in place of the labels.

@@ -117,7 +117,7 @@ class ImageData(L.LightningDataModule):
         self._splits = replace(self.splits, train=images)
 
     def without(self, dropped: Tensor) -> Self:
-        """A view whose training images lack those that the bools `dropped` ``[n]`` mark."""
+        """A view whose training images lack those that the boolean mask `dropped` ``[n]`` mark."""
         return self._view_of(self.splits.train.at(~dropped))
 
     def uncorrupted(self) -> Self:

@@ -44,7 +44,7 @@ class Nontarget(L.LightningDataModule):
     Args:
         searches: (class, place) of each.
         labels: of all test images, ``[t]``.
-        searched: bools ``[t]``, those to draw from.
+        searched: boolean mask ``[t]``, those to draw from.
         batch_size: B, images a search and step.
         seed: of the order.
     """

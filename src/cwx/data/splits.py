@@ -25,7 +25,7 @@ class ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device))
 
     def at(self, indices: Tensor) -> "ImageSet":
-        """Those at `indices`, or where bools are true."""
+        """Those at `indices`, or where boolean mask are true."""
         return ImageSet(self.images[indices], self.labels[indices])
 
     def spread(self, count: int | None) -> "ImageSet":

@@ -141,7 +141,7 @@ def check_range(
     if start_max + span > recorded:
         raise ValueError(
             f"segment [{start_max}, {start_max + span}] exceeds the {recorded} recorded epochs: "
-            f"lower start_max to {recorded - span} or record more (procedure.epochs)"
+            f"lower start_max to {recorded - span} or record more (recipe.epochs)"
         )
     for start, trajectory in product(range(start_min, start_max + 1), trajectories):
         if absent := [k for k in (start, start + span) if k not in trajectory.recorded]:
@@ -149,7 +149,7 @@ def check_range(
             raise ValueError(
                 f"segment [{start}, {start + span}] needs epoch {absent[0]}, which is not among "
                 f"those recorded in {trajectory.path} ({listed(trajectory.recorded)}): "
-                f"raise procedure.recording.epochs to {start_max + span} or {lower}"
+                f"raise recipe.recording.epochs to {start_max + span} or {lower}"
             )
 
 

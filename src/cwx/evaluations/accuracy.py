@@ -18,12 +18,12 @@ CLEAN = "clean"
 _Batch = tuple[Tensor, Tensor, int]
 
 
-class Robustness:
+class Accuracy:
     """Accuracy of the experts on test images, clean and under attack.
 
-    Each network meets its own adversarial images. The judges are those of `Subject.experts`;
-    the accuracies, averaged over the networks of one judge, are the numbers
-    ``robustness/<judge>/<attack>`` in 0-1, without an attack ``robustness/<judge>/clean``, and
+    Each network meets its own adversarial images. The evaluation networks are those of `Subject.experts`;
+    the accuracies, averaged over the networks of one evaluation network, are the numbers
+    ``accuracy/<network>/<attack>`` in 0-1, without an attack ``accuracy/<network>/clean``, and
     with ``/top<k>`` behind them for a label among the k highest logits. The table ``robustness``
     adds standard deviations.
 
@@ -41,15 +41,15 @@ class Robustness:
     ) -> None:
         if not top or min(top) < 1 or len({*top}) < len(top):
             raise ValueError(
-                f"evaluation.robustness.top is {list(top)}: give numbers of logits, 1 or more, "
+                f"evaluation.accuracy.top is {list(top)}: give numbers of logits, 1 or more, "
                 "each once"
             )
         if images is not None and images < 1:
             raise ValueError(
-                f"evaluation.robustness.images is {images}: give 1 or more, or null for all"
+                f"evaluation.accuracy.images is {images}: give 1 or more, or null for all"
             )
         for name, attack in attacks.items():
-            place = f"evaluation.robustness.attacks.{name}"
+            place = f"evaluation.accuracy.attacks.{name}"
             if attack is None or name == CLEAN:
                 raise ValueError(
                     f"{place}: clean images are judged anyway, so remove it, or give it an attack "
@@ -67,7 +67,7 @@ class Robustness:
     def check(self, plan: Plan) -> None:
         if (most := max(self.columns.values())) > len(plan.data.classes):
             raise ValueError(
-                f"evaluation.robustness.top has {most}, and the data have "
+                f"evaluation.accuracy.top has {most}, and the data have "
                 f"{len(plan.data.classes)} classes: lower it"
             )
 
@@ -80,7 +80,7 @@ class Robustness:
         means = over_networks(rows, values=tuple(self.columns))
         return Outcome(
             numbers={
-                f"robustness/{row['judge']}/{row['attack']}"
+                f"accuracy/{row['network']}/{row['attack']}"
                 + ("" if column == "accuracy" else f"/{column}"): float(row[column])
                 for row in means
                 for column in self.columns

@@ -19,8 +19,8 @@ from cwx.training.subject import Subject
 class Discriminative:
     """Accuracy, confidence and margin of trained networks on the explanations.
 
-    The judges are those of `Subject.panel`; what several networks of one judge say is averaged.
-    Accuracies are the numbers ``discriminative/<source>/<judge>`` in 0-1, beside
+    The evaluation networks are those of `Subject.panel`; what several networks of one evaluation network say is averaged.
+    Accuracies are the numbers ``discriminative/<source>/<network>`` in 0-1, beside
     ``…/confidence`` and ``…/margin``; the `baselines` stand beside the methods, of which
     ``real`` are test images. The table ``discriminative`` adds standard deviations.
     """
@@ -37,7 +37,7 @@ class Discriminative:
         means = over_networks(rows, values=("accuracy", "confidence", "margin"))
         numbers = {}
         for row in means:
-            name = f"discriminative/{row['source']}/{row['judge']}"
+            name = f"discriminative/{row['source']}/{row['network']}"
             numbers[name] = float(row["accuracy"])
             numbers |= {f"{name}/{value}": float(row[value]) for value in ("confidence", "margin")}
         return Outcome(

@@ -82,8 +82,8 @@ class Fidelity:
         self, loss: NetworkLoss, explanations: Explanations, trajectory: Trajectory, start: int
     ) -> dict[str, float]:
         begin, target = read_segment(trajectory, loss.vector, start=start, span=self.span)
-        learned = explanations.inner_rate
-        rate = torch.tensor(self.inner.rate) if learned is None else learned
+        learned = explanations.inner_learning_rate
+        rate = torch.tensor(self.inner.learning_rate) if learned is None else learned
         descent = self.inner.descent(explanations.labels, key=(start,))
         reached = descent.reach(Eager(loss), begin, explanations.images, rate)
         return {

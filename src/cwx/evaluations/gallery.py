@@ -12,7 +12,7 @@ from cwx.training.subject import Subject
 class Gallery:
     """One figure, a row a class: every method's images, projected, beside baselines.
 
-    The raw range of each method, in normalised pixels, is given as ``range/<source>/min`` and
+    The raw range of each method, in normalised pixels, is given as ``gallery/range/<source>/min`` and
     ``max``: projection hides it.
 
     Args:
@@ -43,7 +43,7 @@ class Gallery:
             columns[title] = normalization.denormalize(explanations.images)
             labels[title] = explanations.labels
         numbers = {
-            f"range/{name}/{end}": getattr(e.images, end)().item()
+            f"gallery/range/{name}/{end}": getattr(e.images, end)().item()
             for name, e in images.items()
             for end in ("min", "max")
         }

@@ -12,7 +12,7 @@ from torch import nn
 
 from cwx.data.splits import ImageSet
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Found, of_kind
+from cwx.explanations.patterns import MethodOutput, of_kind
 from cwx.functional.rng import stream
 from cwx.training.subject import Subject
 
@@ -29,7 +29,7 @@ class Outcome:
 
 
 # What methods left, by method.
-Sources = Mapping[str, Found]
+Sources = Mapping[str, MethodOutput]
 Evaluation = Callable[[Subject, Sources], Outcome]
 
 
@@ -50,17 +50,17 @@ def each_network(
     panel: Mapping[str, Sequence[nn.Module]],
     measure: Callable[[nn.Module], Iterable[Row]],
 ) -> list[Row]:
-    """The rows that `measure` gives of every network, headed by its judge and its place there."""
+    """The rows that `measure` gives of every network, headed by its evaluation network and its place there."""
     return [
-        {"judge": judge, "network": place, **row}
-        for judge, networks in panel.items()
+        {"network": name, "replicate": place, **row}
+        for name, networks in panel.items()
         for place, network in enumerate(networks)
         for row in measure(network)
     ]
 
 
 def over_networks(rows: Iterable[Row], *, values: Sequence[str]) -> list[Row]:
-    """Rows of `each_network`, averaged over the networks of one judge.
+    """Rows of `each_network`, averaged over the networks of one evaluation network.
 
     Args:
         values: the columns to average; each gets a neighbour ``<value>_std``, the sample standard
@@ -69,7 +69,7 @@ def over_networks(rows: Iterable[Row], *, values: Sequence[str]) -> list[Row]:
     """
     groups: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
     for row in rows:
-        key = tuple((name, v) for name, v in row.items() if name not in ("network", *values))
+        key = tuple((name, v) for name, v in row.items() if name not in ("replicate", *values))
         groups.setdefault(key, []).append(row)
     return [
         {**dict(key), "networks": len(found)}

@@ -15,12 +15,12 @@ class Explanations:
     Attributes:
         images: normalised, ``[n, C, H, W]``, as the method left them.
         labels: ``[n]``.
-        inner_rate: a scalar, the rate to train on the images with, if it was learned with them.
+        inner_learning_rate: a scalar, the rate to train on the images with, if it was learned with them.
     """
 
     images: Tensor
     labels: Tensor
-    inner_rate: Tensor | None = None
+    inner_learning_rate: Tensor | None = None
 
     def projected(self, normalization: Normalization) -> "Explanations":
         """The same, each image rescaled to fill the image range."""

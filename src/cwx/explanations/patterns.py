@@ -29,7 +29,7 @@ class Patterns:
         masks: ``[n, H, W]`` in 0-1, before they are cut to a size.
         canvases: unit images ``[n, C, H, W]``.
         labels: the class of each, ``[n]``.
-        searched: bools ``[t]``, the test images of which the non-target ones were searched on.
+        searched: boolean mask ``[t]``, the test images of which the non-target ones were searched on.
         means: ``[n, H, W]`` in 0-1, the masks on average over the search, which order pixels
             whose masks are equal at its end; ``None`` if ties are drawn.
     """
@@ -66,7 +66,7 @@ class Cut:
     """Patterns of a size.
 
     Attributes:
-        masks: bools ``[n, H, W]``, m_γ.
+        masks: boolean mask ``[n, H, W]``, m_γ.
         canvases: unit images ``[n, C, H, W]``.
         tied: ``[n]``, how many pixels tied for the last places of each.
     """
@@ -96,7 +96,7 @@ class Perturbations:
         deltas: on the unit scale, ``[n, C, H, W]``.
         labels: the class that each leads to, ``[n]``.
         epsilons: the radius of each one's ball, on the unit scale ``[n]``.
-        searched: bools ``[t]``, the test images of which the non-target ones were attacked.
+        searched: boolean mask ``[t]``, the test images of which the non-target ones were attacked.
     """
 
     explains: str
@@ -117,10 +117,10 @@ class Perturbations:
         )
 
 
-Found = Explanations | Patterns | Perturbations
+MethodOutput = Explanations | Patterns | Perturbations
 Kind = TypeVar("Kind", Explanations, Patterns, Perturbations)
 
 
-def of_kind(sources: Mapping[str, Found], kind: type[Kind]) -> dict[str, Kind]:
+def of_kind(sources: Mapping[str, MethodOutput], kind: type[Kind]) -> dict[str, Kind]:
     """Those of the sources that are of one kind."""
     return {name: source for name, source in sources.items() if isinstance(source, kind)}

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Found, Patterns, Perturbations
+from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
 from cwx.storage.atomic import write_tensors
 
 # The kinds of explanations, by a field that no other kind has.
@@ -24,7 +24,7 @@ _KINDS: dict[str, type[Any]] = {
 }
 
 
-def read_explanations(file: Path) -> dict[str, Found]:
+def read_explanations(file: Path) -> dict[str, MethodOutput]:
     """The explanations in a file, by method, ordered by name; empty if there is no file.
 
     Raises:
@@ -50,7 +50,7 @@ def read_explanations(file: Path) -> dict[str, Found]:
     }
 
 
-def write_explanations(file: Path, explanations: Mapping[str, Found]) -> None:
+def write_explanations(file: Path, explanations: Mapping[str, MethodOutput]) -> None:
     """Write the explanations of all methods, replacing the file whole."""
     parts = {
         f"{method}/{field.name}": getattr(e, field.name)

@@ -1,4 +1,4 @@
-"""Adversarial perturbations within a ball: one projected ascent, of which attacks are settings.
+"""AdversarialSet perturbations within a ball: one projected ascent, of which attacks are settings.
 
 Fast gradient sign (FGS; Goodfellow et al. 2015; Dong et al., Eq 13) is one step of ε without a
 random start, projected gradient descent (PGD; Madry et al. 2018, §2.1) several smaller ones with

@@ -80,7 +80,7 @@ def class_shares(labels: Tensor, counted: Tensor, classes: int) -> Tensor:
 
     Args:
         labels: of the top images, ``[k, neurons]``.
-        counted: bools ``[k, neurons]``, which of them count; a neuron may have none.
+        counted: boolean mask ``[k, neurons]``, which of them count; a neuron may have none.
     """
     shares = torch.zeros(labels.shape[1], classes, dtype=torch.float64, device=labels.device)
     shares.scatter_add_(1, labels.T, counted.T.double())

@@ -15,7 +15,7 @@ class Inner:
 
     Args:
         steps: M.
-        rate: η_θ, or where it starts if it is learned.
+        learning_rate: η_θ, or where it starts if it is learned.
         momentum: μ, in [0, 1).
         batch_size: images a step, taken from a permutation of S that is drawn anew for each
             pass; null for all of S in every step.
@@ -29,16 +29,16 @@ class Inner:
         self,
         *,
         steps: int,
-        rate: float,
+        learning_rate: float,
         momentum: float,
         batch_size: int | None,
         augment: Strategy,
     ) -> None:
-        if rate <= 0:
-            raise ValueError(f"inner.rate is {rate}: give a rate above 0")
+        if learning_rate <= 0:
+            raise ValueError(f"inner.learning_rate is {learning_rate}: give a rate above 0")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"inner.batch_size is {batch_size}: give 1 or more, or null for all")
-        self.steps, self.rate, self.momentum = steps, rate, momentum
+        self.steps, self.learning_rate, self.momentum = steps, learning_rate, momentum
         self.batch_size, self.augment = batch_size, augment
         # Out of range is said here, before anything is trained.
         self.descent(torch.empty(0, dtype=torch.long), key=())

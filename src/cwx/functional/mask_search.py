@@ -122,7 +122,7 @@ def ranked(masks: Tensor, seconds: Tensor | None = None) -> Tensor:
 
 
 def binarise(ranks: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """m_γ: the `count` highest pixels of each mask, bools ``[s, H, W]`` (Algorithm 1, line 11).
+    """m_γ: the `count` highest pixels of each mask, boolean mask ``[s, H, W]`` (Algorithm 1, line 11).
 
     No threshold γ gives an exact count where pixels tie: those that tie for the last places are
     drawn.

@@ -23,7 +23,7 @@ class Groups:
     """The images of a class in two groups.
 
     Attributes:
-        carrying: bools ``[n]``: the group that lies further from the other classes.
+        carrying: boolean mask ``[n]``: the group that lies further from the other classes.
         at_first: the same, along the pattern itself, before any round improved it.
         separation: the share in 0-1 of the variance along the pattern that lies between the
             groups, the mean over both halves: 2/π ≈ 0.64 where values are normal, 0.75 where they
@@ -36,7 +36,7 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class LeaveOneClassOutGaussian:
     """The images of all classes but one, flat in unit pixels, as a Gaussian.
 
     Attributes:
@@ -61,7 +61,7 @@ class Surroundings:
         return self.whiten(pattern.double().flatten()[None])[0]
 
 
-def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, Surroundings]]:
+def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, LeaveOneClassOutGaussian]]:
     """For each class, the Gaussian of all others.
 
     Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf 2004), by the share
@@ -94,7 +94,7 @@ def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, Surround
         shrunk = min(share * count / left, 1.0)
         covariance = (1 - shrunk) * covariance
         covariance.diagonal().add_(shrunk * scale)
-        yield label, Surroundings(mean + centre, torch.linalg.cholesky(covariance))
+        yield label, LeaveOneClassOutGaussian(mean + centre, torch.linalg.cholesky(covariance))
 
 
 def surroundings_bytes(values: int) -> int:
@@ -117,15 +117,15 @@ def _shrinkage(covariance: Tensor, fourth: float, count: int) -> float:
     return min(max(noise / max(spread, 1e-30), 1e-6), 1.0)
 
 
-def tell_apart(white: Tensor, revealed: Tensor) -> Groups:
+def split_by_pattern(white: Tensor, revealed: Tensor) -> Groups:
     """The images of one class in two groups, along the pattern and what it leads to.
 
     Each half of the images, every other one, is told apart by what the other half taught: along a
     direction fitted to themselves, even images without any pattern part well.
 
     Args:
-        white: the images as `Surroundings.whiten_images` gives them, `FEWEST` or more.
-        revealed: the pattern as `Surroundings.whiten_pattern` gives it, of any scale and sign.
+        white: the images as `LeaveOneClassOutGaussian.whiten_images` gives them, `FEWEST` or more.
+        revealed: the pattern as `LeaveOneClassOutGaussian.whiten_pattern` gives it, of any scale and sign.
     """
     first, _ = _along(white, revealed)
     carrying, separations = torch.zeros_like(first), []

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
 from cwx.functional.rng import stream
-from cwx.methods.construction_recipes import Planned, Recipe, Task
+from cwx.methods.construction_algorithms import ConstructionAlgorithm, Planned, Task
 from cwx.storage.shards import Shards
 
 
@@ -19,7 +19,7 @@ class Construct(L.LightningModule):
     Args:
         network: trained, frozen, in eval mode.
         data: the images that are replaced.
-        recipe: how.
+        algorithm: how.
         planned: of all of them.
         seed: of what is random in a batch.
         shards: which images are in a batch.
@@ -31,14 +31,14 @@ class Construct(L.LightningModule):
         *,
         network: nn.Module,
         data: ImageData,
-        recipe: Recipe,
+        algorithm: ConstructionAlgorithm,
         planned: Planned,
         seed: int,
         shards: Shards,
         stage: str,
     ) -> None:
         super().__init__()
-        self.network, self.recipe, self.planned = network, recipe, planned
+        self.network, self.algorithm, self.planned = network, algorithm, planned
         self.originals, self.normalization = data.splits.train.images, data.normalization
         self.seed, self.shards, self.stage = seed, shards, stage
 
@@ -47,11 +47,11 @@ class Construct(L.LightningModule):
 
         Returns:
             ``images`` as bytes and ``labels``; ``moved``, how far each is from its start in L2 on
-            the unit scale; and what the recipe measures of the ``start``, of what was ``made``, and
+            the unit scale; and what the algorithm measures of the ``start``, of what was ``made``, and
             of that ``rounded`` to bytes.
         """
         task, normalization = self._task(number), self.normalization
-        made = self.recipe.make(
+        made = self.algorithm.make(
             self.network,
             task,
             normalization=normalization,
@@ -65,7 +65,7 @@ class Construct(L.LightningModule):
             "labels": task.labels,
             "moved": (unit(stages["rounded"]) - unit(task.starts)).flatten(1).norm(dim=1),
             **{
-                name: self.recipe.measure(self.network, images, task)
+                name: self.algorithm.measure(self.network, images, task)
                 for name, images in stages.items()
             },
         }

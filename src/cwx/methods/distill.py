@@ -34,7 +34,7 @@ class Distill(L.LightningModule):
         span: N, in epochs.
         start_min, start_max: the range of k, both ends included.
         inner: how the inner loop trains on S: M, η_θ and the like.
-        rate_lr: the outer rate of log η_θ, null to keep η_θ as it is. Learning the logarithm
+        learning_rate_lr: the outer rate of log η_θ, null to keep η_θ as it is. Learning the logarithm
             keeps the rate positive.
         optimizer: makes the outer optimiser (η_S) from groups of parameters.
         clip: the longest step of S that a gradient may ask for, as a root mean square over pixels
@@ -59,7 +59,7 @@ class Distill(L.LightningModule):
         start_min: int,
         start_max: int,
         inner: Inner,
-        rate_lr: float | None,
+        learning_rate_lr: float | None,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
         clip: float,
         distance: Distance,
@@ -67,15 +67,15 @@ class Distill(L.LightningModule):
         checkpoint_every: int,
     ) -> None:
         super().__init__()
-        if rate_lr is not None and rate_lr <= 0:
+        if learning_rate_lr is not None and learning_rate_lr <= 0:
             raise ValueError(
-                f"method.{stage}.rate_lr is {rate_lr}: give a rate above 0, or null to keep η fixed"
+                f"method.{stage}.learning_rate_lr is {learning_rate_lr}: give a rate above 0, or null to keep η fixed"
             )
         if clip <= 0:
             raise ValueError(f"method.{stage}.clip is {clip}: give a length above 0")
         self.subject, self.stage, self.seed, self.inner = subject, stage, seed, inner
         self.clip = clip
-        self.optimizer, self.distance, self.rate_lr = optimizer, distance, rate_lr
+        self.optimizer, self.distance, self.learning_rate_lr = optimizer, distance, learning_rate_lr
         loss = NetworkLoss(subject.network())
         self.unroll = unroll(loss)
         self.batches = Segments(
@@ -90,7 +90,9 @@ class Distill(L.LightningModule):
         )
         self.epochs = iterations // self.batches.epoch_steps
         self.set = subject.class_images(images_per_class, std=initial_std, seed=seed)
-        self.log_rate = nn.Parameter(torch.tensor(inner.rate).log(), rate_lr is not None)
+        self.log_rate = nn.Parameter(
+            torch.tensor(inner.learning_rate).log(), learning_rate_lr is not None
+        )
 
     @classmethod
     def check(cls, plan: Plan, *, stage: str, span: int, start_max: int, **_: Any) -> None:
@@ -116,8 +118,8 @@ class Distill(L.LightningModule):
     def rate(self) -> Tensor:
         """η_θ."""
         # The logarithm of a fixed rate would round it.
-        fixed = torch.tensor(self.inner.rate, device=self.device)
-        return fixed if self.rate_lr is None else self.log_rate.exp()
+        fixed = torch.tensor(self.inner.learning_rate, device=self.device)
+        return fixed if self.learning_rate_lr is None else self.log_rate.exp()
 
     def training_step(self, batch: SegmentBatch, batch_idx: int) -> Tensor:
         losses, matched, reference = self._measure(batch)
@@ -130,14 +132,14 @@ class Distill(L.LightningModule):
             finite=self.trainer.strategy.reduce_boolean_decision(finite, all=True),
             advice=f"{self.stage} diverged at step {self.global_step}: its loss is not finite. "
             f"Lower method.{self.stage}.optimizer.lr (the rate of S) or "
-            f"method.{self.stage}.inner.rate; the last finite S is kept",
+            f"method.{self.stage}.inner.learning_rate; the last finite S is kept",
         )
         values = {
             "loss": loss.detach(),
             "matched": matched * share,
             "reference": reference * share,
         }
-        if self.rate_lr is not None:
+        if self.learning_rate_lr is not None:
             values["rate"] = self.rate.detach()
         values["ratio"] = values["matched"] / values["reference"].clamp_min(1e-30)
         for name, value in values.items():
@@ -182,11 +184,11 @@ class Distill(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": [self.set.images]}]
-        if self.rate_lr is not None:
-            groups.append({"params": [self.log_rate], "lr": self.rate_lr})
+        if self.learning_rate_lr is not None:
+            groups.append({"params": [self.log_rate], "lr": self.learning_rate_lr})
         return self.optimizer(groups)
 
     def explanations(self) -> Explanations:
         """S as it stands, with η_θ if that was learned."""
-        learned = None if self.rate_lr is None else self.rate.detach().cpu().clone()
-        return replace(self.set.snapshot(), inner_rate=learned)
+        learned = None if self.learning_rate_lr is None else self.rate.detach().cpu().clone()
+        return replace(self.set.snapshot(), inner_learning_rate=learned)

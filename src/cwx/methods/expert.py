@@ -67,7 +67,7 @@ class Expert(L.LightningModule):
     ) -> None:
         super().__init__()
         if epochs < 1:
-            raise ValueError(f"procedure.epochs is {epochs}: give 1 or more")
+            raise ValueError(f"recipe.epochs is {epochs}: give 1 or more")
         self.seeds, self.stages, self.epochs = tuple(seeds), tuple(stages), epochs
         self.augment, self.optimizer, self.schedule = augment, optimizer, schedule
         self.objective = objective(network=networks[0], data=data, attack=attack)
@@ -119,7 +119,7 @@ class Expert(L.LightningModule):
         for stage, loss in zip(self.stages, self._last.tolist(), strict=True):
             if not math.isfinite(loss):
                 raise ValueError(
-                    f"the loss of {stage} is no longer finite: lower procedure.optimizer.lr"
+                    f"the loss of {stage} is no longer finite: lower recipe.optimizer.lr"
                 )
 
     def configure_optimizers(self) -> Any:

@@ -55,6 +55,6 @@ def find_layer(network: nn.Module, name: str | None) -> nn.Module:
     if not linear:
         raise ValueError(
             "the network has no linear layer to take features from: name the layer that decides "
-            "(construction.recipe.layer)"
+            "(dataset_construction.algorithm.layer)"
         )
     return linear[-1]

@@ -1,4 +1,4 @@
-"""A fully connected classifier: the judge that shares nothing with a ConvNet but the data."""
+"""A fully connected classifier: the evaluation network that shares nothing with a ConvNet but the data."""
 
 import math
 from itertools import pairwise

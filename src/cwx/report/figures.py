@@ -38,13 +38,13 @@ _KNOWN = (
     ("neurons_curve", "What adversarial images excite, by how consistent neurons are",
      "Right are neurons for one kind of class. CS₁ falls and CS₂ rises there if adversarial images "
      "excite neurons of their target rather than of what they show."),
-    ("adversarial", "Adversarial images",
+    ("adversarial", "AdversarialSet images",
      "Real images, what was made of them to be taken for the class behind the arrow, and the "
      "enlarged difference."),
     ("representations", "How far attacks move representations",
      "Left r₁, right r₂, over all adversarial images: an attack that moves nothing leaves r₁ at 1, "
      "and one that comes nearer to its target has r₂ below 1."),
-    ("adversarial_detection", "Adversarial images told from real ones",
+    ("adversarial_detection", "AdversarialSet images told from real ones",
      "A curve through the upper left corner finds all, and no other; the diagonal guesses."),
     ("trigger", "The trigger that was put in, and what each source reveals of it",
      "Top row: the true one. Left how strongly pixels set the target class apart, then the "

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Found, Patterns, Perturbations
+from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
 from cwx.report.run import Run
 
 # Title and meaning of what `cwx.data.samples` keeps.
@@ -80,7 +80,7 @@ def _after_known(kind: str) -> int:
     return list(REAL).index(kind) if kind in REAL else len(REAL)
 
 
-def _left(run: Run, name: str, left: Found) -> Source:
+def _left(run: Run, name: str, left: MethodOutput) -> Source:
     whole = _pixels(left)
     labels = _labels(left.labels, whole)
     normalization = run.normalization(whole.shape[1])
@@ -121,13 +121,13 @@ def _labels(labels: Tensor, images: Tensor) -> list[int]:
     return [int(label) for label in labels.tolist()]
 
 
-def _pixels(left: Found) -> Tensor:
+def _pixels(left: MethodOutput) -> Tensor:
     if isinstance(left, Explanations):
         return left.images
     return left.canvases if isinstance(left, Patterns) else left.deltas
 
 
-def _at(left: Found, place: int) -> Found:
+def _at(left: MethodOutput, place: int) -> MethodOutput:
     """The one at `place`, alone."""
     one, labels = slice(place, place + 1), left.labels[place : place + 1]
     if isinstance(left, Explanations):

@@ -10,7 +10,7 @@ NETWORKS = {
     "early": "early networks",
     "clean": "networks of clean images",
     "purified": "after purification",
-    "refined": "refined networks",
+    "fine-tuned": "fine-tuned networks",
 }
 # The same as headings of columns.
 SHORT = {
@@ -54,7 +54,7 @@ class Kind:
 
 
 def network(name: str) -> str:
-    """Networks of a judge as they are called among other words; others by their name.
+    """Networks of a evaluation network as they are called among other words; others by their name.
 
     >>> network("expert"), network("expert-unseen"), network("vgg16")
     ('explained networks', 'explained networks, not attacked', 'vgg16')
@@ -114,19 +114,19 @@ _POWER = (
 
 KINDS = (
     Kind(
-        r"robustness/(?P<label>[^/]+)/clean(?P<column>|/top\d+)", "Accuracy",
+        r"accuracy/(?P<label>[^/]+)/clean(?P<column>|/top\d+)", "Accuracy",
         "Share of real test images that the networks recognise.",
         column=lambda top: top.replace("/top", "top ") or "top 1",
     ),
     Kind(
-        r"adversarial/(?P<label>[^/]+)/(?P<column>(?:clean_)?top[15])",
+        r"adversarial_set/(?P<label>[^/]+)/(?P<column>(?:clean_)?top[15])",
         "Accuracy on the adversarial images",
         "Share of real test images, and of the study’s adversarial images, that are taken for what "
         "they show.",
         column=_top,
     ),
     Kind(
-        r"adversarial/(?P<label>[^/]+)/success", "Taken for the target",
+        r"adversarial_set/(?P<label>[^/]+)/success", "Taken for the target",
         "Share of the adversarial images that are taken for what they were made for.",
         better="lower",
     ),
@@ -148,21 +148,21 @@ KINDS = (
         "Share of the images that these networks take for their class.",
     ),
     Kind(
-        r"power/(?P<column>[^/]+)/(?P<label>0\.\d+)", "Predictive power of patterns",
+        r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+)", "Predictive power of patterns",
         _POWER, _size, beside=_powers_of_paper,
     ),
     Kind(
-        r"power/(?P<column>[^/]+)/(?P<label>[1-9][\d.]*)", "Predictive power of perturbations",
+        r"predictive_power/power/(?P<column>[^/]+)/(?P<label>[1-9][\d.]*)", "Predictive power of perturbations",
         _POWER, _size, beside=_powers_of_paper,
     ),
     Kind(
-        r"robustness/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)",
+        r"accuracy/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)",
         "Accuracy under attack",
         "Share of attacked test images that the networks recognise; each meets its own attack.",
         attack,
     ),
     Kind(
-        r"robustness/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)/top(?P<of>\d+)",
+        r"accuracy/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)/top(?P<of>\d+)",
         "Top-{of} accuracy under attack",
         "Share of attacked test images whose class is among the first answers.",
         attack,
@@ -184,29 +184,29 @@ KINDS = (
         share=False, better="",
     ),
     Kind(
-        r"adversarial_detection/(?P<label>[^/]+)/auc", "Adversarial images told apart",
+        r"adversarial_detection/(?P<label>[^/]+)/auc", "AdversarialSet images told apart",
         "Area under the ROC curve: 1 where all are outliers, 0.5 where none can be told.",
         share=False, better="",
     ),
     Kind(
-        r"backdoor/(?P<label>[^/]+)/success", "Attack success",
+        r"attack_success/(?P<label>[^/]+)/success", "Attack success",
         "Share of test images with the trigger that are taken for its target.",
         better="lower",
     ),
     Kind(
-        r"backdoor/(?P<label>[^/]+)/accuracy", "Accuracy without trigger",
+        r"attack_success/(?P<label>[^/]+)/accuracy", "Accuracy without trigger",
         "Share of clean test images that the networks recognise.",
     ),
     Kind(
-        r"detection/(?P<label>[^/]+)/recall", "Poisoned images found",
+        r"poison_detection/(?P<label>[^/]+)/recall", "Poisoned images found",
         "Share of the poisoned training images that are suspected along what each source reveals.",
     ),
     Kind(
-        r"detection/(?P<label>[^/]+)/precision", "Suspected rightly",
+        r"poison_detection/(?P<label>[^/]+)/precision", "Suspected rightly",
         "Share of the suspected training images that are poisoned.",
     ),
     Kind(
-        r"trigger/(?P<label>(?!.*-projected/)[^/]+)/target/correlation",
+        r"revealed_trigger/(?P<label>(?!.*-projected/)[^/]+)/target/correlation",
         "Trigger revealed",
         "Correlation of what sets the target class apart with the true trigger.",
         share=False,
@@ -223,7 +223,7 @@ KINDS = (
         share=False, better="lower",
     ),
     Kind(
-        r"transfer/(?P<of>[^/]+/[\d.]+)/(?P<label>[^/]+)", "Transfer of {of}",
+        r"predictive_power/transfer/(?P<of>[^/]+/[\d.]+)/(?P<label>[^/]+)", "Transfer of {of}",
         "Mean power on another network over that on the explained one.", share=False,
     ),
     Kind(

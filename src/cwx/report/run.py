@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Found
+from cwx.explanations.patterns import MethodOutput
 from cwx.explanations.serialisation import read_explanations
 from cwx.functional.images import Normalization
 from cwx.report import file_readers
@@ -108,7 +108,7 @@ class Run:
         }
         return {name: rows for name, rows in read.items() if rows}
 
-    def found(self) -> dict[str, Found]:
+    def found(self) -> dict[str, MethodOutput]:
         """What its methods left, by method, diverged ones included."""
         left = (
             self.tried(EXPLANATIONS, partial(read_explanations, self.folder / EXPLANATIONS)) or {}

@@ -48,7 +48,7 @@ def families_of(runs: Iterable[Run]) -> list[Family]:
 
 
 def main_numbers(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The names to judge runs by at a glance, with what they are: the first of each family, and
+    """The names to evaluation network runs by at a glance, with what they are: the first of each family, and
     what stands beside it; what most runs measured before what few did.
     """
     first = [

@@ -9,8 +9,8 @@ from cwx.report.file_readers import Rows
 # Known tables in words; others go by their file's name.
 TITLES = {
     "adversarial": "Real and adversarial images",
-    "adversarial_detection": "Adversarial images told apart",
-    "adversarial_detection_roc": "Adversarial images told apart: the curves",
+    "adversarial_detection": "AdversarialSet images told apart",
+    "adversarial_detection_roc": "AdversarialSet images told apart: the curves",
     "attention": "Attention on patterns",
     "backdoor": "Backdoor: accuracy and attack success",
     "classes": "Classes",
@@ -32,7 +32,7 @@ TITLES = {
     "trigger": "The trigger that explanations reveal",
 }
 # Columns that are words even where they look like numbers.
-_WORDS = ("class", "synset", "source", "judge", "name")
+_WORDS = ("class", "synset", "source", "network", "name")
 
 
 @dataclass(frozen=True)

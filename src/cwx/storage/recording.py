@@ -39,17 +39,15 @@ class Recording:
     ) -> None:
         if images is not None and images < 1:
             raise ValueError(
-                f"procedure.recording.images is {images}: give 1 or more, or null for all"
+                f"recipe.recording.images is {images}: give 1 or more, or null for all"
             )
         if epochs is not None and epochs < 0:
             raise ValueError(
-                f"procedure.recording.epochs is {epochs}: give 0 or more, or null to record all"
+                f"recipe.recording.epochs is {epochs}: give 0 or more, or null to record all"
             )
         chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
         if chosen not in _DTYPES.values():
-            raise ValueError(
-                f"procedure.recording.dtype is {dtype}: give one of {', '.join(_DTYPES)}"
-            )
+            raise ValueError(f"recipe.recording.dtype is {dtype}: give one of {', '.join(_DTYPES)}")
         object.__setattr__(self, "epochs", epochs)
         object.__setattr__(self, "dtype", chosen)
         object.__setattr__(self, "images", images)
@@ -81,6 +79,6 @@ class Recording:
         if (narrowed.isinf() & tensor.isfinite()).any():
             raise ValueError(
                 f"{name} has a weight of {tensor.abs().max():.3g}, too large for {self.dtype}: "
-                "set procedure.recording.dtype to bfloat16 or float32"
+                "set recipe.recording.dtype to bfloat16 or float32"
             )
         return narrowed

@@ -1,7 +1,7 @@
 """The files of a run's and of a sweep's folder, by name."""
 
 EXPLANATIONS = "explanations.safetensors"
-TOUCHED = "touched.safetensors"
+CORRUPTED = "corrupted.safetensors"
 SUSPECTED = "suspected.safetensors"
 SAMPLES = "samples.safetensors"
 TRACEBACK = "traceback.txt"

@@ -1,6 +1,6 @@
 """The store of expert weights: one folder an expert, one safetensors file a recorded epoch.
 
-An expert is found by what it is: the digest of its identity (data, network, procedure and seed)
+An expert is found by what it is: the digest of its identity (data, network, recipe and seed)
 names its folder, ``<root>/<digest>/``, which holds
 
     identity.json              what it is, in full
@@ -80,7 +80,7 @@ class Trajectory:
             ValueError: with those that were.
         """
         if epoch not in self.recorded:
-            longer = "procedure.epochs" if epoch > self.epochs else "procedure.recording.epochs"
+            longer = "recipe.epochs" if epoch > self.epochs else "recipe.recording.epochs"
             raise ValueError(
                 f"epoch {epoch} is not among those recorded in {self.path} "
                 f"({listed(self.recorded)}): choose one of these, or raise {longer}"

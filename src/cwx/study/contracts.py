@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cwx.data.datamodule import ImageData
 from cwx.evaluations.outcome import Outcome
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Found
+from cwx.explanations.patterns import MethodOutput
 
 METHOD = ("subject", "seed", "stage")
 NETWORK = ("in_channels", "image_size", "num_classes")
@@ -40,7 +40,7 @@ def check_builds(place: str, build: Callable[..., Any], given: tuple[str, ...]) 
     try:
         signature.bind(**dict.fromkeys(given))
     except TypeError as error:
-        remedy = "; a network that takes no such arguments is for network=foreign"
+        remedy = "; a network that takes no such arguments is for network=external"
         raise ValueError(
             f"{place} ({_name(build)}) cannot be built ({error}): it is called with "
             f"{', '.join(given)} and its settings, all by keyword"
@@ -109,7 +109,7 @@ def check_left(name: str, found: Any, data: ImageData) -> None:
         ValueError: it is no explanation, or its images are not of the data's size and classes.
     """
     place = f"explanations() of method.{name}"
-    if not isinstance(found, get_args(Found)):
+    if not isinstance(found, get_args(MethodOutput)):
         raise ValueError(f"{place} is of type {type(found).__name__}: return one of {_kinds()}")
     if not isinstance(found, Explanations):
         return
@@ -146,7 +146,7 @@ def check_measured(name: str, outcome: Any) -> None:
 
 
 def _kinds() -> str:
-    return ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in get_args(Found))
+    return ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in get_args(MethodOutput))
 
 
 def _shape(tensor: Tensor) -> list[int]:

@@ -6,12 +6,12 @@ metrics.json              flat name → number
 tables/*.csv, figures/*.png
 tables/classes.csv        what each class is: name, synset (empty if none), numbers of images
 tables/paper.csv          measured numbers beside those of a paper, if it reports any
-explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_rate;
+explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_learning_rate;
                           of a mask search <method>/masks and canvases, of a universal perturbation
                           <method>/deltas (cwx.explanations.patterns); words about them are
                           in the file's header
-touched.safetensors       touched: bools, which training images were corrupted, if any were
-suspected.safetensors     suspected: bools, which of them a purification left out, if one was asked
+corrupted.safetensors       corrupted: boolean mask, which training images were corrupted, if any were
+suspected.safetensors     suspected: boolean mask, which of them a purification left out, if one was asked
 samples.safetensors       <kind>/images (bytes), <kind>/labels of some real images
                           (cwx.data.samples); the file's header has the mean and std of the
                           normalisation as JSON
@@ -38,7 +38,7 @@ from cwx.data.samples import sampled
 from cwx.data.splits import Splits
 from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Found
+from cwx.explanations.patterns import MethodOutput
 from cwx.explanations.serialisation import read_explanations, write_explanations
 from cwx.functional.images import Normalization
 from cwx.storage.atomic import atomic, write_json, write_tensors, write_text
@@ -46,13 +46,13 @@ from cwx.storage.locks import writing
 from cwx.storage.paths import below
 from cwx.storage.run_files import (
     CLASSES,
+    CORRUPTED,
     EXPLANATIONS,
     METRICS,
     PAPER,
     SAMPLES,
     STATUS,
     SUSPECTED,
-    TOUCHED,
     TRACEBACK,
 )
 from cwx.storage.run_status import read_status as read_status
@@ -133,7 +133,7 @@ class Results:
     def checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / f"{stage}.ckpt"
 
-    def explanations(self) -> dict[str, Found]:
+    def explanations(self) -> dict[str, MethodOutput]:
         """The explanations of the methods that have finished, by method.
 
         Raises:
@@ -141,7 +141,7 @@ class Results:
         """
         return read_explanations(self.folder / EXPLANATIONS)
 
-    def add_explanations(self, method: str, explanations: Found) -> None:
+    def add_explanations(self, method: str, explanations: MethodOutput) -> None:
         together = {**self.explanations(), method: explanations}
         write_explanations(self.folder / EXPLANATIONS, together)
 
@@ -150,9 +150,9 @@ class Results:
         file = self.folder / f"last-good-{method}.safetensors"
         write_explanations(file, {method: explanations})
 
-    def keep_touched(self, touched: Tensor) -> None:
-        """Save which training images, in their order, a corruption touched ``[n]``."""
-        write_tensors(self.folder / TOUCHED, {"touched": touched}, {})
+    def keep_corrupted(self, is_corrupted: Tensor) -> None:
+        """Save which training images, in their order, a corruption corrupted ``[n]``."""
+        write_tensors(self.folder / CORRUPTED, {"is_corrupted": is_corrupted}, {})
 
     def keep_suspected(self, suspected: Tensor) -> None:
         """Save which training images, in their order, a purification left out ``[n]``."""

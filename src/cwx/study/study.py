@@ -24,14 +24,14 @@ from cwx.study.page import paged
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.dataset_construction import Construction
-from cwx.study.steps.fine_tuning import NoRefinement, Refinement
+from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
 from cwx.study.steps.purification import Purification
 from cwx.training.build import NetworkFactory, check_outputs
 from cwx.training.callbacks.log_images import LogPictures
 from cwx.training.experts import Experts
 from cwx.training.plan import Plan, explained_by, left_by
 from cwx.training.precision import Precisions
-from cwx.training.provider import Training, check_procedure, taught
+from cwx.training.provider import Training, check_recipe, prepare_subject
 from cwx.training.stages import Configuration, Factory, Fitted, Stages
 from cwx.training.subject import KINDS, Subject
 
@@ -47,12 +47,12 @@ class Study:
         data: the images.
         corruption: what is done to the training images before anything is trained.
         adversary: makes adversarial images to look at the networks with.
-        refinement: trains the experts further, to compare what it makes of them.
-        construction: replaces them before the networks of the study are trained.
+        fine-tuning: trains the experts further, to compare what it makes of them.
+        dataset_construction: replaces them before the networks of the study are trained.
         purification: finds the training images that are left out when experts are trained anew.
         network: builds the explained kind of network.
-        judges: build networks of other architectures that judge explanations, by name.
-        procedure: builds the LightningModule that trains a network.
+        evaluation networks: build networks of other architectures that evaluation network explanations, by name.
+        recipe: builds the LightningModule that trains a network.
         experts: seeds of the explained and held-out experts, or where others lie, and at which
             epoch they are explained.
         method: builds the methods, by name, in the order they run.
@@ -70,13 +70,13 @@ class Study:
         *,
         data: ImageData,
         corruption: Corruption,
-        construction: Construction,
+        dataset_construction: Construction,
         adversary: Adversary,
-        refinement: Refinement,
+        fine_tuning: FineTuning,
         purification: Purification,
         network: NetworkFactory,
-        judges: Mapping[str, NetworkFactory],
-        procedure: Factory,
+        evaluation_networks: Mapping[str, NetworkFactory],
+        recipe: Factory,
         experts: Experts,
         method: Mapping[str, Factory],
         evaluation: Mapping[str, Evaluation],
@@ -88,10 +88,10 @@ class Study:
         store: str,
     ) -> None:
         self.data, self.corruption, self.purification = data, corruption, purification
-        self.construction = construction
-        self.adversary, self.refinement = adversary, refinement
-        self.network, self.judges = network, judges
-        self.procedure, self.experts, self.seed = procedure, experts, seed
+        self.dataset_construction = dataset_construction
+        self.adversary, self.fine_tuning = adversary, fine_tuning
+        self.network, self.evaluation_networks = network, evaluation_networks
+        self.recipe, self.experts, self.seed = recipe, experts, seed
         self.method, self.evaluation = method, evaluation
         self.trainer, self.precision, self.logger = trainer, precision, logger
         self.paper = paper
@@ -137,8 +137,8 @@ class Study:
         self.data.setup()
         self.experts.check(
             images=len(self.data.splits.train),
-            judges=self.judges,
-            procedure=configuration["procedure"],
+            evaluation_networks=self.evaluation_networks,
+            recipe=configuration["recipe"],
         )
         self._corrupt(stages, results)
         self._check(configuration)
@@ -146,7 +146,7 @@ class Study:
             stages=stages,
             network=self.network,
             store=self.store,
-            procedure=self.procedure,
+            recipe=self.recipe,
             configuration=configuration,
             at_once=self.experts.at_once,
         )
@@ -154,54 +154,56 @@ class Study:
         if stages.leads:
             results.describe_classes(self.data.splits)
             results.keep_samples(self.data.splits, self.data.normalization)
-        subject = taught(training, self.experts, self.judges, self.data)
-        subject = replace(subject, construction=numbers)
+        subject = prepare_subject(training, self.experts, self.evaluation_networks, self.data)
+        subject = replace(subject, dataset_construction=numbers)
         subject = replace(subject, adversarial=self.adversary(subject, training))
-        subject = replace(subject, refined=self.refinement(subject, training))
+        subject = replace(subject, fine_tuned=self.fine_tuning(subject, training))
         self._explain(stages, subject, results)
         return self._purify(stages, training, subject, results)
 
     def _corrupt(self, stages: Stages, results: Results) -> None:
         corrupted = self.data.corrupt(self.corruption)
-        touched, total = int(corrupted.touched.sum()), len(corrupted.touched)
-        if touched:
+        is_corrupted, total = int(corrupted.is_corrupted.sum()), len(corrupted.is_corrupted)
+        if is_corrupted:
             line = "%d of %d training images are corrupted, a share of %.4g"
-            log.info(line, touched, total, corrupted.effective_rate)
+            log.info(line, is_corrupted, total, corrupted.effective_rate)
             if stages.leads:
-                results.keep_touched(corrupted.touched)
+                results.keep_corrupted(corrupted.is_corrupted)
 
     def _check(self, configuration: Configuration) -> None:
         """Refuse before anything is trained what could only fail afterwards."""
-        if taken := sorted(self.judges.keys() & KINDS):
+        if taken := sorted(self.evaluation_networks.keys() & KINDS):
             raise ValueError(
-                f"a judge is called {taken[0]!r}, as a kind of experts is: give it another name "
-                "(network@judges.<name>=…)"
+                f"a evaluation network is called {taken[0]!r}, as a kind of experts is: give it another name "
+                "(network@evaluation_networks.<name>=…)"
             )
-        names = [*self.experts.kinds(), *self.experts.judges(self.judges)]
-        refined = [] if isinstance(self.refinement, NoRefinement) else ["refined"]
-        networks = {"network": self.network, **self.judges}
+        names = [*self.experts.kinds(), *self.experts.evaluation_networks(self.evaluation_networks)]
+        fine_tuned = [] if isinstance(self.fine_tuning, NoFineTuning) else ["fine-tuned"]
+        networks = {"network": self.network, **self.evaluation_networks}
         for name, factory in networks.items():
-            check_builds(name if name == "network" else f"judges.{name}", factory, NETWORK)
+            check_builds(
+                name if name == "network" else f"evaluation_networks.{name}", factory, NETWORK
+            )
             check_outputs(name, factory, self.data)
         plan = Plan(
             data=self.data,
             methods=list(self.method),
             held_out=len(self.experts.held_out),
             leaves={name: left_by(build) for name, build in self.method.items()},
-            epochs=self.experts.epochs(configuration["procedure"].get("epochs")),
+            epochs=self.experts.epochs(configuration["recipe"].get("epochs")),
             networks=networks,
             explains=explained_by(self.method),
             names=names,
             adversarial=not isinstance(self.adversary, NoAdversary),
-            kinds=[*names, *refined],
+            kinds=[*names, *fine_tuned],
         )
         plan.require_explained(names)
         plan.refuse(
             self.method,
             [
-                self.construction,
+                self.dataset_construction,
                 self.adversary,
-                self.refinement,
+                self.fine_tuning,
                 self.purification,
                 *self.evaluation.values(),
             ],
@@ -210,12 +212,12 @@ class Study:
         for name, build in self.method.items():
             check_explains(name, build)
             check_optimizer(f"method.{name}", build)
-        check_optimizer("procedure", self.procedure)
-        trained = {name: networks[name] for name in self.experts.trained(self.judges)}
-        check_procedure(self.procedure, trained, self.data)
+        check_optimizer("recipe", self.recipe)
+        trained = {name: networks[name] for name in self.experts.trained(self.evaluation_networks)}
+        check_recipe(self.recipe, trained, self.data)
 
     def _construct(self, training: Training) -> Mapping[str, float]:
-        constructed = self.construction(self.data, training)
+        constructed = self.dataset_construction(self.data, training)
         if constructed is None:
             return {}
         self.data.train_on(constructed.images)
@@ -280,8 +282,8 @@ class Study:
         sources = self._sources(results)
         rate = subject.data.corrupted.effective_rate
         outcomes = {"corruption": Outcome(numbers={"corruption/effective_rate": rate})}
-        if subject.construction:
-            outcomes["construction"] = Outcome(numbers=subject.construction)
+        if subject.dataset_construction:
+            outcomes["dataset_construction"] = Outcome(numbers=subject.dataset_construction)
         if subject.adversarial is not None:
             outcomes["adversary"] = Outcome(numbers=subject.adversarial.numbers)
         if subject.left_out is not None:

@@ -32,8 +32,8 @@ class Experts:
         held_out: seeds of experts for evaluation alone.
         clean: seeds of experts that are trained on the images before any corruption.
         purified: seeds of those trained anew once a purification has filtered the images.
-        judge_seeds: of the judges, each of which is trained once a seed.
-        judge_checkpoints: weights of judges trained elsewhere, by the judge's name: it is not
+        evaluation_seeds: of the evaluation networks, each of which is trained once a seed.
+        evaluation_checkpoints: weights of evaluation networks trained elsewhere, by the evaluation network's name: it is not
             trained here. Files, or names under which torchvision publishes weights.
         at_once: how many train side by side, at most; it does not change what they learn.
         trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
@@ -56,8 +56,8 @@ class Experts:
         held_out: Sequence[int],
         clean: Sequence[int],
         purified: Sequence[int],
-        judge_seeds: Sequence[int],
-        judge_checkpoints: Mapping[str, str],
+        evaluation_seeds: Sequence[int],
+        evaluation_checkpoints: Mapping[str, str],
         at_once: int,
         trajectories: Sequence[str],
         checkpoints: Sequence[str],
@@ -79,8 +79,8 @@ class Experts:
         self.early = replace(early, seeds=[]) if elsewhere else early
         self.checkpoints, self.epoch = list(checkpoints), epoch
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
-        self.judge_seeds, self.at_once = list(judge_seeds), at_once
-        self.judge_checkpoints = dict(judge_checkpoints)
+        self.evaluation_seeds, self.at_once = list(evaluation_seeds), at_once
+        self.evaluation_checkpoints = dict(evaluation_checkpoints)
         self.trajectories = list(trajectories)
         if not self.seeds and not elsewhere:
             raise ValueError(
@@ -93,7 +93,7 @@ class Experts:
             ("seeds, experts.early.seeds and experts.held_out", together),
             ("clean", self.clean),
             ("purified", self.purified),
-            ("judge_seeds", self.judge_seeds),
+            ("evaluation_seeds", self.evaluation_seeds),
         ):
             if twice := [seed for seed, count in Counter(given).items() if count > 1]:
                 raise ValueError(
@@ -105,77 +105,94 @@ class Experts:
                 "experts.early.seeds"
             )
 
-    def check(self, *, images: int, judges: Collection[str], procedure: Configuration) -> None:
+    def check(
+        self, *, images: int, evaluation_networks: Collection[str], recipe: Configuration
+    ) -> None:
         """Refuse what no training can give, before any begins.
 
         Args:
             images: how many there are to train on.
-            judges: the names of the judges of other architectures.
-            procedure: the resolved settings of the training.
+            evaluation networks: the names of the evaluation networks of other architectures.
+            recipe: the resolved settings of the training.
 
         Raises:
             ValueError: a network would have to be trained without images, or shown at an epoch
-                that it does not reach or that is not recorded, or there are weights of no judge.
+                that it does not reach or that is not recorded, or there are weights of no evaluation network.
         """
-        if unknown := [name for name in self.judge_checkpoints if name not in judges]:
-            choices = f"give it as one of {', '.join(judges)}" if judges else "there are none"
+        if unknown := [
+            name for name in self.evaluation_checkpoints if name not in evaluation_networks
+        ]:
+            choices = (
+                f"give it as one of {', '.join(evaluation_networks)}"
+                if evaluation_networks
+                else "there are none"
+            )
             raise ValueError(
-                f"experts.judge_checkpoints has weights of {unknown[0]!r}, and no judge is called "
-                f"so: {choices}, or add the judge with +network@judges.{unknown[0]}=<network>"
+                f"experts.evaluation_checkpoints has weights of {unknown[0]!r}, and no evaluation network is called "
+                f"so: {choices}, or add the evaluation network with +network@evaluation_networks.{unknown[0]}=<network>"
             )
         wanted = {
             "seeds": self.seeds,
             "early.seeds": self.early.seeds,
             "held_out": self.held_out,
             "clean": self.clean,
-            "judge_seeds": self.judge_seeds if set(judges) - set(self.judge_checkpoints) else [],
+            "evaluation_seeds": self.evaluation_seeds
+            if set(evaluation_networks) - set(self.evaluation_checkpoints)
+            else [],
         }
         if images == 0 and (needed := [f"experts.{n}" for n, seeds in wanted.items() if seeds]):
             raise ValueError(
                 f"the data have no training images, and {', '.join(needed)} ask for networks to "
                 "be trained: give experts.checkpoints=[…] instead of seeds, and set "
-                "experts.held_out=[] and experts.judge_seeds=[], or give "
-                "experts.judge_checkpoints"
+                "experts.held_out=[] and experts.evaluation_seeds=[], or give "
+                "experts.evaluation_checkpoints"
             )
-        whole = procedure.get("epochs")
+        whole = recipe.get("epochs")
         if self.epoch is not None and whole is not None and (self.seeds or self.held_out):
-            self._check_epoch(self.epoch, whole, procedure.get("recording", {}).get("epochs"))
+            self._check_epoch(self.epoch, whole, recipe.get("recording", {}).get("epochs"))
 
     @staticmethod
     def _check_epoch(epoch: int, whole: int, recorded: int | None) -> None:
         if epoch > whole:
             raise ValueError(
-                f"experts.epoch is {epoch}, and procedure.epochs is {whole}: give {whole} or less, "
-                "or raise procedure.epochs"
+                f"experts.epoch is {epoch}, and recipe.epochs is {whole}: give {whole} or less, "
+                "or raise recipe.epochs"
             )
         kept = Recording(epochs=recorded).kept(whole)
         if epoch not in kept:
             raise ValueError(
-                f"experts.epoch is {epoch}, and procedure.recording.epochs={recorded} keeps "
+                f"experts.epoch is {epoch}, and recipe.recording.epochs={recorded} keeps "
                 f"{listed(kept)} alone: choose one of these, or raise it to {epoch}"
             )
 
-    def trained(self, judges: Collection[str]) -> list[str]:
-        """Which kinds are to be had by training: ``network``, the explained one, and judges."""
+    def trained(self, evaluation_networks: Collection[str]) -> list[str]:
+        """Which kinds are to be had by training: ``network``, the explained one, and evaluation networks."""
         explained = self.seeds or self.early.seeds or self.held_out or self.clean
-        taught = [name for name in judges if name not in self.judge_checkpoints]
-        return [*(["network"] if explained else []), *(taught if self.judge_seeds else [])]
+        prepare_subject = [
+            name for name in evaluation_networks if name not in self.evaluation_checkpoints
+        ]
+        return [
+            *(["network"] if explained else []),
+            *(prepare_subject if self.evaluation_seeds else []),
+        ]
 
     def kinds(self) -> list[str]:
-        """The kinds of networks that methods may explain, judges apart."""
+        """The kinds of networks that methods may explain, evaluation networks apart."""
         there = {"expert": True, "held-out": bool(self.held_out), "clean": bool(self.clean)}
         return [kind for kind, given in there.items() if given]
 
-    def judges(self, names: Collection[str]) -> list[str]:
-        """Those of the judges, by name, of which there is to be a network."""
-        return [name for name in names if self.judge_seeds or name in self.judge_checkpoints]
+    def evaluation_networks(self, names: Collection[str]) -> list[str]:
+        """Those of the evaluation networks, by name, of which there is to be a network."""
+        return [
+            name for name in names if self.evaluation_seeds or name in self.evaluation_checkpoints
+        ]
 
     def epochs(self, whole: int | None) -> dict[str, int]:
         """How far the experts that methods use are trained, by the setting that says so.
 
         Args:
-            whole: of the procedure; ``None`` if it does not say.
+            whole: of the recipe; ``None`` if it does not say.
         """
-        found = {"procedure.epochs": whole} if self.seeds and whole is not None else {}
+        found = {"recipe.epochs": whole} if self.seeds and whole is not None else {}
         found |= {"experts.early.epochs": self.early.epochs} if self.early.seeds else {}
         return found | ({"experts.checkpoints": 0} if self.checkpoints else {})

@@ -81,8 +81,8 @@ class CrossEntropy:
     def __init__(self, *, network: nn.Module, data: ImageData, attack: Attack | None) -> None:
         if attack is not None and attack.targeted:
             raise ValueError(
-                "procedure.attack is targeted, and would make the right label easier: "
-                "set procedure.attack.targeted to false"
+                "recipe.attack is targeted, and would make the right label easier: "
+                "set recipe.attack.targeted to false"
             )
         self.data, self.attack = data, attack
 
@@ -126,15 +126,15 @@ class Consistency:
         layer: str | None,
     ) -> None:
         if not 0 <= alpha <= 1:
-            raise ValueError(f"procedure.objective.alpha is {alpha}: give a weight in 0-1")
+            raise ValueError(f"recipe.objective.alpha is {alpha}: give a weight in 0-1")
         if not 0 <= beta < math.inf:
-            raise ValueError(f"procedure.objective.beta is {beta}: give 0 or more, finite")
+            raise ValueError(f"recipe.objective.beta is {beta}: give 0 or more, finite")
         if attack is None or not attack.targeted:
             found = "none" if attack is None else "not targeted"
             raise ValueError(
-                f"procedure.attack is {found}, and consistency is between images and those taken "
-                "to another class: set attack@procedure.attack=targeted_fgs, or "
-                "procedure.attack.targeted to true"
+                f"recipe.attack is {found}, and consistency is between images and those taken "
+                "to another class: set attack@recipe.attack=targeted_fgs, or "
+                "recipe.attack.targeted to true"
             )
         if len(data.classes) < 2:
             raise ValueError(
@@ -142,7 +142,7 @@ class Consistency:
                 f"{len(data.classes)}: give data of 2 classes or more"
             )
         self.data, self.attack, self.alpha, self.beta = data, attack, alpha, beta
-        setting = "procedure.objective.layer"
+        setting = "recipe.objective.layer"
         self.layer = feature_layer(network, data.image_shape, layer, setting)
 
     def __call__(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:

@@ -23,9 +23,9 @@ class Plan:
         leaves: what each method leaves, by its name; images of classes where it is not there.
         epochs: how far the experts that methods use are trained here, by the setting that says so;
             0 for checkpoints, of one state each.
-        networks: build the explained kind of network, as ``network``, and judges, by name.
+        networks: build the explained kind of network, as ``network``, and evaluation networks, by name.
         explains: the kind of network that each method explains, by its name, where it says so.
-        names: what networks that are trained or imported go by: kinds of experts, and judges.
+        names: what networks that are trained or imported go by: kinds of experts, and evaluation networks.
         adversarial: whether networks are to be looked at with adversarial images.
         kinds: these names, and what becomes of the networks; empty where the plan does not tell.
     """

@@ -9,19 +9,19 @@ from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.experts import Experts
-from cwx.training.importing.load import recorded, recorded_judges
+from cwx.training.importing.load import load_evaluation_networks, recorded
 from cwx.training.stages import Configuration, Factory, Stages, Wanted
 from cwx.training.subject import Subject
 
 
 class Training:
-    """Trains the networks that the store lacks, all by one procedure.
+    """Trains the networks that the store lacks, all by one recipe.
 
     Args:
         stages: fit one module after another.
         network: builds the explained kind of network.
         store: keeps trained networks for every study.
-        procedure: builds the LightningModule that trains networks side by side.
+        recipe: builds the LightningModule that trains networks side by side.
         configuration: the resolved settings, by which networks are known in the store.
         at_once: how many train side by side, at most.
     """
@@ -32,22 +32,22 @@ class Training:
         stages: Stages,
         network: NetworkFactory,
         store: TrajectoryStore,
-        procedure: Factory,
+        recipe: Factory,
         configuration: Configuration,
         at_once: int,
     ) -> None:
         self.stages, self.network = stages, network
-        self.store, self.procedure = store, procedure
+        self.store, self.recipe = store, recipe
         self.configuration, self.at_once = configuration, at_once
 
-    def by(self, procedure: Factory, settings: Configuration) -> "Training":
-        """The same by another procedure, whose resolved `settings` name its networks."""
+    def by(self, recipe: Factory, settings: Configuration) -> "Training":
+        """The same by another recipe, whose resolved `settings` name its networks."""
         return Training(
             stages=self.stages,
             network=self.network,
             store=self.store,
-            procedure=procedure,
-            configuration={**self.configuration, "procedure": settings},
+            recipe=recipe,
+            configuration={**self.configuration, "recipe": settings},
             at_once=self.at_once,
         )
 
@@ -58,26 +58,26 @@ class Training:
 
         Args:
             name: of them all, in logs.
-            epochs: how far to train; by default as the procedure says.
+            epochs: how far to train; by default as the recipe says.
         """
         changed = {} if epochs is None else {"epochs": epochs}
         return self._networks(
             name, self.network, self.configuration["network"], seeds, data, changed
         )
 
-    def judges(
+    def evaluation_networks(
         self, name: str, factory: NetworkFactory, *, seeds: Sequence[int], data: ImageData
     ) -> list[Trajectory]:
         """Networks of another architecture, one a seed, trained on `data`.
 
         Args:
-            name: theirs among the judges.
+            name: theirs among the evaluation networks.
             factory: builds them.
         """
-        kind = self.configuration["judges"][name]
+        kind = self.configuration["evaluation_networks"][name]
         return self._networks(name, factory, kind, seeds, data, {})
 
-    def refined(
+    def fine_tuned(
         self,
         name: str,
         trajectories: Sequence[Trajectory],
@@ -134,7 +134,7 @@ class Training:
         """What the identities of networks trained together have in common."""
         return {
             "data": data.fingerprint(),
-            "procedure": {**_identity(self.configuration["procedure"]), **changed},
+            "recipe": {**_identity(self.configuration["recipe"]), **changed},
             "precision": self.configuration["precision"]["experts"],
             "network": kind,
         }
@@ -149,7 +149,7 @@ class Training:
         """Those wanted, each trained from where it begins."""
 
         def build(missing: Sequence[Wanted]) -> Any:
-            return self.procedure(
+            return self.recipe(
                 networks=[begin(one) for one in missing],
                 data=data,
                 seeds=[one.seed for one in missing],
@@ -174,32 +174,36 @@ class Training:
         return found
 
 
-def taught(
+def prepare_subject(
     training: Training,
     experts: Experts,
-    judges: Mapping[str, NetworkFactory],
+    evaluation_networks: Mapping[str, NetworkFactory],
     data: ImageData,
 ) -> Subject:
     """The networks that a study takes, in its subject; what is not to be had is trained first.
 
     Args:
-        judges: build networks of other architectures, by name.
+        evaluation networks: build networks of other architectures, by name.
 
     Raises:
         ValueError: one from elsewhere is missing, damaged or of another network.
     """
     # First, for they can be missing.
     elsewhere = training.elsewhere(experts, data)
-    imported = recorded_judges(experts.judge_checkpoints, judges, data, training.store)
+    imported = load_evaluation_networks(
+        experts.evaluation_checkpoints, evaluation_networks, data, training.store
+    )
     trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
     early = training.experts(
         "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
     )
     clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
-    judged = {
+    evaluation_trajectories = {
         name: imported.get(name)
-        or training.judges(name, judges[name], seeds=experts.judge_seeds, data=data)
-        for name in experts.judges(judges)
+        or training.evaluation_networks(
+            name, evaluation_networks[name], seeds=experts.evaluation_seeds, data=data
+        )
+        for name in experts.evaluation_networks(evaluation_networks)
     }
     subject = Subject(
         data=data,
@@ -207,11 +211,11 @@ def taught(
         trajectories=elsewhere or trained[: len(experts.seeds)],
         early=early,
         held_out=trained[len(experts.seeds) :],
-        judges={
-            name: [trained_network(judges[name], data, t) for t in found]
-            for name, found in judged.items()
+        evaluation_networks={
+            name: [trained_network(evaluation_networks[name], data, t) for t in found]
+            for name, found in evaluation_trajectories.items()
         },
-        judged=judged,
+        evaluation_trajectories=evaluation_trajectories,
         clean=clean,
         device=training.stages.device,
         epoch=experts.epoch,
@@ -222,11 +226,11 @@ def taught(
     return subject
 
 
-def _identity(procedure: Configuration) -> dict[str, Any]:
-    """What of a procedure makes a network what it is: not where its accuracy is measured."""
-    recording = dict(procedure.get("recording", {}))
+def _identity(recipe: Configuration) -> dict[str, Any]:
+    """What of a recipe makes a network what it is: not where its accuracy is measured."""
+    recording = dict(recipe.get("recording", {}))
     recording.pop("images", None)
-    identity = {**procedure, "recording": recording}
+    identity = {**recipe, "recording": recording}
     # Networks without a schedule, or by cross-entropy, were stored before there were others.
     if identity.get("schedule") is None:
         identity.pop("schedule", None)
@@ -235,14 +239,12 @@ def _identity(procedure: Configuration) -> dict[str, Any]:
     return identity
 
 
-def check_procedure(
-    procedure: Factory, networks: Mapping[str, NetworkFactory], data: ImageData
-) -> None:
-    """Let a procedure refuse the networks that it is to train, by name, before any is trained.
+def check_recipe(recipe: Factory, networks: Mapping[str, NetworkFactory], data: ImageData) -> None:
+    """Let a recipe refuse the networks that it is to train, by name, before any is trained.
 
     Raises:
         ValueError: it does.
     """
     for name, factory in networks.items():
         network = build_network(factory, data, seed=0)
-        procedure(networks=[network], data=data, seeds=[0], stages=[name])
+        recipe(networks=[network], data=data, seeds=[0], stages=[name])

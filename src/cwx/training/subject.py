@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.explanations.class_images import ClassImages
 from cwx.explanations.images import Explanations
@@ -14,7 +14,7 @@ from cwx.storage.trajectories import Trajectory
 from cwx.training.build import NetworkFactory, build_network, trained_network
 
 # Of trained networks of the explained kind, by what they are to a study.
-KINDS = frozenset({"expert", "refined", "held-out", "clean", "purified"})
+KINDS = frozenset({"expert", "fine-tuned", "held-out", "clean", "purified"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,31 +27,31 @@ class Subject:
         trajectories: the experts that methods may use, by seed.
         early: more of them, trained too short to be judged.
         held_out: experts of other seeds, for evaluation alone.
-        judges: networks of other architectures, trained to the end, frozen, by name, one a seed.
-        judged: the trajectories of the judges, by the same names, in the same order.
+        evaluation networks: networks of other architectures, trained to the end, frozen, by name, one a seed.
+        judged: the trajectories of the evaluation networks, by the same names, in the same order.
         clean: experts trained on the images before any corruption.
-        refined: the experts of `trajectories`, each trained further by another procedure.
+        fine-tuned: the experts of `trajectories`, each trained further by another recipe.
         adversarial: images that networks of the study were attacked with, if they were.
-        construction: numbers that tell how the training images were constructed, if they were.
-        left_out: bools ``[n]``, the training images that a purification took for poisoned, if one
+        dataset_construction: numbers that tell how the training images were constructed, if they were.
+        left_out: boolean mask ``[n]``, the training images that a purification took for poisoned, if one
             was asked.
         purified: experts trained without these.
-        epoch: the networks of all these trajectories but the refined are shown as they were after
+        epoch: the networks of all these trajectories but the fine-tuned are shown as they were after
             it; ``None`` for the last of each.
-        device: where networks that explain or judge are to run.
+        device: where networks that explain or evaluation network are to run.
     """
 
     data: ImageData
     factory: NetworkFactory
     trajectories: Sequence[Trajectory]
     held_out: Sequence[Trajectory]
-    judges: Mapping[str, Sequence[nn.Module]]
-    judged: Mapping[str, Sequence[Trajectory]] = field(default_factory=dict)
+    evaluation_networks: Mapping[str, Sequence[nn.Module]]
+    evaluation_trajectories: Mapping[str, Sequence[Trajectory]] = field(default_factory=dict)
     early: Sequence[Trajectory] = ()
     clean: Sequence[Trajectory] = ()
-    refined: Sequence[Trajectory] = ()
-    adversarial: Adversarial | None = None
-    construction: Mapping[str, float] = field(default_factory=dict)
+    fine_tuned: Sequence[Trajectory] = ()
+    adversarial: AdversarialSet | None = None
+    dataset_construction: Mapping[str, float] = field(default_factory=dict)
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
     epoch: int | None = None
@@ -79,7 +79,7 @@ class Subject:
     def experts(self) -> dict[str, list[nn.Module]]:
         """The trained networks of the explained kind, by what they are to the study.
 
-        ``expert`` are those that methods saw, ``refined`` the same trained further, ``held-out``
+        ``expert`` are those that methods saw, ``fine_tuned`` the same trained further, ``held-out``
         those that no method saw, ``clean`` those trained on uncorrupted and ``purified`` those
         trained on filtered images; what a study lacks is left out.
         """
@@ -91,14 +91,14 @@ class Subject:
         return self.trained(trajectory, self._epoch(kind, trajectory))
 
     def _epoch(self, kind: str, trajectory: Trajectory) -> int:
-        # Refined networks begin where the study's epoch is, and are shown at their end.
-        chosen = None if kind == "refined" else self.epoch
+        # FineTune networks begin where the study's epoch is, and are shown at their end.
+        chosen = None if kind == "fine-tuned" else self.epoch
         return trajectory.epochs if chosen is None else chosen
 
     def _kinds(self) -> dict[str, Sequence[Trajectory]]:
         kinds = {
             "expert": self.trajectories,
-            "refined": self.refined,
+            "fine-tuned": self.fine_tuned,
             "held-out": self.held_out,
             "clean": self.clean,
             "purified": self.purified,
@@ -106,7 +106,7 @@ class Subject:
         return {kind: found for kind, found in kinds.items() if found}
 
     def explained(self, kind: str) -> nn.Module:
-        """The first network of a kind, or of a judge, by name: the one whose patterns are sought.
+        """The first network of a kind, or of a evaluation network, by name: the one whose patterns are sought.
 
         Raises:
             ValueError: the study has none.
@@ -114,21 +114,25 @@ class Subject:
         kinds = self._kinds()
         if kind in kinds:
             return self._as_shown(kind, kinds[kind][0])
-        if kind in self.judges:
-            return self.judges[kind][0]
+        if kind in self.evaluation_networks:
+            return self.evaluation_networks[kind][0]
         raise ValueError(
             f"this study has no network called {kind!r} to explain: choose one of "
-            f"{', '.join([*kinds, *self.judges])}"
+            f"{', '.join([*kinds, *self.evaluation_networks])}"
         )
 
     def state_of(self, name: str) -> tuple[Trajectory, int]:
         """What `explained` shows by that name: a trajectory, and the epoch."""
-        found = {**self.judged, **self._kinds()}[name][0]
-        return found, found.epochs if name in self.judged else self._epoch(name, found)
+        found = {**self.evaluation_trajectories, **self._kinds()}[name][0]
+        return found, found.epochs if name in self.evaluation_trajectories else self._epoch(
+            name, found
+        )
 
     def panel(self) -> dict[str, list[nn.Module]]:
-        """`experts` and the judges of other architectures, one network a seed."""
-        return self.experts() | {name: list(found) for name, found in self.judges.items()}
+        """`experts` and the evaluation networks of other architectures, one network a seed."""
+        return self.experts() | {
+            name: list(found) for name, found in self.evaluation_networks.items()
+        }
 
     def class_images(self, per_class: int, *, std: float, seed: int) -> ClassImages:
         """Gaussian noise of the data's shape, `per_class` a class, to be optimised."""

@@ -189,7 +189,7 @@ def neuron(trace, **changes):
     """A row of the table ``traces``."""
     row = {
         "trace": trace,
-        "network": "refined",
+        "network": "fine-tuned",
         "kind": "test",
         "image": "Test image 7",
         "label_class": "ship",
@@ -229,8 +229,8 @@ def told(folder, rows, pictures=()):
 def test_a_trace_is_told_in_words(tmp_path):
     text = told(tmp_path, [neuron(1), neuron(1, channel=5, speaks="weak")], ["trace_1"])
     for words in (
-        "1. Test image 7, refined network",
-        "The refined network calls this image <strong>ship</strong> (0.93). It is right.",
+        "1. Test image 7, fine-tuned network",
+        "The fine-tuned network calls this image <strong>ship</strong> (0.93). It is right.",
         "What decided most, in layer layer4.1:",
         "Channel 41 (PD 0.2512). Without it, the probability of ship is 0.50 instead of 0.93.",
         "It fires for ship (7 of 10), 007 (3 of 10); LC 0.55.",

@@ -31,18 +31,18 @@ REFUSED = {
     "+method.distill.iteratons=3": "did you mean method.distill.iterations?",
     "++method.distill.iteratons=3": "did you mean method.distill.iterations?",
     "+method.distil.iterations=3": "did you mean method.distill?",
-    "procedure.optimizer.lrr=1": "did you mean procedure.optimizer.lr?",
-    "procedure.attack.epsilon=2": "it may be one of another procedure.attack, for this",
+    "recipe.optimizer.lrr=1": "did you mean recipe.optimizer.lr?",
+    "recipe.attack.epsilon=2": "it may be one of another recipe.attack, for this",
     "trainer.max_epoch=3": "did you mean trainer.max_epochs?",
     "data.source.roott=x": "unknown key data.source.roott: it may be",
     "method.distill.iterations=many": "method.distill.iterations is 'many': it takes int",
     "method.distill.iterations=2.5": "it takes int",
     "method.distill.iterations=true": "it takes int",
-    "method.distill.inner.rate=fast": "it takes float",
+    "method.distill.inner.learning_rate=fast": "it takes float",
     "method.activation.clamp=1": "it takes bool",
     "seed=1.5": "seed is 1.5: it takes int",
-    "procedure.optimizer.lr=fast": "procedure.optimizer.lr is 'fast': it takes",
-    "procedure.optimizer.momentum=much": "procedure.optimizer.momentum is 'much': it takes float",
+    "recipe.optimizer.lr=fast": "recipe.optimizer.lr is 'fast': it takes",
+    "recipe.optimizer.momentum=much": "recipe.optimizer.momentum is 'much': it takes float",
     "method=[distill,iscp": "method=[distill,iscp cannot be read",
     "experts.seeds=3": "experts.seeds is 3: it takes Sequence[int], as in experts.seeds=[3]",
     "experts.seeds=[a]": "experts.seeds[0] is 'a'",
@@ -66,31 +66,31 @@ REFUSED = {
     "corruption=badnet": "did you mean corruption=badnets?",
     "corruption=blended_picture": "corruption.trigger.picture.path needs a value",
     "corruption.rate=0.1": "unknown key corruption.rate",
-    "network=foreign": "network.build._target_ needs a value",
-    "network=foreign network.build._target_=torchvision.models.squeezenet1_0 network.biuld=1": (
+    "network=external": "network.build._target_ needs a value",
+    "network=external network.build._target_=torchvision.models.squeezenet1_0 network.biuld=1": (
         "unknown key network.biuld: did you mean network.build?"
     ),
     "network=imagenet_resnet50 network.in_channels=3 network.build=3": "an object with a _target_",
     "network=imagenet_resnet50 +network.build.progress=often": (
         "network.build.progress is 'often': it takes bool"
     ),
-    "network=foreign network.build._target_=torchvision.models.AlexNet network.build.drpout=1": (
+    "network=external network.build._target_=torchvision.models.AlexNet network.build.drpout=1": (
         "unknown key network.build.drpout: did you mean network.build.dropout?"
     ),
-    "network=foreign network.build._target_=nowhere.Net": "there is no package nowhere",
-    "construction=imported": "construction.path needs a value",
+    "network=external network.build._target_=nowhere.Net": "there is no package nowhere",
+    "dataset_construction=imported": "dataset_construction.path needs a value",
     "adversary=ensembl": "did you mean adversary=ensemble?",
     "adversary=ensemble adversary.stepp=1": "did you mean adversary.step?",
     "adversary=ensemble adversary.members=expert": "it takes Sequence[str] | None",
     "adversary=ensemble adversary.images=1.5": "it takes int | None",
-    "experts.judge_checkpoints=net.pt": "it takes Mapping[str, str]",
-    "experts.judge_checkpoints={mlp:3}": "experts.judge_checkpoints.mlp is 3: it takes str",
-    "construction=robus": "did you mean construction=robust?",
-    "refinement=consistancy": "did you mean refinement=consistency?",
-    "refinement=none refinement.seed=1": "unknown key refinement.seed",
-    "procedure=consistency procedure.objective.alfa=1": "mean procedure.objective.alpha?",
-    "procedure=consistency procedure.objective.beta=much": "it takes float",
-    "procedure.objective.alpha=1": "unknown key procedure.objective.alpha",
+    "experts.evaluation_checkpoints=net.pt": "it takes Mapping[str, str]",
+    "experts.evaluation_checkpoints={mlp:3}": "experts.evaluation_checkpoints.mlp is 3: it takes str",
+    "dataset_construction=robus": "did you mean dataset_construction=robust?",
+    "fine_tuning=consistancy": "did you mean fine_tuning=consistency?",
+    "fine_tuning=none fine_tuning.seed=1": "unknown key fine_tuning.seed",
+    "recipe=consistency recipe.objective.alfa=1": "mean recipe.objective.alpha?",
+    "recipe=consistency recipe.objective.beta=much": "it takes float",
+    "recipe.objective.alpha=1": "unknown key recipe.objective.alpha",
     "evaluation=[neurons] evaluation.neurons.shares=0.1": "did you mean evaluation.neurons.share?",
     "evaluation=[neurons] evaluation.neurons.sheet.rows=3": (
         "unknown key evaluation.neurons.sheet.rows"
@@ -120,18 +120,18 @@ def test_refused_with_the_remedy(override):
     "override",
     [
         "method.distill.iterations=3",
-        "method.distill.inner.rate=1",
+        "method.distill.inner.learning_rate=1",
         "+trainer.max_time='00:01:00:00'",
         "network.norm=null",
-        "+network@judges.wide=convnet",
+        "+network@evaluation_networks.wide=convnet",
         "trainer=ddp_cpu",
         "logger=[]",
         "evaluation=[diversity]",
         "method=[distill]",
         "experiment=cifar10/cwx method=[activation] evaluation=[discriminative,gallery]",
         "experiment=cifar10/cwx scale=small method=[activation] evaluation=[gallery]",
-        "experiment=cifar10/cwx scale=small procedure=adversarial",
-        "experiment=cifar10/adversarial scale=small procedure=standard",
+        "experiment=cifar10/cwx scale=small recipe=adversarial",
+        "experiment=cifar10/adversarial scale=small recipe=standard",
         "corruption=badnets corruption.target=3 purification=revealed",
         "hydra.run.dir=/tmp/x",
         "data.mean=[0.1]",
@@ -140,22 +140,22 @@ def test_refused_with_the_remedy(override):
         "corruption=badnets corruption.trigger.corner=top-left",
         "data=image_folder data.source.root=x data.source.synsets={cat:n02121620,7:n02084071}",
         "data=cifar10 data.source.synsets=null",
-        "network=foreign network.build._target_=torchvision.models.squeezenet1_0 "
+        "network=external network.build._target_=torchvision.models.squeezenet1_0 "
         "+network.build.num_classes=10",
         "network=imagenet_resnet50 experts.checkpoints=[ResNet50_Weights.IMAGENET1K_V1]",
         "experts.checkpoints=[a.pt,b.safetensors] experts.epoch=0",
         "network=imagenet_resnet50 +network.build.weights=IMAGENET1K_V1",
-        "experiment=cifar10/cwx network=foreign network.build._target_=torchvision.models.vgg11 "
+        "experiment=cifar10/cwx network=external network.build._target_=torchvision.models.vgg11 "
         "scale=small",
         "method=[iscp_tv1] method.iscp_tv1.beta=2 evaluation=[predictive_power]",
         "experiment=cifar10/iscp_comparison method=[universal] evaluation=[predictive_power]",
         "experiment=cifar10/iscp_comparison scale=small method=[gradcam] evaluation=[accuracy]",
-        "construction=non_robust construction.recipe.attack.epsilon=1",
-        "construction=robust procedure=adversarial construction.recipe.layer=classifier",
-        "procedure=consistency procedure.objective.layer=features.8 procedure.attack.epsilon=8",
-        "procedure=adversarial refinement=consistency refinement.procedure.objective.beta=0",
-        "experiment=cifar10/natural scale=small refinement=consistency procedure=plateau "
-        "evaluation=[robustness_dong] refinement.procedure.attack.steps=10",
+        "dataset_construction=non_robust dataset_construction.algorithm.attack.epsilon=1",
+        "dataset_construction=robust recipe=adversarial dataset_construction.algorithm.layer=classifier",
+        "recipe=consistency recipe.objective.layer=features.8 recipe.attack.epsilon=8",
+        "recipe=adversarial fine_tuning=consistency fine_tuning.recipe.objective.beta=0",
+        "experiment=cifar10/natural scale=small fine_tuning=consistency recipe=plateau "
+        "evaluation=[accuracy_dong] fine_tuning.recipe.attack.steps=10",
         "evaluation=[traces] evaluation.traces.images=[0,17] evaluation.traces.files=[a.png]",
         "evaluation=[representations,traces] evaluation.representations.networks=[expert]",
         "evaluation=[neurons] evaluation.neurons.sheet=null evaluation.neurons.layers=[a.0,b]",
@@ -164,11 +164,11 @@ def test_refused_with_the_remedy(override):
         "adversary=ensemble adversary.members=[expert,mlp] evaluation=[adversarial_set] "
         "adversary.weight=0",
         # D1, in other studies.
-        "experiment=imagenet/iscp network=imagenet_alexnet +network@judges.vgg=imagenet_vgg16 "
-        "+network@judges.resnet=imagenet_resnet18 "
+        "experiment=imagenet/iscp network=imagenet_alexnet +network@evaluation_networks.vgg=imagenet_vgg16 "
+        "+network@evaluation_networks.resnet=imagenet_resnet18 "
         "experts.checkpoints=[AlexNet_Weights.IMAGENET1K_V1] "
-        "+experts.judge_checkpoints.vgg=VGG16_Weights.IMAGENET1K_V1 "
-        "+experts.judge_checkpoints.resnet=ResNet18_Weights.IMAGENET1K_V1 adversary=ensemble",
+        "+experts.evaluation_checkpoints.vgg=VGG16_Weights.IMAGENET1K_V1 "
+        "+experts.evaluation_checkpoints.resnet=ResNet18_Weights.IMAGENET1K_V1 adversary=ensemble",
         "optimize=fidelity/ratio hydra/launcher=basic",
         "optimize=[fidelity/ratio,discriminative/distill/expert]",
     ],
@@ -200,7 +200,7 @@ def test_each_value_of_a_sweep_is_checked_before_the_first_job():
     check("method.distill.iterations=int(interval(5,8))", multirun=True)
     with pytest.raises(UserError, match="iterations is 5.0: it takes int"):
         check("method.distill.iterations=interval(5,8)", multirun=True)
-    check("method.distill.inner.rate=tag(log,interval(0.01,1))", multirun=True)
+    check("method.distill.inner.learning_rate=tag(log,interval(0.01,1))", multirun=True)
     check("trainer=glob(d*,exclude=*_cpu)", multirun=True)
     with pytest.raises(UserError, match="data.source.root needs a value"):
         check("data=glob(*_folder)", multirun=True)
@@ -217,7 +217,7 @@ def test_each_value_of_a_sweep_is_checked_before_the_first_job():
         "experiment=cifar10/iscp canvas@method.iscp.canvas=positive,negative,random,white",
         "experiment=cifar10/iscp method.iscp.searched=0.2,0.4,0.6,0.8,1 experts.epoch=3,5",
         "experiment=cifar10/iscp_backdoor corruption.target=airplane,truck "
-        "augment@procedure.augment=shift_flip,none canvas@method.iscp.canvas=white,random",
+        "augment@recipe.augment=shift_flip,none canvas@method.iscp.canvas=white,random",
         "experiment=cifar10/adversarial,cifar10/natural",
         "experiment=cifar10/noise corruption.rate=0,0.25,0.5,0.75",
         "experiment=cifar10/noise corruption=none,label_noise_uniform",
@@ -231,8 +231,8 @@ def test_the_sweeps_of_the_paper_compose(sweep, scale):
     ("text", "message"),
     [
         ("method: {distill: {iteratons: 3}}", "did you mean method.distill.iterations?"),
-        ("procedur: {epochs: 3}", "did you mean procedure?"),
-        ("procedure: {epochs: few}", "procedure.epochs is 'few': it takes int"),
+        ("procedur: {epochs: 3}", "did you mean recipe?"),
+        ("recipe: {epochs: few}", "recipe.epochs is 'few': it takes int"),
         ("method: {distil: {iterations: 3}}", "did you mean method.distill?"),
     ],
 )
@@ -251,11 +251,11 @@ def test_every_experiment_composes_and_instantiates(experiment, scale):
     study = instantiate(config, _convert_="all")
     assert set(study.method) == set(config["method"])
     assert study.trainer(max_epochs=3, logger=False).max_epochs == 3
-    judges = config["judges"].values()
+    evaluation_networks = config["evaluation_networks"].values()
     if distill := config["method"].get("distill"):
-        assert config["procedure"]["epochs"] >= distill["start_max"] + distill["span"]
+        assert config["recipe"]["epochs"] >= distill["start_max"] + distill["span"]
     side = config["data"]["source"].get("size") or 32
-    for make in (config["network"], *(judges if scale == "small" else ())):
+    for make in (config["network"], *(evaluation_networks if scale == "small" else ())):
         network = instantiate(make)(in_channels=3, image_size=(side, side), num_classes=10)
         classes = 1000 if config["experts"]["checkpoints"] else 10
         assert network.eval()(torch.rand(2, 3, side, side)).shape == (2, classes)
@@ -271,29 +271,33 @@ DISTILL = "method.distill"
 # CWX §4 and Appendix A, whatever the study (C3, C8, C9).
 COMMON = {
     f"{DISTILL}.inner.steps": 60,
-    f"{DISTILL}.inner.rate": 0.02,
+    f"{DISTILL}.inner.learning_rate": 0.02,
     f"{DISTILL}.optimizer.lr": 1000,
     f"{DISTILL}.iterations": 5000,
     f"{DISTILL}.images_per_class": 10,
     f"{DISTILL}.span": 2,
     f"{DISTILL}.start_min": 0,
     f"{DISTILL}.start_max": 20,
-    "procedure.epochs": 100,
-    "procedure.optimizer.lr": 0.01,
-    "procedure.optimizer.momentum": 0.0,
+    "recipe.epochs": 100,
+    "recipe.optimizer.lr": 0.01,
+    "recipe.optimizer.momentum": 0.0,
     "corruption._target_": "NoCorruption",
     "construction._target_": "NoConstruction",
     "network.depth": 3,
     "network.width": 128,
     "data.per_class": None,
-    "judges": {},
+    "evaluation_networks": {},
     "experts.seeds": [0, 1, 2],
     "experts.early.seeds": [3, 4, 5, 6, 7, 8, 9],
     "experts.early.epochs": 22,
     "purification._target_": "NoPurification",
 }
 JUDGES = {
-    "judges": {"resnet50": "ResNet", "wide_resnet28_10": "WideResNet", "densenet121": "DenseNet"}
+    "evaluation_networks": {
+        "resnet50": "ResNet",
+        "wide_resnet28_10": "WideResNet",
+        "densenet121": "DenseNet",
+    }
 }
 ACTIVATION = {
     "method.activation.iterations": 3000,
@@ -310,22 +314,25 @@ BACKDOOR = {
     "corruption.target": "dog",
     "corruption.rate": 0.05,
 }
-ATTACK = "procedure.attack"
+ATTACK = "recipe.attack"
 ADVERSARIAL = {
-    "procedure.epochs": 200,
-    "procedure.optimizer.momentum": 0.9,
+    "recipe.epochs": 200,
+    "recipe.optimizer.momentum": 0.9,
     f"{ATTACK}.epsilon": 4,
     f"{ATTACK}.step": 2,
     f"{ATTACK}.scale": 255,
     f"{ATTACK}.steps": 10,
     f"{ATTACK}.random_start": True,
-    "paper": {"range/distill/min": -5, "range/distill/max": 5},
+    "paper": {"gallery/range/distill/min": -5, "gallery/range/distill/max": 5},
 }
 
 
 def table1(*accuracies):
-    judges = ("expert", *JUDGES["judges"])
-    return {f"discriminative/distill/{j}": a for j, a in zip(judges, accuracies, strict=True)}
+    evaluation_networks = ("expert", *JUDGES["evaluation_networks"])
+    return {
+        f"discriminative/distill/{j}": a
+        for j, a in zip(evaluation_networks, accuracies, strict=True)
+    }
 
 
 START = f"{DISTILL}.start_min"
@@ -357,7 +364,7 @@ ISCP = search("iscp") | {
     "evaluation.predictive_power.images": None,
     "corruption._target_": "NoCorruption",
     "data.per_class": None,
-    "judges": {},
+    "evaluation_networks": {},
 }
 # I11-I13, I19-I21.
 COMPARISON = (
@@ -365,9 +372,9 @@ COMPARISON = (
     | search("iscp_tv1", beta=1.0)
     | {name: v for name, v in search("learned").items() if not name.endswith("learned_canvas")}
     | {
-        "method.learned.learned_canvas.turn": 5,
-        "method.learned.learned_canvas.step": 2,
-        "method.learned.learned_canvas.scale": 255,
+        "method.iscp_learned_canvas.learned_canvas.turn": 5,
+        "method.iscp_learned_canvas.learned_canvas.step": 2,
+        "method.iscp_learned_canvas.learned_canvas.scale": 255,
         "method.universal.epsilons": [8, 16, 32],
         "method.universal.scale": 255,
         "method.universal.searched": 1.0,
@@ -375,7 +382,7 @@ COMPARISON = (
         "evaluation.attention.source": "iscp",
         "evaluation.attention.size": 0.05,
         "paper": {
-            f"power_whole/{name}": power
+            f"predictive_power/whole/{name}": power
             for name, power in {
                 "universal/8": 0.621,
                 "universal/16": 0.967,
@@ -420,10 +427,10 @@ ENSEMBLE = {
     "adversary.step": 5,
     "adversary.scale": 255,
     "adversary.steps": 20,
-    "evaluation.robustness.attacks.fgs_1.epsilon": 1,
-    "evaluation.robustness.attacks.fgs_5.epsilon": 5,
-    "evaluation.robustness.attacks.fgs_5.scale": 255,
-    "evaluation.robustness.top": [1, 5],
+    "evaluation.accuracy.attacks.fgs_1.epsilon": 1,
+    "evaluation.accuracy.attacks.fgs_5.epsilon": 5,
+    "evaluation.accuracy.attacks.fgs_5.scale": 255,
+    "evaluation.accuracy.top": [1, 5],
 }
 OCCLUDERS = {
     "evaluation.neurons.sheet.occluder": 11,
@@ -443,7 +450,11 @@ STUDIES = {
     # I15.
     **{
         f"cifar10/iscp_features {change}": {"evaluation.predictive_power.sizes": [0.05, 0.1]}
-        for change in ("construction=robust", "construction=non_robust", "procedure=adversarial")
+        for change in (
+            "dataset_construction=robust",
+            "dataset_construction=non_robust",
+            "recipe=adversarial",
+        )
     },
     "imagenet/iscp": {
         "network.stages": None,
@@ -454,22 +465,22 @@ STUDIES = {
     # D8, D10.
     "cifar10/neurons": ENSEMBLE
     | {
-        "judges": {"alexnet": "AlexNet", "vgg16": "VGG"},
+        "evaluation_networks": {"alexnet": "AlexNet", "vgg16": "VGG"},
         "network.stages": [2, 2, 2, 2],
         "adversary.targets": 3,
-        "refinement.procedure.objective.alpha": 0.5,
-        "refinement.procedure.objective.beta": 0.1,
-        "refinement.procedure.attack.steps": 10,
-        "refinement.procedure.attack.step": 0.5,
-        "refinement.procedure.attack.targeted": True,
+        "fine_tuning.recipe.objective.alpha": 0.5,
+        "fine_tuning.recipe.objective.beta": 0.1,
+        "fine_tuning.recipe.attack.steps": 10,
+        "fine_tuning.recipe.attack.step": 0.5,
+        "fine_tuning.recipe.attack.targeted": True,
     },
     "imagenet/neurons": ENSEMBLE
     | OCCLUDERS
     | {
-        "judges": {"alexnet": "foreign", "vgg16": "foreign"},
+        "evaluation_networks": {"alexnet": "external", "vgg16": "external"},
         "adversary.targets": 10,
         "network.build._target_": "resnet18",
-        "refinement._target_": "NoRefinement",
+        "fine_tuning._target_": "NoFineTuning",
     },
     "checkpoint/neurons": OCCLUDERS | {"adversary._target_": "NoAdversary"},
     # C10, C11; C5 and C8 report on CIFAR-10 or on nothing named.
@@ -506,12 +517,12 @@ STUDIES = {
     "cifar10/adversarial": ADVERSARIAL,
     "cifar10/natural": {
         "paper": {
-            "robustness/expert/clean": 0.8534,
-            "range/distill/min": -1,
-            "range/distill/max": 1,
+            "accuracy/expert/clean": 0.8534,
+            "gallery/range/distill/min": -1,
+            "gallery/range/distill/max": 1,
         }
     },
-    "cifar10/adversarial procedure=standard": {},
+    "cifar10/adversarial recipe=standard": {},
     # C15
     **{
         f"cifar10/noise corruption.rate={rate}": {
@@ -538,8 +549,11 @@ def test_a_study_has_the_settings_of_the_paper(study):
     for path, expected in {**common, **STUDIES[study]}.items():
         parent, _, key = path.rpartition(".")
         found = (at(config, parent) if parent else config).get(key)
-        if path == "judges":
-            found = {name: kind(judge["_target_"]) for name, judge in found.items()}
+        if path == "evaluation_networks":
+            found = {
+                name: kind(evaluation_network["_target_"])
+                for name, evaluation_network in found.items()
+            }
         assert (kind(found) if key == "_target_" else found) == expected, path
 
 
@@ -556,7 +570,7 @@ def test_the_quickstart_is_of_no_paper_and_no_other_scale():
     config = check()
     assert config["paper"] == {}
     assert config == check("scale=paper")
-    assert (config["method"]["distill"]["iterations"], config["procedure"]["epochs"]) == (250, 13)
+    assert (config["method"]["distill"]["iterations"], config["recipe"]["epochs"]) == (250, 13)
 
 
 def test_the_backdoor_on_digits_is_the_quickstart_with_one():
@@ -594,20 +608,20 @@ def test_what_the_small_scale_makes_of_a_study(study):
     distill = config["method"]["distill"]
     assert config["data"]["per_class"] == images
     assert network.items() <= config["network"].items()
-    assert config["procedure"]["epochs"] == epochs
+    assert config["recipe"]["epochs"] == epochs
     assert (distill["start_min"], distill["start_max"]) == start
     assert (distill["images_per_class"], distill["iterations"]) == (pictures, steps)
     assert (distill["inner"]["steps"], distill["inner"]["rate"]) == (15, 0.05)
-    assert distill["inner"]["augment"]["operations"] == config["procedure"]["augment"]["operations"]
+    assert distill["inner"]["augment"]["operations"] == config["recipe"]["augment"]["operations"]
     assert config["experts"]["early"]["epochs"] == early
     assert distill["unroll"]["compile"] is None
     # What makes a study itself is left alone.
     paper = check(*f"experiment={study}".split())
     for part in ("corruption", "purification", "paper", "seed"):
         assert config[part] == paper[part]
-    assert config["judges"].keys() == paper["judges"].keys()
+    assert config["evaluation_networks"].keys() == paper["evaluation_networks"].keys()
     assert distill["span"] == paper["method"]["distill"]["span"]
-    attack, whole = config["procedure"]["attack"], paper["procedure"]["attack"]
+    attack, whole = config["recipe"]["attack"], paper["recipe"]["attack"]
     assert {**attack, "steps": 0} == {**whole, "steps": 0}
     assert config["experts"]["held_out"] == paper["experts"]["held_out"]
 
@@ -627,10 +641,8 @@ def test_the_small_comparison_keeps_what_is_compared():
 
 
 def test_the_command_line_has_the_last_word_on_scale():
-    config = check(
-        "experiment=cifar10/cwx", "scale=small", "network.width=8", "procedure.epochs=20"
-    )
-    assert (config["network"]["width"], config["procedure"]["epochs"]) == (8, 20)
+    config = check("experiment=cifar10/cwx", "scale=small", "network.width=8", "recipe.epochs=20")
+    assert (config["network"]["width"], config["recipe"]["epochs"]) == (8, 20)
 
 
 @pytest.mark.parametrize(
@@ -638,7 +650,7 @@ def test_the_command_line_has_the_last_word_on_scale():
     [
         ("paper.a=many", "paper.a is 'many': it takes float"),
         ("scale=smal", "did you mean scale=small?"),
-        ("judges.resnet.width=8", "unknown key judges.resnet"),
+        ("evaluation_networks.resnet.width=8", "unknown key evaluation_networks.resnet"),
     ],
 )
 def test_figures_scales_and_judges_are_checked(override, message):
@@ -654,16 +666,14 @@ def test_settings_of_a_part_left_out_are_left_aside():
 
 
 def test_adversarial_training_is_that_of_the_paper():
-    procedure = check("experiment=cifar10/cwx", "procedure=adversarial")["procedure"]
-    assert (procedure["epochs"], procedure["optimizer"]["momentum"]) == (200, 0.9)
-    attack = procedure["attack"]
+    recipe = check("experiment=cifar10/cwx", "recipe=adversarial")["recipe"]
+    assert (recipe["epochs"], recipe["optimizer"]["momentum"]) == (200, 0.9)
+    attack = recipe["attack"]
     assert [attack[name] for name in ("epsilon", "step", "scale", "steps")] == [4, 2, 255, 10]
     assert attack["random_start"]
-    weaker = check(
-        "procedure=adversarial", "attack@procedure.attack=fgs", "procedure.attack.epsilon=1"
-    )
-    assert weaker["procedure"]["attack"]["step"] == 1
-    assert weaker["procedure"]["attack"]["steps"] == 1
+    weaker = check("recipe=adversarial", "attack@recipe.attack=fgs", "recipe.attack.epsilon=1")
+    assert weaker["recipe"]["attack"]["step"] == 1
+    assert weaker["recipe"]["attack"]["steps"] == 1
 
 
 # Dong et al., Appendix A (D12), and Eq 8-11 (D8).
@@ -687,20 +697,20 @@ CONSISTENCY = PLATEAU | {
     "attack.targeted": True,
     "attack.random_start": False,
 }
-PROCEDURES = {
-    "procedure=plateau": ("procedure", PLATEAU),
-    "procedure=consistency": ("procedure", CONSISTENCY),
-    "refinement=consistency": (
-        "refinement.procedure",
+RECIPES = {
+    "recipe=plateau": ("recipe", PLATEAU),
+    "recipe=consistency": ("recipe", CONSISTENCY),
+    "fine_tuning=consistency": (
+        "fine_tuning.recipe",
         {name: v for name, v in CONSISTENCY.items() if not name.startswith("schedule")}
         | {"optimizer.lr": 0.005, "schedule": None},
     ),
 }
 
 
-@pytest.mark.parametrize("choice", PROCEDURES)
+@pytest.mark.parametrize("choice", RECIPES)
 def test_a_procedure_is_that_of_dong(choice):
-    place, expected = PROCEDURES[choice]
+    place, expected = RECIPES[choice]
     config = at(check("experiment=cifar10/natural", choice), place)
     found = {path: at(config, path) for path in expected}
     assert {p: kind(v) if p.endswith("_target_") else v for p, v in found.items()} == expected
@@ -711,8 +721,8 @@ def test_a_procedure_is_that_of_dong(choice):
 
 
 def test_the_small_scale_of_consistency_moves_images_as_far():
-    for choice in ("procedure=consistency", "refinement=consistency"):
-        place = PROCEDURES[choice][0]
+    for choice in ("recipe=consistency", "fine_tuning=consistency"):
+        place = RECIPES[choice][0]
         small, whole = (
             at(check("experiment=cifar10/natural", choice, f"scale={scale}"), f"{place}.attack")
             for scale in ("small", "paper")
@@ -723,7 +733,7 @@ def test_the_small_scale_of_consistency_moves_images_as_far():
 
 def test_robustness_is_measured_as_dong_do():
     """D11: FGS of 1 and of 5 of 255, top-1 and top-5."""
-    robustness = check("evaluation=[robustness_dong]")["evaluation"]["robustness"]
+    robustness = check("evaluation=[accuracy_dong]")["evaluation"]["robustness"]
     attacks = robustness["attacks"]
     assert {n: (a["epsilon"], a["scale"], a["steps"]) for n, a in attacks.items()} == {
         "fgs_1": (1, 255, 1),
@@ -747,27 +757,27 @@ CONSTRUCTIONS = {
 @pytest.mark.parametrize("scale", ["paper", "small"])
 @pytest.mark.parametrize("name", CONSTRUCTIONS)
 def test_a_construction_is_that_of_its_paper(name, scale):
-    config = check("experiment=cifar10/natural", f"construction={name}", f"scale={scale}")
+    config = check("experiment=cifar10/natural", f"dataset_construction={name}", f"scale={scale}")
     steps, step, epsilon, source, made = CONSTRUCTIONS[name]
-    construction = config["construction"]
-    recipe, procedure = construction["recipe"], construction["procedure"]
-    moves = recipe.get("attack", recipe)
+    construction = config["dataset_construction"]
+    algorithm, recipe = construction["algorithm"], construction["recipe"]
+    moves = algorithm.get("attack", algorithm)
     if scale == "paper":
         assert (moves["steps"], moves["step"], moves.get("epsilon")) == (steps, step, epsilon)
     else:
         # Enough to go through the ball, and for trainings of a minute.
         assert moves["steps"] * moves["step"] > 2 * moves.get("epsilon", 10)
-        assert (procedure["epochs"], procedure["batch_size"]) == (12, 64)
-    assert kind(procedure["attack"]["_target_"]) == source
-    assert kind(recipe.get("target", recipe)["_target_"]) == made
+        assert (recipe["epochs"], recipe["batch_size"]) == (12, 64)
+    assert kind(recipe["attack"]["_target_"]) == source
+    assert kind(algorithm.get("target", algorithm)["_target_"]) == made
     if source == "Attack":
-        attack = procedure["attack"]
+        attack = recipe["attack"]
         assert (attack["epsilon"], attack["scale"]) == (0.5, 1)
         assert kind(attack["ball"]["_target_"]) == "L2"
         assert attack["steps"] * attack["step"] > attack["epsilon"]
     # The network that is attacked is one that natural training leaves.
-    natural = {**config["procedure"], "recording": procedure["recording"]}
-    assert (procedure == natural) == name.startswith("non_robust"), "as the experts are trained"
+    natural = {**config["recipe"], "recording": recipe["recording"]}
+    assert (recipe == natural) == name.startswith("non_robust"), "as the experts are trained"
     instantiate(construction, _convert_="all")
 
 
@@ -813,7 +823,7 @@ def run(*arguments):
         (["experts", "--help"], 0, "usage: python run.py experts"),
         (["experiments", "--help"], 0, "usage: python run.py experiments"),
         (["experiments"], 0, "cifar10/iscp_features "),
-        (["experiments", "cifar10/cwx"], 0, "procedure.epochs "),
+        (["experiments", "cifar10/cwx"], 0, "recipe.epochs "),
         (["experiments", "cifar10/cwxx"], 1, "there is no experiment cifar10/cwxx: did you mean"),
         (["--help"], 0, "python run.py experiments "),
         (["ls", "conf"], 0, "no runs in conf"),
@@ -847,7 +857,7 @@ def test_every_group_is_composed_below():
 AS_THEY_ARE = {
     "mlp",
     "convnet_small",
-    "foreign",
+    "external",
     *(f"imagenet_{name}" for name in ("alexnet", "resnet18", "resnet50", "vgg16")),
 }
 

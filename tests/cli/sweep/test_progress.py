@@ -24,7 +24,7 @@ def test_what_is_left_is_filled_into_the_slots(took, running, waiting, at_once, 
 
 def test_one_number_of_each_evaluation_leads():
     numbers = [
-        {"corruption/rate": 0.1, "range/a/min": -3.0, "f/a": 1.0, "f/b": 2.0, "g/a": 3.0},
+        {"corruption/rate": 0.1, "gallery/range/a/min": -3.0, "f/a": 1.0, "f/b": 2.0, "g/a": 3.0},
         {"h": 1.0},
     ]
     assert leading(numbers, wanted=[]) == ["f/a", "g/a", "h"]

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 from cwx.evaluations.adversarial.adversarial_detection import (
     POINTS,
     AdversarialDetection,
-    told_apart,
+    detection_auroc,
 )
 from cwx.functional.class_gaussians import Diagonal, LedoitWolf, Tied
 from cwx.functional.representation_distance import flat, mean_over_places
@@ -67,7 +67,7 @@ def test_the_area_is_that_of_the_definition(convolutional, tmp_path):
     outcome = measured(convolutional, adversarial)
     for kind, trajectories in (
         ("expert", convolutional.trajectories),
-        ("refined", convolutional.refined),
+        ("fine-tuned", convolutional.fine_tuned),
     ):
         each = [literal(convolutional, convolutional.trained(t), adversarial) for t in trajectories]
         found = outcome.numbers[f"adversarial_detection/{kind}/auc"]
@@ -83,14 +83,16 @@ def test_the_area_is_that_of_the_definition(convolutional, tmp_path):
 def test_equal_sets_are_not_told_apart(convolutional, tmp_path, covariance, pooling):
     adversarial = untouched(convolutional.data, tmp_path)
     numbers = measured(convolutional, adversarial, covariance=covariance, pooling=pooling).numbers
-    assert set(numbers) == {f"adversarial_detection/{kind}/auc" for kind in ("expert", "refined")}
+    assert set(numbers) == {
+        f"adversarial_detection/{kind}/auc" for kind in ("expert", "fine-tuned")
+    }
     # Batches of other sizes may round otherwise.
     assert list(numbers.values()) == pytest.approx([0.5, 0.5], abs=0.05)
 
 
 def test_likelihoods_beyond_what_a_sigmoid_tells_apart_are():
     real, adversarial = torch.tensor([-1e3, -2e3, -5e3]).double(), torch.tensor([-3e3, -9e3])
-    auc, points = told_apart(real, adversarial)
+    auc, points = detection_auroc(real, adversarial)
     assert auc == pytest.approx(5 / 6)
     assert auc == pytest.approx(references.area_under_roc([1e3, 2e3, 5e3], [3e3, 9e3]))
     assert (points[0]["false_positive_rate"], points[0]["true_positive_rate"]) == (0, 0)
@@ -98,7 +100,7 @@ def test_likelihoods_beyond_what_a_sigmoid_tells_apart_are():
 
 
 def test_where_all_are_equal_the_area_is_a_half():
-    auc, points = told_apart(torch.ones(4), torch.ones(3))
+    auc, points = detection_auroc(torch.ones(4), torch.ones(3))
     assert auc == 0.5
     assert len(points) == 2
 
@@ -106,7 +108,7 @@ def test_where_all_are_equal_the_area_is_a_half():
 def test_a_long_curve_is_thinned_and_keeps_its_ends():
     generator = torch.Generator().manual_seed(0)
     real, adversarial = torch.randn(2, 900, generator=generator)
-    auc, points = told_apart(real, adversarial - 1)
+    auc, points = detection_auroc(real, adversarial - 1)
     assert len(points) == POINTS
     expected = references.area_under_roc((-real).tolist(), (1 - adversarial).tolist())
     assert auc == pytest.approx(expected, abs=1e-5)

@@ -7,10 +7,10 @@ import torch
 from support.builders import Blobs, image_data
 from torch import nn
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet, Splits
-from cwx.evaluations.adversarial.adversarial_set import Transfer
+from cwx.evaluations.adversarial.adversarial_set import AdversarialSetAccuracy
 from cwx.functional.rng import stream
 from cwx.storage.shards import Shards
 from cwx.training.plan import Plan
@@ -48,8 +48,8 @@ class Reads(nn.Module):
 PANEL = {"attacked": [Reads(0), Reads(2), Reads(5)], "other": [Reads(1), Reads(4)]}
 
 
-def subject(folder, *, data=None, judges=PANEL, count=30, size=8):
-    """Adversarial images of any test images, drawn without a network."""
+def subject(folder, *, data=None, evaluation_networks=PANEL, count=30, size=8):
+    """AdversarialSet images of any test images, drawn without a network."""
     if data is None:
         data = ImageData(source=Levels(), mean=0, std=1, batch_size=5, per_class=None)
         data.setup()
@@ -66,9 +66,14 @@ def subject(folder, *, data=None, judges=PANEL, count=30, size=8):
     shards = Shards(folder, count=count, size=size)
     for number in range(len(shards)):
         shards.write(number, {name: t[shards.rows(number)] for name, t in drawn.items()})
-    made = Adversarial.of(shards, members=["attacked"], numbers={})
+    made = AdversarialSet.of(shards, members=["attacked"], numbers={})
     return Subject(
-        data=data, factory=None, trajectories=[], held_out=[], judges=judges, adversarial=made
+        data=data,
+        factory=None,
+        trajectories=[],
+        held_out=[],
+        evaluation_networks=evaluation_networks,
+        adversarial=made,
     )
 
 
@@ -93,9 +98,9 @@ def literal(study, network):
 
 def test_shares_are_counted_for_each_network(tmp_path):
     study = subject(tmp_path)
-    outcome = Transfer(shown=3, amplify=5)(study, {})
+    outcome = AdversarialSetAccuracy(shown=3, amplify=5)(study, {})
     rows = outcome.tables["adversarial_networks"]
-    assert [(row["judge"], row["network"], row["attacked"]) for row in rows] == [
+    assert [(row["network"], row["network"], row["attacked"]) for row in rows] == [
         ("attacked", 0, "yes"),
         ("attacked", 1, "no"),
         ("attacked", 2, "no"),
@@ -103,11 +108,11 @@ def test_shares_are_counted_for_each_network(tmp_path):
         ("other", 1, "no"),
     ]
     for row in rows:
-        expected = literal(study, PANEL[row["judge"]][row["network"]])
+        expected = literal(study, PANEL[row["network"]][row["network"]])
         assert {name: row[name] for name in expected} == pytest.approx(expected)
         assert 0 < row["success"] < 1
     means = outcome.tables["adversarial"]
-    assert [(row["judge"], row["attacked"], row["networks"]) for row in means] == [
+    assert [(row["network"], row["attacked"], row["networks"]) for row in means] == [
         ("attacked", "yes", 1),
         ("attacked", "no", 2),
         ("other", "no", 2),
@@ -116,7 +121,7 @@ def test_shares_are_counted_for_each_network(tmp_path):
     assert means[2]["top1"] == pytest.approx((rows[3]["top1"] + rows[4]["top1"]) / 2)
     for name, row in zip(("attacked", "attacked-unseen", "other"), means, strict=True):
         for value in ("clean_top1", "clean_top5", "top1", "top5", "success"):
-            assert outcome.numbers[f"adversarial/{name}/{value}"] == row[value]
+            assert outcome.numbers[f"adversarial_set/{name}/{value}"] == row[value]
 
 
 def test_the_distance_is_that_of_bytes(tmp_path):
@@ -125,15 +130,15 @@ def test_the_distance_is_that_of_bytes(tmp_path):
     apart = found.shards.tensor("images").double()
     apart -= study.data.splits.test.images[found.originals].double()
     expected = apart.flatten(1).square().sum(1).sqrt().mean().item()
-    numbers = Transfer(shown=3, amplify=5)(study, {}).numbers
-    assert numbers["adversarial/distance"] == pytest.approx(expected)
+    numbers = AdversarialSetAccuracy(shown=3, amplify=5)(study, {}).numbers
+    assert numbers["adversarial_set/distance"] == pytest.approx(expected)
     assert len(numbers) == 1 + 3 * 5
 
 
 @pytest.mark.parametrize("size", [1, 7, 30])
 def test_it_does_not_matter_how_the_set_is_cut(tmp_path, size):
     numbers = [
-        Transfer(shown=3, amplify=5)(subject(tmp_path / str(s), size=s), {}).numbers
+        AdversarialSetAccuracy(shown=3, amplify=5)(subject(tmp_path / str(s), size=s), {}).numbers
         for s in (8, size)
     ]
     assert numbers[0] == pytest.approx(numbers[1])
@@ -145,19 +150,19 @@ class First(nn.Module):
 
 
 def test_of_few_classes_there_is_no_top_5(tmp_path):
-    study = subject(tmp_path, data=image_data(), judges={"first": [First()]})
-    outcome = Transfer(shown=3, amplify=5)(study, {})
+    study = subject(tmp_path, data=image_data(), evaluation_networks={"first": [First()]})
+    outcome = AdversarialSetAccuracy(shown=3, amplify=5)(study, {})
     values = ("clean_top1", "top1", "success")
     assert outcome.numbers.keys() == {
-        "adversarial/distance",
-        *(f"adversarial/first/{value}" for value in values),
+        "adversarial_set/distance",
+        *(f"adversarial_set/first/{value}" for value in values),
     }
-    assert outcome.numbers["adversarial/first/clean_top1"] == pytest.approx(1 / 3)
+    assert outcome.numbers["adversarial_set/first/clean_top1"] == pytest.approx(1 / 3)
 
 
 def test_the_figure_shows_what_was_changed(tmp_path):
     study = subject(tmp_path)
-    figure = Transfer(shown=3, amplify=2.5)(study, {}).figures["adversarial"]
+    figure = AdversarialSetAccuracy(shown=3, amplify=2.5)(study, {}).figures["adversarial"]
     found, classes = study.adversarial, study.data.classes
     texts = [text.get_text() for text in figure.texts]
     assert [text.replace("\n", " ") for text in texts[:3]] == [
@@ -181,7 +186,9 @@ def test_the_figure_shows_what_was_changed(tmp_path):
 
 
 def test_more_images_than_there_are_show_all(tmp_path):
-    figure = Transfer(shown=99, amplify=1)(subject(tmp_path, count=4), {}).figures["adversarial"]
+    figure = AdversarialSetAccuracy(shown=99, amplify=1)(subject(tmp_path, count=4), {}).figures[
+        "adversarial"
+    ]
     assert len(figure.axes) == 12
 
 
@@ -192,8 +199,8 @@ def test_it_needs_adversarial_images(data):
         "adversary=ensemble"
     )
     with pytest.raises(ValueError, match=message):
-        Transfer(shown=1, amplify=1).check(plan)
-    Transfer(shown=1, amplify=1).check(replace(plan, adversarial=True))
+        AdversarialSetAccuracy(shown=1, amplify=1).check(plan)
+    AdversarialSetAccuracy(shown=1, amplify=1).check(replace(plan, adversarial=True))
 
 
 @pytest.mark.parametrize(
@@ -205,4 +212,4 @@ def test_it_needs_adversarial_images(data):
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Transfer(**{"shown": 1, "amplify": 1, **settings})
+        AdversarialSetAccuracy(**{"shown": 1, "amplify": 1, **settings})

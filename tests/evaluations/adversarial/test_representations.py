@@ -60,7 +60,7 @@ def test_ratios_are_those_of_the_formulas(convolutional, tmp_path, pooling, per_
     places = {c: [8 * c + i * 8 // count for i in range(count)] for c in range(3)}
     networks = {
         "expert": convolutional.trajectories,
-        "refined": convolutional.refined,
+        "fine-tuned": convolutional.fine_tuned,
     }
     for kind, trajectories in networks.items():
         ratios = [
@@ -82,7 +82,7 @@ def test_what_an_attack_leaves_alone_has_ratios_of_one(convolutional, tmp_path):
     numbers = measured(convolutional, untouched(convolutional.data, tmp_path)).numbers
     assert numbers == {
         f"representations/{kind}/{name}": value
-        for kind in ("expert", "refined")
+        for kind in ("expert", "fine-tuned")
         for name, value in (
             ("r1", pytest.approx(1, rel=1e-5)),
             ("r2", pytest.approx(1, rel=1e-5)),
@@ -108,14 +108,14 @@ def test_shards_and_batches_do_not_change_ratios(convolutional, tmp_path):
 
 def test_judges_are_compared_if_they_are_named(convolutional, tmp_path):
     adversarial = swapped(convolutional.data, tmp_path)
-    judge = convolutional.trained(convolutional.refined[0])
-    subject = replace(convolutional, judges={"other": [judge]})
+    evaluation_network = convolutional.trained(convolutional.fine_tuned[0])
+    subject = replace(convolutional, evaluation_networks={"other": [evaluation_network]})
     numbers = measured(subject, adversarial, networks=["other", "expert"]).numbers
-    alone = replace(convolutional, refined=convolutional.refined[:1])
+    alone = replace(convolutional, fine_tuned=convolutional.fine_tuned[:1])
     expected = measured(alone, adversarial).numbers
     for name in ("r1", "r2"):
         assert numbers[f"representations/other/{name}"] == pytest.approx(
-            expected[f"representations/refined/{name}"]
+            expected[f"representations/fine_tuned/{name}"]
         )
     assert {name.split("/")[1] for name in numbers} == {"other", "expert"}
 
@@ -123,9 +123,9 @@ def test_judges_are_compared_if_they_are_named(convolutional, tmp_path):
 def test_the_histogram_counts_every_image(convolutional, tmp_path):
     outcome = measured(convolutional, swapped(convolutional.data, tmp_path))
     rows = outcome.tables["representations_histogram"]
-    for kind in ("expert", "refined"):
+    for kind in ("expert", "fine-tuned"):
         for name in ("r1", "r2"):
-            own = [row for row in rows if (row["judge"], row["ratio"]) == (kind, name)]
+            own = [row for row in rows if (row["network"], row["ratio"]) == (kind, name)]
             assert sum(row["share"] for row in own) == pytest.approx(1)
             middle = sum(row["share"] * (row["from"] + row["to"]) / 2 for row in own)
             width = own[0]["to"] - own[0]["from"]
@@ -190,7 +190,7 @@ def plan(data, factory=small_convnet, **changes):
         methods=[],
         held_out=0,
         networks={"network": factory},
-        kinds=["expert", "refined"],
+        kinds=["expert", "fine-tuned"],
         **changes,
     )
 
@@ -200,12 +200,20 @@ def test_what_cannot_be_measured_is_refused(data, convolutional, tmp_path):
         Representations(**{**PLAIN, **settings}).check(plan)
 
     check(plan(data))
-    check(plan(data), networks=["refined"], layer="features.0")
+    check(plan(data), networks=["fine-tuned"], layer="features.0")
     for settings, its_plan, message in (
         ({}, plan(data, adversarial=False), "evaluation.representations needs adversarial images"),
         ({"layer": "feature"}, plan(data), "representations.layer is 'feature', .*one such as"),
-        ({"networks": ["x"]}, plan(data), "networks has 'x', .* give some of expert, refined, or"),
-        ({"networks": []}, plan(data), "networks is empty: give some of expert, refined, or null"),
+        (
+            {"networks": ["x"]},
+            plan(data),
+            "networks has 'x', .* give some of expert, fine-tuned, or",
+        ),
+        (
+            {"networks": []},
+            plan(data),
+            "networks is empty: give some of expert, fine-tuned, or null",
+        ),
         (
             {},
             plan(data, small_mlp),

@@ -49,27 +49,33 @@ def planted(rate):
     return data
 
 
-def with_judges(subject, data, **judges):
-    return replace(subject, data=data, judges={name: [judge] for name, judge in judges.items()})
+def with_judges(subject, data, **evaluation_networks):
+    return replace(
+        subject,
+        data=data,
+        evaluation_networks={
+            name: [evaluation_network] for name, evaluation_network in evaluation_networks.items()
+        },
+    )
 
 
 def test_no_image_of_the_target_class_counts_as_success(subject):
     data = planted(rate=0)
-    judges = {f"always-{label}": Constant(label) for label in range(3)}
-    judges["obedient"] = Obedient(data.normalization)
-    numbers = AttackSuccess()(with_judges(subject, data, **judges), {}).numbers
+    evaluation_networks = {f"always-{label}": Constant(label) for label in range(3)}
+    evaluation_networks["obedient"] = Obedient(data.normalization)
+    numbers = AttackSuccess()(with_judges(subject, data, **evaluation_networks), {}).numbers
     for label in range(3):
-        assert numbers[f"backdoor/always-{label}/accuracy"] == pytest.approx(1 / 3)
-        assert numbers[f"backdoor/always-{label}/success"] == (label == RIGHT)
-    assert numbers["backdoor/obedient/success"] == 1
-    assert numbers["backdoor/obedient/accuracy"] == pytest.approx(1 / 3)
+        assert numbers[f"attack_success/always-{label}/accuracy"] == pytest.approx(1 / 3)
+        assert numbers[f"attack_success/always-{label}/success"] == (label == RIGHT)
+    assert numbers["attack_success/obedient/success"] == 1
+    assert numbers["attack_success/obedient/accuracy"] == pytest.approx(1 / 3)
 
 
 def test_experts_are_judged_image_by_image(subject):
     data = planted(rate=0.25)
     outcome = AttackSuccess()(with_judges(subject, data), {})
     rows = outcome.tables["backdoor_networks"]
-    assert [row["judge"] for row in rows] == ["expert", "expert", "held-out"]
+    assert [row["network"] for row in rows] == ["expert", "expert", "held-out"]
     test = image_data().splits.test
     for row, trajectory in zip(rows, [*subject.trajectories, *subject.held_out], strict=True):
         network, right, led, others = subject.trained(trajectory), 0, 0, 0
@@ -86,7 +92,7 @@ def test_experts_are_judged_image_by_image(subject):
         assert row["success"] == led / others
     for name in ("accuracy", "success"):
         expected = sum(float(row[name]) for row in rows[:2]) / 2
-        assert outcome.numbers[f"backdoor/expert/{name}"] == pytest.approx(expected)
+        assert outcome.numbers[f"attack_success/expert/{name}"] == pytest.approx(expected)
 
 
 def test_a_network_learns_the_backdoor_and_a_clean_one_has_none(tmp_path):
@@ -99,9 +105,9 @@ def test_a_network_learns_the_backdoor_and_a_clean_one_has_none(tmp_path):
             factory=small_mlp,
             trajectories=trajectories[:1],
             held_out=trajectories[1:],
-            judges={},
+            evaluation_networks={},
         )
-        success[rate] = AttackSuccess()(poisoned, {}).numbers["backdoor/expert/success"]
+        success[rate] = AttackSuccess()(poisoned, {}).numbers["attack_success/expert/success"]
     assert success[0] < 0.5 < success[0.3]
 
 

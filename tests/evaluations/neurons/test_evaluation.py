@@ -10,7 +10,7 @@ from support import references
 from support.builders import trained
 from torch import nn
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.taxonomy import Flat, WordNet
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.neurons.figures import Sheet
@@ -43,9 +43,9 @@ class Columns(nn.Module):
 
 @pytest.fixture(scope="module")
 def seen(data, tmp_path_factory):
-    """An expert that sees the first channel and, refined, the second.
+    """An expert that sees the first channel and, fine-tuned, the second.
 
-    Adversarial images are of their targets in the first, and in the second of their labels.
+    AdversarialSet images are of their targets in the first, and in the second of their labels.
     """
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
     fixed = {"epochs": 1, "optimizer": partial(torch.optim.SGD, lr=0.0)}
@@ -66,10 +66,10 @@ def seen(data, tmp_path_factory):
         data=data,
         factory=Columns,
         trajectories=before,
-        refined=after,
+        fine_tuned=after,
         held_out=[],
-        judges={},
-        adversarial=Adversarial.of(shards, members=["expert"], numbers={}),
+        evaluation_networks={},
+        adversarial=AdversarialSet.of(shards, members=["expert"], numbers={}),
     )
 
 
@@ -103,11 +103,11 @@ def test_neurons_that_see_content_are_told_from_those_that_see_targets(outcome):
     numbers = outcome.numbers
     assert set(numbers) == {
         f"neurons/{kind}/{of}{name}"
-        for kind in ("expert", "refined")
+        for kind in ("expert", "fine-tuned")
         for of in ("", "high/")
         for name in ("lc", "cs1", "cs2")
     }
-    for kind, content, target in (("expert", "cs2", "cs1"), ("refined", "cs1", "cs2")):
+    for kind, content, target in (("expert", "cs2", "cs1"), ("fine-tuned", "cs1", "cs2")):
         assert numbers[f"neurons/{kind}/high/lc"] == pytest.approx(1)
         assert numbers[f"neurons/{kind}/high/{content}"] == pytest.approx(1)
         # The top images are of the two other classes, half each.
@@ -125,7 +125,7 @@ def test_each_neuron_is_measured_as_the_paper_has_it(seen, outcome):
         top = [int(labels[i]) for i in order[: len(labels) // 3]]
         return [top.count(label) / len(top) for label in range(3)]
 
-    for channel, kind in enumerate(("expert", "refined")):
+    for channel, kind in enumerate(("expert", "fine-tuned")):
         values = {"lc": [], "cs1": [], "cs2": []}
         for column in range(4):
             real, attacked = (
@@ -137,7 +137,7 @@ def test_each_neuron_is_measured_as_the_paper_has_it(seen, outcome):
             for name, labels in (("cs1", adversarial.labels), ("cs2", adversarial.targets)):
                 values[name].append(references.cosine(p, shares(attacked, labels), common))
         (row,) = (row for row in outcome.tables["neurons_layers"] if row["kind"] == kind)
-        assert (row["layer"], row["neurons"], row["silent"], row["top"]) == ("conv", 5, 1, 8)
+        assert (row["layer"], row["neurons"], row["inactive"], row["top"]) == ("conv", 5, 1, 8)
         for name, found in values.items():
             assert outcome.numbers[f"neurons/{kind}/{name}"] == pytest.approx(sum(found) / 4)
             assert row[name] == pytest.approx(sum(found) / 4)
@@ -145,7 +145,7 @@ def test_each_neuron_is_measured_as_the_paper_has_it(seen, outcome):
 
 def test_the_curve_has_every_neuron_that_responds_once(outcome):
     rows = outcome.tables["neurons_curve"]
-    for kind in ("expert", "refined"):
+    for kind in ("expert", "fine-tuned"):
         found = [row for row in rows if row["kind"] == kind]
         assert sum(row["neurons"] for row in found) == 4
         assert found == sorted(found, key=lambda row: row["lc"])
@@ -171,11 +171,13 @@ def test_the_sheets_show_top_images_and_frame_those_of_the_neurons_class(seen, o
         "neurons_sheet_expert",
         "neurons_sheet_refined",
     }
-    expert, refined = (outcome.figures[f"neurons_sheet_{kind}"] for kind in ("expert", "refined"))
+    expert, fine_tuned = (
+        outcome.figures[f"neurons_sheet_{kind}"] for kind in ("expert", "fine-tuned")
+    )
     # Rows of four, real above adversarial.
     assert framed(expert) == ([False] * 4 + [True] * 4) * 3
-    assert framed(refined) == [False] * 24
-    captions = [axes.get_xlabel() for axes in refined.axes]
+    assert framed(fine_tuned) == [False] * 24
+    captions = [axes.get_xlabel() for axes in fine_tuned.axes]
     assert captions[8:12] == ["middle"] * 4
     assert all(caption.startswith("middle→") for caption in captions[12:16])
     assert all(axes.get_xlabel().endswith("→middle") for axes in expert.axes[12:16])
@@ -207,15 +209,21 @@ def test_without_adversarial_images_there_is_lc_alone(seen, outcome):
 
 
 def test_what_is_looked_at_may_be_chosen(seen):
-    judged = replace(seen, judges={"robust": [Columns(channel=1).eval()]}, refined=())
-    found = neurons(networks=["robust"], layers=["relu", "head"], sheet=None)(judged, {})
+    evaluation_trajectories = replace(
+        seen, evaluation_networks={"robust": [Columns(channel=1).eval()]}, fine_tuned=()
+    )
+    found = neurons(networks=["robust"], layers=["relu", "head"], sheet=None)(
+        evaluation_trajectories, {}
+    )
     assert [(row["kind"], row["layer"]) for row in found.tables["neurons_layers"]] == [
         ("robust", "relu"),
         ("robust", "head"),
     ]
     assert found.figures.keys() == {"neurons_curve"}
     assert "neurons_top" not in found.tables
-    assert [kind.split("/")[1] for kind in neurons()(judged, {}).numbers] == ["expert"] * 6
+    assert [kind.split("/")[1] for kind in neurons()(evaluation_trajectories, {}).numbers] == [
+        "expert"
+    ] * 6
 
 
 def test_the_sheet_is_of_the_layer_that_is_named(seen):
@@ -226,12 +234,12 @@ def test_the_sheet_is_of_the_layer_that_is_named(seen):
 
 
 def test_a_layer_that_responds_to_nothing_is_said_to_be_silent(seen):
-    silent = Columns()
-    nn.init.zeros_(silent.conv.weight)
-    judged = replace(seen, judges={"silent": [silent.eval()]})
-    found = neurons(networks=["silent"])(judged, {})
+    inactive = Columns()
+    nn.init.zeros_(inactive.conv.weight)
+    evaluation_trajectories = replace(seen, evaluation_networks={"inactive": [inactive.eval()]})
+    found = neurons(networks=["inactive"])(evaluation_trajectories, {})
     (row,) = found.tables["neurons_layers"]
-    assert (row["silent"], row["lc"], row["cs1"]) == (5, "", "")
+    assert (row["inactive"], row["lc"], row["cs1"]) == (5, "", "")
     assert found.numbers == {}
     assert found.figures == {}
     assert found.tables.keys() == {"neurons_layers"}
@@ -245,8 +253,10 @@ def test_a_few_images_are_taken_where_a_neuron_responds_to_few(seen):
         test = seen.data.normalization.from_bytes(seen.data.splits.test.images)
         level = keen.conv(test).flatten(1)[:, 0].sort().values[-3:-1].mean()
         keen.conv.bias = nn.Parameter(torch.tensor([-level, 0.0, 0.0, 0.0, 0.0]))
-    judged = replace(seen, judges={"keen": [keen.eval()]}, adversarial=None)
-    found = neurons(networks=["keen"], layers=["relu"], share=0.9)(judged, {})
+    evaluation_trajectories = replace(
+        seen, evaluation_networks={"keen": [keen.eval()]}, adversarial=None
+    )
+    found = neurons(networks=["keen"], layers=["relu"], share=0.9)(evaluation_trajectories, {})
     first = found.tables["neurons_top"][0]
     assert (first["neuron"], first["lc"], first["class"]) == (0, 1, "left")
     (row,) = found.tables["neurons_layers"]
@@ -309,11 +319,13 @@ def test_a_study_that_cannot_be_measured_is_refused_beforehand(seen, subject, se
         networks={"network": Columns, "mlp": subject.factory},
     )
     neurons().check(plan)
-    neurons(networks=["refined", "clean"], sheet=None).check(plan)
+    neurons(networks=["fine-tuned", "clean"], sheet=None).check(plan)
     with pytest.raises(ValueError, match=message):
         neurons(**settings).check(plan)
 
 
 def test_a_network_that_the_study_lacks_is_refused(seen):
-    with pytest.raises(ValueError, match="no network called 'held-out'.* one of expert, refined"):
+    with pytest.raises(
+        ValueError, match="no network called 'held-out'.* one of expert, fine-tuned"
+    ):
         neurons(networks=["held-out"])(seen, {})

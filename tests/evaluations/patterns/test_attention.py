@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cwx.evaluations.patterns.attention import Attention, shares_within
-from cwx.evaluations.patterns.predictive_power import Predictive
+from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Patterns
 from cwx.networks.gradcam import grad_cam
@@ -60,7 +60,7 @@ def test_images_without_attention_are_left_out(looking):
     found = replace(columns(), explains="dark")
     dark = looking.explained("expert")
     dark.slope.neg_()
-    outcome = attention()(replace(looking, judges={"dark": [dark]}), {"iscp": found})
+    outcome = attention()(replace(looking, evaluation_networks={"dark": [dark]}), {"iscp": found})
     assert {(row["before"], row["empty_before"]) for row in outcome.tables["attention"]} == {
         ("", 4)
     }
@@ -93,7 +93,7 @@ def test_a_row_is_what_the_formula_gives_image_by_image(looking, outcome):
 
 
 def test_the_pattern_is_the_one_whose_power_counts(looking, outcome):
-    power = Predictive(sizes=[0.25], images=None)(looking, {"iscp": columns()})
+    power = PredictivePower(sizes=[0.25], images=None)(looking, {"iscp": columns()})
     best = [row["canvas"] for row in power.tables["power"]]
     assert [row["canvas"] for row in outcome.tables["attention"]] == best == [1, 1, 1]
 

@@ -4,8 +4,8 @@ from statistics import fmean, pstdev
 import pytest
 import torch
 
-from cwx.evaluations.patterns.metric import PredictivePower
-from cwx.evaluations.patterns.predictive_power import Predictive
+from cwx.evaluations.patterns.metric import PredictivePowerMetric
+from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.functional.mask_search import binarise
 from cwx.functional.rng import stream
@@ -30,7 +30,7 @@ def patterns(subject, explains="expert"):
 
 @pytest.fixture(scope="module")
 def outcome(subject):
-    return Predictive(sizes=[0.25, 0.5], images=None)(subject, {"iscp": patterns(subject)})
+    return PredictivePower(sizes=[0.25, 0.5], images=None)(subject, {"iscp": patterns(subject)})
 
 
 def measured(subject, network, found, size):
@@ -66,26 +66,34 @@ def test_the_powers_are_those_of_the_formula(subject, outcome, size):
         min(expected[2 * label : 2 * label + 2], key=lambda found: found[0]) for label in range(3)
     ]
     means = outcome.numbers
-    assert means[f"power/iscp/{size:g}"] == pytest.approx(fmean(power for _, power, _ in best))
-    assert means[f"power_whole/iscp/{size:g}"] == pytest.approx(fmean(w for _, _, w in best))
-    assert means[f"power/iscp/{size:g}/std"] == pytest.approx(pstdev(p for _, p, _ in best))
-    assert means[f"power/iscp/{size:g}/right"] == pytest.approx(best[2][1])
+    assert means[f"predictive_power/power/iscp/{size:g}"] == pytest.approx(
+        fmean(power for _, power, _ in best)
+    )
+    assert means[f"predictive_power/whole/iscp/{size:g}"] == pytest.approx(
+        fmean(w for _, _, w in best)
+    )
+    assert means[f"predictive_power/power/iscp/{size:g}/std"] == pytest.approx(
+        pstdev(p for _, p, _ in best)
+    )
+    assert means[f"predictive_power/power/iscp/{size:g}/right"] == pytest.approx(best[2][1])
 
 
 def test_the_column_of_a_class_is_its_best_canvas(outcome):
     assert [row["canvas"] for row in outcome.tables["power"] if row["size"] == "0.25"] == [1, 1, 1]
-    assert outcome.numbers["power/iscp/0.5"] > 0.5
+    assert outcome.numbers["predictive_power/power/iscp/0.5"] > 0.5
     assert {"patterns", "power"} == set(outcome.figures)
 
 
 def test_a_pattern_is_carried_to_every_network(subject, outcome):
     rows = {
-        (row["judge"], row["class"]): row
+        (row["network"], row["class"]): row
         for row in outcome.tables["transfer"]
         if row["size"] == "0.5"
     }
     assert set(rows) == {
-        (judge, name) for judge in ("expert", "held-out") for name in subject.data.classes
+        (evaluation_network, name)
+        for evaluation_network in ("expert", "held-out")
+        for name in subject.data.classes
     }
     held_out = subject.trained(subject.held_out[0])
     expected = list(measured(subject, held_out, patterns(subject), 0.5))
@@ -97,19 +105,19 @@ def test_a_pattern_is_carried_to_every_network(subject, outcome):
     assert row["printed_rate"] == pytest.approx(row["explained"] / row["power"])
     found = [rows["held-out", name] for name in subject.data.classes]
     ratio = sum(r["power"] for r in found) / sum(r["explained"] for r in found)
-    assert outcome.numbers["transfer/iscp/0.5/held-out"] == pytest.approx(ratio)
+    assert outcome.numbers["predictive_power/transfer/iscp/0.5/held-out"] == pytest.approx(ratio)
 
 
 def test_patterns_are_judged_by_the_network_that_they_explain(subject):
     found = patterns(subject, explains="held-out")
-    numbers = Predictive(sizes=[0.25], images=None)(subject, {"x": found}).numbers
+    numbers = PredictivePower(sizes=[0.25], images=None)(subject, {"x": found}).numbers
     expected = list(measured(subject, subject.trained(subject.held_out[0]), found, 0.25))
-    assert numbers["power/x/0.25/middle"] == pytest.approx(expected[3][1])
+    assert numbers["predictive_power/power/x/0.25/middle"] == pytest.approx(expected[3][1])
 
 
 def test_fewer_test_images_are_spread(subject):
     found = patterns(subject)
-    outcome = Predictive(sizes=[0.25], images=12)(subject, {"x": found})
+    outcome = PredictivePower(sizes=[0.25], images=12)(subject, {"x": found})
     network = subject.trained(subject.trajectories[0])
     test = subject.data.splits.test
     unit = test.images[::2].float() / 255
@@ -133,11 +141,14 @@ def test_perturbations_are_not_divided_by_the_accuracy(subject):
         epsilons=radii,
         searched=torch.ones(24, dtype=torch.bool),
     )
-    outcome = Predictive(sizes=[0.25], images=None)(subject, {"universal": found})
+    outcome = PredictivePower(sizes=[0.25], images=None)(subject, {"universal": found})
     assert {row["size"] for row in outcome.tables["power"]} == {"25.5", "153"}
     rows = [row for row in outcome.tables["power"] if row["size"] == "153"]
     assert [row["power"] for row in rows] == [row["success"] for row in rows]
-    assert outcome.numbers["power/universal/153"] > outcome.numbers["power/universal/25.5"]
+    assert (
+        outcome.numbers["predictive_power/power/universal/153"]
+        > outcome.numbers["predictive_power/power/universal/25.5"]
+    )
     network, data = subject.trained(subject.trajectories[0]), subject.data
     unit = (data.splits.test.images.float() / 255 + deltas[3]).clamp(0, 1)
     hit = network(data.normalization.normalize(unit)).argmax(1) == 0
@@ -148,7 +159,7 @@ def test_perturbations_are_not_divided_by_the_accuracy(subject):
 def test_the_metric_adds_up_over_batches():
     labels, clean = torch.tensor([0, 1, 1, 2, 0, 1]), torch.tensor([0, 1, 0, 2, 1, 1])
     attached = torch.tensor([1, 1, 1, 0, 1, 0])
-    whole, parts = PredictivePower(target=1), PredictivePower(target=1)
+    whole, parts = PredictivePowerMetric(target=1), PredictivePowerMetric(target=1)
     whole.update(attached, clean, labels)
     for piece in (slice(0, 2), slice(2, 6)):
         parts.update(attached[piece], clean[piece], labels[piece])
@@ -160,13 +171,13 @@ def test_the_metric_adds_up_over_batches():
 
 def test_what_cannot_be_measured_is_refused(subject):
     with pytest.raises(ValueError, match="sizes is empty"):
-        Predictive(sizes=[], images=None)
+        PredictivePower(sizes=[], images=None)
     with pytest.raises(ValueError, match="images is 0"):
-        Predictive(sizes=[0.1], images=0)
+        PredictivePower(sizes=[0.1], images=0)
     plan = Plan(data=subject.data, methods=["x"], held_out=0, leaves={"x": Patterns})
     with pytest.raises(ValueError, match="a pattern of 0.01 of 4x4 pixels has 0 pixels"):
-        Predictive(sizes=[0.01], images=None).check(plan)
-    Predictive(sizes=[0.1], images=None).check(plan)
+        PredictivePower(sizes=[0.01], images=None).check(plan)
+    PredictivePower(sizes=[0.1], images=None).check(plan)
     without = Plan(data=subject.data, methods=["x"], held_out=0)
     with pytest.raises(ValueError, match="needs a method that leaves patterns"):
-        Predictive(sizes=[0.1], images=None).check(without)
+        PredictivePower(sizes=[0.1], images=None).check(without)

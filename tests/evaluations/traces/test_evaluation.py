@@ -42,9 +42,9 @@ def test_a_row_is_what_the_formulas_give(convolutional):
     assert [own[0]["image"] for own in by_trace.values()] == ["Test image 0"] * 2 + [
         "Test image 13"
     ] * 2
-    assert [own[0]["network"] for own in by_trace.values()] == ["expert", "refined"] * 2
+    assert [own[0]["network"] for own in by_trace.values()] == ["expert", "fine-tuned"] * 2
     networks = [
-        convolutional.trained(t[0]) for t in (convolutional.trajectories, convolutional.refined)
+        convolutional.trained(t[0]) for t in (convolutional.trajectories, convolutional.fine_tuned)
     ]
     for own, network, index in zip(by_trace.values(), 2 * networks, (0, 0, 13, 13), strict=True):
         maps = network.features(normalized).detach()
@@ -164,14 +164,14 @@ def test_adversarial_images_stand_beside_their_originals(convolutional, tmp_path
     adversarial = adversarial_set(
         data, tmp_path, originals, torch.tensor([0, 1, 1, 2]), data.splits.test.images[:4]
     )
-    subject = replace(convolutional, adversarial=adversarial, refined=[])
+    subject = replace(convolutional, adversarial=adversarial, fine_tuned=[])
     rows = traced(subject, images=[4, 5, 21], neurons=1).tables["traces"]
     assert [row["image"] for row in rows] == [
         "Test image 4",
-        "Adversarial image 1, made from test image 4",
+        "AdversarialSet image 1, made from test image 4",
         "Test image 5",
         "Test image 21",
-        "Adversarial image 0, made from test image 21",
+        "AdversarialSet image 0, made from test image 21",
     ]
     assert [row["kind"] for row in rows] == ["test", "adversarial", "test", "test", "adversarial"]
     assert [row["target_class"] for row in rows] == ["", "middle", "", "", "left"]
@@ -239,7 +239,7 @@ def plan(data, factory=small_convnet):
         methods=[],
         held_out=0,
         networks={"network": factory},
-        kinds=["expert", "refined"],
+        kinds=["expert", "fine-tuned"],
         adversarial=False,
     )
 
@@ -266,7 +266,10 @@ def test_what_cannot_be_traced_is_refused(data, tmp_path):
         ({"share": 1.5}, "traces.share is 1.5"),
         ({"sigma": 0.0}, "sigma is 0.0"),
         ({"layer": "feature"}, "traces.layer is 'feature', .*one such as features"),
-        ({"networks": ["refind"]}, "traces.networks has 'refind', .* some of expert, refined, or"),
+        (
+            {"networks": ["refind"]},
+            "traces.networks has 'refind', .* some of expert, fine-tuned, or",
+        ),
         ({"factory": small_mlp}, "no layer of MLP .* or leave evaluation.traces out"),
         ({"files": whole}, "have 2 channels: set it to"),
         ({"its_data": colour, "files": broken}, "traces.files: .*broken.png cannot be read as an"),
@@ -277,8 +280,10 @@ def test_what_cannot_be_traced_is_refused(data, tmp_path):
 
 
 def test_traces_need_no_refined_networks(convolutional, tmp_path):
-    subject = replace(convolutional, refined=[], adversarial=swapped(convolutional.data, tmp_path))
+    subject = replace(
+        convolutional, fine_tuned=[], adversarial=swapped(convolutional.data, tmp_path)
+    )
     outcome = traced(subject, networks=["expert"])
     assert {row["network"] for row in outcome.tables["traces"]} == {"expert"}
-    with pytest.raises(ValueError, match="traces.networks has 'refined', and this study has no"):
-        traced(subject, networks=["refined"])
+    with pytest.raises(ValueError, match="traces.networks has 'fine-tuned', and this study has no"):
+        traced(subject, networks=["fine-tuned"])

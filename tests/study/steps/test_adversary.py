@@ -1,4 +1,4 @@
-"""Adversarial images are made once for all studies of the same networks, and by whom."""
+"""AdversarialSet images are made once for all studies of the same networks, and by whom."""
 
 import logging
 import re
@@ -26,14 +26,18 @@ PRECISION = {"experts": {}, "methods": {"trainer": "32-true"}}
 MLP = {"_target_": "MLP", "width": 6}
 
 
-def training(store, precision=PRECISION, **judges):
-    """It can train nothing; judges are of the explained kind unless they say otherwise."""
+def training(store, precision=PRECISION, **evaluation_networks):
+    """It can train nothing; evaluation networks are of the explained kind unless they say otherwise."""
     return Training(
         stages=stages(),
         network=small_mlp,
         store=TrajectoryStore(store),
-        procedure=None,
-        configuration={"network": MLP, "judges": judges, "precision": precision},
+        recipe=None,
+        configuration={
+            "network": MLP,
+            "evaluation_networks": evaluation_networks,
+            "precision": precision,
+        },
         at_once=1,
     )
 
@@ -54,14 +58,18 @@ def ensemble(**changes):
 
 @pytest.fixture
 def study(subject):
-    """The first expert and a judge that is the held-out one."""
-    judge = subject.held_out[0]
-    return judged(replace(subject, held_out=[]), other=judge)
+    """The first expert and a evaluation network that is the held-out one."""
+    evaluation_network = subject.held_out[0]
+    return evaluation_trajectories(replace(subject, held_out=[]), other=evaluation_network)
 
 
-def judged(subject, **trajectories):
-    judges = {name: [subject.trained(t)] for name, t in trajectories.items()}
-    return replace(subject, judges=judges, judged={name: [t] for name, t in trajectories.items()})
+def evaluation_trajectories(subject, **trajectories):
+    evaluation_networks = {name: [subject.trained(t)] for name, t in trajectories.items()}
+    return replace(
+        subject,
+        evaluation_networks=evaluation_networks,
+        evaluation_trajectories={name: [t] for name, t in trajectories.items()},
+    )
 
 
 def sets(store):
@@ -171,8 +179,10 @@ def test_ranks_make_what_one_makes_whatever_their_order(study, tmp_path):
 
 def test_the_same_networks_by_other_names_share_a_set(study, subject, tmp_path):
     first = made(study, tmp_path)
-    (judge, *_), expert = study.judged["other"], study.trajectories[0]
-    swapped = judged(replace(study, trajectories=[judge]), zero=expert)
+    (evaluation_network, *_), expert = study.evaluation_trajectories["other"], study.trajectories[0]
+    swapped = evaluation_trajectories(
+        replace(study, trajectories=[evaluation_network]), zero=expert
+    )
     again = ensemble(members=["zero", "expert"])(swapped, training(tmp_path, zero=MLP))
     assert again.shards.folder == first.shards.folder
     names = {"expert": "zero", "other": "expert"}
@@ -182,7 +192,7 @@ def test_the_same_networks_by_other_names_share_a_set(study, subject, tmp_path):
             number = first.numbers[f"adversary/{kind}/{name}"]
             assert again.numbers[f"adversary/{kind}/{other}"] == number
     # Held-out experts, too, have a name.
-    held = replace(subject, trajectories=[expert], held_out=[judge])
+    held = replace(subject, trajectories=[expert], held_out=[evaluation_network])
     third = ensemble(members=["held-out", "expert"])(held, training(tmp_path))
     assert third.shards.folder == first.shards.folder
     assert len(sets(tmp_path)) == 1
@@ -249,12 +259,15 @@ def test_the_targets_of_an_image_stay_together(batch_size, size):
 
 
 def test_networks_are_left_as_they_are(study, tmp_path):
-    judge = study.judges["other"][0]
-    before = {name: tensor.clone() for name, tensor in judge.state_dict().items()}
+    evaluation_network = study.evaluation_networks["other"][0]
+    before = {name: tensor.clone() for name, tensor in evaluation_network.state_dict().items()}
     made(study, tmp_path)
-    assert study.judges["other"][0] is judge
-    assert all(torch.equal(tensor, before[name]) for name, tensor in judge.state_dict().items())
-    assert not judge.training
+    assert study.evaluation_networks["other"][0] is evaluation_network
+    assert all(
+        torch.equal(tensor, before[name])
+        for name, tensor in evaluation_network.state_dict().items()
+    )
+    assert not evaluation_network.training
 
 
 class Turned(nn.Module):
@@ -289,7 +302,9 @@ class Wider(Turned):
     ],
 )
 def test_a_member_that_does_not_fit_is_refused(study, tmp_path, spoilt, message):
-    wrong = replace(study, judges={"other": [spoilt(study.judges["other"][0])]})
+    wrong = replace(
+        study, evaluation_networks={"other": [spoilt(study.evaluation_networks["other"][0])]}
+    )
     with pytest.raises(ValueError, match=re.escape(message)):
         made(wrong, tmp_path)
     assert not sets(tmp_path)
@@ -320,7 +335,7 @@ def without_test_images():
             {"members": ["expert", "vgg"]},
             {},
             "adversary.members has 'vgg', and this study attacks no such network: give some of "
-            "expert, other, or null for the expert and all judges",
+            "expert, other, or null for the expert and all evaluation networks",
         ),
         (
             {"targets": 3},

@@ -10,62 +10,62 @@ from dataclasses import replace
 import pytest
 import torch
 from support.builders import experts, image_data, small_mlp, stages
-from support.construction_recipes import MATCHING, RECIPES
+from support.construction_algorithms import ALGORITHMS, MATCHING
 from support.entry import run, start
 
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.splits import ImageSet
 from cwx.functional.label_noise import Uniform
-from cwx.methods.construction_recipes import FeatureMatching
+from cwx.methods.construction_algorithms import FeatureMatching
 from cwx.methods.dataset_construction import Construct
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.steps.dataset_construction import Generated, Imported, NoConstruction
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 
-SETTINGS = {"recipe": {"name": "matching"}, "procedure": {"epochs": 2}, "seed": 7}
+SETTINGS = {"algorithm": {"name": "matching"}, "recipe": {"epochs": 2}, "seed": 7}
 
 
-def procedure(*, data, seeds, **_):
+def recipe(*, data, seeds, **_):
     return experts(data, seeds, epochs=2)
 
 
 def training(store, settings=SETTINGS):
-    """It knows no procedure but that of the construction."""
+    """It knows no recipe but that of the construction."""
     return Training(
         stages=stages(),
         network=small_mlp,
         store=TrajectoryStore(store),
-        procedure=None,
+        recipe=None,
         configuration={
             "network": {},
-            "procedure": {"none": True},
-            "construction": settings,
+            "recipe": {"none": True},
+            "dataset_construction": settings,
             "precision": {"experts": {}, "methods": {}},
         },
         at_once=1,
     )
 
 
-def generated(recipe=MATCHING, **given):
+def generated(algorithm=MATCHING, **given):
     return Generated(
-        **{"procedure": procedure, "recipe": recipe, "seed": 7, "batch_size": 25} | given
+        **{"recipe": recipe, "algorithm": algorithm, "seed": 7, "batch_size": 25} | given
     )
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_set_is_made_once_and_found_again(tmp_path, caplog, name):
-    data, construction = image_data(), generated(RECIPES[name])
+    data, construction = image_data(), generated(ALGORITHMS[name])
     before = data.splits.train
     with caplog.at_level(logging.INFO, "cwx"):
         made = construction(data, training(tmp_path))
     assert len(made.images) == len(before)
     assert not torch.equal(made.images.images, before.images)
-    measured = construction.recipe.measured
+    measured = construction.algorithm.measured
     assert made.numbers.keys() == {
-        *(f"construction/{measured}/{stage}" for stage in ("start", "made", "rounded")),
-        "construction/moved",
-        "construction/source_accuracy",
+        *(f"dataset_construction/{measured}/{stage}" for stage in ("start", "made", "rounded")),
+        "dataset_construction/moved",
+        "dataset_construction/source_accuracy",
     }
     lines = [m for m in caplog.messages if "construct" in m]
     assert lines[0] == "making construction: 3 of 3 batches are not in the store"
@@ -88,7 +88,7 @@ def sets(store):
 
 
 @pytest.mark.parametrize(
-    "change", ["data", "settings", "seed", "procedure"], ids=lambda change: f"other {change}"
+    "change", ["data", "settings", "seed", "recipe"], ids=lambda change: f"other {change}"
 )
 def test_what_makes_a_set_what_it_is_makes_another(tmp_path, change):
     data = image_data()
@@ -97,19 +97,19 @@ def test_what_makes_a_set_what_it_is_makes_another(tmp_path, change):
     if change == "data":
         data.corrupt(LabelNoise(kind=Uniform(), rate=0.5, seed=0))
     elif change == "settings":
-        settings["recipe"] = {"name": "other"}
+        settings["algorithm"] = {"name": "other"}
     elif change == "seed":
         settings["seed"], given = 8, {"seed": 8}
     else:
-        settings["procedure"] = {"epochs": 3}
+        settings["recipe"] = {"epochs": 3}
     generated(**given)(data, training(tmp_path, settings))
     assert len(sets(tmp_path)) == 2
 
 
 def test_where_its_accuracy_is_measured_makes_no_other(tmp_path):
     for images in (10, 20):
-        procedure = {"epochs": 2, "recording": {"images": images}}
-        generated()(image_data(), training(tmp_path, {**SETTINGS, "procedure": procedure}))
+        recipe = {"epochs": 2, "recording": {"images": images}}
+        generated()(image_data(), training(tmp_path, {**SETTINGS, "recipe": recipe}))
     assert len(sets(tmp_path)) == 1
 
 
@@ -142,7 +142,7 @@ def test_a_recipe_is_refused_before_a_network_is_trained(tmp_path):
     with pytest.raises(ValueError, match="no layer 'haed'"):
         generated(wrong)(image_data(), training(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="construction.batch_size is 0: give 1 or more"):
+    with pytest.raises(ValueError, match="dataset_construction.batch_size is 0: give 1 or more"):
         generated(batch_size=0)
 
 
@@ -152,7 +152,7 @@ def test_none_leaves_everything():
 
 def test_a_set_of_the_store_is_imported_as_it_was_made(tmp_path):
     data = image_data()
-    made = generated(RECIPES["next"])(data, training(tmp_path))
+    made = generated(ALGORITHMS["next"])(data, training(tmp_path))
     (folder,) = sets(tmp_path)
     found = Imported(path=str(folder))(data, training(tmp_path))
     assert torch.equal(found.images.images, made.images.images)
@@ -189,10 +189,10 @@ def test_an_import_would_undo_a_corruption(tmp_path):
 
 
 DIGITS = [
-    "network.width=4", "procedure.epochs=2", "experts.seeds=[0]", "experts.held_out=[]",
-    "judges={}", "method=[]", "evaluation=[accuracy]", "logger=[]", "construction=robust",
-    "construction.procedure.epochs=2", "construction.procedure.attack.steps=2",
-    "construction.recipe.steps=100", "construction.recipe.step=0.3", "construction.batch_size=100",
+    "network.width=4", "recipe.epochs=2", "experts.seeds=[0]", "experts.held_out=[]",
+    "evaluation_networks={}", "method=[]", "evaluation=[accuracy]", "logger=[]", "dataset_construction=robust",
+    "dataset_construction.recipe.epochs=2", "dataset_construction.recipe.attack.steps=2",
+    "dataset_construction.algorithm.steps=100", "dataset_construction.algorithm.step=0.3", "dataset_construction.batch_size=100",
 ]  # fmt: skip
 
 
@@ -216,7 +216,10 @@ def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
     one = contents(tmp_path / "one")
     assert len(one) == 15
     numbers = json.loads((tmp_path / "one-run" / "metrics.json").read_text())
-    assert numbers["construction/distance/rounded"] < numbers["construction/distance/start"]
+    assert (
+        numbers["dataset_construction/distance/rounded"]
+        < numbers["dataset_construction/distance/start"]
+    )
     # The network, and the sixth batch, are there already; its shard is not made again.
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     (folder,) = sets(tmp_path / "two")
@@ -237,8 +240,8 @@ def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
 @pytest.mark.slow
 def test_a_rank_without_a_batch_waits_for_the_others(tmp_path):
     code, output = run(
-        tmp_path, *DIGITS, "construction.batch_size=5000", "trainer=ddp_cpu", "hydra.run.dir=run",
-        "construction.recipe.steps=1",
+        tmp_path, *DIGITS, "dataset_construction.batch_size=5000", "trainer=ddp_cpu", "hydra.run.dir=run",
+        "dataset_construction.algorithm.steps=1",
     )  # fmt: skip
     assert code == 0, output
     assert "1 of 1 batches" in output

@@ -11,7 +11,7 @@ from support.builders import BlobsToTest, experts, image_data, sgd, stages, trai
 from support.studies import CONFIGURATION, accuracies, chosen_experts, study
 from torch import nn
 
-from cwx.evaluations.accuracy import Robustness
+from cwx.evaluations.accuracy import Accuracy
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.augmentation import Strategy
 from cwx.methods.expert import Expert
@@ -19,7 +19,7 @@ from cwx.networks.convnet import ConvNet
 from cwx.storage.recording import Recording
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.results import Results
-from cwx.study.steps.fine_tuning import NoRefinement, Refined
+from cwx.study.steps.fine_tuning import FineTune, NoFineTuning
 from cwx.training.objectives import Consistency
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
@@ -35,7 +35,7 @@ def network(**shape):
     return ConvNet(**shape, depth=1, width=4, norm=nn.BatchNorm2d)
 
 
-def procedure(**changes):
+def recipe(**changes):
     """Consistency training of two epochs."""
     chosen = {
         "epochs": 2,
@@ -51,17 +51,17 @@ def procedure(**changes):
     return partial(Expert, **{**chosen, **changes})
 
 
-SETTINGS = {"procedure": {"epochs": 2, "recording": {"epochs": 0}}, "seed": 5}
+SETTINGS = {"recipe": {"epochs": 2, "recording": {"epochs": 0}}, "seed": 5}
 
 
 def training(store, settings=SETTINGS, **changes):
-    configuration = {"network": {}, "procedure": {"other": 1}, "precision": {"experts": {}}}
+    configuration = {"network": {}, "recipe": {"other": 1}, "precision": {"experts": {}}}
     return Training(
         stages=stages(),
         network=network,
         store=TrajectoryStore(store),
-        procedure=None,
-        configuration={**configuration, "refinement": settings, **changes},
+        recipe=None,
+        configuration={**configuration, "fine-tuning": settings, **changes},
         at_once=2,
     )
 
@@ -76,7 +76,7 @@ def before(tmp_path_factory):
         factory=network,
         trajectories=trained(data, [0, 1], store, at_once=2, network=network),
         held_out=[],
-        judges={},
+        evaluation_networks={},
     )
 
 
@@ -87,32 +87,32 @@ def equal(one, other):
 @pytest.mark.parametrize("epoch", [None, 2])
 def test_each_goes_on_from_the_state_that_is_shown(before, tmp_path, epoch):
     subject = replace(before, epoch=epoch)
-    found = Refined(procedure=procedure(), seed=5)(subject, training(tmp_path))
+    found = FineTune(recipe=recipe(), seed=5)(subject, training(tmp_path))
     assert len(found) == 2
-    for refined, expert in zip(found, before.trajectories, strict=True):
-        assert refined.recorded == (0, 2)
-        assert equal(refined.state(0), expert.state(4 if epoch is None else epoch))
-        assert not equal(refined.state(2), refined.state(0))
-        assert refined.identity["expert"] == expert.identity
-        assert refined.identity["epoch"] == (4 if epoch is None else epoch)
+    for fine_tuned, expert in zip(found, before.trajectories, strict=True):
+        assert fine_tuned.recorded == (0, 2)
+        assert equal(fine_tuned.state(0), expert.state(4 if epoch is None else epoch))
+        assert not equal(fine_tuned.state(2), fine_tuned.state(0))
+        assert fine_tuned.identity["expert"] == expert.identity
+        assert fine_tuned.identity["epoch"] == (4 if epoch is None else epoch)
 
 
 def test_what_is_refined_is_in_the_store_for_every_study(before, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "cwx"):
-        found = Refined(procedure=procedure(), seed=5)(before, training(tmp_path))
+        found = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path))
     assert "training what is not in the store: refined-0, refined-1" in caplog.messages
     caplog.clear()
     # In whatever order, and among whichever others.
     second = replace(before, trajectories=before.trajectories[1:])
     with caplog.at_level(logging.INFO, "cwx"):
-        again = Refined(procedure=procedure(), seed=5)(second, training(tmp_path))
+        again = FineTune(recipe=recipe(), seed=5)(second, training(tmp_path))
     assert [t.path for t in again] == [found[1].path]
     assert not [m for m in caplog.messages if "not in the store" in m]
 
 
 def test_alone_each_becomes_what_it_becomes_among_others(before, tmp_path):
     together, second = (
-        Refined(procedure=procedure(), seed=5)(
+        FineTune(recipe=recipe(), seed=5)(
             replace(before, trajectories=chosen), training(tmp_path / str(len(chosen)))
         )
         for chosen in (before.trajectories, before.trajectories[1:])
@@ -120,22 +120,22 @@ def test_alone_each_becomes_what_it_becomes_among_others(before, tmp_path):
     assert equal(together[1].state(2), second[0].state(2))
 
 
-@pytest.mark.parametrize("change", ["epoch", "seed", "procedure", "precision", "network", "data"])
+@pytest.mark.parametrize("change", ["epoch", "seed", "recipe", "precision", "network", "data"])
 def test_what_makes_a_network_what_it_is_makes_another(before, tmp_path, change):
-    refine, subject, changes = Refined(procedure=procedure(), seed=5), before, {}
+    refine, subject, changes = FineTune(recipe=recipe(), seed=5), before, {}
     if change == "epoch":
         subject = replace(before, epoch=3)
     elif change == "seed":
-        refine = Refined(procedure=procedure(), seed=6)
-    elif change == "procedure":
-        changes = {"settings": {"procedure": {"epochs": 2, "objective": {"alpha": 1}}}}
+        refine = FineTune(recipe=recipe(), seed=6)
+    elif change == "recipe":
+        changes = {"settings": {"recipe": {"epochs": 2, "objective": {"alpha": 1}}}}
     elif change == "data":
         marks = torch.zeros(60, dtype=torch.bool)
         marks[0] = True
         subject = replace(before, data=before.data.without(marks))
     else:
         changes = {change: {"experts": "other"}}
-    first = Refined(procedure=procedure(), seed=5)(before, training(tmp_path))
+    first = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path))
     other = refine(subject, training(tmp_path, **changes))
     assert not {t.path for t in first} & {t.path for t in other}
 
@@ -145,10 +145,10 @@ class Power(Exception):
 
 
 def test_a_refinement_that_is_cut_continues(before, tmp_path):
-    whole = Refined(procedure=procedure(), seed=5)(before, training(tmp_path / "whole"))
+    whole = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path / "whole"))
 
     def failing(**given):
-        module = procedure()(**given)
+        module = recipe()(**given)
         step = module.training_step
 
         def training_step(batches, batch_idx):
@@ -160,16 +160,16 @@ def test_a_refinement_that_is_cut_continues(before, tmp_path):
         return module
 
     with pytest.raises(Power):
-        Refined(procedure=failing, seed=5)(before, training(tmp_path / "cut"))
+        FineTune(recipe=failing, seed=5)(before, training(tmp_path / "cut"))
     assert not list((tmp_path / "cut").glob("*/complete.json"))
-    found = Refined(procedure=procedure(), seed=5)(before, training(tmp_path / "cut"))
+    found = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path / "cut"))
     assert [t.path.name for t in found] == [t.path.name for t in whole]
     for one, other in zip(found, whole, strict=True):
         assert equal(one.state(2), other.state(2))
 
 
 def test_nothing_is_refined_unless_asked(before, tmp_path):
-    assert NoRefinement()(before, training(tmp_path)) == ()
+    assert NoFineTuning()(before, training(tmp_path)) == ()
     assert not list(tmp_path.iterdir())
 
 
@@ -180,33 +180,33 @@ def plan(data):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attack": None}, "of refinement, procedure.attack is none"),
-        ({"epochs": 0}, "of refinement, procedure.epochs is 0: give 1 or more"),
+        ({"attack": None}, "of fine-tuning, recipe.attack is none"),
+        ({"epochs": 0}, "of fine-tuning, recipe.epochs is 0: give 1 or more"),
         (
             {"objective": partial(Consistency, alpha=0.5, beta=0.1, layer="feature")},
-            "of refinement, procedure.objective.layer is 'feature', .* give one such as features",
+            "of fine-tuning, recipe.objective.layer is 'feature', .* give one such as features",
         ),
     ],
 )
 def test_a_procedure_that_cannot_be_followed_is_refused_beforehand(changes, message):
     data = image_data()
-    Refined(procedure=procedure(), seed=0).check(plan(data))
+    FineTune(recipe=recipe(), seed=0).check(plan(data))
     with pytest.raises(ValueError, match=message):
-        Refined(procedure=procedure(**changes), seed=0).check(plan(data))
+        FineTune(recipe=recipe(**changes), seed=0).check(plan(data))
 
 
 def test_data_without_training_images_are_refused():
-    with pytest.raises(ValueError, match="refinement trains .* no training images: choose data"):
-        Refined(procedure=procedure(), seed=0).check(plan(image_data(BlobsToTest())))
+    with pytest.raises(ValueError, match="fine-tuning trains .* no training images: choose data"):
+        FineTune(recipe=recipe(), seed=0).check(plan(image_data(BlobsToTest())))
 
 
 def refined_study(store, **chosen):
     """Experts of one state each or trained, shown beside what they become."""
     made = study(store)
     made.network, made.experts = network, chosen_experts(**chosen)
-    made.procedure = lambda *, data, seeds, **_: experts(data, seeds, network=network, epochs=2)
-    made.refinement = Refined(procedure=procedure(), seed=5)
-    made.method, made.evaluation = {}, {"accuracy": Robustness(attacks={}, images=None, top=[1])}
+    made.recipe = lambda *, data, seeds, **_: experts(data, seeds, network=network, epochs=2)
+    made.fine_tuning = FineTune(recipe=recipe(), seed=5)
+    made.method, made.evaluation = {}, {"accuracy": Accuracy(attacks={}, images=None, top=[1])}
     return made
 
 
@@ -220,24 +220,24 @@ def test_a_study_shows_experts_beside_what_they_become(before, tmp_path, kind):
     made = refined_study(tmp_path / "store", **chosen)
     made.run(
         Results(tmp_path / "run"),
-        {**CONFIGURATION, "refinement": SETTINGS},
+        {**CONFIGURATION, "fine-tuning": SETTINGS},
         experiment="x",
         resumed=False,
     )
     assert accuracies(tmp_path / "run").keys() == {
-        "robustness/expert/clean", "robustness/refined/clean",
+        "accuracy/expert/clean", "accuracy/fine_tuned/clean",
     }  # fmt: skip
     identities = [json.loads(p.read_text()) for p in (tmp_path / "store").glob("*/identity.json")]
-    refined = [identity for identity in identities if "expert" in identity]
-    assert len(refined) == (1 if kind == "checkpoints" else 2)
-    for identity in refined:
+    fine_tuned = [identity for identity in identities if "expert" in identity]
+    assert len(fine_tuned) == (1 if kind == "checkpoints" else 2)
+    for identity in fine_tuned:
         assert identity["expert"] in identities
         assert identity["epoch"] == (0 if kind == "checkpoints" else 2)
 
 
 def test_a_study_refuses_before_it_trains(tmp_path):
     made = refined_study(tmp_path / "store", seeds=[0])
-    made.refinement = Refined(procedure=procedure(attack=None), seed=5)
-    with pytest.raises(ValueError, match="of refinement, procedure.attack is none"):
+    made.fine_tuning = FineTune(recipe=recipe(attack=None), seed=5)
+    with pytest.raises(ValueError, match="of fine-tuning, recipe.attack is none"):
         made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     assert not (tmp_path / "store").exists()

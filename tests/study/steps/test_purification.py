@@ -10,7 +10,7 @@ from cwx.data.corruption import Backdoor
 from cwx.data.datamodule import ImageData
 from cwx.data.datasets.digits import Digits
 from cwx.data.splits import ImageSet, Splits
-from cwx.evaluations.backdoor.poison_detection import Detection
+from cwx.evaluations.backdoor.poison_detection import PoisonDetection
 from cwx.evaluations.backdoor.suspects import check_suspicions, suspicions
 from cwx.explanations.images import Explanations
 from cwx.functional.backdoor import AllToOne, CleanLabel, Patch
@@ -57,7 +57,7 @@ def test_what_carries_the_revealed_trigger_is_suspected(poisoned):
         poisoned, {"known": grey_with_trigger(poisoned.data)}
     )
     assert found.label == TARGET
-    assert torch.equal(found.suspected, poisoned.data.corrupted.touched)
+    assert torch.equal(found.suspected, poisoned.data.corrupted.is_corrupted)
     assert found.separation[TARGET] == max(found.separation.values()) > 0.9
 
 
@@ -77,9 +77,11 @@ def test_images_of_other_classes_are_found_among_real_digits():
     means = [train.images[train.labels == c].float().mean(0) for c in range(10)]
     source = Explanations(normalized(torch.stack(means)), torch.arange(10))
     found = suspicions(data, {"means": source}, separation=0.75)["means"]
-    touched = data.corrupted.touched
+    is_corrupted = data.corrupted.is_corrupted
     assert found.label == 3
-    assert (found.suspected & touched).sum() > 0.9 * max(found.suspected.sum(), touched.sum())
+    assert (found.suspected & is_corrupted).sum() > 0.9 * max(
+        found.suspected.sum(), is_corrupted.sum()
+    )
 
 
 def test_too_few_images_and_a_single_class_give_no_suspicion(data):
@@ -121,13 +123,15 @@ def test_nothing_is_purified_unless_asked(poisoned):
 
 
 def test_detection_counts_what_is_right(poisoned):
-    known, touched = grey_with_trigger(poisoned.data), poisoned.data.corrupted.touched
-    outcome = Detection(separation=0.75)(poisoned, {"known": known})
+    known, is_corrupted = grey_with_trigger(poisoned.data), poisoned.data.corrupted.is_corrupted
+    outcome = PoisonDetection(separation=0.75)(poisoned, {"known": known})
     numbers = outcome.numbers
-    assert numbers["detection/known/precision"] == numbers["detection/known/recall"] == 1
+    assert (
+        numbers["poison_detection/known/precision"] == numbers["poison_detection/known/recall"] == 1
+    )
     rows = {row["source"]: row for row in outcome.tables["detection"]}
     assert list(rows) == ["known", "real", "train", "mean"]
-    assert rows["known"]["suspected"] == int(touched.sum())
+    assert rows["known"]["suspected"] == int(is_corrupted.sum())
     assert rows["known"]["suspected_class"] == "middle"
     assert rows["known"]["first_precision"] == rows["known"]["first_recall"] == 1
     # Clean test images show no trigger.
@@ -139,17 +143,17 @@ def test_detection_counts_what_is_right(poisoned):
 def test_precision_and_recall_are_of_the_suspected(poisoned):
     """The truth is changed: half of what carries the trigger was never poisoned, say."""
     data = poisoned.data
-    touched = data.corrupted.touched.clone()
-    carriers = touched.nonzero()[:, 0]
-    touched[carriers[::2]] = False
-    touched[(data.splits.train.labels == 0).nonzero()[:4, 0]] = True
-    data.corrupted = replace(data.corrupted, touched=touched)
-    numbers = Detection(separation=0.75)(poisoned, {"known": grey_with_trigger(data)}).numbers
+    is_corrupted = data.corrupted.is_corrupted.clone()
+    carriers = is_corrupted.nonzero()[:, 0]
+    is_corrupted[carriers[::2]] = False
+    is_corrupted[(data.splits.train.labels == 0).nonzero()[:4, 0]] = True
+    data.corrupted = replace(data.corrupted, is_corrupted=is_corrupted)
+    numbers = PoisonDetection(separation=0.75)(poisoned, {"known": grey_with_trigger(data)}).numbers
     right = len(carriers) - len(carriers[::2])
-    assert numbers["detection/known/precision"] == right / len(carriers)
-    assert numbers["detection/known/recall"] == right / (right + 4)
+    assert numbers["poison_detection/known/precision"] == right / len(carriers)
+    assert numbers["poison_detection/known/recall"] == right / (right + 4)
 
 
 def test_detection_needs_a_backdoor(data):
     with pytest.raises(ValueError, match="detection needs a backdoor"):
-        Detection(separation=0.75).check(Plan(data=data, methods=[], held_out=0))
+        PoisonDetection(separation=0.75).check(Plan(data=data, methods=[], held_out=0))

@@ -303,12 +303,12 @@ def settings(folder):
         "data.source.size=32",
         "data.mean=[0.485,0.456,0.406]",
         "data.std=[0.229,0.224,0.225]",
-        "network=foreign",
+        "network=external",
         "network.build._target_=torchvision.models.squeezenet1_0",
         "+network.build.num_classes=3",
         f"experts.checkpoints=[{folder}/foreign.pth]",
         "experts.held_out=[]",
-        "experts.judge_seeds=[]",
+        "experts.evaluation_seeds=[]",
         "method=[]",
         "evaluation=[accuracy]",
         "logger=[]",
@@ -340,7 +340,11 @@ def test_a_foreign_network_is_judged_on_test_images_alone(squeezenet, tmp_path):
     (path,) = (tmp_path / "store").iterdir()
     trajectory = Trajectory(path)
     subject = Subject(
-        data=study.data, factory=study.network, trajectories=[trajectory], held_out=[], judges={}
+        data=study.data,
+        factory=study.network,
+        trajectories=[trajectory],
+        held_out=[],
+        evaluation_networks={},
     )
     ((images, labels, _),) = study.data.test_batches()
     with torch.no_grad():
@@ -350,7 +354,7 @@ def test_a_foreign_network_is_judged_on_test_images_alone(squeezenet, tmp_path):
     assert labels.tolist() == [0, 0, 0, 2, 2, 2]
     right = (expected.argmax(1) == labels).double().mean().item()
     numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert numbers == {"corruption/effective_rate": 0, "robustness/expert/clean": right}
+    assert numbers == {"corruption/effective_rate": 0, "accuracy/expert/clean": right}
 
 
 MISFITS = {

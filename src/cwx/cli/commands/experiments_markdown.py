@@ -9,8 +9,8 @@ from cwx.cli.experiments import PARTS, Experiment, Note, comment, scale_remarks
 
 # In the order of a study.
 GROUPS = (
-    "data", "network", "judges", "procedure", "corruption", "construction", "adversary",
-    "refinement", "method", "purification", "evaluation",
+    "data", "network", "evaluation_networks", "recipe", "corruption", "dataset_construction", "adversary",
+    "fine-tuning", "method", "purification", "evaluation",
 )  # fmt: skip
 RENEW = "python run.py experiments --markdown > docs/experiments.md"
 

@@ -158,7 +158,7 @@ def _what(entry: Entry) -> str:
         return "nothing"
     if "network" in identity:
         what = _object(identity["network"])
-        attack = _mapping(_mapping(identity.get("procedure")).get("attack"))
+        attack = _mapping(_mapping(identity.get("recipe")).get("attack"))
         if str(attack.get("_target_", "")).rpartition(".")[2] not in ("", "no_attack"):
             what += ", adversarial training"
     elif "checkpoint" in identity:
@@ -175,9 +175,9 @@ def _what(entry: Entry) -> str:
 def _set(identity: Mapping[str, Any]) -> str:
     """Images made by a part of a study, whose settings stand under its group's name."""
     for name, part in identity.items():
-        recipe = _mapping(part).get("recipe", part)
-        if name != "precision" and isinstance(recipe, Mapping) and "_target_" in recipe:
-            return f"{name}: {_object(recipe)}"
+        algorithm = _mapping(part).get("algorithm", part)
+        if name != "precision" and isinstance(algorithm, Mapping) and "_target_" in algorithm:
+            return f"{name}: {_object(algorithm)}"
     return "images"
 
 
@@ -189,7 +189,7 @@ def _object(settings: Any) -> str:
     """
     found = _mapping(settings)
     name = str(found.get("_target_", "")).rpartition(".")[2]
-    if name == "foreign" and isinstance(found.get("build"), Mapping):
+    if name == "external" and isinstance(found.get("build"), Mapping):
         return _object(found["build"])
     plainest = {
         key: value

@@ -19,11 +19,15 @@ from cwx.storage.runs import STATES, Run, find_runs, waiting
 
 # Shown if nothing else is asked for: the first that is there, of each of these kinds.
 _MAIN = (
-    ("robustness/expert/clean", "accuracy/expert", "backdoor/expert/accuracy"),
+    ("accuracy/expert/clean", "accuracy/expert", "attack_success/expert/accuracy"),
     ("fidelity/ratio", "fidelity/seen/ratio"),
-    ("backdoor/expert/success", "construction/*/made"),
+    ("attack_success/expert/success", "construction/*/made"),
     ("discriminative/distill/expert", "discriminative/*/expert"),
-    ("power/iscp/0.05", "power/*/0.05", "power/*/*"),
+    (
+        "predictive_power/power/iscp/0.05",
+        "predictive_power/power/*/0.05",
+        "predictive_power/power/*/*",
+    ),
 )
 _SORTS = ("when", "experiment", "state", "time", "folder")
 
@@ -35,7 +39,7 @@ def parser() -> Parser:
         does="List runs, the newest first, those of a sweep together.",
         examples=f"""  {name}                                     all below runs/
   {name} runs/cifar10 --state failed,lost
-  {name} --experiment 'cifar10/*' --metric fidelity/ratio --metric 'power/*'
+  {name} --experiment 'cifar10/*' --metric fidelity/ratio --metric 'predictive_power/power/*'
   {name} corruption=badnets 'corruption.rate=0.2*' --sort fidelity/ratio
   {name} --json | jq '.[] | select(.state == "lost") | .folder'
 

@@ -147,7 +147,7 @@ def options(folders: Iterable[Path]) -> dict[str, set[str]]:
             names = {str(f.relative_to(group).with_suffix("")) for f in group.rglob("*.yaml")}
             found.setdefault(group.name, set()).update(names)
     # Judges go by the names of their networks.
-    found["judges"] = found.get("network", set())
+    found["evaluation_networks"] = found.get("network", set())
     return found
 
 

@@ -83,13 +83,16 @@ class AdversarialDetection:
         curves: list[Row] = []
         for kind, networks in compared(subject, self.networks, PLACE).items():
             for place, network in enumerate(networks):
-                head: Row = {"judge": kind, "network": place}
-                auc, points = told_apart(*self._likelihoods(network, subject))
+                head: Row = {"network": kind, "replicate": place}
+                auc, points = detection_auroc(*self._likelihoods(network, subject))
                 rows.append({**head, "auc": auc})
                 curves += [{**head, **point} for point in points]
         means = over_networks(rows, values=("auc",))
         return Outcome(
-            numbers={f"adversarial_detection/{r['judge']}/auc": float(r["auc"]) for r in means},
+            numbers={
+                f"adversarial_detection/{r['evaluation network']}/auc": float(r["auc"])
+                for r in means
+            },
             tables={
                 "adversarial_detection": means,
                 "adversarial_detection_networks": rows,
@@ -127,7 +130,7 @@ def _log_prob(gaussians: Gaussians, features: Tensor, predicted: Tensor) -> Tens
     return gaussians.log_prob(features, predicted).cpu()
 
 
-def told_apart(real: Tensor, adversarial: Tensor) -> tuple[float, list[Row]]:
+def detection_auroc(real: Tensor, adversarial: Tensor) -> tuple[float, list[Row]]:
     """The AUC by which lower likelihoods are adversarial, and points of the ROC curve in order.
 
     Args:
@@ -154,15 +157,17 @@ def _figure(curves: Sequence[Row], means: Sequence[Row]) -> Figure:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     for number, mean in enumerate(means):
-        own = [row for row in curves if row["judge"] == mean["judge"]]
-        for place in dict.fromkeys(row["network"] for row in own):
-            points = [row for row in own if row["network"] == place]
+        own = [row for row in curves if row["network"] == mean["network"]]
+        for place in dict.fromkeys(row["replicate"] for row in own):
+            points = [row for row in own if row["replicate"] == place]
             axes.plot(
                 [float(row["false_positive_rate"]) for row in points],
                 [float(row["true_positive_rate"]) for row in points],
                 color=f"C{number}",
                 linewidth=1.2,
-                label=None if place else f"{mean['judge']}, AUC {float(mean['auc']):.3f}",
+                label=None
+                if place
+                else f"{mean['evaluation network']}, AUC {float(mean['auc']):.3f}",
             )
     axes.set_xlabel("test images taken for adversarial")
     axes.set_ylabel("adversarial images found")

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
@@ -20,21 +20,21 @@ SETTING = "evaluation.adversarial_set"
 TOP = 5
 
 
-class Transfer:
+class AdversarialSetAccuracy:
     """Accuracy on real test images and on the study's adversarial set, and how often that succeeds.
 
-    The judges are those of `Subject.panel`. Each has these numbers, all in 0-1:
+    The evaluation networks are those of `Subject.panel`. Each has these numbers, all in 0-1:
 
-    - ``adversarial/<judge>/clean_top1`` and ``…/clean_top5``: the share of all test images whose
+    - ``adversarial_set/<network>/clean_top1`` and ``…/clean_top5``: the share of all test images whose
       label is its first answer, or among its first five.
     - ``…/top1`` and ``…/top5``: the same of the adversarial images, by the labels of what they were
       made from. Of five classes or fewer there is no top 5.
     - ``…/success``: the share of the adversarial images that it takes for their targets.
 
-    What several networks of one judge do is averaged; but where one of them was attacked, these are
-    its own, and those of the others, which were not, go by ``<judge>-unseen``. The tables
+    What several networks of one evaluation network do is averaged; but where one of them was attacked, these are
+    its own, and those of the others, which were not, go by ``<network>-unseen``. The tables
     ``adversarial``, with standard deviations, and ``adversarial_networks`` say which were
-    ``attacked``. ``adversarial/distance`` is the mean of ‖x − x*‖₂ on pixels of 0-255. The figure
+    ``attacked``. ``adversarial_set/distance`` is the mean of ‖x − x*‖₂ on pixels of 0-255. The figure
     ``adversarial`` shows some of the images.
 
     Args:
@@ -60,21 +60,21 @@ class Transfer:
         assert found is not None
         measured, distance = _measured(subject, found)
         rows = [_marked(row, found.members) for row in measured]
-        values = [name for name in rows[0] if name not in ("judge", "network", "attacked")]
+        values = [name for name in rows[0] if name not in ("network", "replicate", "attacked")]
         means = over_networks(rows, values=values)
         numbers = {
-            f"adversarial/{_name(row, found.members)}/{value}": float(row[value])
+            f"adversarial_set/{_name(row, found.members)}/{value}": float(row[value])
             for row in means
             for value in values
         }
-        numbers["adversarial/distance"] = distance
+        numbers["adversarial_set/distance"] = distance
         return Outcome(
             numbers=numbers,
             tables={"adversarial": means, "adversarial_networks": rows},
             figures={"adversarial": self._figure(subject.data, found)},
         )
 
-    def _figure(self, data: ImageData, found: Adversarial) -> Figure:
+    def _figure(self, data: ImageData, found: AdversarialSet) -> Figure:
         """A row for each image: itself, what was made of it, and what was changed."""
         chosen = torch.arange(min(self.shown, len(found)))
         chosen = chosen * len(found) // len(chosen)
@@ -90,13 +90,13 @@ class Transfer:
         return sheet(columns, dict.fromkeys(columns, torch.arange(len(chosen))), names)
 
 
-def _measured(subject: Subject, found: Adversarial) -> tuple[list[Row], float]:
+def _measured(subject: Subject, found: AdversarialSet) -> tuple[list[Row], float]:
     """Shares in 0-1, a row a network, and the mean distance: all in one pass over the images."""
     data, test = subject.data, subject.data.splits.test
-    # Copies, for other evaluations use the judges where they are.
+    # Copies, for other evaluations use the evaluation networks where they are.
     panel = {
-        judge: [deepcopy(network).to(subject.device) for network in networks]
-        for judge, networks in subject.panel().items()
+        evaluation_network: [deepcopy(network).to(subject.device) for network in networks]
+        for evaluation_network, networks in subject.panel().items()
     }
     counts = {network: Counter[str]() for networks in panel.values() for network in networks}
     tops = (1, TOP) if len(data.classes) > TOP else (1,)
@@ -136,10 +136,10 @@ def _hits(ranked: Tensor, labels: Tensor, count: int) -> int:
 
 def _marked(row: Row, members: Sequence[str]) -> Row:
     """The row, and whether its network was attacked: of each member, the first was."""
-    attacked = "yes" if row["judge"] in members and row["network"] == 0 else "no"
-    return {"judge": row["judge"], "network": row["network"], "attacked": attacked, **row}
+    attacked = "yes" if row["network"] in members and row["replicate"] == 0 else "no"
+    return {"network": row["network"], "replicate": row["replicate"], "attacked": attacked, **row}
 
 
 def _name(row: Row, members: Sequence[str]) -> str:
-    unseen = row["judge"] in members and row["attacked"] == "no"
-    return f"{row['judge']}-unseen" if unseen else str(row["judge"])
+    unseen = row["network"] in members and row["attacked"] == "no"
+    return f"{row['network']}-unseen" if unseen else str(row["network"])

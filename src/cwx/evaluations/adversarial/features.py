@@ -1,6 +1,6 @@
-"""The networks that are compared before and after they are refined, and what a layer of them gives.
+"""The networks that are compared before and after they are fine-tuned, and what a layer of them gives.
 
-Dong et al., §2-4: the same is measured of an ``expert`` and of the ``refined`` one.
+Dong et al., §2-4: the same is measured of an ``expert`` and of the ``fine_tuned`` one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.functional.representation_distance import Pooling
 from cwx.networks.layer_outputs import layer_outputs
@@ -18,13 +18,13 @@ from cwx.training.build import build_network
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
-BEFORE_AND_AFTER = ("expert", "refined")
+BEFORE_AND_AFTER = ("expert", "fine-tuned")
 
 
 def compared(
     subject: Subject, names: Sequence[str] | None, place: str
 ) -> dict[str, list[nn.Module]]:
-    """The networks of those kinds, or of judges, by name; null for those before and after.
+    """The networks of those kinds, or of evaluation networks, by name; null for those before and after.
 
     Args:
         place: of the evaluation among the settings.
@@ -66,12 +66,12 @@ def _check_names(names: Sequence[str], there: Sequence[str], place: str) -> None
     if not names:
         raise ValueError(
             f"{place}.networks is empty: give some of {', '.join(there)}, or null for those before "
-            "and after they are refined"
+            "and after they are fine-tuned"
         )
     if missing := [name for name in names if name not in there]:
         raise ValueError(
             f"{place}.networks has {missing[0]!r}, and this study has no such networks: give some "
-            f"of {', '.join(there)}, or null for those before and after they are refined"
+            f"of {', '.join(there)}, or null for those before and after they are fine-tuned"
         )
 
 
@@ -105,7 +105,7 @@ def representing(
 
 
 def adversarial_batches(
-    data: ImageData, adversarial: Adversarial
+    data: ImageData, adversarial: AdversarialSet
 ) -> Iterator[tuple[slice, Tensor]]:
     """Which adversarial images, and these normalised, `data.batch_size` at a time."""
     for rows, images in adversarial.batches():

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.evaluations.adversarial.features import (
@@ -48,7 +48,7 @@ class Representations:
     ``representations`` have the share of adversarial images by ratio.
 
     Args:
-        networks: names of kinds or judges; null for ``expert`` and ``refined``, as there are.
+        networks: names of kinds or evaluation networks; null for ``expert`` and ``fine_tuned``, as there are.
         layer: what gives φ; null for the last that gives maps of more than one place.
         pooling: from its maps to vectors.
         per_class: at most so many real images of each class, evenly spaced; null for all. Their φ
@@ -97,7 +97,7 @@ class Representations:
             for kind, networks in compared(subject, self.networks, PLACE).items()
         }
         rows: list[Row] = [
-            {"judge": kind, "network": place, **_means(ratios)}
+            {"network": kind, "replicate": place, **_means(ratios)}
             for kind, ratios_of in found.items()
             for place, ratios in enumerate(ratios_of)
         ]
@@ -105,7 +105,7 @@ class Representations:
         histogram = _histogram({kind: torch.cat(of, 1) for kind, of in found.items()})
         return Outcome(
             numbers={
-                f"representations/{row['judge']}/{name}": float(row[name])
+                f"representations/{row['network']}/{name}": float(row[name])
                 for row in means
                 for name in (*RATIOS, "left_out")
             },
@@ -145,7 +145,7 @@ class Asked:
     """What adversarial images are held against.
 
     Attributes:
-        kept: bools ``[n]``, the adversarial images that have ratios.
+        kept: boolean mask ``[n]``, the adversarial images that have ratios.
         real: by class, which test images stand for it.
         originals: ``[n]``, where the original of each is among those of its class; -1 if it is not.
     """
@@ -155,7 +155,7 @@ class Asked:
     originals: Tensor
 
     @classmethod
-    def of(cls, test: Tensor, adversarial: Adversarial, per_class: int | None) -> "Asked":
+    def of(cls, test: Tensor, adversarial: AdversarialSet, per_class: int | None) -> "Asked":
         """Those of test images with labels ``[t]``; tells what is left out."""
         labels, targets = adversarial.labels, adversarial.targets
         asked = torch.cat([labels, targets]).unique()
@@ -215,7 +215,7 @@ def _histogram(found: Mapping[str, Tensor]) -> list[Row]:
             bins = (torch.searchsorted(edges, own, right=True) - 1).clamp(0, BINS - 1)
             shares = torch.bincount(bins, minlength=BINS) / max(len(own), 1)
             rows += [
-                {"judge": kind, "ratio": name, "from": low, "to": high, "share": share}
+                {"network": kind, "ratio": name, "from": low, "to": high, "share": share}
                 for low, high, share in zip(
                     edges[:-1].tolist(), edges[1:].tolist(), shares.tolist(), strict=True
                 )
@@ -228,8 +228,8 @@ def _figure(histogram: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(7.2, 2.8), dpi=120, layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), RATIOS, strict=True):
         rows = [row for row in histogram if row["ratio"] == name]
-        for kind in dict.fromkeys(str(row["judge"]) for row in rows):
-            own = [row for row in rows if row["judge"] == kind]
+        for kind in dict.fromkeys(str(row["network"]) for row in rows):
+            own = [row for row in rows if row["network"] == kind]
             edges = [float(row["from"]) for row in own] + [float(own[-1]["to"])]
             axes.stairs([float(row["share"]) for row in own], edges, label=kind, linewidth=1.2)
         axes.axvline(1, color="grey", linewidth=0.8, linestyle=":")

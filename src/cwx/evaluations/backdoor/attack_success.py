@@ -14,11 +14,11 @@ from cwx.training.subject import Subject
 class AttackSuccess:
     """Accuracy on clean test images, and how often the trigger leads to the target.
 
-    ``backdoor/<judge>/accuracy`` is the share of clean test images that are labelled rightly,
-    ``backdoor/<judge>/success`` that of test images of the other classes that are labelled as
-    the target once they carry the trigger; both in 0-1. The judges are those of `Subject.panel`:
+    ``attack_success/<network>/accuracy`` is the share of clean test images that are labelled rightly,
+    ``attack_success/<network>/success`` that of test images of the other classes that are labelled as
+    the target once they carry the trigger; both in 0-1. The evaluation networks are those of `Subject.panel`:
     but for ``purified``, they are trained on the corrupted images. What several networks of one
-    judge do is averaged; the table ``backdoor`` adds standard deviations.
+    evaluation network do is averaged; the table ``backdoor`` adds standard deviations.
     """
 
     def check(self, plan: Plan) -> None:
@@ -45,7 +45,7 @@ class AttackSuccess:
         means = over_networks(rows, values=("accuracy", "success"))
         return Outcome(
             numbers={
-                f"backdoor/{row['judge']}/{name}": float(row[name])
+                f"attack_success/{row['network']}/{name}": float(row[name])
                 for row in means
                 for name in ("accuracy", "success")
             },

@@ -18,10 +18,10 @@ VALUES = ("precision", "recall", "first_precision", "first_recall", "separation"
 SHOWN = 10
 
 
-class Detection:
+class PoisonDetection:
     """Precision and recall of what each source leads to suspect, beside the baselines.
 
-    ``detection/<source>/precision`` is the share of suspected images that are poisoned (0 if none
+    ``poison_detection/<source>/precision`` is the share of suspected images that are poisoned (0 if none
     is suspected), ``…/recall`` that of poisoned images that are suspected, and ``…/separation``
     how well the best class falls into two groups; all in 0-1. ``first_precision`` and
     ``first_recall`` are of the pattern as it is revealed, before the groups that it leads to
@@ -38,16 +38,16 @@ class Detection:
 
     def check(self, plan: Plan) -> None:
         planted(plan.data, "detection")
-        check_suspicions(plan.data, self.separation, "evaluation.detection")
+        check_suspicions(plan.data, self.separation, "evaluation.poison_detection")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         everything = {**of_kind(sources, Explanations), **baselines(subject, sources)}
         found = suspicions(subject.data, everything, separation=self.separation)
-        classes, touched = subject.data.classes, subject.data.corrupted.touched
+        classes, is_corrupted = subject.data.classes, subject.data.corrupted.is_corrupted
         rows: list[Row] = []
         for source, suspicion in found.items():
-            precision, recall = _agreement(suspicion.suspected, touched)
-            first_precision, first_recall = _agreement(suspicion.at_first, touched)
+            precision, recall = _agreement(suspicion.suspected, is_corrupted)
+            first_precision, first_recall = _agreement(suspicion.at_first, is_corrupted)
             rows.append(
                 {
                     "source": source,
@@ -68,7 +68,7 @@ class Detection:
         shown = [(name, s) for name, s in found.items() if name in sources and s.label is not None]
         return Outcome(
             numbers={
-                f"detection/{row['source']}/{name}": float(row[name])
+                f"poison_detection/{row['source']}/{name}": float(row[name])
                 for row in rows
                 for name in VALUES
             },
@@ -77,10 +77,10 @@ class Detection:
         )
 
 
-def _agreement(suspected: Tensor, touched: Tensor) -> tuple[float, float]:
+def _agreement(suspected: Tensor, is_corrupted: Tensor) -> tuple[float, float]:
     """Precision and recall, 0 where they are of nothing."""
-    right = int((suspected & touched).sum())
-    return right / max(int(suspected.sum()), 1), right / max(int(touched.sum()), 1)
+    right = int((suspected & is_corrupted).sum())
+    return right / max(int(suspected.sum()), 1), right / max(int(is_corrupted.sum()), 1)
 
 
 def _figure(subject: Subject, suspicion: Suspicion) -> Figure:

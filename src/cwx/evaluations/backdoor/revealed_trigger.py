@@ -28,8 +28,8 @@ Scores = Mapping[str, float]
 class RevealedTrigger:
     """How closely what sets one class's images apart from all others resembles the true trigger.
 
-    ``trigger/<source>/target/<score>`` is of the backdoor's target class, and
-    ``trigger/<source>/others/<score>`` the mean over the other classes, each set apart from all
+    ``revealed_trigger/<source>/target/<score>`` is of the backdoor's target class, and
+    ``revealed_trigger/<source>/others/<score>`` the mean over the other classes, each set apart from all
     the rest in the same way: what a class without a backdoor reaches. The scores are those of
     `trigger_scores`, on unit pixels; sources are raw and projected, beside the baselines. A
     source that shows only one class, or not the target, lacks the numbers that need more. Of
@@ -56,7 +56,7 @@ class RevealedTrigger:
             for kind, scores in _scores(by_class, backdoor.target, mask, pattern).items()
         ]
         numbers = {
-            f"trigger/{row['source']}/{row['class']}/{score}": float(value)
+            f"revealed_trigger/{row['source']}/{row['class']}/{score}": float(value)
             for row in rows
             for score, value in row.items()
             if score not in ("source", "class")

@@ -11,9 +11,9 @@ from cwx.explanations.images import Explanations
 from cwx.functional.matched_filter import (
     FEWEST,
     Groups,
+    split_by_pattern,
     surroundings,
     surroundings_bytes,
-    tell_apart,
 )
 from cwx.functional.trigger_scores import revealed_pattern
 
@@ -26,7 +26,7 @@ class Suspicion:
     """The training images that are taken for poisoned.
 
     Attributes:
-        suspected: bools ``[n]``, in the order of the images trained on.
+        suspected: boolean mask ``[n]``, in the order of the images trained on.
         at_first: the same, along the revealed pattern itself, before it was improved.
         label: the class that all of them bear; none if nothing is suspected.
         separation: by class, how clearly its images fall into two groups, 0-1.
@@ -67,7 +67,7 @@ def suspicions(
 
     A class's pattern is the mean of its images less that of all others. Each class's training
     images fall into two groups along what its pattern leads to
-    (`cwx.functional.matched_filter.tell_apart`). The class whose groups are separated best is the
+    (`cwx.functional.matched_filter.split_by_pattern`). The class whose groups are separated best is the
     suspected one, if that is better than `separation`, and its images that carry the pattern are
     suspected. A source that shows a single class, a class of too few images and a training set of
     one class give no suspicion.
@@ -86,7 +86,7 @@ def suspicions(
                 shown = explanations.labels == label
                 if shown.any() and not shown.all():
                     pattern = revealed_pattern(unit[name][shown], unit[name][~shown])
-                    groups[name][label] = tell_apart(white, around.whiten_pattern(pattern))
+                    groups[name][label] = split_by_pattern(white, around.whiten_pattern(pattern))
     return {name: _suspicion(train.labels, found, separation) for name, found in groups.items()}
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 SETTING = "evaluation.neurons"
 # Before and after.
-EXPERTS = ("expert", "refined")
+EXPERTS = ("expert", "fine-tuned")
 
 
 class Neurons:
@@ -32,7 +32,7 @@ class Neurons:
     A neuron is a channel of a layer; what it responds to are the classes of its top images. LC is
     the level and consistency of these classes, CS1 how like them the classes of the originals of
     its top adversarial images are, and CS2 how like them the classes that these were made for.
-    Neurons that respond to no image more than to the others count nowhere but as ``silent``.
+    Neurons that respond to no image more than to the others count nowhere but as ``inactive``.
 
     The numbers ``neurons/<kind>/lc``, ``/cs1`` and ``/cs2`` are means over the neurons of all
     layers, ``neurons/<kind>/high/…`` over those of the highest LC. The table ``neurons_layers``
@@ -42,8 +42,8 @@ class Neurons:
     and 7). Without adversarial images there is no CS, and no curve.
 
     Args:
-        networks: kinds of networks and names of judges, of each the first network; null for those
-            of expert and refined that there are.
+        networks: kinds of networks and names of evaluation networks, of each the first network; null for those
+            of expert and fine-tuned that there are.
         layers: by name; null for all convolutions, each read behind its normalisation.
         share: of the images of each set, those that stand for a neuron, in (0, 1).
         activation: what a channel's maps come to.
@@ -85,14 +85,14 @@ class Neurons:
 
     def check(self, plan: Plan) -> None:
         self._correlation(plan.data.splits)
-        judges = sorted(plan.networks.keys() - {"network"})
+        evaluation_networks = sorted(plan.networks.keys() - {"network"})
         for kind in self.networks or EXPERTS[:1]:
-            if kind not in KINDS and kind not in judges:
+            if kind not in KINDS and kind not in evaluation_networks:
                 raise ValueError(
-                    f"{SETTING}.networks has {kind!r}, which is no kind of network and no judge: "
-                    f"choose some of {', '.join([*sorted(KINDS), *judges])}, or give null"
+                    f"{SETTING}.networks has {kind!r}, which is no kind of network and no evaluation network: "
+                    f"choose some of {', '.join([*sorted(KINDS), *evaluation_networks])}, or give null"
                 )
-            if factory := plan.networks.get(kind if kind in judges else "network"):
+            if factory := plan.networks.get(kind if kind in evaluation_networks else "network"):
                 self._layers(build_network(factory, plan.data, seed=0), plan.data.image_shape)
 
     def _correlation(self, splits: Splits) -> Tensor:
@@ -184,7 +184,7 @@ class Neurons:
 
 
 def _experts(subject: Subject) -> list[str]:
-    there = zip(EXPERTS, (subject.trajectories, subject.refined), strict=True)
+    there = zip(EXPERTS, (subject.trajectories, subject.fine_tuned), strict=True)
     return [kind for kind, found in there if found]
 
 
@@ -194,7 +194,7 @@ def _layer_row(kind: str, layer: Responses) -> Row:
         "kind": kind,
         "layer": layer.layer,
         "neurons": len(responding),
-        "silent": int((~responding).sum()),
+        "inactive": int((~responding).sum()),
         "top": len(layer.real.values),
         **{
             name: values[responding].mean().item() if responding.any() else ""

@@ -18,7 +18,7 @@ class Responses:
         layer: its name.
         real, adversarial: their top images of each set; ``None`` if there are no adversarial ones.
         shares: p, of the classes among the real ones, ``[neurons, classes]``.
-        responding: bools ``[neurons]``, those that respond to some images of each set more than to
+        responding: boolean mask ``[neurons]``, those that respond to some images of each set more than to
             others.
         values: their measures by name, each ``[neurons]``: ``lc``, and with adversarial images
             ``cs1`` and ``cs2``.

@@ -133,7 +133,7 @@ def shares_within(maps: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         maps: ``[n, H, W]``, 0 or more.
-        mask: bools ``[H, W]``.
+        mask: boolean mask ``[H, W]``.
     """
     return maps[:, mask].sum(1) / maps.sum((1, 2))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class PredictivePower(Metric):
+class PredictivePowerMetric(Metric):
     """PW, the rate at which images of other classes go to a class, over its clean accuracy.
 
         PW = ACC(f(x′_n + p_y), y) / ACC(f(x), y)
@@ -17,7 +17,7 @@ class PredictivePower(Metric):
     Args:
         target: y.
 
-    >>> metric = PredictivePower(target=1)
+    >>> metric = PredictivePowerMetric(target=1)
     >>> labels = torch.tensor([0, 0, 2, 1, 1])
     >>> clean, attached = torch.tensor([0, 0, 2, 1, 2]), torch.tensor([1, 0, 2, 1, 1])
     >>> metric.update(attached, clean, labels)

@@ -28,18 +28,18 @@ from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
 
-class Predictive:
+class PredictivePower:
     """PW of every source's patterns on the network they explain, and on all other networks.
 
     Of the canvases of a class the one counts whose pattern, cut to the size, has the lowest loss
-    on the images that were searched on (D_n). ``power/<source>/<size>`` is the mean over classes
-    on test images outside D, ``power_whole/…`` on all of them, as the paper's tables have it;
+    on the images that were searched on (D_n). ``predictive_power/power/<source>/<size>`` is the mean over classes
+    on test images outside D, ``predictive_power/whole/…`` on all of them, as the paper's tables have it;
     ``…/std`` is over classes (ddof 0), ``…/<class>`` a class's own. Of universal perturbations it
     is the success rate as it is. A class that the network never recognises has no power, and is
-    left out of means. ``canvases/<source>/<size>/<class>/top-<i>`` are the powers of a class's
+    left out of means. ``predictive_power/canvases/<source>/<size>/<class>/top-<i>`` are the powers of a class's
     canvases on all test images, in the order of preference, and ``…/std`` over them.
-    ``transfer/<source>/<size>/<judge>`` is the mean power on that
-    judge over the mean power on the explained network.
+    ``predictive_power/transfer/<source>/<size>/<network>`` is the mean power on that
+    evaluation network over the mean power on the explained network.
 
     The tables are ``power`` (a row a class), ``power_canvases`` (a row a canvas) and ``transfer``,
     whose ``printed_rate`` is the ratio as the paper prints it, source over target; the figures
@@ -201,12 +201,15 @@ def _ratio(row: Row, above: str, below: str) -> float | str:
 def _numbers(judged: Sequence[Judged]) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for one in judged:
-        for kind in ("power", "power_whole"):
-            name = f"{kind}/{one.contest.source}/{one.contest.size}"
-            numbers |= _mean_and_std(name, one.rows, kind)
-            numbers |= {f"{name}/{row['class']}": float(row[kind]) for row in one.rows}
+        for kind, column in (("power", "power"), ("whole", "power_whole")):
+            name = f"predictive_power/{kind}/{one.contest.source}/{one.contest.size}"
+            numbers |= _mean_and_std(name, one.rows, column)
+            numbers |= {f"{name}/{row['class']}": float(row[column]) for row in one.rows}
         for label, canvases in groupby(one.every, key=lambda row: row["class"]):
-            name, rows = f"canvases/{one.contest.source}/{one.contest.size}/{label}", [*canvases]
+            name, rows = (
+                f"predictive_power/canvases/{one.contest.source}/{one.contest.size}/{label}",
+                [*canvases],
+            )
             if len(rows) > 1:
                 tops = {
                     f"{name}/top-{int(row['canvas']) + 1}": float(row["power_whole"])
@@ -229,7 +232,7 @@ def _mean_and_std(name: str, rows: Sequence[Row], value: str) -> dict[str, float
 def _transfer_numbers(rows: Sequence[Row]) -> dict[str, float]:
     grouped: dict[str, list[Row]] = {}
     for row in rows:
-        name = f"transfer/{row['source']}/{row['size']}/{row['judge']}"
+        name = f"predictive_power/transfer/{row['source']}/{row['size']}/{row['network']}"
         grouped.setdefault(name, []).append(row)
     sums = {
         name: [math.fsum(_defined(found, value)) for value in ("power", "explained")]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cwx.data.splits import ImageSet
-from cwx.evaluations.patterns.metric import PredictivePower
+from cwx.evaluations.patterns.metric import PredictivePowerMetric
 from cwx.explanations.patterns import Attach
 from cwx.training.subject import Subject
 
@@ -65,9 +65,9 @@ class Probe:
         predicted[other], loss[other] = found.predicted, found.loss
         return Reached(predicted=predicted, loss=loss)
 
-    def power(self, found: Reached, target: int, among: Tensor) -> PredictivePower:
-        """The power over those images that the bools `among` ``[n]`` mark."""
+    def power(self, found: Reached, target: int, among: Tensor) -> PredictivePowerMetric:
+        """The power over those images that the boolean mask `among` ``[n]`` mark."""
         # Rank 0 alone evaluates, and has all images.
-        metric = PredictivePower(target=target, sync_on_compute=False)
+        metric = PredictivePowerMetric(target=target, sync_on_compute=False)
         metric.update(found.predicted[among], self.clean[among], self.images.labels[among])
         return metric

@@ -20,7 +20,7 @@ class Candidate:
         tied: how many of its pixels were drawn among equals.
         attach: puts it on images.
         picture: it alone, a unit image ``[C, H, W]``.
-        mask: bools ``[H, W]``, the pixels that it replaces; ``None`` if it adds to all.
+        mask: boolean mask ``[H, W]``, the pixels that it replaces; ``None`` if it adds to all.
     """
 
     label: int
@@ -39,7 +39,7 @@ class Contest:
         source, size: as in the tables; the size is a share of the pixels, or for perturbations
             their radius on the 0-255 scale.
         explains: the kind of network they are for.
-        searched: bools ``[t]``, test images that they were found on.
+        searched: boolean mask ``[t]``, test images that they were found on.
         divided: whether success is divided by the accuracy on the class.
     """
 
@@ -118,7 +118,7 @@ def entries(contest: Contest, probe: Probe, searched: Tensor) -> list[Entry]:
     """Every candidate before a network, in order.
 
     Args:
-        searched: bools, those of the probe's images that were searched on.
+        searched: boolean mask, those of the probe's images that were searched on.
     """
     return [_enter(candidate, probe, searched) for candidate in contest.candidates]
 

@@ -44,7 +44,7 @@ class Traces:
     ``adversarial`` or ``file`` images by what their neurons say together.
 
     Args:
-        networks: names of kinds or judges; null for ``expert`` and ``refined``, as there are.
+        networks: names of kinds or evaluation networks; null for ``expert`` and ``fine_tuned``, as there are.
         layer: what the neurons are the channels of; null for the last that gives maps of more than
             one place.
         images: so many test images, evenly spaced among those that adversarial images were made

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.data.image_files import Reader, fill
 from cwx.training.subject import Subject
@@ -58,12 +58,12 @@ def _indices(subject: Subject, count: int) -> list[int]:
     return chosen
 
 
-def _made_from(index: int, name: str, adversarial: Adversarial) -> list[Pictured]:
+def _made_from(index: int, name: str, adversarial: AdversarialSet) -> list[Pictured]:
     """The first adversarial image of a test image, if there is one."""
     return [
         Pictured(
             kind="adversarial",
-            name=f"Adversarial image {place}, made from {name.lower()}",
+            name=f"AdversarialSet image {place}, made from {name.lower()}",
             pixels=adversarial.at(torch.tensor([place]))[0],
             label=int(adversarial.labels[place]),
             target=int(adversarial.targets[place]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cwx.data.adversarial_set import Adversarial
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.functional.attack_targets import check_targets
 from cwx.functional.ensemble_attack import EnsembleAttack
 from cwx.methods.ensemble_attack import Mislead
@@ -21,7 +21,7 @@ from cwx.training.subject import Subject
 
 log = logging.getLogger(__name__)
 
-Adversary = Callable[[Subject, Training], Adversarial | None]
+Adversary = Callable[[Subject, Training], AdversarialSet | None]
 
 
 class NoAdversary:
@@ -51,8 +51,8 @@ class Ensemble:
     in 0-1, and ``adversary/distance`` how far the bytes are from these in L2, on `scale`.
 
     Args:
-        members: the networks attacked, by name: a judge, or a kind of expert, of each the first;
-            ``None`` for the expert and all judges.
+        members: the networks attacked, by name: a evaluation network, or a kind of expert, of each the first;
+            ``None`` for the expert and all evaluation networks.
         targets: classes that each image is taken to, one adversarial image a class.
         images: at most so many test images, spread evenly; ``None`` for all.
         weight, scale, step, steps: of `EnsembleAttack`.
@@ -78,7 +78,7 @@ class Ensemble:
         if members is not None and len(set(members)) < max(1, len(members)):
             raise ValueError(
                 f"adversary.members is {list(members)}: give one or more, each once, or null for "
-                "the expert and all judges"
+                "the expert and all evaluation networks"
             )
         for name, value in (("batch_size", batch_size), ("targets", targets)):
             if value < 1:
@@ -93,7 +93,7 @@ class Ensemble:
         if unknown := [name for name in self.members or () if name not in plan.names]:
             raise ValueError(
                 f"adversary.members has {unknown[0]!r}, and this study attacks no such network: "
-                f"give some of {', '.join(plan.names)}, or null for the expert and all judges"
+                f"give some of {', '.join(plan.names)}, or null for the expert and all evaluation networks"
             )
         check_targets(self.targets, len(plan.data.classes))
         if not len(plan.data.splits.test):
@@ -102,7 +102,7 @@ class Ensemble:
                 "choose adversary=none"
             )
 
-    def __call__(self, subject: Subject, training: Training) -> Adversarial:
+    def __call__(self, subject: Subject, training: Training) -> AdversarialSet:
         """The set, whole and the same on every rank.
 
         Raises:
@@ -142,11 +142,11 @@ class Ensemble:
         line = "%d adversarial images in %s, at a mean distance of %.4g; they succeed on %s"
         success = ", ".join(f"{n} {numbers[f'adversary/success/{n}']:.1%}" for n in names)
         log.info(line, shards.count, shards.folder, numbers["adversary/distance"], success)
-        return Adversarial.of(shards, members=names, numbers=numbers)
+        return AdversarialSet.of(shards, members=names, numbers=numbers)
 
     def _members(self, subject: Subject, training: Training) -> list[Member]:
         """In an order that does not depend on their names, by which losses are summed."""
-        names = ["expert", *subject.judges] if self.members is None else self.members
+        names = ["expert", *subject.evaluation_networks] if self.members is None else self.members
         members = [_member(name, subject, training) for name in names]
         return sorted(members, key=lambda member: json.dumps(member.identity, sort_keys=True))
 
@@ -168,11 +168,15 @@ class Ensemble:
 
 def _member(name: str, subject: Subject, training: Training) -> Member:
     settings = training.configuration
-    kind = settings["judges"][name] if name in subject.judges else settings["network"]
+    kind = (
+        settings["evaluation_networks"][name]
+        if name in subject.evaluation_networks
+        else settings["network"]
+    )
     trajectory, epoch = subject.state_of(name)
     return Member(
         name,
-        # Others, too, use the judges, where they are.
+        # Others, too, use the evaluation networks, where they are.
         deepcopy(subject.explained(name)),
         {"network": kind, "trained": trajectory.identity, "epoch": epoch},
     )

@@ -15,7 +15,7 @@ from cwx.data.datamodule import ImageData
 from cwx.data.datasets.constructed import read_constructed
 from cwx.data.splits import ImageSet
 from cwx.functional.rng import stream
-from cwx.methods.construction_recipes import Recipe
+from cwx.methods.construction_algorithms import ConstructionAlgorithm
 from cwx.methods.dataset_construction import Construct
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Trajectory
@@ -56,33 +56,35 @@ class Generated:
     Image i of the set stands in the place of training image i.
 
     Args:
-        procedure: trains the network, one of the study's kind, on the study's images.
-        recipe: how its features are written into images.
-        seed: of the network and of what the recipe draws.
+        recipe: trains the network, one of the study's kind, on the study's images.
+        algorithm: how its features are written into images.
+        seed: of the network and of what the algorithm draws.
         batch_size: images at a time.
     """
 
-    def __init__(self, *, procedure: Factory, recipe: Recipe, seed: int, batch_size: int) -> None:
+    def __init__(
+        self, *, recipe: Factory, algorithm: ConstructionAlgorithm, seed: int, batch_size: int
+    ) -> None:
         if batch_size < 1:
-            raise ValueError(f"construction.batch_size is {batch_size}: give 1 or more")
-        self.procedure, self.recipe = procedure, recipe
+            raise ValueError(f"dataset_construction.batch_size is {batch_size}: give 1 or more")
+        self.recipe, self.algorithm = recipe, algorithm
         self.seed, self.batch_size = seed, batch_size
 
     def __call__(self, data: ImageData, training: Training) -> Constructed:
         """The set, whole and the same on every rank.
 
         Raises:
-            ValueError: the recipe cannot be followed with these images or this kind of network.
+            ValueError: the algorithm cannot be followed with these images or this kind of network.
         """
         # Both may refuse, so before a network is trained.
-        self.recipe.check(build_network(training.network, data, seed=self.seed))
-        planned = self.recipe.plan(data.splits.train, data.classes, stream(self.seed))
-        settings = training.configuration["construction"]
-        (source,) = training.by(self.procedure, settings["procedure"]).experts(
+        self.algorithm.check(build_network(training.network, data, seed=self.seed))
+        planned = self.algorithm.plan(data.splits.train, data.classes, stream(self.seed))
+        settings = training.configuration["dataset_construction"]
+        (source,) = training.by(self.recipe, settings["recipe"]).experts(
             "source", seeds=[self.seed], data=data
         )
         identity = {
-            "construction": {k: v for k, v in settings.items() if k != "procedure"},
+            "dataset_construction": {k: v for k, v in settings.items() if k != "recipe"},
             "source": source.identity,
             "data": data.fingerprint(),
             "precision": training.configuration["precision"]["methods"],
@@ -95,11 +97,11 @@ class Generated:
             return Construct(
                 network=trained_network(training.network, data, source),
                 data=data,
-                recipe=self.recipe,
+                algorithm=self.algorithm,
                 planned=planned,
                 seed=self.seed,
                 shards=shards,
-                stage="construction",
+                stage="dataset_construction",
             )
 
         training.stages.make(build, shards, identity, training.store)
@@ -108,14 +110,14 @@ class Generated:
     def _described(
         self, found: Mapping[str, Tensor], source: Trajectory, folder: Path
     ) -> Constructed:
-        measured = self.recipe.measured
+        measured = self.algorithm.measured
         numbers = {
-            f"construction/{measured}/{name}": found[name].double().mean().item()
+            f"dataset_construction/{measured}/{name}": found[name].double().mean().item()
             for name in ("start", "made", "rounded")
         }
-        numbers["construction/moved"] = found["moved"].double().mean().item()
+        numbers["dataset_construction/moved"] = found["moved"].double().mean().item()
         # NaN where the network was imported.
-        numbers["construction/source_accuracy"] = source.accuracy(source.epochs)
+        numbers["dataset_construction/source_accuracy"] = source.accuracy(source.epochs)
         line = "%d images constructed in %s, %s %.4g at the start, %.4g made, %.4g in bytes"
         log.info(line, len(found["labels"]), folder, measured, *list(numbers.values())[:3])
         return Constructed(ImageSet(found["images"], found["labels"]), numbers)
@@ -133,10 +135,10 @@ class Imported:
         self.path = path
 
     def check(self, plan: Plan) -> None:
-        if plan.data.corrupted.touched.any():
+        if plan.data.corrupted.is_corrupted.any():
             raise ValueError(
-                "construction=imported replaces all training images, also those that the "
-                "corruption touched: choose corruption=none, or a construction that is made here"
+                "dataset_construction=imported replaces all training images, also those that the "
+                "corruption corrupted: choose corruption=none, or a construction that is made here"
             )
 
     def __call__(self, data: ImageData, training: Training) -> Constructed:

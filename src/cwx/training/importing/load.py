@@ -36,17 +36,17 @@ def recorded(
     return found
 
 
-def recorded_judges(
+def load_evaluation_networks(
     checkpoints: Mapping[str, str],
     factories: Mapping[str, NetworkFactory],
     data: ImageData,
     store: TrajectoryStore,
 ) -> dict[str, list[Trajectory]]:
-    """One network for each judge that has a checkpoint, by the judge's name.
+    """One network for each evaluation network that has a checkpoint, by the evaluation network's name.
 
     Args:
-        checkpoints: files or published names, by that of a judge.
-        factories: build the judges.
+        checkpoints: files or published names, by that of a evaluation network.
+        factories: build the evaluation networks.
 
     Raises:
         ValueError: one is missing, damaged or of another network.

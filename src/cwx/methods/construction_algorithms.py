@@ -16,7 +16,7 @@ from cwx.networks.layer_inputs import find_layer, layer_inputs
 
 
 class Planned(NamedTuple):
-    """What a recipe makes of each training image: the index that it begins from, and its label.
+    """What a algorithm makes of each training image: the index that it begins from, and its label.
 
     Both are int64 ``[n]``.
     """
@@ -33,7 +33,7 @@ class Task(NamedTuple):
     labels: Tensor
 
 
-class Recipe(Protocol):
+class ConstructionAlgorithm(Protocol):
     """Constructs training images by a network, in eval mode, image by image."""
 
     @property
@@ -86,7 +86,7 @@ class FeatureMatching:
         for name in ("step", "steps"):
             if getattr(self, name) < 0:
                 raise ValueError(
-                    f"construction.recipe.{name} is {getattr(self, name)}: give 0 or more"
+                    f"dataset_construction.algorithm.{name} is {getattr(self, name)}: give 0 or more"
                 )
 
     @property
@@ -102,7 +102,7 @@ class FeatureMatching:
         if count < 2:
             raise ValueError(
                 f"features are matched from another image, and there is {count} training image: "
-                "give more, or choose construction=none"
+                "give more, or choose dataset_construction=none"
             )
         drawn = torch.randint(count - 1, (count,), generator=generator)
         # Those from its own index on move up by one, and its own is not among them.
@@ -156,8 +156,8 @@ class TargetedAttack:
     def __post_init__(self) -> None:
         if not self.attack.targeted:
             raise ValueError(
-                "construction.recipe.attack is not targeted, and would leave the new label "
-                "instead of reaching it: set construction.recipe.attack.targeted to true"
+                "dataset_construction.algorithm.attack is not targeted, and would leave the new label "
+                "instead of reaching it: set dataset_construction.algorithm.attack.targeted to true"
             )
 
     @property

@@ -1,16 +1,16 @@
-"""What a recipe makes of images, as laws."""
+"""What a algorithm makes of images, as laws."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from support.builders import image_data, small_mlp
-from support.construction_recipes import ATTACK, EPSILON, MATCHING, RECIPES
+from support.construction_algorithms import ALGORITHMS, ATTACK, EPSILON, MATCHING
 from torch import nn
 
 from cwx.functional.label_noise import Uniform
 from cwx.functional.rng import stream
-from cwx.methods.construction_recipes import FeatureMatching, TargetedAttack
+from cwx.methods.construction_algorithms import FeatureMatching, TargetedAttack
 from cwx.methods.dataset_construction import Construct
 from cwx.networks.eval_mode import freeze
 from cwx.storage.shards import Shards
@@ -22,28 +22,28 @@ def data():
     return image_data()
 
 
-def module(data, recipe, folder, *, size=25):
+def module(data, algorithm, folder, *, size=25):
     train = data.splits.train
     return Construct(
         network=freeze(build_network(small_mlp, data, seed=1)),
         data=data,
-        recipe=recipe,
-        planned=recipe.plan(train, data.classes, stream(5)),
+        algorithm=algorithm,
+        planned=algorithm.plan(train, data.classes, stream(5)),
         seed=5,
         shards=Shards(folder, count=len(train), size=size),
-        stage="construction",
+        stage="dataset_construction",
     )
 
 
-def made(data, recipe, folder, **settings):
-    each = module(data, recipe, folder, **settings)
+def made(data, algorithm, folder, **settings):
+    each = module(data, algorithm, folder, **settings)
     batches = [each.predict_step(number) for number in range(len(each.shards))]
     return each, {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_images_are_bytes_of_the_same_shape(data, tmp_path, name):
-    _, found = made(data, RECIPES[name], tmp_path)
+    _, found = made(data, ALGORITHMS[name], tmp_path)
     train = data.splits.train
     assert found["images"].dtype == torch.uint8
     assert found["images"].shape == train.images.shape
@@ -80,7 +80,7 @@ def test_any_other_image_is_as_likely_a_start(data):
 
 @pytest.mark.parametrize("name", ["random", "next", "from anywhere"])
 def test_attacked_images_stay_within_the_ball_up_to_bytes(data, tmp_path, name):
-    _, found = made(data, RECIPES[name], tmp_path)
+    _, found = made(data, ALGORITHMS[name], tmp_path)
     change = (found["images"].double() - data.splits.train.images.double()).div(255)
     half_a_level = 0.5 / 255 * change[0].numel() ** 0.5
     assert change.flatten(1).norm(dim=1).max() <= EPSILON + half_a_level + 1e-6
@@ -91,16 +91,16 @@ def test_attacked_images_stay_within_the_ball_up_to_bytes(data, tmp_path, name):
 
 def test_labels_are_those_of_the_targets(data, tmp_path):
     train = data.splits.train
-    _, following = made(data, RECIPES["next"], tmp_path)
+    _, following = made(data, ALGORITHMS["next"], tmp_path)
     assert torch.equal(following["labels"], (train.labels + 1) % 3)
-    _, drawn = made(data, RECIPES["random"], tmp_path)
+    _, drawn = made(data, ALGORITHMS["random"], tmp_path)
     counts = torch.bincount(drawn["labels"] * 3 + train.labels, minlength=9)
     assert (counts > 0).all()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_batch_depends_on_its_number_alone(data, tmp_path, name):
-    each, other = (module(data, RECIPES[name], tmp_path) for _ in range(2))
+    each, other = (module(data, ALGORITHMS[name], tmp_path) for _ in range(2))
     first = each.predict_step(1)
     other.predict_step(2)
     again = other.predict_step(1)
@@ -110,13 +110,17 @@ def test_a_batch_depends_on_its_number_alone(data, tmp_path, name):
 
 
 def test_an_attack_that_is_not_targeted_is_refused():
-    with pytest.raises(ValueError, match="set construction.recipe.attack.targeted to true"):
+    with pytest.raises(
+        ValueError, match="set dataset_construction.algorithm.attack.targeted to true"
+    ):
         TargetedAttack(attack=replace(ATTACK, targeted=False), target=Uniform())
 
 
 @pytest.mark.parametrize("given", [{"step": -1.0}, {"steps": -1}])
 def test_steps_out_of_range_are_refused(given):
-    with pytest.raises(ValueError, match=r"construction.recipe.steps? is -1.*: give 0 or more"):
+    with pytest.raises(
+        ValueError, match=r"dataset_construction.algorithm.steps? is -1.*: give 0 or more"
+    ):
         FeatureMatching(**{"layer": None, "step": 0.1, "steps": 10, **given})
 
 
