@@ -60,7 +60,7 @@ def forward(problem: Problem) -> None:
 
 
 def audit(problem: Problem) -> Indices:
-    find = Audit(layers=problem.layers, activation=spatial_maximum, share=SHARE)
+    find = Audit(layers=problem.layers, activation=spatial_maximum, fraction=SHARE)
     found = find(problem.network, problem.batches(), len(problem.images))
     return {name: top.indices for name, top in found.items()}
 

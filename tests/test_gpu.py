@@ -97,7 +97,7 @@ MEASURED = {
         )
     },
     "traces": Traces(
-        **SETTINGS, images=2, files=[], neurons=2, share=0.2, taxonomy=Flat(), sigma=1.0
+        **SETTINGS, images=2, files=[], neurons=2, fraction=0.2, taxonomy=Flat(), sigma=1.0
     ),
 }
 
@@ -105,6 +105,6 @@ MEASURED = {
 @pytest.mark.parametrize("name", MEASURED)
 def test_a_gpu_measures_what_a_cpu_does(convolutional, tmp_path, name):
     subject = replace(convolutional, adversarial=swapped(convolutional.data, tmp_path))
-    expected = MEASURED[name](subject, {}).numbers
-    found = MEASURED[name](replace(subject, device=torch.device("cuda")), {}).numbers
+    expected = MEASURED[name](subject, {}).metrics
+    found = MEASURED[name](replace(subject, device=torch.device("cuda")), {}).metrics
     assert found == pytest.approx(expected, rel=1e-3, abs=0.01)

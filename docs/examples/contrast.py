@@ -18,8 +18,8 @@ class Contrast:
             for name, found in of_kind(sources, Explanations).items()
             for label in range(len(subject.data.classes))
         ]
-        numbers = {
+        metrics = {
             f"contrast/{name}": normalization.denormalize(found.images).std().item()
             for name, found in of_kind(sources, Explanations).items()
         }
-        return Outcome(numbers=numbers, tables={"contrast": rows} if rows else {})
+        return Outcome(metrics=metrics, tables={"contrast": rows} if rows else {})

@@ -28,12 +28,12 @@ def quickstart(tmp_path_factory):
 def test_the_quickstart_leaves_what_it_promises(quickstart):
     folder = quickstart / "one"
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
-    numbers = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
     for name in ("ratio", "matched", "reference"):
-        assert numbers[f"fidelity/{name}"] > 0
+        assert metrics[f"fidelity/{name}"] > 0
     for source in ("distill", "distill-projected", "activation", "activation-projected", "real"):
         for network in ("expert", "held-out", "mlp"):
-            assert 0 <= numbers[f"discriminative/{source}/{network}"] <= 1
+            assert 0 <= metrics[f"discriminative/{source}/{network}"] <= 1
     tensors = load_file(folder / "explanations.safetensors")
     assert tensors["distill/images"].shape == tensors["activation/images"].shape == (30, 1, 8, 8)
     for name in (
@@ -63,9 +63,9 @@ def test_weights_and_biases_has_the_run_offline(quickstart):
     assert [row["trainer/global_step"] for row in grids] == [2, 4, 6]
     assert {"tables/fidelity._type", "figures/explanations._type"} <= curves
     summary = {k: v for r in of["summary"] for k, v in r.get("update", {}).items()}
-    numbers = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
     # Infinite power, of classes that are never recognised, is null in one and a word in the other.
-    finite = {name: number for name, number in numbers.items() if number is not None}
+    finite = {name: number for name, number in metrics.items() if number is not None}
     assert {name: summary[name] for name in finite} == finite
     (kept,) = [a for a in of["artifact"] if a["type"] == "explanations"]
     paths = {part["path"] for part in kept["manifest"]["contents"]}
@@ -94,9 +94,9 @@ def test_two_processes_find_and_measure_what_one_does(quickstart):
     for name in ("tables/attention.csv", "tables/power_canvases.csv"):
         alone, divided = ((folder / name).read_bytes() for folder in folders)
         assert alone == divided
-    numbers, divided = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+    metrics, divided = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
     assert divided
-    assert {name: numbers[name] for name in divided} == divided
+    assert {name: metrics[name] for name in divided} == divided
 
 
 def test_two_processes_train_the_experts_of_one(quickstart):

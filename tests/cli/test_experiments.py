@@ -83,14 +83,14 @@ def test_the_choices_are_those_that_hydra_makes(name):
 def test_a_time_is_one_that_the_documentation_tells(name):
     """Its numbers stand in a section that has the experiment's command."""
     told = EXPERIMENTS[name].part("Time")
-    file, numbers = (
+    file, metrics = (
         re.search(r"\((docs/[\w/]+\.md)\)", told)[1],
         r"(\d[\d.]*|\bt?\w+) min(?:ute)?s?",
     )
     text = (ROOT / file).read_text()
     about = [part for part in text.split("\n## ") if re.search(rf"[=,]{name}\b", part)]
     assert about, f"{file} does not show experiment={name}"
-    for number in re.findall(numbers, told.partition("(docs")[0]):
+    for number in re.findall(metrics, told.partition("(docs")[0]):
         found = [part for part in about if re.search(rf"\b{number}\b", part, re.IGNORECASE)]
         assert found, f"{file} says nothing of {number} minutes for {name}: correct `Time:`"
 

@@ -141,10 +141,10 @@ def test_permuted_labels_keep_the_size_of_each_class(rate, seed):
     assert torch.equal(found.images.labels.bincount(), clean.labels.bincount())
 
 
-@pytest.mark.parametrize(("kind", "share"), [("permuted", 3 / 4), ("uniform", 3 / 4)])
-def test_random_labels_change_less_than_their_rate(kind, share):
+@pytest.mark.parametrize(("kind", "fraction"), [("permuted", 3 / 4), ("uniform", 3 / 4)])
+def test_random_labels_change_less_than_their_rate(kind, fraction):
     found = NOISE[kind](0.5, 0)(image_set(8000), NAMES)
-    assert found.effective_rate == pytest.approx(0.5 * share, abs=0.02)
+    assert found.effective_rate == pytest.approx(0.5 * fraction, abs=0.02)
 
 
 @given(rates, st.integers(0, 9))

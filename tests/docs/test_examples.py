@@ -110,7 +110,7 @@ def run(folder, *words):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def numbers(run):
+def metrics(run):
     return json.loads((run / "metrics.json").read_text())
 
 
@@ -133,13 +133,13 @@ def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
     _check_study(tmp_path / "all/0")
     # Two classes of plain colours are easily told apart, and seen in colour.
     folder = tmp_path / "all/1"
-    assert numbers(folder)["accuracy/expert/clean"] == 1
+    assert metrics(folder)["accuracy/expert/clean"] == 1
     images = load_file(folder / "explanations.safetensors")["activation/images"]
     assert images.shape == (4, 3, 16, 16)
     # What was never trained is explained without training.
     elsewhere = tmp_path / "all/2"
-    assert numbers(elsewhere)["discriminative/confident/expert"] == 1
-    assert numbers(elsewhere)["accuracy/expert/clean"] < 0.9
+    assert metrics(elsewhere)["discriminative/confident/expert"] == 1
+    assert metrics(elsewhere)["accuracy/expert/clean"] < 0.9
     assert {"confident/images", "confident/labels"} <= {
         *load_file(elsewhere / "explanations.safetensors")
     }
@@ -147,7 +147,7 @@ def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
 
 
 def _check_study(folder):
-    found = numbers(folder)
+    found = metrics(folder)
     left = load_file(folder / "explanations.safetensors")
     # Own data, of three classes, and own method.
     assert left["confident/images"].shape == (6, 1, 8, 8)

@@ -23,14 +23,14 @@ def measured(subject, images=None, top=(1,), **attacks):
 
 def test_every_network_meets_every_attack(subject):
     outcome = measured(subject, fgs=FGS, pgd=PGD)
-    assert set(outcome.numbers) == {
+    assert set(outcome.metrics) == {
         f"accuracy/{network}/{attack}"
         for network in ("expert", "held-out")
         for attack in ("clean", "fgs", "pgd")
     }
-    assert all(0 <= number <= 1 for number in outcome.numbers.values())
+    assert all(0 <= number <= 1 for number in outcome.metrics.values())
     assert [(row["network"], row["attack"]) for row in outcome.tables["robustness"]] == [
-        (evaluation_network, attack)
+        (network, attack)
         for network in ("expert", "held-out")
         for attack in ("clean", "fgs", "pgd")
     ]
@@ -38,9 +38,9 @@ def test_every_network_meets_every_attack(subject):
 
 def test_accuracy_falls_with_epsilon_to_nothing(subject):
     sizes = {f"at-{e}": replace(PGD, epsilon=e, step=e / 4) for e in (0, 30, 60, 100)}
-    numbers = measured(subject, **sizes).numbers
-    found = [numbers[f"accuracy/expert/{name}"] for name in sizes]
-    assert found[0] == numbers["accuracy/expert/clean"] == 1
+    metrics = measured(subject, **sizes).metrics
+    found = [metrics[f"accuracy/expert/{name}"] for name in sizes]
+    assert found[0] == metrics["accuracy/expert/clean"] == 1
     assert found == sorted(found, reverse=True)
     assert found[-1] == 0
 
@@ -65,25 +65,25 @@ def test_the_attack_is_on_pixels_of_0_to_255(data, tmp_path):
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
     )  # fmt: skip
     subject = Subject(
-        data=data, factory=Threshold, trajectories=[trajectory], held_out=[], evaluation_networks={}
+        data=data, factory=Threshold, trajectories=[trajectory], held_out=[], networks={}
     )
     test = data.splits.test
     levels, labels = test.images[:, 0, 0, 0].int(), test.labels
     for epsilon in (4, 20):
         attack = replace(FGS, epsilon=epsilon, step=epsilon)
-        numbers = measured(subject, fgs=attack).numbers
+        metrics = measured(subject, fgs=attack).metrics
         for name, by in (("clean", 0), ("fgs", epsilon)):
             right = ((labels == 0) & (levels - by > 100)) | ((labels == 1) & (levels + by < 100))
-            assert numbers[f"accuracy/expert/{name}"] == right.double().mean().item()
+            assert metrics[f"accuracy/expert/{name}"] == right.double().mean().item()
 
 
 def test_a_label_may_be_among_the_highest_logits(subject):
     strong = replace(PGD, epsilon=60, step=15)
     outcome = measured(subject, top=(1, 2, 3), pgd=strong)
-    alone = measured(subject, pgd=strong).numbers
-    assert alone == {name: outcome.numbers[name] for name in alone}
+    alone = measured(subject, pgd=strong).metrics
+    assert alone == {name: outcome.metrics[name] for name in alone}
     for name, first in alone.items():
-        second, third = (outcome.numbers[f"{name}/top{k}"] for k in (2, 3))
+        second, third = (outcome.metrics[f"{name}/top{k}"] for k in (2, 3))
         assert first <= second <= third == 1
     network, data = subject.experts()["expert"][0], subject.data
     with torch.no_grad():
@@ -96,13 +96,13 @@ def test_a_label_may_be_among_the_highest_logits(subject):
         assert row[column] == (places < k).double().mean().item()
     assert {"top2", "top2_std"} <= outcome.tables["robustness"][0].keys()
     attacked = "accuracy/expert/pgd"
-    assert outcome.numbers[attacked] < outcome.numbers[f"{attacked}/top2"] < 1
+    assert outcome.metrics[attacked] < outcome.metrics[f"{attacked}/top2"] < 1
 
 
 def test_a_network_refined_is_measured_beside_what_it_was(subject):
     both = replace(subject, fine_tuned=subject.held_out, held_out=())
-    apart = measured(subject, fgs=FGS).numbers
-    assert measured(both, fgs=FGS).numbers == {
+    apart = measured(subject, fgs=FGS).metrics
+    assert measured(both, fgs=FGS).metrics == {
         name.replace("held-out", "fine-tuned"): number for name, number in apart.items()
     }
 
@@ -116,7 +116,7 @@ def test_more_logits_than_classes_are_refused_beforehand(data):
 
 def test_a_run_repeats(subject):
     attack = replace(PGD, epsilon=50, step=10)
-    assert measured(subject, pgd=attack).numbers == measured(subject, pgd=attack).numbers
+    assert measured(subject, pgd=attack).metrics == measured(subject, pgd=attack).metrics
 
 
 @pytest.mark.parametrize(

@@ -28,15 +28,15 @@ def sources(subject):
 
 def test_standing_still_has_a_fidelity_ratio_of_one(subject, sources):
     outcome = Fidelity(source="first", **SPAN)(subject, sources)
-    assert outcome.numbers["fidelity/ratio"] == pytest.approx(1)
-    assert outcome.numbers["fidelity/seen/ratio"] == pytest.approx(1)
+    assert outcome.metrics["fidelity/ratio"] == pytest.approx(1)
+    assert outcome.metrics["fidelity/seen/ratio"] == pytest.approx(1)
     table = outcome.tables["fidelity"]
     assert [(row["seen"], row["start"]) for row in table] == [
         (seen, start) for seen in ("no", "yes") for start in range(3)
     ]
     states = [flat(subject.held_out[0].state(epoch).values()) for epoch in range(5)]
     reference = sum(squared_distance(states[k], states[k + 2]).item() for k in range(3)) / 3
-    assert outcome.numbers["fidelity/reference"] == pytest.approx(reference)
+    assert outcome.metrics["fidelity/reference"] == pytest.approx(reference)
 
 
 def test_fidelity_says_what_it_needs(subject, sources):
@@ -59,8 +59,8 @@ def test_scores_of_known_logits():
 
 
 def test_every_source_meets_every_judge(subject, sources):
-    numbers = Discriminative()(subject, sources).numbers
-    assert set(numbers) == {
+    metrics = Discriminative()(subject, sources).metrics
+    assert set(metrics) == {
         f"discriminative/{source}/{network}{value}"
         for value in ("", "/confidence", "/margin")
         for source in (
@@ -74,7 +74,7 @@ def test_every_source_meets_every_judge(subject, sources):
         )
         for network in ("expert", "held-out")
     }
-    assert numbers["discriminative/real/expert"] == 1
+    assert metrics["discriminative/real/expert"] == 1
 
 
 def test_the_networks_of_a_judge_are_averaged(subject, sources):
@@ -90,8 +90,8 @@ def test_the_networks_of_a_judge_are_averaged(subject, sources):
         values = torch.tensor([float(s[name]) for s in each], dtype=torch.float64)
         assert row[name] == pytest.approx(values.mean().item())
         assert row[f"{name}_std"] == pytest.approx(values.std().item())
-    assert outcome.numbers["discriminative/first/expert"] == row["accuracy"]
-    assert outcome.numbers["discriminative/first/expert/margin"] == row["margin"]
+    assert outcome.metrics["discriminative/first/expert"] == row["accuracy"]
+    assert outcome.metrics["discriminative/first/expert/margin"] == row["margin"]
 
 
 def test_rows_are_averaged_over_networks_alone():
@@ -114,15 +114,15 @@ def test_diversity_of_known_images():
 
 
 def test_one_image_a_class_has_no_pairs(subject, sources):
-    numbers = Diversity()(subject, sources).numbers
-    assert "diversity/first/distance" not in numbers
-    assert numbers["diversity/real-images/distance"] > 0
+    metrics = Diversity()(subject, sources).metrics
+    assert "diversity/first/distance" not in metrics
+    assert metrics["diversity/real-images/distance"] > 0
 
 
 def test_the_gallery_tells_the_raw_range(subject, sources):
     outcome = Gallery(titles={"first": "$title"}, baselines=["real", "mean"])(subject, sources)
     images = sources["first"].images
-    assert outcome.numbers["gallery/range/first/max"] == images.max().item()
+    assert outcome.metrics["gallery/range/first/max"] == images.max().item()
     assert set(outcome.figures) == {"explanations"}
 
 
@@ -133,13 +133,13 @@ def test_without_training_images_test_images_are_the_only_baseline(subject, sour
     assert beside["real"].labels.tolist() == [0, 0, 2, 2]
     gallery = Gallery(titles={}, baselines=["real", "train", "mean"])(alone, sources)
     assert list(gallery.figures) == ["explanations"]
-    evaluation_trajectories = Discriminative()(alone, sources).numbers
+    evaluation_trajectories = Discriminative()(alone, sources).metrics
     assert {name.split("/")[1] for name in evaluation_trajectories} == {
         *sources,
         *(f"{name}-projected" for name in sources),
         "real",
     }
-    diversity = Diversity()(alone, sources).numbers
+    diversity = Diversity()(alone, sources).metrics
     assert {name.split("/")[1] for name in diversity} == {"real-images", "real"}
 
 

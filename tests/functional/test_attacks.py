@@ -118,8 +118,8 @@ def test_starts_are_uniform_in_the_ball(ball):
     delta = ball.draw((4000, *SHAPE), stream(0))
     assert (size(ball, delta) <= 1 + 1e-6).all()
     # The share of the volume within a radius is uniform, and every direction is as likely.
-    shares = size(ball, delta).double().pow(math.prod(SHAPE)).sort().values
-    assert (shares - torch.linspace(0, 1, 4000)).abs().max() < 0.03
+    fractions = size(ball, delta).double().pow(math.prod(SHAPE)).sort().values
+    assert (fractions - torch.linspace(0, 1, 4000)).abs().max() < 0.03
     assert delta.mean(0).abs().max() < 5 * delta.std() / math.sqrt(4000)
 
 

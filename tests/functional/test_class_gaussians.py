@@ -143,5 +143,5 @@ def test_impossible_fits_are_refused():
 
 
 def test_the_numbers_that_a_covariance_holds():
-    held = [f.numbers(10, 3) for f in (Tied(ridge=0.0), Diagonal(ridge=0.0), LedoitWolf())]
+    held = [f.size(10, 3) for f in (Tied(ridge=0.0), Diagonal(ridge=0.0), LedoitWolf())]
     assert held == [9, 39, 90]

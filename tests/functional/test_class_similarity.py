@@ -24,7 +24,7 @@ SIGMAS = st.floats(0.3, 2)
 COUNTS = st.lists(st.integers(0, 9), min_size=5, max_size=5).filter(any)
 
 
-def shares(counts):
+def fractions(counts):
     found = torch.tensor(counts, dtype=torch.float64)
     return (found / found.sum())[None]
 
@@ -34,7 +34,7 @@ def test_each_measure_is_that_of_the_paper(sigma, first, second):
     common = correlation(TREE, sigma)
     expected = references.correlation(TREE.tolist(), sigma)
     torch.testing.assert_close(common, torch.tensor(expected, dtype=torch.float64))
-    p, q = shares(first), shares(second)
+    p, q = fractions(first), fractions(second)
     level = references.inner_product(p[0].tolist(), p[0].tolist(), expected)
     assert level_consistency(p, common).item() == pytest.approx(level)
     like = references.cosine(p[0].tolist(), q[0].tolist(), expected)
@@ -43,7 +43,7 @@ def test_each_measure_is_that_of_the_paper(sigma, first, second):
 
 @given(SIGMAS, COUNTS, COUNTS, st.permutations(range(5)))
 def test_laws(sigma, first, second, order):
-    common, p, q = correlation(TREE, sigma), shares(first), shares(second)
+    common, p, q = correlation(TREE, sigma), fractions(first), fractions(second)
     level, like = level_consistency(p, common).item(), similarity(p, q, common).item()
     assert 0 < level <= 1 + 1e-12
     assert 0 <= like <= 1 + 1e-12
@@ -58,14 +58,14 @@ def test_laws(sigma, first, second, order):
 def test_one_class_has_the_highest_level_and_near_ones_a_higher_one_than_far_ones():
     common = correlation(TREE, 1.0)
     assert level_consistency(torch.eye(5), common).tolist() == [1] * 5
-    siblings, strangers = shares([1, 1, 0, 0, 0]), shares([1, 0, 0, 0, 1])
+    siblings, strangers = fractions([1, 1, 0, 0, 0]), fractions([1, 0, 0, 0, 1])
     assert level_consistency(siblings, common) > level_consistency(strangers, common)
 
 
 def test_what_responds_to_nothing_has_no_level_and_is_like_nothing():
     common, empty = correlation(TREE, 1.0), torch.zeros(2, 5)
     assert level_consistency(empty, common).tolist() == [0, 0]
-    some = shares([1, 2, 3, 4, 5]).float().expand(2, 5)
+    some = fractions([1, 2, 3, 4, 5]).float().expand(2, 5)
     assert similarity(empty, some, common).tolist() == [0, 0]
     assert similarity(some, empty, common).tolist() == [0, 0]
     assert similarity(empty, empty, common).tolist() == [0, 0]

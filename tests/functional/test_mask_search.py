@@ -127,15 +127,15 @@ def test_ties_are_counted_where_they_decide(levels, count, expected):
     assert tied(torch.tensor(levels).view(1, 2, 2).float(), count).tolist() == [expected]
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.01, 10), (0.05, 51), (0.1, 102), (1, 1024)])
-def test_a_share_is_rounded_to_pixels(share, count):
-    assert pixels(share, 32, 32) == count
+@pytest.mark.parametrize(("fraction", "count"), [(0.01, 10), (0.05, 51), (0.1, 102), (1, 1024)])
+def test_a_share_is_rounded_to_pixels(fraction, count):
+    assert pixels(fraction, 32, 32) == count
 
 
-@pytest.mark.parametrize("share", [0, -0.1, 1.1, 0.0004])
-def test_a_pattern_without_pixels_is_refused(share):
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.1, 0.0004])
+def test_a_pattern_without_pixels_is_refused(fraction):
     with pytest.raises(ValueError, match="has .* pixels: give sizes above 0.00049"):
-        pixels(share, 32, 32)
+        pixels(fraction, 32, 32)
 
 
 def test_sign_descent_takes_equal_steps():

@@ -73,13 +73,13 @@ def labelled(per_class=200):
 def test_the_surroundings_of_a_class_are_all_others():
     images, labels = labelled(60)
     flat = images.flatten(1).double() / 255
-    share = ledoit_wolf_shrinkage(flat.numpy())
+    fraction = ledoit_wolf_shrinkage(flat.numpy())
     seen = []
     for label, around in surroundings(images, labels):
         others = flat[labels != label]
         expected = torch.cov(others.T, correction=0)
         mu = expected.diagonal().mean()
-        shrunk = share * len(flat) / len(others)
+        shrunk = fraction * len(flat) / len(others)
         expected = (1 - shrunk) * expected + shrunk * mu * torch.eye(len(expected))
         assert torch.allclose(around.mean, others.mean(0))
         assert torch.allclose(around.root @ around.root.T, expected, atol=1e-12)

@@ -116,8 +116,8 @@ def test_scores_stay_within_their_ranges_and_noise_is_near_chance(name):
         assert all(low <= run[score] <= high for run in runs)
     means = {score: sum(run[score] for run in runs) / 100 for score in DEFINED[name]}
     if "iou" in means:
-        share = truth(name)["mask"].mean().item()
-        assert means["iou"] < share + 0.05
+        fraction = truth(name)["mask"].mean().item()
+        assert means["iou"] < fraction + 0.05
         assert means["location_error"] > 1.5
     if "correlation" in means:
         assert abs(means["correlation"]) < 0.1
@@ -129,9 +129,9 @@ def test_identical_images_reveal_nothing(name):
     """The place is as uncertain as it can be: anywhere, and on the whole the middle."""
     same = torch.full((2, *SHAPE), 0.3)
     found = scores(same, same, name)
-    share = truth(name)["mask"].mean().item()
+    fraction = truth(name)["mask"].mean().item()
     assert found.keys() == DEFINED[name]
-    assert found.get("iou", share / (2 - share)) == pytest.approx(share / (2 - share))
+    assert found.get("iou", fraction / (2 - fraction)) == pytest.approx(fraction / (2 - fraction))
     assert found.get("correlation", 0) == 0
     centre = torch.full((8, 8), 1.0)
     expected = location_error(centre, truth(name)["mask"])

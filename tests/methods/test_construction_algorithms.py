@@ -73,9 +73,9 @@ def test_any_other_image_is_as_likely_a_start(data):
         [MATCHING.plan(train, data.classes, stream(seed)).starts for seed in range(1500)]
     )
     for own in range(6):
-        shares = torch.bincount(starts[:, own], minlength=6) / 1500
-        assert shares[own] == 0
-        assert (shares[[i for i in range(6) if i != own]] - 0.2).abs().max() < 0.05
+        fractions = torch.bincount(starts[:, own], minlength=6) / 1500
+        assert fractions[own] == 0
+        assert (fractions[[i for i in range(6) if i != own]] - 0.2).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("name", ["random", "next", "from anywhere"])

@@ -207,7 +207,7 @@ def test_adversarial_training_withstands_what_ordinary_training_does_not(data, t
             held_out=trajectories[1:],
             evaluation_networks={},
         )
-        found[name] = Accuracy(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).numbers
+        found[name] = Accuracy(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).metrics
     for network in ("expert", "held-out"):
         clean, attacked = f"accuracy/{network}/clean", f"accuracy/{network}/pgd"
         assert found["ordinary"][clean] == found["adversarial"][clean] == 1
@@ -357,8 +357,8 @@ def robust(data, folder, **settings):
         held_out=[],
         evaluation_networks={},
     )
-    numbers = Accuracy(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).numbers
-    return numbers["accuracy/expert/clean"], numbers["accuracy/expert/pgd"]
+    metrics = Accuracy(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).metrics
+    return metrics["accuracy/expert/clean"], metrics["accuracy/expert/pgd"]
 
 
 def test_consistency_training_withstands_what_ordinary_training_does_not(data, tmp_path):

@@ -56,11 +56,11 @@ def test_it_is_not_fitted(looking):
 def test_the_power_of_the_most_attended_pixels_is_measured(looking):
     found = regions(looking).explanations()
     outcome = PredictivePower(sizes=[0.25, 0.5], images=None)(looking, {"gradcam": found})
-    numbers = outcome.numbers
+    metrics = outcome.metrics
     # Nothing was searched on: all test images are outside.
     assert (
-        numbers["predictive_power/power/gradcam/0.5"]
-        == numbers["predictive_power/whole/gradcam/0.5"]
+        metrics["predictive_power/power/gradcam/0.5"]
+        == metrics["predictive_power/whole/gradcam/0.5"]
         > 0
     )
     cut = found.cut(0.25)

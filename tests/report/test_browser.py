@@ -96,7 +96,7 @@ def run(tmp_path_factory):
     return made_run(
         tmp_path_factory.mktemp("runs") / "one",
         classes=("cat", "dog", HOSTILE),
-        numbers={"accuracy/expert/clean": 0.5},
+        metrics={"accuracy/expert/clean": 0.5},
         tables={"t": rows},
         sources={"distill": explanations(("cat", "dog", HOSTILE))},
     )
@@ -240,10 +240,10 @@ PHONE = """
 
 def test_nothing_sticks_out_on_a_phone(tmp_path, profile):
     evaluation_networks = ("expert", "fine-tuned", "held-out", "wide_resnet28_10", "vgg16")
-    numbers = {f"accuracy/{j}/{a}": 0.5 for j in evaluation_networks for a in ("fgs_1", "pgd")}
+    metrics = {f"accuracy/{j}/{a}": 0.5 for j in evaluation_networks for a in ("fgs_1", "pgd")}
     rows = [dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 0.5)]
     settings = {"method": {"distill": {"rate": "x" * 300}}}
-    one = made_run(tmp_path / "0", numbers=numbers, tables={"t": rows}, settings=settings)
+    one = made_run(tmp_path / "0", metrics=metrics, tables={"t": rows}, settings=settings)
     made_run(tmp_path / "1", error=ValueError("x" * 1000), overrides=["seed=1"])
     for page in (write_page(one), write_page(tmp_path / "1"), write_report([tmp_path])):
         assert driven(page, READER + PHONE, profile, width=390) == [390, 0, []]

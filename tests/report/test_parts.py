@@ -114,7 +114,7 @@ def test_a_log_that_was_cut_while_it_was_written_is_read_up_to_there(tmp_path):
 
 
 def test_numbers_are_said_in_words():
-    numbers = {
+    metrics = {
         "corruption/effective_rate": 0.0,
         "discriminative/distill/expert": 0.9,
         "discriminative/distill/expert/margin": 3.0,
@@ -127,7 +127,7 @@ def test_numbers_are_said_in_words():
         "fidelity/ratio": 0.5,
         "unheard/of": 1.0,
     }
-    found = {f.title: [e.words for e in f.entries] for f in families(numbers, {"distill": "CWX"})}
+    found = {f.title: [e.words for e in f.entries] for f in families(metrics, {"distill": "CWX"})}
     assert found == {
         "Fidelity ratio": ["networks it was fitted to", "a network never seen"],
         "Recognised as its class": ["CWX, explained", "real images, explained"],
@@ -197,22 +197,22 @@ def test_how_an_ensemble_was_attacked_is_said_once():
     assert [family.title for family in alone] == ["Attack of the ensemble"]
 
 
-@pytest.mark.parametrize("share", [0.5, 1.5])
-def test_bars_that_cannot_show_a_number_are_drawn_for_none_of_its_card(tmp_path, share):
-    numbers = {"representations/expert/r1": share, "representations/expert/r2": 0.5}
+@pytest.mark.parametrize("fraction", [0.5, 1.5])
+def test_bars_that_cannot_show_a_number_are_drawn_for_none_of_its_card(tmp_path, fraction):
+    metrics = {"representations/expert/r1": fraction, "representations/expert/r2": 0.5}
     paper = {"representations/expert/r2": 0.76}
-    run = Run(folder=tmp_path, status={}, numbers=numbers, paper=paper)
+    run = Run(folder=tmp_path, status={}, metrics=metrics, paper=paper)
     (card,) = cards(run)
     (first,), (second,) = (readings for _, readings in card.rows)
-    assert (first.text, second.text, second.paper) == (f"{share:.2f}", "0.50", "0.76")
-    assert [first.fill, second.fill] == ([0.5, 0.5] if share < 1 else [None, None])
+    assert (first.text, second.text, second.paper) == (f"{fraction:.2f}", "0.50", "0.76")
+    assert [first.fill, second.fill] == ([0.5, 0.5] if fraction < 1 else [None, None])
 
 
 def test_what_does_not_fit_on_a_card_is_left_to_the_tables(tmp_path):
     evaluation_networks = [f"n{n}" for n in range(8)]
-    numbers = {f"discriminative/{m}/{j}": 0.5 for m in "abcdefgh" for j in evaluation_networks}
-    del numbers["discriminative/a/n1"]
-    (card,) = cards(Run(folder=tmp_path, status={}, numbers=numbers))
+    metrics = {f"discriminative/{m}/{j}": 0.5 for m in "abcdefgh" for j in evaluation_networks}
+    del metrics["discriminative/a/n1"]
+    (card,) = cards(Run(folder=tmp_path, status={}, metrics=metrics))
     assert card.columns == ["n0", "n2", "n3", "n4", "n5", "n6"]
     assert [label for label, _ in card.rows] == list("abcdef")
     assert card.more == 63 - 36
@@ -220,22 +220,29 @@ def test_what_does_not_fit_on_a_card_is_left_to_the_tables(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "share", "expected"),
+    ("value", "fraction", "expected"),
     [(0.98183, True, "98.2 %"), (1.0, True, "100 %"), (0.02739, True, "2.74 %"),
      (0.7871, False, "0.79"), (-0.14, False, "-0.14"), (25.159, False, "25.2")],
 )  # fmt: skip
-def test_numbers_are_said_as_they_are_read(value, share, expected):
-    assert said(value, share=share) == expected
+def test_numbers_are_said_as_they_are_read(value, fraction, expected):
+    assert said(value, fraction=fraction) == expected
 
 
 def test_columns_of_shares_are_drawn_and_counts_are_not():
     rows = [
-        {"class": "0.5", "share": "0.25", "count": "1", "share_std": "0.1", "loss": "2.5", "x": ""},
-        {"class": "1", "share": "1", "count": "0", "share_std": "", "loss": "0.5", "x": ""},
+        {
+            "class": "0.5",
+            "fraction": "0.25",
+            "count": "1",
+            "share_std": "0.1",
+            "loss": "2.5",
+            "x": "",
+        },
+        {"class": "1", "fraction": "1", "count": "0", "share_std": "", "loss": "0.5", "x": ""},
     ]
     found = of_rows("t", rows)
     assert [column.numeric for column in found.columns] == [False, True, True, True, True]
-    assert [[cell.share for cell in row] for row in found.rows] == [
+    assert [[cell.fraction for cell in row] for row in found.rows] == [
         [None, 0.25, None, None, None],
         [None, 1.0, None, None, None],
     ]

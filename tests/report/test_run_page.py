@@ -117,7 +117,7 @@ def test_no_text_of_a_run_becomes_part_of_the_page(tmp_path, name):
         experiment=name,
         overrides=[f"data={name}"],
         settings={"evaluation": {"gallery": {"titles": {"distill": name}}}},
-        numbers={f"predictive_power/power/{name.replace('/', '')}/0.05": 0.5, name: 1.0},
+        metrics={f"predictive_power/power/{name.replace('/', '')}/0.05": 0.5, name: 1.0},
         paper={name: 0.5},
         tables={"t": [{name: name, "class": name}]},
     )
@@ -155,13 +155,13 @@ def test_the_browser_is_told_to_run_this_script_alone_and_to_load_nothing(tmp_pa
 
 
 def test_numbers_stand_beside_the_papers(tmp_path):
-    numbers = {
+    metrics = {
         "accuracy/expert/clean": 0.4164,
         "predictive_power/power/iscp/0.05": 0.369,
         "rest": 3.0,
     }
     paper = {"accuracy/expert/clean": 0.8534, "predictive_power/whole/iscp/0.05": 0.591}
-    page = page_of(made_run(tmp_path / "run", numbers=numbers, paper=paper))
+    page = page_of(made_run(tmp_path / "run", metrics=metrics, paper=paper))
     cards = {card.all("h3")[0].text: card.text for card in page.all("li") if card.all("h3")}
     assert "41.6 % paper 85.3 %" in cards["Accuracy ↑ higher is better"]
     assert "36.9 % paper 59.1 %" in cards["Predictive power of patterns ↑ higher is better"]
@@ -173,8 +173,8 @@ def test_what_a_paper_has_by_class_and_size_is_laid_out_so(tmp_path):
     sizes, classes = ("0.01", "0.02", "0.1"), ("std", *CLASSES)
     paper = {f"predictive_power/whole/iscp/{s}/{c}": 0.25 for s in sizes for c in classes}
     paper |= {f"predictive_power/whole/iscp/{s}": 0.5 for s in sizes}
-    numbers = dict.fromkeys(paper, 0.125)
-    page = page_of(made_run(tmp_path / "run", numbers=numbers, paper=paper))
+    metrics = dict.fromkeys(paper, 0.125)
+    page = page_of(made_run(tmp_path / "run", metrics=metrics, paper=paper))
     (table,) = [t for t in page.all("table") if t.all("caption")[0].text.endswith("images: iscp")]
     assert [head.text for head in table.all("thead")[0].all("th")] == ["", *sizes]
     rows = table.rows()
@@ -369,8 +369,8 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", [*DAMAGED, "all"])
 def test_a_damaged_file_costs_its_part_of_the_page_alone(tmp_path, name):
-    numbers, paper = {"accuracy/expert/clean": 0.5}, {"accuracy/expert/clean": 0.9}
-    folder = made_run(tmp_path / "run", numbers=numbers, paper=paper)
+    metrics, paper = {"accuracy/expert/clean": 0.5}, {"accuracy/expert/clean": 0.9}
+    folder = made_run(tmp_path / "run", metrics=metrics, paper=paper)
     for damaged in DAMAGED if name == "all" else [name]:
         (folder / damaged).write_bytes(DAMAGED[damaged])
     page = page_of(folder)
@@ -381,7 +381,7 @@ def test_a_damaged_file_costs_its_part_of_the_page_alone(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["explanations.safetensors", "samples.safetensors", ".hydra"])
 def test_without_a_part_there_is_a_page(tmp_path, name):
-    folder = made_run(tmp_path / "run", numbers={"accuracy/expert/clean": 0.5})
+    folder = made_run(tmp_path / "run", metrics={"accuracy/expert/clean": 0.5})
     lose(folder / name)
     page = page_of(folder)
     assert "Main numbers" in heads(page)

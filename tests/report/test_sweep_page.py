@@ -11,18 +11,18 @@ from support.made_runs import CLASSES, explanations, made_run
 from cwx.report.run import find_runs
 from cwx.report.sweep_axes import points, swept
 from cwx.report.sweep_page import write_report
-from cwx.report.sweep_tables import main_numbers, measured
+from cwx.report.sweep_tables import main_metrics, measured
 
 HOSTILE = '<script>alert("x")</script>'
 
 
-def rate(folder, value, *, seed=0, numbers=None, **more):
+def rate(folder, value, *, seed=0, metrics=None, **more):
     """A run of label noise of this rate."""
     return made_run(
         folder,
         overrides=["experiment=cifar10/noise", f"corruption.rate={value}", f"seed={seed}"],
         settings={"corruption": {"rate": value}, "seed": seed},
-        numbers={"fidelity/ratio": 0.5 + value, "other": 1.0} if numbers is None else numbers,
+        metrics={"fidelity/ratio": 0.5 + value, "other": 1.0} if metrics is None else metrics,
         paper={"fidelity/ratio": 0.46},
         **more,
     )
@@ -144,7 +144,7 @@ def test_numbers_stand_against_what_was_swept(noise):
 def test_repeated_seeds_are_averaged(tmp_path):
     values = {(0, 0): 0.5, (0, 1): 0.75, (0.5, 0): 1.0, (0.5, 1): 2.0}
     for job, ((value, seed), measured_) in enumerate(values.items()):
-        rate(tmp_path / str(job), value, seed=seed, numbers={"fidelity/ratio": measured_})
+        rate(tmp_path / str(job), value, seed=seed, metrics={"fidelity/ratio": measured_})
     page = page_of(tmp_path)
     (row,) = table(page, "Main numbers").rows()
     assert row[1:] == [f"0.625 ± {stdev([0.5, 0.75]):.2g}", f"1.5 ± {stdev([1, 2]):.2g}", "0.46"]
@@ -157,7 +157,7 @@ def test_repeated_seeds_are_averaged(tmp_path):
 
 def test_seeds_alone_are_averaged_and_each_is_shown(tmp_path):
     for seed, measured_ in enumerate((0.5, 0.75, 1.0)):
-        rate(tmp_path / str(seed), 0, seed=seed, numbers={"fidelity/ratio": measured_})
+        rate(tmp_path / str(seed), 0, seed=seed, metrics={"fidelity/ratio": measured_})
     page = page_of(tmp_path)
     main = table(page, "Main numbers")
     own = ["seed 0", "seed 1", "seed 2"]
@@ -172,14 +172,14 @@ def test_seeds_alone_are_averaged_and_each_is_shown(tmp_path):
 
 def audited(folder, network, fine_tuned):
     evaluation_networks = {"expert": 0.1, "fine-tuned": fine_tuned, "vgg16": 0.3}
-    numbers = {
+    metrics = {
         f"accuracy/{j}/{a}": v
         for j, v in evaluation_networks.items()
         for a in ("fgs_1", "fgs_5", "pgd")
     }
     chosen = {"network": network}
     overrides = [f"network={network}"]
-    return made_run(folder, overrides=overrides, choices=chosen, numbers=numbers, sources={})
+    return made_run(folder, overrides=overrides, choices=chosen, metrics=metrics, sources={})
 
 
 def test_what_would_be_too_many_lines_is_a_chart_for_each_row(tmp_path):
@@ -200,8 +200,8 @@ def test_what_would_be_too_many_lines_is_a_chart_for_each_row(tmp_path):
 
 
 def test_what_some_repeats_lack_is_averaged_over_the_others(tmp_path):
-    for seed, numbers in enumerate(({"a": 1.0}, {}, {"a": 3.0})):
-        made_run(tmp_path / str(seed), numbers=numbers, sources={})
+    for seed, metrics in enumerate(({"a": 1.0}, {}, {"a": 3.0})):
+        made_run(tmp_path / str(seed), metrics=metrics, sources={})
     found = measured(find_runs([tmp_path]), "a")
     assert (found.mean, found.std, found.repeats) == (2, stdev([1, 3]), 2)
     assert measured(find_runs([tmp_path]), "b") is None
@@ -214,7 +214,7 @@ def attack(folder, corruption, size, *, more=None, **rest):
         overrides=overrides,
         choices={"corruption": corruption, **(more or {})},
         settings={"corruption": {"target": corruption}, "network": {"width": size}},
-        **{"numbers": {"attack_success/expert/success": size / 100}, **rest},
+        **{"metrics": {"attack_success/expert/success": size / 100}, **rest},
     )
 
 
@@ -238,9 +238,9 @@ def test_figures_of_runs_that_explain_are_left_to_their_pages(noise):
 
 def test_lines_are_drawn_of_what_was_measured_alone(tmp_path):
     for job, size in enumerate((3, 5)):
-        attack(tmp_path / f"a{job}", "badnets", size, numbers={"fidelity/ratio": 0.5})
-        attack(tmp_path / f"b{job}", "blended", size, numbers={})
-    attack(tmp_path / "c", "blended", 5, numbers={"attack_success/expert/success": 1.0})
+        attack(tmp_path / f"a{job}", "badnets", size, metrics={"fidelity/ratio": 0.5})
+        attack(tmp_path / f"b{job}", "blended", size, metrics={})
+    attack(tmp_path / "c", "blended", 5, metrics={"attack_success/expert/success": 1.0})
     page = page_of(tmp_path)
     says = [f.all("div")[0].attributes["aria-label"] for f in page.all("figure") if f.all("svg")]
     assert len(says) == 1
@@ -250,9 +250,9 @@ def test_lines_are_drawn_of_what_was_measured_alone(tmp_path):
 
 def test_what_most_runs_measured_heads_their_table(tmp_path):
     common, rare = "fidelity/ratio", "accuracy/expert/clean"
-    made_run(tmp_path / "0", numbers={common: 0.5, rare: 0.5}, sources={})
-    made_run(tmp_path / "1", numbers={common: 0.5}, sources={})
-    assert [name for name, _ in main_numbers(find_runs([tmp_path]))] == [common, rare]
+    made_run(tmp_path / "0", metrics={common: 0.5, rare: 0.5}, sources={})
+    made_run(tmp_path / "1", metrics={common: 0.5}, sources={})
+    assert [name for name, _ in main_metrics(find_runs([tmp_path]))] == [common, rare]
 
 
 def test_the_page_of_a_run_that_was_cut_off_says_so_once_the_sweep_is_looked_at(noise):
@@ -324,7 +324,7 @@ def test_runs_that_lie_nowhere_near_a_grid_are_named_by_all_they_differ_in(tmp_p
             tmp_path / str(job),
             overrides=overrides,
             settings={"a": one, "b": two},
-            numbers={"fidelity/ratio": one},
+            metrics={"fidelity/ratio": one},
         )
     page = page_of(tmp_path)
     wall = table(page, "Pictures by class")
@@ -404,7 +404,7 @@ def test_no_text_of_a_run_becomes_part_of_the_page(tmp_path):
             experiment=HOSTILE,
             overrides=[f"corruption={HOSTILE}{job}"],
             choices={"corruption": f"{HOSTILE}{job}"},
-            numbers={"accuracy/expert/clean": 0.5},
+            metrics={"accuracy/expert/clean": 0.5},
             error=ValueError(HOSTILE) if job else None,
         )
     text = write_report([tmp_path]).read_text()

@@ -52,12 +52,12 @@ def test_a_run_that_never_began_is_listed(tmp_path):
     "text", ["", "{", "[]", "null", '{"state": 3}', '{"state": "flying"}', "\xff", "[" * 100_000]
 )
 def test_a_damaged_status_costs_what_it_would_have_said(tmp_path, text):
-    folder = make_run(tmp_path / "x", numbers={"a": 1.0})
+    folder = make_run(tmp_path / "x", metrics={"a": 1.0})
     (folder / "status.json").write_bytes(text.encode("latin-1"))
     run = Run.read(folder)
     assert run.state == "damaged"
     assert run.state in STATES
-    assert run.numbers == {"a": 1.0}
+    assert run.metrics == {"a": 1.0}
     assert run.started.year >= 2024
     assert run.seconds is None
 
@@ -78,7 +78,7 @@ def test_damaged_settings_cost_themselves(tmp_path, name, text):
 def test_only_numbers_are_numbers(tmp_path, text):
     folder = make_run(tmp_path / "x")
     write(folder / "metrics.json", text)
-    assert Run.read(folder).numbers in ({}, {"c": 1.0})
+    assert Run.read(folder).metrics in ({}, {"c": 1.0})
 
 
 @pytest.mark.parametrize("told", [("hydra",), ("ours",), ("hydra", "ours")])

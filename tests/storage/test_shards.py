@@ -31,7 +31,7 @@ def test_what_is_written_in_any_order_is_read_in_theirs(tmp_path):
         assert number in shards.missing()
         shards.write(number, batch(shards, number))
         assert number not in shards.missing()
-    shards.start({"name": "numbers"})
+    shards.start({"name": "metrics"})
     shards.complete()
     found = Shards.opened(tmp_path / "set").read()
     assert found["squares"].tolist() == [n * n for n in range(7)]

@@ -106,9 +106,9 @@ def test_the_effective_rate_is_among_the_numbers(subject, tmp_path, corruption):
     made = study(tmp_path / "store", subject.trajectories[0].path, corruption=corruption)
     made.method = {}
     made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
-    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     is_corrupted = corruption(subject.data.splits.train, subject.data.classes).is_corrupted
-    assert numbers == {"corruption/effective_rate": is_corrupted.double().mean().item()}
+    assert metrics == {"corruption/effective_rate": is_corrupted.double().mean().item()}
     assert (tmp_path / "run" / "corrupted.safetensors").exists() == bool(is_corrupted.any())
 
 
@@ -272,17 +272,17 @@ def test_representations_are_measured_before_and_after_on_adversarial_images(tmp
             **settings, pooling=flat, covariance=LedoitWolf()
         ),
         "traces": Traces(
-            **settings, images=1, files=[], neurons=2, share=0.1, taxonomy=Flat(), sigma=1.0
+            **settings, images=1, files=[], neurons=2, fraction=0.1, taxonomy=Flat(), sigma=1.0
         ),
     }
     made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
-    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     for name in (
         "representations/{}/r1",
         "adversarial_detection/{}/auc",
         "traces/{}/adversarial/consistent",
     ):
-        assert numbers[name.format("expert")] == numbers[name.format("fine-tuned")]
+        assert metrics[name.format("expert")] == metrics[name.format("fine-tuned")]
     page = (tmp_path / "run" / "report.html").read_text()
     assert '<a href="./traces.html">' in page
     for title in (
@@ -312,8 +312,8 @@ def test_networks_are_trained_on_the_images_that_are_constructed(tmp_path):
     assert torch.equal(train.images, 255 - clean.images)
     identities = [t.identity for t in (*found.trajectories, *found.held_out)]
     assert {i["data"] for i in identities} == {found.data.fingerprint()}
-    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert numbers["dataset_construction/a"] == 0.5
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["dataset_construction/a"] == 0.5
     # The same images, from wherever, lead to the same experts.
     again = trainable(tmp_path / "store", held_out=[1])
     again.data = found.data
@@ -430,8 +430,8 @@ def test_checkpoints_are_explained_without_training_images(subject, checkpoint, 
     expected = accuracy(network, made.data.test_batches())
     assert accuracies(tmp_path / "run") == {"accuracy/expert/clean": expected}
     assert expected > 0.9
-    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert numbers["corruption/effective_rate"] == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["corruption/effective_rate"] == 0
     classes = (tmp_path / "run" / "tables" / "classes.csv").read_text().splitlines()
     assert classes[1:] == ["0,left,,0,8", "1,middle,,0,0", "2,right,,0,8"]
     assert (tmp_path / "run" / "report.html").exists()
@@ -468,17 +468,17 @@ def test_networks_trained_elsewhere_are_attacked_together(subject, checkpoint, t
     )
     configuration = CONFIGURATION | JUDGED
     made.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
-    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     for name in ("expert", "twin"):
-        assert numbers[f"adversary/accuracy/{name}"] > 0.9
-        success = numbers[f"adversary/success/{name}"]
-        assert numbers[f"adversarial_set/{name}/success"] == pytest.approx(success)
+        assert metrics[f"adversary/accuracy/{name}"] > 0.9
+        success = metrics[f"adversary/success/{name}"]
+        assert metrics[f"adversarial_set/{name}/success"] == pytest.approx(success)
         assert success > 0.3
-        clean = numbers[f"adversarial_set/{name}/clean_top1"]
-        assert clean == pytest.approx(numbers[f"adversary/accuracy/{name}"])
-        assert numbers[f"adversarial_set/{name}/top1"] < clean
-    distance = numbers["adversary/distance"]
-    assert numbers["adversarial_set/distance"] == pytest.approx(distance)
+        clean = metrics[f"adversarial_set/{name}/clean_top1"]
+        assert clean == pytest.approx(metrics[f"adversary/accuracy/{name}"])
+        assert metrics[f"adversarial_set/{name}/top1"] < clean
+    distance = metrics["adversary/distance"]
+    assert metrics["adversarial_set/distance"] == pytest.approx(distance)
     table = (tmp_path / "run" / "tables" / "adversarial.csv").read_text().splitlines()
     assert [row.split(",")[:3] for row in table[1:]] == [
         ["expert", "yes", "1"],

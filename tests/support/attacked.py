@@ -23,7 +23,7 @@ def adversarial_set(
             number, {name: t[shards.rows(number)].contiguous() for name, t in whole.items()}
         )
     shards.complete()
-    return AdversarialSet.of(Shards.opened(folder), members=["expert"], numbers={})
+    return AdversarialSet.of(Shards.opened(folder), members=["expert"], metrics={})
 
 
 def untouched(data: ImageData, folder: Path, *, size=5) -> AdversarialSet:

@@ -41,7 +41,7 @@ def made_run(
     overrides=(),
     settings=None,
     choices=None,
-    numbers=None,
+    metrics=None,
     paper=None,
     tables=None,
     sources=None,
@@ -71,6 +71,6 @@ def made_run(
             raise error
         images = {"it": torch.rand(3, 3, 4, 4)}
         figure = sheet(images, {"it": torch.zeros(3, dtype=torch.long)}, classes)
-        outcome = Outcome(numbers=numbers or {}, tables=tables or {}, figures={"f": figure})
+        outcome = Outcome(metrics=metrics or {}, tables=tables or {}, figures={"f": figure})
         results.add_outcomes({"x": outcome}, paper or {})
     return folder

@@ -19,7 +19,7 @@ def make_run(
     started="2026-11-21T10:00:00+00:00",
     seconds=60.0,
     overrides=(),
-    numbers=None,
+    metrics=None,
     config=None,
     choices=None,
 ):
@@ -34,8 +34,8 @@ def make_run(
     write(folder / ".hydra/config.yaml", yaml.safe_dump(config or {}))
     hydra = {"hydra": {"runtime": {"choices": choices or {}}}}
     write(folder / ".hydra/hydra.yaml", yaml.safe_dump(hydra))
-    if numbers is not None:
-        write(folder / "metrics.json", json.dumps(numbers))
+    if metrics is not None:
+        write(folder / "metrics.json", json.dumps(metrics))
     return folder
 
 
@@ -53,5 +53,5 @@ def make_sweep(folder, jobs, *, common=(), swept=(), begun=None, told=("hydra", 
         sweep = {"overrides": [*common, *swept], "jobs": table}
         write(folder / "sweep.json", json.dumps(sweep))
     for number, job in enumerate(jobs[:begun]):
-        make_run(folder / str(number), overrides=[*common, job], numbers={"a/b": number})
+        make_run(folder / str(number), overrides=[*common, job], metrics={"a/b": number})
     return folder

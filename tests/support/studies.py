@@ -79,5 +79,5 @@ def subject_of(made, folder):
 
 
 def accuracies(folder):
-    numbers = json.loads((folder / "metrics.json").read_text())
-    return {n: value for n, value in numbers.items() if n.startswith("robustness")}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {n: value for n, value in metrics.items() if n.startswith("robustness")}

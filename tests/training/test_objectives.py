@@ -147,7 +147,7 @@ def test_features_are_of_the_layer_that_is_named(data, layer):
     torch.testing.assert_close(found - without, (part(x) - part(moved)).square().sum())
 
 
-def shares(batch, ranks):
+def fractions(batch, ranks):
     """What each of several ranks has of a batch and its step."""
     for rank in range(ranks):
         part = slice(rank, None, ranks)
@@ -162,7 +162,7 @@ def test_ranks_divide_the_loss_of_one_process(data, ranks, attack):
     network, batch = net(data), whole_batch(data)
     objective = consistent(network, data, attack=attack)
     loss = objective(network, batch, STEP)
-    losses = [objective(network, mine, step) for _, mine, step in shares(batch, ranks)]
+    losses = [objective(network, mine, step) for _, mine, step in fractions(batch, ranks)]
     torch.testing.assert_close(sum(losses), loss)
     for a, b in zip(gradients(network, sum(losses)), gradients(network, loss), strict=True):
         torch.testing.assert_close(a, b)
@@ -173,7 +173,7 @@ def test_ranks_attack_what_one_process_attacks(data, ranks):
     network, batch = net(data), whole_batch(data)
     whole = perturbed(network, PGD, batch, batch.labels, STEP, data)
     put_together = torch.full_like(whole, torch.nan)
-    for part, mine, step in shares(batch, ranks):
+    for part, mine, step in fractions(batch, ranks):
         put_together[part] = perturbed(network, PGD, mine, mine.labels, step, data)
     torch.testing.assert_close(put_together, whole, rtol=0, atol=1e-9)
 

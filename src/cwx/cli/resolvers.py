@@ -26,7 +26,7 @@ _UNKNOWN = "unnamed"
 
 def register_resolvers() -> None:
     """Register what configuration files may ask of the run they belong to."""
-    OmegaConf.register_new_resolver("sum", lambda *numbers: sum(numbers), replace=True)
+    OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
     for resolver in (choice, experiment, run_id, run_name, sweep, unused):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     # Cached, for a job of a sweep has one experiment alone.

@@ -17,7 +17,7 @@ class AdversarialSet:
         targets: the class that each was made for, ``[n]``, never its label.
         originals: the index among the test images of what each was made from, ``[n]``.
         members: the names in the study of the networks attacked.
-        numbers: how well it went, by name.
+        metrics: how well it went, by name.
     """
 
     shards: Shards
@@ -25,15 +25,15 @@ class AdversarialSet:
     targets: Tensor
     originals: Tensor
     members: Sequence[str]
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, shards: Shards, *, members: Sequence[str], numbers: Mapping[str, float]
+        cls, shards: Shards, *, members: Sequence[str], metrics: Mapping[str, float]
     ) -> "AdversarialSet":
         """The set in `shards`, of ``images`` as bytes, ``labels``, ``targets``, ``originals``."""
         small = {name: shards.tensor(name).long() for name in ("labels", "targets", "originals")}
-        return cls(shards=shards, members=members, numbers=numbers, **small)
+        return cls(shards=shards, members=members, metrics=metrics, **small)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -50,16 +50,16 @@ def chosen_classes(names: Sequence[str | int] | None, data: ImageData, setting: 
     return found
 
 
-def nontarget_subset(count: int, share: float, seed: int, setting: str) -> Tensor:
+def nontarget_subset(count: int, fraction: float, seed: int, setting: str) -> Tensor:
     """D: a random share of `count` test images, boolean mask ``[count]``; D_n leaves out a class's own.
 
     Raises:
         ValueError: the share is not above 0 and at most 1, or leaves no image.
     """
-    taken = round(share * count)
-    if not 0 < share <= 1 or taken < 1:
+    taken = round(fraction * count)
+    if not 0 < fraction <= 1 or taken < 1:
         raise ValueError(
-            f"{setting} is {share}: give a share of the {count} test images, above 0 and at most 1"
+            f"{setting} is {fraction}: give a share of the {count} test images, above 0 and at most 1"
         )
     searched = torch.zeros(count, dtype=torch.bool)
     searched[torch.randperm(count, generator=stream(seed))[:taken]] = True

@@ -79,7 +79,7 @@ class Accuracy:
         )
         means = over_networks(rows, values=tuple(self.columns))
         return Outcome(
-            numbers={
+            metrics={
                 f"accuracy/{row['network']}/{row['attack']}"
                 + ("" if column == "accuracy" else f"/{column}"): float(row[column])
                 for row in means

@@ -35,13 +35,13 @@ class Discriminative:
             ],
         )
         means = over_networks(rows, values=("accuracy", "confidence", "margin"))
-        numbers = {}
+        metrics = {}
         for row in means:
             name = f"discriminative/{row['source']}/{row['network']}"
-            numbers[name] = float(row["accuracy"])
-            numbers |= {f"{name}/{value}": float(row[value]) for value in ("confidence", "margin")}
+            metrics[name] = float(row["accuracy"])
+            metrics |= {f"{name}/{value}": float(row[value]) for value in ("confidence", "margin")}
         return Outcome(
-            numbers=numbers,
+            metrics=metrics,
             tables={"discriminative": means, "discriminative_networks": rows},
         )
 

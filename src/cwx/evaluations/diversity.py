@@ -35,7 +35,7 @@ class Diversity:
                             "correlation": correlation,
                         }
                     )
-        return Outcome(numbers=_means(rows), tables={"diversity": rows} if rows else {})
+        return Outcome(metrics=_means(rows), tables={"diversity": rows} if rows else {})
 
 
 def pairwise(images: Tensor) -> tuple[float, float]:
@@ -54,9 +54,9 @@ def pairwise(images: Tensor) -> tuple[float, float]:
 
 
 def _means(rows: list[Row]) -> dict[str, float]:
-    numbers = {}
+    metrics = {}
     for source in dict.fromkeys(row["source"] for row in rows):
         mine = [row for row in rows if row["source"] == source]
         for name in ("distance", "correlation"):
-            numbers[f"diversity/{source}/{name}"] = sum(float(r[name]) for r in mine) / len(mine)
-    return numbers
+            metrics[f"diversity/{source}/{name}"] = sum(float(r[name]) for r in mine) / len(mine)
+    return metrics

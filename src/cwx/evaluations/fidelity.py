@@ -74,7 +74,7 @@ class Fidelity:
         ]
         held_out, fitted = ([row for row in rows if row["seen"] == kind] for kind in ("no", "yes"))
         return Outcome(
-            numbers=_numbers("fidelity", held_out) | _numbers("fidelity/seen", fitted),
+            metrics=_metrics("fidelity", held_out) | _metrics("fidelity/seen", fitted),
             tables={"fidelity": rows},
         )
 
@@ -92,7 +92,7 @@ class Fidelity:
         }
 
 
-def _numbers(prefix: str, rows: list[Row]) -> dict[str, float]:
+def _metrics(prefix: str, rows: list[Row]) -> dict[str, float]:
     matched, reference = (
         sum(float(row[name]) for row in rows) / len(rows) for name in ("matched", "reference")
     )

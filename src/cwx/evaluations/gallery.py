@@ -42,12 +42,12 @@ class Gallery:
             title = self.titles.get(name, name)
             columns[title] = normalization.denormalize(explanations.images)
             labels[title] = explanations.labels
-        numbers = {
+        metrics = {
             f"gallery/range/{name}/{end}": getattr(e.images, end)().item()
             for name, e in images.items()
             for end in ("min", "max")
         }
         return Outcome(
-            numbers=numbers,
+            metrics=metrics,
             figures={"explanations": sheet(columns, labels, subject.data.classes)},
         )

@@ -23,7 +23,7 @@ Row = Mapping[str, str | int | float]
 class Outcome:
     """Numbers by flat name, tables as rows that share their keys, and figures by file stem."""
 
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     tables: Mapping[str, list[Row]] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
 

@@ -41,13 +41,13 @@ class Patterns:
     searched: Tensor
     means: Tensor | None = None
 
-    def cut(self, share: float) -> "Cut":
+    def cut(self, fraction: float) -> "Cut":
         """The patterns of round(share · H · W) pixels; ties are drawn by a fixed seed.
 
         Raises:
             ValueError: the share is not in 0-1, or leaves no pixel.
         """
-        count, ranks = pixels(share, *self.masks.shape[1:]), ranked(self.masks, self.means)
+        count, ranks = pixels(fraction, *self.masks.shape[1:]), ranked(self.masks, self.means)
         return Cut(
             masks=binarise(ranks, count, stream(0)),
             canvases=self.canvases,

@@ -103,8 +103,8 @@ class Covariance(Protocol):
             ValueError: a covariance is singular; with the remedy.
         """
 
-    def numbers(self, classes: int, features: int) -> int:
-        """How many numbers of 8 bytes it holds."""
+    def size(self, classes: int, features: int) -> int:
+        """The number of values of 8 bytes that it holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ class Tied:
         factor = _factor(covariance, "the covariance that all classes share")
         return Dense(means=torch.stack(means), factors=factor[None])
 
-    def numbers(self, classes: int, features: int) -> int:
+    def size(self, classes: int, features: int) -> int:
         return features**2
 
 
@@ -195,7 +195,7 @@ class Diagonal:
                 )
         return Axes(means=torch.stack(means), variances=torch.stack(variances))
 
-    def numbers(self, classes: int, features: int) -> int:
+    def size(self, classes: int, features: int) -> int:
         return classes * features + features**2
 
 
@@ -214,7 +214,7 @@ class LedoitWolf:
             factors.append(_factor(shrunk(moments), name))
         return Dense(means=torch.stack(means), factors=torch.stack(factors))
 
-    def numbers(self, classes: int, features: int) -> int:
+    def size(self, classes: int, features: int) -> int:
         return classes * features**2
 
 

@@ -45,19 +45,19 @@ def squared_norm(vectors: Tensor, correlation: Tensor) -> Tensor:
     return ((vectors @ correlation.to(vectors)) * vectors).sum(-1)
 
 
-def level_consistency(shares: Tensor, correlation: Tensor) -> Tensor:
+def level_consistency(fractions: Tensor, correlation: Tensor) -> Tensor:
     """LC = ‖p‖²_C, in (0, 1] of a distribution: 1 for one class alone (Eq 3).
 
     Higher for fewer and for closer classes.
 
     Args:
-        shares: p ``[neurons, classes]``.
+        fractions: p ``[neurons, classes]``.
         correlation: C.
 
     Returns:
         ``[neurons]``, 0 for one that responds to nothing.
     """
-    return squared_norm(shares, correlation)
+    return squared_norm(fractions, correlation)
 
 
 def similarity(first: Tensor, second: Tensor, correlation: Tensor) -> Tensor:
@@ -82,9 +82,9 @@ def class_shares(labels: Tensor, counted: Tensor, classes: int) -> Tensor:
         labels: of the top images, ``[k, neurons]``.
         counted: boolean mask ``[k, neurons]``, which of them count; a neuron may have none.
     """
-    shares = torch.zeros(labels.shape[1], classes, dtype=torch.float64, device=labels.device)
-    shares.scatter_add_(1, labels.T, counted.T.double())
-    return shares / shares.sum(1, keepdim=True).clamp(min=1)
+    fractions = torch.zeros(labels.shape[1], classes, dtype=torch.float64, device=labels.device)
+    fractions.scatter_add_(1, labels.T, counted.T.double())
+    return fractions / fractions.sum(1, keepdim=True).clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,8 +159,8 @@ class InParts:
     def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         total = torch.zeros_like(theta)
         for part, its_labels in self._parts(images, labels):
-            share = len(part) / len(images)
-            total.add_(self.whole.gradient(theta, part, its_labels), alpha=share)
+            fraction = len(part) / len(images)
+            total.add_(self.whole.gradient(theta, part, its_labels), alpha=fraction)
         return total
 
     def products(
@@ -169,11 +169,11 @@ class InParts:
         slope, hessian = torch.zeros_like(theta[0]), torch.zeros_like(theta)
         mixed = []
         for part, its_labels in self._parts(images, labels):
-            share = len(part) / len(images)
+            fraction = len(part) / len(images)
             found = self.whole.products(theta, part, its_labels, direction)
-            slope.add_(found.slope, alpha=share)
-            hessian.add_(found.hessian, alpha=share)
-            mixed.append(found.mixed * share)
+            slope.add_(found.slope, alpha=fraction)
+            hessian.add_(found.hessian, alpha=fraction)
+            mixed.append(found.mixed * fraction)
         return Products(slope, hessian, torch.cat(mixed))
 
     def _parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -97,16 +97,16 @@ def search_gradients(
     return gradient, losses.detach()
 
 
-def pixels(share: float, height: int, width: int) -> int:
+def pixels(fraction: float, height: int, width: int) -> int:
     """k = round(share · H · W).
 
     Raises:
         ValueError: the share is not in 0-1, or so small that no pixel is left.
     """
-    count = round(share * height * width)
-    if not 0 < share <= 1 or count < 1:
+    count = round(fraction * height * width)
+    if not 0 < fraction <= 1 or count < 1:
         raise ValueError(
-            f"a pattern of {share:g} of {height}x{width} pixels has {max(count, 0)} pixels: give "
+            f"a pattern of {fraction:g} of {height}x{width} pixels has {max(count, 0)} pixels: give "
             f"sizes above {0.5 / (height * width):.2g}, as shares of the image in 0-1"
         )
     return count

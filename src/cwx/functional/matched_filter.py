@@ -83,7 +83,7 @@ def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, LeaveOne
         own = _flat(images[labels == label]) - centre
         total, gram = total + own.sum(0), gram + own.T @ own
         fourth += own.square().sum(1).square().sum().item()
-    share = _shrinkage(gram / count, fourth / count, count)
+    fraction = _shrinkage(gram / count, fourth / count, count)
     for label in classes:
         own = _flat(images[labels == label]) - centre
         left = count - len(own)
@@ -91,7 +91,7 @@ def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, LeaveOne
         covariance = (gram - own.T @ own) / left - torch.outer(mean, mean)
         # Above 0 even where no pixel ever varies.
         scale = covariance.diagonal().mean().clamp_min(1e-12)
-        shrunk = min(share * count / left, 1.0)
+        shrunk = min(fraction * count / left, 1.0)
         covariance = (1 - shrunk) * covariance
         covariance.diagonal().add_(shrunk * scale)
         yield label, LeaveOneClassOutGaussian(mean + centre, torch.linalg.cholesky(covariance))

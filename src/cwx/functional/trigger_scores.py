@@ -60,8 +60,8 @@ def top_pixels(values: Tensor, count: int) -> Tensor:
     """
     threshold = values.flatten().sort(descending=True).values[count - 1]
     above, tied = values > threshold, values == threshold
-    share = (count - above.sum()) / tied.sum()
-    return above.double() + tied * share
+    fraction = (count - above.sum()) / tied.sum()
+    return above.double() + tied * fraction
 
 
 def placed(values: Tensor, mask: Tensor) -> Tensor:

@@ -124,8 +124,8 @@ class Distill(L.LightningModule):
     def training_step(self, batch: SegmentBatch, batch_idx: int) -> Tensor:
         losses, matched, reference = self._measure(batch)
         # DDP averages over ranks, which may hold unequal numbers of segments, even none.
-        share = self.trainer.world_size / batch.total
-        loss = losses.sum() * share
+        fraction = self.trainer.world_size / batch.total
+        loss = losses.sum() * fraction
         # All ranks stop together, so that none waits for a gradient that never comes.
         finite = bool(torch.isfinite(loss.detach()))
         self.set.keep(
@@ -136,8 +136,8 @@ class Distill(L.LightningModule):
         )
         values = {
             "loss": loss.detach(),
-            "matched": matched * share,
-            "reference": reference * share,
+            "matched": matched * fraction,
+            "reference": reference * fraction,
         }
         if self.learning_rate_lr is not None:
             values["rate"] = self.rate.detach()

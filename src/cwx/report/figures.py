@@ -86,29 +86,29 @@ class Row:
     plates: Sequence[tuple[str, Plate]]
 
 
-def plates(run: Run, *, share: float = 1) -> list[Plate]:
+def plates(run: Run, *, fraction: float = 1) -> list[Plate]:
     """All figures of a run, but those of traces, which have a page of their own.
 
     Args:
-        share: of what a page may carry.
+        fraction: of what a page may carry.
     """
     files = [f for f in run.folder.glob("figures/*.png") if not f.match(f"{PICTURES}*")]
     ordered = sorted(files, key=lambda f: (_known(f.stem)[0], f.stem))
-    return list(_read(run, ordered, int(share * TOTAL)))
+    return list(_read(run, ordered, int(fraction * TOTAL)))
 
 
-def side_by_side(points: Sequence[Point], *, share: float) -> list[Row]:
+def side_by_side(points: Sequence[Point], *, fraction: float) -> list[Row]:
     """Figures of the same name in a row, one a run, if there is nothing else to see of the runs.
 
     Args:
-        share: of what a page may carry.
+        fraction: of what a page may carry.
     """
     runs = [(point.words, run) for point in points for run in point.runs]
     if any(run.explains for _, run in runs):
         return []
     rows: dict[str, list[tuple[str, Plate]]] = {}
     for words, run in runs:
-        for plate in plates(run, share=share / len(runs)):
+        for plate in plates(run, fraction=fraction / len(runs)):
             rows.setdefault(plate.name, []).append((words, plate))
     order = sorted(rows, key=lambda name: (_known(name)[0], name))
     return [Row(rows[name][0][1].title, rows[name][0][1].says, rows[name]) for name in order]
@@ -150,8 +150,8 @@ def _known(name: str) -> tuple[int, str, str]:
 def _shrunk(content: bytes) -> bytes:
     """A JPEG of at most so many pixels."""
     with Image.open(io.BytesIO(content)) as image:
-        share = min(1.0, (SHRUNK / (image.width * image.height)) ** 0.5)
-        size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
+        fraction = min(1.0, (SHRUNK / (image.width * image.height)) ** 0.5)
+        size = (max(1, int(image.width * fraction)), max(1, int(image.height * fraction)))
         # White is what figures are seen on.
         whole = Image.new("RGB", image.size, "white")
         opaque = image.convert("RGBA")

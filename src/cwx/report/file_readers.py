@@ -22,7 +22,7 @@ DAMAGE = (
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def numbers(file: Path) -> dict[str, float]:
+def metrics(file: Path) -> dict[str, float]:
     if not file.is_file():
         return {}
     return {

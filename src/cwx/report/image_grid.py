@@ -104,11 +104,11 @@ def wall_of_run(run: Run) -> Wall | None:
     return _wall(classes, columns, named, shown, allowed.note, alone=False)
 
 
-def wall_of_runs(points: Sequence[Point], *, share: float) -> Wall | None:
+def wall_of_runs(points: Sequence[Point], *, fraction: float) -> Wall | None:
     """A column for each point of a sweep, the sources to choose among, real images beside them.
 
     Args:
-        share: of what a page may carry.
+        fraction: of what a page may carry.
     """
     left = [[(run, sources(run)) for run in point.runs] for point in points]
     every = [s for found in left for _, of_run in found for s in of_run]
@@ -119,7 +119,7 @@ def wall_of_runs(points: Sequence[Point], *, share: float) -> Wall | None:
     keys = list(dict.fromkeys(s.key for s in every if s.key != "real"))
     if not keys and real is None:
         return None
-    budget, count = int(share * BUDGET), int(share * COUNT)
+    budget, count = int(fraction * BUDGET), int(fraction * COUNT)
     allowed = allowance(every, most=min(PER_RUN, _most(every)), budget=budget, count=count)
     columns = []
     if real is not None:

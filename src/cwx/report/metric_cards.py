@@ -57,7 +57,7 @@ class Card:
 
 def cards(run: Run) -> list[Card]:
     """What the numbers of a run say, the most telling first."""
-    found = [_card(family, run) for family in families(run.numbers, run.titles)]
+    found = [_card(family, run) for family in families(run.metrics, run.titles)]
     # Once is enough for cards of one kind.
     told = [replace(c, meaning="") if c.meaning == b.meaning else c for b, c in pairwise(found)]
     return found[:1] + told
@@ -80,22 +80,22 @@ def _card(family: Family, run: Run) -> Card:
 
 def _are_drawn(family: Family, run: Run) -> bool:
     """Whether bars can show the numbers: all of them, or none, for bars are compared."""
-    return family.share or all(0 <= run.numbers[entry.name] <= 1 for entry in family.entries)
+    return family.fraction or all(0 <= run.metrics[entry.name] <= 1 for entry in family.entries)
 
 
 def _reading(family: Family, entry: Entry, run: Run, *, drawn: bool) -> Reading:
-    value, paper = run.numbers[entry.name], family.paper(entry.name, run.paper)
+    value, paper = run.metrics[entry.name], family.paper(entry.name, run.paper)
     return Reading(
-        text=said(value, share=family.share),
+        text=said(value, fraction=family.fraction),
         fill=_within(value) if drawn else None,
-        paper="" if paper is None else said(paper, share=family.share),
+        paper="" if paper is None else said(paper, fraction=family.fraction),
         mark=None if paper is None else _within(paper),
     )
 
 
-def said(value: float, *, share: bool) -> str:
+def said(value: float, *, fraction: bool) -> str:
     """A share in percent, any other number with two decimals or three digits."""
-    if share:
+    if fraction:
         return f"{100 * value:.3g} %" if abs(value) < 1 else f"{100 * value:.0f} %"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
 

@@ -46,7 +46,7 @@ class Kind:
     meaning: str
     label: Callable[[str], str] = str
     column: Callable[[str], str] = str
-    share: bool = True
+    fraction: bool = True
     better: str = "higher"
     beside: Callable[[str], str] = str
     leave_out: Callable[[float], bool] = lambda _: False
@@ -140,7 +140,7 @@ KINDS = (
         "How training on the images differs from real training: "
         "0 is a perfect copy, 1 no better than standing still.",
         lambda seen: "networks it was fitted to" if seen else "a network never seen",
-        share=False, better="lower",
+        fraction=False, better="lower",
     ),
     Kind(
         r"discriminative/(?P<label>(?!.*-projected/)[^/]+)/(?P<column>[^/]+)",
@@ -169,11 +169,11 @@ KINDS = (
     ),
     Kind(
         r"neurons/(?P<column>[^/]+)/(?P<label>lc|cs1|cs2)", "What neurons respond to",
-        _RESPONDED, _SIMILAR.__getitem__, share=False, better="",
+        _RESPONDED, _SIMILAR.__getitem__, fraction=False, better="",
     ),
     Kind(
         r"neurons/(?P<column>[^/]+)/high/(?P<label>lc|cs1|cs2)", "Neurons of the highest LC",
-        _RESPONDED, _SIMILAR.__getitem__, share=False, better="",
+        _RESPONDED, _SIMILAR.__getitem__, fraction=False, better="",
     ),
     Kind(
         r"representations/(?P<column>[^/]+)/(?P<label>r[12])",
@@ -181,12 +181,12 @@ KINDS = (
         "r₁: distance from real images of what they show, 1 where the attack moves nothing. r₂: "
         "distance from those of the target, below 1 where the attack comes nearer.",
         lambda name: "r₁, what they show" if name == "r1" else "r₂, the target",
-        share=False, better="",
+        fraction=False, better="",
     ),
     Kind(
         r"adversarial_detection/(?P<label>[^/]+)/auc", "AdversarialSet images told apart",
         "Area under the ROC curve: 1 where all are outliers, 0.5 where none can be told.",
-        share=False, better="",
+        fraction=False, better="",
     ),
     Kind(
         r"attack_success/(?P<label>[^/]+)/success", "Attack success",
@@ -209,7 +209,7 @@ KINDS = (
         r"revealed_trigger/(?P<label>(?!.*-projected/)[^/]+)/target/correlation",
         "Trigger revealed",
         "Correlation of what sets the target class apart with the true trigger.",
-        share=False,
+        fraction=False,
     ),
     Kind(
         r"attention/(?P<of>[^/]+)/(?P<label>before|after|by_area)", "Attention on {of}'s patterns",
@@ -220,11 +220,11 @@ KINDS = (
     Kind(
         r"diversity/(?P<label>(?!.*-projected/)[^/]+)/correlation", "Likeness within a class",
         "Mean correlation between images of one class: lower is more varied.",
-        share=False, better="lower",
+        fraction=False, better="lower",
     ),
     Kind(
         r"predictive_power/transfer/(?P<of>[^/]+/[\d.]+)/(?P<label>[^/]+)", "Transfer of {of}",
-        "Mean power on another network over that on the explained one.", share=False,
+        "Mean power on another network over that on the explained one.", fraction=False,
     ),
     Kind(
         r"traces/(?P<column>[^/]+)/(?P<label>(?:test|adversarial)/(?:consistent|contradictory))",
@@ -237,7 +237,7 @@ KINDS = (
         r"construction/(?P<of>(?!moved)[^/]+)/(?P<label>start|made|rounded)",
         "Constructed images: {of}",
         "At the start, as they were made, and as they are kept, in bytes.",
-        share=False, better="",
+        fraction=False, better="",
     ),
     Kind(
         r"corruption/(?P<label>effective_rate)", "Corrupted training images",

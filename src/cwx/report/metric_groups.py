@@ -29,7 +29,7 @@ class Family:
     """Numbers of one kind.
 
     Attributes:
-        share: whether they are shares in 0-1.
+        fraction: whether they are shares in 0-1.
         better: ``higher``, ``lower``, or nothing where neither is better.
         entries: in the order that they are shown.
         beside: where the paper's figure of a name stands, if not under the name itself.
@@ -37,7 +37,7 @@ class Family:
 
     title: str
     meaning: str
-    share: bool
+    fraction: bool
     better: str
     entries: tuple[Entry, ...]
     beside: Callable[[str], str] = str
@@ -67,27 +67,27 @@ class Family:
         return replace(self, title=f"{self.title}: {column}", entries=entries)
 
 
-def families(numbers: Mapping[str, float], titles: Mapping[str, str]) -> list[Family]:
+def families(metrics: Mapping[str, float], titles: Mapping[str, str]) -> list[Family]:
     """What is known to mean something, the most telling first; the rest is left to tables.
 
     Args:
-        numbers: by flat name.
+        metrics: by flat name.
         titles: of methods, for people.
     """
     return [
         family
         for kind in KINDS
-        if not (kind.unless and any(name.startswith(kind.unless) for name in numbers))
-        for family in _of_kind(kind, numbers, titles)
+        if not (kind.unless and any(name.startswith(kind.unless) for name in metrics))
+        for family in _of_kind(kind, metrics, titles)
     ]
 
 
 def _of_kind(
-    kind: Kind, numbers: Mapping[str, float], titles: Mapping[str, str]
+    kind: Kind, metrics: Mapping[str, float], titles: Mapping[str, str]
 ) -> Iterable[Family]:
     words = SOURCES | dict(titles)
     by_title: dict[str, list[Entry]] = {}
-    for name, value in numbers.items():
+    for name, value in metrics.items():
         match = re.fullmatch(kind.pattern, name)
         if match is None or kind.leave_out(value):
             continue
@@ -108,13 +108,13 @@ def _family(kind: Kind, title: str, entries: list[Entry]) -> Family:
     if {entry.column for entry in entries} <= {"top 1"}:
         # Nothing to set it apart from.
         entries = [replace(entry, column="") for entry in entries]
-    return Family(title, kind.meaning, kind.share, kind.better, tuple(entries), kind.beside)
+    return Family(title, kind.meaning, kind.fraction, kind.better, tuple(entries), kind.beside)
 
 
 def union(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """All names that any run measured, in the order of their first appearance."""
     names: dict[str, float] = {}
-    for numbers in runs:
-        for name, value in numbers.items():
+    for metrics in runs:
+        for name, value in metrics.items():
             names.setdefault(name, value)
     return names

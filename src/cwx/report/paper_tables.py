@@ -13,7 +13,7 @@ TITLES = {
 }
 
 
-def beside_paper(numbers: Mapping[str, float], paper: Mapping[str, float]) -> list[Table]:
+def beside_paper(metrics: Mapping[str, float], paper: Mapping[str, float]) -> list[Table]:
     """Names that differ in two of their parts become a table of these, the others a list."""
     families: dict[tuple[str, int], list[tuple[str, ...]]] = {}
     for name in paper:
@@ -21,19 +21,19 @@ def beside_paper(numbers: Mapping[str, float], paper: Mapping[str, float]) -> li
         families.setdefault((parts[0], len(parts)), []).append(parts)
     tables, told = [], set[str]()
     for family in families.values():
-        crossed = _crossed(family, numbers, paper)
+        crossed = _crossed(family, metrics, paper)
         if crossed is not None:
             tables.append(crossed[0])
             told |= crossed[1]
     rest = [name for name in paper if name not in told]
-    return ([_list(rest, numbers, paper)] if rest else []) + tables
+    return ([_list(rest, metrics, paper)] if rest else []) + tables
 
 
-def _list(names: Sequence[str], numbers: Mapping[str, float], paper: Mapping[str, float]) -> Table:
+def _list(names: Sequence[str], metrics: Mapping[str, float], paper: Mapping[str, float]) -> Table:
     columns = [Column("name"), *(Column(n, True) for n in ("measured", "paper", "difference"))]
     rows = []
     for name in names:
-        measured = numbers.get(name)
+        measured = metrics.get(name)
         difference = None if measured is None else measured - paper[name]
         signed = Cell("" if difference is None else f"{difference:+.2g}", sort=difference)
         rows.append([Cell(name), number(measured), number(paper[name]), signed])
@@ -41,7 +41,7 @@ def _list(names: Sequence[str], numbers: Mapping[str, float], paper: Mapping[str
 
 
 def _crossed(
-    family: Sequence[tuple[str, ...]], numbers: Mapping[str, float], paper: Mapping[str, float]
+    family: Sequence[tuple[str, ...]], metrics: Mapping[str, float], paper: Mapping[str, float]
 ) -> tuple[Table, set[str]] | None:
     """A row for each of one part, a column for each of the other, if these two alone vary.
 
@@ -64,7 +64,7 @@ def _crossed(
 
     def cell(row: str | None, column: str) -> Cell:
         key = name(row, column)
-        return number(numbers.get(key), paper.get(key), share=row != "std", digits=3)
+        return number(metrics.get(key), paper.get(key), fraction=row != "std", digits=3)
 
     # What spreads over the others comes after them, what sums them up before.
     rows: list[str | None] = sorted(values[down], key=lambda row: row == "std")

@@ -29,7 +29,7 @@ class Run:
     Attributes:
         folder: of the run.
         status: ``status.json``; its ``state`` is ``damaged`` where that cannot be read.
-        numbers: flat name → number, those that are finite.
+        metrics: flat name → number, those that are finite.
         paper: what a paper reports, by the same names.
         classes: names by index.
         settings: ``.hydra/config.yaml``, interpolations as they are written there.
@@ -40,7 +40,7 @@ class Run:
 
     folder: Path
     status: Mapping[str, Any]
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     paper: Mapping[str, float] = field(default_factory=dict)
     classes: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -188,7 +188,7 @@ def _read_any(folder: Path) -> Run:
 def _read(folder: Path, status: Mapping[str, Any]) -> Run:
     # Faults are noted by a run, so that there must be one before the rest is read.
     run = Run(folder=folder, status=status)
-    numbers = run.tried("metrics.json", lambda: file_readers.numbers(folder / "metrics.json")) or {}
+    metrics = run.tried("metrics.json", lambda: file_readers.metrics(folder / "metrics.json")) or {}
     paper = run.tried(PAPER, lambda: file_readers.paper(folder / PAPER)) or {}
     classes = run.tried(CLASSES, lambda: file_readers.classes(folder / CLASSES)) or []
     hydra = folder / ".hydra"
@@ -202,7 +202,7 @@ def _read(folder: Path, status: Mapping[str, Any]) -> Run:
     return Run(
         folder=folder,
         status=status,
-        numbers=numbers,
+        metrics=metrics,
         paper=paper,
         classes=classes,
         settings=settings,

@@ -11,7 +11,7 @@ from cwx.report.metric_cards import cards
 from cwx.report.paper_tables import beside_paper
 from cwx.report.render import render, when
 from cwx.report.run import Run, read_run
-from cwx.report.tables import of_numbers, ordered
+from cwx.report.tables import of_metrics, ordered
 from cwx.report.traces_page import PAGE as TRACES
 from cwx.report.traces_page import TABLE as TRACED
 from cwx.report.traces_page import write_traces
@@ -51,8 +51,8 @@ def write_page(folder: Path) -> Path:
         run=run,
         cards=cards(run),
         wall=wall,
-        paper=beside_paper(run.numbers, run.paper),
-        numbers=of_numbers(run.numbers, run.paper) if run.numbers else None,
+        paper=beside_paper(run.metrics, run.paper),
+        metrics=of_metrics(run.metrics, run.paper) if run.metrics else None,
         curves=curves,
         tables=ordered(run.tables()),
         figures=figures,
@@ -124,7 +124,7 @@ def _lacking(run: Run, *, pictures: bool, curves: bool) -> Iterable[str]:
         yield "no pictures"
     elif pictures and not (run.folder / SAMPLES).exists():
         yield "no real images: the run was made before runs kept some"
-    if not run.numbers:
+    if not run.metrics:
         yield "no numbers: nothing was measured"
     if not curves:
         yield "no curves: logger=[csv] was not chosen, or there were too few steps to log"

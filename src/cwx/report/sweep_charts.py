@@ -128,7 +128,7 @@ def _bar(family: Family, entry: Entry, runs: Sequence[Run]) -> Line:
 def _scattered(family: Family, runs: Sequence[Run], axis: Axis) -> Chart:
     entry = family.entries[0]
     there = [
-        (_place(axis, run), run.numbers[entry.name]) for run in runs if entry.name in run.numbers
+        (_place(axis, run), run.metrics[entry.name]) for run in runs if entry.name in run.metrics
     ]
     line = Line("", sorted(there))
     says = f"{family.title}, {entry.words}, by {axis.title}: {_spoken(line, axis)}"

@@ -15,7 +15,7 @@ from cwx.report.run_page import PAGE, facts, write_page
 from cwx.report.svg_charts import Chart
 from cwx.report.sweep_axes import NO_AXES, Axis, points, swept, tells, worded
 from cwx.report.sweep_charts import charts_of
-from cwx.report.sweep_tables import main_numbers, tables_of
+from cwx.report.sweep_tables import main_metrics, tables_of
 from cwx.report.tables import Cell, Column, Table, number
 from cwx.storage.atomic import write_text
 from cwx.storage.quantities import duration
@@ -107,28 +107,28 @@ def _title(folders: Sequence[Path], runs: Sequence[Run]) -> str:
 
 def _sections(runs: Sequence[Run]) -> list[Section]:
     groups = [group for group in comparable(runs) if any(_left(run) for run in group)]
-    return [_section(group, share=1 / len(groups)) for group in groups]
+    return [_section(group, fraction=1 / len(groups)) for group in groups]
 
 
-def _section(runs: Sequence[Run], *, share: float) -> Section:
+def _section(runs: Sequence[Run], *, fraction: float) -> Section:
     axes = swept(runs)
     across, found = points([run for run in runs if tells(run)] or runs, axes)
     return Section(
         title=" and ".join(dict.fromkeys(experiment(run) for run in runs)),
         across=across,
-        wall=wall_of_runs(found, share=share),
+        wall=wall_of_runs(found, fraction=fraction),
         tables=tables_of(found, axes),
         charts=charts_of(found, across, axes),
-        figures=side_by_side(found, share=share),
+        figures=side_by_side(found, fraction=fraction),
     )
 
 
 def _left(run: Run) -> bool:
-    return bool(run.numbers) or any(run.folder.glob("*.safetensors"))
+    return bool(run.metrics) or any(run.folder.glob("*.safetensors"))
 
 
 def _table(runs: Sequence[Run], axes: Sequence[Axis], page: Path) -> Table:
-    main = main_numbers(runs)
+    main = main_metrics(runs)
     many = len(axes) > AXES
     shared = _shared(runs, axes)
     columns = [
@@ -145,7 +145,7 @@ def _table(runs: Sequence[Run], axes: Sequence[Axis], page: Path) -> Table:
             Cell(_name(run, page), href=_link(run, page)),
             Cell(run.state, state=run.state),
             *([Cell(experiment(run))] if many else (_value(axis, run) for axis in axes)),
-            *(number(run.numbers.get(name), run.paper.get(name)) for name, _ in main),
+            *(number(run.metrics.get(name), run.paper.get(name)) for name, _ in main),
             Cell(duration(took), sort=took),
             Cell(when(run.status.get("started"))),
             *([_own(run, shared)] if many else []),

@@ -37,17 +37,17 @@ def measured(runs: Iterable[Run], name: str) -> Measured | None:
 
 def values(runs: Iterable[Run], name: str) -> list[float]:
     """The same, of each."""
-    return [run.numbers[name] for run in runs if name in run.numbers]
+    return [run.metrics[name] for run in runs if name in run.metrics]
 
 
 def families_of(runs: Iterable[Run]) -> list[Family]:
     """What any of the runs measured that is known to mean something."""
     runs = list(runs)
     titles = {name: title for run in runs for name, title in run.titles.items()}
-    return families(union(run.numbers for run in runs), titles)
+    return families(union(run.metrics for run in runs), titles)
 
 
-def main_numbers(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def main_metrics(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """The names to evaluation network runs by at a glance, with what they are: the first of each family, and
     what stands beside it; what most runs measured before what few did.
     """
@@ -70,7 +70,7 @@ def repeats(points: Sequence[Point], axes: Sequence[Axis]) -> Point | None:
 def tables_of(points: Sequence[Point], axes: Sequence[Axis]) -> list[Table]:
     """Main numbers, in words, and all of them: a row a number, a column a point."""
     runs = [run for point in points for run in point.runs]
-    names = union(run.numbers for run in runs)
+    names = union(run.metrics for run in runs)
     if not names:
         return []
     known = [(e.name, f"{f.title}: {e.words}") for f in families_of(runs) for e in f.entries]
@@ -119,7 +119,7 @@ def _paper(runs: Sequence[Run]) -> dict[str, float | None]:
     for run in runs:
         for name, value in run.paper.items():
             found.setdefault(name, set()).add(value)
-    everywhere = all(run.paper for run in runs if run.numbers)
+    everywhere = all(run.paper for run in runs if run.metrics)
     return {
         name: min(values) if len(values) == 1 and everywhere else None
         for name, values in found.items()

@@ -41,7 +41,7 @@ class Cell:
 
     Attributes:
         sort: the number to sort by, if it is one.
-        share: a number in 0-1 to draw behind it.
+        fraction: a number in 0-1 to draw behind it.
         paper: what a paper reports there.
         href: where it leads.
         state: of a run, if the cell says that.
@@ -49,7 +49,7 @@ class Cell:
 
     text: str
     sort: float | None = None
-    share: float | None = None
+    fraction: float | None = None
     paper: str = ""
     href: str = ""
     state: str = ""
@@ -91,39 +91,39 @@ def of_rows(stem: str, rows: Rows) -> Table:
     # What is empty in all rows, as deviations over one network are, tells nothing.
     names = [name for name in rows[0] if any(row[name] for row in rows)]
     numeric = {name: _is_numeric(name, rows) for name in names}
-    shares = {name for name in names if numeric[name] and _is_share(name, rows)}
+    fractions = {name for name in names if numeric[name] and _is_share(name, rows)}
     return Table(
         title=title + (", each network" if networks else ""),
         columns=[Column(name.replace("_", " "), numeric[name]) for name in names],
         rows=[
-            [_cell(row[name], numeric=numeric[name], share=name in shares) for name in names]
+            [_cell(row[name], numeric=numeric[name], fraction=name in fractions) for name in names]
             for row in rows
         ],
         open=not networks and stem != "classes" and len(rows) <= 30,
     )
 
 
-def of_numbers(numbers: Mapping[str, float], paper: Mapping[str, float]) -> Table:
+def of_metrics(metrics: Mapping[str, float], paper: Mapping[str, float]) -> Table:
     """All numbers by flat name, with the paper's where it reports some."""
     columns = [Column("name"), Column("measured", True)]
     if paper:
         columns.append(Column("paper", True))
     rows = []
-    for name in [*numbers, *(n for n in paper if n not in numbers)]:
-        row = [Cell(name), number(numbers.get(name))]
+    for name in [*metrics, *(n for n in paper if n not in metrics)]:
+        row = [Cell(name), number(metrics.get(name))]
         rows.append([*row, number(paper.get(name))] if paper else row)
     return Table("All numbers", columns, rows, open=False)
 
 
 def number(
-    value: float | None, paper: float | None = None, *, share: bool = False, digits: int = 4
+    value: float | None, paper: float | None = None, *, fraction: bool = False, digits: int = 4
 ) -> Cell:
     """A measured number, nothing if there is none, and what a paper has for it."""
     beside = "" if paper is None else short(paper)
     if value is None:
         return Cell("", paper=beside)
-    drawn = min(max(value, 0.0), 1.0) if share else None
-    return Cell(f"{value:.{digits}g}", sort=value, share=drawn, paper=beside)
+    drawn = min(max(value, 0.0), 1.0) if fraction else None
+    return Cell(f"{value:.{digits}g}", sort=value, fraction=drawn, paper=beside)
 
 
 def ordered(tables: Mapping[str, Rows]) -> list[Table]:
@@ -148,11 +148,11 @@ def _is_share(name: str, rows: Rows) -> bool:
     return between and not whole and not name.endswith("_std")
 
 
-def _cell(text: str, *, numeric: bool, share: bool) -> Cell:
+def _cell(text: str, *, numeric: bool, fraction: bool) -> Cell:
     value = _float(text) if numeric else None
     if value is None:
         return Cell(text)
-    return Cell(short(text), sort=value, share=value if share else None)
+    return Cell(short(text), sort=value, fraction=value if fraction else None)
 
 
 def _float(text: str) -> float | None:

@@ -29,7 +29,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     return dict(status)
 
 
-def read_numbers(folder: Path) -> dict[str, float | None]:
+def read_metrics(folder: Path) -> dict[str, float | None]:
     """All numbers of the run in `folder`, ``None`` where one was not finite; empty without any."""
     try:
         return dict(json.loads((folder / METRICS).read_text()))
@@ -50,16 +50,16 @@ def objective(folder: Path, optimize: str | Sequence[str] | None) -> float | lis
     if optimize is None:
         return None
     if isinstance(optimize, str):
-        return _number(read_numbers(folder), optimize, folder)
-    numbers = read_numbers(folder)
-    return [_number(numbers, name, folder) for name in optimize]
+        return _number(read_metrics(folder), optimize, folder)
+    metrics = read_metrics(folder)
+    return [_number(metrics, name, folder) for name in optimize]
 
 
-def _number(numbers: dict[str, float | None], name: str, folder: Path) -> float:
-    if name not in numbers:
-        remedy = did_you_mean(name, numbers, f"give one of {', '.join(numbers)}")
+def _number(metrics: dict[str, float | None], name: str, folder: Path) -> float:
+    if name not in metrics:
+        remedy = did_you_mean(name, metrics, f"give one of {', '.join(metrics)}")
         raise ValueError(f"optimize is {name!r}, which {folder} did not measure: {remedy}")
-    if (value := numbers[name]) is None:
+    if (value := metrics[name]) is None:
         raise ValueError(
             f"optimize is {name!r}, which is not finite in {folder}: a search goes on without it "
             "with hydra.sweeper.max_failure_rate=1"

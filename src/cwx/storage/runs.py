@@ -19,7 +19,7 @@ import yaml
 
 from cwx.storage.locks import is_written
 from cwx.storage.run_files import MULTIRUN, STATUS, SWEEP
-from cwx.storage.run_status import read_numbers, read_status
+from cwx.storage.run_status import read_metrics, read_status
 
 _OVERRIDES = Path(".hydra") / "overrides.yaml"
 # Killed, or lost with its machine: its status says running, and no process holds it.
@@ -84,10 +84,10 @@ class Run:
         return tuple(override for override in self.overrides if override not in common)
 
     @cached_property
-    def numbers(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """What was measured, without what was not finite."""
         try:
-            found = read_numbers(self.folder)
+            found = read_metrics(self.folder)
         except _DAMAGE:
             found = {}
         return {k: float(v) for k, v in found.items() if isinstance(v, int | float)}

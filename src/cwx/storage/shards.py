@@ -108,10 +108,10 @@ class Shards:
         One batch is held in memory at a time.
         """
         order = indices.argsort(stable=True)
-        numbers = indices[order] // self.size
+        metrics = indices[order] // self.size
         parts = [
-            self._read(number, name)[indices[order][numbers == number] - number * self.size]
-            for number in numbers.unique().tolist()
+            self._read(number, name)[indices[order][metrics == number] - number * self.size]
+            for number in metrics.unique().tolist()
         ]
         # Of no indices, none of the right shape.
         together = torch.cat(parts) if parts else self._read(0, name)[:0]

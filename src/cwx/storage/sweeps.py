@@ -21,7 +21,7 @@ from cwx.storage.atomic import write_json, write_text
 from cwx.storage.locks import is_written, writing
 from cwx.storage.paths import below
 from cwx.storage.run_files import OUTPUT, STATUS, SWEEP
-from cwx.storage.run_status import read_numbers, read_status
+from cwx.storage.run_status import read_metrics, read_status
 
 JOBS = "jobs.csv"
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
@@ -232,14 +232,14 @@ def read_jobs(folder: Path) -> list[Job]:
 
 
 def _csv(jobs: Sequence[Job]) -> str:
-    numbers = {job.number: read_numbers(job.folder) for job in jobs if job.state == FINISHED}
+    metrics = {job.number: read_metrics(job.folder) for job in jobs if job.state == FINISHED}
     swept = list(dict.fromkeys(name for job in jobs for name in job.swept))
-    names = list(dict.fromkeys(name for found in numbers.values() for name in found))
+    names = list(dict.fromkeys(name for found in metrics.values() for name in found))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["job", *swept, "state", "seconds", "reason", *names])
     for job in jobs:
-        found = numbers.get(job.number, {})
+        found = metrics.get(job.number, {})
         settings = [job.swept.get(name, "") for name in swept]
         measured = [found.get(name) for name in names]
         writer.writerow(

@@ -187,22 +187,22 @@ class Results:
             outcomes: by evaluation.
             paper: what a paper reports, by number; one that was not measured is left open.
         """
-        numbers: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for outcome in outcomes.values():
-            numbers |= outcome.numbers
+            metrics |= outcome.metrics
             for name, rows in outcome.tables.items():
                 write_text(self.folder / "tables" / f"{name}.csv", _csv(rows))
             for name, figure in outcome.figures.items():
                 _write_figure(self.folder / "figures" / f"{name}.png", figure)
         if paper:
-            write_text(self.folder / PAPER, _csv(_beside(numbers, paper)))
-        write_json(self.folder / METRICS, numbers)
-        return numbers
+            write_text(self.folder / PAPER, _csv(_beside(metrics, paper)))
+        write_json(self.folder / METRICS, metrics)
+        return metrics
 
 
-def _beside(numbers: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:
+def _beside(metrics: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:
     return [
-        {"name": name, "measured": numbers.get(name, ""), "paper": reported}
+        {"name": name, "measured": metrics.get(name, ""), "paper": reported}
         for name, reported in paper.items()
     ]
 

@@ -150,12 +150,12 @@ class Study:
             configuration=configuration,
             at_once=self.experts.at_once,
         )
-        numbers = self._construct(training)
+        metrics = self._construct(training)
         if stages.leads:
             results.describe_classes(self.data.splits)
             results.keep_samples(self.data.splits, self.data.normalization)
         subject = prepare_subject(training, self.experts, self.evaluation_networks, self.data)
-        subject = replace(subject, dataset_construction=numbers)
+        subject = replace(subject, dataset_construction=metrics)
         subject = replace(subject, adversarial=self.adversary(subject, training))
         subject = replace(subject, fine_tuned=self.fine_tuning(subject, training))
         self._explain(stages, subject, results)
@@ -221,7 +221,7 @@ class Study:
         if constructed is None:
             return {}
         self.data.train_on(constructed.images)
-        return constructed.numbers
+        return constructed.metrics
 
     def _explain(self, stages: Stages, subject: Subject, results: Results) -> None:
         finished = results.explanations()
@@ -281,17 +281,17 @@ class Study:
     def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
         sources = self._sources(results)
         rate = subject.data.corrupted.effective_rate
-        outcomes = {"corruption": Outcome(numbers={"corruption/effective_rate": rate})}
+        outcomes = {"corruption": Outcome(metrics={"corruption/effective_rate": rate})}
         if subject.dataset_construction:
-            outcomes["dataset_construction"] = Outcome(numbers=subject.dataset_construction)
+            outcomes["dataset_construction"] = Outcome(metrics=subject.dataset_construction)
         if subject.adversarial is not None:
-            outcomes["adversary"] = Outcome(numbers=subject.adversarial.numbers)
+            outcomes["adversary"] = Outcome(metrics=subject.adversarial.metrics)
         if subject.left_out is not None:
-            share = subject.left_out.double().mean().item()
-            outcomes["purification"] = Outcome(numbers={"purification/left_out": share})
+            fraction = subject.left_out.double().mean().item()
+            outcomes["purification"] = Outcome(metrics={"purification/left_out": fraction})
         for name, evaluation in self.evaluation.items():
             log.info("measuring %s", name)
             outcomes[name] = evaluation(subject, sources)
             check_measured(name, outcomes[name])
-        numbers = results.add_outcomes(outcomes, self.paper)
-        stages.records.add_results(results.folder, numbers)
+        metrics = results.add_outcomes(outcomes, self.paper)
+        stages.records.add_results(results.folder, metrics)

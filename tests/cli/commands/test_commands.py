@@ -33,12 +33,12 @@ def runs(tmp_path, monkeypatch):
     }  # fmt: skip
     make_run(
         Path("runs/digits/quickstart/new"), started="2026-11-21T12:00:00+00:00",
-        numbers={"fidelity/ratio": 0.25, "other": 1.0}, overrides=["seed=3"], config=config,
+        metrics={"fidelity/ratio": 0.25, "other": 1.0}, overrides=["seed=3"], config=config,
         choices={"corruption": "badnets", "data": "digits"},
     )  # fmt: skip
     make_run(
         Path("runs/cifar10/cwx/old"), state="failed", experiment="cifar10/cwx small",
-        started="2026-11-19T12:00:00+00:00", numbers={"fidelity/ratio": 0.75}, seconds=7200.0,
+        started="2026-11-19T12:00:00+00:00", metrics={"fidelity/ratio": 0.75}, seconds=7200.0,
         choices={"corruption": "none"}, config={"corruption": {"_target_": "z"}, "seed": 0},
     )  # fmt: skip
     make_run(Path("runs/cut"), state="running", started="2026-11-20T12:00:00+00:00", seconds=None)
@@ -191,7 +191,7 @@ def test_no_name_reaches_the_terminal_as_a_command(tmp_path, monkeypatch, capsys
         Path("runs") / (name if where == "folder" else "x"),
         experiment=name if where == "experiment" else "e",
         overrides=[f"a={name}"] if where == "override" else [],
-        numbers={name if where == "number" else "fidelity/ratio": 1.0},
+        metrics={name if where == "number" else "fidelity/ratio": 1.0},
         state=name if where == "state" else "finished",
     )
     text = listed(capsys, *(["--metric", "*"] if where == "number" else []))

@@ -24,7 +24,7 @@ def run(tmp_path):
         figure = sheet({"$x_$": torch.rand(2, 1, 4, 4)}, {"$x_$": labels}, [NASTY, "$x^2$"])
         rows = [{"class": NASTY, "value": 0.5}]
         outcome = Outcome(
-            numbers={"fidelity/ratio": 0.25, "bad": float("nan")},
+            metrics={"fidelity/ratio": 0.25, "bad": float("nan")},
             tables={"t": rows},
             figures={"explanations": figure},
         )
@@ -98,7 +98,7 @@ def test_the_page_counts_images_in_full(tmp_path):
 def test_without_a_paper_there_is_no_such_table(tmp_path):
     results = Results(tmp_path)
     with results.running(experiment="x", resumed=False):
-        results.add_outcomes({"x": Outcome(numbers={"a": 1.0})}, {})
+        results.add_outcomes({"x": Outcome(metrics={"a": 1.0})}, {})
     assert not (tmp_path / "tables/paper.csv").exists()
     assert "Beside the paper" not in write_page(tmp_path).read_text()
 

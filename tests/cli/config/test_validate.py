@@ -190,7 +190,11 @@ def test_what_is_measured_of_representations_is_built():
     assert built["representations"].pooling(maps).shape == (1, 18)
     assert built["adversarial_detection"].pooling(maps).shape == (1, 2)
     assert built["adversarial_detection"].covariance.__class__.__name__ == "Tied"
-    assert (built["traces"].neurons, built["traces"].sigma, built["traces"].share) == (2, 1, 0.01)
+    assert (built["traces"].neurons, built["traces"].sigma, built["traces"].fraction) == (
+        2,
+        1,
+        0.01,
+    )
 
 
 def test_each_value_of_a_sweep_is_checked_before_the_first_job():

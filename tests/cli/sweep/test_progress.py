@@ -23,12 +23,12 @@ def test_what_is_left_is_filled_into_the_slots(took, running, waiting, at_once, 
 
 
 def test_one_number_of_each_evaluation_leads():
-    numbers = [
+    metrics = [
         {"corruption/rate": 0.1, "gallery/range/a/min": -3.0, "f/a": 1.0, "f/b": 2.0, "g/a": 3.0},
         {"h": 1.0},
     ]
-    assert leading(numbers, wanted=[]) == ["f/a", "g/a", "h"]
-    assert leading(numbers, wanted=["f/b", "unknown"]) == ["f/b", "g/a", "h"]
+    assert leading(metrics, wanted=[]) == ["f/a", "g/a", "h"]
+    assert leading(metrics, wanted=["f/b", "unknown"]) == ["f/b", "g/a", "h"]
     fidelity = [{"fidelity/matched": 1.0, "fidelity/ratio": 0.5}]
     assert leading(fidelity, wanted=[]) == ["fidelity/ratio"]
     many = [{f"n{i}/x": 0.0 for i in range(9)}]

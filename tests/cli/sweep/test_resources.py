@@ -29,7 +29,7 @@ def test_nothing_of_another_group_or_run_is_passed_on():
     assert cleaned({**LEAKING, **KEPT}) == KEPT
 
 
-def share(n_jobs, *, gpus=(), each=None, cores=8, **inherited):
+def fraction(n_jobs, *, gpus=(), each=None, cores=8, **inherited):
     return shared(inherited, n_jobs=n_jobs, gpus_per_job=each, gpus=list(gpus), cores=cores)
 
 
@@ -48,13 +48,13 @@ def share(n_jobs, *, gpus=(), each=None, cores=8, **inherited):
     ],
 )
 def test_gpus_are_divided(n_jobs, gpus, each, expected):
-    found = share(n_jobs, gpus=gpus, each=each)
+    found = fraction(n_jobs, gpus=gpus, each=each)
     assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in found] == expected
 
 
 def test_more_gpus_than_there_are_is_refused():
     with pytest.raises(ValueError, match=r"gpus_per_job is 2, for 2 jobs.*GPUs is 3: lower"):
-        share(2, gpus="012", each=2)
+        fraction(2, gpus="012", each=2)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_more_gpus_than_there_are_is_refused():
     [(1, {}, None), (2, {}, "4"), (3, {}, "2"), (99, {}, "1"), (2, {"OMP_NUM_THREADS": "7"}, "7")],
 )
 def test_cores_are_divided_unless_the_user_did(n_jobs, inherited, expected):
-    found = {e.get("OMP_NUM_THREADS") for e in share(n_jobs, **inherited)}
+    found = {e.get("OMP_NUM_THREADS") for e in fraction(n_jobs, **inherited)}
     assert found == {expected}
 
 

@@ -88,7 +88,7 @@ def test_no_code_in_a_file_is_run(tmp_path, whole):
 
 WRONG = {
     "a dictionary": ({"a": IMAGES}, LABELS, "holds a dict, not a tensor or a list"),
-    "numbers": ([1, 2], LABELS, "holds a list, not a tensor or a list of them"),
+    "metrics": ([1, 2], LABELS, "holds a list, not a tensor or a list of them"),
     "nothing": ([], LABELS, "holds a list, not a tensor"),
     "shapes": ([IMAGES, IMAGES[..., :2]], LABELS, "do not go together"),
     "flat": (IMAGES.flatten(1), LABELS, "give images"),

@@ -70,7 +70,7 @@ def test_the_area_is_that_of_the_definition(convolutional, tmp_path):
         ("fine-tuned", convolutional.fine_tuned),
     ):
         each = [literal(convolutional, convolutional.trained(t), adversarial) for t in trajectories]
-        found = outcome.numbers[f"adversarial_detection/{kind}/auc"]
+        found = outcome.metrics[f"adversarial_detection/{kind}/auc"]
         assert found == pytest.approx(sum(each) / 2, abs=1e-4)
         assert found > 0.6
     assert len(outcome.tables["adversarial_detection"]) == 2
@@ -82,12 +82,12 @@ def test_the_area_is_that_of_the_definition(convolutional, tmp_path):
 @pytest.mark.parametrize("pooling", [flat, mean_over_places])
 def test_equal_sets_are_not_told_apart(convolutional, tmp_path, covariance, pooling):
     adversarial = untouched(convolutional.data, tmp_path)
-    numbers = measured(convolutional, adversarial, covariance=covariance, pooling=pooling).numbers
-    assert set(numbers) == {
+    metrics = measured(convolutional, adversarial, covariance=covariance, pooling=pooling).metrics
+    assert set(metrics) == {
         f"adversarial_detection/{kind}/auc" for kind in ("expert", "fine-tuned")
     }
     # Batches of other sizes may round otherwise.
-    assert list(numbers.values()) == pytest.approx([0.5, 0.5], abs=0.05)
+    assert list(metrics.values()) == pytest.approx([0.5, 0.5], abs=0.05)
 
 
 def test_likelihoods_beyond_what_a_sigmoid_tells_apart_are():
@@ -148,5 +148,5 @@ class Large(Tied):
     def __init__(self):
         super().__init__(ridge=0.0)
 
-    def numbers(self, classes, features):
+    def metrics(self, classes, features):
         return 6 * 2**30

@@ -66,7 +66,7 @@ def subject(folder, *, data=None, evaluation_networks=PANEL, count=30, size=8):
     shards = Shards(folder, count=count, size=size)
     for number in range(len(shards)):
         shards.write(number, {name: t[shards.rows(number)] for name, t in drawn.items()})
-    made = AdversarialSet.of(shards, members=["attacked"], numbers={})
+    made = AdversarialSet.of(shards, members=["attacked"], metrics={})
     return Subject(
         data=data,
         factory=None,
@@ -83,16 +83,16 @@ def literal(study, network):
     real = [network.answers(int(image[0, 0, 0])) for image in test.images]
     made = [network.answers(int(image[0, 0, 0])) for image in found.shards.tensor("images")]
 
-    def share(answers, labels, depth):
+    def fraction(answers, labels, depth):
         pairs = list(zip(answers, labels.tolist(), strict=True))
         return sum(label in said[:depth] for said, label in pairs) / len(pairs)
 
     return {
-        "clean_top1": share(real, test.labels, 1),
-        "clean_top5": share(real, test.labels, 5),
-        "top1": share(made, found.labels, 1),
-        "top5": share(made, found.labels, 5),
-        "success": share(made, found.targets, 1),
+        "clean_top1": fraction(real, test.labels, 1),
+        "clean_top5": fraction(real, test.labels, 5),
+        "top1": fraction(made, found.labels, 1),
+        "top5": fraction(made, found.labels, 5),
+        "success": fraction(made, found.targets, 1),
     }
 
 
@@ -121,7 +121,7 @@ def test_shares_are_counted_for_each_network(tmp_path):
     assert means[2]["top1"] == pytest.approx((rows[3]["top1"] + rows[4]["top1"]) / 2)
     for name, row in zip(("attacked", "attacked-unseen", "other"), means, strict=True):
         for value in ("clean_top1", "clean_top5", "top1", "top5", "success"):
-            assert outcome.numbers[f"adversarial_set/{name}/{value}"] == row[value]
+            assert outcome.metrics[f"adversarial_set/{name}/{value}"] == row[value]
 
 
 def test_the_distance_is_that_of_bytes(tmp_path):
@@ -130,18 +130,18 @@ def test_the_distance_is_that_of_bytes(tmp_path):
     apart = found.shards.tensor("images").double()
     apart -= study.data.splits.test.images[found.originals].double()
     expected = apart.flatten(1).square().sum(1).sqrt().mean().item()
-    numbers = AdversarialSetAccuracy(shown=3, amplify=5)(study, {}).numbers
-    assert numbers["adversarial_set/distance"] == pytest.approx(expected)
-    assert len(numbers) == 1 + 3 * 5
+    metrics = AdversarialSetAccuracy(shown=3, amplify=5)(study, {}).metrics
+    assert metrics["adversarial_set/distance"] == pytest.approx(expected)
+    assert len(metrics) == 1 + 3 * 5
 
 
 @pytest.mark.parametrize("size", [1, 7, 30])
 def test_it_does_not_matter_how_the_set_is_cut(tmp_path, size):
-    numbers = [
-        AdversarialSetAccuracy(shown=3, amplify=5)(subject(tmp_path / str(s), size=s), {}).numbers
+    metrics = [
+        AdversarialSetAccuracy(shown=3, amplify=5)(subject(tmp_path / str(s), size=s), {}).metrics
         for s in (8, size)
     ]
-    assert numbers[0] == pytest.approx(numbers[1])
+    assert metrics[0] == pytest.approx(metrics[1])
 
 
 class First(nn.Module):
@@ -153,11 +153,11 @@ def test_of_few_classes_there_is_no_top_5(tmp_path):
     study = subject(tmp_path, data=image_data(), evaluation_networks={"first": [First()]})
     outcome = AdversarialSetAccuracy(shown=3, amplify=5)(study, {})
     values = ("clean_top1", "top1", "success")
-    assert outcome.numbers.keys() == {
+    assert outcome.metrics.keys() == {
         "adversarial_set/distance",
         *(f"adversarial_set/first/{value}" for value in values),
     }
-    assert outcome.numbers["adversarial_set/first/clean_top1"] == pytest.approx(1 / 3)
+    assert outcome.metrics["adversarial_set/first/clean_top1"] == pytest.approx(1 / 3)
 
 
 def test_the_figure_shows_what_was_changed(tmp_path):

@@ -70,17 +70,17 @@ def test_ratios_are_those_of_the_formulas(convolutional, tmp_path, pooling, per_
         for place, name in enumerate(("r1", "r2")):
             each = [[pair[place] for pair in pairs] for pairs in ratios]
             expected = sum(sum(own) / len(own) for own in each) / 2
-            assert found.numbers[f"representations/{kind}/{name}"] == pytest.approx(
+            assert found.metrics[f"representations/{kind}/{name}"] == pytest.approx(
                 expected, rel=1e-4
             )
-        assert found.numbers[f"representations/{kind}/left_out"] == 0
+        assert found.metrics[f"representations/{kind}/left_out"] == 0
     assert len(found.tables["representations_networks"]) == 4
     assert set(found.figures) == {"representations"}
 
 
 def test_what_an_attack_leaves_alone_has_ratios_of_one(convolutional, tmp_path):
-    numbers = measured(convolutional, untouched(convolutional.data, tmp_path)).numbers
-    assert numbers == {
+    metrics = measured(convolutional, untouched(convolutional.data, tmp_path)).metrics
+    assert metrics == {
         f"representations/{kind}/{name}": value
         for kind in ("expert", "fine-tuned")
         for name, value in (
@@ -92,9 +92,9 @@ def test_what_an_attack_leaves_alone_has_ratios_of_one(convolutional, tmp_path):
 
 
 def test_images_of_another_class_are_far_from_their_own_and_near_to_it(convolutional, tmp_path):
-    numbers = measured(convolutional, swapped(convolutional.data, tmp_path)).numbers
-    assert numbers["representations/expert/r1"] > 1.1
-    assert numbers["representations/expert/r2"] < 0.9
+    metrics = measured(convolutional, swapped(convolutional.data, tmp_path)).metrics
+    assert metrics["representations/expert/r1"] > 1.1
+    assert metrics["representations/expert/r2"] < 0.9
 
 
 def test_shards_and_batches_do_not_change_ratios(convolutional, tmp_path):
@@ -103,21 +103,21 @@ def test_shards_and_batches_do_not_change_ratios(convolutional, tmp_path):
         for size in (24, 10, 3)
     ]
     for other in found[1:]:
-        assert other.numbers == pytest.approx(found[0].numbers, rel=1e-5)
+        assert other.metrics == pytest.approx(found[0].metrics, rel=1e-5)
 
 
 def test_judges_are_compared_if_they_are_named(convolutional, tmp_path):
     adversarial = swapped(convolutional.data, tmp_path)
     evaluation_network = convolutional.trained(convolutional.fine_tuned[0])
     subject = replace(convolutional, evaluation_networks={"other": [evaluation_network]})
-    numbers = measured(subject, adversarial, networks=["other", "expert"]).numbers
+    metrics = measured(subject, adversarial, networks=["other", "expert"]).metrics
     alone = replace(convolutional, fine_tuned=convolutional.fine_tuned[:1])
-    expected = measured(alone, adversarial).numbers
+    expected = measured(alone, adversarial).metrics
     for name in ("r1", "r2"):
-        assert numbers[f"representations/other/{name}"] == pytest.approx(
+        assert metrics[f"representations/other/{name}"] == pytest.approx(
             expected[f"representations/fine_tuned/{name}"]
         )
-    assert {name.split("/")[1] for name in numbers} == {"other", "expert"}
+    assert {name.split("/")[1] for name in metrics} == {"other", "expert"}
 
 
 def test_the_histogram_counts_every_image(convolutional, tmp_path):
@@ -126,10 +126,10 @@ def test_the_histogram_counts_every_image(convolutional, tmp_path):
     for kind in ("expert", "fine-tuned"):
         for name in ("r1", "r2"):
             own = [row for row in rows if (row["network"], row["ratio"]) == (kind, name)]
-            assert sum(row["share"] for row in own) == pytest.approx(1)
-            middle = sum(row["share"] * (row["from"] + row["to"]) / 2 for row in own)
+            assert sum(row["fraction"] for row in own) == pytest.approx(1)
+            middle = sum(row["fraction"] * (row["from"] + row["to"]) / 2 for row in own)
             width = own[0]["to"] - own[0]["from"]
-            number = outcome.numbers[f"representations/{kind}/{name}"]
+            number = outcome.metrics[f"representations/{kind}/{name}"]
             assert middle == pytest.approx(number, abs=width)
 
 
@@ -154,9 +154,9 @@ def test_classes_of_one_image_are_left_out_and_counted(convolutional, tmp_path, 
         data.splits.test.images,
     )
     with caplog.at_level(logging.WARNING):
-        numbers = measured(replace(convolutional, data=data), adversarial).numbers
-    assert numbers["representations/expert/left_out"] == 9
-    assert numbers["representations/expert/r1"] == pytest.approx(1, rel=1e-5)
+        metrics = measured(replace(convolutional, data=data), adversarial).metrics
+    assert metrics["representations/expert/left_out"] == 9
+    assert metrics["representations/expert/r1"] == pytest.approx(1, rel=1e-5)
     assert "9 of 17 adversarial images are left out of representations" in caplog.text
 
 
@@ -167,8 +167,8 @@ def test_where_nothing_is_left_there_is_no_ratio(convolutional, tmp_path):
         data, tmp_path, torch.tensor([16]), torch.tensor([0]), test.images[16:]
     )
     outcome = measured(replace(convolutional, data=data), adversarial)
-    assert math.isnan(outcome.numbers["representations/expert/r1"])
-    assert outcome.numbers["representations/expert/left_out"] == 1
+    assert math.isnan(outcome.metrics["representations/expert/r1"])
+    assert outcome.metrics["representations/expert/left_out"] == 1
     assert "representations_histogram" not in outcome.tables
 
 

@@ -63,12 +63,12 @@ def test_no_image_of_the_target_class_counts_as_success(subject):
     data = planted(rate=0)
     evaluation_networks = {f"always-{label}": Constant(label) for label in range(3)}
     evaluation_networks["obedient"] = Obedient(data.normalization)
-    numbers = AttackSuccess()(with_judges(subject, data, **evaluation_networks), {}).numbers
+    metrics = AttackSuccess()(with_judges(subject, data, **evaluation_networks), {}).metrics
     for label in range(3):
-        assert numbers[f"attack_success/always-{label}/accuracy"] == pytest.approx(1 / 3)
-        assert numbers[f"attack_success/always-{label}/success"] == (label == RIGHT)
-    assert numbers["attack_success/obedient/success"] == 1
-    assert numbers["attack_success/obedient/accuracy"] == pytest.approx(1 / 3)
+        assert metrics[f"attack_success/always-{label}/accuracy"] == pytest.approx(1 / 3)
+        assert metrics[f"attack_success/always-{label}/success"] == (label == RIGHT)
+    assert metrics["attack_success/obedient/success"] == 1
+    assert metrics["attack_success/obedient/accuracy"] == pytest.approx(1 / 3)
 
 
 def test_experts_are_judged_image_by_image(subject):
@@ -92,7 +92,7 @@ def test_experts_are_judged_image_by_image(subject):
         assert row["success"] == led / others
     for name in ("accuracy", "success"):
         expected = sum(float(row[name]) for row in rows[:2]) / 2
-        assert outcome.numbers[f"attack_success/expert/{name}"] == pytest.approx(expected)
+        assert outcome.metrics[f"attack_success/expert/{name}"] == pytest.approx(expected)
 
 
 def test_a_network_learns_the_backdoor_and_a_clean_one_has_none(tmp_path):
@@ -107,7 +107,7 @@ def test_a_network_learns_the_backdoor_and_a_clean_one_has_none(tmp_path):
             held_out=trajectories[1:],
             evaluation_networks={},
         )
-        success[rate] = AttackSuccess()(poisoned, {}).numbers["attack_success/expert/success"]
+        success[rate] = AttackSuccess()(poisoned, {}).metrics["attack_success/expert/success"]
     assert success[0] < 0.5 < success[0.3]
 
 

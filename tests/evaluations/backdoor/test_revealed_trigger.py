@@ -52,7 +52,7 @@ def test_what_carries_the_trigger_reveals_it(subject, name):
     sources = {"known": explanations(poisoned_subject.data, TRIGGERS[name])}
     outcome = RevealedTrigger()(poisoned_subject, sources)
     every = ["known", "known-projected", *BASELINES]
-    assert list(outcome.numbers) == [
+    assert list(outcome.metrics) == [
         f"revealed_trigger/{source}/{kind}/{score}"
         for source in every
         for kind in ("target", "others")
@@ -64,7 +64,7 @@ def test_what_carries_the_trigger_reveals_it(subject, name):
     assert set(outcome.figures) == {"trigger"}
 
     def found(score, kind="target"):
-        return outcome.numbers[f"revealed_trigger/known/{kind}/{score}"]
+        return outcome.metrics[f"revealed_trigger/known/{kind}/{score}"]
 
     if name == "patch":
         assert found("iou") == 1
@@ -97,9 +97,9 @@ def test_the_control_is_the_mean_over_the_other_classes(subject):
         data = image_data()
         data.corrupt(Backdoor(trigger=trigger, target=other, rate=0.0, variant=AllToOne(), seed=0))
         outcome = RevealedTrigger()(replace(subject, data=data), {"known": kept})
-        scores[other] = outcome.numbers["revealed_trigger/known/target/psnr"]
-    numbers = RevealedTrigger()(changed, {"known": kept}).numbers
-    assert numbers["revealed_trigger/known/others/psnr"] == pytest.approx(sum(scores.values()) / 2)
+        scores[other] = outcome.metrics["revealed_trigger/known/target/psnr"]
+    metrics = RevealedTrigger()(changed, {"known": kept}).metrics
+    assert metrics["revealed_trigger/known/others/psnr"] == pytest.approx(sum(scores.values()) / 2)
 
 
 def test_a_source_without_the_target_or_with_one_class_lacks_those_numbers(subject):
@@ -160,15 +160,15 @@ def test_class_means_of_poisoned_digits_reveal_the_trigger_and_test_images_do_no
     data.setup()
     trigger = Patch(size=3, corner="bottom-right", margin=0)
     data.corrupt(Backdoor(trigger=trigger, target="5", rate=0.3, variant=AllToOne(), seed=0))
-    numbers = RevealedTrigger()(replace(subject, data=data), {}).numbers
+    metrics = RevealedTrigger()(replace(subject, data=data), {}).metrics
     assert (
-        numbers["revealed_trigger/mean/target/iou"]
+        metrics["revealed_trigger/mean/target/iou"]
         > 0.7
         > 0.3
-        > numbers["revealed_trigger/real/target/iou"]
+        > metrics["revealed_trigger/real/target/iou"]
     )
     look = {
-        source: numbers[f"revealed_trigger/{source}/target/correlation"]
+        source: metrics[f"revealed_trigger/{source}/target/correlation"]
         for source in ("mean", "real")
     }
     assert look["mean"] > 0.8 > 0.3 > look["real"]
@@ -192,10 +192,10 @@ def test_masks_over_the_trigger_reveal_it(subject):
         searched=torch.zeros(24, dtype=torch.bool),
     )
     outcome = RevealedTrigger()(changed, {"iscp": found})
-    numbers = outcome.numbers
-    assert numbers["revealed_trigger/iscp/target/iou"] == 1
-    assert numbers["revealed_trigger/iscp/target/location_error"] == pytest.approx(0, abs=1e-9)
-    assert numbers["revealed_trigger/iscp/target/correlation"] > 0.9
-    assert numbers["revealed_trigger/iscp/others/iou"] < 0.5
+    metrics = outcome.metrics
+    assert metrics["revealed_trigger/iscp/target/iou"] == 1
+    assert metrics["revealed_trigger/iscp/target/location_error"] == pytest.approx(0, abs=1e-9)
+    assert metrics["revealed_trigger/iscp/target/correlation"] > 0.9
+    assert metrics["revealed_trigger/iscp/others/iou"] < 0.5
     kinds = [row["class"] for row in outcome.tables["trigger"] if row["source"] == "iscp"]
     assert kinds == ["target", "others"]

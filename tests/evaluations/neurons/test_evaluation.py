@@ -69,7 +69,7 @@ def seen(data, tmp_path_factory):
         fine_tuned=after,
         held_out=[],
         evaluation_networks={},
-        adversarial=AdversarialSet.of(shards, members=["expert"], numbers={}),
+        adversarial=AdversarialSet.of(shards, members=["expert"], metrics={}),
     )
 
 
@@ -83,7 +83,7 @@ def neurons(**settings):
         "networks": None,
         "layers": None,
         # The images of one class.
-        "share": 1 / 3,
+        "fraction": 1 / 3,
         "activation": spatial_maximum,
         "taxonomy": Flat(),
         "sigma": 1.0,
@@ -100,27 +100,27 @@ def outcome(seen):
 
 
 def test_neurons_that_see_content_are_told_from_those_that_see_targets(outcome):
-    numbers = outcome.numbers
-    assert set(numbers) == {
+    metrics = outcome.metrics
+    assert set(metrics) == {
         f"neurons/{kind}/{of}{name}"
         for kind in ("expert", "fine-tuned")
         for of in ("", "high/")
         for name in ("lc", "cs1", "cs2")
     }
     for kind, content, target in (("expert", "cs2", "cs1"), ("fine-tuned", "cs1", "cs2")):
-        assert numbers[f"neurons/{kind}/high/lc"] == pytest.approx(1)
-        assert numbers[f"neurons/{kind}/high/{content}"] == pytest.approx(1)
+        assert metrics[f"neurons/{kind}/high/lc"] == pytest.approx(1)
+        assert metrics[f"neurons/{kind}/high/{content}"] == pytest.approx(1)
         # The top images are of the two other classes, half each.
         other = COMMON / ((1 + COMMON) / 2) ** 0.5
-        assert numbers[f"neurons/{kind}/high/{target}"] == pytest.approx(other)
-        assert numbers[f"neurons/{kind}/lc"] < 1
+        assert metrics[f"neurons/{kind}/high/{target}"] == pytest.approx(other)
+        assert metrics[f"neurons/{kind}/lc"] < 1
 
 
 def test_each_neuron_is_measured_as_the_paper_has_it(seen, outcome):
     test, adversarial = seen.data.splits.test, seen.adversarial
     common = references.correlation(Flat().distances(seen.data.splits, "x").tolist(), 1.0)
 
-    def shares(brightness, labels):
+    def fractions(brightness, labels):
         order = sorted(range(len(labels)), key=lambda i: (-brightness[i], i))
         top = [int(labels[i]) for i in order[: len(labels) // 3]]
         return [top.count(label) / len(top) for label in range(3)]
@@ -132,14 +132,14 @@ def test_each_neuron_is_measured_as_the_paper_has_it(seen, outcome):
                 images[:, channel, :, column].float().sum(1).tolist()
                 for images in (test.images, adversarial.at(torch.arange(48)))
             )
-            p = shares(real, test.labels)
+            p = fractions(real, test.labels)
             values["lc"].append(references.inner_product(p, p, common))
             for name, labels in (("cs1", adversarial.labels), ("cs2", adversarial.targets)):
-                values[name].append(references.cosine(p, shares(attacked, labels), common))
+                values[name].append(references.cosine(p, fractions(attacked, labels), common))
         (row,) = (row for row in outcome.tables["neurons_layers"] if row["kind"] == kind)
         assert (row["layer"], row["neurons"], row["inactive"], row["top"]) == ("conv", 5, 1, 8)
         for name, found in values.items():
-            assert outcome.numbers[f"neurons/{kind}/{name}"] == pytest.approx(sum(found) / 4)
+            assert outcome.metrics[f"neurons/{kind}/{name}"] == pytest.approx(sum(found) / 4)
             assert row[name] == pytest.approx(sum(found) / 4)
 
 
@@ -154,7 +154,7 @@ def test_the_curve_has_every_neuron_that_responds_once(outcome):
             mean = sum(row["neurons"] * row[name] for row in found) / 4
             # Of LC the table has the middle of the bin.
             near = 0.1 if name == "lc" else 1e-9
-            assert mean == pytest.approx(outcome.numbers[f"neurons/{kind}/{name}"], abs=near)
+            assert mean == pytest.approx(outcome.metrics[f"neurons/{kind}/{name}"], abs=near)
 
 
 def framed(figure):
@@ -163,7 +163,7 @@ def framed(figure):
 
 def test_the_sheets_show_top_images_and_frame_those_of_the_neurons_class(seen, outcome):
     top = [row for row in outcome.tables["neurons_top"] if row["kind"] == "expert"]
-    assert [(row["neuron"], row["class"], row["share"]) for row in top] == [
+    assert [(row["neuron"], row["class"], row["fraction"]) for row in top] == [
         (neuron, name, 1) for neuron, name in enumerate(seen.data.classes)
     ]
     assert set(outcome.figures) == {
@@ -199,8 +199,8 @@ def test_what_a_neuron_looks_at_is_bright(seen, outcome):
 
 def test_without_adversarial_images_there_is_lc_alone(seen, outcome):
     real = neurons()(replace(seen, adversarial=None), {})
-    assert real.numbers == {
-        name: number for name, number in outcome.numbers.items() if name.endswith("/lc")
+    assert real.metrics == {
+        name: number for name, number in outcome.metrics.items() if name.endswith("/lc")
     }
     assert set(real.figures) == {"neurons_sheet_expert", "neurons_sheet_refined"}
     assert framed(real.figures["neurons_sheet_expert"]) == [False] * 12
@@ -221,7 +221,7 @@ def test_what_is_looked_at_may_be_chosen(seen):
     ]
     assert found.figures.keys() == {"neurons_curve"}
     assert "neurons_top" not in found.tables
-    assert [kind.split("/")[1] for kind in neurons()(evaluation_trajectories, {}).numbers] == [
+    assert [kind.split("/")[1] for kind in neurons()(evaluation_trajectories, {}).metrics] == [
         "expert"
     ] * 6
 
@@ -240,7 +240,7 @@ def test_a_layer_that_responds_to_nothing_is_said_to_be_silent(seen):
     found = neurons(networks=["inactive"])(evaluation_trajectories, {})
     (row,) = found.tables["neurons_layers"]
     assert (row["inactive"], row["lc"], row["cs1"]) == (5, "", "")
-    assert found.numbers == {}
+    assert found.metrics == {}
     assert found.figures == {}
     assert found.tables.keys() == {"neurons_layers"}
 
@@ -256,7 +256,7 @@ def test_a_few_images_are_taken_where_a_neuron_responds_to_few(seen):
     evaluation_trajectories = replace(
         seen, evaluation_networks={"keen": [keen.eval()]}, adversarial=None
     )
-    found = neurons(networks=["keen"], layers=["relu"], share=0.9)(evaluation_trajectories, {})
+    found = neurons(networks=["keen"], layers=["relu"], fraction=0.9)(evaluation_trajectories, {})
     first = found.tables["neurons_top"][0]
     assert (first["neuron"], first["lc"], first["class"]) == (0, 1, "left")
     (row,) = found.tables["neurons_layers"]
@@ -266,9 +266,9 @@ def test_a_few_images_are_taken_where_a_neuron_responds_to_few(seen):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"share": 0}, "evaluation.neurons.share is 0: give a share between 0 and 1"),
-        ({"share": 1}, "evaluation.neurons.share is 1"),
-        ({"share": float("nan")}, "evaluation.neurons.share is nan"),
+        ({"fraction": 0}, "evaluation.neurons.share is 0: give a share between 0 and 1"),
+        ({"fraction": 1}, "evaluation.neurons.share is 1"),
+        ({"fraction": float("nan")}, "evaluation.neurons.share is nan"),
         ({"high": 2}, "evaluation.neurons.high is 2: give a share"),
         ({"bins": 0}, "evaluation.neurons.bins is 0: give 1 or more"),
         ({"networks": []}, "evaluation.neurons.networks is empty: name a kind"),

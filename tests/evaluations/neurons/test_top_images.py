@@ -36,9 +36,9 @@ def network():
         return made.eval()
 
 
-def audited(layers, *, share=0.1, size=7, activation=spatial_maximum):
+def audited(layers, *, fraction=0.1, size=7, activation=spatial_maximum):
     batches = normalised(IMAGES.split(11), NORMALIZATION, size=size, device=torch.device("cpu"))
-    audit = Audit(layers=layers, activation=activation, share=share)
+    audit = Audit(layers=layers, activation=activation, fraction=fraction)
     return audit(network(), batches, len(IMAGES))
 
 
@@ -76,10 +76,10 @@ def test_the_activation_may_be_a_mean():
 
 
 @pytest.mark.parametrize(
-    ("share", "count", "k"), [(0.01, 50_000, 500), (0.01, 500_000, 5000), (0.29, 100, 29)]
+    ("fraction", "count", "k"), [(0.01, 50_000, 500), (0.01, 500_000, 5000), (0.29, 100, 29)]
 )
-def test_a_share_of_the_images(share, count, k, caplog):
-    assert top_images(share, count) == k
+def test_a_share_of_the_images(fraction, count, k, caplog):
+    assert top_images(fraction, count) == k
     assert not caplog.records
 
 
@@ -137,6 +137,6 @@ def test_reading_layers_leaves_a_network_in_training_as_it_was():
 def test_a_network_that_diverged_is_refused():
     net = network()
     nn.init.constant_(net.stem[0].weight, float("nan"))
-    audit = Audit(layers=["stem.1"], activation=spatial_maximum, share=0.1)
+    audit = Audit(layers=["stem.1"], activation=spatial_maximum, fraction=0.1)
     with pytest.raises(ValueError, match="the network has diverged"):
         audit(net, [NORMALIZATION.from_bytes(IMAGES)], len(IMAGES))

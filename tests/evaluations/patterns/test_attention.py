@@ -49,10 +49,10 @@ def test_shares_of_known_maps():
 
 
 def test_attention_goes_to_what_is_attached(outcome):
-    numbers = outcome.numbers
-    assert numbers["attention/iscp/by_area"] == 0.25
+    metrics = outcome.metrics
+    assert metrics["attention/iscp/by_area"] == 0.25
     # A white column counts five times as much as the others, of which each class's own is bright.
-    assert numbers["attention/iscp/after"] > 0.7 > 0.6 > numbers["attention/iscp/before"]
+    assert metrics["attention/iscp/after"] > 0.7 > 0.6 > metrics["attention/iscp/before"]
     assert set(outcome.figures) == {"attention"}
 
 
@@ -64,7 +64,7 @@ def test_images_without_attention_are_left_out(looking):
     assert {(row["before"], row["empty_before"]) for row in outcome.tables["attention"]} == {
         ("", 4)
     }
-    assert set(outcome.numbers) == {"attention/iscp/by_area"}
+    assert set(outcome.metrics) == {"attention/iscp/by_area"}
 
 
 def test_a_row_is_what_the_formula_gives_image_by_image(looking, outcome):
@@ -79,14 +79,14 @@ def test_a_row_is_what_the_formula_gives_image_by_image(looking, outcome):
         mask = found.masks[2 * label] > 0
         carrying = torch.where(mask, found.canvases[2 * label + row["canvas"]], images)
         for when, unit in (("before", images), ("after", carrying)):
-            shares = []
+            fractions = []
             for image in data.normalization.normalize(unit):
                 (values,) = grad_cam(network, network.features, image[None], torch.tensor([label]))
                 if values.any():
-                    shares.append(float(values[mask].sum() / values.sum()))
-            assert row[f"empty_{when}"] == 4 - len(shares)
-            if shares:
-                assert row[when] == pytest.approx(sum(shares) / len(shares), rel=1e-5)
+                    fractions.append(float(values[mask].sum() / values.sum()))
+            assert row[f"empty_{when}"] == 4 - len(fractions)
+            if fractions:
+                assert row[when] == pytest.approx(sum(fractions) / len(fractions), rel=1e-5)
             else:
                 assert row[when] == ""
         assert row["images"] == 4

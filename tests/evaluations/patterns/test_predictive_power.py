@@ -65,7 +65,7 @@ def test_the_powers_are_those_of_the_formula(subject, outcome, size):
     best = [
         min(expected[2 * label : 2 * label + 2], key=lambda found: found[0]) for label in range(3)
     ]
-    means = outcome.numbers
+    means = outcome.metrics
     assert means[f"predictive_power/power/iscp/{size:g}"] == pytest.approx(
         fmean(power for _, power, _ in best)
     )
@@ -80,7 +80,7 @@ def test_the_powers_are_those_of_the_formula(subject, outcome, size):
 
 def test_the_column_of_a_class_is_its_best_canvas(outcome):
     assert [row["canvas"] for row in outcome.tables["power"] if row["size"] == "0.25"] == [1, 1, 1]
-    assert outcome.numbers["predictive_power/power/iscp/0.5"] > 0.5
+    assert outcome.metrics["predictive_power/power/iscp/0.5"] > 0.5
     assert {"patterns", "power"} == set(outcome.figures)
 
 
@@ -105,14 +105,14 @@ def test_a_pattern_is_carried_to_every_network(subject, outcome):
     assert row["printed_rate"] == pytest.approx(row["explained"] / row["power"])
     found = [rows["held-out", name] for name in subject.data.classes]
     ratio = sum(r["power"] for r in found) / sum(r["explained"] for r in found)
-    assert outcome.numbers["predictive_power/transfer/iscp/0.5/held-out"] == pytest.approx(ratio)
+    assert outcome.metrics["predictive_power/transfer/iscp/0.5/held-out"] == pytest.approx(ratio)
 
 
 def test_patterns_are_judged_by_the_network_that_they_explain(subject):
     found = patterns(subject, explains="held-out")
-    numbers = PredictivePower(sizes=[0.25], images=None)(subject, {"x": found}).numbers
+    metrics = PredictivePower(sizes=[0.25], images=None)(subject, {"x": found}).metrics
     expected = list(measured(subject, subject.trained(subject.held_out[0]), found, 0.25))
-    assert numbers["predictive_power/power/x/0.25/middle"] == pytest.approx(expected[3][1])
+    assert metrics["predictive_power/power/x/0.25/middle"] == pytest.approx(expected[3][1])
 
 
 def test_fewer_test_images_are_spread(subject):
@@ -146,8 +146,8 @@ def test_perturbations_are_not_divided_by_the_accuracy(subject):
     rows = [row for row in outcome.tables["power"] if row["size"] == "153"]
     assert [row["power"] for row in rows] == [row["success"] for row in rows]
     assert (
-        outcome.numbers["predictive_power/power/universal/153"]
-        > outcome.numbers["predictive_power/power/universal/25.5"]
+        outcome.metrics["predictive_power/power/universal/153"]
+        > outcome.metrics["predictive_power/power/universal/25.5"]
     )
     network, data = subject.trained(subject.trajectories[0]), subject.data
     unit = (data.splits.test.images.float() / 255 + deltas[3]).clamp(0, 1)

@@ -20,7 +20,7 @@ PLAIN = {
     "images": 3,
     "files": [],
     "neurons": 2,
-    "share": 0.25,
+    "fraction": 0.25,
     "taxonomy": Flat(),
     "sigma": 1.0,
 }
@@ -85,8 +85,8 @@ def test_a_row_is_what_the_formulas_give(convolutional):
             assert dict(pair for pair in named if pair[1]) == {
                 convolutional.data.classes[c]: n for c, n in enumerate(counts.tolist()) if n
             }
-            shares = (counts / 6).double()
-            assert row["lc"] == pytest.approx((shares @ CLOSENESS @ shares).item())
+            fractions = (counts / 6).double()
+            assert row["lc"] == pytest.approx((fractions @ CLOSENESS @ fractions).item())
 
 
 def test_what_fires_for_the_class_decides_and_speaks_for_it(looking):
@@ -104,7 +104,7 @@ def test_what_fires_for_the_class_decides_and_speaks_for_it(looking):
     assert {row["layer"] for row in rows} == {"features"}
     assert all(row["without_probability"] < row["probability"] for row in rows)
     assert all(row["lc"] == pytest.approx(1) for row in rows)
-    assert outcome.numbers == {
+    assert outcome.metrics == {
         "traces/expert/test/consistent": 1.0,
         "traces/expert/test/contradictory": 0.0,
     }
@@ -124,12 +124,12 @@ def test_what_fires_for_others_speaks_against_it(looking):
     rows = outcome.tables["traces"]
     assert [row["predicted_class"] for row in rows] == ["right", "left", "middle"]
     assert {row["speaks"] for row in rows} == {"against"}
-    assert outcome.numbers["traces/expert/test/contradictory"] == 1
-    assert outcome.numbers["traces/expert/test/consistent"] == 0
+    assert outcome.metrics["traces/expert/test/contradictory"] == 1
+    assert outcome.metrics["traces/expert/test/consistent"] == 0
 
 
 @pytest.mark.parametrize(
-    ("shares", "said"),
+    ("fractions", "said"),
     [
         # C is 1 on the diagonal and 0.135 elsewhere: the average class is at 0.42.
         ([1.0, 0, 0], ["for", "against", "against"]),
@@ -140,9 +140,9 @@ def test_what_fires_for_others_speaks_against_it(looking):
         ([0.5, 0.3, 0.2], ["nothing"] * 3),
     ],
 )
-def test_what_a_neuron_says_of_each_class(shares, said):
-    shares = torch.tensor(shares).double()
-    assert [speaks_for(label, shares, CLOSENESS) for label in range(3)] == said
+def test_what_a_neuron_says_of_each_class(fractions, said):
+    fractions = torch.tensor(fractions).double()
+    assert [speaks_for(label, fractions, CLOSENESS) for label in range(3)] == said
 
 
 def test_kin_of_what_a_neuron_fires_for_is_spoken_for():
@@ -153,9 +153,9 @@ def test_kin_of_what_a_neuron_fires_for_is_spoken_for():
     assert said == ["for", "for", "against", "against"]
     # A class that is there now and then, among many others.
     many = correlation(2 * (1 - torch.eye(20)).double(), 1.0)
-    shares = torch.zeros(20)
-    shares[0], shares[1] = 0.8, 0.2
-    assert [speaks_for(label, shares, many) for label in range(3)] == ["for", "weak", "against"]
+    fractions = torch.zeros(20)
+    fractions[0], fractions[1] = 0.8, 0.2
+    assert [speaks_for(label, fractions, many) for label in range(3)] == ["for", "weak", "against"]
 
 
 def test_adversarial_images_stand_beside_their_originals(convolutional, tmp_path):
@@ -185,7 +185,7 @@ def test_adversarial_images_stand_beside_their_originals(convolutional, tmp_path
     # A number of them is drawn among the originals.
     drawn = traced(subject, images=2, neurons=1)
     assert {row["image"] for row in drawn.tables["traces"]} >= {"Test image 4", "Test image 10"}
-    assert set(drawn.numbers) == {
+    assert set(drawn.metrics) == {
         f"traces/expert/{kind}/{name}"
         for kind in ("test", "adversarial")
         for name in ("consistent", "contradictory")
@@ -211,7 +211,7 @@ def test_where_no_channel_matters_there_is_no_neuron(looking):
     assert row["predicted_class"] == "middle"
     assert row["channel"] == row["first_class"] == ""
     assert row["evidence"] == "inconclusive"
-    assert outcome.numbers["traces/expert/test/contradictory"] == 0
+    assert outcome.metrics["traces/expert/test/contradictory"] == 0
     assert list(outcome.figures) == ["trace_1"]
 
 
@@ -262,8 +262,8 @@ def test_what_cannot_be_traced_is_refused(data, tmp_path):
         ({"images": 0}, "name no image to trace: give one of them, or leave traces out"),
         ({"images": []}, "name no image to trace"),
         ({"neurons": 0}, "traces.neurons is 0: give 1 or more"),
-        ({"share": 0}, "traces.share is 0: give a share above 0, up to 1"),
-        ({"share": 1.5}, "traces.share is 1.5"),
+        ({"fraction": 0}, "traces.share is 0: give a share above 0, up to 1"),
+        ({"fraction": 1.5}, "traces.share is 1.5"),
         ({"sigma": 0.0}, "sigma is 0.0"),
         ({"layer": "feature"}, "traces.layer is 'feature', .*one such as features"),
         (

@@ -111,7 +111,7 @@ def test_the_images_are_those_of_the_attack_and_are_measured_as_bytes(study, tmp
     before = found.shards.tensor("distance")
     # Rounding takes half a grey level off each of 32 values, or adds it.
     assert 0 < (kept - before).abs().max() < 0.5 * 32**0.5
-    assert found.numbers["adversary/distance"] == pytest.approx(kept.mean().item())
+    assert found.metrics["adversary/distance"] == pytest.approx(kept.mean().item())
     for place, (name, network) in enumerate(zip(found.members, networks, strict=True)):
         said = network(normalization.from_bytes(images)).argmax(1)
         right = network(clean).argmax(1) == found.labels
@@ -122,8 +122,8 @@ def test_the_images_are_those_of_the_attack_and_are_measured_as_bytes(study, tmp
         ):
             assert torch.equal(found.shards.tensor(kind)[:, place], expected)
         success = (said == found.targets).double().mean().item()
-        assert found.numbers[f"adversary/success/{name}"] == pytest.approx(success)
-        assert found.numbers[f"adversary/accuracy/{name}"] == right.double().mean().item()
+        assert found.metrics[f"adversary/success/{name}"] == pytest.approx(success)
+        assert found.metrics[f"adversary/accuracy/{name}"] == right.double().mean().item()
         assert success > 0.3
 
 
@@ -136,7 +136,7 @@ def test_a_set_is_made_once_and_found_again(study, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "cwx"):
         again = made(study, tmp_path)
     assert not [message for message in caplog.messages if "not in the store" in message]
-    assert again.numbers == first.numbers
+    assert again.metrics == first.metrics
     assert len(sets(tmp_path)) == 1
 
 
@@ -189,8 +189,8 @@ def test_the_same_networks_by_other_names_share_a_set(study, subject, tmp_path):
     assert [names[name] for name in first.members] == list(again.members)
     for name, other in names.items():
         for kind in ("success", "accuracy"):
-            number = first.numbers[f"adversary/{kind}/{name}"]
-            assert again.numbers[f"adversary/{kind}/{other}"] == number
+            number = first.metrics[f"adversary/{kind}/{name}"]
+            assert again.metrics[f"adversary/{kind}/{other}"] == number
     # Held-out experts, too, have a name.
     held = replace(subject, trajectories=[expert], held_out=[evaluation_network])
     third = ensemble(members=["held-out", "expert"])(held, training(tmp_path))

@@ -62,7 +62,7 @@ def test_the_set_is_made_once_and_found_again(tmp_path, caplog, name):
     assert len(made.images) == len(before)
     assert not torch.equal(made.images.images, before.images)
     measured = construction.algorithm.measured
-    assert made.numbers.keys() == {
+    assert made.metrics.keys() == {
         *(f"dataset_construction/{measured}/{stage}" for stage in ("start", "made", "rounded")),
         "dataset_construction/moved",
         "dataset_construction/source_accuracy",
@@ -76,7 +76,7 @@ def test_the_set_is_made_once_and_found_again(tmp_path, caplog, name):
     caplog.clear()
     with caplog.at_level(logging.INFO, "cwx"):
         again = construction(data, training(tmp_path))
-    assert again.numbers == made.numbers
+    assert again.metrics == made.metrics
     assert torch.equal(again.images.images, made.images.images)
     assert not [m for m in caplog.messages if "not in the store" in m]
     # The data are left to the study.
@@ -134,7 +134,7 @@ def test_a_set_that_was_cut_is_continued_to_the_same(tmp_path, monkeypatch):
         assert made == [0, 1, 2, 3]
     again = generated(batch_size=9)(image_data(), training(tmp_path / "cut"))
     assert torch.equal(again.images.images, whole.images.images)
-    assert again.numbers == whole.numbers
+    assert again.metrics == whole.metrics
 
 
 def test_a_recipe_is_refused_before_a_network_is_trained(tmp_path):
@@ -215,10 +215,10 @@ def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
     assert code == 0, output
     one = contents(tmp_path / "one")
     assert len(one) == 15
-    numbers = json.loads((tmp_path / "one-run" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "one-run" / "metrics.json").read_text())
     assert (
-        numbers["dataset_construction/distance/rounded"]
-        < numbers["dataset_construction/distance/start"]
+        metrics["dataset_construction/distance/rounded"]
+        < metrics["dataset_construction/distance/start"]
     )
     # The network, and the sixth batch, are there already; its shard is not made again.
     shutil.copytree(tmp_path / "one", tmp_path / "two")
@@ -234,7 +234,7 @@ def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
     assert contents(tmp_path / "two") == one
     assert kept.stat().st_mtime_ns == stamp
     again = json.loads((tmp_path / "two-run" / "metrics.json").read_text())
-    assert again == numbers
+    assert again == metrics
 
 
 @pytest.mark.slow

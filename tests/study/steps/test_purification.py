@@ -125,9 +125,9 @@ def test_nothing_is_purified_unless_asked(poisoned):
 def test_detection_counts_what_is_right(poisoned):
     known, is_corrupted = grey_with_trigger(poisoned.data), poisoned.data.corrupted.is_corrupted
     outcome = PoisonDetection(separation=0.75)(poisoned, {"known": known})
-    numbers = outcome.numbers
+    metrics = outcome.metrics
     assert (
-        numbers["poison_detection/known/precision"] == numbers["poison_detection/known/recall"] == 1
+        metrics["poison_detection/known/precision"] == metrics["poison_detection/known/recall"] == 1
     )
     rows = {row["source"]: row for row in outcome.tables["detection"]}
     assert list(rows) == ["known", "real", "train", "mean"]
@@ -148,10 +148,10 @@ def test_precision_and_recall_are_of_the_suspected(poisoned):
     is_corrupted[carriers[::2]] = False
     is_corrupted[(data.splits.train.labels == 0).nonzero()[:4, 0]] = True
     data.corrupted = replace(data.corrupted, is_corrupted=is_corrupted)
-    numbers = PoisonDetection(separation=0.75)(poisoned, {"known": grey_with_trigger(data)}).numbers
+    metrics = PoisonDetection(separation=0.75)(poisoned, {"known": grey_with_trigger(data)}).metrics
     right = len(carriers) - len(carriers[::2])
-    assert numbers["poison_detection/known/precision"] == right / len(carriers)
-    assert numbers["poison_detection/known/recall"] == right / (right + 4)
+    assert metrics["poison_detection/known/precision"] == right / len(carriers)
+    assert metrics["poison_detection/known/recall"] == right / (right + 4)
 
 
 def test_detection_needs_a_backdoor(data):

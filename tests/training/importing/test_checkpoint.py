@@ -167,13 +167,13 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, store, st
     assert mark.exists()
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("fraction", [0, 0.01, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
-def test_a_truncated_file_is_refused(tmp_path, store, state, name, share):
+def test_a_truncated_file_is_refused(tmp_path, store, state, name, fraction):
     path = tmp_path / name
     (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(ValueError, match=f"the checkpoint {path} is truncated, damaged or"):
         import_checkpoint(str(path), network(), store)
     assert not store.root.exists()
@@ -205,7 +205,7 @@ REFUSED = {
         lambda s: {**s, "0.weight": W.T},
         f"{OTHER}it has in another shape 0.weight (2, 3) for (3, 2); choose",
     ),
-    "numbers": (
+    "metrics": (
         lambda s: {**s, "0.weight": s["0.weight"].int()},
         f"{OTHER}it has as another kind of number 0.weight (torch.int32); choose",
     ),
@@ -353,8 +353,8 @@ def test_a_foreign_network_is_judged_on_test_images_alone(squeezenet, tmp_path):
     assert len(expected.unique()) > 3
     assert labels.tolist() == [0, 0, 0, 2, 2, 2]
     right = (expected.argmax(1) == labels).double().mean().item()
-    numbers = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert numbers == {"corruption/effective_rate": 0, "accuracy/expert/clean": right}
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics == {"corruption/effective_rate": 0, "accuracy/expert/clean": right}
 
 
 MISFITS = {

@@ -193,7 +193,7 @@ MISSHAPEN = {
     "no epochs": ([[[*W]], []], "expert 1 of {path} is an empty list, not a list of epochs"),
     "no expert level": ([[*W]], "epoch 0 of expert 0 of {path} is a tensor of torch.float32"),
     "no tensors": ([[[]]], "epoch 0 of expert 0 of {path} is an empty list, not a list of tensors"),
-    "numbers": ([[[1.0]]], "epoch 0 of expert 0 of {path} holds a float, not a floating tensor"),
+    "metrics": ([[[1.0]]], "epoch 0 of expert 0 of {path} holds a float, not a floating tensor"),
     "integers": ([[[torch.ones(3, 2).int()]]], "holds a tensor of torch.int32"),
     "sparse": ([[[torch.ones(3, 2).to_sparse(), *W[1:]]]], "torch.sparse_coo"),
     "meta": ([[[torch.ones(3, 2, device="meta"), *W[1:]]]], "torch.strided, meta"),
@@ -251,11 +251,11 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, store, wr
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.7, 0.99])
-def test_a_truncated_file_is_refused(tmp_path, store, share, zipped):
+@pytest.mark.parametrize("fraction", [0, 0.01, 0.3, 0.7, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, store, fraction, zipped):
     path = saved(tmp_path, weights(), _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(ValueError, match=f"the buffer {path} is truncated, damaged or"):
         import_buffer(path, network(), store)
     assert not store.root.exists()

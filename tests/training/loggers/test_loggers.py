@@ -71,7 +71,7 @@ class Counting(Logger):
     def finalize(self, status):
         self._called("finalize")
 
-    def log_results(self, folder, numbers):
+    def log_results(self, folder, metrics):
         self._called("log_results")
 
     def finish(self, exit_code, reason):

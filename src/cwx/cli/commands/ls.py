@@ -105,12 +105,12 @@ def _ordered(runs: list[Run], *, by: str, backwards: bool) -> list[Run]:
         "time": lambda run: run.seconds or 0.0,
         "folder": lambda run: _natural(str(run.folder)),
     }
-    measured = {name for run in runs for name in run.numbers}
+    measured = {name for run in runs for name in run.metrics}
     if by not in ways and runs and by not in measured:
         raise UserError(f"there is no {plain(by)} to sort by: {meant(by, [*ways, *measured])}")
     # Those without the number last, either way.
-    key = ways.get(by, lambda run: run.numbers.get(by, 0.0))
-    lacking = [run for run in runs if by not in ways and by not in run.numbers]
+    key = ways.get(by, lambda run: run.metrics.get(by, 0.0))
+    lacking = [run for run in runs if by not in ways and by not in run.metrics]
     having = [run for run in runs if run not in lacking]
     having.sort(key=ways["folder"])
     # The newest first.
@@ -142,7 +142,7 @@ def _columns(runs: Sequence[Run], asked: Sequence[str] | None) -> list[str]:
     Raises:
         UserError: no run has a number that is asked for.
     """
-    measured = {name: None for run in runs for name in run.numbers}
+    measured = {name: None for run in runs for name in run.metrics}
     if asked is None:
         found = (_first(kind, measured) for kind in _MAIN)
         return [name for name in found if name is not None]
@@ -186,7 +186,7 @@ def _row(run: Run, columns: Sequence[str]) -> list[Cell]:
         when(run.started),
         run.state,
         duration(_elapsed(run)),
-        *(run.numbers.get(name) for name in columns),
+        *(run.metrics.get(name) for name in columns),
         _settings(run),
     ]
 
@@ -217,5 +217,5 @@ def _described(run: Run) -> dict[str, Any]:
         "swept": list(run.swept) if run.sweep else [],
         "overrides": list(run.overrides),
         "commit": run.status.get("commit"),
-        "metrics": dict(run.numbers),
+        "metrics": dict(run.metrics),
     }

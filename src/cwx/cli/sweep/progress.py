@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from cwx.storage.quantities import duration
-from cwx.storage.run_status import read_numbers
+from cwx.storage.run_status import read_metrics
 from cwx.storage.sweeps import FINISHED, Job
 
 Numbers = Mapping[str, float | None]
@@ -36,14 +36,14 @@ def remaining(
     return max(ends)
 
 
-def leading(numbers: Sequence[Numbers], *, wanted: Sequence[str], most: int = 4) -> list[str]:
+def leading(metrics: Sequence[Numbers], *, wanted: Sequence[str], most: int = 4) -> list[str]:
     """The numbers of a job that a table has room for.
 
     Args:
-        numbers: those of each job.
+        metrics: those of each job.
         wanted: names to be shown first.
     """
-    names = list(dict.fromkeys(name for found in numbers for name in found))
+    names = list(dict.fromkeys(name for found in metrics for name in found))
     chosen = [name for name in dict.fromkeys([*wanted, *_MAIN]) if name in names]
     groups = {name.partition("/")[0] for name in chosen}
     for name in names:
@@ -57,11 +57,11 @@ def leading(numbers: Sequence[Numbers], *, wanted: Sequence[str], most: int = 4)
 
 def table(jobs: Sequence[Job], *, wanted: Sequence[str]) -> str:
     """The jobs beside each other, in lines: what was swept, how they stand, their main numbers."""
-    numbers = [read_numbers(job.folder) if job.state == FINISHED else {} for job in jobs]
+    metrics = [read_metrics(job.folder) if job.state == FINISHED else {} for job in jobs]
     swept = list(dict.fromkeys(name for job in jobs for name in job.swept))
-    names = leading(numbers, wanted=wanted)
+    names = leading(metrics, wanted=wanted)
     rows = [["job", *swept, "state", "time", *names]]
-    for job, found in zip(jobs, numbers, strict=True):
+    for job, found in zip(jobs, metrics, strict=True):
         time = "" if job.seconds is None else duration(job.seconds)
         row = [str(job.number), *(job.swept.get(name, "") for name in swept), job.state, time]
         rows.append([*row, *(_number(found.get(name, "")) for name in names)])

@@ -70,7 +70,7 @@ class AdversarialDetection:
             asked = (plan.data, self.layer, self.pooling, PLACE)
             with representing(network.eval(), *asked) as represent:
                 features, _ = represent(torch.zeros(1, *plan.data.image_shape))
-            needed = 8 * self.covariance.numbers(len(classes), features.shape[1])
+            needed = 8 * self.covariance.size(len(classes), features.shape[1])
             if needed > MOST_BYTES:
                 raise ValueError(
                     f"{PLACE}.covariance would take {needed / 2**30:.0f} GiB for {len(classes)} "
@@ -89,7 +89,7 @@ class AdversarialDetection:
                 curves += [{**head, **point} for point in points]
         means = over_networks(rows, values=("auc",))
         return Outcome(
-            numbers={
+            metrics={
                 f"adversarial_detection/{r['evaluation network']}/auc": float(r["auc"])
                 for r in means
             },

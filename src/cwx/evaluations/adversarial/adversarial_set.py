@@ -62,14 +62,14 @@ class AdversarialSetAccuracy:
         rows = [_marked(row, found.members) for row in measured]
         values = [name for name in rows[0] if name not in ("network", "replicate", "attacked")]
         means = over_networks(rows, values=values)
-        numbers = {
+        metrics = {
             f"adversarial_set/{_name(row, found.members)}/{value}": float(row[value])
             for row in means
             for value in values
         }
-        numbers["adversarial_set/distance"] = distance
+        metrics["adversarial_set/distance"] = distance
         return Outcome(
-            numbers=numbers,
+            metrics=metrics,
             tables={"adversarial": means, "adversarial_networks": rows},
             figures={"adversarial": self._figure(subject.data, found)},
         )
@@ -108,16 +108,16 @@ def _measured(subject: Subject, found: AdversarialSet) -> tuple[list[Row], float
         originals = test.images[found.originals[rows]]
         apart += (made.float() - originals.float()).flatten(1).norm(dim=1).sum().item()
         numbered = ImageSet(made, torch.arange(rows.start, rows.stop))
-        for images, numbers, _ in data.in_order(numbered):
-            labels, targets = found.labels[numbers], found.targets[numbers]
+        for images, metrics, _ in data.in_order(numbered):
+            labels, targets = found.labels[metrics], found.targets[metrics]
             for network, ranked in _ranked(counts, images.to(subject.device), tops[-1]):
                 counts[network].update({f"top{k}": _hits(ranked, labels, k) for k in tops})
                 counts[network].update(success=_hits(ranked, targets, 1))
-    shares = {
+    fractions = {
         network: {n: c / len(test if n.startswith("clean") else found) for n, c in counted.items()}
         for network, counted in counts.items()
     }
-    return each_network(panel, lambda network: [shares[network]]), apart / len(found)
+    return each_network(panel, lambda network: [fractions[network]]), apart / len(found)
 
 
 @torch.no_grad()

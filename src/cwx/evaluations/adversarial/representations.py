@@ -104,7 +104,7 @@ class Representations:
         means = over_networks(rows, values=(*RATIOS, "left_out"))
         histogram = _histogram({kind: torch.cat(of, 1) for kind, of in found.items()})
         return Outcome(
-            numbers={
+            metrics={
                 f"representations/{row['network']}/{name}": float(row[name])
                 for row in means
                 for name in (*RATIOS, "left_out")
@@ -213,11 +213,11 @@ def _histogram(found: Mapping[str, Tensor]) -> list[Row]:
         for kind, own in values.items():
             # The highest value lies in the last bin.
             bins = (torch.searchsorted(edges, own, right=True) - 1).clamp(0, BINS - 1)
-            shares = torch.bincount(bins, minlength=BINS) / max(len(own), 1)
+            fractions = torch.bincount(bins, minlength=BINS) / max(len(own), 1)
             rows += [
-                {"network": kind, "ratio": name, "from": low, "to": high, "share": share}
-                for low, high, share in zip(
-                    edges[:-1].tolist(), edges[1:].tolist(), shares.tolist(), strict=True
+                {"network": kind, "ratio": name, "from": low, "to": high, "fraction": fraction}
+                for low, high, fraction in zip(
+                    edges[:-1].tolist(), edges[1:].tolist(), fractions.tolist(), strict=True
                 )
             ]
     return rows
@@ -231,7 +231,7 @@ def _figure(histogram: Sequence[Row]) -> Figure:
         for kind in dict.fromkeys(str(row["network"]) for row in rows):
             own = [row for row in rows if row["network"] == kind]
             edges = [float(row["from"]) for row in own] + [float(own[-1]["to"])]
-            axes.stairs([float(row["share"]) for row in own], edges, label=kind, linewidth=1.2)
+            axes.stairs([float(row["fraction"]) for row in own], edges, label=kind, linewidth=1.2)
         axes.axvline(1, color="grey", linewidth=0.8, linestyle=":")
         axes.set_xlabel(name)
         axes.set_ylabel("share of adversarial images")

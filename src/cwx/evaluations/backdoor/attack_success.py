@@ -44,7 +44,7 @@ class AttackSuccess:
         rows = each_network(subject.panel(), measure)
         means = over_networks(rows, values=("accuracy", "success"))
         return Outcome(
-            numbers={
+            metrics={
                 f"attack_success/{row['network']}/{name}": float(row[name])
                 for row in means
                 for name in ("accuracy", "success")

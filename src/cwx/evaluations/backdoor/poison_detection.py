@@ -67,7 +67,7 @@ class PoisonDetection:
         ]
         shown = [(name, s) for name, s in found.items() if name in sources and s.label is not None]
         return Outcome(
-            numbers={
+            metrics={
                 f"poison_detection/{row['source']}/{name}": float(row[name])
                 for row in rows
                 for name in VALUES

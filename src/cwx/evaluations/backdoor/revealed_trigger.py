@@ -55,7 +55,7 @@ class RevealedTrigger:
             for source, by_class in revealed.items()
             for kind, scores in _scores(by_class, backdoor.target, mask, pattern).items()
         ]
-        numbers = {
+        metrics = {
             f"revealed_trigger/{row['source']}/{row['class']}/{score}": float(value)
             for row in rows
             for score, value in row.items()
@@ -67,7 +67,7 @@ class RevealedTrigger:
             if backdoor.target in by_class
         }
         return Outcome(
-            numbers=numbers,
+            metrics=metrics,
             tables={"trigger": rows} if rows else {},
             figures={"trigger": _figure(of_target, mask, pattern)},
         )

@@ -45,7 +45,7 @@ class Neurons:
         networks: kinds of networks and names of evaluation networks, of each the first network; null for those
             of expert and fine-tuned that there are.
         layers: by name; null for all convolutions, each read behind its normalisation.
-        share: of the images of each set, those that stand for a neuron, in (0, 1).
+        fraction: of the images of each set, those that stand for a neuron, in (0, 1).
         activation: what a channel's maps come to.
         taxonomy: how far apart classes are.
         sigma: of the correlation of classes (Eq 2).
@@ -62,7 +62,7 @@ class Neurons:
         *,
         networks: Sequence[str] | None,
         layers: Sequence[str] | None,
-        share: float,
+        fraction: float,
         activation: Activation,
         taxonomy: Taxonomy,
         sigma: float,
@@ -70,7 +70,7 @@ class Neurons:
         bins: int,
         sheet: Sheet | None,
     ) -> None:
-        for name, value in (("share", share), ("high", high)):
+        for name, value in (("fraction", fraction), ("high", high)):
             if not 0 < value < 1:
                 raise ValueError(f"{SETTING}.{name} is {value}: give a share between 0 and 1")
         if bins < 1:
@@ -79,7 +79,7 @@ class Neurons:
             raise ValueError(
                 f"{SETTING}.networks is empty: name a kind of network such as expert, or give null"
             )
-        self.networks, self.layers, self.share = networks, layers, share
+        self.networks, self.layers, self.fraction = networks, layers, fraction
         self.activation, self.taxonomy, self.sigma = activation, taxonomy, sigma
         self.high, self.bins, self.sheet = high, bins, sheet
 
@@ -136,7 +136,7 @@ class Neurons:
         }
         compared = curves and subject.adversarial is not None
         return Outcome(
-            numbers={
+            metrics={
                 f"neurons/{kind}/{name}": number
                 for kind, of in values.items()
                 for name, number in self._means(of).items()
@@ -150,7 +150,7 @@ class Neurons:
         audit = Audit(
             layers=self._layers(network, subject.data.image_shape),
             activation=self.activation,
-            share=self.share,
+            fraction=self.fraction,
         )
 
         def top(parts: Iterable[Tensor], count: int) -> Mapping[str, Top]:
@@ -211,7 +211,7 @@ def _top_rows(kind: str, layer: Responses, count: int, classes: Sequence[str]) -
             "neuron": neuron,
             **{name: values[neuron].item() for name, values in layer.values.items()},
             "class": classes[layer.dominating(neuron)[0]],
-            "share": layer.shares[neuron].max().item(),
+            "fraction": layer.fractions[neuron].max().item(),
         }
         for neuron in layer.highest(count)
     ]

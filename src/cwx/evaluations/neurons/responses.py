@@ -17,7 +17,7 @@ class Responses:
     Attributes:
         layer: its name.
         real, adversarial: their top images of each set; ``None`` if there are no adversarial ones.
-        shares: p, of the classes among the real ones, ``[neurons, classes]``.
+        fractions: p, of the classes among the real ones, ``[neurons, classes]``.
         responding: boolean mask ``[neurons]``, those that respond to some images of each set more than to
             others.
         values: their measures by name, each ``[neurons]``: ``lc``, and with adversarial images
@@ -27,7 +27,7 @@ class Responses:
     layer: str
     real: Top
     adversarial: Top | None
-    shares: Tensor
+    fractions: Tensor
     responding: Tensor
     values: Mapping[str, Tensor]
 
@@ -38,8 +38,8 @@ class Responses:
 
     def dominating(self, neuron: int) -> list[int]:
         """The fewest classes that make up half of a neuron's real top images or more."""
-        order = self.shares[neuron].argsort(descending=True, stable=True)
-        held = self.shares[neuron][order].cumsum(0)
+        order = self.fractions[neuron].argsort(descending=True, stable=True)
+        held = self.fractions[neuron][order].cumsum(0)
         return order[: int((held < 0.5 - 1e-9).sum()) + 1].tolist()
 
 
@@ -66,21 +66,21 @@ def responses(
         correlation: C, ``[classes, classes]``.
     """
 
-    def shares(top: Top, classes: Tensor) -> Tensor:
+    def fractions(top: Top, classes: Tensor) -> Tensor:
         return class_shares(classes[top.indices], top.responding, len(correlation))
 
-    own = shares(real, labels)
+    own = fractions(real, labels)
     values = {"lc": level_consistency(own, correlation)}
     responding = real.responding.any(0)
     if attacked is not None:
         for name, classes in (("cs1", attacked.labels), ("cs2", attacked.targets)):
-            values[name] = similarity(own, shares(attacked.top, classes), correlation)
+            values[name] = similarity(own, fractions(attacked.top, classes), correlation)
         responding = responding & attacked.top.responding.any(0)
     return Responses(
         layer=layer,
         real=real,
         adversarial=attacked.top if attacked else None,
-        shares=own,
+        fractions=own,
         responding=responding,
         values=values,
     )

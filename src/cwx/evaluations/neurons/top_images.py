@@ -28,12 +28,12 @@ class Audit:
     Attributes:
         layers: by name, as of `read_layers`.
         activation: from what a layer gives, ``[n, channels, …]``, to ``[n, channels]``.
-        share: of the images, how many are the top ones, in 0-1; one at least.
+        fraction: of the images, how many are the top ones, in 0-1; one at least.
     """
 
     layers: Sequence[str]
     activation: Activation
-    share: float
+    fraction: float
 
     def __call__(self, network: nn.Module, batches: Iterable[Tensor], count: int) -> dict[str, Top]:
         """The top images of each layer's neurons.
@@ -41,12 +41,12 @@ class Audit:
         Args:
             network: in eval mode.
             batches: normalised images ``[n, C, H, W]``, where the network is.
-            count: of all images, by which `share` is taken.
+            count: of all images, by which `fraction` is taken.
 
         Raises:
             ValueError: there is no such layer, or what it gives is not a number.
         """
-        k = top_images(self.share, count)
+        k = top_images(self.fraction, count)
         found = {name: Highest(k) for name in self.layers}
         done = 0
         with torch.no_grad(), layer_outputs(network, self.layers, self.activation) as outputs:
@@ -95,16 +95,16 @@ def _shape(output: object) -> Sequence[int]:
     return output.shape if isinstance(output, Tensor) else ()
 
 
-def top_images(share: float, count: int) -> int:
+def top_images(fraction: float, count: int) -> int:
     """How many images a share of `count` is, one at least."""
-    if share * count < 1:
+    if fraction * count < 1:
         log.warning(
             "a share of %g of %d images is less than one: the top image of a neuron stands for all "
             "that it responds to",
-            share,
+            fraction,
             count,
         )
-    return max(1, round(share * count))
+    return max(1, round(fraction * count))
 
 
 def normalised(

@@ -87,7 +87,7 @@ class Attention:
         ]
         rows = [_row(shift, subject.data.classes) for shift in shifts]
         return Outcome(
-            numbers=_numbers(self.source, rows),
+            metrics=_metrics(self.source, rows),
             tables={"attention": rows},
             figures={"attention": _figure(shifts, subject.data.classes)},
         )
@@ -154,13 +154,13 @@ def _row(shift: Shift, classes: Sequence[str]) -> Row:
     }
 
 
-def _mean(shares: Tensor) -> float | str:
+def _mean(fractions: Tensor) -> float | str:
     """Without NaN; nothing if there is nothing else."""
-    there = shares[~shares.isnan()]
+    there = fractions[~fractions.isnan()]
     return there.double().mean().item() if len(there) else ""
 
 
-def _numbers(source: str, rows: Sequence[Row]) -> dict[str, float]:
+def _metrics(source: str, rows: Sequence[Row]) -> dict[str, float]:
     values = {
         name: [float(row[name]) for row in rows if row[name] != ""]
         for name in ("before", "after", "by_area")

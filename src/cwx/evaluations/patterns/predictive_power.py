@@ -85,14 +85,14 @@ class PredictivePower:
                 probes[contest.explains] = Probe(subject, network, test.at(places))
             judged.append(_judge(contest, probes[contest.explains], places, subject))
         transfers = _transfer(subject, judged, places)
-        numbers = _numbers(judged) | _transfer_numbers(transfers)
+        metrics = _metrics(judged) | _transfer_metrics(transfers)
         tables: dict[str, list[Row]] = {
             "power": [row for found in judged for row in found.rows],
             "power_canvases": [row for found in judged for row in found.every],
         }
         if transfers:
             tables["transfer"] = transfers
-        return Outcome(numbers=numbers, tables=tables, figures=_figures(judged, subject))
+        return Outcome(metrics=metrics, tables=tables, figures=_figures(judged, subject))
 
     def _contests(self, name: str, found: object) -> list[Contest]:
         if isinstance(found, Patterns):
@@ -198,13 +198,13 @@ def _ratio(row: Row, above: str, below: str) -> float | str:
     return ratio if math.isfinite(ratio) else ""
 
 
-def _numbers(judged: Sequence[Judged]) -> dict[str, float]:
-    numbers: dict[str, float] = {}
+def _metrics(judged: Sequence[Judged]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
     for one in judged:
         for kind, column in (("power", "power"), ("whole", "power_whole")):
             name = f"predictive_power/{kind}/{one.contest.source}/{one.contest.size}"
-            numbers |= _mean_and_std(name, one.rows, column)
-            numbers |= {f"{name}/{row['class']}": float(row[column]) for row in one.rows}
+            metrics |= _mean_and_std(name, one.rows, column)
+            metrics |= {f"{name}/{row['class']}": float(row[column]) for row in one.rows}
         for label, canvases in groupby(one.every, key=lambda row: row["class"]):
             name, rows = (
                 f"predictive_power/canvases/{one.contest.source}/{one.contest.size}/{label}",
@@ -215,8 +215,8 @@ def _numbers(judged: Sequence[Judged]) -> dict[str, float]:
                     f"{name}/top-{int(row['canvas']) + 1}": float(row["power_whole"])
                     for row in rows
                 }
-                numbers |= tops | {f"{name}/std": pstdev(_defined(rows, "power_whole") or [0.0])}
-    return numbers
+                metrics |= tops | {f"{name}/std": pstdev(_defined(rows, "power_whole") or [0.0])}
+    return metrics
 
 
 def _defined(rows: Sequence[Row], value: str) -> list[float]:
@@ -229,7 +229,7 @@ def _mean_and_std(name: str, rows: Sequence[Row], value: str) -> dict[str, float
     return {name: fmean(found), f"{name}/std": pstdev(found)} if found else {name: math.nan}
 
 
-def _transfer_numbers(rows: Sequence[Row]) -> dict[str, float]:
+def _transfer_metrics(rows: Sequence[Row]) -> dict[str, float]:
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         name = f"predictive_power/transfer/{row['source']}/{row['size']}/{row['network']}"

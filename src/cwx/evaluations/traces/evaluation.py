@@ -51,7 +51,7 @@ class Traces:
             from, if there are any, else among all; or a list of indices of test images.
         files: paths of picture files, which are resized to cover the data's images and cut.
         neurons: how many for each image.
-        share: of the test images that tell what a neuron fires for, in 0-1; at least one.
+        fraction: of the test images that tell what a neuron fires for, in 0-1; at least one.
         taxonomy: how far classes are from each other.
         sigma: σ, by which distances become correlations C.
 
@@ -67,7 +67,7 @@ class Traces:
         images: int | Sequence[int],
         files: Sequence[str],
         neurons: int,
-        share: float,
+        fraction: float,
         taxonomy: Taxonomy,
         sigma: float,
     ) -> None:
@@ -80,11 +80,11 @@ class Traces:
             )
         if neurons < 1:
             raise ValueError(f"{PLACE}.neurons is {neurons}: give 1 or more")
-        if not 0 < share <= 1:
-            raise ValueError(f"{PLACE}.share is {share}: give a share above 0, up to 1")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"{PLACE}.share is {fraction}: give a share above 0, up to 1")
         self.networks, self.layer = networks, layer
         self.images, self.files = images, [Path(file) for file in files]
-        self.neurons, self.share = neurons, share
+        self.neurons, self.fraction = neurons, fraction
         self.taxonomy, self.sigma = taxonomy, sigma
 
     def check(self, plan: Plan) -> None:
@@ -118,7 +118,7 @@ class Traces:
             figure = trace_figure(trace, data.splits.test, data.classes)
             figures[f"trace_{number:0{len(str(len(traces)))}d}"] = figure
         return Outcome(
-            numbers=_numbers(traces, closeness), tables={"traces": rows}, figures=figures
+            metrics=_metrics(traces, closeness), tables={"traces": rows}, figures=figures
         )
 
     def _correlation(self, data: ImageData) -> Tensor:
@@ -151,7 +151,7 @@ class Traces:
                         difference=difference,
                         without=without,
                         strongest=strongest[channel],
-                        shares=_shares(strongest[channel], data),
+                        fractions=_shares(strongest[channel], data),
                     )
                     for channel, difference, without in zip(
                         found.channels, found.differences, found.without, strict=True
@@ -168,7 +168,7 @@ class Traces:
         """The test images that excite each of these channels most, from one pass over all."""
         if not channels:
             return {}
-        found, first = Highest(max(1, round(self.share * len(data.splits.test)))), 0
+        found, first = Highest(max(1, round(self.fraction * len(data.splits.test)))), 0
         device = next(network.parameters()).device
         with layer_outputs(network, [layer]) as outputs:
             for batch in data.test_batches():
@@ -220,7 +220,7 @@ def _shares(indices: Tensor, data: ImageData) -> Tensor:
     return torch.bincount(labels, minlength=len(data.classes)).double() / len(labels)
 
 
-def _numbers(traces: Sequence[Trace], closeness: Tensor) -> dict[str, float]:
+def _metrics(traces: Sequence[Trace], closeness: Tensor) -> dict[str, float]:
     found: dict[str, list[str]] = {}
     for trace in traces:
         name = f"traces/{trace.network}/{trace.pictured.kind}"

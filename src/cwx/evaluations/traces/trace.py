@@ -22,14 +22,14 @@ class Neuron:
         difference: PD of the image (Eq 12).
         without: probabilities ``[classes]`` once it is 0.
         strongest: the test images of highest activation ``[k]``, falling.
-        shares: of the classes among them, ``[classes]``.
+        fractions: of the classes among them, ``[classes]``.
     """
 
     channel: int
     difference: float
     without: Tensor
     strongest: Tensor
-    shares: Tensor
+    fractions: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Trace:
 
     def speaks(self, correlation: Tensor) -> list[str]:
         """What each neuron says of the predicted class (`speaks_for`)."""
-        return [speaks_for(self.predicted, n.shares, correlation) for n in self.neurons]
+        return [speaks_for(self.predicted, n.fractions, correlation) for n in self.neurons]
 
     def evidence(self, correlation: Tensor) -> str:
         """``consistent`` if all neurons speak for the predicted class, ``contradictory`` if any
@@ -66,7 +66,7 @@ class Trace:
         return "consistent" if {*found} == {"for"} else "inconclusive"
 
 
-def speaks_for(label: int, shares: Tensor, correlation: Tensor) -> str:
+def speaks_for(label: int, fractions: Tensor, correlation: Tensor) -> str:
     """What a neuron that fires for classes by these shares p says of a class k.
 
     s = C p is how close each class is to what the neuron fires for, 1 where it fires for nothing
@@ -79,10 +79,10 @@ def speaks_for(label: int, shares: Tensor, correlation: Tensor) -> str:
 
     Args:
         label: k.
-        shares: p, ``[classes]``, of sum 1.
+        fractions: p, ``[classes]``, of sum 1.
         correlation: C, ``[classes, classes]``.
     """
-    close = correlation @ shares.to(correlation)
+    close = correlation @ fractions.to(correlation)
     average, closest, own = close.mean(), close.max(), close[label]
     # Equal numbers may differ by rounding.
     nearly = 1 + 1e-9
@@ -128,19 +128,19 @@ def _cells(
 ) -> list[str | int | float]:
     """The values of `NEURON`."""
     kept = len(neuron.strongest)
-    shares, order = neuron.shares.sort(descending=True, stable=True)
+    fractions, order = neuron.fractions.sort(descending=True, stable=True)
     named = [
         cell
-        for share, label in zip(shares[:NAMED].tolist(), order[:NAMED].tolist(), strict=True)
-        for cell in ((classes[label], round(share * kept)) if share else ("", ""))
+        for fraction, label in zip(fractions[:NAMED].tolist(), order[:NAMED].tolist(), strict=True)
+        for cell in ((classes[label], round(fraction * kept)) if fraction else ("", ""))
     ]
     return [
         neuron.channel,
         neuron.difference,
         classes[int(neuron.without.argmax())],
         neuron.without[predicted].item(),
-        speaks_for(predicted, neuron.shares, correlation),
-        squared_norm(neuron.shares, correlation).item(),
+        speaks_for(predicted, neuron.fractions, correlation),
+        squared_norm(neuron.fractions, correlation).item(),
         kept,
         *named,
         *[""] * (2 * NAMED - len(named)),

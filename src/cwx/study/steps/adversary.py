@@ -138,11 +138,11 @@ class Ensemble:
 
         training.stages.make(build, shards, identity, training.store)
         names = [member.name for member in members]
-        numbers = _numbers(names, shards)
+        metrics = _metrics(names, shards)
         line = "%d adversarial images in %s, at a mean distance of %.4g; they succeed on %s"
-        success = ", ".join(f"{n} {numbers[f'adversary/success/{n}']:.1%}" for n in names)
-        log.info(line, shards.count, shards.folder, numbers["adversary/distance"], success)
-        return AdversarialSet.of(shards, members=names, numbers=numbers)
+        success = ", ".join(f"{n} {metrics[f'adversary/success/{n}']:.1%}" for n in names)
+        log.info(line, shards.count, shards.folder, metrics["adversary/distance"], success)
+        return AdversarialSet.of(shards, members=names, metrics=metrics)
 
     def _members(self, subject: Subject, training: Training) -> list[Member]:
         """In an order that does not depend on their names, by which losses are summed."""
@@ -182,7 +182,7 @@ def _member(name: str, subject: Subject, training: Training) -> Member:
     )
 
 
-def _numbers(names: Sequence[str], shards: Shards) -> dict[str, float]:
+def _metrics(names: Sequence[str], shards: Shards) -> dict[str, float]:
     def mean(tensor: Tensor) -> list[float]:
         return [float(value) for value in tensor.double().mean(0).view(-1)]
 

@@ -33,11 +33,11 @@ class Constructed:
 
     Attributes:
         images: to train on.
-        numbers: how well it went, by name.
+        metrics: how well it went, by name.
     """
 
     images: ImageSet
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 Construction = Callable[[ImageData, Training], Constructed | None]
@@ -111,16 +111,16 @@ class Generated:
         self, found: Mapping[str, Tensor], source: Trajectory, folder: Path
     ) -> Constructed:
         measured = self.algorithm.measured
-        numbers = {
+        metrics = {
             f"dataset_construction/{measured}/{name}": found[name].double().mean().item()
             for name in ("start", "made", "rounded")
         }
-        numbers["dataset_construction/moved"] = found["moved"].double().mean().item()
+        metrics["dataset_construction/moved"] = found["moved"].double().mean().item()
         # NaN where the network was imported.
-        numbers["dataset_construction/source_accuracy"] = source.accuracy(source.epochs)
+        metrics["dataset_construction/source_accuracy"] = source.accuracy(source.epochs)
         line = "%d images constructed in %s, %s %.4g at the start, %.4g made, %.4g in bytes"
-        log.info(line, len(found["labels"]), folder, measured, *list(numbers.values())[:3])
-        return Constructed(ImageSet(found["images"], found["labels"]), numbers)
+        log.info(line, len(found["labels"]), folder, measured, *list(metrics.values())[:3])
+        return Constructed(ImageSet(found["images"], found["labels"]), metrics)
 
 
 class Imported:

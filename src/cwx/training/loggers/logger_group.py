@@ -54,18 +54,18 @@ class Records:
                 self.loggers.append(logger)
                 logger.log_hyperparams(dict(configuration))
 
-    def add_results(self, folder: Path, numbers: Mapping[str, float]) -> None:
+    def add_results(self, folder: Path, metrics: Mapping[str, float]) -> None:
         """Send every logger what it takes of a study's results.
 
         Args:
             folder: where they are.
-            numbers: all that was measured.
+            metrics: all that was measured.
         """
         for logger in self.loggers:
             if hasattr(logger, "log_results"):
-                logger.log_results(folder, numbers)
+                logger.log_results(folder, metrics)
             else:
-                logger.log_metrics(dict(numbers))
+                logger.log_metrics(dict(metrics))
                 if hasattr(logger, "log_image"):
                     for figure in sorted(folder.glob("figures/*.png")):
                         logger.log_image(key=f"figures/{figure.stem}", images=[str(figure)])

@@ -101,13 +101,13 @@ class WandbRun(WandbLogger):
         self.experiment.log(row, step=self._row, commit=True)
         self._row += 1
 
-    def log_results(self, folder: Path, numbers: Mapping[str, float]) -> None:
+    def log_results(self, folder: Path, metrics: Mapping[str, float]) -> None:
         """Keep what a finished study has left in its `folder`.
 
         Numbers become the run's summary, tables and figures one row of its history, and
         explanations with what was measured on them an artefact.
         """
-        self.experiment.summary.update(dict(numbers))
+        self.experiment.summary.update(dict(metrics))
         tables = {f"tables/{f.stem}": _table(f) for f in sorted(folder.glob("tables/*.csv"))}
         figures = {
             f"figures/{f.stem}": wandb.Image(str(f)) for f in sorted(folder.glob("figures/*.png"))
@@ -172,10 +172,10 @@ def _table(file: Path) -> wandb.Table:
 def _column(cells: Sequence[str]) -> Sequence[str | float | None]:
     """Numbers where all that is not empty is one, for W&B takes one type a column."""
     try:
-        numbers = [_number(cell) if cell else None for cell in cells]
+        metrics = [_number(cell) if cell else None for cell in cells]
     except ValueError:
         return cells
-    return numbers if any(number is not None for number in numbers) else cells
+    return metrics if any(number is not None for number in metrics) else cells
 
 
 def _number(cell: str) -> float:
