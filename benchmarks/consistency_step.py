@@ -26,10 +26,10 @@ from cwx.cli.allocator import keep_freed_memory
 from cwx.data.datamodule import ImageData
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.augmentation import Strategy
+from cwx.methods.consistency import ConsistencyObjective
 from cwx.methods.expert import Expert
 from cwx.networks.resnet import ResNet, basic_block
 from cwx.storage.recording import Recording
-from cwx.training.objectives import Consistency
 
 BATCH, T, ALPHA, BETA, LR = 100, 10, 0.5, 0.1, 0.005
 CLASSES = 10
@@ -131,7 +131,7 @@ def ours(problem: Problem, *, precision: str = "32-true", channels_last: bool = 
         attack=Attack(
             ball=Linf(), epsilon=255, scale=255, step=1, steps=T, random_start=False, targeted=True
         ),
-        objective=partial(Consistency, alpha=ALPHA, beta=BETA, layer=None),
+        objective=partial(ConsistencyObjective, alpha=ALPHA, beta=BETA, layer=None),
         optimizer=partial(torch.optim.SGD, lr=LR, momentum=0.9, weight_decay=0.00005),
         schedule=None,
         channels_last=channels_last,

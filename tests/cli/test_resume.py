@@ -6,7 +6,7 @@ import pytest
 
 from cwx.cli import resolvers
 from cwx.cli import run as entry
-from cwx.cli.config.compose import compose_checked, sweep_of
+from cwx.cli.config.compose import compose_checked, sweep_folder
 from cwx.cli.config.hydra_files import SAVED
 from cwx.cli.resume import asked_for, check_launcher, check_same_job
 from cwx.errors import UserError
@@ -179,7 +179,7 @@ def test_other_launchers_check_themselves():
     ],
 )
 def test_a_sweep_lies_under_the_name_of_what_it_runs(overrides, name):
-    place, launcher = sweep_of(CONF, overrides, extra=None)
+    place, launcher = sweep_folder(CONF, overrides, extra=None)
     assert str(place.parent) == f"runs/{name}"
     assert launcher["n_jobs"] == 1
 

@@ -15,10 +15,10 @@ from cwx.evaluations.accuracy import Accuracy
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.augmentation import Crop, Strategy
 from cwx.functional.rng import stream
+from cwx.methods.consistency import ConsistencyObjective
 from cwx.networks.convnet import ConvNet, instance_norm
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.build import build_network
-from cwx.training.objectives import Consistency
 from cwx.training.precision import Precision, Precisions
 from cwx.training.subject import Subject
 
@@ -107,7 +107,7 @@ TARGETED = Attack(
 CONSISTENT = {
     "network": lambda **shape: ConvNet(**shape, depth=1, width=6, norm=instance_norm),
     "attack": TARGETED,
-    "objective": partial(Consistency, alpha=0.5, beta=0.1, layer=None),
+    "objective": partial(ConsistencyObjective, alpha=0.5, beta=0.1, layer=None),
 }
 WAYS = {
     "ordinary": {},

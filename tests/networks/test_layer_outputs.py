@@ -128,7 +128,7 @@ def test_hooks_are_given_back_after_a_failure():
     assert network.training
 
 
-SETTING = "recipe.objective.layer"
+SETTING = "recipe.layer"
 
 
 def test_the_search_leaves_the_network_as_it_was():

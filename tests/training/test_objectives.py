@@ -15,8 +15,9 @@ from cwx.data.datamodule import Batch
 from cwx.functional.attack_targets import others, shifts
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.rng import stream
+from cwx.methods.consistency import ConsistencyObjective
 from cwx.training.build import build_network
-from cwx.training.objectives import START, TARGETS, Consistency, CrossEntropy, Step, perturbed
+from cwx.training.objectives import START, TARGETS, CrossEntropy, Step, perturbed
 
 PGD = Attack(
     ball=Linf(), epsilon=60, scale=255, step=15, steps=7, random_start=True, targeted=False
@@ -55,7 +56,7 @@ def whole_batch(data):
 
 def consistent(network, data, **settings):
     chosen = {"attack": TARGETED, "alpha": 0.3, "beta": 0.2, "layer": "maps", **settings}
-    return Consistency(network=network, data=data, **chosen)
+    return ConsistencyObjective(network=network, data=data, **chosen)
 
 
 def gradients(network, loss):
@@ -207,13 +208,13 @@ def test_cross_entropy_is_of_the_attacked_images_alone(data):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alpha": 1.5}, "recipe.objective.alpha is 1.5: give a weight in 0-1"),
-        ({"alpha": math.nan}, "recipe.objective.alpha is nan: give"),
-        ({"beta": -0.1}, "recipe.objective.beta is -0.1: give 0 or more, finite"),
-        ({"beta": math.inf}, "recipe.objective.beta is inf: give"),
+        ({"alpha": 1.5}, "recipe.alpha is 1.5: give a weight in 0-1"),
+        ({"alpha": math.nan}, "recipe.alpha is nan: give"),
+        ({"beta": -0.1}, "recipe.beta is -0.1: give 0 or more, finite"),
+        ({"beta": math.inf}, "recipe.beta is inf: give"),
         ({"attack": None}, "recipe.attack is none, .* attack@recipe.attack=targeted_fgs"),
         ({"attack": PGD}, "recipe.attack is not targeted, .* recipe.attack.targeted to true"),
-        ({"layer": "map"}, "recipe.objective.layer is 'map', .* give one such as maps"),
+        ({"layer": "map"}, "recipe.layer is 'map', .* give one such as maps"),
     ],
 )
 def test_settings_out_of_range_are_refused(data, settings, message):
@@ -230,7 +231,7 @@ def test_a_single_class_is_refused(data, monkeypatch):
 
 def test_a_network_without_maps_needs_the_name_of_a_layer(data):
     network = build_network(small_mlp, data, seed=0)
-    with pytest.raises(ValueError, match="no layer of MLP gives maps .* as recipe.objective.la"):
+    with pytest.raises(ValueError, match="no layer of MLP gives maps .* as recipe.la"):
         consistent(network, data, layer=None)
 
 

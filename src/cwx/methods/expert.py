@@ -15,7 +15,7 @@ from cwx.data.datamodule import Batch, ImageData
 from cwx.functional.attacks import Attack
 from cwx.functional.augmentation import Strategy
 from cwx.storage.recording import Recording
-from cwx.training.objectives import AUGMENTATION, ObjectiveFactory, Step
+from cwx.training.objectives import AUGMENTATION, CrossEntropy, ObjectiveFactory, Step
 
 # From groups of parameters, as torch's optimisers take them.
 Optimizer = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]
@@ -38,7 +38,6 @@ class Expert(L.LightningModule):
         batch_size: images a step and network, over all ranks.
         augment: what happens to a batch.
         attack: how the objective perturbs it then; none for ordinary training.
-        objective: makes what is minimised from a network, the data and the attack.
         optimizer: makes the optimiser from the parameters, a group a network; it must treat each
             parameter on its own.
         schedule: changes a network's rate after each epoch, made from the optimiser; one that
@@ -46,6 +45,7 @@ class Expert(L.LightningModule):
             keeps the rate.
         channels_last: compute in that memory format.
         recording: which states are recorded.
+        objective: makes what is minimised from a network, the data and the attack.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Expert(L.LightningModule):
         batch_size: int,
         augment: Strategy,
         attack: Attack | None,
-        objective: ObjectiveFactory,
         optimizer: Optimizer,
         schedule: Schedule | None,
         channels_last: bool,
         recording: Recording,
+        objective: ObjectiveFactory = CrossEntropy,
     ) -> None:
         super().__init__()
         if epochs < 1:

@@ -1,6 +1,5 @@
 """What the training of a network minimises, batch by batch (CWX, §6.2; Dong et al., §3)."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,13 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cwx.data.datamodule import Batch, ImageData
-from cwx.functional.attack_targets import others, shifts
 from cwx.functional.attacks import Attack, cross_entropy
-from cwx.functional.consistency_loss import consistency
 from cwx.functional.rng import stream
 from cwx.networks.eval_mode import evaluating
-from cwx.networks.layer_outputs import layer_outputs
-from cwx.networks.layers import feature_layer
 
 # What is random in a step.
 AUGMENTATION, START, TARGETS = 1, 2, 3
@@ -91,83 +86,6 @@ class CrossEntropy:
         if self.attack is not None:
             images = perturbed(network, self.attack, batch, batch.labels, step, self.data)
         return F.cross_entropy(network(images), batch.labels, reduction="sum")
-
-
-class Consistency:
-    """Cross-entropy of images and of adversarial ones, whose features are to stay those of the
-    images (Dong et al., Eq 8-11; D8).
-
-        α CE(f(x), y) + (1 − α) CE(f(G(x, y*)), y) + β ‖φ(x) − φ(G(x, y*))‖²
-
-    G is the attack, in eval mode, towards a random other class y*; the gradient takes what it
-    leaves as given and flows through both φ. Both kinds of images pass the network in one batch,
-    by which batch norm knows both (Kurakin et al. 2017, §3).
-
-    Args:
-        attack: G, targeted.
-        alpha: α, the weight of the images as they are, 0-1.
-        beta: β, of the squared difference, a sum over features.
-        layer: whose output is φ, by its name in the network; ``None`` for the last that gives
-            maps of more than one place.
-
-    Raises:
-        ValueError: a setting is out of range, the attack is missing or not targeted, there is no
-            other class, or no such layer.
-    """
-
-    def __init__(
-        self,
-        *,
-        network: nn.Module,
-        data: ImageData,
-        attack: Attack | None,
-        alpha: float,
-        beta: float,
-        layer: str | None,
-    ) -> None:
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"recipe.objective.alpha is {alpha}: give a weight in 0-1")
-        if not 0 <= beta < math.inf:
-            raise ValueError(f"recipe.objective.beta is {beta}: give 0 or more, finite")
-        if attack is None or not attack.targeted:
-            found = "none" if attack is None else "not targeted"
-            raise ValueError(
-                f"recipe.attack is {found}, and consistency is between images and those taken "
-                "to another class: set attack@recipe.attack=targeted_fgs, or "
-                "recipe.attack.targeted to true"
-            )
-        if len(data.classes) < 2:
-            raise ValueError(
-                f"consistency training takes images to another class, and the data have "
-                f"{len(data.classes)}: give data of 2 classes or more"
-            )
-        self.data, self.attack, self.alpha, self.beta = data, attack, alpha, beta
-        setting = "recipe.objective.layer"
-        self.layer = feature_layer(network, data.image_shape, layer, setting)
-
-    def __call__(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
-        images = torch.cat([batch.images, self._adversarial(network, batch, step)])
-        # The network itself goes by no name.
-        with layer_outputs(network, [self.layer, ""]) as outputs:
-            given = outputs(images)
-        clean, attacked = given[""].tensor_split(2)
-        features, attacked_features = given[self.layer].tensor_split(2)
-        losses = consistency(
-            clean,
-            attacked,
-            features,
-            attacked_features,
-            batch.labels,
-            alpha=self.alpha,
-            beta=self.beta,
-        )
-        return losses.sum()
-
-    def _adversarial(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
-        classes = len(self.data.classes)
-        drawn = shifts(step.total, classes, step.stream(TARGETS))[step.rows]
-        targets = others(batch.labels, drawn, classes)
-        return perturbed(network, self.attack, batch, targets, step, self.data)
 
 
 def perturbed(

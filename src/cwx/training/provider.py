@@ -230,13 +230,7 @@ def _identity(recipe: Configuration) -> dict[str, Any]:
     """What of a recipe makes a network what it is: not where its accuracy is measured."""
     recording = dict(recipe.get("recording", {}))
     recording.pop("images", None)
-    identity = {**recipe, "recording": recording}
-    # Networks without a schedule, or by cross-entropy, were stored before there were others.
-    if identity.get("schedule") is None:
-        identity.pop("schedule", None)
-    if identity.get("objective", {}).get("_target_") == "cwx.training.objectives.CrossEntropy":
-        identity.pop("objective")
-    return identity
+    return {**recipe, "recording": recording}
 
 
 def check_recipe(recipe: Factory, networks: Mapping[str, NetworkFactory], data: ImageData) -> None:

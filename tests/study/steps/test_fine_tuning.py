@@ -14,13 +14,13 @@ from torch import nn
 from cwx.evaluations.accuracy import Accuracy
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.augmentation import Strategy
+from cwx.methods.consistency import ConsistencyObjective
 from cwx.methods.expert import Expert
 from cwx.networks.convnet import ConvNet
 from cwx.storage.recording import Recording
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.results import Results
 from cwx.study.steps.fine_tuning import FineTune, NoFineTuning
-from cwx.training.objectives import Consistency
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 from cwx.training.subject import Subject
@@ -42,7 +42,7 @@ def recipe(**changes):
         "batch_size": 8,
         "augment": Strategy({}),
         "attack": TARGETED,
-        "objective": partial(Consistency, alpha=0.5, beta=0.1, layer=None),
+        "objective": partial(ConsistencyObjective, alpha=0.5, beta=0.1, layer=None),
         "optimizer": sgd(0.05),
         "schedule": None,
         "channels_last": False,
@@ -128,7 +128,7 @@ def test_what_makes_a_network_what_it_is_makes_another(before, tmp_path, change)
     elif change == "seed":
         refine = FineTune(recipe=recipe(), seed=6)
     elif change == "recipe":
-        changes = {"settings": {"recipe": {"epochs": 2, "objective": {"alpha": 1}}}}
+        changes = {"settings": {"recipe": {"epochs": 2, "alpha": 1}}}
     elif change == "data":
         marks = torch.zeros(60, dtype=torch.bool)
         marks[0] = True
@@ -183,8 +183,8 @@ def plan(data):
         ({"attack": None}, "of fine-tuning, recipe.attack is none"),
         ({"epochs": 0}, "of fine-tuning, recipe.epochs is 0: give 1 or more"),
         (
-            {"objective": partial(Consistency, alpha=0.5, beta=0.1, layer="feature")},
-            "of fine-tuning, recipe.objective.layer is 'feature', .* give one such as features",
+            {"objective": partial(ConsistencyObjective, alpha=0.5, beta=0.1, layer="feature")},
+            "of fine-tuning, recipe.layer is 'feature', .* give one such as features",
         ),
     ],
 )

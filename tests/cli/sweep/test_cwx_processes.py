@@ -11,7 +11,7 @@ import pytest
 from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
-from cwx.cli.config.compose import sweep_of
+from cwx.cli.config.compose import sweep_folder
 from cwx.cli.run import configuration_folder, register_resolvers
 from cwx.storage.sweeps import Job
 from hydra_plugins.cwx_processes import Processes
@@ -208,7 +208,7 @@ def test_studies_compose_with_a_launcher_for_clusters(launcher):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     register_resolvers()
     given = [f"hydra/launcher={launcher}", "hydra.launcher.gpus_per_node=2", "seed=0,1"]
-    place, settings = sweep_of(CONF, given, extra=None)
+    place, settings = sweep_folder(CONF, given, extra=None)
     assert settings["gpus_per_node"] == 2
     assert settings["submitit_folder"] == "${hydra.sweep.dir}/.submitit/%j"
     assert str(place).startswith("runs/digits/quickstart/")
