@@ -1,7 +1,8 @@
-"""Which way the arrows point."""
+"""Which folder may import which: the arrows of the package, folder by folder."""
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,90 +10,124 @@ from support.paths import ROOT
 
 PACKAGE = ROOT / "src" / "cwx"
 FILES = sorted(PACKAGE.rglob("*.py"))
-ENTRY = {"main", "overrides", "resuming", "saved", "flags", "naming", "completion", "failures"}
 PLUGINS = sorted(PACKAGE.with_name("hydra_plugins").rglob("*.py"))
-# What the entry, and the launcher of sweeps, may import before torch is needed.
-LIGHT = {"configuration", "files", "overrides", "progress", "resuming", "saved"}
-LIGHT |= {"places", "signatures", "status"}
-SWEEPS = sorted((PACKAGE / "sweeps").glob("*.py"))
+# From the top to the bottom: a folder imports those on lower floors, and none on its own.
+FLOORS = (
+    {"cli", "notebook"},
+    {"study"},
+    {"evaluations", "methods"},
+    {"training", "report"},
+    {"explanations", "data"},
+    {"functional", "networks", "storage"},
+    {"errors"},
+)
+FLOOR = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}
+# The one file of each folder that two modules of `methods` may share.
+SHARED = {"cwx.methods._parallel_search", "cwx.methods.construction_algorithms"}
+# By which libraries a folder is known; only these folders may import them.
+LIBRARIES = {
+    "hydra": {"cli"},
+    "omegaconf": {"cli"},
+    "lightning": {"methods", "training", "data", "cli"},
+    "wandb": {"training"},
+    "captum": {"networks"},
+    "jinja2": {"report"},
+    "difflib": {"errors"},
+}
+# What the launcher of sweeps, and looking at runs, need before torch is there.
+LIGHT = [
+    *(PACKAGE / "cli" / "sweep").glob("*.py"),
+    *(PACKAGE / "cli" / "config").glob("*.py"),
+    *(PACKAGE / "cli").glob("*.py"),
+    *(PACKAGE / "storage" / f"{n}.py" for n in ("runs", "run_status", "sweeps", "locks", "paths")),
+    *(PACKAGE / "storage" / f"{n}.py" for n in ("atomic", "run_files", "quantities")),
+]
 
 
-def imports(file: Path) -> set[str]:
+def imports(file: Path, *, at_once: bool = False) -> set[str]:
+    """The modules that a file imports; `at_once`: only those imported when the file is."""
+    tree = ast.parse(file.read_text())
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
+            module = node.module or ""
+            inside = {f"{module}.{alias.name}" for alias in node.names}
+            # ``from cwx.report import tables`` imports a module of a package.
+            found |= {name for name in inside if _is_module(name)} or {module}
     return found
 
 
-def roots(file: Path) -> set[str]:
-    return {name.split(".")[0] for name in imports(file)}
+def _is_module(name: str) -> bool:
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    return name.startswith("cwx.") and (place.with_suffix(".py").is_file() or place.is_dir())
 
 
-def place(file: Path) -> str:
-    return file.relative_to(PACKAGE).parts[0]
+def own(file: Path) -> set[str]:
+    return {name for name in imports(file) if name.startswith("cwx.")}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_arrows_point_one_way(file):
-    folder, names = place(file), imports(file)
-    ours = {name for name in names if name.startswith("cwx.")}
-    if file.stem not in ENTRY:
-        assert not roots(file) & {"hydra", "omegaconf"}
-    if folder not in ("methods", "callbacks", "loggers", "data", "failures.py"):
-        assert "lightning" not in roots(file)
-    if folder == "functional":
-        assert all(name.startswith("cwx.functional") for name in ours)
-        assert roots(file) - sys.stdlib_module_names <= {"torch", "cwx"}
-    forbidden = {
-        "networks": ("cwx.methods", "cwx.evaluations", "cwx.data", "cwx.study.study"),
-        "data": ("cwx.methods", "cwx.evaluations", "cwx.study.study", "cwx.study.results"),
-        "methods": (
-            "cwx.methods",
-            "cwx.evaluations",
-            "cwx.study.study",
-            "cwx.study.results",
-            "cwx.report",
-        ),
-        "callbacks": ("cwx.methods", "cwx.evaluations", "cwx.study.study", "cwx.report"),
-        "evaluations": ("cwx.methods", "cwx.study.study", "cwx.study.results", "cwx.report"),
-        "report": ("cwx.methods", "cwx.evaluations", "cwx.study.study", "cwx.data"),
-        "loggers": ("cwx.methods", "cwx.evaluations", "cwx.study.study", "cwx.data", "cwx.report"),
-        "commands": (
-            "cwx.methods",
-            "cwx.evaluations",
-            "cwx.study.study",
-            "cwx.data",
-            "cwx.networks",
-        ),
-    }
-    for prefix in forbidden.get(folder, ()):
-        assert not {name for name in ours if name.startswith(prefix)}
+def room(name: str) -> str:
+    return name.split(".")[1]
 
 
-@pytest.mark.parametrize(
-    "file",
-    [*PLUGINS, *SWEEPS, *(PACKAGE / f"{name}.py" for name in sorted(LIGHT))],
-    ids=lambda f: f.stem,
-)
-def test_what_launches_a_sweep_needs_no_torch(file):
-    allowed = {"cwx", "filelock", "__main__"}
-    if file in PLUGINS or file.stem in ENTRY:
-        allowed |= {"hydra", "omegaconf", "yaml"}
-    assert at_once(file) - sys.stdlib_module_names <= allowed
-    ours = {name.split(".")[1] for name in imports(file) if name.startswith("cwx.")}
-    assert ours <= LIGHT | {"sweeps"}
+def module(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
 
 
-def at_once(file: Path) -> set[str]:
-    """What is imported when the file is, rather than by a function of it."""
-    top = ast.parse(file.read_text()).body
-    plain = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {a.name for node in plain if isinstance(node, ast.Import) for a in node.names}
-    names |= {node.module or "" for node in plain if isinstance(node, ast.ImportFrom)}
-    return {name.split(".")[0] for name in names}
+def named(file: Path) -> str:
+    return str(file.relative_to(PACKAGE.parent))
+
+
+def test_every_room_has_a_floor_and_they_are_few():
+    rooms = {file.relative_to(PACKAGE).parts[0].removesuffix(".py") for file in FILES}
+    rooms.remove("__init__")
+    assert rooms == FLOOR.keys()
+    assert len(rooms) <= 14
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent != PACKAGE], ids=named)
+def test_arrows_point_down(file):
+    here = room(module(file))
+    up = {name for name in own(file) if room(name) != here and FLOOR[room(name)] >= FLOOR[here]}
+    assert not up
+
+
+def test_no_circle_among_modules():
+    arrows = {module(file): own(file) - {module(file)} for file in FILES}
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("file", FILES, ids=named)
+def test_libraries_stay_in_their_rooms(file):
+    here = "" if file.parent == PACKAGE and file.stem == "__init__" else room(module(file))
+    outside = {name.split(".")[0] for name in imports(file)}
+    for library, rooms in LIBRARIES.items():
+        assert library not in outside or here in rooms, f"{library} in {here}"
+    if here == "functional":
+        assert outside - sys.stdlib_module_names <= {"torch", "cwx"}
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "methods").glob("*.py")), ids=named)
+def test_methods_meet_in_files_alone(file):
+    others = {name for name in own(file) if room(name) == "methods"} - SHARED
+    # A trainer may be a kind of another.
+    assert others <= ({"cwx.methods.expert"} if file.stem == "consistency" else set())
+
+
+@pytest.mark.parametrize("file", [*PLUGINS, *LIGHT], ids=named)
+def test_what_looks_at_runs_and_launches_sweeps_needs_no_torch(file):
+    outside = {name.split(".")[0] for name in imports(file, at_once=True)}
+    allowed = {"cwx", "filelock", "hydra", "omegaconf", "yaml", "rich", "__main__"}
+    # In `atomic`, by the one function that writes tensors.
+    assert outside - sys.stdlib_module_names <= allowed
+    heavy = {"methods", "evaluations", "training", "report", "explanations", "data", "functional"}
+    at_once = {room(n) for n in imports(file, at_once=True) if n.startswith("cwx.")}
+    assert not at_once & heavy
 
 
 def test_nothing_makes_gradients_by_hand_or_moves_to_a_device_by_name():
@@ -100,3 +135,10 @@ def test_nothing_makes_gradients_by_hand_or_moves_to_a_device_by_name():
         text = file.read_text()
         assert ".cuda()" not in text
         assert ".backward()" not in text
+
+
+def test_files_are_short():
+    long = {named(file): n for file in FILES if (n := len(file.read_text().splitlines())) > 300}
+    long |= {str(file): n for file in (ROOT / "tests").rglob("*.py")
+             if (n := len(file.read_text().splitlines())) > 500}  # fmt: skip
+    assert not long

@@ -48,7 +48,7 @@ def test_every_experiment_is_offered(scale):
         ("method.distill.iterat", {"method.distill.iterations="}),
         ("l", {"ls", "logger=", "logger."}),
         ("seed=1 l", {"logger=", "logger."}),
-        ("seed=1 re", {"fine_tuning=", "fine-tuning."}),
+        ("seed=1 re", {"fine_tuning=", "fine_tuning."}),
         ("experiment=none/such see", set()),
         ("nothing.like.it", set()),
         ("ls --st", {"--state"}),

@@ -8,8 +8,8 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 
 from cwx.functional.matched_filter import (
     LeaveOneClassOutGaussian,
+    leave_one_class_out_gaussians,
     split_by_pattern,
-    surroundings,
     two_groups,
 )
 
@@ -75,7 +75,7 @@ def test_the_surroundings_of_a_class_are_all_others():
     flat = images.flatten(1).double() / 255
     fraction = ledoit_wolf_shrinkage(flat.numpy())
     seen = []
-    for label, around in surroundings(images, labels):
+    for label, around in leave_one_class_out_gaussians(images, labels):
         others = flat[labels != label]
         expected = torch.cov(others.T, correction=0)
         mu = expected.diagonal().mean()
@@ -91,7 +91,7 @@ def test_pixels_that_never_vary_are_no_obstacle():
     images, labels = labelled(20)
     images[:, :, 0] = 7
     for constant in (images, torch.zeros_like(images)):
-        for _, around in surroundings(constant, labels):
+        for _, around in leave_one_class_out_gaussians(constant, labels):
             assert torch.isfinite(around.root).all()
 
 
@@ -105,7 +105,7 @@ def test_a_faint_pattern_is_found_from_a_poor_likeness(sign, scale):
     own = images[labels == 1]
     own[carries] = (own[carries] + 3 * checkerboard()).byte()
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
-    around = dict(surroundings(images, labels))[1]
+    around = dict(leave_one_class_out_gaussians(images, labels))[1]
     likeness = checkerboard() + noise
     found = split_by_pattern(
         around.whiten_images(own), around.whiten_pattern(sign * scale * likeness)
@@ -119,7 +119,7 @@ def test_a_faint_pattern_is_found_from_a_poor_likeness(sign, scale):
 
 def test_what_has_no_pattern_is_not_told_apart_as_well_as_what_has():
     images, labels = labelled()
-    around = dict(surroundings(images, labels))[0]
+    around = dict(leave_one_class_out_gaussians(images, labels))[0]
     assert (
         split_by_pattern(
             around.whiten_images(images[labels == 0]), around.whiten_pattern(checkerboard())

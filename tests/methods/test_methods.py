@@ -19,7 +19,7 @@ from cwx.networks.eval_mode import accuracy
 def inner(**settings):
     chosen = {
         "steps": 5,
-        "rate": 0.1,
+        "learning_rate": 0.1,
         "momentum": 0.0,
         "batch_size": None,
         "augment": Strategy({}),
@@ -238,7 +238,7 @@ def test_clamped_images_stay_in_range(subject, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rate": 0.0}, "inner.learning_rate is 0"),
+        ({"learning_rate": 0.0}, "inner.learning_rate is 0"),
         ({"steps": -1}, "inner steps is -1"),
         ({"momentum": 1.0}, "inner momentum is 1"),
         ({"batch_size": 0}, "inner.batch_size is 0"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cwx.data.nontarget import NontargetBatch
-from cwx.methods._parallel_search import check_counts, side_by_side
+from cwx.methods._parallel_search import check_counts, parallel_step
 
 BATCH = NontargetBatch(
     searches=torch.tensor([0, 2, 3, 4]),
@@ -26,7 +26,7 @@ def gradients(part):
 
 def step(rank, ranks, chunk):
     """What a rank adds to the gradients of what moves and rests, and the loss that it logs."""
-    moving, resting = nn.Parameter(MOVING.clone()), nn.Parameter(torch.ones(3))
+    optimised, frozen = nn.Parameter(MOVING.clone()), nn.Parameter(torch.ones(3))
     logged = {}
     module = SimpleNamespace(
         stage="x",
@@ -35,10 +35,10 @@ def step(rank, ranks, chunk):
         global_rank=rank,
         log=lambda name, value, **_: logged.update({name: value}),
     )
-    scalar = side_by_side(
-        module, BATCH, gradients, moving=moving, resting=[resting], area=torch.tensor(0.5)
+    scalar = parallel_step(
+        module, BATCH, gradients, optimised=optimised, frozen=[frozen], area=torch.tensor(0.5)
     )
-    found = torch.autograd.grad(scalar, (moving, resting))
+    found = torch.autograd.grad(scalar, (optimised, frozen))
     assert logged["x/area"] == 0.5
     return *found, logged["x/loss"]
 
@@ -46,13 +46,13 @@ def step(rank, ranks, chunk):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
 @pytest.mark.parametrize("chunk", [None, 1, 2])
 def test_ranks_and_chunks_make_up_one_step(ranks, chunk):
-    moving, resting, loss = (
+    optimised, frozen, loss = (
         torch.stack(each).mean(0)
         for each in zip(*(step(rank, ranks, chunk) for rank in range(ranks)), strict=True)
     )
     counts = torch.tensor([3.0, 0, 2, 1, 3])
-    torch.testing.assert_close(moving, MOVING * counts[:, None])
-    assert not resting.any()
+    torch.testing.assert_close(optimised, MOVING * counts[:, None])
+    assert not frozen.any()
     expected = (MOVING.square().sum(1) * counts).sum() / 2 / counts.sum()
     torch.testing.assert_close(loss, expected)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cwx.networks.convnet import ConvNet, instance_norm
 from cwx.networks.eval_mode import accuracy, evaluating
-from cwx.networks.external import foreign
+from cwx.networks.external import external
 
 GROUP = CONF / "network"
 
@@ -304,7 +304,7 @@ def test_networks_of_imagenet_are_torchvisions(name, published):
 )
 def test_a_foreign_builder_that_builds_no_network_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
-        foreign(build=build, in_channels=1, image_size=(8, 8), num_classes=3)
+        external(build=build, in_channels=1, image_size=(8, 8), num_classes=3)
 
 
 def test_modes_are_given_back_also_after_an_exception():

@@ -222,7 +222,7 @@ def cannot_train(name):
         (
             {
                 "adversary": lambda *_: None,
-                "fine-tuning": lambda *_: (),
+                "fine_tuning": lambda *_: (),
                 "evaluation": {"x": Ratios(networks=["expert", "held-out", "fine-tuned", "clean"])},
             },
             "networks has 'clean', .* some of expert, held-out, fine-tuned, or null",

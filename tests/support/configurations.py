@@ -26,7 +26,7 @@ CHOICES = {
     "canvas": [
         "method=[iscp,gradcam,iscp_learned_canvas]",
         "evaluation=[attention]",
-        *(f"canvas@method.{name}.canvas={{}}" for name in ("iscp", "gradcam", "learned")),
+        *(f"canvas@method.{name}.canvas={{}}" for name in ("iscp", "gradcam", "iscp_learned_canvas")),
     ],
     "dataset_construction": ["dataset_construction={}"],
     "corruption": ["corruption={}"],
@@ -48,7 +48,7 @@ CHOICES = {
     "precision": ["precision@precision.experts={}", "precision@precision.methods={}"],
     "recipe": ["recipe={}"],
     "purification": ["purification={}"],
-    "fine-tuning": ["fine_tuning={}"],
+    "fine_tuning": ["fine_tuning={}"],
     "scale": ["experiment=cifar10/cwx", "scale={}"],
     "taxonomy": ["evaluation=[neurons]", "taxonomy@evaluation.neurons.taxonomy={}"],
     "trainer": ["trainer={}"],

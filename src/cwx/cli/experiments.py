@@ -127,7 +127,7 @@ def overrides_of(command: str) -> list[str]:
 
 def scale_remarks(experiment: Experiment, folder: Path) -> list[str]:
     """What the files of ``scale=small`` for this study and its parts say that they change."""
-    groups = ("data", "recipe", "dataset_construction", "fine-tuning")
+    groups = ("data", "recipe", "dataset_construction", "fine_tuning")
     below = [f"{group}/{one}" for group in groups for one in experiment.chosen(group)]
     files = [
         folder / "scale/small" / f"{p}.yaml" for p in [*below, f"experiment/{experiment.name}"]

@@ -48,12 +48,12 @@ class LeaveOneClassOutGaussian:
     root: Tensor
 
     def whiten(self, vectors: Tensor) -> Tensor:
-        """Vectors ``[n, d]`` such that the surroundings vary alike in every direction."""
+        """Vectors ``[n, d]`` such that the leave_one_class_out_gaussians vary alike in every direction."""
         white: Tensor = torch.linalg.solve_triangular(self.root, vectors.T, upper=False)
         return white.T
 
     def whiten_images(self, images: Tensor) -> Tensor:
-        """Bytes ``[n, C, H, W]`` as white vectors ``[n, d]``, with the surroundings' mean at 0."""
+        """Bytes ``[n, C, H, W]`` as white vectors ``[n, d]``, with the leave_one_class_out_gaussians' mean at 0."""
         return self.whiten(_flat(images) - self.mean)
 
     def whiten_pattern(self, pattern: Tensor) -> Tensor:
@@ -61,7 +61,9 @@ class LeaveOneClassOutGaussian:
         return self.whiten(pattern.double().flatten()[None])[0]
 
 
-def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, LeaveOneClassOutGaussian]]:
+def leave_one_class_out_gaussians(
+    images: Tensor, labels: Tensor
+) -> Iterator[tuple[int, LeaveOneClassOutGaussian]]:
     """For each class, the Gaussian of all others.
 
     Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf 2004), by the share
@@ -71,7 +73,7 @@ def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, LeaveOne
         images: bytes ``[n, C, H, W]``.
         labels: ``[n]``, of two classes or more.
 
-    Memory: about five square matrices of the C·H·W values in float64 (`surroundings_bytes`), and
+    Memory: about five square matrices of the C·H·W values in float64 (`gaussian_bytes`), and
     the largest class in float64.
     """
     classes = labels.unique().tolist()
@@ -97,8 +99,8 @@ def surroundings(images: Tensor, labels: Tensor) -> Iterator[tuple[int, LeaveOne
         yield label, LeaveOneClassOutGaussian(mean + centre, torch.linalg.cholesky(covariance))
 
 
-def surroundings_bytes(values: int) -> int:
-    """About the memory that `surroundings` takes for images of so many values."""
+def gaussian_bytes(values: int) -> int:
+    """About the memory that `leave_one_class_out_gaussians` takes for images of so many values."""
     return 5 * 8 * values**2
 
 

@@ -30,13 +30,13 @@ class Searching(Protocol):
     def log(self, *args: Any, **settings: Any) -> None: ...
 
 
-def side_by_side(
+def parallel_step(
     module: Searching,
     batch: NontargetBatch,
     gradients: Gradients,
     *,
-    moving: nn.Parameter,
-    resting: Sequence[nn.Parameter] = (),
+    optimised: nn.Parameter,
+    frozen: Sequence[nn.Parameter] = (),
     **logged: Tensor,
 ) -> Tensor:
     """A scalar whose gradient is that of every search of this step, to be returned to Lightning.
@@ -45,12 +45,12 @@ def side_by_side(
     wants all parameters in use. The loss of an image is logged, and whatever is given beside it.
 
     Args:
-        moving: row i belongs to search i.
-        resting: other parameters, which this step leaves where they are.
+        optimised: row i belongs to search i.
+        frozen: other parameters, which this step leaves where they are.
     """
     ranks = int(module.trainer.world_size)
-    gradient = torch.zeros_like(moving)
-    total = torch.zeros((), device=moving.device)
+    gradient = torch.zeros_like(optimised)
+    total = torch.zeros((), device=optimised.device)
     for part in batch.parts(rank=module.global_rank, ranks=ranks, chunk=module.chunk):
         gradient[part.searches], losses = gradients(part)
         total += losses.sum()
@@ -59,8 +59,8 @@ def side_by_side(
         module.log(
             f"{module.stage}/{name}", value, prog_bar=True, batch_size=1, sync_dist=ranks > 1
         )
-    scalar: Tensor = (moving * gradient).sum() * ranks
-    return scalar + sum(0 * parameter.sum() for parameter in resting)
+    scalar: Tensor = (optimised * gradient).sum() * ranks
+    return scalar + sum(0 * parameter.sum() for parameter in frozen)
 
 
 def check_counts(stage: str, **counts: int | None) -> None:

@@ -13,7 +13,7 @@ from cwx.data.nontarget import Nontarget, NontargetBatch
 from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import Canvas
 from cwx.functional.mask_search import search_gradients
-from cwx.methods._parallel_search import check_counts, side_by_side
+from cwx.methods._parallel_search import check_counts, parallel_step
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -178,15 +178,15 @@ class MaskSearch(L.LightningModule):
                 canvas=of_canvas,
             )
 
-        moving, resting = self.masks, self.canvases
+        optimised, frozen = self.masks, self.canvases
         if of_canvas:
-            moving, resting = resting, moving
-        return side_by_side(
+            optimised, frozen = frozen, optimised
+        return parallel_step(
             self,
             batch,
             gradients,
-            moving=moving,
-            resting=[resting] if self.learned_canvas else [],
+            optimised=optimised,
+            frozen=[frozen] if self.learned_canvas else [],
             area=self.masks.detach().mean(),
         )
 

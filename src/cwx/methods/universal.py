@@ -13,7 +13,7 @@ from cwx.explanations.patterns import Perturbations
 from cwx.functional.attacks import Linf
 from cwx.functional.mask_search import SignDescent
 from cwx.functional.universal_perturbation import universal_gradients
-from cwx.methods._parallel_search import check_counts, side_by_side
+from cwx.methods._parallel_search import check_counts, parallel_step
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -121,7 +121,7 @@ class UniversalPerturbation(L.LightningModule):
                 normalization=self.subject.data.normalization,
             )
 
-        return side_by_side(self, batch, gradients, moving=self.deltas)
+        return parallel_step(self, batch, gradients, optimised=self.deltas)
 
     @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:

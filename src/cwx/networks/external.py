@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 
-def foreign(
+def external(
     *,
     build: Callable[[], nn.Module],
     in_channels: int,

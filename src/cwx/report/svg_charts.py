@@ -83,12 +83,12 @@ def drawn(
         joined: whether a line leads from point to point.
         size: in inches.
     """
-    detection_auroc = any(line.label for line in lines)
+    labelled = any(line.label for line in lines)
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title + says}):
         figure = Figure(figsize=size)
         axes = figure.add_axes((0.13, 0.2, 0.85, 0.76))
         for place, line in enumerate(lines):
-            colour = LINES[place % len(LINES) if detection_auroc else 0]
+            colour = LINES[place % len(LINES) if labelled else 0]
             if ticks:
                 width = 0.8 / len(lines)
                 aside = width * (place - (len(lines) - 1) / 2)
@@ -98,7 +98,7 @@ def drawn(
                 # Over one that is the same, only dashes let both be seen.
                 over = any(earlier.points == line.points for earlier in lines[:place])
                 style = ("--" if over else "-") if joined else "none"
-                _lead(axes, line, colour, style=style, alone=detection_auroc or len(lines) == 1)
+                _lead(axes, line, colour, style=style, alone=labelled or len(lines) == 1)
             _mark(axes, line, colour, aside)
         _dress(axes, across, ticks, sorted({x for line in lines for x, _ in line.points}))
         file = io.StringIO()

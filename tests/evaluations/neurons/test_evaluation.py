@@ -266,9 +266,9 @@ def test_a_few_images_are_taken_where_a_neuron_responds_to_few(seen):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fraction": 0}, "evaluation.neurons.share is 0: give a share between 0 and 1"),
-        ({"fraction": 1}, "evaluation.neurons.share is 1"),
-        ({"fraction": float("nan")}, "evaluation.neurons.share is nan"),
+        ({"fraction": 0}, "evaluation.neurons.fraction is 0: give a share between 0 and 1"),
+        ({"fraction": 1}, "evaluation.neurons.fraction is 1"),
+        ({"fraction": float("nan")}, "evaluation.neurons.fraction is nan"),
         ({"high": 2}, "evaluation.neurons.high is 2: give a share"),
         ({"bins": 0}, "evaluation.neurons.bins is 0: give 1 or more"),
         ({"networks": []}, "evaluation.neurons.networks is empty: name a kind"),

@@ -61,7 +61,7 @@ def training(store, settings=SETTINGS, **changes):
         network=network,
         store=TrajectoryStore(store),
         recipe=None,
-        configuration={**configuration, "fine-tuning": settings, **changes},
+        configuration={**configuration, "fine_tuning": settings, **changes},
         at_once=2,
     )
 
@@ -220,7 +220,7 @@ def test_a_study_shows_experts_beside_what_they_become(before, tmp_path, kind):
     made = refined_study(tmp_path / "store", **chosen)
     made.run(
         Results(tmp_path / "run"),
-        {**CONFIGURATION, "fine-tuning": SETTINGS},
+        {**CONFIGURATION, "fine_tuning": SETTINGS},
         experiment="x",
         resumed=False,
     )

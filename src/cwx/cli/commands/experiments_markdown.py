@@ -10,7 +10,7 @@ from cwx.cli.experiments import PARTS, Experiment, Note, comment, scale_remarks
 # In the order of a study.
 GROUPS = (
     "data", "network", "evaluation_networks", "recipe", "corruption", "dataset_construction", "adversary",
-    "fine-tuning", "method", "purification", "evaluation",
+    "fine_tuning", "method", "purification", "evaluation",
 )  # fmt: skip
 RENEW = "python run.py experiments --markdown > docs/experiments.md"
 

@@ -11,9 +11,9 @@ from cwx.explanations.images import Explanations
 from cwx.functional.matched_filter import (
     FEWEST,
     Groups,
+    gaussian_bytes,
+    leave_one_class_out_gaussians,
     split_by_pattern,
-    surroundings,
-    surroundings_bytes,
 )
 from cwx.functional.trigger_scores import revealed_pattern
 
@@ -52,7 +52,7 @@ def check_suspicions(data: ImageData, separation: float, place: str) -> None:
     if not len(data.splits.train):
         raise ValueError(f"{place} is about training images, and the data have none: leave it out")
     channels, height, width = data.image_shape
-    needed = surroundings_bytes(channels * height * width)
+    needed = gaussian_bytes(channels * height * width)
     if needed > MOST_BYTES:
         raise ValueError(
             f"{place} would take {needed / 2**30:.0f} GiB of memory for images of "
@@ -76,7 +76,7 @@ def suspicions(
     groups: dict[str, dict[int, Groups]] = {name: {} for name in sources}
     if len(train.labels.unique()) > 1:
         unit = {name: data.normalization.denormalize(e.images) for name, e in sources.items()}
-        for label, around in surroundings(train.images, train.labels):
+        for label, around in leave_one_class_out_gaussians(train.images, train.labels):
             own = train.images[train.labels == label]
             if len(own) < FEWEST:
                 continue

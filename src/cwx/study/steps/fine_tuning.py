@@ -48,7 +48,7 @@ class FineTune:
             ValueError: an expert's states lack what a network needs to go on, such as running
                 statistics.
         """
-        settings = training.configuration["fine-tuning"]["recipe"]
+        settings = training.configuration["fine_tuning"]["recipe"]
         return training.by(self.recipe, settings).fine_tuned(
             "fine-tuned",
             subject.trajectories,

@@ -1,0 +1,1 @@
+"""Runs and explanations for notebooks."""
