@@ -1,6 +1,6 @@
-"""Errors that a user can put right, and the names that a user may have meant.
+"""Errors that the user can correct, and suggestions for misspelt names.
 
-Imports the standard library alone, so that every other part may use it.
+Imports the standard library only, so that every module may import it.
 """
 
 import difflib
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something that the user gave is wrong; the message is one line and names the remedy."""
+    """Wrong input or settings; the message is one line and names the remedy."""
 
 
 def closest(given: str, known: Iterable[str], count: int = 3, *, cutoff: float = 0.0) -> list[str]:
-    """At most `count` of the known names, the most similar to `given` first.
+    """At most `count` of the names `known`, the most similar to `given` first.
 
     Args:
-        cutoff: the least similarity, 0 (nothing in common) to 1 (equal).
+        cutoff: the minimum similarity, from 0 (nothing in common) to 1 (equal).
 
     >>> closest("shp", ["ship", "dog", "sheep"], 2)
     ['ship', 'sheep']
@@ -26,10 +26,13 @@ def closest(given: str, known: Iterable[str], count: int = 3, *, cutoff: float =
 def did_you_mean(
     given: str, known: Iterable[str], otherwise: str, *, prefix: str = "", cutoff: float = 0.5
 ) -> str:
-    """The remedy for an unknown name: the most similar known name or, if none is, `otherwise`.
+    """The remedy for an unknown name: the most similar known name or, without one, `otherwise`.
 
     Args:
-        prefix: written before the known name, such as the setting that it is a value of.
+        given: the unknown name.
+        known: all valid names.
+        prefix: text before the suggested name, such as its setting.
+        cutoff: see `closest`.
 
     >>> did_you_mean("cifar", ["cifar10", "svhn"], "there are cifar10, svhn", prefix="data=")
     'did you mean data=cifar10?'

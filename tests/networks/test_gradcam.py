@@ -1,15 +1,15 @@
-"""Grad-CAM against its formulas, on networks of every kind."""
+"""Grad-CAM maps equal the literal formula, for networks of every kind."""
 
 import pytest
 import torch
 from support import references
 from support.builders import small_mlp
-from support.vision_networks import IMAGES, LABELS, NETWORKS, SHAPE, built
+from support.vision_networks import IMAGES, LABELS, NETWORKS, SHAPE, build_network
 
-from cwx.networks.gradcam import attention_of, grad_cam
-from cwx.networks.layers import attended_layer
+from cwx.networks.gradcam import attention_maps, grad_cam
+from cwx.networks.layers import attention_layer
 
-# From images to what the layer gives, and from that, of one image, to its logits.
+# Two functions of a network: images to the layer's output, and that of one image to logits.
 SPLIT = {
     "convnet": (
         lambda net: net.features,
@@ -24,52 +24,54 @@ SPLIT = {
 
 
 @pytest.mark.parametrize("name", SPLIT)
-def test_the_map_is_that_of_the_paper(name):
-    network = built(name)
-    layer = network.get_submodule(attended_layer(network, IMAGES.shape[1:], None, "x"))
-    found = grad_cam(network, layer, IMAGES, LABELS)
+def test_maps_equal_the_formula_of_the_paper(name):
+    network = build_network(name)
+    layer = network.get_submodule(attention_layer(network, IMAGES.shape[1:], None, "x"))
+    maps = grad_cam(network, layer, IMAGES, LABELS)
     features, head = SPLIT[name]
-    for image, label, values in zip(IMAGES, LABELS.tolist(), found, strict=True):
-        small = references.grad_cam(head(network), features(network)(image[None])[0], label)
-        expected = torch.tensor(references.upsampled(small, 32, 32), dtype=torch.float64)
-        torch.testing.assert_close(values, expected)
-    assert found.amax((1, 2)).count_nonzero() > 0
-    assert not found.requires_grad
+    for image, label, actual in zip(IMAGES, LABELS.tolist(), maps, strict=True):
+        low_resolution = references.grad_cam(
+            head(network), features(network)(image[None])[0], label
+        )
+        expected = torch.tensor(references.upsample(low_resolution, 32, 32), dtype=torch.float64)
+        torch.testing.assert_close(actual, expected)
+    assert maps.amax((1, 2)).count_nonzero() > 0
+    assert not maps.requires_grad
     assert not IMAGES.requires_grad
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_last_layer_with_places_is_found_in_any_network(name):
-    network = built(name)
-    layer = network.get_submodule(attended_layer(network, IMAGES.shape[1:], None, "x"))
+def test_the_default_layer_is_the_last_spatial_one(name):
+    network = build_network(name)
+    layer = network.get_submodule(attention_layer(network, IMAGES.shape[1:], None, "x"))
     expected = NETWORKS[name][1]
     if expected:
         assert layer is network.get_submodule(expected)
-    found = grad_cam(network, layer, IMAGES, LABELS)
-    assert found.shape == (3, 32, 32)
-    assert found.isfinite().all()
-    assert found.min() >= 0
+    maps = grad_cam(network, layer, IMAGES, LABELS)
+    assert maps.shape == (3, 32, 32)
+    assert maps.isfinite().all()
+    assert maps.min() >= 0
 
 
-def test_batches_do_not_change_maps():
-    network = built("resnet")
+def test_maps_do_not_depend_on_the_batch_size():
+    network = build_network("resnet")
     whole, parts = (
-        attention_of(network, network.blocks, IMAGES, LABELS, batch_size=size) for size in (3, 2)
+        attention_maps(network, network.blocks, IMAGES, LABELS, batch_size=size) for size in (3, 2)
     )
     torch.testing.assert_close(whole, parts)
 
 
 @pytest.mark.parametrize("name", ["feature", "features.0x", "classifier", "features.3.x", ""])
-def test_a_wrong_layer_is_answered_with_the_nearest(name):
+def test_an_unknown_layer_is_refused_with_suggestions(name):
     with pytest.raises(ValueError, match=f"m.layer is '{name}', .* ConvNet .*: give .*features"):
-        attended_layer(built("convnet"), IMAGES.shape[1:], name, "m.layer")
+        attention_layer(build_network("convnet"), IMAGES.shape[1:], name, "m.layer")
 
 
-def test_a_layer_is_taken_by_name():
-    network = built("convnet")
-    assert attended_layer(network, IMAGES.shape[1:], "features.0", "x") == "features.0"
+def test_a_layer_is_selected_by_name():
+    network = build_network("convnet")
+    assert attention_layer(network, IMAGES.shape[1:], "features.0", "x") == "features.0"
 
 
-def test_a_network_without_places_is_refused():
+def test_a_network_without_spatial_layers_is_refused():
     with pytest.raises(ValueError, match="no layer of MLP gives maps.*leave method.gradcam out"):
-        attended_layer(small_mlp(**SHAPE), IMAGES.shape[1:], None, "method.gradcam.layer")
+        attention_layer(small_mlp(**SHAPE), IMAGES.shape[1:], None, "method.gradcam.layer")

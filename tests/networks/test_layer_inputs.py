@@ -1,4 +1,4 @@
-"""Penultimate features of any network."""
+"""Inputs of a layer: by default, the penultimate features of any network."""
 
 import pytest
 import torch
@@ -14,23 +14,23 @@ SMALL = configuration_folder() / "scale/small/network"
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in SMALL.glob("*.yaml")))
-def test_every_network_decides_by_them_alone(name):
-    whole = OmegaConf.load(SMALL.parents[2] / "network" / f"{name}.yaml")
-    if "defaults" in whole:
-        base = OmegaConf.load(SMALL.parents[2] / "network" / f"{whole.pop('defaults')[0]}.yaml")
-        whole = OmegaConf.merge(base, whole)
-    make = instantiate(OmegaConf.merge(whole, OmegaConf.load(SMALL / f"{name}.yaml")))
-    network = freeze(make(in_channels=3, image_size=(32, 32), num_classes=4))
+def test_logits_are_the_last_linear_layer_of_the_features(name):
+    config = OmegaConf.load(SMALL.parents[2] / "network" / f"{name}.yaml")
+    if "defaults" in config:
+        base = OmegaConf.load(SMALL.parents[2] / "network" / f"{config.pop('defaults')[0]}.yaml")
+        config = OmegaConf.merge(base, config)
+    factory = instantiate(OmegaConf.merge(config, OmegaConf.load(SMALL / f"{name}.yaml")))
+    network = freeze(factory(in_channels=3, image_size=(32, 32), num_classes=4))
     images = torch.rand(2, 3, 32, 32)
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     with layer_inputs(network, None) as features:
-        found = features(images)
-    assert found.shape == (2, linear.in_features)
-    torch.testing.assert_close(linear(found), network(images))
+        penultimate = features(images)
+    assert penultimate.shape == (2, linear.in_features)
+    torch.testing.assert_close(linear(penultimate), network(images))
 
 
-class Two(nn.Module):
-    """One layer is never passed."""
+class UnusedLayer(nn.Module):
+    """Has a layer that the forward pass does not use."""
 
     def __init__(self):
         super().__init__()
@@ -40,8 +40,8 @@ class Two(nn.Module):
         return self.last(self.first(images.flatten(1)).relu())
 
 
-def test_a_layer_may_be_named_and_gradients_flow():
-    network, images = Two(), torch.rand(5, 1, 2, 2, requires_grad=True)
+def test_a_layer_is_selected_by_name_and_features_are_differentiable():
+    network, images = UnusedLayer(), torch.rand(5, 1, 2, 2, requires_grad=True)
     with layer_inputs(network, "first") as features:
         assert torch.equal(features(images), images.flatten(1))
     with layer_inputs(network, None) as features:
@@ -52,12 +52,12 @@ def test_a_layer_may_be_named_and_gradients_flow():
 @pytest.mark.parametrize(
     ("network", "name", "message"),
     [
-        (Two(), "frist", "no layer 'frist': the nearest are first"),
-        (Two(), "idle", "does not pass its layer 'idle'"),
-        (nn.Flatten(), None, r"no linear layer .* \(dataset_construction.algorithm.layer\)"),
+        (UnusedLayer(), "frist", "no layer 'frist': the nearest are first"),
+        (UnusedLayer(), "idle", "does not run its layer 'idle'"),
+        (nn.Flatten(), None, r"no linear layer .* set dataset_construction.algorithm.layer to"),
     ],
 )
-def test_refused_and_the_hook_is_given_back(network, name, message):
+def test_an_unusable_layer_is_refused_and_the_hook_is_removed(network, name, message):
     with (
         pytest.raises(ValueError, match=message),
         layer_inputs(network, name) as features,

@@ -1,17 +1,17 @@
-"""The layers of a network by name, and what several give in one pass."""
+"""Layer names of a network, and the outputs of several layers in one pass."""
 
 import pytest
 import torch
 from support.builders import small_mlp
 from support.vision_networks import IMAGES as EXAMPLES
 from support.vision_networks import SHAPE as EXAMPLE
-from support.vision_networks import built
+from support.vision_networks import build_network
 from torch import nn
 
 from cwx.networks.alexnet import AlexNet
 from cwx.networks.densenet import DenseNet
 from cwx.networks.layer_outputs import layer_outputs
-from cwx.networks.layers import convolutional, feature_layer, spatial_layers
+from cwx.networks.layers import convolutional_layers, feature_layer, spatial_layers
 from cwx.networks.mlp import MLP
 from cwx.networks.resnet import ResNet, basic_block
 
@@ -20,14 +20,14 @@ IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 class Odd(nn.Module):
-    """Convolutions followed by everything but a norm alone, and some that are not followed."""
+    """Convolutions before a norm, before themselves, before a ReLU and before a sum; one unused."""
 
     class Frozen(nn.Module):
         def forward(self, maps):
             return 1 - maps
 
     class FrozenNorm(Frozen):
-        """What another library may call its own."""
+        """A norm class of another library."""
 
     def __init__(self):
         super().__init__()
@@ -42,52 +42,52 @@ class Odd(nn.Module):
     def forward(self, images):
         maps = self.norm(self.turned(self.again(images)))
         maps = self.late(self.relu(self.rectified(self.again(maps))))
-        # Of a sum, and so of neither alone.
+        # The norm of a sum belongs to no convolution.
         maps = self.norm(maps + self.weighted(maps))
         return self.head(maps.mean((2, 3)))
 
 
-def test_each_convolution_is_read_behind_a_norm_that_takes_its_output():
+def test_a_convolution_is_read_after_the_norm_that_takes_its_output():
     network = Odd()
-    # What the norm was given last is of no convolution, but where it is read it is named once.
-    assert convolutional(network, (3, 32, 32)) == ["norm", "again", "rectified", "weighted"]
+    # The norm runs twice, the second time on a sum; its name appears once.
+    assert convolutional_layers(network, (3, 32, 32)) == ["norm", "again", "rectified", "weighted"]
     assert network.training
 
 
-def test_the_convolutions_of_known_networks():
+def test_convolutional_layers_of_known_networks():
     resnet = ResNet(stages=[1, 1], block=basic_block, width=4, norm=nn.BatchNorm2d, **SHAPE)
-    assert convolutional(resnet, (3, 32, 32)) == [
+    assert convolutional_layers(resnet, (3, 32, 32)) == [
         "stem.1",
-        *(f"blocks.0.residual.{place}" for place in (1, 4)),
-        *(f"blocks.1.residual.{place}" for place in (1, 4)),
+        *(f"blocks.0.residual.{index}" for index in (1, 4)),
+        *(f"blocks.1.residual.{index}" for index in (1, 4)),
         "blocks.1.shortcut.1",
     ]
     alexnet = AlexNet(width=4, **SHAPE)
-    assert [type(alexnet.get_submodule(n)) for n in convolutional(alexnet, (3, 32, 32))] == [
+    assert [type(alexnet.get_submodule(n)) for n in convolutional_layers(alexnet, (3, 32, 32))] == [
         nn.Conv2d
     ] * 5
     densenet = DenseNet(growth=4, blocks=[2, 2], norm=nn.BatchNorm2d, **SHAPE)
     convolutions = [m for m in densenet.modules() if isinstance(m, nn.Conv2d)]
-    assert len(convolutional(densenet, (3, 32, 32))) == len(convolutions)
-    assert convolutional(MLP(depth=1, width=4, **SHAPE), (3, 32, 32)) == []
+    assert len(convolutional_layers(densenet, (3, 32, 32))) == len(convolutions)
+    assert convolutional_layers(MLP(depth=1, width=4, **SHAPE), (3, 32, 32)) == []
 
 
-def test_one_pass_gives_what_each_layer_gave():
+def test_one_pass_gives_the_last_output_of_each_layer():
     network = Odd().eval()
     maps = network.norm(network.turned(network.again(IMAGES)))
     second = network.again(maps)
     with layer_outputs(network, ["turned", "again", "rectified", ""]) as outputs:
-        found = outputs(IMAGES)
-    assert set(found) == {"turned", "again", "rectified", ""}
-    torch.testing.assert_close(found["turned"], network.turned(network.again(IMAGES)))
-    # That of the last call, and from before the ReLU that works in place.
-    torch.testing.assert_close(found["again"], second)
-    torch.testing.assert_close(found["rectified"], network.rectified(second))
-    assert found["rectified"].min() < 0
-    torch.testing.assert_close(found[""], network(IMAGES))
+        by_name = outputs(IMAGES)
+    assert set(by_name) == {"turned", "again", "rectified", ""}
+    torch.testing.assert_close(by_name["turned"], network.turned(network.again(IMAGES)))
+    # The output of the last call, before the in-place ReLU.
+    torch.testing.assert_close(by_name["again"], second)
+    torch.testing.assert_close(by_name["rectified"], network.rectified(second))
+    assert by_name["rectified"].min() < 0
+    torch.testing.assert_close(by_name[""], network(IMAGES))
 
 
-def test_gradients_flow_and_what_is_kept_may_be_chosen():
+def test_outputs_are_differentiable_and_read_may_reduce_them():
     network, images = Odd(), IMAGES.clone().requires_grad_()
     with layer_outputs(network, ["rectified"]) as outputs:
         (gradient,) = torch.autograd.grad(outputs(images)["rectified"].sum(), images)
@@ -104,10 +104,10 @@ def hooks(network):
     ("name", "message"),
     [
         ("norn", "Odd has no layer 'norn': the nearest are norm"),
-        ("unused", "does not pass its layer 'unused', which is to be read: name another"),
+        ("unused", "does not run its layer 'unused', whose output is needed: name another"),
     ],
 )
-def test_a_layer_that_is_not_there_is_refused_and_hooks_are_given_back(name, message):
+def test_a_layer_without_output_is_refused_and_hooks_are_removed(name, message):
     network = Odd()
     with (
         pytest.raises(ValueError, match=message),
@@ -117,13 +117,13 @@ def test_a_layer_that_is_not_there_is_refused_and_hooks_are_given_back(name, mes
     assert not hooks(network)
 
 
-def test_hooks_are_given_back_after_a_failure():
+def test_hooks_are_removed_after_a_failure():
     network = Odd()
     with pytest.raises(RuntimeError), layer_outputs(network, ["again"]) as outputs:
         outputs(IMAGES[:, :2])
     assert not hooks(network)
     with pytest.raises(RuntimeError):
-        convolutional(network, (2, 32, 32))
+        convolutional_layers(network, (2, 32, 32))
     assert not hooks(network)
     assert network.training
 
@@ -131,8 +131,8 @@ def test_hooks_are_given_back_after_a_failure():
 SETTING = "recipe.layer"
 
 
-def test_the_search_leaves_the_network_as_it_was():
-    network = built("convnet").train()
+def test_spatial_layers_leave_the_network_unchanged():
+    network = build_network("convnet").train()
     network.features[1].eval()
     modes = [module.training for module in network.modules()]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -147,8 +147,8 @@ def test_the_search_leaves_the_network_as_it_was():
     ("name", "expected"),
     [(None, "features"), ("features.3", "features.3"), ("classifier", "classifier")],
 )
-def test_features_are_of_any_layer_and_by_default_the_last_maps(name, expected):
-    network = built("convnet")
+def test_the_feature_layer_is_any_named_one_or_the_last_spatial_one(name, expected):
+    network = build_network("convnet")
     assert feature_layer(network, EXAMPLES.shape[1:], name, SETTING) == expected
 
 
@@ -157,19 +157,19 @@ def test_features_are_of_any_layer_and_by_default_the_last_maps(name, expected):
     [
         ("convnet", "feature", "is 'feature', which is no layer of ConvNet .* such as features,"),
         ("convnet", "", "is '', which is no layer of ConvNet"),
-        ("external", "unused", "is 'unused', which is no layer of Foreign"),
-        ("external", "pair", "is 'pair', .* that gives an output for each image"),
+        ("external", "unused", "is 'unused', which is no layer of ExternalNetwork"),
+        ("external", "pair", "is 'pair', .* that gives one row per image"),
     ],
 )
-def test_a_wrong_layer_is_answered_with_the_nearest(network, name, message):
+def test_an_unknown_layer_is_refused_with_suggestions(network, name, message):
     with pytest.raises(ValueError, match=f"{SETTING} {message}"):
-        feature_layer(built(network), EXAMPLES.shape[1:], name, SETTING)
+        feature_layer(build_network(network), EXAMPLES.shape[1:], name, SETTING)
 
 
-def test_a_network_without_maps_needs_a_name():
+def test_a_network_without_spatial_layers_needs_a_layer_name():
     network = small_mlp(**EXAMPLE)
     with pytest.raises(ValueError, match="no layer of MLP gives maps"):
         feature_layer(network, EXAMPLES.shape[1:], None, SETTING)
-    named = dict(network.named_modules())
-    name = next(name for name, module in named.items() if isinstance(module, nn.Linear))
+    modules = network.named_modules()
+    name = next(name for name, module in modules if isinstance(module, nn.Linear))
     assert feature_layer(network, EXAMPLES.shape[1:], name, SETTING) == name

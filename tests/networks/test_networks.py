@@ -11,21 +11,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from cwx.networks.convnet import ConvNet, instance_norm
-from cwx.networks.eval_mode import accuracy, evaluating
+from cwx.networks.eval_mode import accuracy, eval_mode
 from cwx.networks.external import external
 
-GROUP = CONF / "network"
+NETWORK_CONFIGS = CONF / "network"
 
 
 def configured(name, size=(32, 32), channels=3, **settings):
-    """The network of ``conf/network``, for ten classes."""
-    factory = instantiate(OmegaConf.load(CONF / f"{name}.yaml"), _convert_="all")
+    """The network of ``conf/network/{name}.yaml``, for ten classes."""
+    factory = instantiate(OmegaConf.load(NETWORK_CONFIGS / f"{name}.yaml"), _convert_="all")
     return factory(in_channels=channels, image_size=size, num_classes=10, **settings)
 
 
-def convnet(size=(32, 32), **settings):
-    chosen = {"depth": 3, "width": 128, "norm": instance_norm, **settings}
-    return ConvNet(in_channels=3, image_size=size, num_classes=10, **chosen)
+def convnet(size=(32, 32), **overrides):
+    settings = {"depth": 3, "width": 128, "norm": instance_norm, **overrides}
+    return ConvNet(in_channels=3, image_size=size, num_classes=10, **settings)
 
 
 def test_the_convnet_of_the_paper_has_320010_parameters():
@@ -34,10 +34,10 @@ def test_the_convnet_of_the_paper_has_320010_parameters():
 
 
 def test_the_convnet_for_64_pixels_has_four_blocks():
-    with initialize_config_dir(str(CONF.parent), version_base=None):
+    with initialize_config_dir(str(CONF), version_base=None):
         factory = instantiate(compose(overrides=["+network=convnet4"]).network)
     network = factory(in_channels=3, image_size=(64, 64), num_classes=200)
-    # A fourth convolution and norm; 4x4 positions are left as after three blocks of 32 pixels.
+    # A fourth convolution and norm; the last maps are 4x4, as for 32 pixels and three blocks.
     per_block = 128 * 128 * 9 + 128 + 2 * 128
     expected = 320_010 + per_block + 190 * (2048 + 1)
     assert sum(p.numel() for p in network.parameters()) == expected
@@ -59,8 +59,8 @@ def test_every_size_gives_logits(norm):
 # AlexNet's layers: output channels, input channels, side of the filters.
 ALEXNET = [(128, 3, 5), (192, 128, 5), (256, 192, 3), (192, 256, 3), (192, 192, 3), (10, 192, 4)]
 
-# Those of CIFAR-10's VGG, ResNet and DenseNet are as https://github.com/kuangliu/pytorch-cifar has
-# them, that of WideResNet as https://github.com/osmr/imgclsmob; its paper says 36.5 million.
+# VGG, ResNet and DenseNet for CIFAR-10: numbers of https://github.com/kuangliu/pytorch-cifar;
+# WideResNet: https://github.com/osmr/imgclsmob (its paper says 36.5 million).
 PARAMETERS = {
     "alexnet": sum(out * (into * side**2 + 1) for out, into, side in ALEXNET),
     "vgg11": 9_231_114,
@@ -79,8 +79,8 @@ def test_a_configured_network_has_as_many_parameters_as_published(name):
     assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name]
 
 
-# Images of a side, at the end of the convolutions: [channels, *positions].
-LEFT = [
+# Network, image side, image channels, shape of the last feature map [channels, height, width].
+FEATURE_SHAPES = [
     ("alexnet", 32, 3, [192, 4, 4]),
     ("alexnet", 64, 3, [192, 8, 8]),
     ("alexnet", 28, 1, [192, 3, 3]),
@@ -103,30 +103,30 @@ LEFT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "side", "channels", "left"), LEFT)
-def test_what_is_left_of_images_before_the_logits(name, side, channels, left):
+@pytest.mark.parametrize(("name", "side", "channels", "feature_shape"), FEATURE_SHAPES)
+def test_the_last_feature_map_has_the_expected_shape(name, side, channels, feature_shape):
     with torch.device("meta"):
         network = configured(name, (side, side), channels)
         images = torch.empty(2, channels, side, side)
     *convolutions, classifier = network.children()
-    assert nn.Sequential(*convolutions)(images).shape == (2, *left)
+    assert nn.Sequential(*convolutions)(images).shape == (2, *feature_shape)
     assert isinstance(classifier, nn.Linear)
     assert network(images).shape == (2, 10)
 
 
 TOO_SMALL = [
-    ("alexnet", (7, 9), "7x9 images three times, to nothing: use images of at least 8x8"),
-    ("vgg11", (28, 28), "a VGG of 5 blocks halves 28x28 .* nothing: use at most 4 blocks"),
-    ("vgg16", (64, 31), "a VGG of 5 blocks halves 64x31 .* nothing: use at most 4 blocks"),
+    ("alexnet", (7, 9), "7x9 images three times, to less .*: use images of at least 8x8"),
+    ("vgg11", (28, 28), "a VGG of 5 blocks halves 28x28 .* a pixel: use at most 4 blocks"),
+    ("vgg16", (64, 31), "a VGG of 5 blocks halves 64x31 .* a pixel: use at most 4 blocks"),
     ("resnet18", (7, 8), "halves 7x8 images to less than a pixel: use at most 3 stages"),
     ("resnet50", (8, 2), "halves 8x2 images to less than a pixel: use at most 2 stages"),
     ("wide_resnet28_10", (3, 8), "halves 3x8 images twice, .*: use images of at least 4x4"),
-    ("densenet121", (7, 8), "a DenseNet of 4 blocks halves 7x8 .* nothing: use at most 3 blocks"),
+    ("densenet121", (7, 8), "a DenseNet of 4 blocks halves 7x8 .* a pixel: use at most 3 blocks"),
 ]
 
 
 @pytest.mark.parametrize(("name", "size", "message"), TOO_SMALL)
-def test_images_that_a_network_halves_to_nothing_are_refused(name, size, message):
+def test_images_that_are_too_small_for_the_poolings_are_refused(name, size, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         configured(name, size)
 
@@ -143,15 +143,15 @@ def test_images_that_a_network_halves_to_nothing_are_refused(name, size, message
         ("densenet121", (7, 8), {"blocks": [2, 2, 2]}),
     ],
 )
-def test_what_the_refusals_recommend_is_accepted(name, size, settings):
+def test_the_remedy_of_each_error_message_works(name, size, settings):
     with torch.device("meta"):
         network = configured(name, size, **settings)
         assert network(torch.empty(2, 3, *size)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("depth", [4, 27, -2])
-def test_a_wide_resnet_without_whole_blocks_is_refused(depth):
-    with pytest.raises(ValueError, match=rf"depth {depth} has no whole blocks: use 10, 16, 22"):
+def test_a_wide_resnet_of_an_impossible_depth_is_refused(depth):
+    with pytest.raises(ValueError, match=rf"blocks per stage, not {depth}: use 10, 16, 22"):
         configured("wide_resnet28_10", depth=depth)
 
 
@@ -171,7 +171,7 @@ SMALL = [
 
 
 @pytest.mark.parametrize(("name", "settings"), SMALL)
-def test_noise_gives_finite_logits_and_every_weight_a_gradient(name, settings):
+def test_random_images_give_finite_logits_and_every_weight_a_gradient(name, settings):
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, 3, 32, 32, generator=generator).requires_grad_()
     torch.manual_seed(0)
@@ -181,7 +181,7 @@ def test_noise_gives_finite_logits_and_every_weight_a_gradient(name, settings):
     loss = F.cross_entropy(logits, torch.arange(4))
     for gradient in torch.autograd.grad(loss, [images, *network.parameters()]):
         assert gradient.isfinite().all()
-        # A bias that normalisation takes away again has none.
+        # A bias before a normalisation has gradient 0.
         assert gradient.ndim == 1 or gradient.count_nonzero() > 0
 
 
@@ -216,49 +216,49 @@ TORCHVISION = {
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision_computes_the_same_from_the_same_weights(name):
+def test_logits_equal_those_of_torchvision_with_the_same_weights(name):
     torch.manual_seed(0)
     size = (40, 35)
-    network, other = configured(name, size), TORCHVISION[name]()
-    states = zip(other.state_dict(), network.state_dict().values(), strict=True)
-    other.load_state_dict({key: value.clone() for key, value in states})
+    network, reference = configured(name, size), TORCHVISION[name]()
+    states = zip(reference.state_dict(), network.state_dict().values(), strict=True)
+    reference.load_state_dict({key: value.clone() for key, value in states})
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(network(images), other(images))
+    torch.testing.assert_close(network(images), reference(images))
 
 
-def wide_resnet_literally(network, images, depth, widening):
-    """Zagoruyko and Komodakis, §2: every weight in the order of its use, in training mode."""
+def wide_resnet_reference(network, images, depth, widening):
+    """Zagoruyko and Komodakis, §2, in training mode; weights in the order of their use."""
     weights = iter(network.parameters())
 
-    def active(x):
+    def norm_relu(x):
         return F.relu(F.batch_norm(x, None, None, next(weights), next(weights), training=True))
 
     def block(x, out, stride):
-        a = active(x)
+        a = norm_relu(x)
         r = F.conv2d(a, next(weights), stride=stride, padding=1)
-        r = F.conv2d(active(r), next(weights), padding=1)
+        r = F.conv2d(norm_relu(r), next(weights), padding=1)
         return r + (x if x.shape == r.shape else F.conv2d(a, next(weights), stride=stride))
 
     x = F.conv2d(images, next(weights), padding=1)
     for filters, stride in ((16, 1), (32, 2), (64, 2)):
         for i in range((depth - 4) // 6):
             x = block(x, filters * widening, stride if i == 0 else 1)
-    x = F.avg_pool2d(active(x), x.shape[-2:]).flatten(1)
+    x = F.avg_pool2d(norm_relu(x), x.shape[-2:]).flatten(1)
     logits = F.linear(x, next(weights), next(weights))
     assert next(weights, None) is None
     return logits
 
 
 @pytest.mark.parametrize("settings", [{"depth": 16, "widening": 2}, {"depth": 10, "widening": 1}])
-def test_a_wide_resnet_computes_what_the_paper_says(settings):
+def test_a_wide_resnet_equals_the_reference_of_the_paper(settings):
     torch.manual_seed(0)
     network = configured("wide_resnet28_10", **settings).double()
     images = torch.randn(3, 3, 16, 13, dtype=torch.float64)
-    expected = wide_resnet_literally(network, images, **settings)
+    expected = wide_resnet_reference(network, images, **settings)
     torch.testing.assert_close(network(images), expected)
 
 
-def test_a_foreign_network_is_built_by_its_own_arguments_alone():
+def test_an_external_network_gets_only_its_own_arguments():
     build = instantiate(
         {
             "_target_": "cwx.networks.external.external",
@@ -276,7 +276,7 @@ def test_a_foreign_network_is_built_by_its_own_arguments_alone():
 
 
 @pytest.mark.parametrize(
-    ("name", "published"),
+    ("name", "weights_name"),
     [
         ("alexnet", "AlexNet_Weights.IMAGENET1K_V1"),
         ("resnet18", "ResNet18_Weights.IMAGENET1K_V1"),
@@ -284,39 +284,39 @@ def test_a_foreign_network_is_built_by_its_own_arguments_alone():
         ("vgg16", "VGG16_Weights.IMAGENET1K_V1"),
     ],
 )
-def test_networks_of_imagenet_are_torchvisions(name, published):
-    with torch.device("meta"), initialize_config_dir(str(CONF.parent), version_base=None):
+def test_imagenet_networks_have_as_many_parameters_as_torchvision_weights(name, weights_name):
+    with torch.device("meta"), initialize_config_dir(str(CONF), version_base=None):
         factory = instantiate(compose(overrides=[f"+network=imagenet_{name}"]).network)
         network = factory(in_channels=3, image_size=(224, 224), num_classes=1000)
         assert network(torch.empty(2, 3, 224, 224)).shape == (2, 1000)
-    assert published in (CONF / f"imagenet_{name}.yaml").read_text()
-    weights = torchvision.models.get_weight(published)
+    assert weights_name in (NETWORK_CONFIGS / f"imagenet_{name}.yaml").read_text()
+    weights = torchvision.models.get_weight(weights_name)
     assert sum(p.numel() for p in network.parameters()) == weights.meta["num_params"]
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (partial(nn.Linear, 2), "Linear cannot be called as it is configured .*out_features.*: co"),
+        (partial(nn.Linear, 2), "Linear rejects its arguments .*out_features.*: correct them"),
         (partial(nn.Linear, 2, 2, size=3), "unexpected keyword argument 'size'.*network.build"),
-        (dict, "dict makes a dict, not a torch.nn.Module: set network.build._target_"),
+        (dict, "dict returns a dict, not a torch.nn.Module: set network.build._target_"),
     ],
 )
-def test_a_foreign_builder_that_builds_no_network_is_refused(build, message):
+def test_an_external_builder_that_returns_no_network_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         external(build=build, in_channels=1, image_size=(8, 8), num_classes=3)
 
 
-def test_modes_are_given_back_also_after_an_exception():
+def test_modes_are_restored_also_after_an_exception():
     network = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
     network[0].eval()
-    with evaluating(network):
+    with eval_mode(network):
         assert not any(m.training for m in network.modules())
-    with pytest.raises(KeyError), evaluating(network):
+    with pytest.raises(KeyError), eval_mode(network):
         raise KeyError
     assert [m.training for m in network.modules()] == [True, False, True]
 
 
-def test_accuracy_counts_images_not_batches():
+def test_accuracy_is_a_mean_over_images_not_batches():
     batches = [(torch.eye(2), torch.tensor([0, 1]), 2), (torch.eye(2)[:1], torch.tensor([1]), 1)]
     assert accuracy(nn.Identity(), batches) == pytest.approx(2 / 3)

@@ -1,4 +1,4 @@
-"""Networks of every kind, with the layer that Grad-CAM attends to."""
+"""Small networks of every kind, with the layer that Grad-CAM uses by default."""
 
 import torch
 from torch import nn
@@ -12,8 +12,8 @@ from cwx.networks.vgg import VGG
 SHAPE = {"in_channels": 3, "image_size": (32, 32), "num_classes": 5}
 
 
-class Foreign(nn.Module):
-    """In-place ReLUs, a module that runs twice, one that is never run, and outputs of two parts."""
+class ExternalNetwork(nn.Module):
+    """In-place ReLUs, a module that runs twice, an unused one, and one that returns a tuple."""
 
     class Pair(nn.Module):
         def forward(self, images):
@@ -52,11 +52,11 @@ NETWORKS = {
         "blocks",
     ),
     "densenet": (lambda: DenseNet(growth=4, blocks=[2, 2], norm=norm, **SHAPE), None),
-    "external": (Foreign, "relu"),
+    "external": (ExternalNetwork, "relu"),
 }
 
 
-def built(name):
+def build_network(name):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return NETWORKS[name][0]().double().eval().requires_grad_(False)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cwx.networks.sizes import halved
+from cwx.networks.sizes import halve
 
 
 def instance_norm(channels: int) -> nn.Module:
-    """Instance normalisation with affine parameters, as GroupNorm with a group a channel."""
+    """Instance normalisation with affine parameters: a GroupNorm with one group per channel."""
     return nn.GroupNorm(channels, channels)
 
 
@@ -17,10 +17,12 @@ class ConvNet(nn.Module):
     """`depth` blocks of 3x3 convolution, normalisation, ReLU and 2x2 average pooling; one linear.
 
     Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
-    Weights start from torch's default, Kaiming's uniform initialisation with a = √5.
+    Weights start from torch's default, the uniform Kaiming initialisation with a = √5.
 
     Args:
-        norm: makes a normalisation layer from its number of channels; ``None`` for none.
+        depth: number of blocks.
+        width: filters of each convolution.
+        norm: builds a normalisation layer from its number of channels; ``None``: no normalisation.
 
     Raises:
         ValueError: `depth` poolings leave less than one pixel.
@@ -37,7 +39,7 @@ class ConvNet(nn.Module):
         norm: Callable[[int], nn.Module] | None,
     ) -> None:
         super().__init__()
-        height, width_left = halved(
+        pooled_height, pooled_width = halve(
             image_size,
             depth,
             network=f"a ConvNet of depth {depth}",
@@ -51,7 +53,7 @@ class ConvNet(nn.Module):
             layers += [nn.ReLU(), nn.AvgPool2d(2)]
         self.features = nn.Sequential(*layers)
         channels = width if depth else in_channels
-        self.classifier = nn.Linear(channels * height * width_left, num_classes)
+        self.classifier = nn.Linear(channels * pooled_height * pooled_width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(torch.flatten(self.features(images), 1))  # type: ignore[no-any-return]

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from cwx.networks.resnet import Norm, convolution
-from cwx.networks.sizes import halved
+from cwx.networks.sizes import halve
 
 
 class DenseLayer(nn.Module):
-    """Appends `growth` channels, made of all those before, to its input.
+    """Appends `growth` new channels, computed from all input channels, to the input.
 
     Input ``[n, in_channels, h, w]``; output ``[n, in_channels + growth, h, w]``. A 1x1
-    convolution to 4 `growth` channels precedes the 3x3 one, each normalised and rectified
-    beforehand (§3, bottleneck layers).
+    convolution to 4 `growth` channels precedes the 3x3 one; normalisation and ReLU precede each
+    (§3, bottleneck layers).
     """
 
     def __init__(self, *, in_channels: int, growth: int, norm: Norm) -> None:
@@ -30,15 +30,15 @@ class DenseNet(nn.Module):
     """DenseNet-BC: a 3x3 convolution, blocks of dense layers, global average and one linear.
 
     Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
-    The blocks are those for ImageNet (Table 1), the stem keeps the resolution as it does for
-    CIFAR-10 (§3): stride 1, no normalisation and no pooling. Between blocks a 1x1 convolution
-    halves the channels (compression 0.5) and 2x2 average pooling the sides. Weights start from
-    torch's default.
+    The blocks are those for ImageNet (Table 1). The stem is that for CIFAR-10 (§3), which keeps the
+    resolution: stride 1, no normalisation, no pooling. Between blocks, a 1x1 convolution halves
+    the channels (compression 0.5) and a 2x2 average pooling halves height and width. Weights start
+    from torch's default initialisation.
 
     Args:
         blocks: the number of layers of each block.
-        growth: channels that each layer appends; the stem makes twice as many.
-        norm: makes a normalisation layer from its number of channels.
+        growth: channels that each layer appends; the stem has 2 `growth`.
+        norm: builds a normalisation layer from its number of channels.
 
     Raises:
         ValueError: the poolings leave less than one pixel.
@@ -55,7 +55,7 @@ class DenseNet(nn.Module):
         norm: Norm,
     ) -> None:
         super().__init__()
-        halved(
+        halve(
             image_size,
             len(blocks) - 1,
             network=f"a DenseNet of {len(blocks)} blocks",
@@ -63,8 +63,8 @@ class DenseNet(nn.Module):
         )
         channels = 2 * growth
         layers: list[nn.Module] = [convolution(in_channels, channels, 3)]
-        for position, depth in enumerate(blocks):
-            if position:
+        for index, depth in enumerate(blocks):
+            if index:
                 layers += [norm(channels), nn.ReLU(), convolution(channels, channels // 2, 1)]
                 layers.append(nn.AvgPool2d(2))
                 channels //= 2

@@ -1,4 +1,4 @@
-"""A network's state borrowed for a while and given back, also after an exception."""
+"""Eval mode of a network, and accuracy in eval mode."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[nn.Module]:
-    """Put every submodule in eval mode; each gets its own mode back."""
+def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """Set all submodules to eval mode; on exit, also after an exception, restore their modes."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -20,12 +20,16 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """Eval mode and no gradients for the parameters, for good: for networks that we own."""
+    """Set `network` to eval mode and its parameters to no gradients; nothing restores them."""
     return network.eval().requires_grad_(False)
 
 
 def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]]) -> float:
-    """The share in 0-1 of images that `network` labels rightly, in eval mode."""
+    """The fraction in 0-1 of images that `network` classifies correctly, in eval mode.
+
+    Args:
+        batches: (images, labels, any integer).
+    """
     return accuracies(network, batches, (1,))[0]
 
 
@@ -33,18 +37,24 @@ def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]]) 
 def accuracies(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]], tops: Sequence[int]
 ) -> list[float]:
-    """The shares in 0-1 of images whose label is among the k highest logits, for each k of `tops`,
-    in eval mode."""
-    right, total = [0] * len(tops), 0
-    with evaluating(network):
+    """Top-k accuracy in 0-1 for each k of `tops`, in eval mode.
+
+    Args:
+        batches: (images, labels, any integer).
+    """
+    correct, total = [0] * len(tops), 0
+    with eval_mode(network):
         for images, labels, _ in batches:
             logits = network(images)
-            right = [n + int(_among(logits, labels, k)) for n, k in zip(right, tops, strict=True)]
+            correct = [
+                count + int(_correct_count(logits, labels, k))
+                for count, k in zip(correct, tops, strict=True)
+            ]
             total += len(labels)
-    return [n / total for n in right]
+    return [count / total for count in correct]
 
 
-def _among(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    # Of equal logits, the highest is the first, as everywhere else.
-    highest = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(k).indices
-    return (highest == labels[:, None]).sum()
+def _correct_count(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    # argmax takes the first of equal logits, as elsewhere; topk does not.
+    top_classes = logits.argmax(1, keepdim=True) if k == 1 else logits.topk(k).indices
+    return (top_classes == labels[:, None]).sum()

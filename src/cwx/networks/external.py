@@ -1,4 +1,4 @@
-"""Networks that other packages build."""
+"""Networks from other packages."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,15 @@ def external(
     image_size: tuple[int, int],
     num_classes: int,
 ) -> nn.Module:
-    """What `build` makes, which is told nothing of the data: its arguments are its own.
+    """The network that `build` returns; the three properties of the data are ignored.
 
-    Whether it fits the data is seen when it is first called.
+    The first forward pass fails if the network does not fit the data.
+
+    Args:
+        build: takes no arguments; the configuration binds its own ones.
 
     Raises:
-        ValueError: its arguments are not what it takes, or it makes no network.
+        ValueError: `build` rejects its arguments, or returns no `torch.nn.Module`.
     """
     del in_channels, image_size, num_classes
     name = getattr(getattr(build, "func", build), "__name__", str(build))
@@ -25,12 +28,11 @@ def external(
         network = build()
     except TypeError as error:
         raise ValueError(
-            f"{name} cannot be called as it is configured ({error}): correct its arguments, which "
-            "are given under network.build"
+            f"{name} rejects its arguments ({error}): correct them under network.build"
         ) from error
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"{name} makes a {type(network).__name__}, not a torch.nn.Module: set "
-            "network.build._target_ to what builds a network"
+            f"{name} returns a {type(network).__name__}, not a torch.nn.Module: set "
+            "network.build._target_ to a function or class that builds a network"
         )
     return network

@@ -1,4 +1,4 @@
-"""What layers give, read by forward hooks."""
+"""Outputs of layers, read by forward hooks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cwx.networks.layers import find
+from cwx.networks.layers import find_layer
 
-# From images to what layers give, by their names.
+# From images to outputs by layer name.
 Outputs = Callable[[Tensor], Mapping[str, Any]]
 
 
@@ -17,40 +17,40 @@ Outputs = Callable[[Tensor], Mapping[str, Any]]
 def layer_outputs(
     network: nn.Module, names: Sequence[str], read: Callable[[Any], Any] = torch.clone
 ) -> Iterator[Outputs]:
-    """While open, maps images to what several layers give in one pass, by their names.
+    """Context manager: a function from images to the outputs of several layers, in one pass.
 
-    Of a layer that the network passes several times it is what it gives last. The network itself
-    is called ``""``, and gives its logits.
+    For a layer that runs several times, the last output counts. The name ``""`` is the network
+    itself, whose output is the logits.
 
     Args:
-        network: asked in the mode that it is in.
-        names: of modules.
-        read: what is kept of an output, taken before the network goes on: an operation in place,
-            such as a ReLU's, may be about to overwrite it.
+        network: runs in its current mode (train or eval).
+        names: of the layers.
+        read: computes the value to return from a layer's output. It runs before the next layer,
+            because an in-place operation such as a ReLU may overwrite the output.
 
     Raises:
-        ValueError: there is no such layer or, when called, the network does not pass it.
+        ValueError: the network has no such layer or, on a call, does not run it.
     """
-    layers = {name: find(network, name) for name in names}
-    caught: dict[str, Any] = {}
+    layers = {name: find_layer(network, name) for name in names}
+    captured: dict[str, Any] = {}
 
     def outputs(images: Tensor) -> Mapping[str, Any]:
-        caught.clear()
+        captured.clear()
         network(images)
-        if idle := [name for name in layers if name not in caught]:
+        if missing := [name for name in layers if name not in captured]:
             raise ValueError(
-                f"the network does not pass its layer {idle[0]!r}, which is to be read: name "
-                "another"
+                f"the network does not run its layer {missing[0]!r}, whose output is needed: "
+                "name another"
             )
-        found = dict(caught)
-        caught.clear()
-        return found
+        result = dict(captured)
+        captured.clear()
+        return result
 
     with ExitStack() as hooks:
         for name, layer in layers.items():
 
-            def keep(_m: nn.Module, _i: Any, output: Any, name: str = name) -> None:
-                caught[name] = read(output)
+            def capture(_m: nn.Module, _i: Any, output: Any, name: str = name) -> None:
+                captured[name] = read(output)
 
-            hooks.callback(layer.register_forward_hook(keep).remove)
+            hooks.callback(layer.register_forward_hook(capture).remove)
         yield outputs

@@ -1,4 +1,4 @@
-"""A fully connected classifier: the evaluation network that shares nothing with a ConvNet but the data."""
+"""A fully connected classifier: an evaluation network without convolutions."""
 
 import math
 from itertools import pairwise
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """`depth` hidden layers of `width` units with ReLU, and a linear classifier.
+    """`depth` hidden layers of `width` units with ReLU, then a linear classifier.
 
     Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
     """
@@ -27,8 +27,8 @@ class MLP(nn.Module):
         sizes = [inputs, *([width] * depth)]
         hidden = [
             layer
-            for before, after in pairwise(sizes)
-            for layer in (nn.Linear(before, after), nn.ReLU())
+            for fan_in, fan_out in pairwise(sizes)
+            for layer in (nn.Linear(fan_in, fan_out), nn.ReLU())
         ]
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))
 

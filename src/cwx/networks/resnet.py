@@ -9,10 +9,10 @@ Norm = Callable[[int], nn.Module]
 
 
 class ResidualBlock(nn.Module):
-    """ReLU(residual(x) + x); a 1x1 convolution with norm takes x's place where shapes differ.
+    """ReLU(residual(x) + x); if the shapes differ, a 1x1 convolution with norm maps x.
 
     Input ``[n, in_channels, h, w]``; output ``[n, out_channels, ⌈h / stride⌉, ⌈w / stride⌉]``,
-    as of `residual` (He et al., Eq 1 and 2; option B of §4.1).
+    the shape of `residual`'s output (He et al., Eq 1 and 2; option B of §4.1).
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 class BlockFactory(Protocol):
-    """`basic_block` or `bottleneck`."""
+    """Builds one block: `basic_block` or `bottleneck`."""
 
     def __call__(
         self, *, in_channels: int, width: int, stride: int, norm: Norm
@@ -54,8 +54,8 @@ def basic_block(*, in_channels: int, width: int, stride: int, norm: Norm) -> Res
 def bottleneck(*, in_channels: int, width: int, stride: int, norm: Norm) -> ResidualBlock:
     """1x1, 3x3 and 1x1 convolutions through `width` to 4 `width` channels (Figure 5 right).
 
-    The 3x3 convolution carries the stride, as torchvision has it: the paper's first 1x1 would
-    drop three of four positions unseen.
+    The 3x3 convolution has the stride, as in torchvision: in the paper the first 1x1 convolution
+    has it and skips three of four positions.
     """
     residual = nn.Sequential(
         *(convolution(in_channels, width, 1), norm(width), nn.ReLU()),
@@ -68,21 +68,21 @@ def bottleneck(*, in_channels: int, width: int, stride: int, norm: Norm) -> Resi
 
 
 class ResNet(nn.Module):
-    """A 3x3 convolution, stages of residual blocks, global average and one linear.
+    """A 3x3 convolution, stages of residual blocks, global average and one linear layer.
 
     Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
-    The stages are those for ImageNet (Table 1), the stem keeps the resolution as it does for
-    CIFAR-10 (§4.2): stride 1 and no max pooling. Weights start from torch's default.
+    The stages are those for ImageNet (Table 1). The stem is that for CIFAR-10 (§4.2), which keeps
+    the resolution: stride 1, no max pooling. Weights start from torch's default initialisation.
 
     Args:
-        stages: the number of blocks of each stage; each stage but the first halves the sides,
-            rounding up, and doubles the width.
-        block: makes a block from its input channels, its width, its stride and `norm`.
+        stages: the number of blocks of each stage; each stage but the first halves height and
+            width, rounding up, and doubles the channels.
+        block: builds a block from its input channels, its width, its stride and `norm`.
         width: filters of the stem and width of the first stage.
-        norm: makes a normalisation layer from its number of channels.
+        norm: builds a normalisation layer from its number of channels.
 
     Raises:
-        ValueError: the last stage would see less than one pixel.
+        ValueError: the input of the last stage would be less than one pixel.
     """
 
     def __init__(
@@ -106,8 +106,8 @@ class ResNet(nn.Module):
         blocks: list[ResidualBlock] = []
         channels = width
         for stage, depth in enumerate(stages):
-            for position in range(depth):
-                stride = 2 if stage and not position else 1
+            for index in range(depth):
+                stride = 2 if stage and not index else 1
                 blocks.append(
                     block(in_channels=channels, width=width << stage, stride=stride, norm=norm)
                 )
@@ -120,7 +120,7 @@ class ResNet(nn.Module):
 
 
 def convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the sides at stride 1.
+    """A convolution that keeps height and width at stride 1.
 
     It has no bias: the normalisation that follows has one.
     """

@@ -1,21 +1,20 @@
-"""How far an image may be halved."""
+"""Image sizes after pooling."""
 
 
-def halved(
-    image_size: tuple[int, int], times: int, *, network: str, remedy: str
-) -> tuple[int, int]:
-    """The sides that are left of `image_size` after so many halvings, rounded down.
+def halve(image_size: tuple[int, int], times: int, *, network: str, remedy: str) -> tuple[int, int]:
+    """`image_size` (height, width) after `times` halvings, rounded down.
 
     Args:
-        network: names it in the error, with its article.
-        remedy: what to use instead.
+        network: its name in the error message, with the article.
+        remedy: the end of the error message.
 
     Raises:
-        ValueError: less than one pixel is left.
+        ValueError: the result is less than one pixel.
     """
     height, width = (side >> times for side in image_size)
     if min(height, width) < 1:
         raise ValueError(
-            f"{network} halves {image_size[0]}x{image_size[1]} images to nothing: {remedy}"
+            f"{network} halves {image_size[0]}x{image_size[1]} images to less than a pixel: "
+            f"{remedy}"
         )
     return height, width

@@ -4,20 +4,20 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from cwx.networks.sizes import halved
+from cwx.networks.sizes import halve
 
 
 class VGG(nn.Module):
-    """Blocks of 3x3 convolutions, each ending in 2x2 max pooling; global average; one linear.
+    """Blocks of 3x3 convolutions that end in 2x2 max pooling; global average; one linear layer.
 
     Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
-    A convolution is followed by normalisation and ReLU. The paper's three linear layers for
-    7x7 positions (§2.1) give way to one, since 32x32 images leave a single position. Weights
-    start from torch's default.
+    Normalisation and ReLU follow each convolution. One linear layer replaces the paper's three
+    for 7x7 positions (§2.1), because 32x32 images end in a single position. Weights start from
+    torch's default initialisation.
 
     Args:
-        blocks: the output channels of each convolution, by block; the paper's Table 1.
-        norm: makes a normalisation layer from its number of channels; ``None`` for none.
+        blocks: the output channels of each convolution, by block (Table 1 of the paper).
+        norm: builds a normalisation layer from its number of channels; ``None``: no normalisation.
 
     Raises:
         ValueError: the poolings leave less than one pixel.
@@ -33,7 +33,7 @@ class VGG(nn.Module):
         norm: Callable[[int], nn.Module] | None,
     ) -> None:
         super().__init__()
-        halved(
+        halve(
             image_size,
             len(blocks),
             network=f"a VGG of {len(blocks)} blocks",

@@ -6,11 +6,11 @@ from cwx.networks.resnet import Norm, convolution
 
 
 class WideBlock(nn.Module):
-    """x + residual(ReLU(norm(x))): two 3x3 convolutions, normalised and rectified beforehand.
+    """x + residual(ReLU(norm(x))), with two 3x3 convolutions; norm and ReLU precede each.
 
     Input ``[n, in_channels, h, w]``; output ``[n, out_channels, ⌈h / stride⌉, ⌈w / stride⌉]``.
-    Where shapes differ, a 1x1 convolution of ReLU(norm(x)) takes the place of x (Figure 1a,
-    with the pre-activation of §2; He et al., Identity Mappings in Deep Residual Networks, 2016).
+    If the shapes differ, a 1x1 convolution of ReLU(norm(x)) replaces x (Figure 1a, with the
+    pre-activation of §2; He et al., Identity Mappings in Deep Residual Networks, 2016).
     """
 
     def __init__(self, *, in_channels: int, out_channels: int, stride: int, norm: Norm) -> None:
@@ -25,27 +25,28 @@ class WideBlock(nn.Module):
             self.shortcut = convolution(in_channels, out_channels, 1, stride)
 
     def forward(self, features: Tensor) -> Tensor:
-        active = self.active(features)
-        kept = features if self.shortcut is None else self.shortcut(active)
-        return self.residual(active) + kept  # type: ignore[no-any-return]
+        activated = self.active(features)
+        skip = features if self.shortcut is None else self.shortcut(activated)
+        return self.residual(activated) + skip  # type: ignore[no-any-return]
 
 
 class WideResNet(nn.Module):
-    """A 3x3 convolution, three stages of wide blocks, global average and one linear.
+    """A 3x3 convolution, three stages of wide blocks, global average and one linear layer.
 
     Input ``[n, in_channels, *image_size]``, normalised; output logits ``[n, num_classes]``.
     The stages have 16, 32 and 64 times `widening` filters (Table 1); the second and the third
-    halve the sides, rounding up. No dropout. Weights start from torch's default.
+    halve height and width, rounding up. No dropout. Weights start from torch's default
+    initialisation.
 
     Args:
-        depth: the number of convolutions, 4 + 6 times the blocks of a stage: each block has two,
-            the stem one and each stage a 1x1.
+        depth: the number of convolutions, 4 + 6 · blocks per stage: two per block, one in the stem
+            and one 1x1 convolution per stage.
         widening: the paper's factor k.
-        norm: makes a normalisation layer from its number of channels.
+        norm: builds a normalisation layer from its number of channels.
 
     Raises:
-        ValueError: `depth` makes no whole blocks, or the last stage would see less than one
-            pixel.
+        ValueError: `depth` is not 4 + 6 · n, or the input of the last stage would be less than
+            one pixel.
     """
 
     def __init__(
@@ -59,10 +60,11 @@ class WideResNet(nn.Module):
         norm: Norm,
     ) -> None:
         super().__init__()
-        blocks_a_stage, left = divmod(depth - 4, 6)
-        if left or blocks_a_stage < 1:
+        blocks_per_stage, remainder = divmod(depth - 4, 6)
+        if remainder or blocks_per_stage < 1:
             raise ValueError(
-                f"a WideResNet of depth {depth} has no whole blocks: use 10, 16, 22, 28 …"
+                f"the depth of a WideResNet is 4 + 6 · blocks per stage, not {depth}: "
+                "use 10, 16, 22, 28 …"
             )
         if min(image_size) < 4:
             raise ValueError(
@@ -73,8 +75,8 @@ class WideResNet(nn.Module):
         blocks: list[nn.Module] = []
         channels = 16
         for stage in range(3):
-            for position in range(blocks_a_stage):
-                width, stride = 16 * widening << stage, 2 if stage and not position else 1
+            for index in range(blocks_per_stage):
+                width, stride = 16 * widening << stage, 2 if stage and not index else 1
                 blocks.append(
                     WideBlock(in_channels=channels, out_channels=width, stride=stride, norm=norm)
                 )
