@@ -1,4 +1,4 @@
-"""A method of my own: from grey to the images that the network is surest of."""
+"""My own method: images that the network classifies with the highest confidence."""
 
 import lightning as L
 import torch
@@ -14,30 +14,32 @@ class Confident(L.LightningModule):
     def __init__(
         self,
         *,
-        # What a study gives to every method; the rest is in method/confident.yaml.
+        # Every method gets these three; method/confident.yaml has the others.
         subject: Subject,
         seed: int,
         stage: str,
         images_per_class: int,
         steps: int,
-        rate: float,
+        learning_rate: float,
         decay: float,
     ) -> None:
         super().__init__()
-        self.stage, self.rate, self.decay = stage, rate, decay
-        self.network = subject.explained("expert")
-        # Noise of the data's shape and its labels, to be optimised; a parameter of this module.
-        self.set = subject.class_images(images_per_class, std=0.1, seed=seed)
-        # Two epochs, each with a checkpoint and a picture at its end.
+        self.stage, self.learning_rate, self.decay = stage, learning_rate, decay
+        self.network = subject.first_network("expert")
+        # Images to optimise, initially noise, and their labels; a submodule with one parameter.
+        self.images = subject.class_images(images_per_class, std=0.1, seed=seed)
+        # Two epochs; each ends with a checkpoint and logged images.
         self.batches, self.epochs = Steps(steps // 2), 2
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self.network(self.set.images), self.set.labels)
-        self.log(f"{self.stage}/loss", loss, batch_size=len(self.set.labels))
+        loss = F.cross_entropy(self.network(self.images.images), self.images.labels)
+        self.log(f"{self.stage}/loss", loss, batch_size=len(self.images.labels))
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW([self.set.images], lr=self.rate, weight_decay=self.decay)
+        return torch.optim.AdamW(
+            self.images.parameters(), lr=self.learning_rate, weight_decay=self.decay
+        )
 
     def explanations(self) -> Explanations:
-        return self.set.snapshot()
+        return self.images.snapshot()

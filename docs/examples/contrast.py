@@ -1,4 +1,4 @@
-"""An evaluation of my own: how strong the contrast of each method's images is."""
+"""My own evaluation: the contrast (standard deviation) of each method's images."""
 
 from cwx.evaluations.outcome import Outcome, Sources
 from cwx.explanations.images import Explanations
@@ -13,13 +13,13 @@ class Contrast:
             {
                 "source": name,
                 "class": subject.data.classes[label],
-                "std": normalization.denormalize(found.of(label)).std().item(),
+                "std": normalization.denormalize(images.of_class(label)).std().item(),
             }
-            for name, found in of_kind(sources, Explanations).items()
+            for name, images in of_kind(sources, Explanations).items()
             for label in range(len(subject.data.classes))
         ]
         metrics = {
-            f"contrast/{name}": normalization.denormalize(found.images).std().item()
-            for name, found in of_kind(sources, Explanations).items()
+            f"contrast/{name}": normalization.denormalize(images.images).std().item()
+            for name, images in of_kind(sources, Explanations).items()
         }
         return Outcome(metrics=metrics, tables={"contrast": rows} if rows else {})

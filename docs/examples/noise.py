@@ -1,4 +1,4 @@
-"""An attack of my own: noise, uniform in the ball that other attacks search."""
+"""My own attack: uniform noise in the ball of the other attacks."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from cwx.functional.images import Normalization
 class Noise:
     epsilon: float
     scale: float
-    # Whether labels are to be reached, and whether starts are drawn.
+    # Targeted: the labels are the target classes. Random start: `draw` is called.
     targeted: bool = False
     random_start: bool = True
 
     def draw(self, count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-        """Where each perturbation begins, on pixels of 0-1."""
-        drawn = 2 * torch.rand((count, *shape), generator=generator) - 1
-        return drawn * self.epsilon / self.scale
+        """The initial perturbations `[count, *shape]`, for pixels of 0-1."""
+        noise = 2 * torch.rand((count, *shape), generator=generator) - 1
+        return noise * self.epsilon / self.scale
 
     def __call__(
         self,
@@ -31,6 +31,6 @@ class Noise:
         normalization: Normalization,
         start: Tensor,
     ) -> Tensor:
-        # Another attack would follow the gradient of loss(images, labels), a loss for each.
+        # Other attacks follow the gradient of loss(images, labels), one loss per image.
         noisy = normalization.denormalize(images) + start.to(images)
         return normalization.normalize(noisy.clamp(0, 1))

@@ -1,4 +1,4 @@
-"""A network of my own: one wide convolution, averaged over the image."""
+"""My own network: one wide convolution, averaged over the image."""
 
 from torch import Tensor, nn
 

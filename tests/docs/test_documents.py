@@ -11,8 +11,9 @@ from support.documents import ROOT, Document, documents
 
 from cwx.cli import resolvers
 from cwx.cli.app import COMMANDS
-from cwx.cli.arguments import flags
-from cwx.cli.config.compose import compose_checked, configuration_folder, options
+from cwx.cli.arguments import parse_arguments
+from cwx.cli.config.compose import compose_checked, configuration_folder
+from cwx.cli.config.groups import options
 from cwx.cli.resume import check_launcher
 from cwx.errors import UserError
 
@@ -56,7 +57,7 @@ def test_a_command_is_one(line):
         if "--help" not in arguments:
             parser.parse_intermixed_args(arguments[1:])
         return
-    asked = flags(arguments)
+    asked = parse_arguments(arguments)
     # What a run to be continued was started with is written in its folder.
     overrides = [o for o in asked.overrides if not o.startswith("resume=")]
     extra = str(ROOT / asked.config_dir) if asked.config_dir else None

@@ -61,7 +61,7 @@ def test_a_command_on_the_page_composes(command):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("method.confident.rat=1", "did you mean method.confident.rate?"),
+        ("method.confident.learning_rat=1", "did you mean method.confident.learning_rate?"),
         ("network.widht=3", "did you mean network.width?"),
         ("data.source.sid=3", "did you mean data.source.side?"),
         ("corruption.rate=often", "corruption.rate is 'often': it takes float"),
@@ -83,7 +83,7 @@ def test_the_experiments_are_listed_and_shown(capsys, monkeypatch):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == sorted(STUDIES)
     experiments.main(["--config-dir", str(EXAMPLES), "own/study"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "what is learned about stripes" in text
+    assert "a network trained on stripes" in text
     assert "data stripes network wide" in text
     assert "recipe.epochs 10 12" in text
 
@@ -136,7 +136,7 @@ def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
     assert metrics(folder)["accuracy/expert/clean"] == 1
     images = load_file(folder / "explanations.safetensors")["activation/images"]
     assert images.shape == (4, 3, 16, 16)
-    # What was never trained is explained without training.
+    # What was never trained is explain_failure without training.
     elsewhere = tmp_path / "all/2"
     assert metrics(elsewhere)["discriminative/confident/expert"] == 1
     assert metrics(elsewhere)["accuracy/expert/clean"] < 0.9
@@ -162,23 +162,27 @@ def _check_study(folder):
     assert found["corruption/effective_rate"] == 0.25
     assert int(load_file(folder / "corrupted.safetensors")["is_corrupted"].sum()) == 30
     with (folder / "tables/contrast.csv").open() as file:
-        assert [row["class"] for row in csv.DictReader(file)] == ["across", "down", "slanting"]
+        assert [row["class"] for row in csv.DictReader(file)] == [
+            "horizontal",
+            "vertical",
+            "diagonal",
+        ]
     # The loss of the method falls.
     with (folder / "logs/version_0/metrics.csv").open() as file:
         curve = [float(r["confident/loss"]) for r in csv.DictReader(file) if r["confident/loss"]]
     assert curve[-1] < curve[0]
     assert not list((folder / "checkpoints").iterdir())
     page = (folder / "report.html").read_text()
-    for said in ("surest", "contrast", "slanting", "own/study"):
+    for said in ("most confident", "contrast", "diagonal", "own/study"):
         assert said in page
-    assert (folder / "figures/explanations.png").stat().st_size > 0
+    assert (folder / "figures/gallery.png").stat().st_size > 0
 
 
 def _check_continued(folder, monkeypatch):
     """Without --config-dir: the run knows it."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(EXAMPLES)])
-    words, resumed = entry._prepared(["resume=all/0"])
+    words, resumed = entry._prepare(["resume=all/0"])
     assert resumed
     assert words[words.index("--config-dir") + 1] == str(EXAMPLES)
     assert sys.path[-1] == str(EXAMPLES)
