@@ -3,30 +3,30 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.builders import BlobsToTest, image_data
+from support.builders import BlobsWithoutTraining, image_data
 from support.references import flat
 
 from cwx.evaluations.discriminative import Discriminative, scores
 from cwx.evaluations.diversity import Diversity, pairwise
 from cwx.evaluations.fidelity import Fidelity
 from cwx.evaluations.gallery import Gallery
-from cwx.evaluations.outcome import baselines, over_networks
+from cwx.evaluations.outcome import baselines, mean_over_networks
 from cwx.explanations.images import Explanations
 from cwx.functional.augmentation import Strategy
 from cwx.functional.inner_loop import Inner
 from cwx.functional.trajectory_distance import squared_distance
 from cwx.training.plan import Plan
 
-STILL = Inner(steps=0, rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
-SPAN = {"inner": STILL, "span": 2, "start_min": 0, "start_max": 2}
+NO_STEPS = Inner(steps=0, learning_rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
+SPAN = {"inner": NO_STEPS, "span": 2, "start_min": 0, "start_max": 2}
 
 
 @pytest.fixture(scope="module")
 def sources(subject):
-    return {"real-images": subject.real(2), "first": subject.real(1)}
+    return {"real-images": subject.real_images(2), "first": subject.real_images(1)}
 
 
-def test_standing_still_has_a_fidelity_ratio_of_one(subject, sources):
+def test_zero_inner_steps_give_a_fidelity_ratio_of_one(subject, sources):
     outcome = Fidelity(source="first", **SPAN)(subject, sources)
     assert outcome.metrics["fidelity/ratio"] == pytest.approx(1)
     assert outcome.metrics["fidelity/seen/ratio"] == pytest.approx(1)
@@ -39,9 +39,11 @@ def test_standing_still_has_a_fidelity_ratio_of_one(subject, sources):
     assert outcome.metrics["fidelity/reference"] == pytest.approx(reference)
 
 
-def test_fidelity_says_what_it_needs(subject, sources):
+def test_fidelity_refuses_a_missing_source_and_missing_held_out_experts(subject, sources):
     fidelity = Fidelity(source="none", **SPAN)
-    with pytest.raises(ValueError, match="'none', of which this study makes no images"):
+    with pytest.raises(
+        ValueError, match="'none', but this study has no such method that makes images"
+    ):
         fidelity.check(Plan(data=subject.data, methods=["first"], held_out=1))
     with pytest.raises(ValueError, match="give experts.held_out at least one seed"):
         fidelity.check(Plan(data=subject.data, methods=["none"], held_out=0))
@@ -58,7 +60,7 @@ def test_scores_of_known_logits():
     assert row["confidence"] == pytest.approx(expected)
 
 
-def test_every_source_meets_every_judge(subject, sources):
+def test_discriminative_measures_every_source_with_every_network(subject, sources):
     metrics = Discriminative()(subject, sources).metrics
     assert set(metrics) == {
         f"discriminative/{source}/{network}{value}"
@@ -77,64 +79,66 @@ def test_every_source_meets_every_judge(subject, sources):
     assert metrics["discriminative/real/expert"] == 1
 
 
-def test_the_networks_of_a_judge_are_averaged(subject, sources):
+def test_discriminative_averages_the_networks_of_one_name(subject, sources):
     outcome = Discriminative()(subject, sources)
     (row,) = (
         row
         for row in outcome.tables["discriminative"]
         if row["network"] == "expert" and row["source"] == "first"
     )
-    each = [scores(subject.trained(t), sources["first"]) for t in subject.trajectories]
-    assert row["networks"] == len(each) == 2
+    per_network = [
+        scores(subject.trained_network(t), sources["first"]) for t in subject.trajectories
+    ]
+    assert row["networks"] == len(per_network) == 2
     for name in ("accuracy", "confidence", "margin"):
-        values = torch.tensor([float(s[name]) for s in each], dtype=torch.float64)
+        values = torch.tensor([float(s[name]) for s in per_network], dtype=torch.float64)
         assert row[name] == pytest.approx(values.mean().item())
         assert row[f"{name}_std"] == pytest.approx(values.std().item())
     assert outcome.metrics["discriminative/first/expert"] == row["accuracy"]
     assert outcome.metrics["discriminative/first/expert/margin"] == row["margin"]
 
 
-def test_rows_are_averaged_over_networks_alone():
+def test_rows_are_averaged_over_replicates_only():
     rows = [
         {"network": "a", "replicate": n, "attack": attack, "accuracy": value}
         for n, attack, value in ((0, "x", 1.0), (0, "y", 0.5), (1, "x", 0.0), (1, "y", 0.5))
     ] + [{"network": "b", "replicate": 0, "attack": "x", "accuracy": 0.25}]
-    found = over_networks(rows, values=("accuracy",))
-    assert [tuple(row.values()) for row in found] == [
+    means = mean_over_networks(rows, values=("accuracy",))
+    assert [tuple(row.values()) for row in means] == [
         ("a", "x", 2, 0.5, pytest.approx(0.5**0.5)),
         ("a", "y", 2, 0.5, 0.0),
         ("b", "x", 1, 0.25, ""),
     ]
 
 
-def test_diversity_of_known_images():
+def test_pairwise_distance_and_correlation_of_known_images():
     pair = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(2, 1, 1, 2)
     assert pairwise(pair) == pytest.approx((1, -1))
     assert pairwise(pair[[0, 0]]) == pytest.approx((0, 1))
 
 
-def test_one_image_a_class_has_no_pairs(subject, sources):
+def test_diversity_needs_two_images_per_class(subject, sources):
     metrics = Diversity()(subject, sources).metrics
     assert "diversity/first/distance" not in metrics
     assert metrics["diversity/real-images/distance"] > 0
 
 
-def test_the_gallery_tells_the_raw_range(subject, sources):
+def test_the_gallery_reports_the_raw_range(subject, sources):
     outcome = Gallery(titles={"first": "$title"}, baselines=["real", "mean"])(subject, sources)
     images = sources["first"].images
     assert outcome.metrics["gallery/range/first/max"] == images.max().item()
-    assert set(outcome.figures) == {"explanations"}
+    assert set(outcome.figures) == {"gallery"}
 
 
 def test_without_training_images_test_images_are_the_only_baseline(subject, sources):
-    alone = replace(subject, data=image_data(BlobsToTest()))
-    beside = baselines(alone, sources)
-    assert list(beside) == ["real"]
-    assert beside["real"].labels.tolist() == [0, 0, 2, 2]
+    alone = replace(subject, data=image_data(BlobsWithoutTraining()))
+    available = baselines(alone, sources)
+    assert list(available) == ["real"]
+    assert available["real"].labels.tolist() == [0, 0, 2, 2]
     gallery = Gallery(titles={}, baselines=["real", "train", "mean"])(alone, sources)
-    assert list(gallery.figures) == ["explanations"]
-    evaluation_trajectories = Discriminative()(alone, sources).metrics
-    assert {name.split("/")[1] for name in evaluation_trajectories} == {
+    assert list(gallery.figures) == ["gallery"]
+    metrics = Discriminative()(alone, sources).metrics
+    assert {name.split("/")[1] for name in metrics} == {
         *sources,
         *(f"{name}-projected" for name in sources),
         "real",
@@ -143,14 +147,14 @@ def test_without_training_images_test_images_are_the_only_baseline(subject, sour
     assert {name.split("/")[1] for name in diversity} == {"real-images", "real"}
 
 
-def test_the_gallery_refuses_a_baseline_that_is_none():
+def test_the_gallery_refuses_an_unknown_baseline():
     with pytest.raises(ValueError, match="baselines has 'noise': give some of real, train, mean"):
         Gallery(titles={}, baselines=["real", "noise"])
 
 
-def test_what_is_not_finite_has_no_spread():
+def test_values_that_are_not_finite_have_no_standard_deviation():
     rows = [
         {"network": "a", "replicate": n, "power": value} for n, value in ((0, 1.0), (1, math.inf))
     ]
-    (found,) = over_networks(rows, values=("power",))
-    assert (found["power"], found["power_std"]) == (math.inf, "")
+    (row,) = mean_over_networks(rows, values=("power",))
+    assert (row["power"], row["power_std"]) == (math.inf, "")

@@ -1,4 +1,5 @@
-"""What is measured on an outcome: each evaluation returns numbers, tables and figures.
+"""Evaluations: each returns metrics, tables and figures.
 
-An evaluation is called with the subject and the explanations by method, and returns an `Outcome`.
+An evaluation is called with the subject and the output of each method, and returns an `Outcome`.
+Its name is the first word of its metrics, tables and figures.
 """

@@ -1,4 +1,4 @@
-"""How well experts withstand adversarial images (CWX, §6.2; C14; Dong et al., Appendix A; D11)."""
+"""Test accuracy of experts, clean and under attack (CWX, §6.2; C14; Dong et al., App. A; D11)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
-from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
+from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
 from cwx.functional.attacks import Attack, cross_entropy
 from cwx.functional.rng import stream
 from cwx.networks.eval_mode import accuracies
@@ -21,16 +21,16 @@ _Batch = tuple[Tensor, Tensor, int]
 class Accuracy:
     """Accuracy of the experts on test images, clean and under attack.
 
-    Each network meets its own adversarial images. The evaluation networks are those of `Subject.experts`;
-    the accuracies, averaged over the networks of one evaluation network, are the numbers
-    ``accuracy/<network>/<attack>`` in 0-1, without an attack ``accuracy/<network>/clean``, and
-    with ``/top<k>`` behind them for a label among the k highest logits. The table ``robustness``
-    adds standard deviations.
+    Adversarial images are computed for each network. The networks are those of `Subject.experts`.
+    Accuracies, averaged over the networks of one kind, are the metrics
+    ``accuracy/<network>/<attack>`` in 0-1, without an attack ``accuracy/<network>/clean``; with
+    the suffix ``/top<k>`` if the label may be any of the k highest logits. The table ``accuracy``
+    adds standard deviations, ``accuracy_networks`` has a row per network.
 
     Args:
-        attacks: by name, not targeted.
+        attacks: untargeted attacks by name.
         images: at most so many test images, evenly spaced in their order; null for all.
-        top: each k, 1 for the label as the highest logit.
+        top: each k of top-k accuracy; 1 if the label must have the highest logit.
 
     Raises:
         ValueError: a setting is out of range, or an attack is targeted.
@@ -49,19 +49,19 @@ class Accuracy:
                 f"evaluation.accuracy.images is {images}: give 1 or more, or null for all"
             )
         for name, attack in attacks.items():
-            place = f"evaluation.accuracy.attacks.{name}"
+            setting = f"evaluation.accuracy.attacks.{name}"
             if attack is None or name == CLEAN:
                 raise ValueError(
-                    f"{place}: clean images are judged anyway, so remove it, or give it an attack "
-                    "and another name"
+                    f"{setting}: clean accuracy is always measured: remove this entry, or give it "
+                    "an attack and another name"
                 )
             if attack.targeted:
                 raise ValueError(
-                    f"{place} is targeted, and would make the right label easier: "
-                    f"set {place}.targeted to false"
+                    f"{setting} is targeted, which may raise the accuracy: "
+                    f"set {setting}.targeted to false"
                 )
         self.attacks, self.images = dict(attacks), images
-        # The column of each k.
+        # The table's column for each k.
         self.columns = {"accuracy" if k == 1 else f"top{k}": k for k in top}
 
     def check(self, plan: Plan) -> None:
@@ -73,11 +73,11 @@ class Accuracy:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         data, device = subject.data, subject.device
-        rows = each_network(
+        rows = measure_networks(
             subject.experts(),
-            lambda network: self._measured(data, network.to(device), device),
+            lambda network: self._rows(data, network.to(device), device),
         )
-        means = over_networks(rows, values=tuple(self.columns))
+        means = mean_over_networks(rows, values=tuple(self.columns))
         return Outcome(
             metrics={
                 f"accuracy/{row['network']}/{row['attack']}"
@@ -85,10 +85,11 @@ class Accuracy:
                 for row in means
                 for column in self.columns
             },
-            tables={"robustness": means, "robustness_networks": rows},
+            tables={"accuracy": means, "accuracy_networks": rows},
         )
 
-    def _measured(self, data: ImageData, network: nn.Module, device: torch.device) -> list[Row]:
+    def _rows(self, data: ImageData, network: nn.Module, device: torch.device) -> list[Row]:
+        """The accuracies of one network, a row per attack."""
         tops = tuple(self.columns.values())
         return [
             {"attack": name}
@@ -99,19 +100,20 @@ class Accuracy:
     def _conditions(
         self, data: ImageData, network: nn.Module, device: torch.device
     ) -> Iterator[tuple[str, Iterator[_Batch]]]:
-        yield CLEAN, self._clean(data, device)
+        """Test batches, clean and under each attack, by name."""
+        yield CLEAN, self._clean_batches(data, device)
         for name, attack in self.attacks.items():
-            yield name, self._attacked(data, network, attack, device)
+            yield name, self._adversarial_batches(data, network, attack, device)
 
-    def _clean(self, data: ImageData, device: torch.device) -> Iterator[_Batch]:
+    def _clean_batches(self, data: ImageData, device: torch.device) -> Iterator[_Batch]:
         for images, labels, count in data.test_batches(self.images):
             yield images.to(device), labels.to(device), count
 
-    def _attacked(
+    def _adversarial_batches(
         self, data: ImageData, network: nn.Module, attack: Attack, device: torch.device
     ) -> Iterator[_Batch]:
         generator = stream(0)
-        for images, labels, count in self._clean(data, device):
+        for images, labels, count in self._clean_batches(data, device):
             adversarial = attack(
                 cross_entropy(network),
                 images,

@@ -1,4 +1,4 @@
-"""Whether networks recognise the explanations (CWX, Table 1; C10)."""
+"""Accuracy of trained networks on the explanations (CWX, Table 1; C10)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +8,8 @@ from cwx.evaluations.outcome import (
     Row,
     Sources,
     baselines,
-    each_network,
-    over_networks,
+    mean_over_networks,
+    measure_networks,
     raw_and_projected,
 )
 from cwx.explanations.images import Explanations
@@ -19,22 +19,23 @@ from cwx.training.subject import Subject
 class Discriminative:
     """Accuracy, confidence and margin of trained networks on the explanations.
 
-    The evaluation networks are those of `Subject.panel`; what several networks of one evaluation network say is averaged.
-    Accuracies are the numbers ``discriminative/<source>/<network>`` in 0-1, beside
-    ``…/confidence`` and ``…/margin``; the `baselines` stand beside the methods, of which
-    ``real`` are test images. The table ``discriminative`` adds standard deviations.
+    The networks are those of `Subject.panel`; values are averaged over the networks of one name.
+    Accuracies are the metrics ``discriminative/<source>/<network>`` in 0-1, with
+    ``…/confidence`` in 0-1 and ``…/margin`` in logits. Sources are the methods, raw and
+    ``-projected``, and the `baselines`; the baseline ``real`` are test images. The table
+    ``discriminative`` adds standard deviations, ``discriminative_networks`` has a row per network.
     """
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        judged = raw_and_projected(subject, sources) | baselines(subject, sources)
-        rows = each_network(
+        evaluated = raw_and_projected(subject, sources) | baselines(subject, sources)
+        rows = measure_networks(
             subject.panel(),
             lambda network: [
                 {"source": source, **scores(network, explanations)}
-                for source, explanations in judged.items()
+                for source, explanations in evaluated.items()
             ],
         )
-        means = over_networks(rows, values=("accuracy", "confidence", "margin"))
+        means = mean_over_networks(rows, values=("accuracy", "confidence", "margin"))
         metrics = {}
         for row in means:
             name = f"discriminative/{row['source']}/{row['network']}"
@@ -48,17 +49,17 @@ class Discriminative:
 
 @torch.no_grad()
 def scores(network: nn.Module, explanations: Explanations) -> Row:
-    """Means over the images: accuracy, probability of the class, and its lead in logits.
+    """Means over the images: accuracy, probability of the label (confidence) and logit margin.
 
-    The lead is the class's logit less the highest other one: unlike accuracy and confidence it
-    does not saturate.
+    The margin is the logit of the label minus the highest other logit. Unlike accuracy and
+    confidence it does not saturate.
     """
     logits: Tensor = network(explanations.images)
     labels = explanations.labels[:, None]
-    own = logits.gather(1, labels)
-    others = logits.scatter(1, labels, -torch.inf).amax(1, keepdim=True)
+    label_logits = logits.gather(1, labels)
+    other_logits = logits.scatter(1, labels, -torch.inf).amax(1, keepdim=True)
     return {
-        "accuracy": (own > others).double().mean().item(),
+        "accuracy": (label_logits > other_logits).double().mean().item(),
         "confidence": logits.softmax(1).gather(1, labels).double().mean().item(),
-        "margin": (own - others).double().mean().item(),
+        "margin": (label_logits - other_logits).double().mean().item(),
     }

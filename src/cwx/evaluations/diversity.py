@@ -1,4 +1,4 @@
-"""How much the images of one class differ from each other (CWX, §4)."""
+"""Differences between the images of one class (CWX, §4)."""
 
 import torch
 from torch import Tensor
@@ -10,21 +10,22 @@ from cwx.training.subject import Subject
 
 
 class Diversity:
-    """Mean distance and mean correlation over the pairs of projected images within a class.
+    """Mean distance and within-class correlation over the pairs of projected images of a class.
 
     ``diversity/<source>/distance`` is the root mean squared pixel difference on the 0-1 scale,
-    ``diversity/<source>/correlation`` Pearson's; the `baselines` stand beside the methods.
-    A source of one image a class has no pairs and no numbers.
+    ``diversity/<source>/correlation`` Pearson's correlation; both are means over classes. Sources
+    are the methods and the `baselines`. The table ``diversity`` has a row per source and class.
+    A source with one image per class has no pairs and no metrics.
     """
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         normalization = subject.data.normalization
-        everything = {**of_kind(sources, Explanations), **baselines(subject, sources)}
+        evaluated = {**of_kind(sources, Explanations), **baselines(subject, sources)}
         rows: list[Row] = []
-        for source, explanations in everything.items():
-            projected = explanations.projected(normalization)
+        for source, explanations in evaluated.items():
+            projected = explanations.project(normalization)
             for label, name in enumerate(subject.data.classes):
-                unit = normalization.denormalize(projected.of(label))
+                unit = normalization.denormalize(projected.of_class(label))
                 if len(unit) > 1:
                     distance, correlation = pairwise(unit)
                     rows.append(
@@ -41,7 +42,7 @@ class Diversity:
 def pairwise(images: Tensor) -> tuple[float, float]:
     """Mean RMS difference and mean Pearson correlation over the pairs of ``[n, C, H, W]``, n > 1.
 
-    A constant image correlates with nothing (0).
+    The correlation of a constant image with any other is 0.
     """
     flat = images.flatten(1).double()
     upper = torch.triu_indices(len(flat), len(flat), offset=1)
@@ -54,9 +55,11 @@ def pairwise(images: Tensor) -> tuple[float, float]:
 
 
 def _means(rows: list[Row]) -> dict[str, float]:
+    """Means over classes, by metric name."""
     metrics = {}
     for source in dict.fromkeys(row["source"] for row in rows):
-        mine = [row for row in rows if row["source"] == source]
+        of_source = [row for row in rows if row["source"] == source]
         for name in ("distance", "correlation"):
-            metrics[f"diversity/{source}/{name}"] = sum(float(r[name]) for r in mine) / len(mine)
+            total = sum(float(row[name]) for row in of_source)
+            metrics[f"diversity/{source}/{name}"] = total / len(of_source)
     return metrics

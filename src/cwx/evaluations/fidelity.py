@@ -1,4 +1,4 @@
-"""How closely training on S follows an expert (CWX, §3.2; C5)."""
+"""Distance between an expert's trajectory and training on S (CWX, §3.2; C5)."""
 
 import torch
 
@@ -18,14 +18,14 @@ from cwx.training.subject import Subject
 class Fidelity:
     """Means of ‖θ_{k+N} − θ_M‖² and ‖θ_k − θ_{k+N}‖² and their ratio.
 
-    The means run over every starting epoch of the range. The numbers are ``fidelity/matched``,
-    ``fidelity/reference`` and ``fidelity/ratio`` (0 is a perfect copy, 1 no better than standing
-    still; 0.46 in the paper, which does not say on which experts). They are of held-out experts;
-    those of as many experts that S was fitted to are ``fidelity/seen/matched`` and so on.
+    The means run over every starting epoch of the range. The metrics are ``fidelity/matched``,
+    ``fidelity/reference`` and ``fidelity/ratio`` (0: S reproduces the expert; 1: no better than
+    the start θ_k; the paper reports 0.46 and does not name the experts). They are of held-out
+    experts; those of as many experts that S was fitted to are ``fidelity/seen/matched`` and so on.
 
     Args:
         source: the method whose images are S.
-        inner: how S is trained on, as in the distillation.
+        inner: how to train on S, as in the distillation.
         span, start_min, start_max: the segments, as in the distillation.
     """
 
@@ -45,7 +45,7 @@ class Fidelity:
         plan.require_images(self.source, "evaluation.fidelity.source")
         if not plan.held_out:
             raise ValueError(
-                "fidelity needs an expert that distillation never saw: "
+                "evaluation=[fidelity] needs a held-out expert, and this study has none: "
                 "give experts.held_out at least one seed"
             )
 
@@ -56,38 +56,38 @@ class Fidelity:
             start_min=self.start_min,
             start_max=self.start_max,
         )
-        loss, explanations = (
-            NetworkLoss(subject.network()),
-            of_kind(sources, Explanations)[self.source],
-        )
-        seen = subject.trajectories[: len(subject.held_out)]
+        loss = NetworkLoss(subject.network())
+        explanations = of_kind(sources, Explanations)[self.source]
+        fitted = subject.trajectories[: len(subject.held_out)]
         rows: list[Row] = [
             {
-                "seen": kind,
+                "seen": seen,
                 "expert": expert,
                 "start": start,
-                **self._squares(loss, explanations, trajectory, start),
+                **self._squared_distances(loss, explanations, trajectory, start),
             }
-            for kind, trajectories in (("no", subject.held_out), ("yes", seen))
+            for seen, trajectories in (("no", subject.held_out), ("yes", fitted))
             for expert, trajectory in enumerate(trajectories)
             for start in range(self.start_min, self.start_max + 1)
         ]
-        held_out, fitted = ([row for row in rows if row["seen"] == kind] for kind in ("no", "yes"))
+        held_out_rows, fitted_rows = (
+            [row for row in rows if row["seen"] == seen] for seen in ("no", "yes")
+        )
         return Outcome(
-            metrics=_metrics("fidelity", held_out) | _metrics("fidelity/seen", fitted),
+            metrics=_metrics("fidelity", held_out_rows) | _metrics("fidelity/seen", fitted_rows),
             tables={"fidelity": rows},
         )
 
-    def _squares(
+    def _squared_distances(
         self, loss: NetworkLoss, explanations: Explanations, trajectory: Trajectory, start: int
     ) -> dict[str, float]:
         begin, target = read_segment(trajectory, loss.vector, start=start, span=self.span)
         learned = explanations.inner_learning_rate
         rate = torch.tensor(self.inner.learning_rate) if learned is None else learned
         descent = self.inner.descent(explanations.labels, key=(start,))
-        reached = descent.reach(Eager(loss), begin, explanations.images, rate)
+        end = descent.reach(Eager(loss), begin, explanations.images, rate)
         return {
-            "matched": squared_distance(reached, target).item(),
+            "matched": squared_distance(end, target).item(),
             "reference": squared_distance(begin, target).item(),
         }
 

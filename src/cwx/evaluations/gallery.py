@@ -1,4 +1,4 @@
-"""The explanations side by side (CWX, Figure 1; C11)."""
+"""A figure of all explanations, a row per class (CWX, Figure 1; C11)."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from cwx.training.subject import Subject
 
 
 class Gallery:
-    """One figure, a row a class: every method's images, projected, beside baselines.
+    """The figure ``gallery``: projected images of every method and of baselines, a row per class.
 
-    The raw range of each method, in normalised pixels, is given as ``gallery/range/<source>/min`` and
-    ``max``: projection hides it.
+    ``gallery/range/<source>/min`` and ``…/max`` are the raw range of each method's images in
+    normalised pixels, which the projection hides.
 
     Args:
-        titles: the heading of each source; its name if it is not there.
-        baselines: which of them to show, by name, as far as the data have them.
+        titles: heading by source; the default is the source's name.
+        baselines: names of the baselines in the figure; those that the data lack are left out.
 
     Raises:
         ValueError: there is no such baseline.
@@ -33,21 +33,21 @@ class Gallery:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         normalization = subject.data.normalization
-        images = of_kind(sources, Explanations)
-        shown = {name: e.projected(normalization) for name, e in images.items()}
-        beside = baselines(subject, sources)
-        shown |= {name: beside[name] for name in self.baselines if name in beside}
+        raw = of_kind(sources, Explanations)
+        projected = {name: images.project(normalization) for name, images in raw.items()}
+        available = baselines(subject, sources)
+        projected |= {name: available[name] for name in self.baselines if name in available}
         columns, labels = {}, {}
-        for name, explanations in shown.items():
+        for name, explanations in projected.items():
             title = self.titles.get(name, name)
             columns[title] = normalization.denormalize(explanations.images)
             labels[title] = explanations.labels
         metrics = {
-            f"gallery/range/{name}/{end}": getattr(e.images, end)().item()
-            for name, e in images.items()
+            f"gallery/range/{name}/{end}": getattr(explanations.images, end)().item()
+            for name, explanations in raw.items()
             for end in ("min", "max")
         }
         return Outcome(
             metrics=metrics,
-            figures={"explanations": sheet(columns, labels, subject.data.classes)},
+            figures={"gallery": sheet(columns, labels, subject.data.classes)},
         )

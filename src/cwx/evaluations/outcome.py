@@ -1,4 +1,4 @@
-"""What an evaluation returns."""
+"""The result of an evaluation, means over networks, and baseline images."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,10 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from cwx.data.splits import ImageSet
+from cwx.data.samples import class_means, draw_per_class
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import MethodOutput, of_kind
-from cwx.functional.rng import stream
 from cwx.training.subject import Subject
 
 Row = Mapping[str, str | int | float]
@@ -21,68 +20,72 @@ Row = Mapping[str, str | int | float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Numbers by flat name, tables as rows that share their keys, and figures by file stem."""
+    """Metrics by flat name, tables (rows with the same keys) and figures, both by file stem."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     tables: Mapping[str, list[Row]] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
 
 
-# What methods left, by method.
+# The output of each method, by the method's name.
 Sources = Mapping[str, MethodOutput]
 Evaluation = Callable[[Subject, Sources], Outcome]
 
 
 def raw_and_projected(subject: Subject, sources: Sources) -> dict[str, Explanations]:
-    """Each source as its method left it, and, as ``<source>-projected``, within the image range."""
+    """Raw images by source, and as ``<source>-projected`` those projected to the image range."""
     normalization = subject.data.normalization
     return {
         name: version
         for source, explanations in of_kind(sources, Explanations).items()
         for name, version in (
             (source, explanations),
-            (f"{source}-projected", explanations.projected(normalization)),
+            (f"{source}-projected", explanations.project(normalization)),
         )
     }
 
 
-def each_network(
-    panel: Mapping[str, Sequence[nn.Module]],
+def measure_networks(
+    networks_by_name: Mapping[str, Sequence[nn.Module]],
     measure: Callable[[nn.Module], Iterable[Row]],
 ) -> list[Row]:
-    """The rows that `measure` gives of every network, headed by its evaluation network and its place there."""
+    """The rows that `measure` returns for every network.
+
+    Each row starts with ``network``, its name, and ``replicate``, its index among the networks of
+    that name.
+    """
     return [
-        {"network": name, "replicate": place, **row}
-        for name, networks in panel.items()
-        for place, network in enumerate(networks)
+        {"network": name, "replicate": replicate, **row}
+        for name, networks in networks_by_name.items()
+        for replicate, network in enumerate(networks)
         for row in measure(network)
     ]
 
 
-def over_networks(rows: Iterable[Row], *, values: Sequence[str]) -> list[Row]:
-    """Rows of `each_network`, averaged over the networks of one evaluation network.
+def mean_over_networks(rows: Iterable[Row], *, values: Sequence[str]) -> list[Row]:
+    """Rows of `measure_networks`, averaged over replicates.
 
     Args:
-        values: the columns to average; each gets a neighbour ``<value>_std``, the sample standard
-            deviation over the networks, empty where there is one. All other columns tell apart
-            what is averaged.
+        values: the columns to average. Each gets a column ``<value>_std``, the sample standard
+            deviation over the networks, empty for a single network. All other columns except
+            ``replicate`` are the key to group by; ``networks`` counts the rows of a group.
     """
     groups: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
     for row in rows:
         key = tuple((name, v) for name, v in row.items() if name not in ("replicate", *values))
         groups.setdefault(key, []).append(row)
     return [
-        {**dict(key), "networks": len(found)}
-        | {name: part for value in values for name, part in _spread(value, found).items()}
-        for key, found in groups.items()
+        {**dict(key), "networks": len(group)}
+        | {name: part for value in values for name, part in _mean_and_std(value, group).items()}
+        for key, group in groups.items()
     ]
 
 
-def _spread(name: str, rows: Sequence[Row]) -> Row:
+def _mean_and_std(name: str, rows: Sequence[Row]) -> Row:
     values = [float(row[name]) for row in rows]
-    # A power without a clean accuracy is not finite, and has no spread.
-    spread = len(values) > 1 and all(map(math.isfinite, values))
-    return {name: mean(values), f"{name}_std": stdev(values) if spread else ""}
+    # Predictive power is not finite if the clean accuracy is 0.
+    has_std = len(values) > 1 and all(map(math.isfinite, values))
+    return {name: mean(values), f"{name}_std": stdev(values) if has_std else ""}
 
 
 # The names of the baselines, in their order.
@@ -90,34 +93,23 @@ BASELINES = ("real", "train", "mean")
 
 
 def baselines(subject: Subject, sources: Sources) -> dict[str, Explanations]:
-    """What any method must be better than, by name.
+    """Images that any method should outperform, by name.
 
     - ``real``: the first test images of each class, never corrupted.
-    - ``train``: training images drawn at random from each class.
-    - ``mean``: one image a class, the mean of its training images.
+    - ``train``: random training images of each class.
+    - ``mean``: one image per class, the mean of its training images.
 
-    Of real images there are as many a class as the richest source has. Training images are
-    those trained on: corrupted where a study corrupts them, under the labels they bear there.
-    Data without training images have ``real`` alone.
+    ``real`` and ``train`` have as many images per class as the source with the most. Training
+    images and labels are those of the training, corrupted if the study corrupts them. Data without
+    training images have ``real`` alone.
     """
     images = of_kind(sources, Explanations).values()
     per_class = max((int(torch.bincount(e.labels).max()) for e in images), default=1)
-    found = {"real": subject.real(per_class)}
-    train, normalized = subject.data.splits.train, subject.data.normalization.from_bytes
+    by_name = {"real": subject.real_images(per_class)}
+    train, normalize = subject.data.splits.train, subject.data.normalization.from_bytes
     if len(train):
-        for name, drawn in (("train", _drawn(train, per_class)), ("mean", _means(train))):
-            found[name] = Explanations(normalized(drawn.images), drawn.labels)
-    return found
-
-
-def _drawn(train: ImageSet, per_class: int) -> Explanations:
-    order = torch.randperm(len(train), generator=stream(0))
-    shuffled = train.labels[order]
-    chosen = torch.cat([order[shuffled == c][:per_class] for c in shuffled.unique()])
-    return Explanations(train.images[chosen], train.labels[chosen])
-
-
-def _means(train: ImageSet) -> Explanations:
-    labels = train.labels.unique()
-    means = [train.images[train.labels == c].float().mean(0) for c in labels]
-    return Explanations(torch.stack(means), labels)
+        subset = draw_per_class(train, per_class)
+        means, labels = class_means(train)
+        by_name["train"] = Explanations(normalize(subset.images), subset.labels)
+        by_name["mean"] = Explanations(normalize(means), labels)
+    return by_name

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support import references
 from support.attacked import adversarial_set, untouched
-from support.builders import BlobsToTest, image_data, small_convnet
+from support.builders import BlobsWithoutTraining, image_data, small_convnet
 from torch.distributions import MultivariateNormal
 
 from cwx.evaluations.adversarial.adversarial_detection import (
@@ -13,24 +13,24 @@ from cwx.evaluations.adversarial.adversarial_detection import (
     detection_auroc,
 )
 from cwx.functional.class_gaussians import Diagonal, LedoitWolf, Tied
-from cwx.functional.representation_distance import flat, mean_over_places
+from cwx.functional.representation_distance import flat, mean_over_positions
 from cwx.training.plan import Plan
 
 PLAIN = {
     "networks": None,
     "layer": None,
-    "pooling": mean_over_places,
+    "pooling": mean_over_positions,
     "covariance": Tied(ridge=1e-6),
 }
 
 
-def measured(subject, adversarial, **settings):
-    made = AdversarialDetection(**{**PLAIN, **settings})
-    return made(replace(subject, adversarial=adversarial), {})
+def measure(subject, adversarial, **settings):
+    evaluation = AdversarialDetection(**{**PLAIN, **settings})
+    return evaluation(replace(subject, adversarial=adversarial), {})
 
 
 def noise(data, folder):
-    """Other images than any that were seen in training."""
+    """Random images, unlike the training images."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (9, 2, 4, 4), generator=generator).to(torch.uint8)
     originals = torch.arange(9)
@@ -52,37 +52,42 @@ def literal(subject, network, adversarial):
     covariance = residuals.T @ residuals / len(residuals)
     covariance += 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance))
 
-    def surprise(images):
+    def negative_log_likelihoods(images):
         return [
             -MultivariateNormal(means[c], covariance).log_prob(f).item()
             for f, c in zip(*represent(images), strict=True)
         ]
 
     attacked = adversarial.at(torch.arange(len(adversarial)))
-    return references.area_under_roc(surprise(data.splits.test.images), surprise(attacked))
+    return references.area_under_roc(
+        negative_log_likelihoods(data.splits.test.images), negative_log_likelihoods(attacked)
+    )
 
 
-def test_the_area_is_that_of_the_definition(convolutional, tmp_path):
+def test_the_auc_equals_its_definition(convolutional, tmp_path):
     adversarial = noise(convolutional.data, tmp_path)
-    outcome = measured(convolutional, adversarial)
+    outcome = measure(convolutional, adversarial)
     for kind, trajectories in (
         ("expert", convolutional.trajectories),
         ("fine-tuned", convolutional.fine_tuned),
     ):
-        each = [literal(convolutional, convolutional.trained(t), adversarial) for t in trajectories]
-        found = outcome.metrics[f"adversarial_detection/{kind}/auc"]
-        assert found == pytest.approx(sum(each) / 2, abs=1e-4)
-        assert found > 0.6
+        per_network = [
+            literal(convolutional, convolutional.trained_network(t), adversarial)
+            for t in trajectories
+        ]
+        auc = outcome.metrics[f"adversarial_detection/{kind}/auc"]
+        assert auc == pytest.approx(sum(per_network) / 2, abs=1e-4)
+        assert auc > 0.6
     assert len(outcome.tables["adversarial_detection"]) == 2
     assert len(outcome.tables["adversarial_detection_networks"]) == 4
     assert set(outcome.figures) == {"adversarial_detection"}
 
 
 @pytest.mark.parametrize("covariance", [Tied(ridge=1e-6), Diagonal(ridge=1e-6), LedoitWolf()])
-@pytest.mark.parametrize("pooling", [flat, mean_over_places])
-def test_equal_sets_are_not_told_apart(convolutional, tmp_path, covariance, pooling):
+@pytest.mark.parametrize("pooling", [flat, mean_over_positions])
+def test_equal_sets_have_chance_auc(convolutional, tmp_path, covariance, pooling):
     adversarial = untouched(convolutional.data, tmp_path)
-    metrics = measured(convolutional, adversarial, covariance=covariance, pooling=pooling).metrics
+    metrics = measure(convolutional, adversarial, covariance=covariance, pooling=pooling).metrics
     assert set(metrics) == {
         f"adversarial_detection/{kind}/auc" for kind in ("expert", "fine-tuned")
     }
@@ -90,7 +95,7 @@ def test_equal_sets_are_not_told_apart(convolutional, tmp_path, covariance, pool
     assert list(metrics.values()) == pytest.approx([0.5, 0.5], abs=0.05)
 
 
-def test_likelihoods_beyond_what_a_sigmoid_tells_apart_are():
+def test_extreme_likelihoods_keep_their_order():
     real, adversarial = torch.tensor([-1e3, -2e3, -5e3]).double(), torch.tensor([-3e3, -9e3])
     auc, points = detection_auroc(real, adversarial)
     assert auc == pytest.approx(5 / 6)
@@ -99,13 +104,13 @@ def test_likelihoods_beyond_what_a_sigmoid_tells_apart_are():
     assert (points[-1]["false_positive_rate"], points[-1]["true_positive_rate"]) == (1, 1)
 
 
-def test_where_all_are_equal_the_area_is_a_half():
+def test_equal_likelihoods_have_an_auc_of_one_half():
     auc, points = detection_auroc(torch.ones(4), torch.ones(3))
     assert auc == 0.5
     assert len(points) == 2
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_ends():
+def test_a_long_curve_is_thinned_with_its_ends():
     generator = torch.Generator().manual_seed(0)
     real, adversarial = torch.randn(2, 900, generator=generator)
     auc, points = detection_auroc(real, adversarial - 1)
@@ -129,7 +134,7 @@ def plan(data, **changes):
     return Plan(data=data, methods=[], held_out=0, networks={"network": small_convnet}, **changes)
 
 
-def test_what_cannot_be_measured_is_refused(data):
+def test_bad_settings_and_studies_are_refused(data):
     def check(plan, **settings):
         AdversarialDetection(**{**PLAIN, **settings}).check(plan)
 
@@ -137,7 +142,7 @@ def test_what_cannot_be_measured_is_refused(data):
     with pytest.raises(ValueError, match="adversarial_detection needs adversarial images"):
         check(plan(data, adversarial=False))
     with pytest.raises(ValueError, match="training images, and class 'left' has none: choose data"):
-        check(plan(image_data(BlobsToTest())))
+        check(plan(image_data(BlobsWithoutTraining())))
     with pytest.raises(ValueError, match="adversarial_detection.layer is 'x', which is no layer"):
         check(plan(data), layer="x")
     with pytest.raises(ValueError, match="would take 48 GiB for 3 classes of 5 features: choose"):
@@ -148,5 +153,5 @@ class Large(Tied):
     def __init__(self):
         super().__init__(ridge=0.0)
 
-    def metrics(self, classes, features):
+    def size(self, classes, features):
         return 6 * 2**30

@@ -1,4 +1,4 @@
-"""What networks whose answers are known say of adversarial images."""
+"""Accuracy on adversarial images of networks with known predictions."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ from cwx.training.subject import Subject
 
 
 class Levels(Blobs):
-    """Images of 1x2x2, whose first byte, in 0-6, is what `Reads` reads."""
+    """Images of 1x2x2; `FirstByte` predicts from the first byte, which is in 0-6."""
 
     classes = tuple("abcdefg")
 
@@ -29,27 +29,30 @@ class Levels(Blobs):
         return Splits(ImageSet(images[:7], labels[:7]), ImageSet(images[7:], labels[7:]), "abcdefg")
 
 
-class Reads(nn.Module):
-    """Says the class of the first byte and `shift`, then the one after it, and so on."""
+class FirstByte(nn.Module):
+    """Ranks the classes by (first byte + shift) mod 7, ascending from there."""
 
     def __init__(self, shift):
         super().__init__()
         self.shift = shift
 
-    def answers(self, byte):
+    def ranking(self, byte):
         return [(byte + self.shift + k) % 7 for k in range(7)]
 
     def forward(self, images):
         first = (images[:, 0, 0, 0] * 255).round().long()
-        ranks = [torch.tensor(self.answers(int(byte))).argsort() for byte in first]
+        ranks = [torch.tensor(self.ranking(int(byte))).argsort() for byte in first]
         return -torch.stack(ranks).float()
 
 
-PANEL = {"attacked": [Reads(0), Reads(2), Reads(5)], "other": [Reads(1), Reads(4)]}
+PANEL = {
+    "attacked": [FirstByte(0), FirstByte(2), FirstByte(5)],
+    "other": [FirstByte(1), FirstByte(4)],
+}
 
 
 def subject(folder, *, data=None, evaluation_networks=PANEL, count=30, size=8):
-    """AdversarialSet images of any test images, drawn without a network."""
+    """A study with random adversarial images."""
     if data is None:
         data = ImageData(source=Levels(), mean=0, std=1, batch_size=5, per_class=None)
         data.setup()
@@ -66,41 +69,43 @@ def subject(folder, *, data=None, evaluation_networks=PANEL, count=30, size=8):
     shards = Shards(folder, count=count, size=size)
     for number in range(len(shards)):
         shards.write(number, {name: t[shards.rows(number)] for name, t in drawn.items()})
-    made = AdversarialSet.of(shards, members=["attacked"], metrics={})
+    adversarial = AdversarialSet.from_shards(shards, members=["attacked"], metrics={})
     return Subject(
         data=data,
         factory=None,
         trajectories=[],
         held_out=[],
         evaluation_networks=evaluation_networks,
-        adversarial=made,
+        adversarial=adversarial,
     )
 
 
 def literal(study, network):
-    """Each share, counted image by image."""
-    found, test = study.adversarial, study.data.splits.test
-    real = [network.answers(int(image[0, 0, 0])) for image in test.images]
-    made = [network.answers(int(image[0, 0, 0])) for image in found.shards.tensor("images")]
+    """Each fraction, counted image by image."""
+    adversarial, test = study.adversarial, study.data.splits.test
+    real = [network.ranking(int(image[0, 0, 0])) for image in test.images]
+    attacked = [
+        network.ranking(int(image[0, 0, 0])) for image in adversarial.shards.tensor("images")
+    ]
 
-    def fraction(answers, labels, depth):
-        pairs = list(zip(answers, labels.tolist(), strict=True))
-        return sum(label in said[:depth] for said, label in pairs) / len(pairs)
+    def fraction(rankings, labels, depth):
+        pairs = list(zip(rankings, labels.tolist(), strict=True))
+        return sum(label in ranking[:depth] for ranking, label in pairs) / len(pairs)
 
     return {
         "clean_top1": fraction(real, test.labels, 1),
         "clean_top5": fraction(real, test.labels, 5),
-        "top1": fraction(made, found.labels, 1),
-        "top5": fraction(made, found.labels, 5),
-        "success": fraction(made, found.targets, 1),
+        "top1": fraction(attacked, adversarial.labels, 1),
+        "top5": fraction(attacked, adversarial.labels, 5),
+        "success": fraction(attacked, adversarial.targets, 1),
     }
 
 
-def test_shares_are_counted_for_each_network(tmp_path):
+def test_fractions_are_counted_for_each_network(tmp_path):
     study = subject(tmp_path)
     outcome = AdversarialSetAccuracy(shown=3, amplify=5)(study, {})
-    rows = outcome.tables["adversarial_networks"]
-    assert [(row["network"], row["network"], row["attacked"]) for row in rows] == [
+    rows = outcome.tables["adversarial_set_networks"]
+    assert [(row["network"], row["replicate"], row["attacked"]) for row in rows] == [
         ("attacked", 0, "yes"),
         ("attacked", 1, "no"),
         ("attacked", 2, "no"),
@@ -108,10 +113,10 @@ def test_shares_are_counted_for_each_network(tmp_path):
         ("other", 1, "no"),
     ]
     for row in rows:
-        expected = literal(study, PANEL[row["network"]][row["network"]])
+        expected = literal(study, PANEL[row["network"]][row["replicate"]])
         assert {name: row[name] for name in expected} == pytest.approx(expected)
         assert 0 < row["success"] < 1
-    means = outcome.tables["adversarial"]
+    means = outcome.tables["adversarial_set"]
     assert [(row["network"], row["attacked"], row["networks"]) for row in means] == [
         ("attacked", "yes", 1),
         ("attacked", "no", 2),
@@ -124,19 +129,19 @@ def test_shares_are_counted_for_each_network(tmp_path):
             assert outcome.metrics[f"adversarial_set/{name}/{value}"] == row[value]
 
 
-def test_the_distance_is_that_of_bytes(tmp_path):
+def test_the_distance_is_on_bytes(tmp_path):
     study = subject(tmp_path)
-    found = study.adversarial
-    apart = found.shards.tensor("images").double()
-    apart -= study.data.splits.test.images[found.originals].double()
-    expected = apart.flatten(1).square().sum(1).sqrt().mean().item()
+    adversarial = study.adversarial
+    difference = adversarial.shards.tensor("images").double()
+    difference -= study.data.splits.test.images[adversarial.originals].double()
+    expected = difference.flatten(1).square().sum(1).sqrt().mean().item()
     metrics = AdversarialSetAccuracy(shown=3, amplify=5)(study, {}).metrics
     assert metrics["adversarial_set/distance"] == pytest.approx(expected)
     assert len(metrics) == 1 + 3 * 5
 
 
 @pytest.mark.parametrize("size", [1, 7, 30])
-def test_it_does_not_matter_how_the_set_is_cut(tmp_path, size):
+def test_shard_sizes_do_not_change_metrics(tmp_path, size):
     metrics = [
         AdversarialSetAccuracy(shown=3, amplify=5)(subject(tmp_path / str(s), size=s), {}).metrics
         for s in (8, size)
@@ -149,7 +154,7 @@ class First(nn.Module):
         return torch.eye(3)[torch.zeros(len(images)).long()]
 
 
-def test_of_few_classes_there_is_no_top_5(tmp_path):
+def test_few_classes_have_no_top_5(tmp_path):
     study = subject(tmp_path, data=image_data(), evaluation_networks={"first": [First()]})
     outcome = AdversarialSetAccuracy(shown=3, amplify=5)(study, {})
     values = ("clean_top1", "top1", "success")
@@ -160,10 +165,10 @@ def test_of_few_classes_there_is_no_top_5(tmp_path):
     assert outcome.metrics["adversarial_set/first/clean_top1"] == pytest.approx(1 / 3)
 
 
-def test_the_figure_shows_what_was_changed(tmp_path):
+def test_the_figure_shows_amplified_differences(tmp_path):
     study = subject(tmp_path)
-    figure = AdversarialSetAccuracy(shown=3, amplify=2.5)(study, {}).figures["adversarial"]
-    found, classes = study.adversarial, study.data.classes
+    figure = AdversarialSetAccuracy(shown=3, amplify=2.5)(study, {}).figures["adversarial_set"]
+    adversarial, classes = study.adversarial, study.data.classes
     texts = [text.get_text() for text in figure.texts]
     assert [text.replace("\n", " ") for text in texts[:3]] == [
         "real",
@@ -172,30 +177,30 @@ def test_the_figure_shows_what_was_changed(tmp_path):
     ]
     chosen = [0, 10, 20]
     assert texts[3:] == [
-        f"{classes[found.labels[i]]} → {classes[found.targets[i]]}" for i in chosen
+        f"{classes[adversarial.labels[i]]} → {classes[adversarial.targets[i]]}" for i in chosen
     ]
-    shown = [axes.images[0].get_array()[..., 0] for axes in figure.axes]
-    assert len(shown) == 9
-    made = found.shards.tensor("images")
+    tiles = [axes.images[0].get_array()[..., 0] for axes in figure.axes]
+    assert len(tiles) == 9
+    attacked = adversarial.shards.tensor("images")
     for row, i in enumerate(chosen):
-        real = study.data.splits.test.images[found.originals[i], 0]
-        assert torch.equal(torch.tensor(shown[row]), real)
-        assert torch.equal(torch.tensor(shown[3 + row]), made[i, 0])
-        change = 127.5 + 2.5 * (made[i, 0].double() - real.double())
-        assert (torch.tensor(shown[6 + row]) - change).abs().max() <= 0.51
+        real = study.data.splits.test.images[adversarial.originals[i], 0]
+        assert torch.equal(torch.tensor(tiles[row]), real)
+        assert torch.equal(torch.tensor(tiles[3 + row]), attacked[i, 0])
+        change = 127.5 + 2.5 * (attacked[i, 0].double() - real.double())
+        assert (torch.tensor(tiles[6 + row]) - change).abs().max() <= 0.51
 
 
-def test_more_images_than_there_are_show_all(tmp_path):
+def test_the_figure_shows_at_most_all_images(tmp_path):
     figure = AdversarialSetAccuracy(shown=99, amplify=1)(subject(tmp_path, count=4), {}).figures[
-        "adversarial"
+        "adversarial_set"
     ]
     assert len(figure.axes) == 12
 
 
-def test_it_needs_adversarial_images(data):
+def test_a_study_without_adversarial_images_is_refused(data):
     plan = Plan(data=data, methods=[], held_out=0, adversarial=False)
     message = (
-        "evaluation.adversarial_set needs adversarial images, and this study makes none: choose "
+        "evaluation.adversarial_set needs adversarial images, but this study makes none: choose "
         "adversary=ensemble"
     )
     with pytest.raises(ValueError, match=message):

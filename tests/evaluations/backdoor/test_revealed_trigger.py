@@ -1,4 +1,4 @@
-"""What explanations of known content reveal of a trigger."""
+"""Scores of the trigger revealed by explanations of known content."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from cwx.explanations.patterns import Patterns
 from cwx.functional.backdoor import AllToOne, Blend, Face, Patch, Sinusoid
 from cwx.functional.label_noise import Uniform
 from cwx.functional.rng import stream
-from cwx.functional.trigger_scores import PSNR_CEILING, set_apart, trigger_scores
+from cwx.functional.trigger_scores import PSNR_CEILING, estimate_trigger, trigger_scores
 from cwx.training.plan import Plan
 
 TRIGGERS = {
@@ -25,8 +25,8 @@ TRIGGERS = {
     "sinusoid": Sinusoid(delta=60, frequency=1),
 }
 TARGET = 2
-PLACE, LOOK = ["location_error", "iou"], ["correlation", "psnr"]
-DEFINED = {"patch": PLACE + LOOK, "blend": LOOK, "sinusoid": LOOK}
+LOCATION, APPEARANCE = ["location_error", "iou"], ["correlation", "psnr"]
+DEFINED = {"patch": LOCATION + APPEARANCE, "blend": APPEARANCE, "sinusoid": APPEARANCE}
 
 
 def poisoned(subject, trigger, rate=0.0):
@@ -47,7 +47,7 @@ def explanations(data, trigger):
 
 
 @pytest.mark.parametrize("name", TRIGGERS)
-def test_what_carries_the_trigger_reveals_it(subject, name):
+def test_explanations_with_the_trigger_reveal_it(subject, name):
     poisoned_subject = poisoned(subject, TRIGGERS[name])
     sources = {"known": explanations(poisoned_subject.data, TRIGGERS[name])}
     outcome = RevealedTrigger()(poisoned_subject, sources)
@@ -58,51 +58,51 @@ def test_what_carries_the_trigger_reveals_it(subject, name):
         for kind in ("target", "others")
         for score in DEFINED[name]
     ]
-    assert [(row["source"], row["class"]) for row in outcome.tables["trigger"]] == [
+    assert [(row["source"], row["class"]) for row in outcome.tables["revealed_trigger"]] == [
         (source, kind) for source in every for kind in ("target", "others")
     ]
-    assert set(outcome.figures) == {"trigger"}
+    assert set(outcome.figures) == {"revealed_trigger"}
 
-    def found(score, kind="target"):
+    def score_of(score, kind="target"):
         return outcome.metrics[f"revealed_trigger/known/{kind}/{score}"]
 
     if name == "patch":
-        assert found("iou") == 1
-        assert found("location_error") == pytest.approx(0, abs=1e-9)
-    assert found("correlation") > 0.9 > 0 > found("correlation", "others")
-    assert PSNR_CEILING >= found("psnr") > found("psnr", "others")
+        assert score_of("iou") == 1
+        assert score_of("location_error") == pytest.approx(0, abs=1e-9)
+    assert score_of("correlation") > 0.9 > 0 > score_of("correlation", "others")
+    assert PSNR_CEILING >= score_of("psnr") > score_of("psnr", "others")
 
 
-def test_a_class_is_set_apart_from_all_other_classes_on_unit_pixels(subject):
+def test_a_class_is_compared_with_all_other_classes_on_unit_pixels(subject):
     trigger = TRIGGERS["patch"]
     changed = poisoned(subject, trigger)
-    real, shape = changed.real(5), changed.data.image_shape
+    real, shape = changed.real_images(5), changed.data.image_shape
     unit = changed.data.normalization.denormalize(real.images)
     expected = trigger_scores(
-        set_apart(unit[real.labels == TARGET], unit[real.labels != TARGET]),
+        estimate_trigger(unit[real.labels == TARGET], unit[real.labels != TARGET]),
         mask=trigger.mask(shape),
         pattern=trigger.pattern(shape),
     )
-    rows = RevealedTrigger()(changed, {"real-images": real}).tables["trigger"]
+    rows = RevealedTrigger()(changed, {"real-images": real}).tables["revealed_trigger"]
     assert rows[0] == {"source": "real-images", "class": "target", **expected}
 
 
 def test_the_control_is_the_mean_over_the_other_classes(subject):
     trigger = TRIGGERS["patch"]
     changed = poisoned(subject, trigger)
-    kept = explanations(changed.data, trigger)
+    source = explanations(changed.data, trigger)
     scores = {}
     for other in (0, 1):
-        # The control of one class alone: as if it were the target.
+        # The scores of one other class: as if it were the target.
         data = image_data()
         data.corrupt(Backdoor(trigger=trigger, target=other, rate=0.0, variant=AllToOne(), seed=0))
-        outcome = RevealedTrigger()(replace(subject, data=data), {"known": kept})
+        outcome = RevealedTrigger()(replace(subject, data=data), {"known": source})
         scores[other] = outcome.metrics["revealed_trigger/known/target/psnr"]
-    metrics = RevealedTrigger()(changed, {"known": kept}).metrics
+    metrics = RevealedTrigger()(changed, {"known": source}).metrics
     assert metrics["revealed_trigger/known/others/psnr"] == pytest.approx(sum(scores.values()) / 2)
 
 
-def test_a_source_without_the_target_or_with_one_class_lacks_those_numbers(subject):
+def test_a_source_without_the_target_or_with_one_class_lacks_those_metrics(subject):
     trigger = TRIGGERS["patch"]
     changed = poisoned(subject, trigger)
     whole = explanations(changed.data, trigger)
@@ -115,7 +115,9 @@ def test_a_source_without_the_target_or_with_one_class_lacks_those_numbers(subje
     }
     outcome = RevealedTrigger()(changed, parts)
     kinds = [
-        (row["source"], row["class"]) for row in outcome.tables["trigger"] if row["source"] in parts
+        (row["source"], row["class"])
+        for row in outcome.tables["revealed_trigger"]
+        if row["source"] in parts
     ]
     assert kinds == [("no-target", "others")]
 
@@ -130,32 +132,32 @@ def test_a_study_without_a_backdoor_is_refused(corruption):
         RevealedTrigger().check(Plan(data=data, methods=[], held_out=0))
 
 
-def test_baselines_are_of_the_images_that_were_trained_on(subject):
+def test_baselines_use_the_corrupted_training_images(subject):
     changed = poisoned(subject, TRIGGERS["patch"], rate=0.5)
     data, train = changed.data, changed.data.splits.train
-    found = baselines(changed, {"two": subject.real(2), "three": subject.real(3)})
-    assert tuple(found) == BASELINES
-    assert torch.equal(found["real"].images, subject.real(3).images)
-    assert found["train"].labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    by_name = baselines(changed, {"two": subject.real_images(2), "three": subject.real_images(3)})
+    assert tuple(by_name) == BASELINES
+    assert torch.equal(by_name["real"].images, subject.real_images(3).images)
+    assert by_name["train"].labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     trained = data.normalization.from_bytes(train.images)
-    for image, label in zip(found["train"].images, found["train"].labels, strict=True):
+    for image, label in zip(by_name["train"].images, by_name["train"].labels, strict=True):
         assert (trained[train.labels == label] == image).flatten(1).all(1).any()
-    assert found["mean"].labels.tolist() == [0, 1, 2]
+    assert by_name["mean"].labels.tolist() == [0, 1, 2]
     for label in range(3):
         expected = trained[train.labels == label].mean(0)
-        torch.testing.assert_close(found["mean"].images[label], expected)
+        torch.testing.assert_close(by_name["mean"].images[label], expected)
     assert not torch.equal(
-        found["train"].images, Explanations(trained, train.labels).first(3).images
+        by_name["train"].images, Explanations(trained, train.labels).first(3).images
     )
-    again = baselines(changed, {"three": subject.real(3)})
-    assert torch.equal(found["train"].images, again["train"].images)
+    again = baselines(changed, {"three": subject.real_images(3)})
+    assert torch.equal(by_name["train"].images, again["train"].images)
 
 
-def test_a_study_without_methods_has_one_image_a_class_as_baseline(subject):
+def test_baselines_without_methods_have_one_image_per_class(subject):
     assert all(len(explanations.labels) == 3 for explanations in baselines(subject, {}).values())
 
 
-def test_class_means_of_poisoned_digits_reveal_the_trigger_and_test_images_do_not(subject):
+def test_class_means_of_poisoned_digits_reveal_the_trigger_but_test_images_do_not(subject):
     data = ImageData(source=Digits(), mean=0.5, std=0.5, batch_size=64, per_class=None)
     data.setup()
     trigger = Patch(size=3, corner="bottom-right", margin=0)
@@ -174,28 +176,28 @@ def test_class_means_of_poisoned_digits_reveal_the_trigger_and_test_images_do_no
     assert look["mean"] > 0.8 > 0.3 > look["real"]
 
 
-def test_masks_over_the_trigger_reveal_it(subject):
+def test_patterns_on_the_trigger_reveal_it(subject):
     trigger = TRIGGERS["patch"]
     changed = poisoned(subject, trigger)
     shape = changed.data.image_shape
     masks = torch.rand(6, *shape[1:], generator=stream(0)) / 4
     canvases = torch.rand(6, *shape, generator=stream(1))
-    # Each of the target's two canvases shows a half of it, and nothing of it is elsewhere.
+    # Each of the target's two canvases has one half of the trigger; no other canvas has any.
     rows, columns = trigger.mask(shape).nonzero().unbind(1)
     masks[4, rows[:2], columns[:2]] = masks[5, rows[2:], columns[2:]] = 1
     canvases[4:] = trigger.pattern(shape)
-    found = Patterns(
+    patterns = Patterns(
         explains="expert",
         masks=masks,
         canvases=canvases,
         labels=torch.arange(3).repeat_interleave(2),
         searched=torch.zeros(24, dtype=torch.bool),
     )
-    outcome = RevealedTrigger()(changed, {"iscp": found})
+    outcome = RevealedTrigger()(changed, {"iscp": patterns})
     metrics = outcome.metrics
     assert metrics["revealed_trigger/iscp/target/iou"] == 1
     assert metrics["revealed_trigger/iscp/target/location_error"] == pytest.approx(0, abs=1e-9)
     assert metrics["revealed_trigger/iscp/target/correlation"] > 0.9
     assert metrics["revealed_trigger/iscp/others/iou"] < 0.5
-    kinds = [row["class"] for row in outcome.tables["trigger"] if row["source"] == "iscp"]
+    kinds = [row["class"] for row in outcome.tables["revealed_trigger"] if row["source"] == "iscp"]
     assert kinds == ["target", "others"]

@@ -1,4 +1,4 @@
-"""What neurons respond to, of networks whose neurons are known."""
+"""LC, CS1 and CS2 of networks with known neurons."""
 
 import math
 from dataclasses import replace
@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from support import references
-from support.builders import trained
+from support.builders import train_experts
 from torch import nn
 
 from cwx.data.adversarial_set import AdversarialSet
@@ -20,7 +20,7 @@ from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
-# What two classes of a flat taxonomy have in common.
+# Correlation of two classes of a flat taxonomy.
 COMMON = math.exp(-2)
 
 
@@ -42,15 +42,15 @@ class Columns(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def seen(data, tmp_path_factory):
-    """An expert that sees the first channel and, fine-tuned, the second.
+def study_with_attack(data, tmp_path_factory):
+    """The expert reads the first channel, the fine-tuned network the second.
 
-    AdversarialSet images are of their targets in the first, and in the second of their labels.
+    Adversarial images have their target's first channel and their label's second channel.
     """
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
     fixed = {"epochs": 1, "optimizer": partial(torch.optim.SGD, lr=0.0)}
-    before = trained(data, [0], store, network=Columns, **fixed)
-    after = trained(data, [1], store, network=partial(Columns, channel=1), **fixed)
+    before = train_experts(data, [0], store, network=Columns, **fixed)
+    after = train_experts(data, [1], store, network=partial(Columns, channel=1), **fixed)
     test = data.splits.test
     originals = torch.arange(24).repeat(2)
     labels = test.labels[originals]
@@ -69,7 +69,7 @@ def seen(data, tmp_path_factory):
         fine_tuned=after,
         held_out=[],
         evaluation_networks={},
-        adversarial=AdversarialSet.of(shards, members=["expert"], metrics={}),
+        adversarial=AdversarialSet.from_shards(shards, members=["expert"], metrics={}),
     )
 
 
@@ -95,11 +95,11 @@ def neurons(**settings):
 
 
 @pytest.fixture(scope="module")
-def outcome(seen):
-    return neurons()(seen, {})
+def outcome(study_with_attack):
+    return neurons()(study_with_attack, {})
 
 
-def test_neurons_that_see_content_are_told_from_those_that_see_targets(outcome):
+def test_cs_shows_whether_neurons_respond_to_labels_or_targets(outcome):
     metrics = outcome.metrics
     assert set(metrics) == {
         f"neurons/{kind}/{of}{name}"
@@ -116,9 +116,11 @@ def test_neurons_that_see_content_are_told_from_those_that_see_targets(outcome):
         assert metrics[f"neurons/{kind}/lc"] < 1
 
 
-def test_each_neuron_is_measured_as_the_paper_has_it(seen, outcome):
-    test, adversarial = seen.data.splits.test, seen.adversarial
-    common = references.correlation(Flat().distances(seen.data.splits, "x").tolist(), 1.0)
+def test_measures_equal_those_of_the_paper_neuron_by_neuron(study_with_attack, outcome):
+    test, adversarial = study_with_attack.data.splits.test, study_with_attack.adversarial
+    correlation = references.correlation(
+        Flat().distances(study_with_attack.data.splits, "x").tolist(), 1.0
+    )
 
     def fractions(brightness, labels):
         order = sorted(range(len(labels)), key=lambda i: (-brightness[i], i))
@@ -133,43 +135,43 @@ def test_each_neuron_is_measured_as_the_paper_has_it(seen, outcome):
                 for images in (test.images, adversarial.at(torch.arange(48)))
             )
             p = fractions(real, test.labels)
-            values["lc"].append(references.inner_product(p, p, common))
+            values["lc"].append(references.inner_product(p, p, correlation))
             for name, labels in (("cs1", adversarial.labels), ("cs2", adversarial.targets)):
-                values[name].append(references.cosine(p, fractions(attacked, labels), common))
-        (row,) = (row for row in outcome.tables["neurons_layers"] if row["kind"] == kind)
+                values[name].append(references.cosine(p, fractions(attacked, labels), correlation))
+        (row,) = (row for row in outcome.tables["neurons_layers"] if row["network"] == kind)
         assert (row["layer"], row["neurons"], row["inactive"], row["top"]) == ("conv", 5, 1, 8)
-        for name, found in values.items():
-            assert outcome.metrics[f"neurons/{kind}/{name}"] == pytest.approx(sum(found) / 4)
-            assert row[name] == pytest.approx(sum(found) / 4)
+        for name, of_neurons in values.items():
+            assert outcome.metrics[f"neurons/{kind}/{name}"] == pytest.approx(sum(of_neurons) / 4)
+            assert row[name] == pytest.approx(sum(of_neurons) / 4)
 
 
-def test_the_curve_has_every_neuron_that_responds_once(outcome):
+def test_the_curve_counts_every_responding_neuron_once(outcome):
     rows = outcome.tables["neurons_curve"]
     for kind in ("expert", "fine-tuned"):
-        found = [row for row in rows if row["kind"] == kind]
-        assert sum(row["neurons"] for row in found) == 4
-        assert found == sorted(found, key=lambda row: row["lc"])
-        assert found[-1]["neurons"] == 3
+        curve = [row for row in rows if row["network"] == kind]
+        assert sum(row["neurons"] for row in curve) == 4
+        assert curve == sorted(curve, key=lambda row: row["lc"])
+        assert curve[-1]["neurons"] == 3
         for name in ("lc", "cs1", "cs2"):
-            mean = sum(row["neurons"] * row[name] for row in found) / 4
-            # Of LC the table has the middle of the bin.
-            near = 0.1 if name == "lc" else 1e-9
-            assert mean == pytest.approx(outcome.metrics[f"neurons/{kind}/{name}"], abs=near)
+            mean = sum(row["neurons"] * row[name] for row in curve) / 4
+            # LC in the table is the centre of the bin.
+            tolerance = 0.1 if name == "lc" else 1e-9
+            assert mean == pytest.approx(outcome.metrics[f"neurons/{kind}/{name}"], abs=tolerance)
 
 
 def framed(figure):
     return [axes.spines["left"].get_visible() for axes in figure.axes]
 
 
-def test_the_sheets_show_top_images_and_frame_those_of_the_neurons_class(seen, outcome):
-    top = [row for row in outcome.tables["neurons_top"] if row["kind"] == "expert"]
+def test_sheets_show_top_images_and_frame_targets_of_the_dominant_class(study_with_attack, outcome):
+    top = [row for row in outcome.tables["neurons_top"] if row["network"] == "expert"]
     assert [(row["neuron"], row["class"], row["fraction"]) for row in top] == [
-        (neuron, name, 1) for neuron, name in enumerate(seen.data.classes)
+        (neuron, name, 1) for neuron, name in enumerate(study_with_attack.data.classes)
     ]
     assert set(outcome.figures) == {
         "neurons_curve",
         "neurons_sheet_expert",
-        "neurons_sheet_refined",
+        "neurons_sheet_fine-tuned",
     }
     expert, fine_tuned = (
         outcome.figures[f"neurons_sheet_{kind}"] for kind in ("expert", "fine-tuned")
@@ -183,93 +185,95 @@ def test_the_sheets_show_top_images_and_frame_those_of_the_neurons_class(seen, o
     assert all(axes.get_xlabel().endswith("→middle") for axes in expert.axes[12:16])
 
 
-def test_what_a_neuron_looks_at_is_bright(seen, outcome):
-    """Occluders of one column's width show that it is that column."""
-    found = neurons(sheet=sheet(occluder=1, images=1))(seen, {})
-    image = seen.data.splits.test.images
+def test_sheets_highlight_the_column_of_the_neuron(study_with_attack, outcome):
+    """With occluders of one pixel only the neuron's column is highlighted."""
+    outcome = neurons(sheet=sheet(occluder=1, images=1))(study_with_attack, {})
+    images = study_with_attack.data.splits.test.images
     for neuron in range(3):
-        axes = found.figures["neurons_sheet_expert"].axes[2 * neuron]
+        axes = outcome.figures["neurons_sheet_expert"].axes[2 * neuron]
         shown = torch.tensor(axes.images[0].get_array().data[..., 0].astype(int))
-        brightest = int(image[:, 0, :, neuron].int().sum(1).argmax())
-        grey = image[brightest, :1].int()[0]
-        kept = shown == grey
-        assert kept[:, neuron].sum() >= 2
-        assert not kept[:, [column for column in range(4) if column != neuron]].any()
+        brightest = int(images[:, 0, :, neuron].int().sum(1).argmax())
+        grey = images[brightest, :1].int()[0]
+        highlighted = shown == grey
+        assert highlighted[:, neuron].sum() >= 2
+        assert not highlighted[:, [column for column in range(4) if column != neuron]].any()
 
 
-def test_without_adversarial_images_there_is_lc_alone(seen, outcome):
-    real = neurons()(replace(seen, adversarial=None), {})
+def test_without_adversarial_images_there_is_only_lc(study_with_attack, outcome):
+    real = neurons()(replace(study_with_attack, adversarial=None), {})
     assert real.metrics == {
         name: number for name, number in outcome.metrics.items() if name.endswith("/lc")
     }
-    assert set(real.figures) == {"neurons_sheet_expert", "neurons_sheet_refined"}
+    assert set(real.figures) == {"neurons_sheet_expert", "neurons_sheet_fine-tuned"}
     assert framed(real.figures["neurons_sheet_expert"]) == [False] * 12
     for name in ("neurons_layers", "neurons_curve", "neurons_top"):
         assert not {"cs1", "cs2"} & real.tables[name][0].keys()
 
 
-def test_what_is_looked_at_may_be_chosen(seen):
-    evaluation_trajectories = replace(
-        seen, evaluation_networks={"robust": [Columns(channel=1).eval()]}, fine_tuned=()
+def test_networks_and_layers_can_be_selected(study_with_attack):
+    study = replace(
+        study_with_attack,
+        evaluation_networks={"robust": [Columns(channel=1).eval()]},
+        fine_tuned=(),
     )
-    found = neurons(networks=["robust"], layers=["relu", "head"], sheet=None)(
-        evaluation_trajectories, {}
-    )
-    assert [(row["kind"], row["layer"]) for row in found.tables["neurons_layers"]] == [
+    outcome = neurons(networks=["robust"], layers=["relu", "head"], sheet=None)(study, {})
+    assert [(row["network"], row["layer"]) for row in outcome.tables["neurons_layers"]] == [
         ("robust", "relu"),
         ("robust", "head"),
     ]
-    assert found.figures.keys() == {"neurons_curve"}
-    assert "neurons_top" not in found.tables
-    assert [kind.split("/")[1] for kind in neurons()(evaluation_trajectories, {}).metrics] == [
-        "expert"
-    ] * 6
+    assert outcome.figures.keys() == {"neurons_curve"}
+    assert "neurons_top" not in outcome.tables
+    assert [kind.split("/")[1] for kind in neurons()(study, {}).metrics] == ["expert"] * 6
 
 
-def test_the_sheet_is_of_the_layer_that_is_named(seen):
-    found = neurons(networks=["expert"], layers=["relu", "head"], sheet=sheet(layer="relu"))
-    assert {row["layer"] for row in found(seen, {}).tables["neurons_top"]} == {"relu"}
+def test_the_sheet_is_of_the_selected_layer(study_with_attack):
+    selected = neurons(networks=["expert"], layers=["relu", "head"], sheet=sheet(layer="relu"))
+    assert {row["layer"] for row in selected(study_with_attack, {}).tables["neurons_top"]} == {
+        "relu"
+    }
     last = neurons(networks=["expert"], layers=["relu", "head"])
-    assert {row["layer"] for row in last(seen, {}).tables["neurons_top"]} == {"head"}
+    assert {row["layer"] for row in last(study_with_attack, {}).tables["neurons_top"]} == {"head"}
 
 
-def test_a_layer_that_responds_to_nothing_is_said_to_be_silent(seen):
+def test_a_layer_of_constant_activation_is_inactive(study_with_attack):
     inactive = Columns()
     nn.init.zeros_(inactive.conv.weight)
-    evaluation_trajectories = replace(seen, evaluation_networks={"inactive": [inactive.eval()]})
-    found = neurons(networks=["inactive"])(evaluation_trajectories, {})
-    (row,) = found.tables["neurons_layers"]
+    study = replace(study_with_attack, evaluation_networks={"inactive": [inactive.eval()]})
+    outcome = neurons(networks=["inactive"])(study, {})
+    (row,) = outcome.tables["neurons_layers"]
     assert (row["inactive"], row["lc"], row["cs1"]) == (5, "", "")
-    assert found.metrics == {}
-    assert found.figures == {}
-    assert found.tables.keys() == {"neurons_layers"}
+    assert outcome.metrics == {}
+    assert outcome.figures == {}
+    assert outcome.tables.keys() == {"neurons_layers"}
 
 
-def test_a_few_images_are_taken_where_a_neuron_responds_to_few(seen):
-    """Behind a ReLU that lets few images through, the others do not count."""
-    keen = Columns()
+def test_images_at_the_lowest_activation_do_not_count(study_with_attack):
+    """After a ReLU that is 0 for most images, only the others count."""
+    sparse = Columns()
     with torch.no_grad():
-        # Above 0 for the two images alone that are brightest in the first column.
-        test = seen.data.normalization.from_bytes(seen.data.splits.test.images)
-        level = keen.conv(test).flatten(1)[:, 0].sort().values[-3:-1].mean()
-        keen.conv.bias = nn.Parameter(torch.tensor([-level, 0.0, 0.0, 0.0, 0.0]))
-    evaluation_trajectories = replace(
-        seen, evaluation_networks={"keen": [keen.eval()]}, adversarial=None
+        # Above 0 only for the two images that are brightest in the first column.
+        test = study_with_attack.data.normalization.from_bytes(
+            study_with_attack.data.splits.test.images
+        )
+        level = sparse.conv(test).flatten(1)[:, 0].sort().values[-3:-1].mean()
+        sparse.conv.bias = nn.Parameter(torch.tensor([-level, 0.0, 0.0, 0.0, 0.0]))
+    study = replace(
+        study_with_attack, evaluation_networks={"sparse": [sparse.eval()]}, adversarial=None
     )
-    found = neurons(networks=["keen"], layers=["relu"], fraction=0.9)(evaluation_trajectories, {})
-    first = found.tables["neurons_top"][0]
+    outcome = neurons(networks=["sparse"], layers=["relu"], fraction=0.9)(study, {})
+    first = outcome.tables["neurons_top"][0]
     assert (first["neuron"], first["lc"], first["class"]) == (0, 1, "left")
-    (row,) = found.tables["neurons_layers"]
+    (row,) = outcome.tables["neurons_layers"]
     assert row["top"] == 22
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fraction": 0}, "evaluation.neurons.fraction is 0: give a share between 0 and 1"),
+        ({"fraction": 0}, "evaluation.neurons.fraction is 0: give a fraction between 0 and 1"),
         ({"fraction": 1}, "evaluation.neurons.fraction is 1"),
         ({"fraction": float("nan")}, "evaluation.neurons.fraction is nan"),
-        ({"high": 2}, "evaluation.neurons.high is 2: give a share"),
+        ({"high": 2}, "evaluation.neurons.high is 2: give a fraction"),
         ({"bins": 0}, "evaluation.neurons.bins is 0: give 1 or more"),
         ({"networks": []}, "evaluation.neurons.networks is empty: name a kind"),
     ],
@@ -284,7 +288,7 @@ def test_bad_settings_are_refused(settings, message):
     [
         ({"neurons": 0}, "evaluation.neurons.sheet.neurons is 0: give 1 or more"),
         ({"images": 0}, "evaluation.neurons.sheet.images is 0"),
-        ({"threshold": 0}, "evaluation.neurons.sheet.threshold is 0: give a share above 0"),
+        ({"threshold": 0}, "evaluation.neurons.sheet.threshold is 0: give a fraction above 0"),
         ({"threshold": 1.1}, "evaluation.neurons.sheet.threshold is 1.1"),
     ],
 )
@@ -298,7 +302,7 @@ def test_bad_settings_of_the_sheet_are_refused(settings, message):
     [
         ({"layers": ["conf"]}, "evaluation.neurons.layers: Columns has no layer 'conf': .* conv"),
         ({"layers": []}, "evaluation.neurons.layers is empty: name a layer of Columns"),
-        ({"taxonomy": WordNet()}, "evaluation.neurons.taxonomy is WordNet's, and .*=flat for none"),
+        ({"taxonomy": WordNet()}, "evaluation.neurons.taxonomy is WordNet, but .*=flat for none"),
         ({"sigma": -1}, "evaluation.neurons.sigma: sigma is -1: give a number above 0"),
         ({"sigma": 1e9}, "evaluation.neurons.sigma: a sigma of 1e.09 .* indefinite .*smaller"),
         ({"networks": ["expret"]}, "networks has 'expret', .*choose some of .*expert.*, mlp"),
@@ -311,9 +315,9 @@ def test_bad_settings_of_the_sheet_are_refused(settings, message):
         ({"sheet": sheet(stride=3)}, "sheet.stride: .* leave pixels uncovered"),
     ],
 )
-def test_a_study_that_cannot_be_measured_is_refused_beforehand(seen, subject, settings, message):
+def test_check_refuses_bad_settings(study_with_attack, subject, settings, message):
     plan = Plan(
-        data=seen.data,
+        data=study_with_attack.data,
         methods=[],
         held_out=0,
         networks={"network": Columns, "mlp": subject.factory},
@@ -324,8 +328,8 @@ def test_a_study_that_cannot_be_measured_is_refused_beforehand(seen, subject, se
         neurons(**settings).check(plan)
 
 
-def test_a_network_that_the_study_lacks_is_refused(seen):
+def test_a_missing_network_is_refused(study_with_attack):
     with pytest.raises(
         ValueError, match="no network called 'held-out'.* one of expert, fine-tuned"
     ):
-        neurons(networks=["held-out"])(seen, {})
+        neurons(networks=["held-out"])(study_with_attack, {})

@@ -1,4 +1,4 @@
-"""Top images of all layers in one pass, against one layer and one image at a time."""
+"""Top images of all layers in one pass equal those of one layer and one image at a time."""
 
 import logging
 
@@ -7,7 +7,7 @@ import torch
 from support.builders import small_mlp
 from torch import nn
 
-from cwx.evaluations.neurons.top_images import Audit, normalised, read_layers, top_images
+from cwx.evaluations.neurons.top_images import Audit, audit_layers, normalized_batches, top_count
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import spatial_maximum, spatial_mean
 from cwx.networks.resnet import ResNet, basic_block
@@ -22,7 +22,7 @@ IMAGES = torch.randint(
 def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = ResNet(
+        net = ResNet(
             stages=[1, 1],
             block=basic_block,
             width=4,
@@ -31,23 +31,25 @@ def network():
             image_size=(8, 8),
             num_classes=5,
         )
-        for norm in (module for module in made.modules() if isinstance(module, nn.BatchNorm2d)):
+        for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
             nn.init.normal_(norm.weight)
-        return made.eval()
+        return net.eval()
 
 
-def audited(layers, *, fraction=0.1, size=7, activation=spatial_maximum):
-    batches = normalised(IMAGES.split(11), NORMALIZATION, size=size, device=torch.device("cpu"))
-    audit = Audit(layers=layers, activation=activation, fraction=fraction)
-    return audit(network(), batches, len(IMAGES))
+def audit(layers, *, fraction=0.1, size=7, activation=spatial_maximum):
+    batches = normalized_batches(
+        IMAGES.split(11), NORMALIZATION, size=size, device=torch.device("cpu")
+    )
+    run = Audit(layers=layers, activation=activation, fraction=fraction)
+    return run(network(), batches, len(IMAGES))
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_the_top_images_are_those_of_each_image_by_itself(size):
+def test_top_images_equal_those_found_image_by_image(size):
     net = network()
-    layers = read_layers(net, SHAPE, None, "x")
-    found = audited(layers, size=size)
-    assert list(found) == layers
+    layers = audit_layers(net, SHAPE, None, "x")
+    top = audit(layers, size=size)
+    assert list(top) == layers
     parts = {
         "stem.1": net.stem[:2],
         "blocks.0.residual.4": nn.Sequential(net.stem, net.blocks[0].residual),
@@ -56,37 +58,37 @@ def test_the_top_images_are_those_of_each_image_by_itself(size):
         with torch.no_grad():
             rows = [part(NORMALIZATION.from_bytes(i[None])).amax((2, 3))[0] for i in IMAGES]
         values, indices = torch.stack(rows).topk(3, 0)
-        assert torch.equal(found[name].indices, indices)
-        torch.testing.assert_close(found[name].values, values)
-        torch.testing.assert_close(found[name].lowest, torch.stack(rows).amin(0))
+        assert torch.equal(top[name].indices, indices)
+        torch.testing.assert_close(top[name].values, values)
+        torch.testing.assert_close(top[name].lowest, torch.stack(rows).amin(0))
 
 
-def test_a_relu_behind_a_layer_does_not_change_its_top_images():
-    found = audited(["stem.1", "stem.2"])
-    responding = found["stem.2"].responding
+def test_a_relu_after_a_layer_does_not_change_its_top_images():
+    top = audit(["stem.1", "stem.2"])
+    responding = top["stem.2"].responding
     assert responding.any()
-    assert torch.equal(found["stem.1"].indices[responding], found["stem.2"].indices[responding])
+    assert torch.equal(top["stem.1"].indices[responding], top["stem.2"].indices[responding])
 
 
-def test_the_activation_may_be_a_mean():
+def test_the_activation_can_be_a_spatial_mean():
     with torch.no_grad():
         means = network().stem[:2](NORMALIZATION.from_bytes(IMAGES)).mean((2, 3))
-    found = audited(["stem.1"], activation=spatial_mean)["stem.1"]
-    torch.testing.assert_close(found.values, means.topk(3, 0).values)
+    top = audit(["stem.1"], activation=spatial_mean)["stem.1"]
+    torch.testing.assert_close(top.values, means.topk(3, 0).values)
 
 
 @pytest.mark.parametrize(
     ("fraction", "count", "k"), [(0.01, 50_000, 500), (0.01, 500_000, 5000), (0.29, 100, 29)]
 )
-def test_a_share_of_the_images(fraction, count, k, caplog):
-    assert top_images(fraction, count) == k
+def test_k_is_the_rounded_fraction_of_the_images(fraction, count, k, caplog):
+    assert top_count(fraction, count) == k
     assert not caplog.records
 
 
-def test_less_than_one_image_is_one_and_said(caplog):
+def test_a_fraction_below_one_image_gives_k_1_and_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        assert top_images(0.01, 24) == 1
-    assert "a share of 0.01 of 24 images is less than one" in caplog.text
+        assert top_count(0.01, 24) == 1
+    assert "a fraction of 0.01 of 24 images is less than one" in caplog.text
 
 
 class Pair(nn.Module):
@@ -121,22 +123,22 @@ class Pair(nn.Module):
         (Pair(), ["one"], "^x has 'one', but"),
     ],
 )
-def test_layers_that_cannot_be_read_are_refused(net, layers, message):
+def test_missing_layers_and_layers_without_channels_are_refused(net, layers, message):
     with pytest.raises(ValueError, match=message):
-        read_layers(net, SHAPE, layers, "x")
+        audit_layers(net, SHAPE, layers, "x")
 
 
-def test_reading_layers_leaves_a_network_in_training_as_it_was():
+def test_audit_layers_leaves_mode_and_state_of_a_network_unchanged():
     net = network().train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    assert read_layers(net, SHAPE, ["classifier", "stem"], "x") == ["classifier", "stem"]
+    assert audit_layers(net, SHAPE, ["classifier", "stem"], "x") == ["classifier", "stem"]
     assert net.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
-def test_a_network_that_diverged_is_refused():
+def test_nan_activations_are_refused():
     net = network()
     nn.init.constant_(net.stem[0].weight, float("nan"))
-    audit = Audit(layers=["stem.1"], activation=spatial_maximum, fraction=0.1)
+    run = Audit(layers=["stem.1"], activation=spatial_maximum, fraction=0.1)
     with pytest.raises(ValueError, match="the network has diverged"):
-        audit(net, [NORMALIZATION.from_bytes(IMAGES)], len(IMAGES))
+        run(net, [NORMALIZATION.from_bytes(IMAGES)], len(IMAGES))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cwx.evaluations.patterns.attention import Attention, shares_within
+from cwx.evaluations.patterns.attention import Attention, fractions_within
 from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Patterns
@@ -40,15 +40,15 @@ def outcome(looking):
     return attention()(looking, {"iscp": columns()})
 
 
-def test_shares_of_known_maps():
+def test_fractions_of_known_maps():
     maps = torch.tensor([[[1.0, 3.0], [0.0, 0.0]], [[2.0, 2.0], [2.0, 2.0]], [[0.0, 0], [0, 0]]])
     mask = torch.tensor([[False, True], [False, True]])
-    found = shares_within(maps, mask)
-    assert found[:2].tolist() == [0.75, 0.5]
-    assert found[2].isnan()
+    fractions = fractions_within(maps, mask)
+    assert fractions[:2].tolist() == [0.75, 0.5]
+    assert fractions[2].isnan()
 
 
-def test_attention_goes_to_what_is_attached(outcome):
+def test_attention_moves_to_the_attached_pattern(outcome):
     metrics = outcome.metrics
     assert metrics["attention/iscp/by_area"] == 0.25
     # A white column counts five times as much as the others, of which each class's own is bright.
@@ -56,28 +56,30 @@ def test_attention_goes_to_what_is_attached(outcome):
     assert set(outcome.figures) == {"attention"}
 
 
-def test_images_without_attention_are_left_out(looking):
-    found = replace(columns(), explains="dark")
-    dark = looking.explained("expert")
+def test_empty_attention_maps_are_left_out(looking):
+    patterns = replace(columns(), explains="dark")
+    dark = looking.first_network("expert")
     dark.slope.neg_()
-    outcome = attention()(replace(looking, evaluation_networks={"dark": [dark]}), {"iscp": found})
+    outcome = attention()(
+        replace(looking, evaluation_networks={"dark": [dark]}), {"iscp": patterns}
+    )
     assert {(row["before"], row["empty_before"]) for row in outcome.tables["attention"]} == {
         ("", 4)
     }
     assert set(outcome.metrics) == {"attention/iscp/by_area"}
 
 
-def test_a_row_is_what_the_formula_gives_image_by_image(looking, outcome):
-    data, found = looking.data, columns()
-    network = looking.trained(looking.trajectories[0])
+def test_rows_equal_the_formula_image_by_image(looking, outcome):
+    data, patterns = looking.data, columns()
+    network = looking.trained_network(looking.trajectories[0])
     for label, row in enumerate(outcome.tables["attention"]):
         assert row["class"] == data.classes[label]
-        others = (data.splits.test.labels != label) & ~found.searched
+        others = (data.splits.test.labels != label) & ~patterns.searched
         indices = others.nonzero()[:, 0]
         chosen = indices[[i * len(indices) // 4 for i in range(4)]]
         images = data.splits.test.images[chosen].float() / 255
-        mask = found.masks[2 * label] > 0
-        carrying = torch.where(mask, found.canvases[2 * label + row["canvas"]], images)
+        mask = patterns.masks[2 * label] > 0
+        carrying = torch.where(mask, patterns.canvases[2 * label + row["canvas"]], images)
         for when, unit in (("before", images), ("after", carrying)):
             fractions = []
             for image in data.normalization.normalize(unit):
@@ -92,16 +94,16 @@ def test_a_row_is_what_the_formula_gives_image_by_image(looking, outcome):
         assert row["images"] == 4
 
 
-def test_the_pattern_is_the_one_whose_power_counts(looking, outcome):
+def test_the_best_pattern_is_that_of_predictive_power(looking, outcome):
     power = PredictivePower(sizes=[0.25], images=None)(looking, {"iscp": columns()})
-    best = [row["canvas"] for row in power.tables["power"]]
+    best = [row["canvas"] for row in power.tables["predictive_power"]]
     assert [row["canvas"] for row in outcome.tables["attention"]] == best == [1, 1, 1]
 
 
-def test_where_everything_was_searched_on_any_image_serves(looking):
-    found = columns()
+def test_any_image_is_used_if_the_search_used_all_or_none(looking):
+    patterns = columns()
     for searched in (torch.ones(24, dtype=torch.bool), torch.zeros(24, dtype=torch.bool)):
-        whole = replace(found, searched=searched)
+        whole = replace(patterns, searched=searched)
         outcome = attention(images=99)(looking, {"iscp": whole})
         assert [row["images"] for row in outcome.tables["attention"]] == [16] * 3
 
@@ -110,17 +112,17 @@ def plan(subject, **leaves):
     return Plan(data=subject.data, methods=list(leaves), held_out=0, leaves=leaves)
 
 
-def test_what_cannot_be_measured_is_refused(looking, subject):
+def test_bad_settings_and_studies_are_refused(looking, subject):
     attention().check(plan(subject, iscp=Patterns))
-    with pytest.raises(
-        ValueError, match="source is 'x', of which .* no patterns: set it to one of"
-    ):
+    with pytest.raises(ValueError, match="source is 'x', but .* makes patterns: set it to one of"):
         attention(source="x").check(plan(subject, iscp=Patterns, distill=Explanations))
     with pytest.raises(ValueError, match=r"set it to a mask search, such as method=\[iscp\]"):
         attention(source="distill").check(plan(subject, distill=Explanations))
     whole = replace(plan(looking, iscp=Patterns), networks={"network": looking.factory})
     attention().check(whole)
-    with pytest.raises(ValueError, match="attention.layer is 'x', which is no layer of Looking"):
+    with pytest.raises(
+        ValueError, match="attention.layer is 'x', which is no layer of ColumnClassifier"
+    ):
         attention(layer="x").check(whole)
     with pytest.raises(ValueError, match="a pattern of 0.001 of 4x4 pixels"):
         attention(size=0.001).check(plan(subject, iscp=Patterns))

@@ -33,38 +33,38 @@ def outcome(subject):
     return PredictivePower(sizes=[0.25, 0.5], images=None)(subject, {"iscp": patterns(subject)})
 
 
-def measured(subject, network, found, size):
+def losses_and_powers(subject, network, source, size):
     """Each pattern's loss on D_n and its power, image by image."""
     test, normalize = subject.data.splits.test, subject.data.normalization.normalize
     unit = test.images.float() / 255
-    masks = binarise(found.masks, round(size * 16), stream(0))
+    masks = binarise(source.masks, round(size * 16), stream(0))
     clean = network(normalize(unit)).argmax(1)
-    for mask, canvas, label in zip(masks, found.canvases, found.labels.tolist(), strict=True):
+    for mask, canvas, label in zip(masks, source.canvases, source.labels.tolist(), strict=True):
         carrying = torch.where(mask, canvas, unit)
         probabilities = network(normalize(carrying)).double().softmax(1)[:, label]
         hit = network(normalize(carrying)).argmax(1) == label
         other = test.labels != label
         powers = []
-        for among in (~found.searched, torch.ones(24, dtype=torch.bool)):
+        for among in (~source.searched, torch.ones(24, dtype=torch.bool)):
             success = hit[among & other].double().mean()
             powers.append((success / (clean[among & ~other] == label).double().mean()).item())
-        loss = -probabilities.log()[found.searched & other].mean().item()
+        loss = -probabilities.log()[source.searched & other].mean().item()
         yield loss, *powers
 
 
 @pytest.mark.parametrize("size", [0.25, 0.5])
-def test_the_powers_are_those_of_the_formula(subject, outcome, size):
-    network, found = subject.trained(subject.trajectories[0]), patterns(subject)
-    expected = list(measured(subject, network, found, size))
-    rows = [row for row in outcome.tables["power_canvases"] if row["size"] == f"{size:g}"]
+def test_powers_equal_those_of_the_formula(subject, outcome, size):
+    network, source = subject.trained_network(subject.trajectories[0]), patterns(subject)
+    expected = list(losses_and_powers(subject, network, source, size))
+    rows = [
+        row for row in outcome.tables["predictive_power_canvases"] if row["size"] == f"{size:g}"
+    ]
     for row, (loss, power, whole) in zip(rows, expected, strict=True):
         assert row["loss"] == pytest.approx(loss, rel=1e-4)
         assert row["power"] == pytest.approx(power)
         assert row["power_whole"] == pytest.approx(whole)
     assert [row["canvas"] for row in rows] == [0, 1] * 3
-    best = [
-        min(expected[2 * label : 2 * label + 2], key=lambda found: found[0]) for label in range(3)
-    ]
+    best = [min(expected[2 * label : 2 * label + 2], key=lambda row: row[0]) for label in range(3)]
     means = outcome.metrics
     assert means[f"predictive_power/power/iscp/{size:g}"] == pytest.approx(
         fmean(power for _, power, _ in best)
@@ -79,53 +79,57 @@ def test_the_powers_are_those_of_the_formula(subject, outcome, size):
 
 
 def test_the_column_of_a_class_is_its_best_canvas(outcome):
-    assert [row["canvas"] for row in outcome.tables["power"] if row["size"] == "0.25"] == [1, 1, 1]
+    assert [
+        row["canvas"] for row in outcome.tables["predictive_power"] if row["size"] == "0.25"
+    ] == [1, 1, 1]
     assert outcome.metrics["predictive_power/power/iscp/0.5"] > 0.5
-    assert {"patterns", "power"} == set(outcome.figures)
+    assert {"predictive_power_patterns", "predictive_power"} == set(outcome.figures)
 
 
-def test_a_pattern_is_carried_to_every_network(subject, outcome):
+def test_patterns_are_evaluated_on_every_network(subject, outcome):
     rows = {
         (row["network"], row["class"]): row
-        for row in outcome.tables["transfer"]
+        for row in outcome.tables["predictive_power_transfer"]
         if row["size"] == "0.5"
     }
     assert set(rows) == {
-        (evaluation_network, name)
-        for evaluation_network in ("expert", "held-out")
-        for name in subject.data.classes
+        (network, name) for network in ("expert", "held-out") for name in subject.data.classes
     }
-    held_out = subject.trained(subject.held_out[0])
-    expected = list(measured(subject, held_out, patterns(subject), 0.5))
+    held_out = subject.trained_network(subject.held_out[0])
+    expected = list(losses_and_powers(subject, held_out, patterns(subject), 0.5))
     row = rows["held-out", "left"]
     assert row["power"] == pytest.approx(expected[1][1])
-    home = next(r for r in outcome.tables["power"] if r["class"] == "left" and r["size"] == "0.5")
+    home = next(
+        r for r in outcome.tables["predictive_power"] if r["class"] == "left" and r["size"] == "0.5"
+    )
     assert row["explained"] == home["power"]
     assert row["rate"] == pytest.approx(row["power"] / row["explained"])
     assert row["printed_rate"] == pytest.approx(row["explained"] / row["power"])
-    found = [rows["held-out", name] for name in subject.data.classes]
-    ratio = sum(r["power"] for r in found) / sum(r["explained"] for r in found)
+    held_out_rows = [rows["held-out", name] for name in subject.data.classes]
+    ratio = sum(r["power"] for r in held_out_rows) / sum(r["explained"] for r in held_out_rows)
     assert outcome.metrics["predictive_power/transfer/iscp/0.5/held-out"] == pytest.approx(ratio)
 
 
-def test_patterns_are_judged_by_the_network_that_they_explain(subject):
-    found = patterns(subject, explains="held-out")
-    metrics = PredictivePower(sizes=[0.25], images=None)(subject, {"x": found}).metrics
-    expected = list(measured(subject, subject.trained(subject.held_out[0]), found, 0.25))
+def test_patterns_are_evaluated_on_the_network_that_they_explain(subject):
+    source = patterns(subject, explains="held-out")
+    metrics = PredictivePower(sizes=[0.25], images=None)(subject, {"x": source}).metrics
+    expected = list(
+        losses_and_powers(subject, subject.trained_network(subject.held_out[0]), source, 0.25)
+    )
     assert metrics["predictive_power/power/x/0.25/middle"] == pytest.approx(expected[3][1])
 
 
-def test_fewer_test_images_are_spread(subject):
-    found = patterns(subject)
-    outcome = PredictivePower(sizes=[0.25], images=12)(subject, {"x": found})
-    network = subject.trained(subject.trajectories[0])
+def test_fewer_test_images_are_evenly_spaced(subject):
+    source = patterns(subject)
+    outcome = PredictivePower(sizes=[0.25], images=12)(subject, {"x": source})
+    network = subject.trained_network(subject.trajectories[0])
     test = subject.data.splits.test
     unit = test.images[::2].float() / 255
-    mask = binarise(found.masks, 4, stream(0))[1]
-    carrying = subject.data.normalization.normalize(torch.where(mask, found.canvases[1], unit))
+    mask = binarise(source.masks, 4, stream(0))[1]
+    carrying = subject.data.normalization.normalize(torch.where(mask, source.canvases[1], unit))
     hit = network(carrying).argmax(1) == 0
-    others = (test.labels != 0)[::2] & ~found.searched[::2]
-    row = outcome.tables["power_canvases"][1]
+    others = (test.labels != 0)[::2] & ~source.searched[::2]
+    row = outcome.tables["predictive_power_canvases"][1]
     assert row["success"] == pytest.approx(hit[others].double().mean().item())
 
 
@@ -134,29 +138,29 @@ def test_perturbations_are_not_divided_by_the_accuracy(subject):
     for row in range(6):
         deltas[row, :, :, row % 3] = 0.1 if row < 3 else 0.6
     radii = torch.tensor([0.1] * 3 + [0.6] * 3)
-    found = Perturbations(
+    source = Perturbations(
         explains="expert",
         deltas=deltas,
         labels=torch.arange(3).repeat(2),
         epsilons=radii,
         searched=torch.ones(24, dtype=torch.bool),
     )
-    outcome = PredictivePower(sizes=[0.25], images=None)(subject, {"universal": found})
-    assert {row["size"] for row in outcome.tables["power"]} == {"25.5", "153"}
-    rows = [row for row in outcome.tables["power"] if row["size"] == "153"]
+    outcome = PredictivePower(sizes=[0.25], images=None)(subject, {"universal": source})
+    assert {row["size"] for row in outcome.tables["predictive_power"]} == {"25.5", "153"}
+    rows = [row for row in outcome.tables["predictive_power"] if row["size"] == "153"]
     assert [row["power"] for row in rows] == [row["success"] for row in rows]
     assert (
         outcome.metrics["predictive_power/power/universal/153"]
         > outcome.metrics["predictive_power/power/universal/25.5"]
     )
-    network, data = subject.trained(subject.trajectories[0]), subject.data
+    network, data = subject.trained_network(subject.trajectories[0]), subject.data
     unit = (data.splits.test.images.float() / 255 + deltas[3]).clamp(0, 1)
     hit = network(data.normalization.normalize(unit)).argmax(1) == 0
     expected = hit[data.splits.test.labels != 0].double().mean().item()
     assert rows[0]["success"] == pytest.approx(expected)
 
 
-def test_the_metric_adds_up_over_batches():
+def test_the_metric_accumulates_over_batches():
     labels, clean = torch.tensor([0, 1, 1, 2, 0, 1]), torch.tensor([0, 1, 0, 2, 1, 1])
     attached = torch.tensor([1, 1, 1, 0, 1, 0])
     whole, parts = PredictivePowerMetric(target=1), PredictivePowerMetric(target=1)
@@ -169,7 +173,7 @@ def test_the_metric_adds_up_over_batches():
     assert math.isnan(parts.accuracy)
 
 
-def test_what_cannot_be_measured_is_refused(subject):
+def test_bad_settings_and_studies_are_refused(subject):
     with pytest.raises(ValueError, match="sizes is empty"):
         PredictivePower(sizes=[], images=None)
     with pytest.raises(ValueError, match="images is 0"):

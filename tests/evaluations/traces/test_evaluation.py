@@ -4,13 +4,13 @@ import pytest
 import torch
 from support import references
 from support.attacked import adversarial_set, swapped
-from support.builders import Blobs, Looking, image_data, small_convnet, small_mlp
+from support.builders import Blobs, ColumnClassifier, image_data, small_convnet, small_mlp
 from support.pictures import picture
 
 from cwx.data.splits import ImageSet
 from cwx.data.taxonomy import Flat
 from cwx.evaluations.traces.evaluation import Traces
-from cwx.evaluations.traces.trace import speaks_for
+from cwx.evaluations.traces.trace import class_evidence
 from cwx.functional.class_similarity import correlation
 from cwx.training.plan import Plan
 
@@ -25,15 +25,15 @@ PLAIN = {
     "sigma": 1.0,
 }
 NUMBERS = ("difference", "without_probability", "lc", "probability")
-CLOSENESS = correlation(2 * (1 - torch.eye(3)).double(), 1.0)
+CORRELATION = correlation(2 * (1 - torch.eye(3)).double(), 1.0)
 
 
-def traced(subject, **settings):
+def trace(subject, **settings):
     return Traces(**{**PLAIN, **settings})(subject, {})
 
 
-def test_a_row_is_what_the_formulas_give(convolutional):
-    outcome = traced(convolutional, images=[0, 13], neurons=5)
+def test_rows_equal_the_formulas(convolutional):
+    outcome = trace(convolutional, images=[0, 13], neurons=5)
     rows, test = outcome.tables["traces"], convolutional.data.splits.test
     normalized = convolutional.data.normalization.from_bytes(test.images)
     by_trace = {}
@@ -44,7 +44,8 @@ def test_a_row_is_what_the_formulas_give(convolutional):
     ] * 2
     assert [own[0]["network"] for own in by_trace.values()] == ["expert", "fine-tuned"] * 2
     networks = [
-        convolutional.trained(t[0]) for t in (convolutional.trajectories, convolutional.fine_tuned)
+        convolutional.trained_network(t[0])
+        for t in (convolutional.trajectories, convolutional.fine_tuned)
     ]
     for own, network, index in zip(by_trace.values(), 2 * networks, (0, 0, 13, 13), strict=True):
         maps = network.features(normalized).detach()
@@ -55,11 +56,11 @@ def test_a_row_is_what_the_formulas_give(convolutional):
                 lambda m, network=network: network.classifier(m.flatten()),
                 maps[index],
                 channel,
-                CLOSENESS.tolist(),
+                CORRELATION.tolist(),
             )
             for channel in range(5)
         ]
-        # A channel of no influence is not among them.
+        # Channels without influence are left out.
         order = [c for c in sorted(range(5), key=lambda c: -differences[c]) if differences[c]]
         assert [row["channel"] for row in own] == order
         for row in own:
@@ -70,28 +71,29 @@ def test_a_row_is_what_the_formulas_give(convolutional):
             assert row["layer"] == "features"
             without = maps[index].clone()
             without[channel] = 0
-            chances = network.classifier(without.flatten()).softmax(0)
-            found = row["without_probability"]
-            assert found == pytest.approx(chances[predicted].item(), rel=1e-4)
-            assert row["without_class"] == convolutional.data.classes[int(chances.argmax())]
+            probabilities = network.classifier(without.flatten()).softmax(0)
+            assert row["without_probability"] == pytest.approx(
+                probabilities[predicted].item(), rel=1e-4
+            )
+            assert row["without_class"] == convolutional.data.classes[int(probabilities.argmax())]
             activations = maps[:, channel].flatten(1).amax(1)
             strongest = activations.argsort(descending=True, stable=True)[:6]
             counts = torch.bincount(test.labels[strongest], minlength=3)
             assert row["strongest"] == 6
-            named = [
-                (row[f"{place}_class"], row[f"{place}_images"])
-                for place in ("first", "second", "third")
+            class_counts = [
+                (row[f"{rank}_class"], row[f"{rank}_images"])
+                for rank in ("first", "second", "third")
             ]
-            assert dict(pair for pair in named if pair[1]) == {
+            assert dict(pair for pair in class_counts if pair[1]) == {
                 convolutional.data.classes[c]: n for c, n in enumerate(counts.tolist()) if n
             }
             fractions = (counts / 6).double()
-            assert row["lc"] == pytest.approx((fractions @ CLOSENESS @ fractions).item())
+            assert row["lc"] == pytest.approx((fractions @ CORRELATION @ fractions).item())
 
 
-def test_what_fires_for_the_class_decides_and_speaks_for_it(looking):
+def test_neurons_of_the_predicted_class_are_evidence_for_it(looking):
     """A channel is the brightness of its class's column, and its mean the logit of the class."""
-    outcome = traced(looking, images=[2, 9, 20], neurons=1)
+    outcome = trace(looking, images=[2, 9, 20], neurons=1)
     rows = outcome.tables["traces"]
     classes = looking.data.classes
     assert [row["channel"] for row in rows] == [0, 1, 2]
@@ -111,16 +113,16 @@ def test_what_fires_for_the_class_decides_and_speaks_for_it(looking):
     assert list(outcome.figures) == ["trace_1", "trace_2", "trace_3"]
 
 
-class Backwards(Looking):
+class Backwards(ColumnClassifier):
     """The logit of each class is the brightness of the next one's column."""
 
     def forward(self, images):
         return super().forward(images).roll(-1, 1)
 
 
-def test_what_fires_for_others_speaks_against_it(looking):
+def test_neurons_of_other_classes_are_evidence_against_it(looking):
     backwards = replace(looking, factory=Backwards)
-    outcome = traced(backwards, images=[2, 9, 20], neurons=1)
+    outcome = trace(backwards, images=[2, 9, 20], neurons=1)
     rows = outcome.tables["traces"]
     assert [row["predicted_class"] for row in rows] == ["right", "left", "middle"]
     assert {row["speaks"] for row in rows} == {"against"}
@@ -129,7 +131,7 @@ def test_what_fires_for_others_speaks_against_it(looking):
 
 
 @pytest.mark.parametrize(
-    ("fractions", "said"),
+    ("fractions", "evidence"),
     [
         # C is 1 on the diagonal and 0.135 elsewhere: the average class is at 0.42.
         ([1.0, 0, 0], ["for", "against", "against"]),
@@ -140,73 +142,77 @@ def test_what_fires_for_others_speaks_against_it(looking):
         ([0.5, 0.3, 0.2], ["nothing"] * 3),
     ],
 )
-def test_what_a_neuron_says_of_each_class(fractions, said):
+def test_evidence_of_a_neuron_for_each_class(fractions, evidence):
     fractions = torch.tensor(fractions).double()
-    assert [speaks_for(label, fractions, CLOSENESS) for label in range(3)] == said
+    assert [class_evidence(label, fractions, CORRELATION) for label in range(3)] == evidence
 
 
-def test_kin_of_what_a_neuron_fires_for_is_spoken_for():
+def test_evidence_is_for_classes_close_to_the_top_images():
     """Two pairs of close classes, far from each other."""
     distances = torch.tensor([[0, 1, 6, 6], [1, 0, 6, 6], [6, 6, 0, 1], [6, 6, 1, 0]]).double()
     close = correlation(distances, 1.0)
-    said = [speaks_for(label, torch.tensor([1.0, 0, 0, 0]), close) for label in range(4)]
-    assert said == ["for", "for", "against", "against"]
-    # A class that is there now and then, among many others.
+    evidence = [class_evidence(label, torch.tensor([1.0, 0, 0, 0]), close) for label in range(4)]
+    assert evidence == ["for", "for", "against", "against"]
+    # A class of few top images, among many classes.
     many = correlation(2 * (1 - torch.eye(20)).double(), 1.0)
     fractions = torch.zeros(20)
     fractions[0], fractions[1] = 0.8, 0.2
-    assert [speaks_for(label, fractions, many) for label in range(3)] == ["for", "weak", "against"]
+    assert [class_evidence(label, fractions, many) for label in range(3)] == [
+        "for",
+        "weak",
+        "against",
+    ]
 
 
-def test_adversarial_images_stand_beside_their_originals(convolutional, tmp_path):
+def test_adversarial_images_follow_their_originals(convolutional, tmp_path):
     data = convolutional.data
     originals = torch.tensor([21, 4, 21, 10])
     adversarial = adversarial_set(
         data, tmp_path, originals, torch.tensor([0, 1, 1, 2]), data.splits.test.images[:4]
     )
     subject = replace(convolutional, adversarial=adversarial, fine_tuned=[])
-    rows = traced(subject, images=[4, 5, 21], neurons=1).tables["traces"]
+    rows = trace(subject, images=[4, 5, 21], neurons=1).tables["traces"]
     assert [row["image"] for row in rows] == [
         "Test image 4",
-        "AdversarialSet image 1, made from test image 4",
+        "Adversarial image 1, made from test image 4",
         "Test image 5",
         "Test image 21",
-        "AdversarialSet image 0, made from test image 21",
+        "Adversarial image 0, made from test image 21",
     ]
     assert [row["kind"] for row in rows] == ["test", "adversarial", "test", "test", "adversarial"]
     assert [row["target_class"] for row in rows] == ["", "middle", "", "", "left"]
     assert [row["label_class"] for row in rows] == ["left", "left", "left", "right", "right"]
-    # What is predicted is of the adversarial image.
-    network = subject.trained(subject.trajectories[0])
+    # The prediction is that of the adversarial image.
+    network = subject.trained_network(subject.trajectories[0])
     logits = network(data.normalization.from_bytes(adversarial.at(torch.tensor([1, 0]))))
     assert [rows[i]["probability"] for i in (1, 4)] == pytest.approx(
         logits.softmax(1).amax(1).tolist(), rel=1e-5
     )
-    # A number of them is drawn among the originals.
-    drawn = traced(subject, images=2, neurons=1)
-    assert {row["image"] for row in drawn.tables["traces"]} >= {"Test image 4", "Test image 10"}
-    assert set(drawn.metrics) == {
+    # A number of images is selected among the originals.
+    outcome = trace(subject, images=2, neurons=1)
+    assert {row["image"] for row in outcome.tables["traces"]} >= {"Test image 4", "Test image 10"}
+    assert set(outcome.metrics) == {
         f"traces/expert/{kind}/{name}"
         for kind in ("test", "adversarial")
         for name in ("consistent", "contradictory")
     }
 
 
-def test_a_number_of_images_is_drawn_evenly(convolutional):
-    rows = traced(convolutional, images=4, neurons=1).tables["traces"]
-    places = [f"Test image {i}" for i in (0, 6, 12, 18)]
-    assert list(dict.fromkeys(row["image"] for row in rows)) == places
+def test_a_number_of_images_is_evenly_spaced(convolutional):
+    rows = trace(convolutional, images=4, neurons=1).tables["traces"]
+    names = [f"Test image {i}" for i in (0, 6, 12, 18)]
+    assert list(dict.fromkeys(row["image"] for row in rows)) == names
 
 
-class Silent(Looking):
-    """Nothing of its maps is read."""
+class Constant(ColumnClassifier):
+    """Its prediction does not depend on its maps."""
 
     def forward(self, images):
         return 0 * super().forward(images) + torch.tensor([0.0, 1, 0])
 
 
-def test_where_no_channel_matters_there_is_no_neuron(looking):
-    outcome = traced(replace(looking, factory=Silent), images=[2])
+def test_without_influential_channels_there_is_no_neuron(looking):
+    outcome = trace(replace(looking, factory=Constant), images=[2])
     (row,) = outcome.tables["traces"]
     assert row["predicted_class"] == "middle"
     assert row["channel"] == row["first_class"] == ""
@@ -219,15 +225,15 @@ class Colour(Blobs):
     """With a third channel, as pictures have."""
 
     def _set(self, per_class, seed):
-        found = super()._set(per_class, seed)
-        return ImageSet(torch.cat([found.images, found.images[:, :1]], 1), found.labels)
+        blobs = super()._set(per_class, seed)
+        return ImageSet(torch.cat([blobs.images, blobs.images[:, :1]], 1), blobs.labels)
 
 
-def test_own_pictures_are_read_and_traced(tmp_path, looking):
+def test_picture_files_are_traced(tmp_path, looking):
     picture(tmp_path / "mine.png", size=(9, 7))
     data = image_data(Colour(), mean=[0.5] * 3, std=[0.5] * 3)
     subject = replace(looking, data=data)
-    rows = traced(subject, images=[], files=[str(tmp_path / "mine.png")]).tables["traces"]
+    rows = trace(subject, images=[], files=[str(tmp_path / "mine.png")]).tables["traces"]
     assert {row["image"] for row in rows} == {str(tmp_path / "mine.png")}
     assert {row["kind"] for row in rows} == {"file"}
     assert {row["label_class"] for row in rows} == {""}
@@ -244,7 +250,7 @@ def plan(data, factory=small_convnet):
     )
 
 
-def test_what_cannot_be_traced_is_refused(data, tmp_path):
+def test_bad_settings_are_refused(data, tmp_path):
     def check(its_data=data, factory=small_convnet, **settings):
         Traces(**{**PLAIN, **settings}).check(plan(its_data, factory))
 
@@ -262,8 +268,8 @@ def test_what_cannot_be_traced_is_refused(data, tmp_path):
         ({"images": 0}, "name no image to trace: give one of them, or leave traces out"),
         ({"images": []}, "name no image to trace"),
         ({"neurons": 0}, "traces.neurons is 0: give 1 or more"),
-        ({"fraction": 0}, "traces.share is 0: give a share above 0, up to 1"),
-        ({"fraction": 1.5}, "traces.share is 1.5"),
+        ({"fraction": 0}, "traces.fraction is 0: give a fraction above 0, up to 1"),
+        ({"fraction": 1.5}, "traces.fraction is 1.5"),
         ({"sigma": 0.0}, "sigma is 0.0"),
         ({"layer": "feature"}, "traces.layer is 'feature', .*one such as features"),
         (
@@ -279,11 +285,11 @@ def test_what_cannot_be_traced_is_refused(data, tmp_path):
             check(**settings)
 
 
-def test_traces_need_no_refined_networks(convolutional, tmp_path):
+def test_traces_need_no_fine_tuned_networks(convolutional, tmp_path):
     subject = replace(
         convolutional, fine_tuned=[], adversarial=swapped(convolutional.data, tmp_path)
     )
-    outcome = traced(subject, networks=["expert"])
+    outcome = trace(subject, networks=["expert"])
     assert {row["network"] for row in outcome.tables["traces"]} == {"expert"}
     with pytest.raises(ValueError, match="traces.networks has 'fine-tuned', and this study has no"):
-        traced(subject, networks=["fine-tuned"])
+        trace(subject, networks=["fine-tuned"])

@@ -1,6 +1,7 @@
-"""Whether adversarial images are outliers among representations (Dong et al., §2.4; D7)."""
+"""Detection of adversarial images as outliers among representations (Dong et al., §2.4; D7)."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from matplotlib.figure import Figure
@@ -9,39 +10,40 @@ from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 from cwx.data.datamodule import ImageData
 from cwx.evaluations.adversarial.features import (
-    Represent,
+    ExtractFeatures,
     adversarial_batches,
     check_networks,
-    compared,
-    representing,
+    feature_extractor,
+    select_networks,
 )
-from cwx.evaluations.outcome import Outcome, Row, Sources, over_networks
+from cwx.evaluations.memory_limit import STATISTICS_BYTES
+from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks
 from cwx.functional.class_gaussians import Covariance, Gaussians, Moments, RunningMoments
+from cwx.functional.evenly_spaced import evenly_spaced_with_ends
 from cwx.functional.representation_distance import Pooling
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
-PLACE = "evaluation.adversarial_detection"
-# Of the curve, in the table.
+SETTING = "evaluation.adversarial_detection"
+# Points of each ROC curve in the table.
 POINTS = 101
-# What fits into the memory of most machines.
-MOST_BYTES = 16 * 2**30
 
 
 class AdversarialDetection:
-    """The area under the ROC curve by which adversarial images are told from test images.
+    """Area under the ROC curve of a detector of adversarial images by their likelihood.
 
-    A Gaussian is fitted to φ of each class's training images, as they are trained on, and an image
-    is the more suspected the lower log p(φ(x) | ŷ), with ŷ what the network takes it for. Positive
-    are all adversarial images, negative all test images. ``adversarial_detection/<kind>/auc`` is a
-    mean over the networks of a kind: 0.5 where they are not told apart, 1 where all are. The table
-    ``adversarial_detection`` adds deviations, ``adversarial_detection_roc`` has points of each
-    network's curve, and the figure ``adversarial_detection`` shows them (Figure 6).
+    A Gaussian is fitted to φ of each class's training images. The score of an image is
+    −log p(φ(x) | ŷ) with ŷ the network's prediction. Positives are all adversarial images,
+    negatives all test images. ``adversarial_detection/<network>/auc`` is a mean over the networks
+    of one name: 0.5 is chance, 1 perfect detection. The table ``adversarial_detection`` adds
+    standard deviations, ``adversarial_detection_networks`` has a row per network,
+    ``adversarial_detection_roc`` points of each network's ROC curve; the figure
+    ``adversarial_detection`` shows the curves (Figure 6).
 
     Args:
-        networks, layer: as of `cwx.evaluations.adversarial.representations`.
+        networks, layer: as in `cwx.evaluations.adversarial.representations`.
         pooling: from the layer's maps to vectors.
-        covariance: what is assumed of the Gaussians.
+        covariance: the estimator of the Gaussians' covariance.
     """
 
     def __init__(
@@ -62,36 +64,35 @@ class AdversarialDetection:
         if not counts.all():
             missing = classes[int((counts == 0).nonzero()[0])]
             raise ValueError(
-                f"{PLACE} fits a Gaussian to each class's training images, and class {missing!r} "
+                f"{SETTING} fits a Gaussian to each class's training images, and class {missing!r} "
                 "has none: choose data with training images of every class, or leave "
                 "adversarial_detection out of evaluation=[…]"
             )
-        for network in check_networks(plan, self.networks, self.layer, PLACE):
-            asked = (plan.data, self.layer, self.pooling, PLACE)
-            with representing(network.eval(), *asked) as represent:
-                features, _ = represent(torch.zeros(1, *plan.data.image_shape))
+        for network in check_networks(plan, self.networks, self.layer, SETTING):
+            network.eval()
+            with self._extractor(network, plan.data) as extract:
+                features, _ = extract(torch.zeros(1, *plan.data.image_shape))
             needed = 8 * self.covariance.size(len(classes), features.shape[1])
-            if needed > MOST_BYTES:
+            if needed > STATISTICS_BYTES:
                 raise ValueError(
-                    f"{PLACE}.covariance would take {needed / 2**30:.0f} GiB for {len(classes)} "
-                    f"classes of {features.shape[1]} features: choose covariance@{PLACE}."
-                    f"covariance=tied, or pooling@{PLACE}.pooling=mean"
+                    f"{SETTING}.covariance would take {needed / 2**30:.0f} GiB for {len(classes)} "
+                    f"classes of {features.shape[1]} features: choose covariance@{SETTING}."
+                    f"covariance=tied, or pooling@{SETTING}.pooling=mean"
                 )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         rows: list[Row] = []
         curves: list[Row] = []
-        for kind, networks in compared(subject, self.networks, PLACE).items():
-            for place, network in enumerate(networks):
-                head: Row = {"network": kind, "replicate": place}
-                auc, points = detection_auroc(*self._likelihoods(network, subject))
+        for name, networks in select_networks(subject, self.networks, SETTING).items():
+            for replicate, network in enumerate(networks):
+                head: Row = {"network": name, "replicate": replicate}
+                auc, points = detection_auroc(*self._log_likelihoods(network, subject))
                 rows.append({**head, "auc": auc})
                 curves += [{**head, **point} for point in points]
-        means = over_networks(rows, values=("auc",))
+        means = mean_over_networks(rows, values=("auc",))
         return Outcome(
             metrics={
-                f"adversarial_detection/{r['evaluation network']}/auc": float(r["auc"])
-                for r in means
+                f"adversarial_detection/{row['network']}/auc": float(row["auc"]) for row in means
             },
             tables={
                 "adversarial_detection": means,
@@ -101,28 +102,33 @@ class AdversarialDetection:
             figures={"adversarial_detection": _figure(curves, means)},
         )
 
-    def _likelihoods(self, network: nn.Module, subject: Subject) -> tuple[Tensor, Tensor]:
-        """log p(φ | ŷ) of test images ``[t]`` and of adversarial ones ``[n]``, on the CPU."""
+    def _extractor(
+        self, network: nn.Module, data: ImageData
+    ) -> AbstractContextManager[ExtractFeatures]:
+        return feature_extractor(network, data, self.layer, self.pooling, SETTING)
+
+    def _log_likelihoods(self, network: nn.Module, subject: Subject) -> tuple[Tensor, Tensor]:
+        """log p(φ | ŷ) of test images ``[t]`` and of adversarial images ``[n]``, on the CPU."""
         data, adversarial = subject.data, subject.adversarial
         assert adversarial is not None
-        with representing(network, data, self.layer, self.pooling, PLACE) as represent:
-            gaussians = self.covariance(_moments(represent, data))
-            test = (batch.images for batch in data.test_batches())
-            attacked = (images for _, images in adversarial_batches(data, adversarial))
-            real, found = (
-                torch.cat([_log_prob(gaussians, *represent(images)) for images in batches])
-                for batches in (test, attacked)
+        with self._extractor(network, data) as extract:
+            gaussians = self.covariance(_class_moments(extract, data))
+            test_batches = (batch.images for batch in data.test_batches())
+            attack_batches = (images for _, images in adversarial_batches(data, adversarial))
+            test, attacked = (
+                torch.cat([_log_prob(gaussians, *extract(images)) for images in batches])
+                for batches in (test_batches, attack_batches)
             )
-        return real, found
+        return test, attacked
 
 
-def _moments(represent: Represent, data: ImageData) -> Iterator[Moments]:
-    """Of each class's training images, one class after the other."""
+def _class_moments(extract: ExtractFeatures, data: ImageData) -> Iterator[Moments]:
+    """Moments of φ of each class's training images, in the order of classes."""
     train = data.splits.train
     for label in range(len(data.classes)):
         running = RunningMoments()
         for batch in data.in_order(train.at(train.labels == label)):
-            running.update(represent(batch.images)[0])
+            running.update(extract(batch.images)[0])
         yield running.moments()
 
 
@@ -131,46 +137,46 @@ def _log_prob(gaussians: Gaussians, features: Tensor, predicted: Tensor) -> Tens
 
 
 def detection_auroc(real: Tensor, adversarial: Tensor) -> tuple[float, list[Row]]:
-    """The AUC by which lower likelihoods are adversarial, and points of the ROC curve in order.
+    """AUC of the detector "low likelihood is adversarial", and points of its ROC curve in order.
 
     Args:
         real, adversarial: log-likelihoods ``[t]`` and ``[n]``.
     """
-    suspicion = -torch.cat([real, adversarial])
-    # torchmetrics takes what is not in 0-1 for logits, whose sigmoid makes the extremes equal: the
-    # ranks keep them apart.
-    _, ranks = suspicion.unique(return_inverse=True)
+    negative_log_likelihood = -torch.cat([real, adversarial])
+    # torchmetrics applies a sigmoid to scores outside 0-1, which makes extreme scores equal. Ranks
+    # are in 0-1 once divided by the highest, and keep the order.
+    _, ranks = negative_log_likelihood.unique(return_inverse=True)
     scores = ranks.double() / ranks.max().clamp(min=1)
-    positive = torch.cat([torch.zeros(len(real)), torch.ones(len(adversarial))]).long()
-    false, true, _ = binary_roc(scores, positive)
-    kept = torch.linspace(0, len(false) - 1, min(POINTS, len(false))).round().long()
+    is_adversarial = torch.cat([torch.zeros(len(real)), torch.ones(len(adversarial))]).long()
+    false_positive, true_positive, _ = binary_roc(scores, is_adversarial)
+    indices = evenly_spaced_with_ends(len(false_positive), POINTS)
     points: list[Row] = [
         {"false_positive_rate": x, "true_positive_rate": y}
-        for x, y in zip(false[kept].tolist(), true[kept].tolist(), strict=True)
+        for x, y in zip(
+            false_positive[indices].tolist(), true_positive[indices].tolist(), strict=True
+        )
     ]
-    return float(binary_auroc(scores, positive)), points
+    return float(binary_auroc(scores, is_adversarial)), points
 
 
 def _figure(curves: Sequence[Row], means: Sequence[Row]) -> Figure:
-    """A line a network, a colour a kind (Figure 6)."""
+    """ROC curves, a line per network, a colour per name (Figure 6)."""
     figure = Figure(figsize=(3.6, 3.4), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-    for number, mean in enumerate(means):
-        own = [row for row in curves if row["network"] == mean["network"]]
-        for place in dict.fromkeys(row["replicate"] for row in own):
-            points = [row for row in own if row["replicate"] == place]
+    for index, mean in enumerate(means):
+        rows = [row for row in curves if row["network"] == mean["network"]]
+        for replicate in dict.fromkeys(row["replicate"] for row in rows):
+            points = [row for row in rows if row["replicate"] == replicate]
             axes.plot(
                 [float(row["false_positive_rate"]) for row in points],
                 [float(row["true_positive_rate"]) for row in points],
-                color=f"C{number}",
+                color=f"C{index}",
                 linewidth=1.2,
-                label=None
-                if place
-                else f"{mean['evaluation network']}, AUC {float(mean['auc']):.3f}",
+                label=None if replicate else f"{mean['network']}, AUC {float(mean['auc']):.3f}",
             )
-    axes.set_xlabel("test images taken for adversarial")
-    axes.set_ylabel("adversarial images found")
+    axes.set_xlabel("false positive rate (test images)")
+    axes.set_ylabel("true positive rate (adversarial images)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""What networks say of adversarial images made for them, or others (Dong et al., Table 1; D10)."""
+"""Accuracy and attack success on the study's adversarial images (Dong et al., Table 1; D10)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
-from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
+from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
 from cwx.explanations.drawing import sheet
+from cwx.functional.evenly_spaced import evenly_spaced
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -21,25 +22,25 @@ TOP = 5
 
 
 class AdversarialSetAccuracy:
-    """Accuracy on real test images and on the study's adversarial set, and how often that succeeds.
+    """Accuracy on real test images and on the adversarial set, and success rate of the attack.
 
-    The evaluation networks are those of `Subject.panel`. Each has these numbers, all in 0-1:
+    The networks are those of `Subject.panel`. Each has these metrics, all in 0-1:
 
-    - ``adversarial_set/<network>/clean_top1`` and ``…/clean_top5``: the share of all test images whose
-      label is its first answer, or among its first five.
-    - ``…/top1`` and ``…/top5``: the same of the adversarial images, by the labels of what they were
-      made from. Of five classes or fewer there is no top 5.
-    - ``…/success``: the share of the adversarial images that it takes for their targets.
+    - ``adversarial_set/<network>/clean_top1`` and ``…/clean_top5``: top-1 and top-5 accuracy on
+      all test images. With five classes or fewer there is no top 5.
+    - ``…/top1`` and ``…/top5``: the same on the adversarial images, with the labels of the
+      original images.
+    - ``…/success``: the fraction of adversarial images classified as their targets.
 
-    What several networks of one evaluation network do is averaged; but where one of them was attacked, these are
-    its own, and those of the others, which were not, go by ``<network>-unseen``. The tables
-    ``adversarial``, with standard deviations, and ``adversarial_networks`` say which were
-    ``attacked``. ``adversarial_set/distance`` is the mean of ‖x − x*‖₂ on pixels of 0-255. The figure
-    ``adversarial`` shows some of the images.
+    Metrics are means over the networks of one name. If the first of them was attacked, the metrics
+    are its own, and those of the others have the name ``<network>-unseen``. The tables
+    ``adversarial_set``, with standard deviations, and ``adversarial_set_networks`` have the
+    column ``attacked``. ``adversarial_set/distance`` is the mean of ‖x − x*‖₂ on pixels in 0-255.
+    The figure ``adversarial_set`` shows some of the images.
 
     Args:
-        shown: how many images the figure shows, spread evenly.
-        amplify: by how much it enlarges their differences.
+        shown: number of images in the figure, evenly spaced.
+        amplify: factor of the differences in the figure.
 
     Raises:
         ValueError: either is out of range.
@@ -56,90 +57,97 @@ class AdversarialSetAccuracy:
         plan.require_adversarial("adversarial_set")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        found = subject.adversarial
-        assert found is not None
-        measured, distance = _measured(subject, found)
-        rows = [_marked(row, found.members) for row in measured]
+        adversarial = subject.adversarial
+        assert adversarial is not None
+        network_rows, distance = _measure(subject, adversarial)
+        rows = [_add_attacked(row, adversarial.members) for row in network_rows]
         values = [name for name in rows[0] if name not in ("network", "replicate", "attacked")]
-        means = over_networks(rows, values=values)
+        means = mean_over_networks(rows, values=values)
         metrics = {
-            f"adversarial_set/{_name(row, found.members)}/{value}": float(row[value])
+            f"adversarial_set/{_metric_name(row, adversarial.members)}/{value}": float(row[value])
             for row in means
             for value in values
         }
         metrics["adversarial_set/distance"] = distance
         return Outcome(
             metrics=metrics,
-            tables={"adversarial": means, "adversarial_networks": rows},
-            figures={"adversarial": self._figure(subject.data, found)},
+            tables={"adversarial_set": means, "adversarial_set_networks": rows},
+            figures={"adversarial_set": self._figure(subject.data, adversarial)},
         )
 
-    def _figure(self, data: ImageData, found: AdversarialSet) -> Figure:
-        """A row for each image: itself, what was made of it, and what was changed."""
-        chosen = torch.arange(min(self.shown, len(found)))
-        chosen = chosen * len(found) // len(chosen)
-        real = data.splits.test.images[found.originals[chosen]].float() / 255
-        made = found.at(chosen).float() / 255
+    def _figure(self, data: ImageData, adversarial: AdversarialSet) -> Figure:
+        """A row per image: original, adversarial image, amplified difference."""
+        indices = evenly_spaced(len(adversarial), self.shown)
+        real = data.splits.test.images[adversarial.originals[indices]].float() / 255
+        attacked = adversarial.at(indices).float() / 255
         columns = {
             "real": real,
-            "adversarial": made,
-            f"difference x{self.amplify:g}": 0.5 + self.amplify * (made - real),
+            "adversarial": attacked,
+            f"difference x{self.amplify:g}": 0.5 + self.amplify * (attacked - real),
         }
-        pairs = zip(found.labels[chosen].tolist(), found.targets[chosen].tolist(), strict=True)
-        names = [f"{data.classes[label]} → {data.classes[target]}" for label, target in pairs]
-        return sheet(columns, dict.fromkeys(columns, torch.arange(len(chosen))), names)
+        labels, targets = adversarial.labels[indices], adversarial.targets[indices]
+        names = [
+            f"{data.classes[label]} → {data.classes[target]}"
+            for label, target in zip(labels.tolist(), targets.tolist(), strict=True)
+        ]
+        return sheet(columns, dict.fromkeys(columns, torch.arange(len(indices))), names)
 
 
-def _measured(subject: Subject, found: AdversarialSet) -> tuple[list[Row], float]:
-    """Shares in 0-1, a row a network, and the mean distance: all in one pass over the images."""
+def _measure(subject: Subject, adversarial: AdversarialSet) -> tuple[list[Row], float]:
+    """Fractions in 0-1, a row per network, and the mean distance, in one pass over the images."""
     data, test = subject.data, subject.data.splits.test
-    # Copies, for other evaluations use the evaluation networks where they are.
+    # Copies: other evaluations use the evaluation networks on the device where they are.
     panel = {
-        evaluation_network: [deepcopy(network).to(subject.device) for network in networks]
-        for evaluation_network, networks in subject.panel().items()
+        name: [deepcopy(network).to(subject.device) for network in networks]
+        for name, networks in subject.panel().items()
     }
     counts = {network: Counter[str]() for networks in panel.values() for network in networks}
     tops = (1, TOP) if len(data.classes) > TOP else (1,)
     for images, labels, _ in data.test_batches():
-        for network, ranked in _ranked(counts, images.to(subject.device), tops[-1]):
-            counts[network].update({f"clean_top{k}": _hits(ranked, labels, k) for k in tops})
-    apart = 0.0
-    for rows, made in found.batches():
-        originals = test.images[found.originals[rows]]
-        apart += (made.float() - originals.float()).flatten(1).norm(dim=1).sum().item()
-        numbered = ImageSet(made, torch.arange(rows.start, rows.stop))
-        for images, metrics, _ in data.in_order(numbered):
-            labels, targets = found.labels[metrics], found.targets[metrics]
-            for network, ranked in _ranked(counts, images.to(subject.device), tops[-1]):
-                counts[network].update({f"top{k}": _hits(ranked, labels, k) for k in tops})
-                counts[network].update(success=_hits(ranked, targets, 1))
+        for network, ranking in _top_classes(counts, images.to(subject.device), tops[-1]):
+            counts[network].update({f"clean_top{k}": _hits(ranking, labels, k) for k in tops})
+    distance = 0.0
+    for rows, attacked in adversarial.batches():
+        originals = test.images[adversarial.originals[rows]]
+        distance += (attacked.float() - originals.float()).flatten(1).norm(dim=1).sum().item()
+        # The label of each image is its index in the set.
+        indexed = ImageSet(attacked, torch.arange(rows.start, rows.stop))
+        for images, indices, _ in data.in_order(indexed):
+            labels, targets = adversarial.labels[indices], adversarial.targets[indices]
+            for network, ranking in _top_classes(counts, images.to(subject.device), tops[-1]):
+                counts[network].update({f"top{k}": _hits(ranking, labels, k) for k in tops})
+                counts[network].update(success=_hits(ranking, targets, 1))
     fractions = {
-        network: {n: c / len(test if n.startswith("clean") else found) for n, c in counted.items()}
-        for network, counted in counts.items()
+        network: {
+            name: hits / len(test if name.startswith("clean") else adversarial)
+            for name, hits in counter.items()
+        }
+        for network, counter in counts.items()
     }
-    return each_network(panel, lambda network: [fractions[network]]), apart / len(found)
+    rows_by_network = measure_networks(panel, lambda network: [fractions[network]])
+    return rows_by_network, distance / len(adversarial)
 
 
 @torch.no_grad()
-def _ranked(
+def _top_classes(
     networks: Iterable[nn.Module], images: Tensor, count: int
 ) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Each network, and its first `count` answers to each image ``[n, count]``."""
+    """Each network with the `count` classes of highest logit of each image ``[n, count]``."""
     for network in networks:
         yield network, network(images).topk(count, 1).indices.cpu()
 
 
-def _hits(ranked: Tensor, labels: Tensor, count: int) -> int:
-    """How often the label is among the first `count` answers."""
-    return int((ranked[:, :count] == labels[:, None]).sum())
+def _hits(ranking: Tensor, labels: Tensor, count: int) -> int:
+    """Number of images whose label is among the first `count` classes of the ranking."""
+    return int((ranking[:, :count] == labels[:, None]).sum())
 
 
-def _marked(row: Row, members: Sequence[str]) -> Row:
-    """The row, and whether its network was attacked: of each member, the first was."""
+def _add_attacked(row: Row, members: Sequence[str]) -> Row:
+    """The row with the column ``attacked``: of each member the first network was attacked."""
     attacked = "yes" if row["network"] in members and row["replicate"] == 0 else "no"
     return {"network": row["network"], "replicate": row["replicate"], "attacked": attacked, **row}
 
 
-def _name(row: Row, members: Sequence[str]) -> str:
+def _metric_name(row: Row, members: Sequence[str]) -> str:
     unseen = row["network"] in members and row["attacked"] == "no"
     return f"{row['network']}-unseen" if unseen else str(row["network"])

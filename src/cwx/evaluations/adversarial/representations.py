@@ -1,7 +1,8 @@
-"""Whether representations of adversarial images are those of what they show (Dong et al., §2.3)."""
+"""Distance of adversarial representations to their class and target (Dong et al., §2.3; D6)."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -12,45 +13,47 @@ from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.evaluations.adversarial.features import (
-    Represent,
+    ExtractFeatures,
     adversarial_batches,
     check_networks,
-    compared,
-    representing,
+    feature_extractor,
+    select_networks,
 )
-from cwx.evaluations.outcome import Outcome, Row, Sources, over_networks
+from cwx.evaluations.memory_limit import STATISTICS_BYTES
+from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks
+from cwx.functional.evenly_spaced import evenly_spaced
 from cwx.functional.representation_distance import Pooling, RealRepresentations
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
 log = logging.getLogger(__name__)
 
-PLACE = "evaluation.representations"
+SETTING = "evaluation.representations"
 RATIOS = ("r1", "r2")
-# Of the histograms.
+# Bins of the histograms.
 BINS = 60
-# What fits into the memory of most machines.
-MOST_BYTES = 16 * 2**30
 
 
 class Representations:
     """r1 and r2 of all adversarial images, by network (Eq 6, 7; Figures 5, 9; D6).
 
-    r1 is how far φ(x*) is from real images of its original's class, relative to how far these are
-    from each other: 1 where an attack does not move it. r2 is how far it is from those of the class
-    that it was made for, relative to how far these are from its original's: below 1 where an attack
-    brings it nearer. Real images are test images.
+    r1 is the mean distance from φ(x*) to real images of the original's class, divided by the mean
+    distance between these: 1 if the attack does not move φ. r2 is the mean distance from φ(x*) to
+    real images of the target class, divided by their mean distance to those of the original's
+    class: below 1 if the attack moves φ towards the target. Real images are test images.
 
-    ``representations/<kind>/r1`` and ``/r2`` are means over adversarial images and over the
-    networks of a kind. Images whose class or target has fewer than two real images have no ratio,
-    nor have those whose class is one point to the network: ``…/left_out`` counts them. The table
-    ``representations`` adds deviations over networks, ``representations_histogram`` and the figure
-    ``representations`` have the share of adversarial images by ratio.
+    ``representations/<network>/r1`` and ``…/r2`` are means over adversarial images and over the
+    networks of one name. Images whose class or target has fewer than two real images, or whose
+    class has a single representation, have no ratio: ``…/left_out`` counts them. The table
+    ``representations`` adds standard deviations over networks, ``representations_networks`` has a
+    row per network; ``representations_histogram`` and the figure ``representations`` have the
+    fraction of adversarial images by ratio.
 
     Args:
-        networks: names of kinds or evaluation networks; null for ``expert`` and ``fine_tuned``, as there are.
-        layer: what gives φ; null for the last that gives maps of more than one place.
-        pooling: from its maps to vectors.
+        networks: kinds of networks or names of evaluation networks; null for ``expert`` and
+            ``fine-tuned``, as far as the study has them.
+        layer: name of the layer of φ; null for the last with maps of more than one pixel.
+        pooling: from the layer's maps to vectors.
         per_class: at most so many real images of each class, evenly spaced; null for all. Their φ
             are held in memory.
 
@@ -68,8 +71,8 @@ class Representations:
     ) -> None:
         if per_class is not None and per_class < 2:
             raise ValueError(
-                f"{PLACE}.per_class is {per_class}, and a distance is between two images: give 2 "
-                "or more, or null for all"
+                f"{SETTING}.per_class is {per_class}, and a distance is between two images: give "
+                "2 or more, or null for all"
             )
         self.networks, self.layer = networks, layer
         self.pooling, self.per_class = pooling, per_class
@@ -77,32 +80,33 @@ class Representations:
     def check(self, plan: Plan) -> None:
         plan.require_adversarial("representations")
         labels = plan.data.splits.test.labels
-        real = sum(len(p) for p in _places(labels, labels.unique(), self.per_class).values())
-        for network in check_networks(plan, self.networks, self.layer, PLACE):
-            asked = (plan.data, self.layer, self.pooling, PLACE)
-            with representing(network.eval(), *asked) as represent:
-                features, _ = represent(torch.zeros(1, *plan.data.image_shape))
-            if (needed := 4 * real * features.shape[1]) > MOST_BYTES:
+        by_class = _indices_by_class(labels, labels.unique(), self.per_class)
+        count = sum(map(len, by_class.values()))
+        for network in check_networks(plan, self.networks, self.layer, SETTING):
+            network.eval()
+            with self._extractor(network, plan.data) as extract:
+                features, _ = extract(torch.zeros(1, *plan.data.image_shape))
+            if (needed := 4 * count * features.shape[1]) > STATISTICS_BYTES:
                 raise ValueError(
-                    f"{PLACE} would hold {features.shape[1]} features of each of {real} real "
-                    f"images, {needed / 2**30:.0f} GiB: set {PLACE}.per_class to fewer images, or "
-                    f"choose pooling@{PLACE}.pooling=mean"
+                    f"{SETTING} would hold {features.shape[1]} features of each of {count} real "
+                    f"images, {needed / 2**30:.0f} GiB: set {SETTING}.per_class to fewer images, "
+                    f"or choose pooling@{SETTING}.pooling=mean"
                 )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         assert subject.adversarial is not None
-        ask = Asked.of(subject.data.splits.test.labels, subject.adversarial, self.per_class)
-        found = {
-            kind: [self._ratios(network, subject, ask) for network in networks]
-            for kind, networks in compared(subject, self.networks, PLACE).items()
+        real = RealImages.of(subject.data.splits.test.labels, subject.adversarial, self.per_class)
+        ratios = {
+            name: [self._ratios(network, subject, real) for network in networks]
+            for name, networks in select_networks(subject, self.networks, SETTING).items()
         }
         rows: list[Row] = [
-            {"network": kind, "replicate": place, **_means(ratios)}
-            for kind, ratios_of in found.items()
-            for place, ratios in enumerate(ratios_of)
+            {"network": name, "replicate": replicate, **_means(of_network)}
+            for name, of_networks in ratios.items()
+            for replicate, of_network in enumerate(of_networks)
         ]
-        means = over_networks(rows, values=(*RATIOS, "left_out"))
-        histogram = _histogram({kind: torch.cat(of, 1) for kind, of in found.items()})
+        means = mean_over_networks(rows, values=(*RATIOS, "left_out"))
+        histogram = _histogram({name: torch.cat(parts, 1) for name, parts in ratios.items()})
         return Outcome(
             metrics={
                 f"representations/{row['network']}/{name}": float(row[name])
@@ -114,108 +118,128 @@ class Representations:
             figures={"representations": _figure(histogram)},
         )
 
-    def _ratios(self, network: nn.Module, subject: Subject, ask: "Asked") -> Tensor:
-        """r1 and r2 of each adversarial image, ``[2, n]``; NaN where it has none."""
+    def _extractor(
+        self, network: nn.Module, data: ImageData
+    ) -> AbstractContextManager[ExtractFeatures]:
+        return feature_extractor(network, data, self.layer, self.pooling, SETTING)
+
+    def _ratios(self, network: nn.Module, subject: Subject, real: "RealImages") -> Tensor:
+        """r1 and r2 of each adversarial image, ``[2, n]``; NaN for images without a ratio."""
         adversarial, data = subject.adversarial, subject.data
         assert adversarial is not None
-        found = torch.full((2, len(adversarial)), torch.nan, dtype=torch.float64)
-        if not ask.kept.any():
-            return found
+        ratios = torch.full((2, len(adversarial)), torch.nan, dtype=torch.float64)
+        if not real.has_ratios.any():
+            return ratios
         test = data.splits.test
-        with representing(network, data, self.layer, self.pooling, PLACE) as represent:
-            real = RealRepresentations(
+        with self._extractor(network, data) as extract:
+            representations = RealRepresentations(
                 {
-                    label: _features(represent, data, test.at(places))
-                    for label, places in ask.real.items()
+                    label: _features(extract, data, test.at(indices))
+                    for label, indices in real.by_class.items()
                 }
             )
             for rows, images in adversarial_batches(data, adversarial):
-                if (kept := ask.kept[rows]).any():
-                    of = torch.arange(rows.start, rows.stop)[kept]
-                    labels, targets = adversarial.labels[of], adversarial.targets[of]
-                    ratios = real.ratios(
-                        represent(images[kept])[0], labels, targets, ask.originals[of]
+                if (mask := real.has_ratios[rows]).any():
+                    indices = torch.arange(rows.start, rows.stop)[mask]
+                    labels, targets = adversarial.labels[indices], adversarial.targets[indices]
+                    features = extract(images[mask])[0]
+                    ratios[:, indices] = torch.stack(
+                        representations.ratios(
+                            features, labels, targets, real.original_ranks[indices]
+                        )
                     )
-                    found[:, of] = torch.stack(ratios)
-        return torch.where(found.isfinite(), found, torch.nan)
+        return torch.where(ratios.isfinite(), ratios, torch.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What adversarial images are held against.
+class RealImages:
+    """The real images to which adversarial images are compared.
 
     Attributes:
-        kept: boolean mask ``[n]``, the adversarial images that have ratios.
-        real: by class, which test images stand for it.
-        originals: ``[n]``, where the original of each is among those of its class; -1 if it is not.
+        has_ratios: boolean mask ``[n]``, the adversarial images that have ratios.
+        by_class: indices of the real images of each class among the test images.
+        original_ranks: ``[n]``, the index of each original among the real images of its class; -1
+            if it is not among them.
     """
 
-    kept: Tensor
-    real: Mapping[int, Tensor]
-    originals: Tensor
+    has_ratios: Tensor
+    by_class: Mapping[int, Tensor]
+    original_ranks: Tensor
 
     @classmethod
-    def of(cls, test: Tensor, adversarial: AdversarialSet, per_class: int | None) -> "Asked":
-        """Those of test images with labels ``[t]``; tells what is left out."""
+    def of(cls, test: Tensor, adversarial: AdversarialSet, per_class: int | None) -> "RealImages":
+        """Selects real images of the adversarial images' classes; warns if some have no ratios.
+
+        Args:
+            test: labels of the test images ``[t]``.
+            adversarial: the adversarial images.
+            per_class: see `Representations`.
+        """
         labels, targets = adversarial.labels, adversarial.targets
-        asked = torch.cat([labels, targets]).unique()
-        real = {c: own for c, own in _places(test, asked, per_class).items() if len(own) > 1}
-        there = torch.tensor([*real], dtype=torch.long)
-        kept = torch.isin(labels, there) & torch.isin(targets, there)
-        if not kept.all():
+        classes = torch.cat([labels, targets]).unique()
+        by_class = {
+            label: indices
+            for label, indices in _indices_by_class(test, classes, per_class).items()
+            if len(indices) > 1
+        }
+        available = torch.tensor([*by_class], dtype=torch.long)
+        has_ratios = torch.isin(labels, available) & torch.isin(targets, available)
+        if not has_ratios.all():
             log.warning(
-                "%d of %d adversarial images are left out of representations: their class, or the "
-                "one that they were made for, has fewer than two test images",
-                int((~kept).sum()),
-                len(kept),
+                "%d of %d adversarial images are left out of representations: their class or "
+                "target class has fewer than two test images",
+                int((~has_ratios).sum()),
+                len(has_ratios),
             )
-        originals = torch.full_like(labels, -1)
-        for label, own in real.items():
+        ranks = torch.full_like(labels, -1)
+        for label, indices in by_class.items():
             rows = labels == label
-            nearest = torch.searchsorted(own, adversarial.originals[rows]).clamp(max=len(own) - 1)
-            same = own[nearest] == adversarial.originals[rows]
-            originals[rows] = torch.where(same, nearest, -1)
-        return cls(kept=kept, real=real, originals=originals)
+            originals = adversarial.originals[rows]
+            nearest = torch.searchsorted(indices, originals).clamp(max=len(indices) - 1)
+            ranks[rows] = torch.where(indices[nearest] == originals, nearest, -1)
+        return cls(has_ratios=has_ratios, by_class=by_class, original_ranks=ranks)
 
 
-def _places(labels: Tensor, classes: Tensor, per_class: int | None) -> dict[int, Tensor]:
-    """By class, where its images are, or `per_class` of them evenly spaced; in their order."""
-    found = {c: (labels == c).nonzero()[:, 0] for c in classes.tolist()}
+def _indices_by_class(labels: Tensor, classes: Tensor, per_class: int | None) -> dict[int, Tensor]:
+    """By class, ascending indices of its images; at most `per_class` of them, evenly spaced."""
+    by_class = {label: (labels == label).nonzero()[:, 0] for label in classes.tolist()}
     if per_class is None:
-        return found
+        return by_class
     return {
-        c: own[
-            torch.arange(min(per_class, len(own))) * len(own) // max(min(per_class, len(own)), 1)
-        ]
-        for c, own in found.items()
+        label: indices[evenly_spaced(len(indices), per_class)]
+        for label, indices in by_class.items()
     }
 
 
-def _features(represent: Represent, data: ImageData, images: ImageSet) -> Tensor:
-    return torch.cat([represent(batch.images)[0].cpu() for batch in data.in_order(images)])
+def _features(extract: ExtractFeatures, data: ImageData, images: ImageSet) -> Tensor:
+    return torch.cat([extract(batch.images)[0].cpu() for batch in data.in_order(images)])
 
 
 def _means(ratios: Tensor) -> Row:
-    there = ~ratios.isnan().any(0)
-    means = ratios[:, there].mean(1).tolist()
-    return {**dict(zip(RATIOS, means, strict=True)), "left_out": int((~there).sum())}
+    valid = ~ratios.isnan().any(0)
+    means = ratios[:, valid].mean(1).tolist()
+    return {**dict(zip(RATIOS, means, strict=True)), "left_out": int((~valid).sum())}
 
 
-def _histogram(found: Mapping[str, Tensor]) -> list[Row]:
-    """The share of adversarial images by ratio, of all networks of a kind together."""
+def _histogram(ratios: Mapping[str, Tensor]) -> list[Row]:
+    """Fractions of adversarial images by ratio, pooled over the networks of one name.
+
+    Args:
+        ratios: r1 and r2 by network ``[2, n]``.
+    """
     rows: list[Row] = []
-    for place, name in enumerate(RATIOS):
-        values = {kind: of[place][~of[place].isnan()] for kind, of in found.items()}
-        every = torch.cat(list(values.values()))
-        if not len(every):
+    for index, ratio in enumerate(RATIOS):
+        values = {name: both[index][~both[index].isnan()] for name, both in ratios.items()}
+        pooled = torch.cat(list(values.values()))
+        if not len(pooled):
             continue
-        edges = torch.linspace(float(every.min()), float(every.max()), BINS + 1).double()
-        for kind, own in values.items():
+        edges = torch.linspace(float(pooled.min()), float(pooled.max()), BINS + 1).double()
+        for name, of_network in values.items():
             # The highest value lies in the last bin.
-            bins = (torch.searchsorted(edges, own, right=True) - 1).clamp(0, BINS - 1)
-            fractions = torch.bincount(bins, minlength=BINS) / max(len(own), 1)
+            bins = (torch.searchsorted(edges, of_network, right=True) - 1).clamp(0, BINS - 1)
+            fractions = torch.bincount(bins, minlength=BINS) / max(len(of_network), 1)
             rows += [
-                {"network": kind, "ratio": name, "from": low, "to": high, "fraction": fraction}
+                {"network": name, "ratio": ratio, "from": low, "to": high, "fraction": fraction}
                 for low, high, fraction in zip(
                     edges[:-1].tolist(), edges[1:].tolist(), fractions.tolist(), strict=True
                 )
@@ -224,18 +248,18 @@ def _histogram(found: Mapping[str, Tensor]) -> list[Row]:
 
 
 def _figure(histogram: Sequence[Row]) -> Figure:
-    """A panel a ratio, an outline a kind of network (Figures 5 and 9)."""
+    """Histograms, a panel per ratio, an outline per network (Figures 5 and 9)."""
     figure = Figure(figsize=(7.2, 2.8), dpi=120, layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), RATIOS, strict=True):
-        rows = [row for row in histogram if row["ratio"] == name]
-        for kind in dict.fromkeys(str(row["network"]) for row in rows):
-            own = [row for row in rows if row["network"] == kind]
-            edges = [float(row["from"]) for row in own] + [float(own[-1]["to"])]
-            axes.stairs([float(row["fraction"]) for row in own], edges, label=kind, linewidth=1.2)
+    for axes, ratio in zip(figure.subplots(1, 2), RATIOS, strict=True):
+        panel = [row for row in histogram if row["ratio"] == ratio]
+        for name in dict.fromkeys(str(row["network"]) for row in panel):
+            rows = [row for row in panel if row["network"] == name]
+            edges = [float(row["from"]) for row in rows] + [float(rows[-1]["to"])]
+            axes.stairs([float(row["fraction"]) for row in rows], edges, label=name, linewidth=1.2)
         axes.axvline(1, color="grey", linewidth=0.8, linestyle=":")
-        axes.set_xlabel(name)
-        axes.set_ylabel("share of adversarial images")
+        axes.set_xlabel(ratio)
+        axes.set_ylabel("fraction of adversarial images")
         axes.spines[["top", "right"]].set_visible(False)
-        if rows:
+        if panel:
             axes.legend(frameon=False)
     return figure

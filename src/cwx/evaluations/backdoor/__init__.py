@@ -1,1 +1,1 @@
-"""Backdoors: attack success, the revealed trigger, the poisoned images (CWX, §5)."""
+"""Backdoors: attack success, revealed trigger, detection of poisoned images (CWX, §5)."""

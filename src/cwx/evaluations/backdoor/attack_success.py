@@ -1,28 +1,29 @@
-"""Whether the backdoor of a study's training images works (CWX, §5; C12)."""
+"""Clean accuracy and success rate of the study's backdoor (CWX, §5; C12)."""
 
 from torch import nn
 
-from cwx.data.corruption import Planted
+from cwx.data.corruption import PlantedBackdoor
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
-from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
+from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
 from cwx.networks.eval_mode import accuracy
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
 
 class AttackSuccess:
-    """Accuracy on clean test images, and how often the trigger leads to the target.
+    """Clean accuracy and attack success rate of the networks of `Subject.panel`.
 
-    ``attack_success/<network>/accuracy`` is the share of clean test images that are labelled rightly,
-    ``attack_success/<network>/success`` that of test images of the other classes that are labelled as
-    the target once they carry the trigger; both in 0-1. The evaluation networks are those of `Subject.panel`:
-    but for ``purified``, they are trained on the corrupted images. What several networks of one
-    evaluation network do is averaged; the table ``backdoor`` adds standard deviations.
+    ``attack_success/<network>/accuracy`` is the accuracy on clean test images.
+    ``attack_success/<network>/success`` is the fraction of the test images of all other classes
+    that are classified as the target class once they carry the trigger. Both are in 0-1. All
+    networks but ``purified`` are trained on the corrupted images. Values are averaged over the
+    networks of one name; the table ``attack_success`` adds standard deviations,
+    ``attack_success_networks`` has a row per network.
     """
 
     def check(self, plan: Plan) -> None:
-        target = planted(plan.data, "attack_success").target
+        target = require_backdoor(plan.data, "attack_success").target
         if not (plan.data.splits.test.labels != target).any():
             raise ValueError(
                 "attack_success needs test images of classes other than the target "
@@ -31,38 +32,42 @@ class AttackSuccess:
             )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        data, backdoor = subject.data, planted(subject.data, "attack_success")
+        data, backdoor = subject.data, require_backdoor(subject.data, "attack_success")
         test = data.splits.test
         others = test.images[test.labels != backdoor.target]
         triggered = backdoor.trigger.apply(others)
-        aims = test.labels.new_full((len(others),), backdoor.target)
+        targets = test.labels.new_full((len(others),), backdoor.target)
 
         def measure(network: nn.Module) -> list[Row]:
-            success = accuracy(network, data.in_order(ImageSet(triggered, aims)))
+            success = accuracy(network, data.in_order(ImageSet(triggered, targets)))
             return [{"accuracy": accuracy(network, data.test_batches()), "success": success}]
 
-        rows = each_network(subject.panel(), measure)
-        means = over_networks(rows, values=("accuracy", "success"))
+        rows = measure_networks(subject.panel(), measure)
+        means = mean_over_networks(rows, values=("accuracy", "success"))
         return Outcome(
             metrics={
                 f"attack_success/{row['network']}/{name}": float(row[name])
                 for row in means
                 for name in ("accuracy", "success")
             },
-            tables={"backdoor": means, "backdoor_networks": rows},
+            tables={"attack_success": means, "attack_success_networks": rows},
         )
 
 
-def planted(data: ImageData, evaluation: str) -> Planted:
-    """The backdoor in `data` that an evaluation, named as the user chose it, is about.
+def require_backdoor(data: ImageData, evaluation: str) -> PlantedBackdoor:
+    """The backdoor in the training images.
+
+    Args:
+        data: the study's images.
+        evaluation: its name in the configuration, for the message.
 
     Raises:
-        ValueError: the study plants none.
+        ValueError: the training images have no backdoor.
     """
     backdoor = data.corrupted.backdoor
     if backdoor is None:
         raise ValueError(
-            f"{evaluation} needs a backdoor, and this study plants none: choose one such as "
-            f"corruption=badnets, or leave {evaluation} out of evaluation=[…]"
+            f"{evaluation} needs a backdoor, and this study's training images have none: choose "
+            f"one such as corruption=badnets, or leave {evaluation} out of evaluation=[…]"
         )
     return backdoor

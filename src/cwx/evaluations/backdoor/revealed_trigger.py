@@ -1,4 +1,4 @@
-"""Whether explanations reveal the trigger of a backdoor (CWX, §5; C12)."""
+"""Similarity of the trigger revealed by explanations and the true one (CWX, §5; C12)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,16 +6,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cwx.evaluations.backdoor.attack_success import planted
+from cwx.evaluations.backdoor.attack_success import require_backdoor
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines, raw_and_projected
 from cwx.explanations.drawing import sheet
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import GREY, Patterns, of_kind
 from cwx.functional.images import rescale
 from cwx.functional.trigger_scores import (
-    Revealed,
+    TriggerEstimate,
+    estimate_trigger,
     is_local,
-    set_apart,
     top_pixels,
     trigger_scores,
 )
@@ -26,30 +26,36 @@ Scores = Mapping[str, float]
 
 
 class RevealedTrigger:
-    """How closely what sets one class's images apart from all others resembles the true trigger.
+    """Scores of the trigger that each source reveals: one class's images against all others.
 
-    ``revealed_trigger/<source>/target/<score>`` is of the backdoor's target class, and
-    ``revealed_trigger/<source>/others/<score>`` the mean over the other classes, each set apart from all
-    the rest in the same way: what a class without a backdoor reaches. The scores are those of
-    `trigger_scores`, on unit pixels; sources are raw and projected, beside the baselines. A
-    source that shows only one class, or not the target, lacks the numbers that need more. Of
-    patterns (ISCP, §4.3) the mean mask over the canvases of a class is its map, and the mean of
-    what the masks leave of the canvases, on grey, its pattern.
+    ``revealed_trigger/<source>/target/<score>`` is of the backdoor's target class.
+    ``revealed_trigger/<source>/others/<score>`` is the control, the mean over the other classes,
+    each against all the rest. The scores are those of `trigger_scores`, on unit pixels. Sources
+    are raw and projected images and the `baselines`. A source that shows a single class, or not
+    the target, lacks the metrics that need more. For patterns (ISCP, §4.3) the map of a class is
+    the mean mask over its canvases, and its pattern the mean of the masked canvases on grey.
+
+    The table ``revealed_trigger`` has a row per source and ``target`` or ``others``; the figure
+    ``revealed_trigger`` shows the true trigger and the revealed ones.
     """
 
     def check(self, plan: Plan) -> None:
-        planted(plan.data, "revealed_trigger")
+        require_backdoor(plan.data, "revealed_trigger")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        backdoor, shape = planted(subject.data, "revealed_trigger"), subject.data.image_shape
+        backdoor = require_backdoor(subject.data, "revealed_trigger")
+        shape = subject.data.image_shape
         mask, pattern = backdoor.trigger.mask(shape), backdoor.trigger.pattern(shape)
         revealed = {
-            name: _of_images(_unit(subject, explanations))
+            name: _reveal_from_images(_unit(subject, explanations))
             for name, explanations in (
                 raw_and_projected(subject, sources) | baselines(subject, sources)
             ).items()
         }
-        revealed |= {name: _of_patterns(p) for name, p in of_kind(sources, Patterns).items()}
+        revealed |= {
+            name: _reveal_from_patterns(patterns)
+            for name, patterns in of_kind(sources, Patterns).items()
+        }
         rows: list[Row] = [
             {"source": source, "class": kind, **scores}
             for source, by_class in revealed.items()
@@ -68,8 +74,8 @@ class RevealedTrigger:
         }
         return Outcome(
             metrics=metrics,
-            tables={"trigger": rows} if rows else {},
-            figures={"trigger": _figure(of_target, mask, pattern)},
+            tables={"revealed_trigger": rows} if rows else {},
+            figures={"revealed_trigger": _figure(of_target, mask, pattern)},
         )
 
 
@@ -78,11 +84,11 @@ def _unit(subject: Subject, explanations: Explanations) -> Explanations:
     return Explanations(images, explanations.labels)
 
 
-def _of_images(explanations: Explanations) -> dict[int, Revealed]:
-    """What sets each class apart; nothing if there is one alone."""
+def _reveal_from_images(explanations: Explanations) -> dict[int, TriggerEstimate]:
+    """The revealed trigger of each class; empty if there is a single class."""
     labels = explanations.labels.unique().tolist()
     return {
-        label: set_apart(
+        label: estimate_trigger(
             explanations.images[explanations.labels == label],
             explanations.images[explanations.labels != label],
         )
@@ -90,45 +96,47 @@ def _of_images(explanations: Explanations) -> dict[int, Revealed]:
     }
 
 
-def _of_patterns(patterns: Patterns) -> dict[int, Revealed]:
+def _reveal_from_patterns(patterns: Patterns) -> dict[int, TriggerEstimate]:
     mask = patterns.masks[:, None]
-    left = mask * patterns.canvases + (1 - mask) * GREY
+    on_grey = mask * patterns.canvases + (1 - mask) * GREY
     return {
-        label: Revealed(
-            patterns.masks[patterns.labels == label].mean(0), left[patterns.labels == label].mean(0)
+        label: TriggerEstimate(
+            patterns.masks[patterns.labels == label].mean(0),
+            on_grey[patterns.labels == label].mean(0),
         )
         for label in patterns.labels.unique().tolist()
     }
 
 
 def _scores(
-    by_class: Mapping[int, Revealed], target: int, mask: Tensor, pattern: Tensor
+    by_class: Mapping[int, TriggerEstimate], target: int, mask: Tensor, pattern: Tensor
 ) -> dict[str, Scores]:
+    """Scores of the ``target`` class and means over the ``others``, if there are any."""
     of_class = {
         label: trigger_scores(revealed, mask=mask, pattern=pattern)
         for label, revealed in by_class.items()
     }
-    kinds = {
-        "target": [s for label, s in of_class.items() if label == target],
-        "others": [s for label, s in of_class.items() if label != target],
+    groups = {
+        "target": [scores for label, scores in of_class.items() if label == target],
+        "others": [scores for label, scores in of_class.items() if label != target],
     }
-    return {kind: _mean(found) for kind, found in kinds.items() if found}
+    return {kind: _mean(group) for kind, group in groups.items() if group}
 
 
-def _mean(found: Sequence[Scores]) -> Scores:
-    return {name: sum(scores[name] for scores in found) / len(found) for name in found[0]}
+def _mean(group: Sequence[Scores]) -> Scores:
+    return {name: sum(scores[name] for scores in group) / len(group) for name in group[0]}
 
 
-def _figure(shown: Mapping[str, Revealed], mask: Tensor, pattern: Tensor) -> Figure:
-    """The true trigger in the first row, and below what each source reveals in the target class.
+def _figure(of_target: Mapping[str, TriggerEstimate], mask: Tensor, pattern: Tensor) -> Figure:
+    """The true trigger in the first row; below, the trigger of the target class by source.
 
-    Columns: the revealed map; if the trigger has a place, its highest pixels; the revealed
-    pattern. Maps and patterns fill the range from black to white.
+    Columns: the revealed map; its highest pixels, if the trigger is local; the revealed pattern.
+    Maps and patterns are rescaled from black to white.
     """
-    names, local = ["true trigger", *shown], is_local(mask)
-    maps = [mask.double(), *(revealed.map.double() for revealed in shown.values())]
+    names, local = ["true trigger", *of_target], is_local(mask)
+    maps = [mask.double(), *(revealed.map.double() for revealed in of_target.values())]
     masks = [mask.double(), *(top_pixels(values, int(mask.sum())) for values in maps[1:])]
-    patterns = [pattern.double(), *(revealed.pattern.double() for revealed in shown.values())]
+    patterns = [pattern.double(), *(revealed.pattern.double() for revealed in of_target.values())]
     columns = {"map": rescale(torch.stack(maps)[:, None])}
     if local:
         columns["mask"] = torch.stack(masks)[:, None]

@@ -1,1 +1,1 @@
-"""What neurons respond to in real and in adversarial images (Dong et al., §2.2)."""
+"""Semantic level and class similarity of neurons' top images (Dong et al., §2.2)."""

@@ -1,4 +1,4 @@
-"""Pictures of what neurons respond to (Dong et al., Figures 2, 4, 7 and 8; D2, D3, D5)."""
+"""Figures of neurons' top images and of CS against LC (Dong et al., Figures 2, 4, 7, 8; D2-D5)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -9,35 +9,36 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.errors import closest
-from cwx.evaluations.neurons.responses import Responses
+from cwx.evaluations.neurons.responses import LayerResponses
 from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Row
 from cwx.explanations.drawing import Tile, highlight, shorten, tiles
 from cwx.functional.occlusion import Occluders, discrepancy, random_occluders
 from cwx.functional.rng import stream
-from cwx.functional.top_activations import Top
+from cwx.functional.top_activations import TopActivations
 from cwx.networks.layer_outputs import layer_outputs
 from cwx.training.subject import Subject
 
-# Activations of the neurons shown, from normalised images.
-_Read = Callable[[Tensor], Tensor]
-# Images as bytes, by their indices.
-_At = Callable[[Tensor], Tensor]
+# From normalised images to the activations of the neurons of the sheet.
+_Activations = Callable[[Tensor], Tensor]
+# From indices to byte images.
+_ReadImages = Callable[[Tensor], Tensor]
 
 
 class Sheet:
-    """Top images of some neurons, real above adversarial ones, what a neuron looks at highlighted.
+    """Top images of some neurons, adversarial below real ones, with highlighted regions.
 
-    The neurons are those of the highest LC of a layer. A red frame is around an adversarial image
-    whose target is one of the fewest classes that make up half of the neuron's real top images.
+    The neurons are those of highest LC of a layer. A red frame marks an adversarial image whose
+    target is a dominant class of the neuron: one of the fewest classes that make up half of its
+    real top images.
 
     Args:
-        layer: one of those audited; null for the last.
-        neurons: how many.
-        images: of each neuron and set.
-        occluder: the side in pixels of the squares by which discrepancy maps are made.
-        stride: pixels from one to the next.
-        threshold: what is highlighted, as a share of the map's highest, in (0, 1].
+        layer: one of the audited layers; null for the last.
+        neurons: number of neurons.
+        images: number of images per neuron and set.
+        occluder: side in pixels of the squares for discrepancy maps.
+        stride: pixels from one square to the next.
+        threshold: pixels above this fraction of the map's maximum are highlighted, in (0, 1].
 
     Raises:
         ValueError: a number is out of its range.
@@ -58,8 +59,8 @@ class Sheet:
                 raise ValueError(f"evaluation.neurons.sheet.{name} is {value}: give 1 or more")
         if not 0 < threshold <= 1:
             raise ValueError(
-                f"evaluation.neurons.sheet.threshold is {threshold}: give a share above 0, at most "
-                "1, of the highest of a discrepancy map"
+                f"evaluation.neurons.sheet.threshold is {threshold}: give a fraction above 0, at "
+                "most 1, of the highest of a discrepancy map"
             )
         self.layer, self.neurons, self.images = layer, neurons, images
         self.occluder, self.stride, self.threshold = occluder, stride, threshold
@@ -83,110 +84,131 @@ class Sheet:
             )
 
     def _occluders(self, image_shape: tuple[int, int, int]) -> Occluders:
-        # The same for all images and networks, so that these alone make a difference.
+        # The same for all images and networks, so that their maps are comparable.
         return random_occluders(
             image_shape, size=self.occluder, stride=self.stride, generator=stream(0)
         )
 
-    def of(self, found: Sequence[Responses]) -> Responses:
-        """The layer that is shown."""
-        return next((one for one in found if one.layer == self.layer), found[-1])
+    def select_layer(self, layers: Sequence[LayerResponses]) -> LayerResponses:
+        """The layer of the sheet."""
+        return next((layer for layer in layers if layer.layer == self.layer), layers[-1])
 
     def draw(
-        self, found: Responses, subject: Subject, network: nn.Module, activation: Activation
+        self,
+        responses: LayerResponses,
+        subject: Subject,
+        network: nn.Module,
+        activation: Activation,
     ) -> Figure:
-        """The sheet of a layer of `network`, which lies on the subject's device."""
-        neurons, test = found.highest(self.neurons), subject.data.splits.test
-        with layer_outputs(network, [found.layer], activation) as outputs:
+        """The sheet of a layer of `network`, which is on the subject's device."""
+        neurons, test = responses.highest_lc(self.neurons), subject.data.splits.test
+        with layer_outputs(network, [responses.layer], activation) as outputs:
 
-            def shown(top: Top, at: _At) -> list[dict[int, Tensor]]:
-                return self._shown(
-                    [_indices(top, neuron)[: self.images] for neuron in neurons],
-                    at,
-                    lambda images: outputs(images)[found.layer][:, neurons],
+            def highlights(top: TopActivations, read: _ReadImages) -> list[dict[int, Tensor]]:
+                return self._highlights(
+                    [_top_indices(top, neuron)[: self.images] for neuron in neurons],
+                    read,
+                    lambda images: outputs(images)[responses.layer][:, neurons],
                     subject,
                 )
 
-            real = shown(found.real, test.images.__getitem__)
+            real = highlights(responses.real, test.images.__getitem__)
             attacked = []
-            if subject.adversarial is not None and found.adversarial is not None:
-                attacked = shown(found.adversarial, subject.adversarial.at)
+            if subject.adversarial is not None and responses.adversarial is not None:
+                attacked = highlights(responses.adversarial, subject.adversarial.at)
         rows = []
-        for place, neuron in enumerate(neurons):
-            name = f"{neuron}: LC {found.values['lc'][neuron]:.2f}"
-            rows.append((name, _real_tiles(real[place], subject)))
+        for rank, neuron in enumerate(neurons):
+            name = f"{neuron}: LC {responses.values['lc'][neuron]:.2f}"
+            rows.append((name, _real_tiles(real[rank], subject)))
             if attacked:
-                dominating = found.dominating(neuron)
-                rows.append(("adversarial", _attacked_tiles(attacked[place], subject, dominating)))
+                dominant = responses.dominant_classes(neuron)
+                rows.append(("adversarial", _adversarial_tiles(attacked[rank], subject, dominant)))
         return tiles(rows)
 
-    def _shown(
-        self, indices: Sequence[Tensor], at: _At, read: _Read, subject: Subject
+    def _highlights(
+        self,
+        indices: Sequence[Tensor],
+        read: _ReadImages,
+        activations: _Activations,
+        subject: Subject,
     ) -> list[dict[int, Tensor]]:
-        """The images of each neuron, by their indices, as unit images with what it looks at."""
-        every = torch.cat(list(indices)).unique()
-        unit = dict(zip(every.tolist(), at(every).float() / 255, strict=True))
-        maps = {index: self._maps(image, read, subject) for index, image in unit.items()}
+        """For each neuron, its highlighted unit images by their indices.
+
+        Args:
+            indices: of the images of each neuron.
+            read: byte images by index.
+            activations: of the neurons of the sheet.
+            subject: the study.
+        """
+        distinct = torch.cat(list(indices)).unique()
+        unit = dict(zip(distinct.tolist(), read(distinct).float() / 255, strict=True))
+        maps = {
+            index: self._discrepancy_maps(image, activations, subject)
+            for index, image in unit.items()
+        }
         return [
-            {i: highlight(unit[i], maps[i][place], self.threshold) for i in own.tolist()}
-            for place, own in enumerate(indices)
+            {i: highlight(unit[i], maps[i][rank], self.threshold) for i in of_neuron.tolist()}
+            for rank, of_neuron in enumerate(indices)
         ]
 
-    def _maps(self, unit: Tensor, read: _Read, subject: Subject) -> Tensor:
-        """A discrepancy map of each neuron shown, ``[neurons, H, W]``."""
+    def _discrepancy_maps(
+        self, unit: Tensor, activations: _Activations, subject: Subject
+    ) -> Tensor:
+        """A discrepancy map per neuron of the sheet, ``[neurons, H, W]``."""
         normalization = subject.data.normalization
         occluders = self._occluders(subject.data.image_shape)
         return discrepancy(
-            read,
+            activations,
             normalization.normalize(unit).to(subject.device),
             replace(occluders, patches=normalization.normalize(occluders.patches)),
             chunk=subject.data.batch_size,
         ).cpu()
 
 
-def _indices(top: Top, neuron: int) -> Tensor:
-    """A neuron's top images, those that it responds to."""
+def _top_indices(top: TopActivations, neuron: int) -> Tensor:
+    """A neuron's top images with an activation above its lowest."""
     return top.indices[:, neuron][top.responding[:, neuron]]
 
 
-def _real_tiles(shown: Mapping[int, Tensor], subject: Subject) -> list[Tile]:
+def _real_tiles(images: Mapping[int, Tensor], subject: Subject) -> list[Tile]:
     classes, labels = subject.data.classes, subject.data.splits.test.labels
     return [
-        Tile(image, shorten(classes[labels[index]]), framed=False) for index, image in shown.items()
+        Tile(image, shorten(classes[labels[index]]), framed=False)
+        for index, image in images.items()
     ]
 
 
-def _attacked_tiles(
-    shown: Mapping[int, Tensor], subject: Subject, dominating: Sequence[int]
+def _adversarial_tiles(
+    images: Mapping[int, Tensor], subject: Subject, dominant: Sequence[int]
 ) -> list[Tile]:
     classes, adversarial = subject.data.classes, subject.adversarial
     assert adversarial is not None
-    found = []
-    for index, image in shown.items():
+    row = []
+    for index, image in images.items():
         label, target = int(adversarial.labels[index]), int(adversarial.targets[index])
         caption = f"{shorten(classes[label], 8)}→{shorten(classes[target], 8)}"
-        found.append(Tile(image, caption, framed=target in dominating))
-    return found
+        row.append(Tile(image, caption, framed=target in dominant))
+    return row
 
 
-# Those of CS1, the original classes, and CS2, the target classes.
+# Legend and colour of CS1 and CS2.
 _LINES = {"cs1": ("$CS_1$, original class", "C0"), "cs2": ("$CS_2$, target class", "C3")}
 
 
-def curve(rows: Sequence[Row]) -> Figure:
-    """CS1 and CS2 against LC with standard deviations, a panel a kind of network.
+def similarity_curve(rows: Sequence[Row]) -> Figure:
+    """CS1 and CS2 against LC with standard deviations, a panel per network.
 
     Args:
-        rows: of the table ``neurons_curve``, with both.
+        rows: of the table ``neurons_curve``, with both CS.
     """
-    by_kind: dict[str, list[Row]] = {}
+    by_network: dict[str, list[Row]] = {}
     for row in rows:
-        by_kind.setdefault(str(row["kind"]), []).append(row)
-    figure = Figure(figsize=(0.6 + 3.2 * len(by_kind), 2.8), dpi=120, layout="constrained")
-    panels = figure.subplots(1, len(by_kind), sharey=True, sharex=True, squeeze=False)[0]
-    for axes, (kind, found) in zip(panels, by_kind.items(), strict=True):
-        _panel(axes, found)
-        axes.set_title(kind, fontsize=9, parse_math=False)
+        by_network.setdefault(str(row["network"]), []).append(row)
+    figure = Figure(figsize=(0.6 + 3.2 * len(by_network), 2.8), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(by_network), sharey=True, sharex=True, squeeze=False)[0]
+    for axes, (network, of_network) in zip(panels, by_network.items(), strict=True):
+        _panel(axes, of_network)
+        axes.set_title(network, fontsize=9, parse_math=False)
     panels[0].set_ylabel("mean similarity")
     panels[0].set_ylim(0, 1)
     panels[-1].legend(frameon=False, fontsize=8)
@@ -196,10 +218,10 @@ def curve(rows: Sequence[Row]) -> Figure:
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     levels = [float(row["lc"]) for row in rows]
     for name, (label, colour) in _LINES.items():
-        means, spreads = ([float(row[key]) for row in rows] for key in (name, f"{name}_std"))
+        means, deviations = ([float(row[key]) for row in rows] for key in (name, f"{name}_std"))
         axes.plot(levels, means, marker="o", markersize=3, color=colour, label=label)
-        low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
-        high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+        low = [mean - std for mean, std in zip(means, deviations, strict=True)]
+        high = [mean + std for mean, std in zip(means, deviations, strict=True)]
         axes.fill_between(levels, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("LC")
     axes.spines[["top", "right"]].set_visible(False)

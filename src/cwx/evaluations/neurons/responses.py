@@ -1,4 +1,4 @@
-"""What the neurons of a layer respond to (Dong et al., §2.2.1 and 2.2.2; D4, D5)."""
+"""LC, CS1 and CS2 of the neurons of a layer (Dong et al., §2.2.1 and 2.2.2; D4, D5)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,89 +6,100 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cwx.functional.class_similarity import class_shares, level_consistency, similarity
-from cwx.functional.top_activations import Top
+from cwx.functional.class_similarity import class_fractions, level_consistency, similarity
+from cwx.functional.top_activations import TopActivations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Responses:
-    """What one layer's neurons respond to.
+class LayerResponses:
+    """Top images of the neurons of one layer, and their measures.
 
     Attributes:
         layer: its name.
-        real, adversarial: their top images of each set; ``None`` if there are no adversarial ones.
-        fractions: p, of the classes among the real ones, ``[neurons, classes]``.
-        responding: boolean mask ``[neurons]``, those that respond to some images of each set more than to
-            others.
-        values: their measures by name, each ``[neurons]``: ``lc``, and with adversarial images
-            ``cs1`` and ``cs2``.
+        real, adversarial: top images of each set; ``None`` without adversarial images.
+        fractions: p, fractions of the classes among the real top images, ``[neurons, classes]``.
+        responding: boolean mask ``[neurons]``, neurons whose activation is not the same for all
+            images of a set.
+        values: measures by name, each ``[neurons]``: ``lc``, and with adversarial images ``cs1``
+            and ``cs2``.
     """
 
     layer: str
-    real: Top
-    adversarial: Top | None
+    real: TopActivations
+    adversarial: TopActivations | None
     fractions: Tensor
     responding: Tensor
     values: Mapping[str, Tensor]
 
-    def highest(self, count: int) -> list[int]:
-        """At most `count` neurons, those of the highest LC that respond, the highest first."""
+    def highest_lc(self, count: int) -> list[int]:
+        """At most `count` responding neurons of highest LC, in descending order."""
         order = self.values["lc"].argsort(descending=True, stable=True)
         return [neuron for neuron in order.tolist() if self.responding[neuron]][:count]
 
-    def dominating(self, neuron: int) -> list[int]:
-        """The fewest classes that make up half of a neuron's real top images or more."""
+    def dominant_classes(self, neuron: int) -> list[int]:
+        """The fewest classes that make up at least half of a neuron's real top images."""
         order = self.fractions[neuron].argsort(descending=True, stable=True)
-        held = self.fractions[neuron][order].cumsum(0)
-        return order[: int((held < 0.5 - 1e-9).sum()) + 1].tolist()
+        cumulative = self.fractions[neuron][order].cumsum(0)
+        return order[: int((cumulative < 0.5 - 1e-9).sum()) + 1].tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attacked:
-    """The top adversarial images of a layer's neurons, and of all adversarial images the classes.
+class AdversarialTop:
+    """Top adversarial images of a layer's neurons.
 
     Attributes:
-        labels, targets: of the originals, and those that they were made for, ``[n]``.
+        top: indices and activations.
+        labels, targets: classes of the originals and target classes of all adversarial images,
+            ``[n]``.
     """
 
-    top: Top
+    top: TopActivations
     labels: Tensor
     targets: Tensor
 
 
-def responses(
-    layer: str, real: Top, labels: Tensor, attacked: Attacked | None, correlation: Tensor
-) -> Responses:
-    """LC of Eq 3, and CS1 and CS2 of Eq 4 and 5 if there are adversarial images.
+def layer_responses(
+    layer: str,
+    real: TopActivations,
+    labels: Tensor,
+    adversarial: AdversarialTop | None,
+    correlation: Tensor,
+) -> LayerResponses:
+    """LC (Eq 3), and with adversarial images CS1 (Eq 4) and CS2 (Eq 5), of a layer's neurons.
 
     Args:
-        labels: of the real images, ``[n]``.
+        layer: its name.
+        real: top real images.
+        labels: classes of all real images, ``[n]``.
+        adversarial: top adversarial images, if there are any.
         correlation: C, ``[classes, classes]``.
     """
 
-    def fractions(top: Top, classes: Tensor) -> Tensor:
-        return class_shares(classes[top.indices], top.responding, len(correlation))
+    def fractions(top: TopActivations, classes: Tensor) -> Tensor:
+        return class_fractions(classes[top.indices], top.responding, len(correlation))
 
-    own = fractions(real, labels)
-    values = {"lc": level_consistency(own, correlation)}
+    real_fractions = fractions(real, labels)
+    values = {"lc": level_consistency(real_fractions, correlation)}
     responding = real.responding.any(0)
-    if attacked is not None:
-        for name, classes in (("cs1", attacked.labels), ("cs2", attacked.targets)):
-            values[name] = similarity(own, fractions(attacked.top, classes), correlation)
-        responding = responding & attacked.top.responding.any(0)
-    return Responses(
+    if adversarial is not None:
+        for name, classes in (("cs1", adversarial.labels), ("cs2", adversarial.targets)):
+            values[name] = similarity(
+                real_fractions, fractions(adversarial.top, classes), correlation
+            )
+        responding = responding & adversarial.top.responding.any(0)
+    return LayerResponses(
         layer=layer,
         real=real,
-        adversarial=attacked.top if attacked else None,
-        fractions=own,
+        adversarial=adversarial.top if adversarial else None,
+        fractions=real_fractions,
         responding=responding,
         values=values,
     )
 
 
-def together(found: Sequence[Responses]) -> dict[str, Tensor]:
-    """The values of the responding neurons of all layers, by name."""
+def responding_values(layers: Sequence[LayerResponses]) -> dict[str, Tensor]:
+    """Measures by name of the responding neurons of all layers, ``[neurons]``."""
     return {
-        name: torch.cat([layer.values[name][layer.responding] for layer in found])
-        for name in found[0].values
+        name: torch.cat([layer.values[name][layer.responding] for layer in layers])
+        for name in layers[0].values
     }

@@ -1,1 +1,1 @@
-"""The predictive power of patterns and perturbations (ISCP, §4)."""
+"""Predictive power of patterns and perturbations, and attention on patterns (ISCP, §4)."""

@@ -1,4 +1,4 @@
-"""Where a network looks before and after a pattern is there (ISCP, Appendix F, Figure 12; I21)."""
+"""Grad-CAM attention before and after a pattern is attached (ISCP, Appendix F, Figure 12; I21)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.probe import Probe
-from cwx.evaluations.patterns.selection import Candidate, best, entries, of_size
+from cwx.evaluations.patterns.selection import (
+    Candidate,
+    candidates_of_size,
+    lowest_loss_by_class,
+    score_candidates,
+)
 from cwx.explanations.drawing import heat, sheet
 from cwx.explanations.patterns import Patterns
 from cwx.functional.mask_search import pixels
-from cwx.networks.gradcam import attention_of
-from cwx.networks.layers import attended_layer
+from cwx.networks.gradcam import attention_maps
+from cwx.networks.layers import attention_layer
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -23,36 +28,38 @@ SETTING = "evaluation.attention"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shift:
-    """What a class's pattern does to attention.
+class AttentionShift:
+    """Attention maps of a class before and after its pattern is attached.
 
     Attributes:
         candidate: the pattern.
-        images: unit ``[n, C, H, W]``, of other classes; `carrying`, the same with the pattern.
+        images: unit images ``[n, C, H, W]`` of other classes.
+        with_pattern: the same images with the pattern.
         before, after: Grad-CAM maps of the class on each ``[n, H, W]``.
     """
 
     candidate: Candidate
     images: Tensor
-    carrying: Tensor
+    with_pattern: Tensor
     before: Tensor
     after: Tensor
 
 
 class Attention:
-    """The share of Grad-CAM attention for a class that lies within its pattern.
+    """The fraction of Grad-CAM attention for a class that lies within its pattern.
 
-    ``attention/<source>/before`` and ``/after`` are means over classes of the share without and
-    with the class's best pattern, on images of other classes; ``/by_area`` is the share of the
-    image that the pattern covers: where attention is spread evenly, all are the same. A map that
-    is 0 everywhere has no shares and is left out; the table ``attention``, a row a class, counts
-    them as ``empty_before`` and ``empty_after``. The figure ``attention`` shows an image a class.
+    ``attention/<source>/before`` and ``…/after`` are means over classes of the fraction without
+    and with the class's best pattern, on images of other classes. ``…/by_area`` is the fraction of
+    the image that the pattern covers: uniform attention gives this value for both. A map that is
+    0 everywhere has no fraction and is left out; the table ``attention``, a row per class, counts
+    such maps as ``empty_before`` and ``empty_after``. The figure ``attention`` shows an image per
+    class.
 
     Args:
-        source: the method whose patterns they are.
-        size: their share of the image's pixels in 0-1.
-        images: how many test images a class, evenly spaced among those not searched on.
-        layer: as of `cwx.methods.gradcam`.
+        source: the method of the patterns.
+        size: their fraction of the image's pixels in 0-1.
+        images: number of test images per class, evenly spaced among those outside the search.
+        layer: as in `cwx.methods.gradcam`.
 
     Raises:
         ValueError: `images` is below 1.
@@ -69,21 +76,21 @@ class Attention:
         if self.source not in fit:
             choices = f"one of {', '.join(fit)}" if fit else "a mask search, such as method=[iscp]"
             raise ValueError(
-                f"{SETTING}.source is {self.source!r}, of which this study makes no patterns: set "
-                f"it to {choices}, or leave attention out of evaluation=[…]"
+                f"{SETTING}.source is {self.source!r}, but this study has no such method that "
+                f"makes patterns: set it to {choices}, or leave attention out of evaluation=[…]"
             )
         if network := plan.untrained(self.source):
-            attended_layer(network, plan.data.image_shape, self.layer, f"{SETTING}.layer")
+            attention_layer(network, plan.data.image_shape, self.layer, f"{SETTING}.layer")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        found = sources[self.source]
-        assert isinstance(found, Patterns)
-        network = subject.explained(found.explains).to(subject.device)
+        patterns = sources[self.source]
+        assert isinstance(patterns, Patterns)
+        network = subject.first_network(patterns.explains).to(subject.device)
         shape, setting = subject.data.image_shape, f"{SETTING}.layer"
-        layer = network.get_submodule(attended_layer(network, shape, self.layer, setting))
+        layer = network.get_submodule(attention_layer(network, shape, self.layer, setting))
         shifts = [
-            self._shift(candidate, subject, found.searched, network, layer)
-            for candidate in _best(self.source, found, self.size, subject, network)
+            self._shift(candidate, subject, patterns.searched, network, layer)
+            for candidate in _best(self.source, patterns, self.size, subject, network)
         ]
         rows = [_row(shift, subject.data.classes) for shift in shifts]
         return Outcome(
@@ -99,37 +106,42 @@ class Attention:
         searched: Tensor,
         network: nn.Module,
         layer: nn.Module,
-    ) -> Shift:
+    ) -> AttentionShift:
         data, test = subject.data, subject.data.splits.test
         others = test.labels != candidate.label
-        unseen = others & ~searched
-        shown = test.at(unseen if unseen.any() else others).spread(self.images)
-        images = shown.images.float() / 255
-        carrying = candidate.attach(images)
+        held_out = others & ~searched
+        sample = test.at(held_out if held_out.any() else others).spread(self.images)
+        images = sample.images.float() / 255
+        with_pattern = candidate.attach(images)
         labels = torch.full((len(images),), candidate.label)
         before, after = (
-            attention_of(
+            attention_maps(
                 network, layer, data.normalization.normalize(unit), labels, data.batch_size
             )
-            for unit in (images, carrying)
+            for unit in (images, with_pattern)
         )
-        return Shift(
-            candidate=candidate, images=images, carrying=carrying, before=before, after=after
+        return AttentionShift(
+            candidate=candidate,
+            images=images,
+            with_pattern=with_pattern,
+            before=before,
+            after=after,
         )
 
 
 def _best(
-    name: str, found: Patterns, size: float, subject: Subject, network: nn.Module
+    source: str, patterns: Patterns, size: float, subject: Subject, network: nn.Module
 ) -> list[Candidate]:
-    """The best pattern of each class, which is decided on what was searched on alone."""
-    searched = found.searched if found.searched.any() else ~found.searched
+    """The best pattern of each class by its loss on the images of the search."""
+    searched = patterns.searched if patterns.searched.any() else ~patterns.searched
     probe = Probe(subject, network, subject.data.splits.test.at(searched))
-    entered = entries(of_size(name, found, size), probe, found.searched[searched])
-    return [entry.candidate for entry in best(entered)]
+    candidates = candidates_of_size(source, patterns, size)
+    scores = score_candidates(candidates, probe, patterns.searched[searched])
+    return [score.candidate for score in lowest_loss_by_class(scores)]
 
 
-def shares_within(maps: Tensor, mask: Tensor) -> Tensor:
-    """The share of each map's sum that lies within a mask, ``[n]``; NaN where it is 0 everywhere.
+def fractions_within(maps: Tensor, mask: Tensor) -> Tensor:
+    """The fraction of each map's sum that lies within a mask, ``[n]``; NaN if the sum is 0.
 
     Args:
         maps: ``[n, H, W]``, 0 or more.
@@ -138,13 +150,13 @@ def shares_within(maps: Tensor, mask: Tensor) -> Tensor:
     return maps[:, mask].sum(1) / maps.sum((1, 2))
 
 
-def _row(shift: Shift, classes: Sequence[str]) -> Row:
+def _row(shift: AttentionShift, classes: Sequence[str]) -> Row:
     mask = shift.candidate.mask
     assert mask is not None
-    before, after = (shares_within(maps, mask) for maps in (shift.before, shift.after))
+    before, after = (fractions_within(maps, mask) for maps in (shift.before, shift.after))
     return {
         "class": classes[shift.candidate.label],
-        "canvas": shift.candidate.place,
+        "canvas": shift.candidate.canvas,
         "images": len(shift.images),
         "before": _mean(before),
         "after": _mean(after),
@@ -155,34 +167,40 @@ def _row(shift: Shift, classes: Sequence[str]) -> Row:
 
 
 def _mean(fractions: Tensor) -> float | str:
-    """Without NaN; nothing if there is nothing else."""
-    there = fractions[~fractions.isnan()]
-    return there.double().mean().item() if len(there) else ""
+    """The mean without NaN; empty if all are NaN."""
+    valid = fractions[~fractions.isnan()]
+    return valid.double().mean().item() if len(valid) else ""
 
 
 def _metrics(source: str, rows: Sequence[Row]) -> dict[str, float]:
-    values = {
+    by_name = {
         name: [float(row[name]) for row in rows if row[name] != ""]
         for name in ("before", "after", "by_area")
     }
-    return {f"attention/{source}/{name}": fmean(found) for name, found in values.items() if found}
+    return {
+        f"attention/{source}/{name}": fmean(values) for name, values in by_name.items() if values
+    }
 
 
-def _figure(shifts: Sequence[Shift], classes: Sequence[str]) -> Figure:
-    """An image for each class, its attention, and both once it carries the pattern."""
-    # Another for each class: their first are mostly the same.
-    places = [shift.candidate.label % len(shift.images) for shift in shifts]
+def _figure(shifts: Sequence[AttentionShift], classes: Sequence[str]) -> Figure:
+    """A row per class: image, attention, image with pattern, attention on it."""
+    # Another image for each class: the first ones are mostly the same for all classes.
+    indices = [shift.candidate.label % len(shift.images) for shift in shifts]
     columns: dict[str, list[Tensor]] = {
         "image": [],
         "attention": [],
         "with pattern": [],
         "attention then": [],
     }
-    for shift, place in zip(shifts, places, strict=True):
-        image, carrying = shift.images[place], shift.carrying[place]
-        shown = (image, heat(image, shift.before[place]))
-        then = (carrying, heat(carrying, shift.after[place]))
-        for column, tile in zip(columns.values(), (*shown, *then), strict=True):
+    for shift, index in zip(shifts, indices, strict=True):
+        image, with_pattern = shift.images[index], shift.with_pattern[index]
+        tiles = (
+            image,
+            heat(image, shift.before[index]),
+            with_pattern,
+            heat(with_pattern, shift.after[index]),
+        )
+        for column, tile in zip(columns.values(), tiles, strict=True):
             column.append(tile)
     labels = torch.tensor([shift.candidate.label for shift in shifts])
     return sheet(

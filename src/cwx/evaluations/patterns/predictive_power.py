@@ -10,16 +10,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from cwx.evaluations.outcome import Outcome, Row, Sources, each_network, over_networks
-from cwx.evaluations.patterns.probe import Probe, Reached
+from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
+from cwx.evaluations.patterns.probe import Predictions, Probe
 from cwx.evaluations.patterns.selection import (
     Candidate,
-    Contest,
-    Entry,
-    best,
-    by_radius,
-    entries,
-    of_size,
+    CandidateScore,
+    CandidateSet,
+    candidates_by_radius,
+    candidates_of_size,
+    lowest_loss_by_class,
+    score_candidates,
 )
 from cwx.explanations.drawing import sheet
 from cwx.explanations.patterns import Patterns, Perturbations
@@ -31,33 +31,36 @@ from cwx.training.subject import Subject
 class PredictivePower:
     """PW of every source's patterns on the network they explain, and on all other networks.
 
-    Of the canvases of a class the one counts whose pattern, cut to the size, has the lowest loss
-    on the images that were searched on (D_n). ``predictive_power/power/<source>/<size>`` is the mean over classes
-    on test images outside D, ``predictive_power/whole/…`` on all of them, as the paper's tables have it;
-    ``…/std`` is over classes (ddof 0), ``…/<class>`` a class's own. Of universal perturbations it
-    is the success rate as it is. A class that the network never recognises has no power, and is
-    left out of means. ``predictive_power/canvases/<source>/<size>/<class>/top-<i>`` are the powers of a class's
-    canvases on all test images, in the order of preference, and ``…/std`` over them.
-    ``predictive_power/transfer/<source>/<size>/<network>`` is the mean power on that
-    evaluation network over the mean power on the explained network.
+    The best canvas of a class is the one whose pattern, cut to the size, has the lowest loss on
+    the images of the search (D_n).
 
-    The tables are ``power`` (a row a class), ``power_canvases`` (a row a canvas) and ``transfer``,
-    whose ``printed_rate`` is the ratio as the paper prints it, source over target; the figures
-    ``patterns`` and ``power``.
+    - ``predictive_power/power/<source>/<size>``: the mean over classes on test images outside D;
+      ``…/std`` the standard deviation over classes (ddof 0), ``…/<class>`` the power of a class.
+    - ``predictive_power/whole/…``: the same on all test images, as in the paper's tables.
+    - ``predictive_power/canvases/<source>/<size>/<class>/top-<i>``: the power of canvas i of a
+      class on all test images, i from 1 in the order of preference; ``…/std`` over the canvases.
+    - ``predictive_power/transfer/<source>/<size>/<network>``: the mean power on that network,
+      divided by the mean power on the explained network.
+
+    The power of universal perturbations is their success rate, not divided by the accuracy. A
+    class that the network never recognises has no power and is left out of means.
+
+    The tables are ``predictive_power`` (a row per class), ``predictive_power_canvases`` (a row per
+    canvas) and ``predictive_power_transfer``. In the latter, ``printed_rate`` is the ratio as the
+    paper prints it, explained network over other network. The figures are ``predictive_power``
+    (power by size) and ``predictive_power_patterns``.
 
     Args:
-        sizes: shares of the image's pixels in 0-1.
+        sizes: fractions of the image's pixels in 0-1.
         images: at most so many test images, evenly spaced; null for all.
 
     Raises:
-        ValueError: no size is given, or `images` is below 1.
+        ValueError: `sizes` is empty, or `images` is below 1.
     """
 
     def __init__(self, *, sizes: Sequence[float], images: int | None) -> None:
         if not sizes:
-            raise ValueError(
-                "evaluation.predictive_power.sizes is empty: give a share of the image"
-            )
+            raise ValueError("evaluation.predictive_power.sizes is empty: give fractions in 0-1")
         if images is not None and images < 1:
             raise ValueError(
                 f"evaluation.predictive_power.images is {images}: give 1 or more, or null for all"
@@ -74,94 +77,113 @@ class PredictivePower:
             )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        contests = [c for name, found in sources.items() for c in self._contests(name, found)]
         test = subject.data.splits.test
-        places = test.places(self.images)
+        indices = test.spread_indices(self.images)
         probes: dict[str, Probe] = {}
-        judged = []
-        for contest in contests:
-            if contest.explains not in probes:
-                network = subject.explained(contest.explains)
-                probes[contest.explains] = Probe(subject, network, test.at(places))
-            judged.append(_judge(contest, probes[contest.explains], places, subject))
-        transfers = _transfer(subject, judged, places)
-        metrics = _metrics(judged) | _transfer_metrics(transfers)
+        powers = []
+        for candidates in self._candidate_sets(sources):
+            if candidates.explains not in probes:
+                network = subject.first_network(candidates.explains)
+                probes[candidates.explains] = Probe(subject, network, test.at(indices))
+            powers.append(_measure(candidates, probes[candidates.explains], indices, subject))
+        transfer_rows = _transfer(subject, powers, indices)
         tables: dict[str, list[Row]] = {
-            "power": [row for found in judged for row in found.rows],
-            "power_canvases": [row for found in judged for row in found.every],
+            "predictive_power": [row for power in powers for row in power.class_rows],
+            "predictive_power_canvases": [row for power in powers for row in power.canvas_rows],
         }
-        if transfers:
-            tables["transfer"] = transfers
-        return Outcome(metrics=metrics, tables=tables, figures=_figures(judged, subject))
+        if transfer_rows:
+            tables["predictive_power_transfer"] = transfer_rows
+        return Outcome(
+            metrics=_metrics(powers) | _transfer_metrics(transfer_rows),
+            tables=tables,
+            figures=_figures(powers, subject),
+        )
 
-    def _contests(self, name: str, found: object) -> list[Contest]:
-        if isinstance(found, Patterns):
-            return [of_size(name, found, size) for size in self.sizes]
-        return by_radius(name, found) if isinstance(found, Perturbations) else []
+    def _candidate_sets(self, sources: Sources) -> list[CandidateSet]:
+        """Every source's patterns by size and perturbations by radius."""
+        sets: list[CandidateSet] = []
+        for source, output in sources.items():
+            if isinstance(output, Patterns):
+                sets += [candidates_of_size(source, output, size) for size in self.sizes]
+            elif isinstance(output, Perturbations):
+                sets += candidates_by_radius(source, output)
+        return sets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A contest's best of each class, with its row, and the rows of all."""
+class SetPower:
+    """The powers of a candidate set.
 
-    contest: Contest
+    Attributes:
+        candidates: the set.
+        best, class_rows: the candidate of lowest loss of each class, and its row.
+        canvas_rows: a row for each candidate.
+    """
+
+    candidates: CandidateSet
     best: Sequence[Candidate]
-    rows: list[Row]
-    every: list[Row]
+    class_rows: list[Row]
+    canvas_rows: list[Row]
 
 
-def _judge(contest: Contest, probe: Probe, places: Tensor, subject: Subject) -> Judged:
-    searched = contest.searched[places]
+def _measure(candidates: CandidateSet, probe: Probe, indices: Tensor, subject: Subject) -> SetPower:
+    searched = candidates.searched[indices]
 
-    def rows(of: Sequence[Entry]) -> list[Row]:
-        return [_row(contest, entry, probe, searched, subject.data.classes) for entry in of]
+    def rows(scores: Sequence[CandidateScore]) -> list[Row]:
+        return [_row(candidates, s, probe, searched, subject.data.classes) for s in scores]
 
-    entered = entries(contest, probe, searched)
-    chosen = best(entered)
-    return Judged(
-        contest=contest,
-        best=[entry.candidate for entry in chosen],
-        rows=rows(chosen),
-        every=rows(entered),
+    scores = score_candidates(candidates, probe, searched)
+    best = lowest_loss_by_class(scores)
+    return SetPower(
+        candidates=candidates,
+        best=[score.candidate for score in best],
+        class_rows=rows(best),
+        canvas_rows=rows(scores),
     )
 
 
 def _row(
-    contest: Contest, entry: Entry, probe: Probe, searched: Tensor, classes: Sequence[str]
+    candidates: CandidateSet,
+    score: CandidateScore,
+    probe: Probe,
+    searched: Tensor,
+    classes: Sequence[str],
 ) -> Row:
-    candidate = entry.candidate
+    candidate = score.candidate
     return {
-        "source": contest.source,
-        "size": contest.size,
+        "source": candidates.source,
+        "size": candidates.size,
         "class": classes[candidate.label],
-        "canvas": candidate.place,
+        "canvas": candidate.canvas,
         "tied": candidate.tied,
-        "loss": entry.loss,
-        **_powers(entry.found, probe, candidate.label, searched, divided=contest.divided),
+        "loss": score.loss,
+        **_powers(
+            score.predictions, probe, candidate.label, searched, relative=candidates.relative
+        ),
     }
 
 
 def _powers(
-    found: Reached, probe: Probe, label: int, searched: Tensor, *, divided: bool
+    predictions: Predictions, probe: Probe, label: int, searched: Tensor, *, relative: bool
 ) -> dict[str, float]:
-    # What was searched on in whole has nothing left outside.
+    # If the search used all images, the power is on all of them.
     outside = ~searched if not searched.all() else searched
-    held_out = probe.power(found, label, outside)
-    whole = probe.power(found, label, torch.ones_like(searched))
+    held_out = probe.power(predictions, label, outside)
+    whole = probe.power(predictions, label, torch.ones_like(searched))
     return {
-        "power": (held_out.compute() if divided else held_out.success).item(),
-        "power_whole": (whole.compute() if divided else whole.success).item(),
+        "power": (held_out.compute() if relative else held_out.success).item(),
+        "power_whole": (whole.compute() if relative else whole.success).item(),
         "success": held_out.success.item(),
         "accuracy": held_out.accuracy.item(),
     }
 
 
-def _transfer(subject: Subject, judged: Sequence[Judged], places: Tensor) -> list[Row]:
-    """The power of each class's best pattern on every network, beside that at home."""
+def _transfer(subject: Subject, powers: Sequence[SetPower], indices: Tensor) -> list[Row]:
+    """The power of each class's best pattern on every network and on the explained network."""
     panel = subject.panel()
     if sum(map(len, panel.values())) < 2:
         return []
-    images = subject.data.splits.test.at(places)
+    images = subject.data.splits.test.at(indices)
 
     def measure(network: nn.Module) -> list[Row]:
         probe = Probe(subject, network, images)
@@ -172,15 +194,15 @@ def _transfer(subject: Subject, judged: Sequence[Judged], places: Tensor) -> lis
                 "class": row["class"],
                 "explained": row["power"],
                 "power": _powers(
-                    probe.others(candidate.attach, candidate.label),
+                    probe.predict(candidate.attach, candidate.label),
                     probe,
                     candidate.label,
-                    one.contest.searched[places],
-                    divided=one.contest.divided,
+                    power.candidates.searched[indices],
+                    relative=power.candidates.relative,
                 )["power"],
             }
-            for one in judged
-            for candidate, row in zip(one.best, one.rows, strict=True)
+            for power in powers
+            for candidate, row in zip(power.best, power.class_rows, strict=True)
         ]
 
     return [
@@ -189,84 +211,84 @@ def _transfer(subject: Subject, judged: Sequence[Judged], places: Tensor) -> lis
             "rate": _ratio(row, "power", "explained"),
             "printed_rate": _ratio(row, "explained", "power"),
         }
-        for row in over_networks(each_network(panel, measure), values=("power",))
+        for row in mean_over_networks(measure_networks(panel, measure), values=("power",))
     ]
 
 
-def _ratio(row: Row, above: str, below: str) -> float | str:
-    ratio = float(row[above]) / float(row[below]) if float(row[below]) else math.nan
+def _ratio(row: Row, numerator: str, denominator: str) -> float | str:
+    """The ratio of two columns, empty if it is not finite."""
+    divisor = float(row[denominator])
+    ratio = float(row[numerator]) / divisor if divisor else math.nan
     return ratio if math.isfinite(ratio) else ""
 
 
-def _metrics(judged: Sequence[Judged]) -> dict[str, float]:
+def _metrics(powers: Sequence[SetPower]) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for one in judged:
+    for power in powers:
+        source_and_size = f"{power.candidates.source}/{power.candidates.size}"
         for kind, column in (("power", "power"), ("whole", "power_whole")):
-            name = f"predictive_power/{kind}/{one.contest.source}/{one.contest.size}"
-            metrics |= _mean_and_std(name, one.rows, column)
-            metrics |= {f"{name}/{row['class']}": float(row[column]) for row in one.rows}
-        for label, canvases in groupby(one.every, key=lambda row: row["class"]):
-            name, rows = (
-                f"predictive_power/canvases/{one.contest.source}/{one.contest.size}/{label}",
-                [*canvases],
-            )
+            name = f"predictive_power/{kind}/{source_and_size}"
+            metrics |= _mean_and_std(name, power.class_rows, column)
+            metrics |= {f"{name}/{row['class']}": float(row[column]) for row in power.class_rows}
+        for label, canvases in groupby(power.canvas_rows, key=lambda row: row["class"]):
+            name, rows = f"predictive_power/canvases/{source_and_size}/{label}", [*canvases]
             if len(rows) > 1:
-                tops = {
+                metrics |= {
                     f"{name}/top-{int(row['canvas']) + 1}": float(row["power_whole"])
                     for row in rows
                 }
-                metrics |= tops | {f"{name}/std": pstdev(_defined(rows, "power_whole") or [0.0])}
+                metrics[f"{name}/std"] = pstdev(_finite(rows, "power_whole") or [0.0])
     return metrics
 
 
-def _defined(rows: Sequence[Row], value: str) -> list[float]:
-    """The powers of classes that are recognised at all."""
-    return [number for row in rows if math.isfinite(number := float(row[value]))]
+def _finite(rows: Sequence[Row], column: str) -> list[float]:
+    """The finite values of a column: those of classes that the network recognises."""
+    return [value for row in rows if math.isfinite(value := float(row[column]))]
 
 
-def _mean_and_std(name: str, rows: Sequence[Row], value: str) -> dict[str, float]:
-    found = _defined(rows, value)
-    return {name: fmean(found), f"{name}/std": pstdev(found)} if found else {name: math.nan}
+def _mean_and_std(name: str, rows: Sequence[Row], column: str) -> dict[str, float]:
+    values = _finite(rows, column)
+    return {name: fmean(values), f"{name}/std": pstdev(values)} if values else {name: math.nan}
 
 
 def _transfer_metrics(rows: Sequence[Row]) -> dict[str, float]:
-    grouped: dict[str, list[Row]] = {}
+    by_name: dict[str, list[Row]] = {}
     for row in rows:
         name = f"predictive_power/transfer/{row['source']}/{row['size']}/{row['network']}"
-        grouped.setdefault(name, []).append(row)
+        by_name.setdefault(name, []).append(row)
     sums = {
-        name: [math.fsum(_defined(found, value)) for value in ("power", "explained")]
-        for name, found in grouped.items()
+        name: [math.fsum(_finite(group, column)) for column in ("power", "explained")]
+        for name, group in by_name.items()
     }
-    return {name: there / home for name, (there, home) in sums.items() if home}
+    return {name: other / explained for name, (other, explained) in sums.items() if explained}
 
 
-def _figures(judged: Sequence[Judged], subject: Subject) -> Mapping[str, Figure]:
-    by_source: dict[str, list[Judged]] = {}
+def _figures(powers: Sequence[SetPower], subject: Subject) -> Mapping[str, Figure]:
+    by_source: dict[str, list[SetPower]] = {}
     columns, labels = {}, {}
-    for one in judged:
-        by_source.setdefault(one.contest.source, []).append(one)
-        title = f"{one.contest.source} {_size(one.contest)}"
-        columns[title] = torch.stack([candidate.picture for candidate in one.best])
-        labels[title] = torch.tensor([candidate.label for candidate in one.best])
+    for power in powers:
+        by_source.setdefault(power.candidates.source, []).append(power)
+        title = f"{power.candidates.source} {_size_words(power.candidates)}"
+        columns[title] = torch.stack([candidate.picture for candidate in power.best])
+        labels[title] = torch.tensor([candidate.label for candidate in power.best])
     return {
-        "patterns": sheet(columns, labels, subject.data.classes),
-        "power": _chart([ones for ones in by_source.values() if ones[0].contest.divided]),
+        "predictive_power_patterns": sheet(columns, labels, subject.data.classes),
+        "predictive_power": _chart([p for p in by_source.values() if p[0].candidates.relative]),
     }
 
 
-def _size(contest: Contest) -> str:
-    return f"{100 * float(contest.size):g}%" if contest.divided else contest.size
+def _size_words(candidates: CandidateSet) -> str:
+    return f"{100 * float(candidates.size):g}%" if candidates.relative else candidates.size
 
 
-def _chart(sources: Sequence[Sequence[Judged]]) -> Figure:
-    """Mean power by size, a line a source (ISCP, Figure 2)."""
+def _chart(sources: Sequence[Sequence[SetPower]]) -> Figure:
+    """Mean power by size, a line per source (ISCP, Figure 2)."""
     figure = Figure(figsize=(4.6, 3), dpi=120, layout="constrained")
     axes = figure.subplots()
-    for ones in sources:
-        sizes = [100 * float(one.contest.size) for one in ones]
-        means = [fmean(_defined(one.rows, "power") or [math.nan]) for one in ones]
-        axes.plot(sizes, means, marker="o", label=ones[0].contest.source)
+    for powers in sources:
+        sizes = [100 * float(power.candidates.size) for power in powers]
+        means = [fmean(_finite(power.class_rows, "power") or [math.nan]) for power in powers]
+        axes.plot(sizes, means, marker="o", label=powers[0].candidates.source)
     axes.set_xlabel("pattern, % of the image")
     axes.set_ylabel("mean predictive power")
     axes.set_ylim(bottom=0)

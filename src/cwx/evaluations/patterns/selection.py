@@ -1,30 +1,30 @@
-"""Which pattern of a class is its best: the one with the lowest loss on D_n (ISCP, §3; I5)."""
+"""The best pattern of each class: the one with the lowest loss on D_n (ISCP, §3; I5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from cwx.evaluations.patterns.probe import Probe, Reached
+from cwx.evaluations.patterns.probe import Predictions, Probe
 from cwx.explanations.patterns import Attach, Patterns, Perturbations
 from cwx.functional.images import rescale
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One of those from which a class takes its best.
+    """A pattern or perturbation, one of several of its class.
 
     Attributes:
         label: the class.
-        place: among those of the class, from 0.
-        tied: how many of its pixels were drawn among equals.
+        canvas: its index among the candidates of the class, from 0.
+        tied: number of its pixels that were drawn among pixels of equal mask.
         attach: puts it on images.
-        picture: it alone, a unit image ``[C, H, W]``.
+        picture: the candidate alone, a unit image ``[C, H, W]``.
         mask: boolean mask ``[H, W]``, the pixels that it replaces; ``None`` if it adds to all.
     """
 
     label: int
-    place: int
+    canvas: int
     tied: int
     attach: Attach
     picture: Tensor
@@ -32,15 +32,16 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
-    """Candidates of one source and size, several a class.
+class CandidateSet:
+    """Candidates of one source and size, several per class.
 
     Attributes:
-        source, size: as in the tables; the size is a share of the pixels, or for perturbations
-            their radius on the 0-255 scale.
-        explains: the kind of network they are for.
-        searched: boolean mask ``[t]``, test images that they were found on.
-        divided: whether success is divided by the accuracy on the class.
+        source: name of the source.
+        size: as in the tables: the fraction of the image's pixels; for perturbations the radius on
+            the 0-255 scale.
+        explains: the kind of network that they explain.
+        searched: boolean mask ``[t]``, the test images of the search.
+        relative: whether the power is the success rate divided by the accuracy on the class.
     """
 
     source: str
@@ -48,91 +49,96 @@ class Contest:
     explains: str
     searched: Tensor
     candidates: Sequence[Candidate]
-    divided: bool = True
+    relative: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A candidate and what came of it.
+class CandidateScore:
+    """A candidate with its predictions and its loss.
 
     Attributes:
-        found: what the network makes of the images that carry it.
-        loss: the mean over those of other classes that were searched on; over all of other
-            classes if none was.
+        predictions: the network's predictions on the images that carry the candidate.
+        loss: the mean over images of other classes in the search (D_n); over all images of other
+            classes if the search used none.
     """
 
     candidate: Candidate
-    found: Reached
+    predictions: Predictions
     loss: float
 
 
-def of_size(name: str, found: Patterns, size: float) -> Contest:
-    """The patterns of a source, cut to a share of the pixels."""
-    cut = found.cut(size)
+def candidates_of_size(source: str, patterns: Patterns, size: float) -> CandidateSet:
+    """The patterns of a source, cut to a fraction of the pixels."""
+    cut = patterns.cut(size)
     pictures = cut.on_grey()
-    return Contest(
-        source=name,
+    return CandidateSet(
+        source=source,
         size=f"{size:g}",
-        explains=found.explains,
-        searched=found.searched,
+        explains=patterns.explains,
+        searched=patterns.searched,
         candidates=[
             Candidate(
                 label=int(label),
-                place=int((found.labels[:i] == label).sum()),
+                canvas=int((patterns.labels[:i] == label).sum()),
                 tied=int(cut.tied[i]),
                 attach=cut.attach(i),
                 picture=pictures[i],
                 mask=cut.masks[i],
             )
-            for i, label in enumerate(found.labels)
+            for i, label in enumerate(patterns.labels)
         ],
     )
 
 
-def by_radius(name: str, found: Perturbations) -> list[Contest]:
-    """The perturbations of a source, a contest for each radius."""
-    pictures = rescale(found.deltas)
+def candidates_by_radius(source: str, perturbations: Perturbations) -> list[CandidateSet]:
+    """The perturbations of a source, a set per radius."""
+    pictures = rescale(perturbations.deltas)
     return [
-        Contest(
-            source=name,
+        CandidateSet(
+            source=source,
             size=f"{255 * radius:g}",
-            explains=found.explains,
-            searched=found.searched,
-            divided=False,
+            explains=perturbations.explains,
+            searched=perturbations.searched,
+            relative=False,
             candidates=[
                 Candidate(
-                    label=int(found.labels[i]),
-                    place=0,
+                    label=int(perturbations.labels[i]),
+                    canvas=0,
                     tied=0,
-                    attach=found.attach(i),
+                    attach=perturbations.attach(i),
                     picture=pictures[i],
                 )
-                for i in (found.epsilons == radius).nonzero()[:, 0].tolist()
+                for i in (perturbations.epsilons == radius).nonzero()[:, 0].tolist()
             ],
         )
-        for radius in found.epsilons.unique().tolist()
+        for radius in perturbations.epsilons.unique().tolist()
     ]
 
 
-def entries(contest: Contest, probe: Probe, searched: Tensor) -> list[Entry]:
-    """Every candidate before a network, in order.
+def score_candidates(
+    candidates: CandidateSet, probe: Probe, searched: Tensor
+) -> list[CandidateScore]:
+    """The score of every candidate, in order.
 
     Args:
-        searched: boolean mask, those of the probe's images that were searched on.
+        candidates: what to score.
+        probe: the network and its test images.
+        searched: boolean mask, the probe's images that the search used.
     """
-    return [_enter(candidate, probe, searched) for candidate in contest.candidates]
+    return [_score(candidate, probe, searched) for candidate in candidates.candidates]
 
 
-def _enter(candidate: Candidate, probe: Probe, searched: Tensor) -> Entry:
-    found = probe.others(candidate.attach, candidate.label)
+def _score(candidate: Candidate, probe: Probe, searched: Tensor) -> CandidateScore:
+    predictions = probe.predict(candidate.attach, candidate.label)
     others = probe.images.labels != candidate.label
-    among = others & searched if (others & searched).any() else others
-    return Entry(candidate=candidate, found=found, loss=found.loss[among].mean().item())
+    mask = others & searched if (others & searched).any() else others
+    loss = predictions.loss[mask].mean().item()
+    return CandidateScore(candidate=candidate, predictions=predictions, loss=loss)
 
 
-def best(entered: Sequence[Entry]) -> list[Entry]:
-    """That with the lowest loss of each class, in the order in which classes appear."""
-    by_class: dict[int, list[Entry]] = {}
-    for entry in entered:
-        by_class.setdefault(entry.candidate.label, []).append(entry)
-    return [min(found, key=lambda entry: entry.loss) for found in by_class.values()]
+def lowest_loss_by_class(scores: Sequence[CandidateScore]) -> list[CandidateScore]:
+    """The score of lowest loss of each class, in the order in which classes appear."""
+    by_class: dict[int, list[CandidateScore]] = {}
+    for score in scores:
+        by_class.setdefault(score.candidate.label, []).append(score)
+    return [min(of_class, key=lambda score: score.loss) for of_class in by_class.values()]

@@ -1,1 +1,1 @@
-"""Single predictions traced to neurons (Dong et al., §4)."""
+"""Single predictions and their most influential neurons (Dong et al., §4)."""

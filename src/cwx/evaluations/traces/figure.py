@@ -1,4 +1,4 @@
-"""The picture of a trace: an image, and what its most influential neurons fire for (Figure 10)."""
+"""The figure of a trace: an image and the top images of its neurons (Dong et al., Figure 10)."""
 
 from collections.abc import Sequence
 
@@ -9,61 +9,63 @@ from cwx.data.splits import ImageSet
 from cwx.evaluations.traces.trace import Neuron, Trace
 from cwx.explanations.drawing import shorten, to_pixels
 
-# Images of a neuron that are shown.
-SHOWN = 8
-# Inches: sides of the traced image and of a neuron's, what words take above and below, margins.
+# Top images per neuron.
+TOP_IMAGES = 8
+# Inches: sides of the traced image and of a top image, text above and below, margins.
 IMAGE, TILE, ABOVE, BELOW, MARGIN = 2.1, 0.88, 0.26, 0.26, 0.12
 
 
 def trace_figure(trace: Trace, test: ImageSet, classes: Sequence[str]) -> Figure:
-    """The traced image on the left, a row of a neuron's strongest test images for each neuron.
+    """The traced image on the left; on the right, the top test images of each neuron in a row.
 
     Args:
+        trace: the prediction and its neurons.
         test: the test images, as bytes.
-        classes: their names, which may hold any character.
+        classes: names, which may hold any character.
     """
-    shown = max((len(n.strongest[:SHOWN]) for n in trace.neurons), default=0)
+    columns = max((len(n.strongest[:TOP_IMAGES]) for n in trace.neurons), default=0)
     left, row = IMAGE + 2 * MARGIN, ABOVE + TILE + BELOW
-    origin = _origin(trace, classes)
-    beside = ABOVE + IMAGE + 0.16 * (len(origin) + 1)
+    caption = _caption(trace, classes)
+    left_height = ABOVE + IMAGE + 0.16 * (len(caption) + 1)
     page = _Page(
-        width=left + max(shown * TILE, 3.4) + MARGIN,
-        height=max(beside, len(trace.neurons) * row) + 2 * MARGIN,
+        width=left + max(columns * TILE, 3.4) + MARGIN,
+        height=max(left_height, len(trace.neurons) * row) + 2 * MARGIN,
     )
-    chance = trace.probabilities[trace.predicted].item()
-    page.words(f"{shorten(classes[trace.predicted], 22)} ({chance:.2f})", MARGIN, MARGIN, size=11)
-    page.image(trace.pictured.pixels.float() / 255, MARGIN, MARGIN + ABOVE, IMAGE)
-    page.words("\n".join(origin), MARGIN, MARGIN + ABOVE + IMAGE + 0.06, size=8)
+    probability = trace.probabilities[trace.predicted].item()
+    title = f"{shorten(classes[trace.predicted], 22)} ({probability:.2f})"
+    page.text(title, MARGIN, MARGIN, size=11)
+    page.image(trace.image.pixels.float() / 255, MARGIN, MARGIN + ABOVE, IMAGE)
+    page.text("\n".join(caption), MARGIN, MARGIN + ABOVE + IMAGE + 0.06, size=8)
     for number, neuron in enumerate(trace.neurons):
         top = MARGIN + number * row
-        page.words(_heading(neuron, trace, classes), left, top, size=8.5)
-        for column, index in enumerate(neuron.strongest[:SHOWN].tolist()):
+        page.text(_heading(neuron, trace, classes), left, top, size=8.5)
+        for column, index in enumerate(neuron.strongest[:TOP_IMAGES].tolist()):
             x, name = left + column * TILE, classes[int(test.labels[index])]
             page.image(test.images[index].float() / 255, x, top + ABOVE, TILE - 0.06)
-            page.words(shorten(name, 12), x, top + ABOVE + TILE - 0.03, size=7)
+            page.text(shorten(name, 12), x, top + ABOVE + TILE - 0.03, size=7)
     if not trace.neurons:
-        page.words(f"no channel of {trace.layer} makes a difference", left, MARGIN, size=8.5)
+        page.text(f"no channel of {trace.layer} makes a difference", left, MARGIN, size=8.5)
     return page.figure
 
 
 class _Page:
-    """A figure drawn on in inches from its upper left corner."""
+    """A figure with coordinates in inches from its upper left corner."""
 
     def __init__(self, *, width: float, height: float) -> None:
         self.figure = Figure(figsize=(width, height), dpi=120)
-        # One for everything: many axes take long.
+        # A single axes: many take long to draw.
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
         self.axes.set_xlim(0, width)
         self.axes.set_ylim(height, 0)
         self.axes.autoscale(False)
 
-    def words(self, text: str, x: float, y: float, *, size: float) -> None:
-        # A name is the user's text: a dollar sign in it must not start a formula.
+    def text(self, text: str, x: float, y: float, *, size: float) -> None:
+        # A class name may have a dollar sign, which must not start a formula.
         self.axes.text(x, y, text, fontsize=size, va="top", parse_math=False)
 
     def image(self, unit: Tensor, x: float, y: float, side: float) -> None:
-        """In its own shape, the longer side of `side`."""
+        """Keeps the aspect ratio; the longer side has the length `side`."""
         height, width = (side * length / max(unit.shape[1:]) for length in unit.shape[1:])
         self.axes.imshow(
             to_pixels(unit),
@@ -73,13 +75,13 @@ class _Page:
         )
 
 
-def _origin(trace: Trace, classes: Sequence[str]) -> list[str]:
-    """Lines that say whose prediction it is, and of what."""
-    pictured, lines = trace.pictured, [f"to the {trace.network} network"]
-    if pictured.label is not None:
-        lines.append(f"shows {shorten(classes[pictured.label], 22)}")
-    if pictured.target is not None:
-        lines.append(f"made for {shorten(classes[pictured.target], 22)}")
+def _caption(trace: Trace, classes: Sequence[str]) -> list[str]:
+    """Lines with the network, the label and the target."""
+    image, lines = trace.image, [f"network: {trace.network}"]
+    if image.label is not None:
+        lines.append(f"label: {shorten(classes[image.label], 22)}")
+    if image.target is not None:
+        lines.append(f"target: {shorten(classes[image.target], 22)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""One prediction and the neurons that decided it (Dong et al., §4; D9)."""
+"""A prediction and its most influential neurons (Dong et al., §4; D9)."""
 
 import math
 from collections.abc import Sequence
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cwx.evaluations.outcome import Row
-from cwx.evaluations.traces.inputs import Pictured
+from cwx.evaluations.traces.inputs import TraceImage
 from cwx.functional.class_similarity import squared_norm
 
-# How many classes of a neuron the table names.
-NAMED = 3
+# Number of classes of a neuron in the table.
+CLASSES_IN_TABLE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Neuron:
-    """A channel, what the prediction is without it, and what it fires for.
+    """A channel, the prediction without it, and its top test images.
 
     Attributes:
-        difference: PD of the image (Eq 12).
-        without: probabilities ``[classes]`` once it is 0.
-        strongest: the test images of highest activation ``[k]``, falling.
-        fractions: of the classes among them, ``[classes]``.
+        channel: its index.
+        difference: prediction difference PD of the image (Eq 12).
+        without: probabilities ``[classes]`` with the channel set to 0.
+        strongest: test images of highest activation ``[k]``, in descending order.
+        fractions: p, fractions of the classes among them, ``[classes]``.
     """
 
     channel: int
@@ -34,16 +35,17 @@ class Neuron:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What a network makes of an image, and the channels that decided most, the first foremost.
+    """The prediction of a network for an image, and the channels of highest PD.
 
     Attributes:
+        image: the image.
         network: its name in the study.
         layer: the name of the channels' layer.
         probabilities: ``[classes]``.
-        neurons: what it rests on; none if no channel makes a difference.
+        neurons: in descending order of PD; empty if no channel has an influence.
     """
 
-    pictured: Pictured
+    image: TraceImage
     network: str
     layer: str
     probabilities: Tensor
@@ -53,28 +55,32 @@ class Trace:
     def predicted(self) -> int:
         return int(self.probabilities.argmax())
 
-    def speaks(self, correlation: Tensor) -> list[str]:
-        """What each neuron says of the predicted class (`speaks_for`)."""
-        return [speaks_for(self.predicted, n.fractions, correlation) for n in self.neurons]
+    def neuron_evidence(self, correlation: Tensor) -> list[str]:
+        """The evidence of each neuron for the predicted class (`class_evidence`)."""
+        return [class_evidence(self.predicted, n.fractions, correlation) for n in self.neurons]
 
     def evidence(self, correlation: Tensor) -> str:
-        """``consistent`` if all neurons speak for the predicted class, ``contradictory`` if any
-        speaks against it, else ``inconclusive``."""
-        found = self.speaks(correlation)
-        if "against" in found:
+        """The evidence of all neurons together.
+
+        ``consistent`` if all are ``for`` the predicted class, ``contradictory`` if any is
+        ``against`` it, else ``inconclusive``.
+        """
+        by_neuron = self.neuron_evidence(correlation)
+        if "against" in by_neuron:
             return "contradictory"
-        return "consistent" if {*found} == {"for"} else "inconclusive"
+        return "consistent" if {*by_neuron} == {"for"} else "inconclusive"
 
 
-def speaks_for(label: int, fractions: Tensor, correlation: Tensor) -> str:
-    """What a neuron that fires for classes by these shares p says of a class k.
+def class_evidence(label: int, fractions: Tensor, correlation: Tensor) -> str:
+    """The evidence of a neuron for a class k, from the class fractions p of its top images.
 
-    s = C p is how close each class is to what the neuron fires for, 1 where it fires for nothing
-    else. It says ``nothing`` if it fires for no classes in particular: none is as close as half
-    way, on a logarithmic scale, from the average class to 1. Else it is
+    s = C p is the similarity of each class to the neuron's top images, 1 if these are all of one
+    class and k is that class. The evidence is
 
-    - ``against`` k if k is no closer than the average class,
-    - ``for`` k if k is at least half as close as the closest class,
+    - ``nothing`` if the top images are of no classes in particular: the highest s is below the
+      geometric mean of the average s and 1,
+    - ``against`` k if s_k is at most the average,
+    - ``for`` k if s_k is at least half of the highest s,
     - ``weak`` in between.
 
     Args:
@@ -82,42 +88,43 @@ def speaks_for(label: int, fractions: Tensor, correlation: Tensor) -> str:
         fractions: p, ``[classes]``, of sum 1.
         correlation: C, ``[classes, classes]``.
     """
-    close = correlation @ fractions.to(correlation)
-    average, closest, own = close.mean(), close.max(), close[label]
+    similarity = correlation @ fractions.to(correlation)
+    average, highest, own = similarity.mean(), similarity.max(), similarity[label]
     # Equal numbers may differ by rounding.
-    nearly = 1 + 1e-9
-    if closest * nearly < math.sqrt(average):
+    tolerance = 1 + 1e-9
+    if highest * tolerance < math.sqrt(average):
         return "nothing"
-    if own <= average * nearly:
+    if own <= average * tolerance:
         return "against"
-    return "for" if own * nearly >= closest / 2 else "weak"
+    return "for" if own * tolerance >= highest / 2 else "weak"
 
 
-def rows_of(number: int, trace: Trace, classes: Sequence[str], correlation: Tensor) -> list[Row]:
-    """A row a neuron for a table; one whose neuron is empty where no channel matters."""
-    pictured, predicted = trace.pictured, trace.predicted
+def trace_rows(number: int, trace: Trace, classes: Sequence[str], correlation: Tensor) -> list[Row]:
+    """Table rows of a trace, one per neuron; a single row without a neuron if there are none."""
+    image, predicted = trace.image, trace.predicted
     head: Row = {
         "trace": number,
         "network": trace.network,
-        "kind": pictured.kind,
-        "image": pictured.name,
-        "label_class": _name(pictured.label, classes),
-        "target_class": _name(pictured.target, classes),
+        "kind": image.kind,
+        "image": image.name,
+        "label_class": _class_name(image.label, classes),
+        "target_class": _class_name(image.target, classes),
         "predicted_class": classes[predicted],
         "probability": trace.probabilities[predicted].item(),
         "evidence": trace.evidence(correlation),
         "layer": trace.layer,
     }
     if not trace.neurons:
-        return [{**head, **dict.fromkeys(NEURON, "")}]
-    return [
-        {**head, **dict(zip(NEURON, _cells(neuron, predicted, classes, correlation), strict=True))}
-        for neuron in trace.neurons
-    ]
+        return [{**head, **dict.fromkeys(NEURON_COLUMNS, "")}]
+    rows: list[Row] = []
+    for neuron in trace.neurons:
+        cells = _cells(neuron, predicted, classes, correlation)
+        rows.append({**head, **dict(zip(NEURON_COLUMNS, cells, strict=True))})
+    return rows
 
 
-# The last columns of a row: classes by how many of the strongest images are theirs.
-NEURON = (
+# The last columns of a row; classes in descending order of their number of top images.
+NEURON_COLUMNS = (
     "channel", "difference", "without_class", "without_probability", "speaks", "lc", "strongest",
     "first_class", "first_images", "second_class", "second_images", "third_class", "third_images",
 )  # fmt: skip
@@ -126,26 +133,27 @@ NEURON = (
 def _cells(
     neuron: Neuron, predicted: int, classes: Sequence[str], correlation: Tensor
 ) -> list[str | int | float]:
-    """The values of `NEURON`."""
-    kept = len(neuron.strongest)
+    """The values of `NEURON_COLUMNS`."""
+    count = len(neuron.strongest)
     fractions, order = neuron.fractions.sort(descending=True, stable=True)
-    named = [
+    top = zip(fractions[:CLASSES_IN_TABLE].tolist(), order[:CLASSES_IN_TABLE].tolist(), strict=True)
+    class_cells = [
         cell
-        for fraction, label in zip(fractions[:NAMED].tolist(), order[:NAMED].tolist(), strict=True)
-        for cell in ((classes[label], round(fraction * kept)) if fraction else ("", ""))
+        for fraction, label in top
+        for cell in ((classes[label], round(fraction * count)) if fraction else ("", ""))
     ]
     return [
         neuron.channel,
         neuron.difference,
         classes[int(neuron.without.argmax())],
         neuron.without[predicted].item(),
-        speaks_for(predicted, neuron.fractions, correlation),
+        class_evidence(predicted, neuron.fractions, correlation),
         squared_norm(neuron.fractions, correlation).item(),
-        kept,
-        *named,
-        *[""] * (2 * NAMED - len(named)),
+        count,
+        *class_cells,
+        *[""] * (2 * CLASSES_IN_TABLE - len(class_cells)),
     ]
 
 
-def _name(label: int | None, classes: Sequence[str]) -> str:
+def _class_name(label: int | None, classes: Sequence[str]) -> str:
     return "" if label is None else classes[label]

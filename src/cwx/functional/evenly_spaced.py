@@ -1,0 +1,36 @@
+"""Evenly spaced indices: at most so many items of a sequence."""
+
+import torch
+from torch import Tensor
+
+
+def evenly_spaced(length: int, count: int | None, *, device: torch.device | None = None) -> Tensor:
+    """Indices ⌊i · length / n⌋ for i in 0 … n−1 with n = min(count, length), int64 ``[n]``.
+
+    The first index is 0; the last item of the sequence is included only if n = length.
+
+    Args:
+        length: number of items.
+        count: at most so many indices; ``None`` for all.
+        device: where the indices are.
+
+    >>> evenly_spaced(10, 4).tolist()
+    [0, 2, 5, 7]
+    >>> evenly_spaced(3, 5).tolist()
+    [0, 1, 2]
+    """
+    n = length if count is None else min(count, length)
+    return torch.arange(n, device=device) * length // max(n, 1)
+
+
+def evenly_spaced_with_ends(length: int, count: int) -> Tensor:
+    """Indices round(i · (length − 1) / (n − 1)), n = min(count, length): the first to the last.
+
+    Args:
+        length: number of items.
+        count: at most so many indices.
+
+    >>> evenly_spaced_with_ends(10, 4).tolist()
+    [0, 3, 6, 9]
+    """
+    return torch.linspace(0, length - 1, min(count, length)).round().long()
