@@ -1,12 +1,13 @@
-"""A step of consistency training (Dong et al., Eq 8): ours, a straightforward loop, and its passes.
+"""A step of consistency training (Dong et al., Eq 8): ours, a plain loop, and its passes alone.
 
-    uv run benchmarks/consistency_step.py             ResNet-18 of 16 and of 8 filters, few steps
-    uv run benchmarks/consistency_step.py --full      of 64 filters, for a GPU
+    uv run benchmarks/consistency_step.py           ResNet-18 with 16 and 8 filters, two steps
+    uv run benchmarks/consistency_step.py --full    with 64 filters, for a GPU
 
-100 images of 3x32x32, ten attack steps. *Straightforward* is the loop that the equations suggest:
-the attack, then the images and the adversarial ones one after the other. *Passes alone* is what no
-such step can do without: ten forward and backward passes to the images of a batch, and one to the
-parameters of twice as many. Ours is the LightningModule in its Trainer, data and all.
+100 images of 3x32x32, ten attack steps. *Straightforward* follows the equations literally: the
+attack, then the clean images and the adversarial ones one after the other. *Passes alone* is the
+minimum of any such step: ten forward and backward passes with gradients of a batch of images, and
+one with gradients of the parameters for two batches. *Ours* is the LightningModule in its Trainer,
+with data.
 """
 
 import argparse
@@ -70,8 +71,13 @@ class Problem:
         ]
 
 
-def towards(network: nn.Module, images: Tensor, targets: Tensor, *, parameters: bool) -> Tensor:
-    """The gradient of the targets' cross-entropy, with those of the parameters or without."""
+def targeted_gradient(
+    network: nn.Module, images: Tensor, targets: Tensor, *, parameters: bool
+) -> Tensor:
+    """Gradient of the targets' cross-entropy with respect to the images.
+
+    `parameters`: also compute the gradients of the parameters.
+    """
     leaf = images.detach().requires_grad_()
     loss = F.cross_entropy(network(leaf), targets, reduction="sum")
     if not parameters:
@@ -88,22 +94,22 @@ def straightforward(problem: Problem, *, parameters: bool) -> None:
         network.eval()
         attacked = images
         for _ in range(T):
-            slope = towards(network, attacked, targets, parameters=parameters)
-            # Pixels of 0 to 1 are -1 to 1, normalised.
-            attacked = (attacked - slope.sign() * 2 / 255).clamp(-1, 1)
+            gradient = targeted_gradient(network, attacked, targets, parameters=parameters)
+            # Normalised pixels are in -1 to 1: a step of 1/255 is 2/255 there.
+            attacked = (attacked - gradient.sign() * 2 / 255).clamp(-1, 1)
         network.train()
         optimizer.zero_grad()
         (logits, maps), (attacked_logits, attacked_maps) = (
-            both(network, x) for x in (images, attacked)
+            logits_and_maps(network, x) for x in (images, attacked)
         )
-        apart = (maps - attacked_maps).square().flatten(1).sum(1).mean()
-        clean, other = (F.cross_entropy(each, labels) for each in (logits, attacked_logits))
-        (ALPHA * clean + (1 - ALPHA) * other + BETA * apart).backward()
+        distance = (maps - attacked_maps).square().flatten(1).sum(1).mean()
+        clean, adversarial = (F.cross_entropy(x, labels) for x in (logits, attacked_logits))
+        (ALPHA * clean + (1 - ALPHA) * adversarial + BETA * distance).backward()
         optimizer.step()
 
 
-def both(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and last maps."""
+def logits_and_maps(network: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the maps of the last convolution."""
     maps = network.blocks(network.stem(images))
     return network.classifier(maps.mean((2, 3))), maps
 
@@ -113,7 +119,7 @@ def passes(problem: Problem) -> None:
     for images, labels in problem.batches():
         network.eval()
         for _ in range(T):
-            towards(network, images, labels, parameters=False)
+            targeted_gradient(network, images, labels, parameters=False)
         network.train()
         network.zero_grad()
         F.cross_entropy(network(torch.cat([images, images])), torch.cat([labels] * 2)).backward()
@@ -173,33 +179,33 @@ def steps(full: bool) -> int:
 
 
 def main() -> None:
-    given = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
     torch.backends.cudnn.allow_tf32 = False
-    if given.variant:
-        measured(given)
+    if args.variant:
+        measure_variant(args)
         return
-    found = harness.in_processes(__file__, list(variants(given.full)), given)
+    reports = harness.in_processes(__file__, list(variants(args.full)), args)
     rows: list[list[harness.Cell]] = []
-    for name, values in found.items():
+    for name, values in reports.items():
         if isinstance(values, str):
             rows.append([name, values, None, None, None])
             continue
-        base, alone = (found.get(f"{name.split(':')[0]}: {way}") for way in (BASE, PASSES))
+        base, alone = (reports.get(f"{name.split(':')[0]}: {way}") for way in (BASE, PASSES))
         seconds = values["seconds"]
         faster = base["seconds"] / seconds if isinstance(base, dict) else None
         longer = seconds / alone["seconds"] if isinstance(alone, dict) else None
-        each = 1000 * seconds / steps(given.full)
-        rows.append([name, each, faster, longer, values["MiB"]])
+        milliseconds = 1000 * seconds / steps(args.full)
+        rows.append([name, milliseconds, faster, longer, values["MiB"]])
     print(f"ResNet-18, {BATCH} images of 3x32x32, {T} attack steps")
     print(harness.machine() + "\n")
     harness.table(["", "ms a step", "times as fast", "of its passes", "peak MiB"], rows)
 
 
-def measured(given: argparse.Namespace) -> None:
+def measure_variant(args: argparse.Namespace) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    width, way = variants(given.full)[given.variant]
-    problem = Problem(width, steps(given.full))
-    harness.report(harness.measure(lambda: way(problem), repeats=given.repeats))
+    width, way = variants(args.full)[args.variant]
+    problem = Problem(width, steps(args.full))
+    harness.report(harness.measure(lambda: way(problem), repeats=args.repeats))
 
 
 if __name__ == "__main__":

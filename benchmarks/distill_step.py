@@ -1,9 +1,9 @@
-"""One outer iteration of the distillation: time, peak memory and error of each way to unroll.
+"""One outer iteration of the distillation: time, peak memory and error of each unroll.
 
     uv run benchmarks/distill_step.py            on a CPU: ConvNet 3x128, 100 images, M = 10
     uv run benchmarks/distill_step.py --full     M = 60, for a GPU
 
-The error is that of ∂D/∂S against the plain unroll's mathematics in double precision.
+The error is the relative error of ∂D/∂S; the reference is the exact gradient in double precision.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from cwx.functional.trajectory_distance import normalised_distance
 from cwx.functional.unroll import Descent, Exact, Plain
 from cwx.networks.convnet import ConvNet, instance_norm
 
-CLASSES, PER_CLASS, RATE = 10, 10, 0.02
+CLASSES, PER_CLASS, LEARNING_RATE = 10, 10, 0.02
 
 
 class Problem:
-    """θ_k, θ_{k+N}, S and its labels at CIFAR-10's shapes, and what is differentiated."""
+    """θ_k, θ_{k+N}, S with labels, and the loss, with the shapes of CIFAR-10."""
 
     def __init__(self, dtype: torch.dtype, steps: int, per_class: int = PER_CLASS) -> None:
         device = harness.device()
@@ -44,26 +44,28 @@ class Problem:
         self.start = self.loss.vector(dict(network.named_parameters())).detach()
         self.images = torch.randn(CLASSES * per_class, 3, 32, 32).to(device, dtype)
         self.labels = torch.arange(CLASSES, device=device).repeat_interleave(per_class)
-        self.rate = torch.tensor(RATE, device=device, dtype=dtype)
-        others = torch.randn(200, 3, 32, 32).to(device, dtype)
+        self.learning_rate = torch.tensor(LEARNING_RATE, device=device, dtype=dtype)
+        other_images = torch.randn(200, 3, 32, 32).to(device, dtype)
         labels = torch.arange(CLASSES, device=device).repeat(20)
-        # Where training on other images leads from the same start.
-        away = Descent(steps=5, momentum=0.0, batch=lambda images, _: (images, labels))
-        self.target = away.reach(Eager(self.loss), self.start, others, self.rate * 5)
+        # The end of training on other images from the same start.
+        other_descent = Descent(steps=5, momentum=0.0, batch=lambda images, _: (images, labels))
+        self.target = other_descent.reach(
+            Eager(self.loss), self.start, other_images, self.learning_rate * 5
+        )
         self.descent = Descent(
             steps=steps, momentum=0.0, batch=lambda images, _: (images, self.labels)
         )
 
     def gradient(self, unroll: Any) -> Tensor:
         images = self.images.clone().requires_grad_()
-        reached = unroll(self.descent, self.start, images, self.rate)
+        reached = unroll(self.descent, self.start, images, self.learning_rate)
         distance = normalised_distance(self.start, reached, self.target)
         (gradient,) = torch.autograd.grad(distance, images)
         return gradient
 
 
 class Truncated:
-    """The known low-memory variant: the adjoint of θ_M stands in for that of every θ_m."""
+    """A common low-memory approximation: the adjoint of θ_M replaces that of every θ_m."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -72,21 +74,23 @@ class Truncated:
         problem, derivatives = self.problem, Eager(self.problem.loss)
         every = range(problem.descent.steps)
         begin = (problem.start, None)
-        states = problem.descent.states(derivatives, begin, problem.images, problem.rate, every)
+        states = problem.descent.states(
+            derivatives, begin, problem.images, problem.learning_rate, every
+        )
         thetas = [theta for theta, _ in states]
         last = thetas.pop().requires_grad_()
         distance = normalised_distance(problem.start, last, problem.target)
         (adjoint,) = torch.autograd.grad(distance, last)
         total = torch.zeros_like(problem.images)
         for theta in thetas:
-            found = derivatives.products(theta, problem.images, problem.labels, adjoint)
-            total -= problem.rate * found.mixed
+            products = derivatives.products(theta, problem.images, problem.labels, adjoint)
+            total -= problem.learning_rate * products.mixed
         return total
 
 
 def exact(problem: Problem, **settings: Any) -> Callable[[], Tensor]:
-    given = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
-    unroll = Exact(problem.loss, **{**given, **settings})
+    defaults = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+    unroll = Exact(problem.loss, **{**defaults, **settings})
     return lambda: problem.gradient(unroll)
 
 
@@ -94,25 +98,25 @@ def plain(problem: Problem) -> Callable[[], Tensor]:
     return lambda: problem.gradient(Plain(problem.loss))
 
 
-def kept(build: Callable[[Problem], Callable[[], Tensor]]) -> Callable[[Problem], Any]:
-    def built(problem: Problem) -> Callable[[], Tensor]:
+def with_allocator(build: Callable[[Problem], Callable[[], Tensor]]) -> Callable[[Problem], Any]:
+    def prepare(problem: Problem) -> Callable[[], Tensor]:
         keep_freed_memory()
         return build(problem)
 
-    return built
+    return prepare
 
 
 def tf32(build: Callable[[Problem], Callable[[], Tensor]]) -> Callable[[Problem], Any]:
-    def built(problem: Problem) -> Callable[[], Tensor]:
+    def prepare(problem: Problem) -> Callable[[], Tensor]:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
         return build(problem)
 
-    return built
+    return prepare
 
 
 def bf16(build: Callable[[Problem], Callable[[], Tensor]]) -> Callable[[Problem], Any]:
-    def built(problem: Problem) -> Callable[[], Tensor]:
+    def prepare(problem: Problem) -> Callable[[], Tensor]:
         run = build(problem)
 
         def autocast() -> Tensor:
@@ -121,16 +125,16 @@ def bf16(build: Callable[[Problem], Callable[[], Tensor]]) -> Callable[[Problem]
 
         return autocast
 
-    return built
+    return prepare
 
 
 ON_CPU: dict[str, Callable[[Problem], Callable[[], Tensor]]] = {
     "plain unroll": plain,
-    "plain unroll, freed memory kept": kept(plain),
-    "truncated adjoint": kept(lambda problem: Truncated(problem).gradient),
-    "exact, eager": kept(exact),
-    "exact, eager, 20 images at once": kept(lambda p: exact(p, microbatch=20)),
-    "exact, compiled, 20 images at once": kept(
+    "plain unroll, freed memory kept": with_allocator(plain),
+    "truncated adjoint": with_allocator(lambda problem: Truncated(problem).gradient),
+    "exact, eager": with_allocator(exact),
+    "exact, eager, 20 images at once": with_allocator(lambda p: exact(p, microbatch=20)),
+    "exact, compiled, 20 images at once": with_allocator(
         lambda p: exact(p, microbatch=20, compile="default")
     ),
 }
@@ -159,28 +163,28 @@ def reference_file(full: bool) -> Path:
     return Path(gettempdir()) / f"cwx-distill-step-{steps(full)}-{harness.device().type}.pt"
 
 
-def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
-    problem = Problem(torch.float32, steps(given.full))
+def measure_variant(name: str, args: argparse.Namespace) -> dict[str, float]:
+    problem = Problem(torch.float32, steps(args.full))
     run = variants()[name](problem)
-    values = harness.measure(run, repeats=given.repeats)
-    expected = torch.load(reference_file(given.full), weights_only=True)
+    values = harness.measure(run, repeats=args.repeats)
+    expected = torch.load(reference_file(args.full), weights_only=True)
     error = (run().cpu().double() - expected).norm() / expected.norm()
     return {**values, "error": error.item()}
 
 
 def main() -> None:
-    given = harness.arguments(__doc__.splitlines()[0]).parse_args()
-    # Reference and variants agree on what IEEE single precision is.
+    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    # Reference and variants use IEEE single precision.
     torch.backends.cudnn.allow_tf32 = False
-    if given.variant:
-        harness.report(measured(given.variant, given))
+    if args.variant:
+        harness.report(measure_variant(args.variant, args))
         return
-    reference = exact(Problem(torch.float64, steps(given.full)), microbatch=20)()
-    torch.save(reference.cpu(), reference_file(given.full))
-    found = harness.in_processes(__file__, list(variants()), given)
-    base = found.get("plain unroll")
+    reference = exact(Problem(torch.float64, steps(args.full)), microbatch=20)()
+    torch.save(reference.cpu(), reference_file(args.full))
+    reports = harness.in_processes(__file__, list(variants()), args)
+    base = reports.get("plain unroll")
     rows: list[list[harness.Cell]] = []
-    for name, values in found.items():
+    for name, values in reports.items():
         if isinstance(values, str):
             rows.append([name, values, None, None, None, None])
             continue
@@ -188,7 +192,7 @@ def main() -> None:
         if isinstance(base, dict):
             speed, memory = base["seconds"] / values["seconds"], base["MiB"] / values["MiB"]
         rows.append([name, values["seconds"], speed, values["MiB"], memory, values["error"]])
-    print(f"ConvNet 3x128, {CLASSES * PER_CLASS} images of 3x32x32, M = {steps(given.full)}")
+    print(f"ConvNet 3x128, {CLASSES * PER_CLASS} images of 3x32x32, M = {steps(args.full)}")
     print(harness.machine() + "\n")
     harness.table(
         ["", "s a step", "times as fast", "peak MiB", "times less", "error of ∂D/∂S"], rows

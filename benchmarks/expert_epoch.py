@@ -1,10 +1,10 @@
-"""One epoch of expert training: a plain DataLoader loop against ours, one seed and eight.
+"""One epoch of expert training: a plain DataLoader loop and ours, for one seed and for eight.
 
     uv run benchmarks/expert_epoch.py            on a CPU: 2,048 images, and a small network too
     uv run benchmarks/expert_epoch.py --full     CIFAR-10's 50,000 images, for a GPU
 
-Eight seeds train one after another, side by side as `experts.at_once` does, and, for comparison,
-stacked under `vmap`.
+Eight seeds train one after another, in parallel (`experts.at_once`), and, for comparison, stacked
+under `vmap`.
 """
 
 import logging
@@ -33,7 +33,7 @@ LR, BATCH = 0.01, 256
 
 
 class Generated:
-    """Random bytes of CIFAR-10's shapes: what is learned does not matter here."""
+    """Random bytes with the shapes of CIFAR-10; the learned content does not matter here."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -46,8 +46,8 @@ class Generated:
         images = torch.randint(0, 256, (self.count, 3, 32, 32), generator=generator)
         images = images.to(torch.uint8)
         labels = torch.arange(self.count) % 10
-        few = ImageSet(images[:20], labels[:20])
-        return Splits(ImageSet(images, labels), few, tuple(map(str, range(10))))
+        test = ImageSet(images[:20], labels[:20])
+        return Splits(ImageSet(images, labels), test, tuple(map(str, range(10))))
 
 
 def network(width: int) -> nn.Module:
@@ -63,7 +63,7 @@ def data(count: int) -> ImageData:
 
 
 class Single(Dataset[tuple[Tensor, int]]):
-    """One image at a time, with torchvision's transforms, as is usual."""
+    """One image at a time, with torchvision's transforms."""
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
@@ -84,11 +84,11 @@ class Single(Dataset[tuple[Tensor, int]]):
 
 
 def plain(count: int, width: int, seeds: int) -> Callable[[], Any]:
-    """A DataLoader of two workers and a loop, a seed after another."""
+    """A DataLoader with two workers and a training loop, one seed after another."""
     images = Single(data(count).splits.train)
     device = harness.device()
 
-    def one() -> None:
+    def train_seed() -> None:
         model = network(width).to(device)
         optimizer = torch.optim.SGD(model.parameters(), lr=LR)
         loader = DataLoader(
@@ -100,7 +100,7 @@ def plain(count: int, width: int, seeds: int) -> Callable[[], Any]:
             loss.backward()
             optimizer.step()
 
-    return lambda: [one() for _ in range(seeds)]
+    return lambda: [train_seed() for _ in range(seeds)]
 
 
 def ours(
@@ -109,7 +109,7 @@ def ours(
     keep_freed_memory()
     images = data(count)
 
-    def some(seeds: list[int]) -> None:
+    def train_seeds(seeds: list[int]) -> None:
         module = Expert(
             networks=[network(width) for _ in seeds],
             data=images,
@@ -137,11 +137,11 @@ def ours(
         trainer.fit(module, datamodule=module.batches)
 
     groups = [list(range(seeds))[first : first + at_once] for first in range(0, seeds, at_once)]
-    return lambda: [some(group) for group in groups]
+    return lambda: [train_seeds(group) for group in groups]
 
 
 def stacked(count: int, width: int, seeds: int) -> Callable[[], Any]:
-    """All seeds as one network of stacked weights; no augmentation, no Lightning."""
+    """All seeds as one network with stacked weights; no augmentation, no Lightning."""
     keep_freed_memory()
     device, images = harness.device(), data(count)
     base = network(width).to(device)
@@ -168,20 +168,20 @@ def stacked(count: int, width: int, seeds: int) -> Callable[[], Any]:
 def ways(seeds: int) -> dict[str, Callable[[int, int], Callable[[], Any]]]:
     common: dict[str, Any] = {"precision": "32-true", "channels_last": False}
     fast: dict[str, Any] = {"precision": "bf16-mixed", "channels_last": True}
-    found: dict[str, Callable[[int, int], Callable[[], Any]]] = {
+    variants: dict[str, Callable[[int, int], Callable[[], Any]]] = {
         "plain": lambda n, w: plain(n, w, seeds),
         "ours": lambda n, w: ours(n, w, seeds, at_once=1, **common),
     }
     if torch.cuda.is_available():
-        found["ours, channels_last, bf16"] = lambda n, w: ours(n, w, seeds, at_once=1, **fast)
+        variants["ours, channels_last, bf16"] = lambda n, w: ours(n, w, seeds, at_once=1, **fast)
     if seeds > 1:
-        found["ours, side by side"] = lambda n, w: ours(n, w, seeds, at_once=seeds, **common)
-        found["stacked under vmap"] = lambda n, w: stacked(n, w, seeds)
+        variants["ours, in parallel"] = lambda n, w: ours(n, w, seeds, at_once=seeds, **common)
+        variants["stacked under vmap"] = lambda n, w: stacked(n, w, seeds)
     if seeds > 1 and torch.cuda.is_available():
-        found["ours, side by side, channels_last, bf16"] = lambda n, w: ours(
+        variants["ours, in parallel, channels_last, bf16"] = lambda n, w: ours(
             n, w, seeds, at_once=seeds, **fast
         )
-    return found
+    return variants
 
 
 def sizes(full: bool) -> list[tuple[int, int]]:
@@ -201,22 +201,22 @@ def cases(full: bool) -> dict[str, Callable[[], Callable[[], Any]]]:
 
 
 def main() -> None:
-    given = harness.arguments(__doc__.splitlines()[0]).parse_args()
-    if given.variant:
+    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    if args.variant:
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        run = cases(given.full)[given.variant]()
-        harness.report(harness.measure(run, repeats=given.repeats))
+        run = cases(args.full)[args.variant]()
+        harness.report(harness.measure(run, repeats=args.repeats))
         return
-    found = harness.in_processes(__file__, list(cases(given.full)), given)
+    reports = harness.in_processes(__file__, list(cases(args.full)), args)
     rows: list[list[harness.Cell]] = []
-    for name, values in found.items():
-        base = found.get(name.split(": ")[0] + ": plain")
+    for name, values in reports.items():
+        base = reports.get(name.split(": ")[0] + ": plain")
         if isinstance(values, str):
             rows.append([name, values, None, None])
             continue
         faster = base["seconds"] / values["seconds"] if isinstance(base, dict) else None
         rows.append([name, values["seconds"], faster, values["MiB"]])
-    counts = " and ".join(f"{count:,}" for count in sorted({c for c, _ in sizes(given.full)}))
+    counts = " and ".join(f"{count:,}" for count in sorted({c for c, _ in sizes(args.full)}))
     print(f"ConvNet of 3 blocks, one epoch of {counts} images of 3x32x32, batches of {BATCH}")
     print(harness.machine() + "\n")
     harness.table(["", "s", "times as fast", "peak MiB"], rows)

@@ -1,8 +1,7 @@
-"""Measures variants of a computation, each in a process of its own, and prints a table.
+"""Measures variants of a computation, each in its own process, and prints a table.
 
-A process of its own gives each variant an allocator that nothing has warmed and a peak of memory
-that is its own. The variants take turns, round after round, so that a machine that others slow
-down for a while slows all of them.
+In its own process, a variant starts with a new allocator and has its own memory peak. The variants
+alternate, round after round, so that other load on the machine affects all of them alike.
 """
 
 import argparse
@@ -29,9 +28,9 @@ Cell = float | str | None
 def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--full", action="store_true", help="the paper's sizes; for a GPU")
-    parser.add_argument("--rounds", type=int, default=2, help="processes a variant")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs a process")
-    parser.add_argument("--only", nargs="*", help="variants to measure; all if left out")
+    parser.add_argument("--rounds", type=int, default=2, help="processes per variant")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs per process")
+    parser.add_argument("--only", nargs="*", help="variants to measure; default: all")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     return parser
 
@@ -66,22 +65,22 @@ def measure(run: Callable[[], Any], *, repeats: int) -> dict[str, float]:
     gc.collect()
     before = _memory()
     times = [_seconds(run) for _ in range(1 + repeats)]
-    # The first run warms up, unless it is the only one.
+    # Without the warm-up run, unless it is the only one.
     return {"seconds": statistics.median(times[1:] or times), "MiB": _peak() - before}
 
 
 def _seconds(run: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     run()
     synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _memory() -> float:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 2**20
-    # What was freed counts for nothing; the peak so far is that of loading libraries.
+    # Return freed memory to the system; reset the peak, which is that of imports so far.
     ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -102,28 +101,28 @@ def _peak() -> float:
 
 
 def in_processes(
-    script: str, names: Sequence[str], given: argparse.Namespace
+    script: str, names: Sequence[str], args: argparse.Namespace
 ) -> dict[str, dict[str, float] | str]:
-    """What each variant reports, median over its processes; a word where one fails."""
-    chosen = [name for name in names if not given.only or name in given.only]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
+    """The report of each variant, median over its processes; for a failed variant the reason."""
+    selected = [name for name in names if not args.only or name in args.only]
+    reports: dict[str, list[dict[str, float]]] = {name: [] for name in selected}
     failed: dict[str, str] = {}
-    for turn in range(given.rounds):
-        for name in chosen:
+    for round_ in range(args.rounds):
+        for name in selected:
             if name in failed:
                 continue
-            print(f"round {turn + 1} of {given.rounds}: {name}", file=sys.stderr, flush=True)
-            command = [sys.executable, script, "--variant", name, "--repeats", str(given.repeats)]
-            command += ["--full"] if given.full else []
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                found[name].append(json.loads(done.stdout.splitlines()[-1]))
-                figures = (f"{key} {value:.3g}" for key, value in found[name][-1].items())
+            print(f"round {round_ + 1} of {args.rounds}: {name}", file=sys.stderr, flush=True)
+            command = [sys.executable, script, "--variant", name, "--repeats", str(args.repeats)]
+            command += ["--full"] if args.full else []
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
+            if process.returncode == 0:
+                reports[name].append(json.loads(process.stdout.splitlines()[-1]))
+                figures = (f"{key} {value:.3g}" for key, value in reports[name][-1].items())
                 print("    " + ", ".join(figures), file=sys.stderr, flush=True)
             else:
-                reason = done.stderr.strip().splitlines()[-1:] or ["killed: out of memory?"]
+                reason = process.stderr.strip().splitlines()[-1:] or ["killed: out of memory?"]
                 failed[name] = f"failed: {reason[0][:90]}"
-    return {name: failed.get(name) or _medians(found[name]) for name in chosen}
+    return {name: failed.get(name) or _medians(reports[name]) for name in selected}
 
 
 def _medians(reports: list[dict[str, float]]) -> dict[str, float]:

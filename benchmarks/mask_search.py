@@ -1,10 +1,10 @@
-"""Pattern searches of 10 classes x 5 canvases: together, and one after another.
+"""Pattern searches for 10 classes x 5 canvases: in one batch, and one after another.
 
-    uv run benchmarks/mask_search.py             ResNet-18 of 64 and of 8 filters, few steps
+    uv run benchmarks/mask_search.py             ResNet-18 with 64 and with 8 filters, few steps
     uv run benchmarks/mask_search.py --full      more steps, for a GPU
 
-Every variant takes the same first steps of Algorithm 1, 4 images a search, for CIFAR-10's
-shapes; the last column is the share of mask pixels that equal those of the searches one by one.
+Every variant takes the same first steps of Algorithm 1, with 4 images per search and the shapes of
+CIFAR-10. The last column is the fraction of mask pixels equal to those of the searches one by one.
 """
 
 import argparse
@@ -51,8 +51,8 @@ class Problem:
 
 
 def one_by_one(problem: Problem) -> Tensor:
-    """The loop that Algorithm 1 suggests: `backward` also computes what no one asks for."""
-    found = []
+    """The literal loop of Algorithm 1: `backward` also computes gradients of the parameters."""
+    masks = []
     for search, canvas in enumerate(problem.canvases):
         mask = problem.masks[search].clone().requires_grad_()
         target = problem.labels[search].expand(BATCH)
@@ -66,8 +66,8 @@ def one_by_one(problem: Problem) -> Tensor:
                 mask.clamp_(0, 1)
             mask.grad = None
             problem.network.zero_grad()
-        found.append(mask.detach())
-    return torch.stack(found)
+        masks.append(mask.detach())
+    return torch.stack(masks)
 
 
 def frozen(problem: Problem) -> Tensor:
@@ -99,7 +99,7 @@ def together(problem: Problem) -> Tensor:
     return masks.detach()
 
 
-def kept(search: Search) -> Search:
+def with_allocator(search: Search) -> Search:
     def run(problem: Problem) -> Tensor:
         keep_freed_memory()
         return search(problem)
@@ -136,9 +136,9 @@ BASE = "one by one"
 WAYS: dict[str, Search] = {
     BASE: one_by_one,
     "one by one, frozen network": frozen,
-    "together": kept(together),
-    "together, channels last": kept(channels_last(together)),
-    "together, bf16": kept(bf16(together)),
+    "together": with_allocator(together),
+    "together, channels last": with_allocator(channels_last(together)),
+    "together, bf16": with_allocator(bf16(together)),
 }
 ON_GPU = {"together, TF32": tf32(together)}
 
@@ -156,32 +156,32 @@ def reference_file(width: int) -> Path:
     return Path(gettempdir()) / f"cwx-mask-search-{width}-{harness.device().type}.pt"
 
 
-def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
+def measure_variant(name: str, args: argparse.Namespace) -> dict[str, float]:
     width, search = variants()[name]
-    problem = Problem(width, steps(given.full, width))
-    values = harness.measure(lambda: search(problem), repeats=given.repeats)
-    found = search(problem).float().cpu()
+    problem = Problem(width, steps(args.full, width))
+    values = harness.measure(lambda: search(problem), repeats=args.repeats)
+    masks = search(problem).float().cpu()
     if name.endswith(f": {BASE}"):
-        torch.save(found, reference_file(width))
+        torch.save(masks, reference_file(width))
     expected = torch.load(reference_file(width), weights_only=True)
-    return {**values, "same": torch.isclose(found, expected, atol=1e-4).double().mean().item()}
+    return {**values, "same": torch.isclose(masks, expected, atol=1e-4).double().mean().item()}
 
 
 def main() -> None:
-    given = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
     torch.backends.cudnn.allow_tf32 = False
-    if given.variant:
-        harness.report(measured(given.variant, given))
+    if args.variant:
+        harness.report(measure_variant(args.variant, args))
         return
-    found = harness.in_processes(__file__, list(variants()), given)
+    reports = harness.in_processes(__file__, list(variants()), args)
     rows: list[list[harness.Cell]] = []
-    for name, values in found.items():
-        base = found.get(f"{name.split(':')[0]}: {BASE}")
+    for name, values in reports.items():
+        base = reports.get(f"{name.split(':')[0]}: {BASE}")
         if isinstance(values, str):
             rows.append([name, values, None, None, None])
             continue
         speed = base["seconds"] / values["seconds"] if isinstance(base, dict) else None
-        count = SEARCHES * BATCH * steps(given.full, variants()[name][0])
+        count = SEARCHES * BATCH * steps(args.full, variants()[name][0])
         images = 1000 * values["seconds"] / count
         rows.append([name, images, speed, values["MiB"], values["same"]])
     print(f"{SEARCHES} searches, {BATCH} images of 3x32x32 a search and step")

@@ -3,8 +3,8 @@
     uv run benchmarks/memory_vs_unroll.py            on a CPU: ConvNet 3x128, 10 images
     uv run benchmarks/memory_vs_unroll.py --full     100 images, for a GPU
 
-The plain unroll is measured at small M and extrapolated in a straight line (marked ~) where it
-would not fit; memory for stored θ is told apart.
+The plain unroll is measured at small M and extrapolated linearly (marked ~) where it would not fit.
+Memory for stored θ is listed separately.
 """
 
 import argparse
@@ -24,38 +24,38 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "exact, every 25th state": {"keep_every": 25},
     "exact, 5 images at once": {"microbatch": 5},
 }
-# Plain at these only.
+# M of the plain unroll.
 SMALL = (2, 4, 10)
 
 
-def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
+def measure_variant(name: str, args: argparse.Namespace) -> dict[str, float]:
     way, _, steps = name.rpartition(" M=")
     torch.backends.cudnn.allow_tf32 = False
-    problem = Problem(torch.float32, int(steps), per_class=10 if given.full else 1)
+    problem = Problem(torch.float32, int(steps), per_class=10 if args.full else 1)
     settings = WAYS[way]
     if settings is None:
         unroll: Any = Plain(problem.loss)
     else:
-        chosen = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
-        unroll = Exact(problem.loss, **{**chosen, **settings})
+        defaults = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+        unroll = Exact(problem.loss, **{**defaults, **settings})
     values = harness.measure(lambda: problem.gradient(unroll), repeats=0)
-    kept = 0 if settings is None else -(-int(steps) // int(settings.get("keep_every", 1)))
-    stretch = 0 if settings is None else int(settings.get("keep_every", 1)) - 1
-    states = (kept + stretch) * problem.start.numel() * problem.start.element_size() / 2**20
+    stored = 0 if settings is None else -(-int(steps) // int(settings.get("keep_every", 1)))
+    recomputed = 0 if settings is None else int(settings.get("keep_every", 1)) - 1
+    states = (stored + recomputed) * problem.start.numel() * problem.start.element_size() / 2**20
     return {"MiB": values["MiB"], "states": states}
 
 
 Reports = Mapping[str, dict[str, float] | str]
 
 
-def _extrapolated(found: Reports) -> list[harness.Cell]:
-    """The plain unroll at each M, in a straight line through the smallest and largest measured."""
-    few, many = (found.get(f"plain M={steps}") for steps in (SMALL[0], SMALL[-1]))
-    if not isinstance(few, dict) or not isinstance(many, dict):
+def _extrapolate(reports: Reports) -> list[harness.Cell]:
+    """Memory of the plain unroll at each M: a line through the smallest and largest measured M."""
+    smallest, largest = (reports.get(f"plain M={steps}") for steps in (SMALL[0], SMALL[-1]))
+    if not isinstance(smallest, dict) or not isinstance(largest, dict):
         return [None for _ in STEPS]
-    slope = (many["MiB"] - few["MiB"]) / (SMALL[-1] - SMALL[0])
+    slope = (largest["MiB"] - smallest["MiB"]) / (SMALL[-1] - SMALL[0])
     return [
-        f"{'~' * (steps > SMALL[-1])}{many['MiB'] + slope * (steps - SMALL[-1]):.0f}"
+        f"{'~' * (steps > SMALL[-1])}{largest['MiB'] + slope * (steps - SMALL[-1]):.0f}"
         for steps in STEPS
     ]
 
@@ -66,8 +66,8 @@ def _cell(values: dict[str, float] | str | None) -> harness.Cell:
     return f"{values['MiB'] - values['states']:.0f} + {values['states']:.0f}"
 
 
-def _flatness(values: Sequence[dict[str, float] | str | None]) -> harness.Cell:
-    """How much more computing takes at M = 600 than at M = 60, stored θ aside."""
+def _memory_growth(values: Sequence[dict[str, float] | str | None]) -> harness.Cell:
+    """Memory for the computation at M = 600 divided by that at M = 60, without stored θ."""
     few, many = values[1], values[3]
     if not isinstance(few, dict) or not isinstance(many, dict):
         return None
@@ -75,20 +75,20 @@ def _flatness(values: Sequence[dict[str, float] | str | None]) -> harness.Cell:
 
 
 def main() -> None:
-    given = harness.arguments(__doc__.splitlines()[0]).parse_args()
-    if given.variant:
-        harness.report(measured(given.variant, given))
+    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    if args.variant:
+        harness.report(measure_variant(args.variant, args))
         return
-    given.rounds = 1
+    args.rounds = 1
     names = [f"plain M={steps}" for steps in SMALL]
     names += [f"{way} M={steps}" for way in WAYS if way != "plain" for steps in STEPS]
-    found = harness.in_processes(__file__, names, given)
-    rows: list[list[harness.Cell]] = [["plain", *_extrapolated(found), None]]
+    reports = harness.in_processes(__file__, names, args)
+    rows: list[list[harness.Cell]] = [["plain", *_extrapolate(reports), None]]
     for way in WAYS:
         if way != "plain":
-            values = [found.get(f"{way} M={steps}") for steps in STEPS]
-            rows.append([way, *map(_cell, values), _flatness(values)])
-    images = CLASSES * (10 if given.full else 1)
+            values = [reports.get(f"{way} M={steps}") for steps in STEPS]
+            rows.append([way, *map(_cell, values), _memory_growth(values)])
+    images = CLASSES * (10 if args.full else 1)
     print(f"ConvNet 3x128, {images} images of 3x32x32; peak MiB of computing + of stored θ")
     print(harness.machine() + "\n")
     harness.table(["", *(f"M = {steps}" for steps in STEPS), "600 against 60"], rows)

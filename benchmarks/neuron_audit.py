@@ -1,11 +1,11 @@
-"""The audit of all neurons against the forward passes that it cannot do without.
+"""The audit of all neurons, compared with its forward passes alone.
 
     uv run benchmarks/neuron_audit.py            ResNet-18, 256 images of 3x32x32
-    uv run benchmarks/neuron_audit.py --full     10,000 images, CIFAR-10's test set; for a GPU
+    uv run benchmarks/neuron_audit.py --full     10,000 images, as in CIFAR-10's test set; for a GPU
 
-The channels of all convolutions are read, behind their normalisation. Each variant takes turns
-with bare forward passes of the same images in its own process, so that what slows down one slows
-down both; the last column is the share of top images that equal those of a sort of everything.
+The channels of all convolutions are read, after their normalisation. Each variant alternates with
+forward passes of the same images in its own process, so that other load affects both alike. The
+last column is the fraction of top images equal to those of a sort of all activations.
 """
 
 import argparse
@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from cwx.cli.allocator import keep_freed_memory
-from cwx.evaluations.neurons.top_images import Audit, normalised, read_layers
+from cwx.evaluations.neurons.top_images import Audit, audit_layers, normalized_batches
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import spatial_maximum
 from cwx.networks.layer_outputs import layer_outputs
 from cwx.networks.resnet import ResNet, basic_block
 
-SHARE, BATCH, FEW, MANY = 0.01, 128, 256, 10_000
+FRACTION, BATCH, FEW, MANY = 0.01, 128, 256, 10_000
 NORMALIZATION = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
 Indices = dict[str, Tensor]
 
@@ -47,10 +47,10 @@ class Problem:
         self.network = network.to(harness.device()).eval().requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)
         self.images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
-        self.layers = read_layers(self.network, (3, 32, 32), None, "layers")
+        self.layers = audit_layers(self.network, (3, 32, 32), None, "layers")
 
     def batches(self):
-        return normalised([self.images], NORMALIZATION, size=BATCH, device=harness.device())
+        return normalized_batches([self.images], NORMALIZATION, size=BATCH, device=harness.device())
 
 
 def forward(problem: Problem) -> None:
@@ -60,27 +60,27 @@ def forward(problem: Problem) -> None:
 
 
 def audit(problem: Problem) -> Indices:
-    find = Audit(layers=problem.layers, activation=spatial_maximum, fraction=SHARE)
-    found = find(problem.network, problem.batches(), len(problem.images))
-    return {name: top.indices for name, top in found.items()}
+    run = Audit(layers=problem.layers, activation=spatial_maximum, fraction=FRACTION)
+    tops = run(problem.network, problem.batches(), len(problem.images))
+    return {name: top.indices for name, top in tops.items()}
 
 
 def sort_everything(problem: Problem) -> Indices:
-    """Keep the activations of all images."""
-    kept: dict[str, list[Tensor]] = {name: [] for name in problem.layers}
+    """Store the activations of all images, then sort them."""
+    activations: dict[str, list[Tensor]] = {name: [] for name in problem.layers}
     with torch.no_grad(), layer_outputs(problem.network, problem.layers, spatial_maximum) as read:
         for images in problem.batches():
-            for name, activations in read(images).items():
-                kept[name].append(activations)
-    k = round(SHARE * len(problem.images))
+            for name, values in read(images).items():
+                activations[name].append(values)
+    k = round(FRACTION * len(problem.images))
     return {
         name: torch.cat(parts).sort(dim=0, descending=True, stable=True).indices[:k].cpu()
-        for name, parts in kept.items()
+        for name, parts in activations.items()
     }
 
 
 SORT = "sort of all activations"
-# What others are held against first.
+# The reference comes first.
 VARIANTS: dict[str, Callable[[Problem], Indices]] = {SORT: sort_everything, "audit": audit}
 
 
@@ -88,19 +88,19 @@ def reference_file() -> Path:
     return Path(gettempdir()) / f"cwx-neuron-audit-{harness.device().type}.pt"
 
 
-def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
+def measure_variant(name: str, args: argparse.Namespace) -> dict[str, float]:
     keep_freed_memory()
-    problem = Problem(MANY if given.full else FEW)
+    problem = Problem(MANY if args.full else FEW)
     run = VARIANTS[name]
     turns = [
         [harness.measure(lambda of=of: of(problem), repeats=1) for of in (forward, run)]
-        for _ in range(given.repeats)
+        for _ in range(args.repeats)
     ]
-    found = run(problem)
+    indices = run(problem)
     if name == SORT:
-        torch.save(found, reference_file())
+        torch.save(indices, reference_file())
     expected = torch.load(reference_file(), weights_only=True)
-    same = torch.cat([(found[layer] == expected[layer]).flatten() for layer in expected])
+    same = torch.cat([(indices[layer] == expected[layer]).flatten() for layer in expected])
     seconds = [own["seconds"] for _, own in turns]
     return {
         "milliseconds": 1000 * statistics.median(seconds) / len(problem.images),
@@ -111,18 +111,18 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    given = harness.arguments(__doc__.splitlines()[0]).parse_args()
-    if given.variant:
-        harness.report(measured(given.variant, given))
+    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    if args.variant:
+        harness.report(measure_variant(args.variant, args))
         return
-    found = harness.in_processes(__file__, list(VARIANTS), given)
+    reports = harness.in_processes(__file__, list(VARIANTS), args)
     rows: list[list[harness.Cell]] = [
         [name, values, None, None, None]
         if isinstance(values, str)
         else [name, *(values[key] for key in ("milliseconds", "ratio", "MiB", "same"))]
-        for name, values in found.items()
+        for name, values in reports.items()
     ]
-    print(f"ResNet-18, {MANY if given.full else FEW} images of 3x32x32")
+    print(f"ResNet-18, {MANY if args.full else FEW} images of 3x32x32")
     print(harness.machine() + "\n")
     harness.table(["", "ms an image", "of forward passes", "MiB", "same images"], rows)
 
