@@ -1,4 +1,4 @@
-"""What the documents say that can be held against the code: commands, settings, links, names."""
+"""Commands, settings, values, links and names of code in the documents."""
 
 import importlib
 import re
@@ -19,16 +19,16 @@ from cwx.errors import UserError
 
 CONF = configuration_folder()
 GROUPS = options([CONF])
-# Parts of a user's own, which docs/extend.md shows.
-OWN = ROOT / "docs/examples"
+# The parts of a user in docs/extend.md.
+EXAMPLES = ROOT / "docs/examples"
 DOCUMENTS = documents()
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 
 
 @pytest.fixture(autouse=True)
-def ready(monkeypatch):
+def register_resolvers(monkeypatch):
     resolvers.register_resolvers()
-    monkeypatch.syspath_prepend(str(OWN))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
 def compose(overrides, *, multirun=False, extra=None):
@@ -36,56 +36,56 @@ def compose(overrides, *, multirun=False, extra=None):
 
 
 def commands():
-    """Each once, by the first document that has it.
+    """Each command once, with the first document that has it.
 
-    Those of docs/experiments.md are of the files that it is made from: test_experiments has them.
+    test_experiments checks those of docs/experiments.md, which is generated.
     """
-    found = {}
+    first_documents = {}
     for document in (d for d in DOCUMENTS if d.name != "docs/experiments.md"):
         for command in document.commands:
-            found.setdefault(shlex.join(command), document.name)
-    return [pytest.param(line, id=f"{name}: {line}") for line, name in found.items()]
+            first_documents.setdefault(shlex.join(command), document.name)
+    return [pytest.param(line, id=f"{name}: {line}") for line, name in first_documents.items()]
 
 
 @pytest.mark.parametrize("line", commands())
-def test_a_command_is_one(line):
+def test_commands_compose(line):
     arguments = shlex.split(line)
     if unfilled := re.search(r"<[^>]*>", line):
-        pytest.fail(f"say what {unfilled[0]} may stand for in tests/documents.py")
+        pytest.fail(f"add {unfilled[0]} to PLACEHOLDERS of tests/support/documents.py")
     if arguments and arguments[0] in COMMANDS:
         parser = importlib.import_module(f"cwx.cli.commands.{arguments[0]}").parser()
         if "--help" not in arguments:
             parser.parse_intermixed_args(arguments[1:])
         return
-    asked = parse_arguments(arguments)
-    # What a run to be continued was started with is written in its folder.
-    overrides = [o for o in asked.overrides if not o.startswith("resume=")]
-    extra = str(ROOT / asked.config_dir) if asked.config_dir else None
+    parsed = parse_arguments(arguments)
+    # The folder of a resumed run has its other overrides.
+    overrides = [o for o in parsed.overrides if not o.startswith("resume=")]
+    extra = str(ROOT / parsed.config_dir) if parsed.config_dir else None
     if line == "experiment=own/study":
-        # What a sentence abbreviates.
-        extra = str(OWN)
-    compose(overrides, multirun=asked.multirun, extra=extra)
-    if asked.multirun:
+        # A sentence omits --config-dir.
+        extra = str(EXAMPLES)
+    compose(overrides, multirun=parsed.multirun, extra=extra)
+    if parsed.multirun:
         check_launcher(CONF, overrides, extra=extra)
 
 
 def paths(config, above=""):
-    """Every setting and part of a configuration, by its whole name."""
-    found = set()
+    """Full names of all settings and parts of a configuration."""
+    names = set()
     for key, value in config.items():
         name = f"{above}.{key}" if above else str(key)
-        found |= {name} | (paths(value, name) if isinstance(value, dict) else set())
-    return found
+        names |= {name} | (paths(value, name) if isinstance(value, dict) else set())
+    return names
 
 
-def everything():
-    """All methods and evaluations; `accuracy` is in three files, and documented once."""
-    for group, left_out in (("method", set()), ("evaluation", {"accuracy_dong"})):
-        yield f"{group}=[{','.join(sorted(GROUPS[group] - left_out))}]"
+def all_methods_and_evaluations():
+    """Overrides; of the three files that set `evaluation.accuracy`, without accuracy_dong."""
+    for group, excluded in (("method", set()), ("evaluation", {"accuracy_dong"})):
+        yield f"{group}=[{','.join(sorted(GROUPS[group] - excluded))}]"
 
 
-# As many parts as go together.
-TOGETHER = (
+# Compatible parts, as many as possible in each.
+COMBINATIONS = (
     "corruption=badnets dataset_construction=robust purification=revealed adversary=ensemble "
     "fine_tuning=consistency",
     "corruption=sig dataset_construction=non_robust recipe=adversarial",
@@ -95,9 +95,9 @@ TOGETHER = (
 
 
 def compositions():
-    """One after the other, those of most settings first: each choice is in one of them."""
-    for parts in TOGETHER:
-        yield ["experiment=cifar10/iscp_comparison", *everything(), *parts.split()]
+    """Overrides that together select every choice; those with most settings first."""
+    for parts in COMBINATIONS:
+        yield ["experiment=cifar10/iscp_comparison", *all_methods_and_evaluations(), *parts.split()]
     yield ["experiment=own/study"]
     for name in EXPERIMENTS:
         yield [f"experiment={name}", *NEEDED.get(name, [])]
@@ -107,24 +107,24 @@ def compositions():
 
 
 @cache
-def remaining():
+def remaining_compositions():
     return compositions()
 
 
 KNOWN = set()
 
 
-def exists(name):
-    """Whether a setting is one of any study; composes no more of them than it takes."""
-    if re.fullmatch(r"evaluation networks\.\w+", name):
-        # They are named by whoever adds them.
+def setting_exists(name):
+    """Whether any study has the setting; composes only as many studies as necessary."""
+    if re.fullmatch(r"evaluation_networks\.\w+", name):
+        # Users choose these names.
         return True
-    while name not in KNOWN and (overrides := next(remaining(), None)):
-        KNOWN.update(paths(compose(overrides, extra=str(OWN))))
+    while name not in KNOWN and (overrides := next(remaining_compositions(), None)):
+        KNOWN.update(paths(compose(overrides, extra=str(EXAMPLES))))
     return name in KNOWN
 
 
-# Groups that fill a part of another have no settings of their own name.
+# Groups that fill a part of another group have no settings under their own name.
 SECTIONS = {*CHOICES, "evaluation_networks"} - {
     "attack",
     "augment",
@@ -137,24 +137,24 @@ SECTIONS = {*CHOICES, "evaluation_networks"} - {
 
 @each_document
 def test_settings_exist(document):
-    """Whole names in backticks, with or without a value; not what + adds."""
+    """Full names in backticks, with or without a value, except those added with +."""
     words = (word for span in document.spans for word in span.split())
     names = {word.partition("=")[0].rpartition("@")[2] for word in words}
     settings = {n for n in names if re.fullmatch(r"[a-z]\w*(\.\w+)+", n)}
     settings = {n for n in settings if n.partition(".")[0] in SECTIONS}
-    assert not [name for name in sorted(settings) if not exists(name)]
+    assert not [name for name in sorted(settings) if not setting_exists(name)]
 
 
 @each_document
 def test_choices_exist(document):
-    """Those of a group's files in backticks, such as a sweep's."""
-    known = options([CONF, OWN])
+    """Values of groups in backticks, also several of a sweep."""
+    known = options([CONF, EXAMPLES])
     for word in (word for span in document.spans for word in span.split()):
-        key, given, value = word.partition("=")
+        key, equals, value = word.partition("=")
         group = key.lstrip("+").partition("@")[0]
-        if given and group in GROUPS and not value.startswith("<"):
-            chosen = {*value.strip("[]").split(",")} - {"", "…"}
-            assert chosen <= known[group] | {"<name>"}, word
+        if equals and group in GROUPS and not value.startswith("<"):
+            choices = {*value.strip("[]").split(",")} - {"", "…"}
+            assert choices <= known[group] | {"<name>"}, word
 
 
 @cache
@@ -163,16 +163,16 @@ def study(experiment):
 
 
 @each_document
-def test_tables_state_the_values_that_experiments_have(document):
+def test_values_in_tables_are_those_of_the_experiments(document):
     for experiment, setting, value in document.values:
-        found = study(experiment)
+        actual = study(experiment)
         for key in setting.split("."):
-            found = found[key]
-        assert found == value, f"{setting} in {experiment}"
+            actual = actual[key]
+        assert actual == value, f"{setting} in {experiment}"
 
 
 @each_document
-def test_links_lead_somewhere(document):
+def test_link_targets_exist(document):
     for link in document.links:
         file, _, heading = link.partition("#")
         target = (document.path.parent / file).resolve() if file else document.path
@@ -199,16 +199,16 @@ def is_code(name):
     return all(re.search(rf"^\s*(class|def) {part}\b|^{part}\b", text, re.M) for part in rest)
 
 
-def test_every_picture_is_shown_and_small():
-    shown = {(d.path.parent / link).resolve() for d in DOCUMENTS for link in d.links}
-    for picture in ROOT.glob("docs/**/*.png"):
-        assert picture in shown, picture
-        assert picture.stat().st_size < 400_000, picture
+def test_every_image_is_linked_and_small():
+    linked = {(d.path.parent / link).resolve() for d in DOCUMENTS for link in d.links}
+    for image in ROOT.glob("docs/**/*.png"):
+        assert image in linked, image
+        assert image.stat().st_size < 400_000, image
 
 
-MISTAKEN = """
+WRONG_DOCUMENT = """
     python run.py experiment=cifar10/cwx \\
-        method.distill.steps=3      # there is none
+        method.distill.steps=3      # no such setting
 
 See [there](nowhere.md#at-all), or `-m experiment=digits/iscp seed=0,1`:
 
@@ -218,9 +218,9 @@ See [there](nowhere.md#at-all), or `-m experiment=digits/iscp seed=0,1`:
 """
 
 
-def test_documents_are_read_as_they_are_meant(tmp_path):
-    (tmp_path / "mistaken.md").write_text(MISTAKEN)
-    document = Document(tmp_path / "mistaken.md")
+def test_errors_in_a_document_are_detected(tmp_path):
+    (tmp_path / "wrong.md").write_text(WRONG_DOCUMENT)
+    document = Document(tmp_path / "wrong.md")
     wrong, sweep = document.commands
     with pytest.raises(UserError, match=re.escape("method.distill.steps")):
         compose(wrong)

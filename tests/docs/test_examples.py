@@ -1,4 +1,4 @@
-"""What docs/extend.md shows: its files are those that run here, and its commands compose."""
+"""The examples of docs/extend.md: the files on the page are those that run; commands compose."""
 
 import csv
 import json
@@ -23,21 +23,23 @@ from cwx.errors import UserError
 
 EXAMPLES = ROOT / "docs/examples"
 PAGE = (ROOT / "docs/extend.md").read_text()
-SHOWN = dict(re.findall(r"\[`[^`]+`\]\(examples/([^)]+)\):\n\n```\w+\n(.*?)```", PAGE, re.S))
+SNIPPETS = dict(re.findall(r"\[`[^`]+`\]\(examples/([^)]+)\):\n\n```\w+\n(.*?)```", PAGE, re.S))
 LINES = re.findall(r"^    (python run\.py (?:.*\\\n)*.*)$", PAGE, re.M)
 COMMANDS = [re.sub(r"\\\n\s*", "", line) for line in LINES]
 STUDIES = ["own/study", "own/folder", "own/checkpoint"]
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_a_file_on_the_page_is_the_one_that_runs(name):
-    assert SHOWN[name] == (EXAMPLES / name).read_text(), f"copy docs/examples/{name} into the page"
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_a_snippet_equals_its_file(name):
+    assert SNIPPETS[name] == (EXAMPLES / name).read_text(), (
+        f"copy docs/examples/{name} into the page"
+    )
 
 
-def test_each_file_is_on_the_page():
+def test_every_file_is_on_the_page():
     files = {str(f.relative_to(EXAMPLES)) for f in EXAMPLES.rglob("*.*") if f.suffix != ".pyc"}
-    assert files == {*re.findall(r"\(examples/([^)]+)\)", PAGE)} | {*SHOWN}
-    assert {"confident.py", "method/confident.yaml"} <= SHOWN.keys()
+    assert files == {*re.findall(r"\(examples/([^)]+)\)", PAGE)} | {*SNIPPETS}
+    assert {"confident.py", "method/confident.yaml"} <= SNIPPETS.keys()
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_a_command_on_the_page_composes(command):
 
 @pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("method.confident.learning_rat=1", "did you mean method.confident.learning_rate?"),
         ("network.widht=3", "did you mean network.width?"),
@@ -69,8 +71,8 @@ def test_a_command_on_the_page_composes(command):
         ("network._target_=wider.Wide", "there is no package wider"),
     ],
 )
-def test_settings_of_what_is_brought_are_checked_before_anything_is_imported(override, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_settings_of_own_parts_are_checked_before_their_import(override, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         compose_checked(
             configuration_folder(), ["experiment=own/study", override],
             multirun=False, extra=str(EXAMPLES), resumed=None,
@@ -88,8 +90,8 @@ def test_the_experiments_are_listed_and_shown(capsys, monkeypatch):
     assert "recipe.epochs 10 12" in text
 
 
-def pictures(folder):
-    """Red and blue pictures, larger than the study takes them."""
+def write_images(folder):
+    """Red and blue images, larger than the input of the study."""
     for split, count in (("train", 12), ("test", 4)):
         for name, colour in (("red", (220, 40, 40)), ("blue", (30, 60, 200))):
             (folder / split / name).mkdir(parents=True)
@@ -99,7 +101,7 @@ def pictures(folder):
 
 
 def run(folder, *words):
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *words],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -107,7 +109,7 @@ def run(folder, *words):
         text=True,
         timeout=280,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def metrics(run):
@@ -115,8 +117,8 @@ def metrics(run):
 
 
 def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
-    """As a user calls them, but one after another in one process."""
-    pictures(tmp_path / "my_images")
+    """With the command of a user, but all studies in one process."""
+    write_images(tmp_path / "my_images")
     monkeypatch.syspath_prepend(str(EXAMPLES))
     from wide import Wide
 
@@ -131,35 +133,35 @@ def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
         status = json.loads((tmp_path / f"all/{job}/status.json").read_text())
         assert (status["state"], status["experiment"]) == ("finished", STUDIES[job])
     _check_study(tmp_path / "all/0")
-    # Two classes of plain colours are easily told apart, and seen in colour.
+    # Two classes of uniform colours are easy to classify; images have three channels.
     folder = tmp_path / "all/1"
     assert metrics(folder)["accuracy/expert/clean"] == 1
     images = load_file(folder / "explanations.safetensors")["activation/images"]
     assert images.shape == (4, 3, 16, 16)
-    # What was never trained is explain_failure without training.
-    elsewhere = tmp_path / "all/2"
-    assert metrics(elsewhere)["discriminative/confident/expert"] == 1
-    assert metrics(elsewhere)["accuracy/expert/clean"] < 0.9
+    # An untrained checkpoint is explained without training.
+    imported = tmp_path / "all/2"
+    assert metrics(imported)["discriminative/confident/expert"] == 1
+    assert metrics(imported)["accuracy/expert/clean"] < 0.9
     assert {"confident/images", "confident/labels"} <= {
-        *load_file(elsewhere / "explanations.safetensors")
+        *load_file(imported / "explanations.safetensors")
     }
     _check_continued(tmp_path, monkeypatch)
 
 
 def _check_study(folder):
-    found = metrics(folder)
-    left = load_file(folder / "explanations.safetensors")
-    # Own data, of three classes, and own method.
-    assert left["confident/images"].shape == (6, 1, 8, 8)
-    assert left["confident/labels"].tolist() == [0, 0, 1, 1, 2, 2]
-    # Images of stripes, some of them inverted, are learnt, and what was sought is what was found.
-    assert found["accuracy/expert/clean"] > 0.9
-    assert found["discriminative/confident/expert"] == 1
-    assert found["discriminative/confident/expert/confidence"] > 0.6
+    values = metrics(folder)
+    explanations = load_file(folder / "explanations.safetensors")
+    # Own data with three classes, and own method.
+    assert explanations["confident/images"].shape == (6, 1, 8, 8)
+    assert explanations["confident/labels"].tolist() == [0, 0, 1, 1, 2, 2]
+    # The network learns stripes, some of them inverted; it classifies the explanations correctly.
+    assert values["accuracy/expert/clean"] > 0.9
+    assert values["discriminative/confident/expert"] == 1
+    assert values["discriminative/confident/expert/confidence"] > 0.6
     # Own attack, evaluation and corruption.
-    assert found["accuracy/expert/noise"] > 0.5
-    assert found["contrast/confident"] > 0.1
-    assert found["corruption/effective_rate"] == 0.25
+    assert values["accuracy/expert/noise"] > 0.5
+    assert values["contrast/confident"] > 0.1
+    assert values["corruption/effective_rate"] == 0.25
     assert int(load_file(folder / "corrupted.safetensors")["is_corrupted"].sum()) == 30
     with (folder / "tables/contrast.csv").open() as file:
         assert [row["class"] for row in csv.DictReader(file)] == [
@@ -167,19 +169,19 @@ def _check_study(folder):
             "vertical",
             "diagonal",
         ]
-    # The loss of the method falls.
+    # The loss of the method decreases.
     with (folder / "logs/version_0/metrics.csv").open() as file:
         curve = [float(r["confident/loss"]) for r in csv.DictReader(file) if r["confident/loss"]]
     assert curve[-1] < curve[0]
     assert not list((folder / "checkpoints").iterdir())
     page = (folder / "report.html").read_text()
-    for said in ("most confident", "contrast", "diagonal", "own/study"):
-        assert said in page
+    for text in ("most confident", "contrast", "diagonal", "own/study"):
+        assert text in page
     assert (folder / "figures/gallery.png").stat().st_size > 0
 
 
 def _check_continued(folder, monkeypatch):
-    """Without --config-dir: the run knows it."""
+    """Without --config-dir, which the run has recorded."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(EXAMPLES)])
     words, resumed = entry._prepare(["resume=all/0"])

@@ -1,4 +1,4 @@
-"""The documents of this repository: their links, commands and settings."""
+"""Links, commands and settings of the documents of this repository."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from support.paths import ROOT
 
-# What a reader fills in, and what stands for it here.
+# Placeholders of the documents, with a value for the tests.
 PLACEHOLDERS = {
     "<folder>": "somewhere",
     "<file>": "somewhere.txt",
@@ -24,8 +24,8 @@ _FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^(?: {4}|\t).*\n?)+", re.MULTILINE)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
-_ENTRY = re.compile(r"^(?:uv run |python )run\.py\b")
-# In tables and sentences, the entry goes without saying.
+_COMMAND = re.compile(r"^(?:uv run |python )run\.py\b")
+# Tables and sentences omit `python run.py`.
 _ABBREVIATED = re.compile(r"^(?:-m )?experiment=")
 _VALUES = re.compile(r"^value in `([^`]+)`$")
 
@@ -51,57 +51,57 @@ class Document:
 
     @cached_property
     def spans(self) -> list[str]:
-        """What stands in backticks within lines."""
+        """Texts in single backticks."""
         return _SPAN.findall(_FENCE.sub("", self.text))
 
     @property
     def links(self) -> list[str]:
-        """Targets of links and images that are not addresses."""
+        """Targets of links and images within the repository."""
         prose = _SPAN.sub("", _FENCE.sub("", self.text))
-        return [to for to in _LINK.findall(prose) if not re.match(r"\w+:", to)]
+        return [target for target in _LINK.findall(prose) if not re.match(r"\w+:", target)]
 
     @property
     def headings(self) -> set[str]:
-        """As GitHub names them in links."""
+        """Anchors of the headings, as on GitHub."""
         titles = re.findall(r"^#+ (.*)$", _FENCE.sub("", self.text), re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", t.lower()).strip().replace(" ", "-") for t in titles}
 
     @property
     def commands(self) -> Iterator[list[str]]:
-        """The arguments of each command that runs a study or looks at one."""
-        lines = [line for block in self._blocks for line in _joined(block)]
+        """The arguments of each command with `run.py`."""
+        lines = [line for block in self._blocks for line in _joined_lines(block)]
         for line in [*lines, *self.spans]:
-            if _ENTRY.match(line):
-                yield _filled(shlex.split(_ENTRY.sub("", line), comments=True))
+            if _COMMAND.match(line):
+                yield _fill(shlex.split(_COMMAND.sub("", line), comments=True))
             elif _ABBREVIATED.match(line):
-                yield _filled(shlex.split(line))
+                yield _fill(shlex.split(line))
 
     @property
     def values(self) -> Iterator[tuple[str, str, object]]:
-        """An experiment, a setting and the value that a table states of it there."""
+        """Experiment, setting and value, of tables with a column "value in `<experiment>`"."""
         for table in re.findall(r"(?:^\|.*\n)+", self.text, re.MULTILINE):
             head, _, *rows = [_cells(row) for row in table.splitlines()]
-            stated = {i: m[1] for i, cell in enumerate(head) if (m := _VALUES.match(cell))}
+            columns = {i: m[1] for i, cell in enumerate(head) if (m := _VALUES.match(cell))}
             for row in rows if "setting" in head else []:
                 setting = row[head.index("setting")].strip("`")
-                for column, experiment in stated.items():
+                for column, experiment in columns.items():
                     yield experiment, setting, yaml.safe_load(row[column].strip("`"))
 
 
 def documents() -> list[Document]:
-    """All that are kept in the repository."""
+    """All Markdown files of the repository."""
     files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")]
     return [Document(file) for file in sorted(files)]
 
 
-def _joined(block: str) -> list[str]:
-    """Lines, with those that end in a backslash continued."""
+def _joined_lines(block: str) -> list[str]:
+    """Lines of a block; a backslash at the end joins a line with the next."""
     return [line.strip() for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
 
 
-def _filled(arguments: list[str]) -> list[str]:
-    for place, value in PLACEHOLDERS.items():
-        arguments = [argument.replace(place, value) for argument in arguments]
+def _fill(arguments: list[str]) -> list[str]:
+    for placeholder, value in PLACEHOLDERS.items():
+        arguments = [argument.replace(placeholder, value) for argument in arguments]
     return arguments
 
 
