@@ -1,4 +1,4 @@
-"""Corruption of a set of images: a row a kind, and the laws that each obeys."""
+"""Corruptions of training images, and the laws that all of them obey."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ BACKDOORS = {
     "sinusoid": lambda rate, seed: backdoor(
         trigger=Sinusoid(delta=20, frequency=2), rate=rate, seed=seed
     ),
-    # A fourth of the images is of the target class.
+    # A quarter of the images belongs to the target class.
     "clean label": lambda rate, seed: backdoor(rate=rate / 4, variant=CleanLabel(), seed=seed),
 }
 NOISE = {
@@ -56,12 +56,12 @@ NOISE = {
 KINDS = {**BACKDOORS, **NOISE}
 
 each_kind = pytest.mark.parametrize("build", KINDS.values(), ids=list(KINDS))
-# In tenths: of 40 images, and of the 10 of a class, a whole number.
+# Multiples of 0.1 give whole numbers of the 40 images and of the 10 images of a class.
 rates = st.integers(0, 10).map(lambda tenths: tenths / 10)
 
 
-def same(one, other):
-    return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+def equal(a, b):
+    return torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
 
 
 @pytest.mark.parametrize(
@@ -71,95 +71,95 @@ def same(one, other):
 )
 def test_a_rate_of_0_changes_nothing(corruption):
     images = image_set()
-    found = corruption(images, NAMES)
-    assert same(found.images, images)
-    assert not found.is_corrupted.any()
-    assert found.effective_rate == 0
+    result = corruption(images, NAMES)
+    assert equal(result.images, images)
+    assert not result.is_corrupted.any()
+    assert result.effective_rate == 0
 
 
 @each_kind
 @given(rates, st.integers(0, 9))
-def test_the_same_seed_touches_the_same_images(build, rate, seed):
+def test_the_same_seed_corrupts_the_same_images(build, rate, seed):
     first, second = (build(rate, seed)(image_set(), NAMES) for _ in range(2))
     assert torch.equal(first.is_corrupted, second.is_corrupted)
-    assert same(first.images, second.images)
+    assert equal(first.images, second.images)
 
 
 @each_kind
-def test_another_seed_touches_others(build):
+def test_another_seed_corrupts_other_images(build):
     first, second = (build(0.5, seed)(image_set(), NAMES) for seed in (0, 1))
     assert not torch.equal(first.is_corrupted, second.is_corrupted)
 
 
 @each_kind
 @given(rates, st.integers(0, 9))
-def test_touched_images_and_only_they_differ(build, rate, seed):
+def test_exactly_the_corrupted_images_differ(build, rate, seed):
     clean = image_set()
-    found = build(rate, seed)(clean, NAMES)
-    pixels = (found.images.images != clean.images).flatten(1).any(1)
-    labels = found.images.labels != clean.labels
-    assert found.is_corrupted.dtype == torch.bool
-    assert torch.equal(found.is_corrupted, pixels | labels)
-    assert found.effective_rate == pytest.approx(int(found.is_corrupted.sum()) / COUNT)
-    assert same(clean, image_set())
+    result = build(rate, seed)(clean, NAMES)
+    pixels = (result.images.images != clean.images).flatten(1).any(1)
+    labels = result.images.labels != clean.labels
+    assert result.is_corrupted.dtype == torch.bool
+    assert torch.equal(result.is_corrupted, pixels | labels)
+    assert result.effective_rate == pytest.approx(int(result.is_corrupted.sum()) / COUNT)
+    assert equal(clean, image_set())
 
 
 @given(rates, st.integers(0, 9))
-def test_all_to_one_poisons_its_share_of_all_images(rate, seed):
+def test_all_to_one_poisons_the_given_fraction_of_all_images(rate, seed):
     clean = image_set()
-    found = backdoor(rate=rate, seed=seed)(clean, NAMES)
-    assert found.effective_rate == pytest.approx(rate)
-    assert (found.images.labels[found.is_corrupted] == 1).all()
+    result = backdoor(rate=rate, seed=seed)(clean, NAMES)
+    assert result.effective_rate == pytest.approx(rate)
+    assert (result.images.labels[result.is_corrupted] == 1).all()
     assert torch.equal(
-        found.images.images[found.is_corrupted], PATCH.apply(clean.images[found.is_corrupted])
+        result.images.images[result.is_corrupted], PATCH.apply(clean.images[result.is_corrupted])
     )
     if rate == 1:
-        assert (clean.labels[found.is_corrupted] == 1).any()
+        assert (clean.labels[result.is_corrupted] == 1).any()
 
 
 @given(rates, st.integers(0, 9))
 def test_clean_labels_stay_and_the_target_class_alone_is_poisoned(rate, seed):
     clean = image_set()
-    found = backdoor(rate=rate / 4, variant=CleanLabel(), seed=seed)(clean, NAMES)
-    assert torch.equal(found.images.labels, clean.labels)
-    assert (clean.labels[found.is_corrupted] == 1).all()
-    assert found.effective_rate == pytest.approx(rate / 4)
+    result = backdoor(rate=rate / 4, variant=CleanLabel(), seed=seed)(clean, NAMES)
+    assert torch.equal(result.images.labels, clean.labels)
+    assert (clean.labels[result.is_corrupted] == 1).all()
+    assert result.effective_rate == pytest.approx(rate / 4)
 
 
 @pytest.mark.parametrize("target", ["frog", 2])
-def test_the_backdoor_is_kept_with_its_target(target):
-    found = backdoor(target=target, rate=0)(image_set(), NAMES)
-    assert found.backdoor.target == 2
-    assert found.backdoor.trigger is PATCH
+def test_the_result_holds_the_backdoor_with_its_target(target):
+    result = backdoor(target=target, rate=0)(image_set(), NAMES)
+    assert result.backdoor.target == 2
+    assert result.backdoor.trigger is PATCH
     assert NoCorruption()(image_set(), NAMES).backdoor is None
 
 
 @given(rates, st.integers(0, 9))
 def test_permuted_labels_keep_the_size_of_each_class(rate, seed):
     clean = image_set()
-    found = NOISE["permuted"](rate, seed)(clean, NAMES)
-    assert torch.equal(found.images.labels.bincount(), clean.labels.bincount())
+    result = NOISE["permuted"](rate, seed)(clean, NAMES)
+    assert torch.equal(result.images.labels.bincount(), clean.labels.bincount())
 
 
 @pytest.mark.parametrize(("kind", "fraction"), [("permuted", 3 / 4), ("uniform", 3 / 4)])
 def test_random_labels_change_less_than_their_rate(kind, fraction):
-    found = NOISE[kind](0.5, 0)(image_set(8000), NAMES)
-    assert found.effective_rate == pytest.approx(0.5 * fraction, abs=0.02)
+    result = NOISE[kind](0.5, 0)(image_set(8000), NAMES)
+    assert result.effective_rate == pytest.approx(0.5 * fraction, abs=0.02)
 
 
 @given(rates, st.integers(0, 9))
-def test_labels_mistaken_for_the_next_all_change(rate, seed):
+def test_asymmetric_noise_changes_every_selected_label(rate, seed):
     clean = image_set()
-    found = NOISE["asymmetric"](rate, seed)(clean, NAMES)
-    assert found.effective_rate == pytest.approx(rate)
-    expected = torch.where(found.is_corrupted, (clean.labels + 1) % 4, clean.labels)
-    assert torch.equal(found.images.labels, expected)
+    result = NOISE["asymmetric"](rate, seed)(clean, NAMES)
+    assert result.effective_rate == pytest.approx(rate)
+    expected = torch.where(result.is_corrupted, (clean.labels + 1) % 4, clean.labels)
+    assert torch.equal(result.images.labels, expected)
 
 
 @pytest.mark.parametrize("corruption", [NoCorruption(), backdoor(rate=0)], ids=["none", "0"])
-def test_nothing_can_be_done_to_no_images(corruption):
-    done = corruption(image_set(0), NAMES)
-    assert (len(done.images), len(done.is_corrupted), done.effective_rate) == (0, 0, 0.0)
+def test_corrupting_no_images_gives_no_images(corruption):
+    result = corruption(image_set(0), NAMES)
+    assert (len(result.images), len(result.is_corrupted), result.effective_rate) == (0, 0, 0.0)
 
 
 def one_class():
@@ -167,8 +167,8 @@ def one_class():
 
 
 REFUSED = {
-    "corruption.rate is 1.5: give a share": lambda: backdoor(rate=1.5),
-    "corruption.rate is -0.1: give a share": lambda: NOISE["uniform"](-0.1, 0),
+    "corruption.rate is 1.5: give a fraction": lambda: backdoor(rate=1.5),
+    "corruption.rate is -0.1: give a fraction": lambda: NOISE["uniform"](-0.1, 0),
     "corruption.rate is nan": lambda: backdoor(rate=float("nan")),
     "no class 'dgo' among the 4: the nearest are dog, ": lambda: backdoor(target="dgo")(
         image_set(), NAMES
@@ -185,13 +185,13 @@ REFUSED = {
     "is less than one image: give 0, or 0.025 or more": lambda: backdoor(rate=0.01)(
         image_set(), NAMES
     ),
-    "two classes or more, and these are all of 'dog'": lambda: NOISE["permuted"](0.5, 0)(
+    "two or more classes, but all are of class 'dog'": lambda: NOISE["permuted"](0.5, 0)(
         one_class(), NAMES
     ),
-    "label noise needs training images, and the data have none": lambda: NOISE["uniform"](0.5, 0)(
+    "label noise needs training images, but the data have none": lambda: NOISE["uniform"](0.5, 0)(
         image_set(0), NAMES
     ),
-    "a rate of 0.1 of no training images is of nothing: give 0": lambda: backdoor()(
+    "the rate is 0.1, but there are no training images: give 0": lambda: backdoor()(
         image_set(0), NAMES
     ),
     "no trigger picture nowhere.png: set corruption.trigger.picture.path": lambda: PictureFile(
@@ -201,7 +201,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_cannot_be_done_is_refused_with_the_remedy(message):
+def test_an_impossible_corruption_is_refused_with_the_remedy(message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         REFUSED[message]()
     assert message in str(caught.value)
@@ -224,14 +224,14 @@ def test_a_picture_is_stretched_to_the_images(tmp_path, shape):
         assert right == pytest.approx([76 / 255] * shape[0])
 
 
-def test_a_file_that_is_no_picture_is_refused(tmp_path):
+def test_a_file_that_is_not_an_image_is_refused(tmp_path):
     file = tmp_path / "trigger.png"
     file.write_text("no picture")
     with pytest.raises(ValueError, match="cannot be read as an image"):
         PictureFile(path=str(file)).draw((3, 4, 4))
 
 
-def corrupted(corruption):
+def corrupt(corruption):
     data = image_data()
     data.corrupt(corruption)
     return data
@@ -239,30 +239,32 @@ def corrupted(corruption):
 
 @each_kind
 def test_data_train_on_the_corrupted_images_and_test_on_clean_ones(build, data):
-    changed = corrupted(build(0.5, 0))
-    assert changed.splits.train is changed.corrupted.images
-    assert same(changed.clean, data.splits.train)
-    assert same(changed.splits.test, data.splits.test)
-    ((images, labels, _),) = next(iter(changed.batches(size=60, seeds=[1]).train_dataloader()))
+    corrupted_data = corrupt(build(0.5, 0))
+    assert corrupted_data.splits.train is corrupted_data.corrupted.images
+    assert equal(corrupted_data.clean, data.splits.train)
+    assert equal(corrupted_data.splits.test, data.splits.test)
+    ((images, labels, _),) = next(
+        iter(corrupted_data.batches(size=60, seeds=[1]).train_dataloader())
+    )
     order = torch.randperm(60, generator=stream(1, 0))
-    expected = data.normalization.from_bytes(changed.splits.train.images[order])
+    expected = data.normalization.from_bytes(corrupted_data.splits.train.images[order])
     torch.testing.assert_close(images, expected)
-    assert torch.equal(labels, changed.splits.train.labels[order])
+    assert torch.equal(labels, corrupted_data.splits.train.labels[order])
 
 
 @each_kind
-def test_corrupted_images_are_known_by_another_fingerprint(build, data):
-    changed = corrupted(build(0.5, 0))
-    assert changed.fingerprint() != data.fingerprint()
-    assert corrupted(build(0.5, 0)).fingerprint() == changed.fingerprint()
-    assert corrupted(build(0, 0)).fingerprint() == data.fingerprint()
+def test_corrupted_images_have_another_fingerprint(build, data):
+    corrupted_data = corrupt(build(0.5, 0))
+    assert corrupted_data.fingerprint() != data.fingerprint()
+    assert corrupt(build(0.5, 0)).fingerprint() == corrupted_data.fingerprint()
+    assert corrupt(build(0, 0)).fingerprint() == data.fingerprint()
 
 
-def test_a_corruption_takes_the_place_of_an_earlier_one(data):
-    changed = corrupted(BACKDOORS["patch"](0.5, 0))
-    changed.corrupt(NoCorruption())
-    assert changed.fingerprint() == data.fingerprint()
-    assert not changed.corrupted.is_corrupted.any()
-    changed.corrupt(NOISE["uniform"](0.5, 0))
-    changed.setup()
-    assert changed.fingerprint() == corrupted(NOISE["uniform"](0.5, 0)).fingerprint()
+def test_a_corruption_replaces_an_earlier_one(data):
+    corrupted_data = corrupt(BACKDOORS["patch"](0.5, 0))
+    corrupted_data.corrupt(NoCorruption())
+    assert corrupted_data.fingerprint() == data.fingerprint()
+    assert not corrupted_data.corrupted.is_corrupted.any()
+    corrupted_data.corrupt(NOISE["uniform"](0.5, 0))
+    corrupted_data.setup()
+    assert corrupted_data.fingerprint() == corrupt(NOISE["uniform"](0.5, 0)).fingerprint()

@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builders import Blobs, BlobsToTest, image_data
+from support.builders import Blobs, BlobsWithoutTraining, image_data
 
-from cwx.data.datamodule import GlobalBatches, ImageData
+from cwx.data.datamodule import ImageData
+from cwx.data.global_batches import GlobalBatches
 
 
 def sampler(count, *, size, seeds=(5,), rank=0, ranks=1):
@@ -33,11 +34,11 @@ def test_ranks_divide_the_batches_of_one_process(count, size, ranks, epoch):
         assert {t for _, t in slices} == {total} == {len(indices)}
 
 
-def test_a_seed_sees_among_others_what_it_sees_alone():
+def test_the_batches_of_a_seed_do_not_depend_on_other_seeds():
     together = list(sampler(30, size=8, seeds=(3, 4)))
-    for place, seed in enumerate((3, 4)):
+    for index, seed in enumerate((3, 4)):
         alone = list(sampler(30, size=8, seeds=(seed,)))
-        assert all(torch.equal(a[place][0], b[0][0]) for a, b in zip(together, alone, strict=True))
+        assert all(torch.equal(a[index][0], b[0][0]) for a, b in zip(together, alone, strict=True))
     assert not torch.equal(together[0][0][0], together[0][1][0])
 
 
@@ -65,18 +66,20 @@ def test_test_images_come_once_in_order(data):
     assert torch.equal(labels, data.splits.test.labels)
 
 
-def test_fewer_images_are_the_first_of_each_class(data):
-    few = ImageData(source=Blobs(), mean=0.5, std=0.5, batch_size=4, per_class=3)
-    few.setup()
+def test_per_class_selects_the_first_images_of_each_class(data):
+    subset = ImageData(source=Blobs(), mean=0.5, std=0.5, batch_size=4, per_class=3)
+    subset.setup()
     whole = data.splits.train
-    assert few.splits.train.labels.bincount().tolist() == [3, 3, 3]
+    assert subset.splits.train.labels.bincount().tolist() == [3, 3, 3]
     for label in range(3):
         expected = whole.images[whole.labels == label][:3]
-        assert torch.equal(few.splits.train.images[few.splits.train.labels == label], expected)
-    assert len(few.splits.test) == len(data.splits.test)
+        assert torch.equal(
+            subset.splits.train.images[subset.splits.train.labels == label], expected
+        )
+    assert len(subset.splits.test) == len(data.splits.test)
 
 
-def test_fingerprint_is_of_what_is_learned_from(data):
+def test_the_fingerprint_depends_on_the_training_images_only(data):
     assert data.fingerprint() == image_data().fingerprint()
     other = image_data()
     other.splits.train.labels[0] = 2
@@ -86,8 +89,8 @@ def test_fingerprint_is_of_what_is_learned_from(data):
     assert data.test_fingerprint() != other.test_fingerprint()
 
 
-def test_experts_are_found_by_fingerprints_of_bytes(data):
-    """What stores hold goes by them: they must not change."""
+def test_the_fingerprint_is_the_digest_of_the_bytes(data):
+    """Stored experts are found by fingerprints: they must not change."""
     train = data.splits.train
     digest = hashlib.sha256(
         b"(torch.Size([60, 2, 4, 4]), ('left', 'middle', 'right'), "
@@ -99,24 +102,30 @@ def test_experts_are_found_by_fingerprints_of_bytes(data):
 
 
 @pytest.mark.parametrize("per_class", [None, 3])
-def test_there_may_be_no_training_images(data, per_class):
-    alone = image_data(BlobsToTest(), per_class=per_class)
-    assert len(alone.splits.train) == len(alone.corrupted.is_corrupted) == 0
-    assert alone.image_shape == data.image_shape
-    assert alone.normalization == data.normalization
-    assert alone.fingerprint() == image_data(BlobsToTest()).fingerprint() != data.fingerprint()
-    assert sum(count for _, _, count in alone.test_batches()) == 16
+def test_training_images_may_be_absent(data, per_class):
+    test_only = image_data(BlobsWithoutTraining(), per_class=per_class)
+    assert len(test_only.splits.train) == len(test_only.corrupted.is_corrupted) == 0
+    assert test_only.image_shape == data.image_shape
+    assert test_only.normalization == data.normalization
+    assert (
+        test_only.fingerprint()
+        == image_data(BlobsWithoutTraining()).fingerprint()
+        != data.fingerprint()
+    )
+    assert sum(count for _, _, count in test_only.test_batches()) == 16
 
 
-class Named(Blobs):
-    """Blobs whose classes are nouns."""
+class BlobsWithSynsets(Blobs):
+    """Blobs whose classes have WordNet nouns."""
 
     def load(self):
         return replace(super().load(), synsets=("n00000001", "n00000002", "n00000003"))
 
 
-def test_synsets_stay_with_the_data_and_out_of_their_fingerprint(data):
-    named = ImageData(source=Named(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=20)
+def test_synsets_do_not_change_the_fingerprint(data):
+    named = ImageData(
+        source=BlobsWithSynsets(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=20
+    )
     named.setup()
     assert named.splits.synsets == ("n00000001", "n00000002", "n00000003")
     assert named.fingerprint() == data.fingerprint()
@@ -132,11 +141,11 @@ def test_synsets_stay_with_the_data_and_out_of_their_fingerprint(data):
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    chosen = {"mean": 0.5, "std": 0.5, "batch_size": 4, "per_class": None, **settings}
+    arguments = {"mean": 0.5, "std": 0.5, "batch_size": 4, "per_class": None, **settings}
     with pytest.raises(ValueError, match=message):
-        ImageData(source=Blobs(), **chosen).setup()
+        ImageData(source=Blobs(), **arguments).setup()
 
 
-def test_a_batch_of_nothing_is_refused(data):
+def test_an_empty_batch_is_refused(data):
     with pytest.raises(ValueError, match="1 or more"):
         data.batches(size=0, seeds=[0])

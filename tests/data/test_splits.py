@@ -7,7 +7,7 @@ from cwx.data.splits import ImageSet, Splits, synsets_by_index
 DOG, CAT, BIRD = "n02084071", "n02121620", "n01503061"
 
 
-def test_digits_are_all_there_and_split_within_classes():
+def test_digits_are_complete_and_split_within_classes():
     splits = Digits().load()
     assert (len(splits.train), len(splits.test)) == (1442, 355)
     assert splits.train.images.shape[1:] == (1, 8, 8)
@@ -20,8 +20,8 @@ def test_digits_are_all_there_and_split_within_classes():
 
 
 def splits_of(classes, synsets):
-    none = ImageSet(torch.zeros(0, 1, 2, 2, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
-    return Splits(none, none, classes, synsets)
+    empty = ImageSet(torch.zeros(0, 1, 2, 2, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    return Splits(empty, empty, classes, synsets)
 
 
 @pytest.mark.parametrize("synsets", [None, (CAT, DOG), (DOG, DOG)])
@@ -46,13 +46,13 @@ def test_classes_may_have_synsets(synsets):
                 f" {DOG}",
                 DOG.upper(),
                 f"v{DOG[1:]}",
-                # A digit, but none of WordNet's.
+                # A Unicode digit, but not an ASCII digit.
                 f"{DOG[:-1]}\N{ARABIC-INDIC DIGIT ONE}",
             )
         ),
     ],
 )
-def test_what_is_no_synset_of_each_class_is_refused(synsets, message):
+def test_invalid_synsets_are_refused(synsets, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         splits_of(("cat", "dog"), synsets)
 
@@ -97,7 +97,7 @@ def test_synsets_that_do_not_fit_the_classes_are_refused(named, message):
 @pytest.mark.parametrize(
     ("count", "expected"), [(3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, None), (99, None), (None, None)]
 )
-def test_a_part_is_spread_over_the_whole(count, expected):
+def test_spread_selects_evenly_spaced_images(count, expected):
     whole = ImageSet(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.arange(10))
     part = whole.spread(count)
     assert part.labels.tolist() == (expected or list(range(10)))

@@ -21,11 +21,11 @@ CIFAR10 = dict(OmegaConf.load(configuration_folder() / "data/cifar10.yaml").sour
 
 
 def splits(classes=("cat", "dog", "truck"), synsets=(CAT, DOG, TRUCK)):
-    empty = Blobs().load().train.none()
+    empty = Blobs().load().train.empty()
     return Splits(empty, empty, tuple(classes), synsets)
 
 
-def test_the_slice_is_whole():
+def test_the_bundled_nouns_are_closed_under_hypernyms():
     nouns = wordnet.nouns()
     assert len(nouns) == 1861
     roots = [noun.name for noun in nouns.values() if not noun.hypernyms]
@@ -38,26 +38,26 @@ def test_the_slice_is_whole():
 
 
 def paths_up(synset):
-    """Every chain of hypernyms from a noun, which is its own first."""
+    """Every chain of hypernyms from a noun, starting with the noun itself."""
     higher = wordnet.nouns()[synset].hypernyms
     return [[synset, *path] for h in higher for path in paths_up(h)] or [[synset]]
 
 
-def literal(a, b):
+def reference_distance(a, b):
     return min(
-        one.index(common) + other.index(common)
-        for one in paths_up(a)
-        for other in paths_up(b)
-        for common in {*one} & {*other}
+        path_a.index(common) + path_b.index(common)
+        for path_a in paths_up(a)
+        for path_b in paths_up(b)
+        for common in {*path_a} & {*path_b}
     )
 
 
-def test_a_distance_is_the_shortest_of_all_paths_through_hypernyms_of_both():
+def test_a_distance_is_the_shortest_path_through_a_common_hypernym():
     several = [synset for synset, noun in wordnet.nouns().items() if len(noun.hypernyms) > 1]
     nouns = [*CIFAR10.values(), *several[:12], "n00001740"]
-    found = wordnet.distances(nouns)
+    distances = wordnet.distances(nouns)
     for (i, a), (j, b) in itertools.product(enumerate(nouns), repeat=2):
-        assert found[i, j] == literal(a, b)
+        assert distances[i, j] == reference_distance(a, b)
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,15 @@ def test_known_distances(a, b, distance):
     assert wordnet.distances([a, b])[0, 1] == wordnet.distances([b, a])[0, 1] == distance
 
 
-def test_every_class_of_cifar10_and_imagenet_is_there():
+def test_every_class_of_cifar10_and_imagenet_is_bundled():
     nouns = wordnet.nouns()
     above = {hypernym for noun in nouns.values() for hypernym in noun.hypernyms}
     for classes in (list(CIFAR10.values()), [noun for noun in nouns if noun not in above]):
-        found = wordnet.distances(classes)
-        assert torch.equal(found, found.T)
-        assert (found.diagonal() == 0).all()
-        # What D4 rests on.
-        assert correlation(found, 1.0).shape == (len(classes),) * 2
+        distances = wordnet.distances(classes)
+        assert torch.equal(distances, distances.T)
+        assert (distances.diagonal() == 0).all()
+        # The correlation of D4 is computable from them.
+        assert correlation(distances, 1.0).shape == (len(classes),) * 2
 
 
 def test_distances_are_those_of_nltk():
@@ -95,38 +95,41 @@ def test_distances_are_those_of_nltk():
         reader.ensure_loaded()
     except LookupError:
         pytest.skip("NLTK has no WordNet here: nltk.download('wordnet')")
-    chosen = [*CIFAR10.values(), *list(wordnet.nouns())[::37]]
-    theirs = [reader.synset_from_pos_and_offset("n", int(synset[1:])) for synset in chosen]
-    found = wordnet.distances(chosen)
-    for (i, a), (j, b) in itertools.product(enumerate(theirs), repeat=2):
-        assert found[i, j] == a.shortest_path_distance(b)
+    synsets = [*CIFAR10.values(), *list(wordnet.nouns())[::37]]
+    nltk_synsets = [reader.synset_from_pos_and_offset("n", int(synset[1:])) for synset in synsets]
+    distances = wordnet.distances(synsets)
+    for (i, a), (j, b) in itertools.product(enumerate(nltk_synsets), repeat=2):
+        assert distances[i, j] == a.shortest_path_distance(b)
 
 
-def test_classes_are_as_far_apart_as_their_nouns():
+def test_the_distance_of_classes_is_that_of_their_nouns():
     assert torch.equal(WordNet().distances(splits(), SETTING), wordnet.distances([CAT, DOG, TRUCK]))
 
 
-def test_without_a_taxonomy_all_are_siblings():
+def test_without_a_taxonomy_all_classes_are_siblings():
     assert Flat().distances(splits(), SETTING).tolist() == [[0, 2, 2], [2, 0, 2], [2, 2, 0]]
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("data", "message"),
     [
         (splits(synsets=None), "data.source.synsets, or choose taxonomy@evaluation.neurons.tax"),
         (
             splits(("cat", "dog", "fire trucks"), (CAT, DOG, "n12345678")),
             r"'fire trucks', 'n12345678', is not among .*names are trailer_truck .*taxonomy=file",
         ),
-        (splits(synsets=(CAT, DOG, CAT)), "cat, truck are the same noun .* n02121620: give each"),
+        (
+            splits(synsets=(CAT, DOG, CAT)),
+            "cat, truck have the same WordNet noun.* n02121620: give each",
+        ),
     ],
 )
-def test_classes_that_wordnet_lacks_are_refused(given, message):
+def test_classes_without_a_unique_wordnet_noun_are_refused(data, message):
     with pytest.raises(ValueError, match=message):
-        WordNet().distances(given, SETTING)
+        WordNet().distances(data, SETTING)
 
 
-def written(folder, text, name):
+def write_file(folder, text, name):
     path = folder / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return File(path=str(path))
@@ -144,14 +147,14 @@ MATRIX = "x,truck,cat,dog,more\ncat,9,0,2.5,1\ndog,8,2.5,0,1\nmore,1,1,1,0\ntruc
     ],
 )
 def test_a_file_may_name_nouns(tmp_path, name, text):
-    found = written(tmp_path, text, name).distances(splits(synsets=None), SETTING)
-    assert torch.equal(found, wordnet.distances([CAT, DOG, TRUCK]))
+    distances = write_file(tmp_path, text, name).distances(splits(synsets=None), SETTING)
+    assert torch.equal(distances, wordnet.distances([CAT, DOG, TRUCK]))
 
 
 def test_a_file_may_give_distances(tmp_path):
-    found = written(tmp_path, MATRIX, "a.csv").distances(splits(synsets=None), SETTING)
-    assert found.tolist() == [[0, 2.5, 9], [2.5, 0, 8], [9, 8, 0]]
-    assert found.dtype == torch.float64
+    distances = write_file(tmp_path, MATRIX, "a.csv").distances(splits(synsets=None), SETTING)
+    assert distances.tolist() == [[0, 2.5, 9], [2.5, 0, 8], [9, 8, 0]]
+    assert distances.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -159,15 +162,15 @@ def test_a_file_may_give_distances(tmp_path):
     [
         ("a.txt", "", "taxonomy.path is .*a.txt: give a .json or a .csv file"),
         ("a.json", b"\xff\xfe", "cannot be read as text .*: set evaluation.neurons.taxonomy.path"),
-        ("a.json", "{", "is no JSON .*: correct it"),
-        ("a.json", "[" * 100_000, "is no JSON"),
-        ("a.json", '["cat"]', "is no object of class names"),
-        ("a.json", '{"cat": 7}', "is no object of class names"),
+        ("a.json", "{", "is not valid JSON .*: correct it"),
+        ("a.json", "[" * 100_000, "is not valid JSON"),
+        ("a.json", '["cat"]', "is not an object of class names"),
+        ("a.json", '{"cat": 7}', "is not an object of class names"),
         ("a.json", f'{{"cat": "{CAT}", "trucks": "{TRUCK}", "dog": "{DOG}"}}', "lacks truck .*nea"),
         ("a.json", f'{{"cat": "{CAT}", "dog": "{DOG}", "truck": "lorry"}}', "'truck', 'lorry', is"),
         ("a.csv", "", "has 0 lines"),
-        ("a.csv", "a\nb\nc\n", "the first of 1 cells"),
-        ("a.csv", 'a,b\n"c,d\n', "is no CSV"),
+        ("a.csv", "a\nb\nc\n", "the first with 1 cells"),
+        ("a.csv", 'a,b\n"c,d\n', "is not valid CSV"),
         ("a.csv", "class,synset\ncat\n", "has 2 lines"),
         ("a.csv", f"class,synset\ncat,{CAT}\ndog\n", "has 1 cells in line 3 and 2 in the first"),
         ("a.csv", f"class,synset\ncat,{CAT}\ncat,{DOG}\n", "has more than once: cat"),
@@ -186,7 +189,7 @@ def test_a_file_may_give_distances(tmp_path):
 )  # fmt: skip
 def test_a_bad_file_is_refused_with_the_remedy(tmp_path, name, text, message):
     with pytest.raises(ValueError, match=message):
-        written(tmp_path, text, name).distances(splits(), SETTING)
+        write_file(tmp_path, text, name).distances(splits(), SETTING)
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support import references
 
 from cwx.data.step_loaders import epoch_length
-from cwx.data.trajectory_segments import Ahead, Segments, SegmentSampler, check_range
+from cwx.data.trajectory_segments import PrefetchLoader, Segments, SegmentSampler, check_range
 from cwx.storage.trajectories import Recorder, Trajectory
 
 
@@ -16,26 +16,33 @@ def vector(state):
 
 
 def segments(subject, **settings):
-    chosen = {"span": 2, "start_min": 0, "start_max": 2, "per_step": 2, "epoch_steps": 5, "seed": 0}
-    return Segments(trajectories=subject.trajectories, vector=vector, **{**chosen, **settings})
+    arguments = {
+        "span": 2,
+        "start_min": 0,
+        "start_max": 2,
+        "per_step": 2,
+        "epoch_steps": 5,
+        "seed": 0,
+    }
+    return Segments(trajectories=subject.trajectories, vector=vector, **{**arguments, **settings})
 
 
-def test_a_segment_joins_the_recorded_states(subject):
+def test_a_segment_holds_the_recorded_states_at_both_its_ends(subject):
     drawn = [s for batch in segments(subject).train_dataloader() for s in batch.segments]
-    recorded = [[vector(t.state(e)) for e in t.recorded] for t in subject.trajectories]
+    recorded = [[vector(t.state(e)) for e in t.recorded_epochs] for t in subject.trajectories]
     for start, target in drawn:
-        places = [
+        matches = [
             (expert, epoch)
             for expert, states in enumerate(recorded)
             for epoch, state in enumerate(states)
             if torch.equal(state, start)
         ]
-        ((expert, epoch),) = places
+        ((expert, epoch),) = matches
         assert torch.equal(recorded[expert][epoch + 2], target)
 
 
 class Reader:
-    """Stands in for the set of segments: notes what is read, and fails at a draw of None."""
+    """A fake dataset that logs the draws it reads, and fails at the draw "broken"."""
 
     def __init__(self):
         self.read, self.done = [], threading.Semaphore(0)
@@ -50,19 +57,19 @@ class Reader:
 
 def test_the_next_step_is_read_while_this_one_computes():
     reader = Reader()
-    coming = iter(Ahead(reader, ["a", "b", "c"], pin=False))
-    assert next(coming) == "a"
+    loader = iter(PrefetchLoader(reader, ["a", "b", "c"], pin=False))
+    assert next(loader) == "a"
     for _ in range(2):
         assert reader.done.acquire(timeout=10)
     assert reader.read == ["a", "b"]
-    assert list(coming) == ["b", "c"]
+    assert list(loader) == ["b", "c"]
 
 
-def test_a_failed_read_is_the_users_to_see():
-    coming = iter(Ahead(Reader(), ["a", "broken"], pin=False))
-    assert next(coming) == "a"
+def test_an_error_while_reading_reaches_the_caller():
+    loader = iter(PrefetchLoader(Reader(), ["a", "broken"], pin=False))
+    assert next(loader) == "a"
     with pytest.raises(ValueError, match="damaged"):
-        next(coming)
+        next(loader)
 
 
 @given(st.integers(1, 6), st.integers(1, 4))
@@ -94,16 +101,16 @@ def test_every_expert_and_both_ends_of_the_range_are_drawn():
     assert set(pairs) == {(expert, start) for expert in (0, 1) for start in (3, 4, 5)}
 
 
-def test_epochs_go_on_where_the_last_one_stopped():
+def test_draws_continue_over_epochs():
     def draws(steps, epochs):
         sampler = SegmentSampler(
             experts=9, starts=range(99), per_step=1, steps=steps, seed=0, rank=0, ranks=1
         )
-        found = []
+        pairs = []
         for epoch in range(epochs):
             sampler.set_epoch(epoch)
-            found += list(sampler)
-        return found
+            pairs += list(sampler)
+        return pairs
 
     assert draws(2, 3) == draws(6, 1) == draws(1, 6)
 
@@ -124,20 +131,20 @@ def test_impossible_ranges_are_refused(subject, settings, message):
 
 
 @pytest.fixture(scope="module")
-def thinned(tmp_path_factory):
-    """A trajectory of all epochs to 9, and one without 4 to 8."""
-    found = []
+def trajectories(tmp_path_factory):
+    """A trajectory with all epochs to 9, and one without epochs 4 to 8."""
+    trajectories = []
     for epochs in (range(10), (0, 1, 2, 3, 9)):
         recorder = Recorder(tmp_path_factory.mktemp("expert"), {})
         recorder.start()
         recorder.complete(epochs)
-        found.append(Trajectory(recorder.path))
-    return found
+        trajectories.append(Trajectory(recorder.path))
+    return trajectories
 
 
 @pytest.mark.parametrize(("span", "starts"), [(2, (0, 1)), (1, (0, 2)), (9, (0, 0)), (6, (3, 3))])
-def test_a_range_may_pass_over_epochs_left_out(thinned, span, starts):
-    check_range(thinned, span=span, start_min=starts[0], start_max=starts[1])
+def test_a_range_may_skip_epochs_that_were_not_recorded(trajectories, span, starts):
+    check_range(trajectories, span=span, start_min=starts[0], start_max=starts[1])
 
 
 @pytest.mark.parametrize(
@@ -153,9 +160,9 @@ def test_a_range_may_pass_over_epochs_left_out(thinned, span, starts):
         (5, (4, 4), r"\[4, 9\] needs epoch 4"),
     ],
 )
-def test_a_range_that_needs_an_epoch_left_out_is_refused(thinned, span, starts, message):
+def test_a_range_that_needs_an_unrecorded_epoch_is_refused(trajectories, span, starts, message):
     with pytest.raises(ValueError, match=message):
-        check_range(thinned, span=span, start_min=starts[0], start_max=starts[1])
+        check_range(trajectories, span=span, start_min=starts[0], start_max=starts[1])
 
 
 @given(st.integers(1, 500), st.integers(1, 500))

@@ -12,9 +12,9 @@ from cwx.training.callbacks.checkpoints import AtomicCheckpointIO, resume_point
 
 @contextmanager
 def full_disk():
-    """Within the block no file may grow beyond 4 KiB: writing fails as on a full disk.
+    """Limit the size of written files to 4 KiB in the block, so that writing fails.
 
-    The log that this process writes to is such a file too, so nothing is printed in the block.
+    The limit also applies to the log of this process: print nothing in the block.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
@@ -42,7 +42,7 @@ def test_a_full_disk_loses_no_earlier_tensors(tmp_path):
     assert load_file(file)["a/images"].tolist() == [1, 1]
 
 
-def test_json_has_no_numbers_that_json_lacks(tmp_path):
+def test_json_numbers_that_are_not_finite_become_null(tmp_path):
     write_json(tmp_path / "m.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
     assert json.loads((tmp_path / "m.json").read_text()) == {"a": None, "b": [None, 1.5]}
 

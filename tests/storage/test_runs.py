@@ -1,4 +1,4 @@
-"""What is read of runs' folders, whatever state they are in."""
+"""Finding and reading runs on disk, also damaged ones."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from support.run_folders import make_run, make_sweep, write
 
 from cwx.storage.locks import writing
-from cwx.storage.runs import STATES, Run, find_runs, sweep_of, waiting
+from cwx.storage.runs import STATES, Run, count_waiting_jobs, find_runs, sweep_of
 
 
 def test_runs_are_found_below_a_folder_and_no_link_is_followed(tmp_path):
@@ -19,7 +19,7 @@ def test_runs_are_found_below_a_folder_and_no_link_is_followed(tmp_path):
     make_run(tmp_path / "outside")
     (below / "link").symlink_to(tmp_path / "outside")
     (below / "b" / "loop").symlink_to(below)
-    # What lies in a run is its own.
+    # Folders inside a run are not searched.
     make_run(below / "a" / "inner")
     assert [run.folder for run in find_runs(below)] == [
         below / name for name in ("a", "b/c", "b/d")
@@ -30,11 +30,11 @@ def test_runs_are_found_below_a_folder_and_no_link_is_followed(tmp_path):
 
 
 @pytest.mark.parametrize("state", ["finished", "failed", "interrupted"])
-def test_a_run_is_in_the_state_that_it_says(tmp_path, state):
+def test_the_state_of_an_ended_run_is_that_of_its_status(tmp_path, state):
     assert Run.read(make_run(tmp_path / "x", state=state)).state == state
 
 
-def test_a_run_whose_process_is_gone_is_lost(tmp_path):
+def test_a_running_run_without_a_process_is_lost(tmp_path):
     folder = make_run(tmp_path / "x", state="running")
     with writing(folder):
         assert Run.read(folder).state == "running"
@@ -43,7 +43,7 @@ def test_a_run_whose_process_is_gone_is_lost(tmp_path):
     assert Run.read(folder).state == "lost"
 
 
-def test_a_run_that_never_began_is_listed(tmp_path):
+def test_a_run_that_never_started_is_listed(tmp_path):
     run = Run.read(make_run(tmp_path / "x", state=None, choices={"experiment": "digits/iscp"}))
     assert (run.state, run.experiment) == ("not started", "digits/iscp")
 
@@ -51,7 +51,7 @@ def test_a_run_that_never_began_is_listed(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"state": 3}', '{"state": "flying"}', "\xff", "[" * 100_000]
 )
-def test_a_damaged_status_costs_what_it_would_have_said(tmp_path, text):
+def test_a_damaged_status_leaves_its_attributes_empty(tmp_path, text):
     folder = make_run(tmp_path / "x", metrics={"a": 1.0})
     (folder / "status.json").write_bytes(text.encode("latin-1"))
     run = Run.read(folder)
@@ -64,7 +64,7 @@ def test_a_damaged_status_costs_what_it_would_have_said(tmp_path, text):
 
 @pytest.mark.parametrize("name", ["overrides.yaml", "config.yaml", "hydra.yaml"])
 @pytest.mark.parametrize("text", ["{", "3", "!!python/object:os.system {}", "\x00", "&a [*a]"])
-def test_damaged_settings_cost_themselves(tmp_path, name, text):
+def test_damaged_settings_are_empty(tmp_path, name, text):
     folder = make_run(tmp_path / "x", overrides=["seed=1"], config={"seed": 1})
     (folder / ".hydra" / name).write_text(text)
     run = Run.read(folder)
@@ -75,28 +75,28 @@ def test_damaged_settings_cost_themselves(tmp_path, name, text):
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"a": null, "b": "x", "c": 1}'])
-def test_only_numbers_are_numbers(tmp_path, text):
+def test_metrics_that_are_not_numbers_are_ignored(tmp_path, text):
     folder = make_run(tmp_path / "x")
     write(folder / "metrics.json", text)
     assert Run.read(folder).metrics in ({}, {"c": 1.0})
 
 
-@pytest.mark.parametrize("told", [("hydra",), ("ours",), ("hydra", "ours")])
-def test_what_a_sweep_varies_is_what_its_jobs_have_besides(tmp_path, told):
+@pytest.mark.parametrize("files", [("hydra",), ("cwx",), ("hydra", "cwx")])
+def test_the_swept_overrides_are_those_not_common_to_all_jobs(tmp_path, files):
     sweep = make_sweep(
         tmp_path / "s", ["seed=0", "seed=1", "seed=2"], common=["scale=small"],
-        swept=["seed=0,1,2"], begun=2, told=told,
+        swept=["seed=0,1,2"], begun=2, files=files,
     )  # fmt: skip
     runs = find_runs(tmp_path)
     assert [run.sweep for run in runs] == [sweep, sweep]
     assert [run.swept for run in runs] == [("seed=0",), ("seed=1",)]
-    assert waiting(sweep) == ("ours" in told)
+    assert count_waiting_jobs(sweep) == ("cwx" in files)
     alone = Run.read(make_run(tmp_path / "alone", overrides=["scale=small"]))
     assert alone.sweep is None
     assert alone.swept == ("scale=small",)
 
 
-def test_a_job_knows_its_sweep_by_any_way_to_it(tmp_path, monkeypatch):
+def test_a_job_finds_its_sweep_by_relative_and_absolute_paths(tmp_path, monkeypatch):
     sweep = make_sweep(tmp_path / "s", ["seed=0"])
     deep = make_run(sweep / "experiment=cifar10" / "noise")
     assert sweep_of(deep) == sweep
@@ -111,7 +111,7 @@ def test_a_job_knows_its_sweep_by_any_way_to_it(tmp_path, monkeypatch):
 def test_a_damaged_sweep_has_none_waiting(tmp_path, text):
     sweep = make_sweep(tmp_path / "s", ["seed=0"])
     (sweep / "sweep.json").write_text(text)
-    assert waiting(sweep) == 0
+    assert count_waiting_jobs(sweep) == 0
 
 
 def test_runs_are_read_without_torch_or_hydra(tmp_path):

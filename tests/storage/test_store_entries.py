@@ -1,4 +1,4 @@
-"""What the store holds, and that nothing else is ever deleted."""
+"""Listing and pruning a store: only old, unused entries of the store are deleted."""
 
 import json
 import os
@@ -16,15 +16,22 @@ from cwx.errors import UserError
 from cwx.storage.atomic import write_json, write_tensors
 from cwx.storage.locks import writing
 from cwx.storage.shards import Shards
-from cwx.storage.store_entries import Entry, KeptError, check_prunable, digest, entries, prune
+from cwx.storage.store_entries import (
+    Entry,
+    NotPrunableError,
+    check_prunable,
+    digest,
+    entries,
+    prune,
+)
 from cwx.storage.trajectories import Recorder, Trajectory, TrajectoryStore
 
 DAY = 86400.0
 NETWORK = {"_target_": "cwx.networks.convnet.ConvNet", "_partial_": True, "width": 4}
 
 
-def aged(path: Path, days: float) -> Path:
-    """As if nothing in it had been corrupted for so long."""
+def set_age(path: Path, days: float) -> Path:
+    """Set the time stamps of all files to `days` ago."""
     then = time.time() - days * DAY
     for file in path.iterdir():
         os.utime(file, (then, then), follow_symlinks=False)
@@ -32,10 +39,10 @@ def aged(path: Path, days: float) -> Path:
 
 
 def expert(root: Path, seed=0, *, days=100.0, complete=True, run=None) -> Path:
-    """A small network in the store, as a training leaves it."""
+    """The folder of a small expert in a store, as written by a training."""
     store = TrajectoryStore(root)
     if run is not None:
-        store.used_by(run, {"experiment": "digits/quickstart", "data": "digits"})
+        store.set_user(run, {"experiment": "digits/quickstart", "data": "digits"})
     identity = {"network": NETWORK, "seed": seed, "data": "ab" * 32, "recipe": {}}
     with store.lock(identity, "waiting"):
         recorder = Recorder(store.path(identity), identity)
@@ -44,27 +51,27 @@ def expert(root: Path, seed=0, *, days=100.0, complete=True, run=None) -> Path:
             recorder.record(epoch, {"w": torch.zeros(4)}, 0.25 * (epoch + 1))
         if complete:
             recorder.complete(range(3))
-    return aged(store.path(identity), days)
+    return set_age(store.path(identity), days)
 
 
-def shown(root: Path, capsys, *argv):
+def run_command(root: Path, capsys, *argv):
     experts.main([*argv, "--store", str(root)])
     return capsys.readouterr().out
 
 
-def test_the_store_is_listed_the_last_used_first(tmp_path, capsys):
+def test_entries_are_listed_by_last_use(tmp_path, capsys):
     old, new = expert(tmp_path, 1, days=9), expert(tmp_path, 2, days=3)
     (tmp_path / "README").write_text("not an entry")
     (tmp_path / "other").mkdir()
     assert [entry.path for entry in entries(tmp_path)] == [new, old]
-    text = shown(tmp_path, capsys)
+    text = run_command(tmp_path, capsys)
     line = next(line for line in text.splitlines() if line.startswith(new.name))
     assert "ConvNet(width=4)" in line
     assert line.split()[2:6] == ["2", "abababab", "2", "0.75"]
     assert text.splitlines()[-1].startswith("2 in ")
 
 
-def test_an_entry_knows_who_used_it_and_when(tmp_path, capsys):
+def test_an_entry_lists_its_runs_and_their_last_use(tmp_path, capsys):
     runs = [tmp_path / "runs" / name for name in "ab"]
     for run in runs:
         before = time.time() - 2
@@ -73,20 +80,23 @@ def test_an_entry_knows_who_used_it_and_when(tmp_path, capsys):
     assert [*entry.uses] == [str(run) for run in runs]
     assert entry.last_used >= before
     assert all(use["experiment"] == "digits/quickstart" for use in entry.uses.values())
-    found = json.loads(shown(tmp_path / "store", capsys, "ls", "--json"))
-    assert found[0]["folder"] == str(path)
-    assert [*found[0]["uses"]] == [str(run) for run in runs]
-    assert f"{runs[1]} and 1 more" in shown(tmp_path / "store", capsys)
+    rows = json.loads(run_command(tmp_path / "store", capsys, "ls", "--json"))
+    assert rows[0]["folder"] == str(path)
+    assert [*rows[0]["uses"]] == [str(run) for run in runs]
+    assert f"{runs[1]} and 1 more" in run_command(tmp_path / "store", capsys)
     assert Trajectory(path).epochs == 2
 
 
-def test_every_kind_of_entry_has_words(tmp_path, capsys):
+def test_every_kind_of_entry_has_a_description(tmp_path, capsys):
     kinds = {
         "checkpoint 12345678": {"checkpoint": "1234567890", "tensors": []},
         "expert 2 of buffer 12345678": {"buffer": "1234567890", "expert": 2, "parameters": []},
         "construction: NonRobust(steps=100)": {
             "dataset_construction": {
-                "algorithm": {"_target_": "cwx.methods.construction_algorithms.NonRobust", "steps": 100}
+                "algorithm": {
+                    "_target_": "cwx.methods.construction_algorithms.NonRobust",
+                    "steps": 100,
+                }
             },
             "precision": {"_target_": "cwx.training.precision.Precision"},
         },
@@ -95,138 +105,148 @@ def test_every_kind_of_entry_has_words(tmp_path, capsys):
             "recipe": {"attack": {"_target_": "cwx.functional.attacks.Attack"}},
         },
         "Net(depth=2)": {
-            "network": {"_target_": "n.foreign", "build": {"_target_": "Net", "depth": 2}}
+            "network": {"_target_": "n.external", "build": {"_target_": "Net", "depth": 2}}
         },
     }  # fmt: skip
-    for words, identity in kinds.items():
+    for description, identity in kinds.items():
         shards = Shards(tmp_path / digest(identity), count=2, size=2)
         shards.start(identity)
         shards.write(0, {"images": torch.zeros(2, 1)})
         shards.complete()
-        text = shown(tmp_path, capsys, "ls", digest(identity))
-        assert f"{words}  " in text
+        text = run_command(tmp_path, capsys, "ls", digest(identity))
+        assert f"{description}  " in text
         assert "2 images" in text
-    assert all(entry.foreign() is None for entry in entries(tmp_path))
+    assert all(entry.foreign_reason() is None for entry in entries(tmp_path))
 
 
-def test_what_is_made_or_was_cut_says_so(tmp_path, capsys):
+def test_locked_and_incomplete_entries_are_marked(tmp_path, capsys):
     path = expert(tmp_path, complete=False)
-    assert "(unfinished)" in shown(tmp_path, capsys)
+    assert "(unfinished)" in run_command(tmp_path, capsys)
     with FileLock(path / "lock"):
-        assert "(being made)" in shown(tmp_path, capsys)
+        assert "(being written)" in run_command(tmp_path, capsys)
 
 
-def everything(root: Path):
-    """All there is below, with contents."""
+def read_tree(root: Path):
+    """All files below `root`, with their contents."""
     return {
         str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
         for path in sorted(root.rglob("*"))
     }
 
 
-def test_pruning_is_a_dry_run_unless_told_otherwise(tmp_path, capsys):
+def test_pruning_is_a_dry_run_by_default(tmp_path, capsys):
     expert(tmp_path, 0)
-    before = everything(tmp_path)
-    assert "1 of 1 would go and free" in shown(tmp_path, capsys, "prune")
-    assert everything(tmp_path) == before
+    before = read_tree(tmp_path)
+    assert "1 of 1 would go and free" in run_command(tmp_path, capsys, "prune")
+    assert read_tree(tmp_path) == before
 
 
-def test_pruning_deletes_what_is_old_and_nothing_else(tmp_path, capsys):
+def test_pruning_deletes_old_entries_only(tmp_path, capsys):
     old, new = expert(tmp_path / "store", 0, days=40), expert(tmp_path / "store", 1, days=20)
     (tmp_path / "beside").write_text("stays")
     size = Entry.read(old).size
-    text = shown(tmp_path / "store", capsys, "prune", "--yes")
+    text = run_command(tmp_path / "store", capsys, "prune", "--yes")
     assert f"deleted {old.name}" in text
-    assert "1 stays: used too lately" in text
+    assert "1 stays: used too recently" in text
     assert f"1 of 2 deleted, {size} B freed" in text
     assert [entry.path for entry in entries(tmp_path / "store")] == [new]
     assert not old.exists()
     assert (tmp_path / "beside").read_text() == "stays"
-    assert Trajectory(new).recorded == (0, 1, 2)
+    assert Trajectory(new).recorded_epochs == (0, 1, 2)
 
 
 @settings(max_examples=10)
 @given(days=st.lists(st.floats(0.01, 99), min_size=1, max_size=4), limit=st.floats(0.02, 90))
-def test_nothing_younger_than_the_limit_goes(tmp_path_factory, days, limit):
+def test_entries_younger_than_the_limit_stay(tmp_path_factory, days, limit):
     root = tmp_path_factory.mktemp("store")
     paths = {seed: expert(root, seed, days=age) for seed, age in enumerate(days)}
     for seed, path in paths.items():
         if days[seed] > limit + 1e-3:
             prune(path, older_than=limit * DAY)
         elif days[seed] < limit - 1e-3:
-            with pytest.raises(KeptError, match="too lately"):
+            with pytest.raises(NotPrunableError, match="too recently"):
                 prune(path, older_than=limit * DAY)
         assert path.exists() or days[seed] >= limit - 1e-3
 
 
-def locked(path):
+def lock_entry(path):
     lock = FileLock(path / "lock")
     lock.acquire()
     return lock.release
 
 
-def used_by_a_run(path):
+def use_in_a_run(path):
     run = path.parent.parent / "run"
     write_json(path / "uses.json", {str(run): {"last": "2026-01-01T00:00:00+00:00"}})
-    aged(path, 100)
-    held = writing(run)
-    held.__enter__()
-    return lambda: held.__exit__(None, None, None)
+    set_age(path, 100)
+    lock = writing(run)
+    lock.__enter__()
+    return lambda: lock.__exit__(None, None, None)
 
 
-def stranger(path):
+def add_foreign_file(path):
     (path / "thesis.tex").write_text("years of work")
-    aged(path, 100)
+    set_age(path, 100)
 
 
-def folder_inside(path):
+def add_folder(path):
     (path / "state-0009.safetensors").mkdir()
-    aged(path, 100)
+    set_age(path, 100)
 
 
-def renamed_identity(path):
+def change_identity(path):
     write_json(path / "identity.json", {"network": "another"})
-    aged(path, 100)
+    set_age(path, 100)
 
 
-def no_identity(path):
+def remove_identity(path):
     (path / "identity.json").unlink()
-    aged(path, 100)
+    set_age(path, 100)
 
 
-def link_inside(path):
+def link_a_state(path):
     outside = path.parent.parent / "precious"
     outside.write_text("outside")
     (path / "state-0001.safetensors").unlink()
     (path / "state-0001.safetensors").symlink_to(outside)
-    aged(path, 100)
+    set_age(path, 100)
 
 
-def linked_lock(path):
+def link_the_lock(path):
     outside = path.parent.parent / "precious"
     outside.write_text("outside")
     (path / "lock").unlink()
     (path / "lock").symlink_to(outside)
-    aged(path, 100)
+    set_age(path, 100)
 
 
 @pytest.mark.parametrize(
-    "how",
-    [locked, used_by_a_run, stranger, folder_inside, renamed_identity, no_identity, link_inside,
-     linked_lock],
-    ids=lambda how: how.__name__,
-)  # fmt: skip
-def test_what_is_in_use_or_not_the_stores_own_stays_whole(tmp_path, capsys, how):
+    "protect",
+    [
+        lock_entry,
+        use_in_a_run,
+        add_foreign_file,
+        add_folder,
+        change_identity,
+        remove_identity,
+        link_a_state,
+        link_the_lock,
+    ],
+    ids=lambda protect: protect.__name__,
+)
+def test_entries_in_use_and_foreign_folders_are_unchanged(tmp_path, capsys, protect):
     path = expert(tmp_path / "store")
-    release = how(path)
+    release = protect(path)
     try:
-        before = everything(tmp_path)
-        text = shown(tmp_path / "store", capsys, "prune", path.name, "--older-than=0s", "--yes")
+        before = read_tree(tmp_path)
+        text = run_command(
+            tmp_path / "store", capsys, "prune", path.name, "--older-than=0s", "--yes"
+        )
         assert f"{path.name} stays: " in text
         assert "0 of 1 deleted" in text
-        with pytest.raises(KeptError):
+        with pytest.raises(NotPrunableError):
             check_prunable(Entry.read(path), older_than=0)
-        assert everything(tmp_path) == before
+        assert read_tree(tmp_path) == before
     finally:
         if release:
             release()
@@ -237,38 +257,38 @@ def test_a_link_in_the_store_is_neither_listed_nor_followed(tmp_path, capsys):
     store = tmp_path / "store"
     store.mkdir()
     (store / outside.name).symlink_to(outside)
-    before = everything(tmp_path)
+    before = read_tree(tmp_path)
     assert entries(store) == []
     with pytest.raises(UserError):
-        shown(store, capsys, "prune", outside.name, "--older-than=0s", "--yes")
-    with pytest.raises(KeptError):
+        run_command(store, capsys, "prune", outside.name, "--older-than=0s", "--yes")
+    with pytest.raises(NotPrunableError):
         prune(store / outside.name, older_than=0)
-    assert everything(tmp_path) == before
+    assert read_tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["store", "0" * 20, "A" * 20, "f" * 21])
-def test_a_folder_that_no_store_named_stays(tmp_path, name):
+def test_a_folder_with_another_name_stays(tmp_path, name):
     path = expert(tmp_path).rename(tmp_path / name)
-    with pytest.raises(KeptError):
+    with pytest.raises(NotPrunableError):
         prune(path, older_than=0)
     assert Trajectory(path).epochs == 2
 
 
-def test_an_old_run_that_is_over_keeps_nothing(tmp_path):
+def test_only_a_running_run_protects_its_entries(tmp_path):
     run = tmp_path / "run"
     with writing(run):
         path = expert(tmp_path / "store", run=run)
-        with pytest.raises(KeptError, match="in use by"):
+        with pytest.raises(NotPrunableError, match="in use by"):
             prune(path, older_than=0)
     prune(path, older_than=0)
     assert not path.exists()
 
 
-def test_what_a_killed_process_left_goes_too(tmp_path):
+def test_files_of_a_killed_process_are_pruned(tmp_path):
     path = expert(tmp_path, complete=False)
     write_tensors(path / "checkpoint-0123abcd.ckpt", {"w": torch.zeros(1)}, {})
     (path / ".state-0003.safetensors.a1b2_c3d.part").write_bytes(b"half")
-    aged(path, 100)
+    set_age(path, 100)
     prune(path, older_than=DAY)
     assert not path.exists()
     empty = tmp_path / ("0" * 20)
@@ -278,7 +298,7 @@ def test_what_a_killed_process_left_goes_too(tmp_path):
     assert not empty.exists()
 
 
-def test_a_store_works_on_after_pruning(tmp_path):
+def test_a_pruned_entry_can_be_written_again(tmp_path):
     path = expert(tmp_path)
     prune(path, older_than=0)
     assert expert(tmp_path) == path
@@ -286,7 +306,7 @@ def test_a_store_works_on_after_pruning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["prnue"], "did you mean prune?"),
         (["prune", "zzz"], "has no zzz"),
@@ -295,49 +315,49 @@ def test_a_store_works_on_after_pruning(tmp_path):
         (["--stroe", "x"], "did you mean --store?"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(tmp_path, argv, said):
+def test_invalid_arguments_are_refused(tmp_path, argv, message):
     expert(tmp_path)
     with pytest.raises(UserError) as refused:
         experts.main([*argv, "--store", str(tmp_path)])
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_an_empty_store_is_no_error(tmp_path, capsys):
-    assert "is empty: studies fill it" in shown(tmp_path, capsys)
-    assert "0 of 0 deleted" in shown(tmp_path, capsys, "prune")
+    assert "is empty: studies fill it" in run_command(tmp_path, capsys)
+    assert "0 of 0 deleted" in run_command(tmp_path, capsys, "prune")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"seed": []}', '{"network": 3}', "[" * 100_000])
-def test_a_damaged_entry_is_listed_and_kept(tmp_path, capsys, text):
+def test_a_damaged_entry_is_listed_and_not_deleted(tmp_path, capsys, text):
     path = expert(tmp_path)
     for name in ("identity.json", "complete.json", "uses.json"):
         (path / name).write_text(text)
     (path / "state-0002.safetensors").write_bytes(b"\xff" * 12)
-    aged(path, 100)
-    assert path.name in shown(tmp_path, capsys)
-    json.loads(shown(tmp_path, capsys, "ls", "--json"))
-    with pytest.raises(KeptError):
+    set_age(path, 100)
+    assert path.name in run_command(tmp_path, capsys)
+    json.loads(run_command(tmp_path, capsys, "ls", "--json"))
+    with pytest.raises(NotPrunableError):
         prune(path, older_than=0)
 
 
-def test_no_name_reaches_the_terminal_as_a_command(tmp_path, capsys):
+def test_control_characters_are_escaped(tmp_path, capsys):
     hostile = "\x1b[2J\nowned\x07"
     identity = {"network": {"_target_": f"x.{hostile}", hostile: hostile}, "data": hostile}
     path = tmp_path / digest(identity)
     write_json(path / "identity.json", identity)
     write_json(path / "complete.json", {"epochs": [0]})
     write_json(path / "uses.json", {hostile: {"data": hostile}})
-    aged(path, 100)
+    set_age(path, 100)
     for argv in ([], ["prune"], ["prune", path.name, "--yes"]):
-        text = shown(tmp_path, capsys, *argv)
+        text = run_command(tmp_path, capsys, *argv)
         assert all(c.isprintable() for c in text.replace("\n", ""))
         assert "\\x1b" in text
 
 
 def test_listing_changes_nothing(tmp_path, capsys):
     path = expert(tmp_path)
-    before, last = everything(tmp_path), Entry.read(path).last_used
-    shown(tmp_path, capsys)
-    shown(tmp_path, capsys, "prune")
-    assert everything(tmp_path) == before
+    before, last = read_tree(tmp_path), Entry.read(path).last_used
+    run_command(tmp_path, capsys)
+    run_command(tmp_path, capsys, "prune")
+    assert read_tree(tmp_path) == before
     assert Entry.read(path).last_used == last

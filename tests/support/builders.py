@@ -1,4 +1,4 @@
-"""Small data, networks and trained experts for tests, learnt in a few steps."""
+"""Small data sets, networks and trained experts for tests; they train in a few steps."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ from cwx.storage.recording import Recording
 from cwx.training.build import build_network
 from cwx.training.objectives import CrossEntropy
 from cwx.training.precision import Precision, Precisions
-from cwx.training.stages import Stages, Wanted
+from cwx.training.stages import ExpertRequest, Stages
 
 
 class Blobs:
-    """Three classes of 2x4x4 images, each bright in a place of its own: learnt in a few steps."""
+    """Three classes of 2x4x4 images, each with one bright column: easy to learn."""
 
     classes = ("left", "middle", "right")
 
@@ -38,19 +38,18 @@ class Blobs:
         return ImageSet(images.to(torch.uint8), labels)
 
 
-class BlobsToTest(Blobs):
-    """No training images, and none of the second class."""
+class BlobsWithoutTraining(Blobs):
+    """Test images only, without those of the second class."""
 
     def load(self) -> Splits:
-        whole = super().load()
-        shown = whole.test.labels != 1
-        test = ImageSet(whole.test.images[shown], whole.test.labels[shown])
-        return replace(whole, train=whole.train.none(), test=test)
+        splits = super().load()
+        test = splits.test.at(splits.test.labels != 1)
+        return replace(splits, train=splits.train.empty(), test=test)
 
 
 def image_data(source: Blobs | None = None, **settings) -> ImageData:
-    chosen = {"mean": 0.5, "std": [0.5, 0.25], "batch_size": 7, "per_class": None, **settings}
-    data = ImageData(source=source or Blobs(), **chosen)
+    defaults = {"mean": 0.5, "std": [0.5, 0.25], "batch_size": 7, "per_class": None}
+    data = ImageData(source=source or Blobs(), **{**defaults, **settings})
     data.setup()
     return data
 
@@ -63,8 +62,8 @@ def small_convnet(**shape):
     return ConvNet(depth=1, width=5, norm=None, **shape)
 
 
-def sgd(rate: float, momentum: float = 0.0):
-    return lambda parameters: torch.optim.SGD(parameters, lr=rate, momentum=momentum)
+def sgd(learning_rate: float, momentum: float = 0.0):
+    return lambda parameters: torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
 
 
 def trainer(**settings):
@@ -79,21 +78,21 @@ def trainer(**settings):
 
 
 def stages(precisions=None, **settings):
-    """Stages, by default in single precision, whose trainers take `settings`."""
-    plain = Precision(trainer="32-true", float32_matmul="highest")
+    """Stages with `settings` for their trainers, by default in single precision."""
+    single = Precision(trainer="32-true", float32_matmul="highest")
     return Stages(
-        lambda **given: trainer(**given, **settings),
-        precisions or Precisions(experts=plain, methods=plain),
+        lambda **arguments: trainer(**arguments, **settings),
+        precisions or Precisions(experts=single, methods=single),
     )
 
 
-def wanted(*seeds):
-    return [Wanted(f"expert-{seed}", seed, {"seed": seed}) for seed in seeds]
+def expert_requests(*seeds):
+    return [ExpertRequest(f"expert-{seed}", seed, {"seed": seed}) for seed in seeds]
 
 
 def experts(data, seeds, *, network=small_mlp, **settings):
-    """The module that trains these seeds side by side."""
-    chosen = {
+    """The module that trains experts with these seeds in parallel."""
+    defaults = {
         "epochs": 4,
         "batch_size": 8,
         "augment": Strategy({}),
@@ -109,22 +108,22 @@ def experts(data, seeds, *, network=small_mlp, **settings):
         data=data,
         seeds=seeds,
         stages=[f"expert-{seed}" for seed in seeds],
-        **{**chosen, **settings},
+        **{**defaults, **settings},
     )
 
 
-def trained(data, seeds, store, *, at_once=1, trainer_settings=None, **settings):
-    """Their trajectories, trained as a study does."""
+def train_experts(data, seeds, store, *, at_once=1, trainer_settings=None, **settings):
+    """The trajectories of experts with these seeds, trained as in a study."""
     return stages(**(trainer_settings or {})).train(
         lambda missing: experts(data, [expert.seed for expert in missing], **settings),
-        wanted(*seeds),
+        expert_requests(*seeds),
         store,
         at_once=at_once,
     )
 
 
-class Looking(torch.nn.Module):
-    """Logit k is the mean brightness, that of column k counting five times as much."""
+class ColumnClassifier(torch.nn.Module):
+    """Logit k is the mean brightness, with column k weighted five times the others."""
 
     class Brightness(torch.nn.Module):
         def forward(self, images):

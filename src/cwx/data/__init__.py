@@ -1,1 +1,1 @@
-"""Labelled images: the sources they come from, and how `module` serves them."""
+"""Labelled images: data sources, corruptions, and the data modules that serve batches."""

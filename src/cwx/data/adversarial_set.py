@@ -1,4 +1,4 @@
-"""A set of adversarial images, on disk, of a study's test images."""
+"""Adversarial images of a study's test images, on disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,14 +10,15 @@ from cwx.storage.shards import Shards
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialSet:
-    """AdversarialSet images of test images, which stay on disk until they are asked for.
+    """Adversarial images of test images; the images stay on disk until they are read.
 
     Attributes:
-        labels: of the originals, ``[n]``.
-        targets: the class that each was made for, ``[n]``, never its label.
-        originals: the index among the test images of what each was made from, ``[n]``.
-        members: the names in the study of the networks attacked.
-        metrics: how well it went, by name.
+        shards: the files with the images.
+        labels: class indices of the originals, ``[n]``.
+        targets: the target class of each attack, ``[n]``; never equal to the label.
+        originals: the index of the original among the test images, ``[n]``.
+        members: the names of the attacked networks in the study.
+        metrics: metrics of the attack, by name.
     """
 
     shards: Shards
@@ -28,18 +29,18 @@ class AdversarialSet:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(
+    def from_shards(
         cls, shards: Shards, *, members: Sequence[str], metrics: Mapping[str, float]
     ) -> "AdversarialSet":
-        """The set in `shards`, of ``images`` as bytes, ``labels``, ``targets``, ``originals``."""
-        small = {name: shards.tensor(name).long() for name in ("labels", "targets", "originals")}
-        return cls(shards=shards, members=members, metrics=metrics, **small)
+        """The set in `shards`: ``images`` as bytes, ``labels``, ``targets``, ``originals``."""
+        indices = {name: shards.tensor(name).long() for name in ("labels", "targets", "originals")}
+        return cls(shards=shards, members=members, metrics=metrics, **indices)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batches(self) -> Iterator[tuple[slice, Tensor]]:
-        """Which of them, and their images as bytes ``[rows, C, H, W]``, in order."""
+        """Batches in order: their rows, and their images as bytes ``[rows, C, H, W]``."""
         return self.shards.batches("images")
 
     def at(self, indices: Tensor) -> Tensor:

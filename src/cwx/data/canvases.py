@@ -1,4 +1,4 @@
-"""The canvases of a pattern search: which classes, how many, on which images of a study (I5-I7)."""
+"""Choosing the classes, canvases and searched images of a pattern search (ISCP, I5-I7)."""
 
 import logging
 from collections.abc import Sequence
@@ -16,59 +16,64 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class CanvasSet:
     """Canvases by class, the most preferred first.
 
     Attributes:
-        images: unit, ``[n, C, H, W]``.
-        labels: the class that each is for, ``[n]``.
-        places: its place among those of the class, ``[n]``.
+        images: unit images ``[n, C, H, W]``, pixels in 0-1.
+        labels: the target class of each canvas, ``[n]``.
+        ranks: the rank of each canvas within its class, ``[n]``, from 0.
     """
 
     images: Tensor
     labels: Tensor
-    places: Tensor
+    ranks: Tensor
 
 
-def chosen_classes(names: Sequence[str | int] | None, data: ImageData, setting: str) -> list[int]:
-    """The classes to explain, by index: those named, or all that have test images.
+def classes_to_explain(
+    names: Sequence[str | int] | None, data: ImageData, setting: str
+) -> list[int]:
+    """Indices of the classes to explain: the named ones, or all (with `names` ``None``).
 
     Raises:
-        ValueError: there is no such class, or one named has no test image.
+        ValueError: a class does not exist, or has no test image.
     """
     present = set(data.splits.test.labels.tolist())
     if names is None:
-        found = list(range(len(data.classes)))
+        indices = list(range(len(data.classes)))
     else:
-        found = [class_index(name, data.classes) for name in names]
-    if absent := [data.classes[label] for label in found if label not in present]:
+        indices = [class_index(name, data.classes) for name in names]
+    if absent := [data.classes[label] for label in indices if label not in present]:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise ValueError(
-            f"the test set has no image of class {absent[0]!r}{more}, so that what leads to it "
-            f"cannot be measured: add some, or name the classes to explain ({setting}=[…])"
+            f"the test set has no image of class {absent[0]!r}{more}, which the search needs: add "
+            f"some, or name the classes to explain ({setting}=[…])"
         )
-    return found
+    return indices
 
 
 def nontarget_subset(count: int, fraction: float, seed: int, setting: str) -> Tensor:
-    """D: a random share of `count` test images, boolean mask ``[count]``; D_n leaves out a class's own.
+    """D: a random fraction of `count` test images, as a boolean mask ``[count]``.
+
+    D_n, the non-target images of a class, is D without the images of that class.
 
     Raises:
-        ValueError: the share is not above 0 and at most 1, or leaves no image.
+        ValueError: `fraction` is not in (0, 1], or selects no image.
     """
-    taken = round(fraction * count)
-    if not 0 < fraction <= 1 or taken < 1:
+    selected = round(fraction * count)
+    if not 0 < fraction <= 1 or selected < 1:
         raise ValueError(
-            f"{setting} is {fraction}: give a share of the {count} test images, above 0 and at most 1"
+            f"{setting} is {fraction}: give a fraction of the {count} test images, above 0 and at "
+            "most 1, that selects at least one"
         )
     searched = torch.zeros(count, dtype=torch.bool)
-    searched[torch.randperm(count, generator=stream(seed))[:taken]] = True
+    searched[torch.randperm(count, generator=stream(seed))[:selected]] = True
     return searched
 
 
 @torch.no_grad()
 def test_logits(network: nn.Module, data: ImageData, device: torch.device) -> Tensor:
-    """What a network in eval mode says of all test images, ``[t, K]`` on the CPU."""
+    """The logits of a network (in eval mode) on all test images, ``[t, K]`` on the CPU."""
     return torch.cat([network(batch.images.to(device)).cpu() for batch in data.test_batches()])
 
 
@@ -81,36 +86,39 @@ def choose_canvases(
     count: int,
     seed: int,
     stage: str,
-) -> Chosen:
-    """At most `count` test images a class; a class with fewer candidates is named in the log.
+) -> CanvasSet:
+    """At most `count` canvases per class, from the test images unless `canvas` needs none.
+
+    A class with fewer candidates is logged as a warning.
 
     Args:
         logits: of all test images ``[t, K]``.
-        stage: the method, in messages.
+        canvas: selects the test images for a class; ``None`` from it means one white canvas.
+        stage: the name of the method, for messages.
 
     Raises:
-        ValueError: `count` is below 1, or no class has any.
+        ValueError: `count` is below 1, or no class has a canvas.
     """
     if count < 1:
-        raise ValueError(f"method.{stage}.canvases is {count}: give 1 or more a class")
+        raise ValueError(f"method.{stage}.canvases is {count}: give 1 or more per class")
     test = data.splits.test
-    images, labels, places = [], [], []
+    images, labels, ranks = [], [], []
     for label in classes:
         indices = canvas(logits, test.labels, label, count, stream(seed, label))
         if indices is None:
-            found = torch.ones(1, *data.image_shape)
+            canvases = torch.ones(1, *data.image_shape)
         else:
-            found = test.images[indices].float() / 255
-            if len(found) < count:
-                line = "%s: class %r has %d canvases of the %d asked for%s"
-                rest = "" if len(found) else ", and gets no pattern"
-                log.warning(line, stage, data.classes[label], len(found), count, rest)
-        images.append(found)
-        labels.append(torch.full((len(found),), label))
-        places.append(torch.arange(len(found)))
+            canvases = test.images[indices].float() / 255
+            if len(canvases) < count:
+                line = "%s: class %r has %d canvases instead of %d%s"
+                rest = "" if len(canvases) else " and gets no pattern"
+                log.warning(line, stage, data.classes[label], len(canvases), count, rest)
+        images.append(canvases)
+        labels.append(torch.full((len(canvases),), label))
+        ranks.append(torch.arange(len(canvases)))
     if not sum(map(len, labels)):
         raise ValueError(
             f"{stage} finds no canvas for any class: choose another way of sampling "
             f"(canvas@method.{stage}.canvas=random), or a network that knows the classes"
         )
-    return Chosen(torch.cat(images), torch.cat(labels), torch.cat(places))
+    return CanvasSet(torch.cat(images), torch.cat(labels), torch.cat(ranks))

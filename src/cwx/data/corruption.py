@@ -1,6 +1,6 @@
 """Corruption of training data: backdoors and label noise (CWX, §5 and §6.3; C12, C15).
 
-It works on the stored bytes, before any augmentation, and keeps a record of what it corrupted.
+A corruption acts on the stored bytes, before any augmentation, and records which images changed.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,58 +20,58 @@ from cwx.functional.rng import stream
 
 
 @dataclass(frozen=True)
-class Planted:
-    """A backdoor in a set of images: what carries `trigger` is taught to be class `target`."""
+class PlantedBackdoor:
+    """A backdoor in a training set: images with `trigger` carry the label `target`."""
 
     trigger: Trigger
     target: int
 
 
 @dataclass(frozen=True)
-class Corrupted:
-    """What a corruption leaves.
+class CorruptionResult:
+    """The result of a corruption.
 
     Attributes:
-        images: in the order of the clean ones.
-        corrupted: boolean mask ``[n]``: which images carry a trigger or another label than before.
-        backdoor: the one planted, if one was.
+        images: all training images, in the order of the clean ones.
+        is_corrupted: boolean mask ``[n]``: True where an image got a trigger or another label.
+        backdoor: the planted backdoor; ``None`` if there is none.
     """
 
     images: ImageSet
     is_corrupted: Tensor
-    backdoor: Planted | None
+    backdoor: PlantedBackdoor | None
 
     @property
     def effective_rate(self) -> float:
-        """The share in 0-1 of images that were corrupted, 0 if there are none."""
+        """The fraction of corrupted images, in 0-1; 0 if there are no images."""
         return self.is_corrupted.double().mean().item() if len(self.is_corrupted) else 0.0
 
 
-Corruption = Callable[[ImageSet, Sequence[str]], Corrupted]
+Corruption = Callable[[ImageSet, Sequence[str]], CorruptionResult]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoCorruption:
-    """Images and labels as they are."""
+    """Leaves images and labels unchanged."""
 
-    def __call__(self, images: ImageSet, classes: Sequence[str]) -> Corrupted:
-        return Corrupted(images, torch.zeros(len(images), dtype=torch.bool), None)
+    def __call__(self, images: ImageSet, classes: Sequence[str]) -> CorruptionResult:
+        return CorruptionResult(images, torch.zeros(len(images), dtype=torch.bool), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backdoor:
-    """Puts a trigger into some images and labels them as the target.
+    """Adds a trigger to some training images and sets their labels to the target class.
 
     Attributes:
-        trigger: what they carry.
-        target: a class, by its name or its index.
-        rate: the share in 0-1 of all training images that is poisoned, in every variant.
-        variant: which images may be poisoned.
-        seed: of the choice among them.
+        trigger: the pattern added to the poisoned images.
+        target: the target class, by name or index.
+        rate: the fraction of all training images that is poisoned, in 0-1, for every variant.
+        variant: selects the images that may be poisoned.
+        seed: of the random choice of poisoned images.
 
     Raises:
-        ValueError: the rate is out of range or, when called, more than the variant allows; there
-            is no such class; the trigger does not fit the images.
+        ValueError: the rate is outside 0-1; when called: the rate exceeds what the variant allows,
+            the target class does not exist, or the trigger does not fit the images.
     """
 
     trigger: Trigger
@@ -83,33 +83,35 @@ class Backdoor:
     def __post_init__(self) -> None:
         _check_rate(self.rate)
 
-    def __call__(self, images: ImageSet, classes: Sequence[str]) -> Corrupted:
+    def __call__(self, images: ImageSet, classes: Sequence[str]) -> CorruptionResult:
         target = class_index(self.target, classes)
-        chosen = choose(
+        indices = choose(
             self.variant.candidates(images.labels, target),
             rate=self.rate,
             total=len(images),
             generator=stream(self.seed),
         )
         pixels, labels = images.images.clone(), images.labels.clone()
-        pixels[chosen] = self.trigger.apply(images.images[chosen])
-        labels[chosen] = target
+        pixels[indices] = self.trigger.apply(images.images[indices])
+        labels[indices] = target
         is_corrupted = torch.zeros(len(images), dtype=torch.bool)
-        is_corrupted[chosen] = True
-        return Corrupted(ImageSet(pixels, labels), is_corrupted, Planted(self.trigger, target))
+        is_corrupted[indices] = True
+        backdoor = PlantedBackdoor(self.trigger, target)
+        return CorruptionResult(ImageSet(pixels, labels), is_corrupted, backdoor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelNoise:
-    """Changes some labels; an image counts as corrupted if its label really differs.
+    """Redraws some labels; an image counts as corrupted only if its new label differs.
 
     Attributes:
-        kind: what stands in place of the labels.
-        rate: the share in 0-1 of all training images whose label is at stake.
-        seed: of the choice among them and of the noise.
+        kind: the noise that draws the new labels.
+        rate: the fraction of all training images whose label is redrawn, in 0-1.
+        seed: of the random choice of images and of the noise.
 
     Raises:
-        ValueError: the rate is out of range or, when called, all images are of one class.
+        ValueError: the rate is outside 0-1; when called: there are no images, or all belong to
+            one class.
     """
 
     kind: Noise
@@ -119,55 +121,55 @@ class LabelNoise:
     def __post_init__(self) -> None:
         _check_rate(self.rate)
 
-    def __call__(self, images: ImageSet, classes: Sequence[str]) -> Corrupted:
+    def __call__(self, images: ImageSet, classes: Sequence[str]) -> CorruptionResult:
         if not len(images):
             raise ValueError(
-                "label noise needs training images, and the data have none: choose corruption=none"
+                "label noise needs training images, but the data have none: choose corruption=none"
             )
         if len(images.labels.unique()) < 2:
             raise ValueError(
-                "label noise needs training images of two classes or more, and these are all of "
+                "label noise needs training images of two or more classes, but all are of class "
                 f"{classes[int(images.labels[0])]!r}: add classes, or choose corruption=none"
             )
         generator = stream(self.seed)
-        every = torch.arange(len(images))
-        chosen = choose(every, rate=self.rate, total=len(images), generator=generator)
+        candidates = torch.arange(len(images))
+        indices = choose(candidates, rate=self.rate, total=len(images), generator=generator)
         labels = images.labels.clone()
-        labels[chosen] = self.kind.draw(labels[chosen], classes, generator)
-        return Corrupted(ImageSet(images.images, labels), labels != images.labels, None)
+        labels[indices] = self.kind.draw(labels[indices], classes, generator)
+        return CorruptionResult(ImageSet(images.images, labels), labels != images.labels, None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFile:
-    """A picture from a file, stretched to the size of the images.
+    """A trigger picture from a file, stretched to the size of the images.
 
     Attributes:
-        path: the file; images of other than three channels get its grey version.
+        path: the image file; converted to grey unless the images have three channels.
     """
 
     path: str
 
     def draw(self, shape: Shape) -> Tensor:
-        """The picture ``[C, H, W]`` in unit pixels.
+        """The picture ``[C, H, W]``, pixels in 0-1.
 
         Raises:
-            ValueError: the file is missing or is no image.
+            ValueError: the file is missing or is not an image.
         """
         file = Path(self.path)
         if not file.is_file():
             raise ValueError(
                 f"there is no trigger picture {file}: set corruption.trigger.picture.path to an "
-                "image file, or take the drawn one of corruption=blended"
+                "image file, or use the built-in picture of corruption=blended"
             )
         channels, height, width = shape
-        read = Reader(
+        reader = Reader(
             channels=3 if channels == 3 else 1,
             fit=lambda image: image.resize((width, height), Image.Resampling.BICUBIC),
         )
-        picture = read.read([(file, 0)]).images[0]
+        picture = reader.read([(file, 0)]).images[0]
         return (picture / 255).expand(channels, -1, -1)
 
 
 def _check_rate(rate: float) -> None:
     if not 0 <= rate <= 1:
-        raise ValueError(f"corruption.rate is {rate}: give a share of the images in 0-1")
+        raise ValueError(f"corruption.rate is {rate}: give a fraction of the images in 0-1")

@@ -1,8 +1,7 @@
-"""The LightningDataModule every study reads its images from."""
+"""The LightningDataModule of the images of a study."""
 
 import copy
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Self
@@ -10,17 +9,23 @@ from typing import NamedTuple, Self
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from cwx.data.corruption import Corrupted, Corruption, NoCorruption
+from cwx.data.corruption import Corruption, CorruptionResult, NoCorruption
+from cwx.data.global_batches import Draw, GlobalBatches
 from cwx.data.splits import ImageSet, Source, Splits
-from cwx.data.step_loaders import place
+from cwx.data.step_loaders import rank_and_world_size
 from cwx.functional.images import Normalization
-from cwx.functional.rng import stream
 
 
 class Batch(NamedTuple):
-    """One rank's part of a batch: normalised images, labels, and the images on all ranks."""
+    """One rank's part of a batch.
+
+    Attributes:
+        images: normalised, ``[b, C, H, W]``.
+        labels: class indices ``[b]``.
+        total: the number of images of the batch on all ranks.
+    """
 
     images: Tensor
     labels: Tensor
@@ -28,25 +33,26 @@ class Batch(NamedTuple):
 
 
 class ImageData(L.LightningDataModule):
-    """Train and test images held in memory, on the trainer's device while one is attached.
+    """Training and test images in memory; batches lie on the device of an attached trainer.
 
-    A training batch is one global batch cut among the ranks, so that any number of processes
-    sees the same batches. Its order depends on the seed and the epoch alone. Several networks
-    may train side by side, each on batches in an order of its own.
+    A global training batch is divided among the ranks, so that the batches do not depend on the
+    number of processes. Their order depends on the seed and the epoch only. Several networks may
+    train in parallel, each with its own seed and order.
 
     Args:
-        source: where the images come from.
-        mean, std: of the normalisation, on unit pixels: one number, or one a channel.
-        batch_size: images a forward pass in evaluation.
-        per_class: at most that many training images a class, the first of them; null for all.
+        source: loads the images.
+        mean, std: of the normalisation, for pixels in 0-1: one number, or one per channel.
+        batch_size: images per forward pass in evaluation.
+        per_class: use only the first `per_class` training images of each class; ``None`` for all.
 
     Attributes:
-        clean: the training images before any corruption, once they are loaded.
-        corrupted: what a corruption made of them, trained on unless `train_on` replaced it.
+        clean: the training images before any corruption; set by `setup`.
+        corrupted: the result of the corruption; its images are trained on, unless `train_on`
+            replaced them.
     """
 
     clean: ImageSet
-    corrupted: Corrupted
+    corrupted: CorruptionResult
 
     def __init__(
         self,
@@ -80,44 +86,44 @@ class ImageData(L.LightningDataModule):
             self.corrupt(NoCorruption())
             self.normalization = self._normalization()
 
-    def corrupt(self, corruption: Corruption) -> Corrupted:
-        """Train on what `corruption` makes of the clean training images; test images stay clean.
+    def corrupt(self, corruption: Corruption) -> CorruptionResult:
+        """Corrupt the clean training images and train on the result; test images stay clean.
 
         Raises:
-            ValueError: it cannot be done to these images.
+            ValueError: the corruption does not fit these images.
         """
-        corrupted = corruption(self.clean, self.classes)
-        if not isinstance(corrupted, Corrupted) or len(corrupted.images) != len(self.clean):
+        result = corruption(self.clean, self.classes)
+        if not isinstance(result, CorruptionResult) or len(result.images) != len(self.clean):
             raise ValueError(
-                f"corruption returned {type(corrupted).__name__} for {len(self.clean)} images: "
-                "return a cwx.data.corruption.Corrupted with all of them, in their order"
+                f"corruption returned {type(result).__name__} for {len(self.clean)} images: "
+                "return a cwx.data.corruption.CorruptionResult with all images, in their order"
             )
-        self.corrupted = corrupted
+        self.corrupted = result
         self._splits = replace(self.splits, train=self.corrupted.images)
         return self.corrupted
 
     def train_on(self, images: ImageSet) -> None:
-        """Train on `images` in place of the corrupted ones; test images stay.
+        """Train on `images` instead of the corrupted ones; test images do not change.
 
         Raises:
-            ValueError: they are not of the size of the test images, or not of their classes.
+            ValueError: the size or the class indices of `images` do not fit the test images.
         """
-        expected, found = self.splits.test.images.shape[1:], images.images.shape[1:]
-        if expected != found:
+        expected, actual = self.splits.test.images.shape[1:], images.images.shape[1:]
+        if expected != actual:
             raise ValueError(
-                f"the training images are to be replaced by images of {_by(found)}, but the test "
-                f"images are {_by(expected)}: choose the data that they were made from"
+                f"the new training images are {_format_size(actual)}, but the test images are "
+                f"{_format_size(expected)}: choose the data that they were constructed from"
             )
         if ((images.labels < 0) | (images.labels >= len(self.classes))).any():
             raise ValueError(
-                f"the training images are to be replaced by images with labels in "
-                f"{int(images.labels.min())}-{int(images.labels.max())}, but there are "
-                f"{len(self.classes)} classes: choose the data that they were made from"
+                f"the new training images have labels in {int(images.labels.min())}-"
+                f"{int(images.labels.max())}, but there are {len(self.classes)} classes: choose "
+                "the data that they were constructed from"
             )
         self._splits = replace(self.splits, train=images)
 
     def without(self, dropped: Tensor) -> Self:
-        """A view whose training images lack those that the boolean mask `dropped` ``[n]`` mark."""
+        """A view without the training images where the boolean mask `dropped` ``[n]`` is True."""
         return self._view_of(self.splits.train.at(~dropped))
 
     def uncorrupted(self) -> Self:
@@ -145,10 +151,10 @@ class ImageData(L.LightningDataModule):
 
     @property
     def splits(self) -> Splits:
-        """Both splits as bytes, the training images as they are trained on.
+        """Both splits as bytes; the training images as they are trained on.
 
         Raises:
-            RuntimeError: `setup` has not run.
+            RuntimeError: `setup` was not called.
         """
         if self._splits is None:
             raise RuntimeError("the data are not loaded: call setup() first")
@@ -165,14 +171,14 @@ class ImageData(L.LightningDataModule):
         return channels, height, width
 
     def fingerprint(self) -> str:
-        """A digest of the training images, their labels, classes and normalisation.
+        """A digest of the training images, labels, classes and normalisation.
 
-        Two studies on the same images share experts wherever the files lie.
+        Studies on the same images share experts, wherever the image files lie.
         """
         return self._digest(self.splits.train)
 
     def test_fingerprint(self) -> str:
-        """The same of the test images."""
+        """The same digest, of the test images."""
         return self._digest(self.splits.test)
 
     def _digest(self, images: ImageSet) -> str:
@@ -180,14 +186,14 @@ class ImageData(L.LightningDataModule):
             repr((images.images.shape, self.classes, self.normalization)).encode()
         )
         for tensor in (images.images, images.labels):
-            # As it lies in memory: a copy of all images is too much.
+            # Hash the memory of the tensor: a copy of all images may not fit.
             digest.update(tensor.cpu().contiguous().numpy().reshape(-1).data)
         return digest.hexdigest()
 
     def batches(self, *, size: int, seeds: Sequence[int]) -> Self:
-        """A view of the same images whose training loader draws shuffled batches of `size`.
+        """A view of the same images whose training loader yields shuffled batches of `size`.
 
-        Each step brings a list of batches, one for each of `seeds`.
+        Each step yields a list of batches, one per seed.
         """
         if size < 1:
             raise ValueError(f"the batch size is {size}: give 1 or more")
@@ -198,10 +204,10 @@ class ImageData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[list[Batch]]:
         if self._order is None:
-            raise RuntimeError("training needs a batch size and seeds: use data.batches(...)")
+            raise RuntimeError("training needs a batch size and seeds: call data.batches(...)")
         size, seeds = self._order
-        rank, ranks = place(self)
-        images = self._here(self.splits.train)
+        rank, ranks = rank_and_world_size(self)
+        images = self._on_device(self.splits.train)
         sampler = GlobalBatches(
             len(images),
             size=size,
@@ -213,32 +219,29 @@ class ImageData(L.LightningDataModule):
         return DataLoader(_Batches(images, self.normalization), sampler=sampler, batch_size=None)
 
     def test_batches(self, count: int | None = None) -> Iterator[Batch]:
-        """The test images, or `count` spread over them, in order and as `in_order`."""
+        """All test images, or `count` evenly spaced ones, in order; see `in_order`."""
         return self.in_order(self.splits.test.spread(count))
 
     def in_order(self, images: ImageSet) -> Iterator[Batch]:
-        """The images in their order, `batch_size` at a time, the same on every rank."""
-        images = self._here(images)
+        """Batches of `batch_size` images in order, the same on every rank."""
+        images = self._on_device(images)
         batches = _Batches(images, self.normalization)
         for indices in torch.arange(len(images), device=images.images.device).split(
             self.batch_size
         ):
             yield from batches[[(indices, len(indices))]]
 
-    def _here(self, images: ImageSet) -> ImageSet:
-        """The images on the trainer's device, while one is attached."""
+    def _on_device(self, images: ImageSet) -> ImageSet:
+        """The images on the trainer's device if a trainer is attached."""
         return images.to(self.trainer.strategy.root_device) if self.trainer else images
 
 
-def _by(size: Sequence[int]) -> str:
+def _format_size(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
 
 
-Draw = tuple[Tensor, int]
-
-
 class _Batches(Dataset[list[Batch]]):
-    """Whole batches by their indices: no Python loop over single images."""
+    """Indexes whole batches at once, without a Python loop over images."""
 
     def __init__(self, images: ImageSet, normalization: Normalization) -> None:
         self.set, self.normalization = images, normalization
@@ -252,42 +255,3 @@ class _Batches(Dataset[list[Batch]]):
             )
             for indices, total in draws
         ]
-
-
-class GlobalBatches(Sampler[list[Draw]]):
-    """One epoch's shuffled batches for each seed, of which each rank takes its slice.
-
-    Yields, for each seed, the rank's indices and the size of the whole batch, by which a mean
-    over ranks of unequal slices is weighted. The order is a function of the seed and the epoch,
-    so that a resumed run sees what an uninterrupted one sees, and a seed among others what it
-    sees alone.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        *,
-        size: int,
-        seeds: Sequence[int],
-        rank: int,
-        ranks: int,
-        device: torch.device,
-    ) -> None:
-        self.count, self.size, self.seeds, self.device = count, size, seeds, device
-        self.rank, self.ranks = rank, ranks
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return math.ceil(self.count / self.size)
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        # One transfer an epoch.
-        orders = [
-            torch.randperm(self.count, generator=stream(seed, self.epoch)).to(self.device)
-            for seed in self.seeds
-        ]
-        for batches in zip(*(order.split(self.size) for order in orders), strict=True):
-            yield [(batch[self.rank :: self.ranks], len(batch)) for batch in batches]

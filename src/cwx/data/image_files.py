@@ -1,4 +1,4 @@
-"""Picture files as byte tensors of one size."""
+"""Reading image files as byte tensors of one size."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ from cwx.data.splits import ImageSet
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 Fit = Callable[[Image.Image], Image.Image]
-"""Brings a picture to the size of all."""
+"""Resizes an image to the common size."""
 
-Labelled = Sequence[tuple[Path, int]]
-"""Picture files, each with its class index."""
+LabelledFiles = Sequence[tuple[Path, int]]
+"""Image files, each with its class index."""
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The picture files that lie directly in a folder, by name."""
+    """The image files directly in a folder, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
@@ -30,14 +30,15 @@ T = TypeVar("T")
 
 
 def open_image(file: Path, use: Callable[[Image.Image], T]) -> T:
-    """What `use` makes of a picture file.
+    """Open an image file and return `use` of it.
 
     Raises:
-        ValueError: it cannot be read, or is too large to be a picture.
+        ValueError: the file cannot be read, or has so many pixels that it may be a
+            decompression bomb.
     """
     try:
         with warnings.catch_warnings():
-            # A picture large enough to be a decompression bomb is refused, not read.
+            # Pillow only warns about a possible decompression bomb: refuse it.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 return use(image)
@@ -55,13 +56,13 @@ def open_image(file: Path, use: Callable[[Image.Image], T]) -> T:
 
 
 def crop_to(side: int, resize: int | None = None) -> Fit:
-    """Resizes the shorter side to `resize` pixels and cuts the centre of `side` pixels.
+    """Resizes the shorter side to `resize` pixels, then crops the central `side` x `side` pixels.
 
     Args:
-        resize: ``None`` for `side`, so that the longer side alone is cut.
+        resize: ``None`` for `side`, so that only the longer side is cropped.
 
     Raises:
-        ValueError: a side is below 1, or less is resized to than cut.
+        ValueError: `side` is below 1, or `resize` is below `side`.
     """
     _check_side(side)
     shorter = side if resize is None else resize
@@ -82,13 +83,13 @@ def crop_to(side: int, resize: int | None = None) -> Fit:
 
 
 def stretch_to(side: int) -> Fit:
-    """Resizes both sides to `side` pixels: nothing is cut, shapes may be stretched."""
+    """Resizes both sides to `side` pixels, without cropping; the aspect ratio may change."""
     _check_side(side)
     return lambda image: image.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def fill(height: int, width: int) -> Fit:
-    """Resizes to the least that covers `height` x `width` pixels and cuts the centre out of it."""
+    """Resizes to the smallest size that covers `height` x `width` pixels, then crops the centre."""
 
     def fit(image: Image.Image) -> Image.Image:
         scale = max(width / image.width, height / image.height)
@@ -110,29 +111,30 @@ def is_grey(file: Path) -> bool:
 
 
 class Reader:
-    """Reads picture files, all of one size, into memory.
+    """Reads image files of one size into memory.
 
     Args:
         channels: 1 for grey, 3 for colour.
-        fit: brings each picture to that size; ``None`` if they have it.
+        fit: resizes each image to the common size; ``None`` if the files have one size already.
     """
 
     def __init__(self, *, channels: int, fit: Fit | None) -> None:
         self.mode, self.fit = "L" if channels == 1 else "RGB", fit
         self.first: tuple[Path, tuple[int, int]] | None = None
 
-    def read(self, labelled: Labelled) -> ImageSet:
-        """The pictures in their order; every call's are of one size.
+    def read(self, files: LabelledFiles) -> ImageSet:
+        """The images in the order of `files`, as bytes.
 
         Raises:
-            ValueError: a file is no picture, or of another size than the first.
+            ValueError: a file is not an image, or its size differs from the first image that this
+                reader has read, in this call or an earlier one.
         """
-        # One tensor for all: a list of them would hold the set twice.
-        shape = self._image(labelled[0][0]).shape
-        images = torch.empty((len(labelled), *shape), dtype=torch.uint8)
-        for position, (file, _) in enumerate(labelled):
-            images[position] = self._image(file)
-        return ImageSet(images, torch.tensor([label for _, label in labelled]))
+        # Fill one tensor: stacking a list would need twice the memory.
+        shape = self._image(files[0][0]).shape
+        images = torch.empty((len(files), *shape), dtype=torch.uint8)
+        for index, (file, _) in enumerate(files):
+            images[index] = self._image(file)
+        return ImageSet(images, torch.tensor([label for _, label in files]))
 
     def _image(self, file: Path) -> Tensor:
         picture = open_image(file, self._decode)

@@ -1,7 +1,7 @@
-"""Batches of non-target test images: each search goes through those of its own (ISCP, Algorithm 1).
+"""Batches of non-target test images for parallel searches (ISCP, Algorithm 1).
 
-A search is known by its class and its place among those of the class, from which its order of
-images follows: it sees the same whichever others run beside it, and wherever.
+A search has a key: its class, and its index within the class. The key and the seed determine the
+order of its images, whatever other searches run and on whatever rank.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,9 @@ class NontargetBatch(NamedTuple):
     """One step of every search that still has images in this pass.
 
     Attributes:
-        searches: which they are, ``[s]``, as places among all.
+        searches: indices of the searches, ``[s]``.
         images: indices of test images, ``[s, b]``.
-        weights: ``[s, b]``, 0 where an index only fills up the last batch of a pass.
+        weights: ``[s, b]``, 1, or 0 for the padding in the last batch of a pass.
     """
 
     searches: Tensor
@@ -31,22 +31,24 @@ class NontargetBatch(NamedTuple):
     weights: Tensor
 
     def parts(self, *, rank: int, ranks: int, chunk: int | None) -> "Iterator[NontargetBatch]":
-        """A rank's share of the searches, at most `chunk` of them at a time; null for all."""
-        mine = (self.searches % ranks == rank).nonzero()[:, 0]
-        for part in mine.split(chunk or max(len(mine), 1)):
+        """The searches of one rank, at most `chunk` at a time; ``None`` for all at once."""
+        own = (self.searches % ranks == rank).nonzero()[:, 0]
+        for part in own.split(chunk or max(len(own), 1)):
             if len(part):
-                yield NontargetBatch(*(each[part] for each in self))
+                yield NontargetBatch(*(tensor[part] for tensor in self))
 
 
 class Nontarget(L.LightningDataModule):
-    """Passes over the non-target images; an epoch is one pass, as long as the longest search's.
+    """A data module: one epoch is one pass of every search over its non-target images.
+
+    An epoch has as many steps as the longest pass.
 
     Args:
-        searches: (class, place) of each.
+        searches: the key (class, index within the class) of each search.
         labels: of all test images, ``[t]``.
-        searched: boolean mask ``[t]``, those to draw from.
-        batch_size: B, images a search and step.
-        seed: of the order.
+        searched: boolean mask ``[t]`` of the test images to draw from.
+        batch_size: B, images per search and step.
+        seed: of the order of the images.
     """
 
     def __init__(
@@ -67,20 +69,20 @@ class Nontarget(L.LightningDataModule):
 
     @property
     def steps(self) -> int:
-        """Of a pass."""
+        """The number of steps in a pass."""
         longest = max(len(pool) for pool in self.pools.values())
         return -(-longest // self.batch_size)
 
     def train_dataloader(self) -> DataLoader[NontargetBatch]:
-        return DataLoader(_Given(), sampler=_Pass(self), batch_size=None)
+        return DataLoader(_Identity(), sampler=_Pass(self), batch_size=None)
 
     def batches(self, epoch: int) -> Iterator[NontargetBatch]:
-        """Those of one pass."""
+        """The batches of one pass."""
         orders = [self._order(key, epoch) for key in self.searches]
-        filled = torch.full((len(orders), self.steps * self.batch_size), -1)
+        padded = torch.full((len(orders), self.steps * self.batch_size), -1)
         for row, order in enumerate(orders):
-            filled[row, : len(order)] = order
-        for indices in filled.split(self.batch_size, dim=1):
+            padded[row, : len(order)] = order
+        for indices in padded.split(self.batch_size, dim=1):
             searches = (indices >= 0).any(1).nonzero()[:, 0]
             active = indices[searches]
             yield NontargetBatch(searches, active.clamp_min(0), (active >= 0).float())
@@ -91,7 +93,7 @@ class Nontarget(L.LightningDataModule):
 
 
 class _Pass(Sampler[NontargetBatch]):
-    """The batches of the epoch that Lightning tells."""
+    """The batches of the current epoch, which Lightning sets."""
 
     def __init__(self, module: Nontarget) -> None:
         self.module, self.epoch = module, 0
@@ -103,12 +105,12 @@ class _Pass(Sampler[NontargetBatch]):
         return self.module.steps
 
     def __iter__(self) -> Iterator[NontargetBatch]:
-        # Not before the first batch is asked for: Lightning may tell the epoch after this call.
+        # A generator reads the epoch at the first batch: Lightning may set it after `iter()`.
         yield from self.module.batches(self.epoch)
 
 
-class _Given(Dataset[NontargetBatch]):
-    """Batches as they are drawn: images stay where they lie."""
+class _Identity(Dataset[NontargetBatch]):
+    """Passes the index batches of the sampler on: images are not copied."""
 
     def __getitem__(self, batch: NontargetBatch) -> NontargetBatch:
         return batch

@@ -1,4 +1,4 @@
-"""A few real images of each class, kept with a run to stand beside its explanations."""
+"""A few real images per class, saved with a run and shown beside its explanations."""
 
 import math
 
@@ -9,74 +9,77 @@ from torch.nn import functional as F
 from cwx.data.splits import ImageSet, Splits
 from cwx.functional.rng import stream
 
-# Enough to see what a class varies by.
+# Enough to show the variation within a class.
 PER_CLASS = 5
-# Of pixels: a thousand classes of 224x224 become 55x55.
+# In bytes (one per pixel and channel): 1000 classes of 224x224 images are reduced to 55x55.
 BUDGET = 32 * 2**20
 
 
-def sampled(splits: Splits) -> dict[str, Tensor]:
-    """Images as bytes ``<kind>/images`` ``[n, C, H, W]`` and ``<kind>/labels`` ``[n]``, by class.
+def sample_images(splits: Splits) -> dict[str, Tensor]:
+    """Byte images ``<kind>/images`` ``[n, C, H, W]`` and ``<kind>/labels`` ``[n]``, by class.
 
     - ``real``: the first test images of each class, never corrupted.
-    - ``train``: training images drawn at random from each class, as trained on: corrupted where a
-      study corrupts them, under the labels they bear there.
-    - ``mean``: one image a class, the mean of its training images.
+    - ``train``: training images drawn at random from each class, as trained on: corrupted if the
+      study corrupts them, with the labels that they are trained with.
+    - ``mean``: one image per class, the mean of its training images.
 
-    Up to five a class; of many classes fewer, and smaller where one of each is still too much.
-    A kind that has no image is left out.
+    At most `PER_CLASS` images per class and kind; fewer if many classes would exceed `BUDGET`,
+    and downscaled if one image per class still exceeds it. Kinds without images are left out.
     """
-    kinds = {"real": splits.test, "train": splits.train}
-    found = [images for images in kinds.values() if len(images)]
-    classes = sum(len(images.labels.unique()) for images in found)
-    one = math.prod(splits.test.images.shape[1:])
-    # Means are as many as the classes of training images, at most all.
-    fits = (BUDGET // one - len(splits.classes)) // max(classes, 1)
-    per_class = min(max(fits, 1), PER_CLASS)
-    chosen = {
+    non_empty = [images for images in (splits.test, splits.train) if len(images)]
+    classes = sum(len(images.labels.unique()) for images in non_empty)
+    image_size = math.prod(splits.test.images.shape[1:])
+    # There is at most one mean image per class.
+    affordable = (BUDGET // image_size - len(splits.classes)) // max(classes, 1)
+    per_class = min(max(affordable, 1), PER_CLASS)
+    means, labels = class_means(splits.train)
+    samples = {
         "real": splits.test.first(per_class),
-        "train": _drawn(splits.train, per_class),
-        "mean": _means(splits.train),
+        "train": draw_per_class(splits.train, per_class),
+        "mean": ImageSet(means.round().to(torch.uint8), labels),
     }
-    total = one * sum(len(images) for images in chosen.values())
+    total = image_size * sum(len(images) for images in samples.values())
     factor = math.ceil(math.sqrt(total / BUDGET))
     return {
         f"{kind}/{part}": tensor
-        for kind, images in chosen.items()
+        for kind, images in samples.items()
         if len(images)
         for part, tensor in (
-            ("images", _smaller(images.images, factor)),
+            ("images", _downscale(images.images, factor)),
             ("labels", images.labels),
         )
     }
 
 
-def _drawn(train: ImageSet, per_class: int) -> ImageSet:
+def draw_per_class(train: ImageSet, per_class: int) -> ImageSet:
+    """At most `per_class` images of each class, drawn at random with a fixed seed, by class."""
     order = torch.randperm(len(train), generator=stream(0))
     shuffled = train.labels[order]
-    chosen = [order[shuffled == c][:per_class] for c in shuffled.unique()]
-    return train.at(torch.cat([order[:0], *chosen]))
+    by_class = [order[shuffled == c][:per_class] for c in shuffled.unique()]
+    # The first part is empty, for sets without images.
+    return train.at(torch.cat([order[:0], *by_class]))
 
 
-def _means(train: ImageSet) -> ImageSet:
+def class_means(train: ImageSet) -> tuple[Tensor, Tensor]:
+    """The mean image of each class that has images, and the class indices.
+
+    Returns:
+        float64 ``[k, C, H, W]`` in 0-255, and int64 ``[k]`` in ascending order.
+    """
     labels = train.labels.unique()
-    # One class at a time, in bytes: a float copy of all images might not fit.
-    means = [
-        train.images[train.labels == c].sum(0, dtype=torch.int64).double()
-        / (train.labels == c).sum()
-        for c in labels
-    ]
-    return ImageSet(
-        torch.stack([m.round().to(torch.uint8) for m in means]) if means else train.images[:0],
-        labels,
-    )
+    means = train.images.new_empty((len(labels), *train.images.shape[1:]), dtype=torch.float64)
+    # One class at a time: a float copy of all images might not fit into memory.
+    for row, label in enumerate(labels):
+        mask = train.labels == label
+        means[row] = train.images[mask].sum(0, dtype=torch.int64).double() / mask.sum()
+    return means, labels
 
 
-def _smaller(images: Tensor, factor: int) -> Tensor:
-    """Bytes averaged over squares of `factor` pixels."""
+def _downscale(images: Tensor, factor: int) -> Tensor:
+    """Byte images, averaged over blocks of `factor` x `factor` pixels."""
     if factor <= 1:
         return images
-    # An image at a time: as floats, all take four times the memory.
+    # One image at a time: a float copy of all takes four times the memory.
     factor = min(factor, *images.shape[2:])
     small = [F.avg_pool2d(i[None].float(), factor)[0].round().to(torch.uint8) for i in images]
     return torch.stack(small)

@@ -1,4 +1,4 @@
-"""Where labelled images come from: each source yields train and test sets as byte tensors."""
+"""Labelled image sets as byte tensors, and the protocol of data sources."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cwx.errors import closest
+from cwx.functional.evenly_spaced import evenly_spaced
 
 
 @dataclass(frozen=True)
@@ -25,44 +26,47 @@ class ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device))
 
     def at(self, indices: Tensor) -> "ImageSet":
-        """Those at `indices`, or where boolean mask are true."""
+        """The images at `indices`, or where a boolean mask is True."""
         return ImageSet(self.images[indices], self.labels[indices])
 
     def spread(self, count: int | None) -> "ImageSet":
-        """At most `count` images, evenly spaced in their order; null for all."""
-        return self.at(self.places(count)) if count is not None and count < len(self) else self
+        """At most `count` evenly spaced images, in order; ``None`` for all."""
+        if count is None or count >= len(self):
+            return self
+        return self.at(self.spread_indices(count))
 
-    def places(self, count: int | None) -> Tensor:
-        """Where those of `spread` lie."""
-        taken = len(self) if count is None else min(count, len(self))
-        # Sets may lie in the order of their classes.
-        return torch.arange(taken, device=self.labels.device) * len(self) // max(taken, 1)
+    def spread_indices(self, count: int | None) -> Tensor:
+        """The indices of the images that `spread` selects."""
+        # Sets may be sorted by class: the first `count` images would cover few classes.
+        return evenly_spaced(len(self), count, device=self.labels.device)
 
     def first(self, per_class: int) -> "ImageSet":
-        """At most `per_class` images of each class, the first of them, in their order."""
-        chosen = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
-        # There may be none.
-        return self.at(torch.cat([self.labels.new_empty(0), *chosen]).sort().values)
+        """The first `per_class` images of each class (or fewer), in their order in the set."""
+        indices = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
+        # The first part is empty, for sets without images.
+        return self.at(torch.cat([self.labels.new_empty(0), *indices]).sort().values)
 
-    def none(self) -> "ImageSet":
-        """No images of the same shape."""
+    def empty(self) -> "ImageSet":
+        """A set of 0 images of the same shape."""
         return ImageSet(self.images[:0].clone(), self.labels[:0].clone())
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set: its train and test images and what each class is, by index.
+    """A data set: training and test images, class names and WordNet ids.
 
-    There may be no training images, and classes without test images.
+    Training images may be absent, and classes may lack test images.
 
     Attributes:
-        classes: names that differ from each other and are for people: they may hold any printable
-            character, also a slash, and make no path.
-        synsets: the id of each class among the nouns of WordNet 3.0, such as ``n02084071`` for
-            dogs; ``None`` where the classes are no nouns of WordNet.
+        train: training images.
+        test: test images.
+        classes: the name of each class, by index. Names are unique. They may contain any printable
+            character, including a slash: never use them in paths.
+        synsets: the WordNet 3.0 noun id of each class, by index, such as ``n02084071`` for dogs;
+            ``None`` if the classes are not WordNet nouns.
 
     Raises:
-        ValueError: there is not one synset a class, or one is no such id.
+        ValueError: the number of synsets differs from that of classes, or an id is malformed.
     """
 
     train: ImageSet
@@ -86,13 +90,13 @@ class Splits:
                 )
 
     def check(self) -> None:
-        """Refuse what a study could not read, as a source of a user's own may give.
+        """Validate dtypes, shapes and labels, which a user's own source may get wrong.
 
         Raises:
-            ValueError: images are not bytes of one size, or labels are no class indices.
+            ValueError: images are not bytes of one size, or labels are not class indices.
         """
-        for name, found in (("train", self.train), ("test", self.test)):
-            images, labels = found.images, found.labels
+        for name, image_set in (("train", self.train), ("test", self.test)):
+            images, labels = image_set.images, image_set.labels
             size = tuple(self.test.images.shape[1:])
             if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != size:
                 raise ValueError(
@@ -107,7 +111,7 @@ class Splits:
             if ((labels < 0) | (labels >= len(self.classes))).any():
                 raise ValueError(
                     f"data.source gives {name} labels in {int(labels.min())}-{int(labels.max())}, "
-                    f"and {len(self.classes)} classes: name each class, in the order of the labels"
+                    f"but {len(self.classes)} classes: name each class, in the order of the labels"
                 )
 
 
@@ -117,44 +121,48 @@ NOUN = re.compile("n[0-9]{8}")
 def synsets_by_index(
     synsets: Mapping[str, str] | None, classes: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """The synset of each class by index, from those by its name.
+    """Order synsets, given by class name, by class index.
 
     >>> synsets_by_index({"dog": "n02084071", "cat": "n02121620"}, ["cat", "dog"])
     ('n02121620', 'n02084071')
 
     Raises:
-        ValueError: a name is that of no class, or a class has no synset.
+        ValueError: a name is not a class, or a class has no synset.
     """
     if synsets is None:
         return None
-    # YAML reads a name such as 7 as a number.
-    named = {str(name): synset for name, synset in synsets.items()}
+    # YAML reads a class name such as 7 as a number.
+    by_name = {str(name): synset for name, synset in synsets.items()}
     faults = []
-    if unknown := [name for name in named if name not in classes]:
+    if unknown := [name for name in by_name if name not in classes]:
         near = closest(unknown[0], classes)
-        faults.append(f"no class is called {_listed(unknown)} (the nearest are {', '.join(near)})")
-    if missing := [name for name in classes if name not in named]:
-        faults.append(f"none is given for {_listed(missing)}")
+        faults.append(
+            f"no class is called {_first_name(unknown)} (the nearest are {', '.join(near)})"
+        )
+    if missing := [name for name in classes if name not in by_name]:
+        faults.append(f"none is given for {_first_name(missing)}")
     if faults:
         raise ValueError(
             f"data.source.synsets must give one synset for each of the {len(classes)} classes, by "
             f"name: {'; '.join(faults)}; correct the names, or set data.source.synsets=null"
         )
-    return tuple(named[name] for name in classes)
+    return tuple(by_name[name] for name in classes)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _first_name(names: Sequence[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]!r}{more}"
 
 
 class Source(Protocol):
+    """Provides the images of a study."""
+
     def prepare(self) -> None:
-        """Download what is missing; called by one process a machine."""
+        """Download missing files; called by one process per machine."""
 
     def load(self) -> Splits:
         """Read both splits into memory.
 
         Raises:
-            ValueError: the data are missing or unfit, with the remedy.
+            ValueError: the data are missing or invalid; the message names the remedy.
         """

@@ -1,4 +1,4 @@
-"""Steps and ranks: how the data modules cut an optimisation into epochs and among processes."""
+"""Dividing the steps of an optimisation into epochs, and the work among ranks."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,12 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def epoch_length(steps: int, at_most: int) -> int:
-    """The longest epoch of no more than `at_most` steps of which `steps` is a whole number.
+    """The largest divisor of `steps` that is at most `at_most`: the steps per epoch.
 
-    Lightning resumes bit for bit between epochs, not within one, nor when it is told to stop
-    at a number of steps.
+    Lightning resumes bit for bit only between epochs: not within one, and not with ``max_steps``.
 
     Raises:
-        ValueError: either is below 1.
+        ValueError: `steps` or `at_most` is below 1.
 
     >>> epoch_length(250, 100)
     50
@@ -24,49 +23,49 @@ def epoch_length(steps: int, at_most: int) -> int:
     return max(length for length in range(1, min(steps, at_most) + 1) if steps % length == 0)
 
 
-def place(module: L.LightningDataModule) -> tuple[int, int]:
-    """This process's rank and the number of ranks, as far as a trainer is attached."""
+def rank_and_world_size(module: L.LightningDataModule) -> tuple[int, int]:
+    """This process's rank and the number of ranks; (0, 1) without an attached trainer."""
     trainer = module.trainer
     return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
 
 class Steps(L.LightningDataModule):
-    """Epochs of `count` steps that need no data."""
+    """A data module for epochs of `count` steps that need no data."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count = count
 
     def train_dataloader(self) -> DataLoader[int]:
-        return DataLoader(_Count(self.count), batch_size=None)
+        return DataLoader(_StepNumbers(self.count), batch_size=None)
 
 
-class Turns(L.LightningDataModule):
-    """Numbers to predict for, one a step, dealt out to the ranks in turn."""
+class RoundRobinIndices(L.LightningDataModule):
+    """A data module for prediction: one index per step, assigned to the ranks in turn."""
 
-    def __init__(self, numbers: Sequence[int]) -> None:
+    def __init__(self, indices: Sequence[int]) -> None:
         super().__init__()
-        self.numbers = list(numbers)
-        # There may be fewer numbers than ranks.
+        self.indices = list(indices)
+        # There may be fewer indices than ranks.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def predict_dataloader(self) -> DataLoader[int]:
-        rank, ranks = place(self)
-        return DataLoader(_Listed(self.numbers[rank::ranks]), batch_size=None)
+        rank, ranks = rank_and_world_size(self)
+        return DataLoader(_Indices(self.indices[rank::ranks]), batch_size=None)
 
 
-class _Listed(Dataset[int]):
-    def __init__(self, numbers: Sequence[int]) -> None:
-        self.numbers = numbers
+class _Indices(Dataset[int]):
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.indices = indices
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.indices)
 
     def __getitem__(self, step: int) -> int:
-        return self.numbers[step]
+        return self.indices[step]
 
 
-class _Count(Dataset[int]):
+class _StepNumbers(Dataset[int]):
     def __init__(self, count: int) -> None:
         self.count = count
 

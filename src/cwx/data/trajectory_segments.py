@@ -1,7 +1,7 @@
-"""Segments (θ_k, θ_{k+N}) of expert trajectories, drawn from disk as they are needed (C2).
+"""Random segments (θ_k, θ_{k+N}) of expert trajectories, read from disk step by step (C2).
 
-Files are mapped into memory, and only the segments of this step and the next are held, so that
-the host's memory does not depend on the number of experts.
+Files are memory-mapped, and only the segments of the current and the next step are held. Main
+memory therefore does not depend on the number of experts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,42 +14,42 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from cwx.data.step_loaders import place
+from cwx.data.step_loaders import rank_and_world_size
 from cwx.functional.rng import stream
-from cwx.storage.trajectories import Trajectory, listed
+from cwx.storage.trajectories import Trajectory, format_epochs
 
-# A network's parameters as one vector [P], from its state by name.
+# Flattens a state, by parameter name, into one parameter vector [P].
 Vector = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 class Segment(NamedTuple):
-    """θ_k and θ_{k+N}, one vector ``[P]`` each."""
+    """θ_k and θ_{k+N}, each a vector ``[P]``."""
 
     start: Tensor
     target: Tensor
 
 
 class SegmentBatch(NamedTuple):
-    """One rank's segments of a step, and the number on all ranks."""
+    """One rank's segments of a step, and the number of segments on all ranks."""
 
     segments: list[Segment]
     total: int
 
 
 class Segments(L.LightningDataModule):
-    """Segments drawn uniformly over experts and starting epochs.
+    """A data module of segments, drawn uniformly over experts and start epochs.
 
     Args:
         trajectories: of one network.
-        vector: makes one vector of the parameters in a state.
+        vector: flattens a state into one parameter vector.
         span: N, in epochs.
         start_min, start_max: the range of k, both ends included.
-        per_step: segments a step, over all ranks.
-        epoch_steps: steps an epoch.
-        seed: what is drawn at a step is a function of it and of the step.
+        per_step: segments per step, over all ranks.
+        epoch_steps: steps per epoch.
+        seed: with the step number, it determines the segments of a step.
 
     Raises:
-        ValueError: the range is empty or goes beyond the recorded epochs.
+        ValueError: the range is empty or exceeds the recorded epochs.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Segments(L.LightningDataModule):
         self.starts = range(start_min, start_max + 1)
         self.per_step, self.epoch_steps, self.seed = per_step, epoch_steps, seed
 
-    def train_dataloader(self) -> "Ahead":
-        rank, ranks = place(self)
+    def train_dataloader(self) -> "PrefetchLoader":
+        rank, ranks = rank_and_world_size(self)
         sampler = SegmentSampler(
             experts=len(self.dataset.trajectories),
             starts=self.starts,
@@ -84,19 +84,19 @@ class Segments(L.LightningDataModule):
             ranks=ranks,
         )
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return Ahead(self.dataset, sampler, pin=pin)
+        return PrefetchLoader(self.dataset, sampler, pin=pin)
 
 
-class Ahead:
-    """Loads a step's batch while the step before it computes.
+class PrefetchLoader:
+    """Loads the next step's batch while the current step computes.
 
-    One thread does what worker processes would, without their copies: reading a file leaves the
-    interpreter free.
+    One thread is enough, and needs no copies between processes: reading a file releases the
+    interpreter lock.
 
     Args:
-        dataset: makes a batch of what `sampler` draws.
-        sampler: what Lightning tells the epoch.
-        pin: whether batches go to page-locked memory, from where a GPU fetches them faster.
+        dataset: reads the batch for a draw of `sampler`.
+        sampler: draws the segments; Lightning sets its epoch.
+        pin: whether batches are pinned in page-locked memory, for faster copies to a GPU.
     """
 
     def __init__(self, dataset: "_SegmentSet", sampler: "SegmentSampler", *, pin: bool) -> None:
@@ -108,9 +108,9 @@ class Ahead:
     def __iter__(self) -> Iterator[SegmentBatch]:
         draws = iter(self.sampler)
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self._load, next(draws, None))
-            while (batch := coming.result()) is not None:
-                coming = reader.submit(self._load, next(draws, None))
+            pending = reader.submit(self._load, next(draws, None))
+            while (batch := pending.result()) is not None:
+                pending = reader.submit(self._load, next(draws, None))
                 yield batch
 
     def _load(self, draw: "Draw | None") -> SegmentBatch | None:
@@ -126,10 +126,10 @@ class Ahead:
 def check_range(
     trajectories: Sequence[Trajectory], *, span: int, start_min: int, start_max: int
 ) -> None:
-    """Refuse a range of segments that some trajectory cannot serve.
+    """Check that every trajectory has all segments in the range.
 
     Raises:
-        ValueError: with the remedy.
+        ValueError: the range is invalid, or a needed epoch was not recorded; names the remedy.
     """
     if span < 1:
         raise ValueError(f"a segment spans {span} epochs: give 1 or more")
@@ -137,19 +137,20 @@ def check_range(
         raise ValueError(
             f"segments start in epochs {start_min} to {start_max}: give 0 <= start_min <= start_max"
         )
-    recorded = min(trajectory.epochs for trajectory in trajectories)
-    if start_max + span > recorded:
+    last = min(trajectory.epochs for trajectory in trajectories)
+    if start_max + span > last:
         raise ValueError(
-            f"segment [{start_max}, {start_max + span}] exceeds the {recorded} recorded epochs: "
-            f"lower start_max to {recorded - span} or record more (recipe.epochs)"
+            f"segment [{start_max}, {start_max + span}] exceeds the {last} recorded epochs: "
+            f"lower start_max to {last - span} or record more (recipe.epochs)"
         )
     for start, trajectory in product(range(start_min, start_max + 1), trajectories):
-        if absent := [k for k in (start, start + span) if k not in trajectory.recorded]:
+        if missing := [k for k in (start, start + span) if k not in trajectory.recorded_epochs]:
             lower = f"lower start_max to {start - 1}" if start > start_min else "start elsewhere"
             raise ValueError(
-                f"segment [{start}, {start + span}] needs epoch {absent[0]}, which is not among "
-                f"those recorded in {trajectory.path} ({listed(trajectory.recorded)}): "
-                f"raise recipe.recording.epochs to {start_max + span} or {lower}"
+                f"segment [{start}, {start + span}] needs epoch {missing[0]}, which is not among "
+                f"those recorded in {trajectory.path} "
+                f"({format_epochs(trajectory.recorded_epochs)}): raise "
+                f"recipe.recording.epochs to {start_max + span} or {lower}"
             )
 
 
@@ -157,12 +158,12 @@ def read_segment(trajectory: Trajectory, vector: Vector, *, start: int, span: in
     """θ_start and θ_{start+span} of one expert.
 
     Raises:
-        ValueError: an epoch was not recorded, or its file is damaged.
+        ValueError: an epoch was not recorded, or its file is damaged or missing.
     """
     return Segment(*(vector(trajectory.state(epoch)) for epoch in (start, start + span)))
 
 
-# The pairs (expert, k) of one rank, and the number on all ranks.
+# One rank's pairs (expert, k) of a step, and the number of pairs on all ranks.
 Draw = tuple[list[tuple[int, int]], int]
 
 
@@ -180,7 +181,7 @@ class _SegmentSet:
 
 
 class SegmentSampler(Sampler[Draw]):
-    """For each step of an epoch, the rank's pairs (expert, k), and the pairs on all ranks."""
+    """Draws, for each step of an epoch, the rank's pairs (expert, k)."""
 
     def __init__(
         self,

@@ -1,1 +1,1 @@
-"""Explanations of classes: images, patterns and perturbations, how they are kept and drawn."""
+"""Explanations of classes: images, patterns and perturbations; their files and drawings."""

@@ -1,4 +1,4 @@
-"""Images of each class while a method optimises them."""
+"""Class images as the parameter of an optimisation."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,11 @@ from cwx.functional.rng import stream
 
 
 class DivergedError(ValueError):
-    """An optimisation left the finite numbers; carries the last explanations that had not."""
+    """An optimisation diverged.
+
+    Attributes:
+        last_good: the last explanations before the divergence.
+    """
 
     def __init__(self, message: str, last_good: Explanations) -> None:
         super().__init__(message)
@@ -18,7 +22,14 @@ class DivergedError(ValueError):
 
 
 class ClassImages(nn.Module):
-    """`per_class` images a class as one parameter, from N(0, `std`²) in normalised pixels.
+    """`per_class` images per class as one parameter, initialised from N(0, `std`²).
+
+    Args:
+        classes: the number of classes.
+        per_class: images per class.
+        shape: of an image, (C, H, W).
+        std: standard deviation of the initial pixels, on the normalised scale.
+        seed: of the initial pixels.
 
     Raises:
         ValueError: `per_class` is below 1, or `std` is not above 0.
@@ -40,15 +51,19 @@ class ClassImages(nn.Module):
         self._last_good = noise.clone()
 
     def keep(self, *, finite: bool, advice: str) -> None:
-        """Note the images as good if what was computed from them is finite.
+        """Save the current images as the last good ones if `finite`.
+
+        Args:
+            finite: whether the values computed from the images are finite.
+            advice: the message of the error.
 
         Raises:
-            DivergedError: it is not; with the last good images.
+            DivergedError: `finite` is False; carries the last good images.
         """
         if not finite:
             raise DivergedError(advice, Explanations(self._last_good.cpu(), self.labels.cpu()))
         self._last_good = self.images.detach().clone()
 
     def snapshot(self) -> Explanations:
-        """A copy of the images as they stand, on the CPU."""
+        """A copy of the current images on the CPU."""
         return Explanations(self.images.detach().cpu().clone(), self.labels.cpu().clone())

@@ -1,4 +1,4 @@
-"""Pictures of images by class."""
+"""Figures of images by class."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
@@ -18,11 +18,11 @@ INFERNO = colormaps["inferno"]
 Pixels = npt.NDArray[np.uint8]
 
 
-def mosaic(shown: Explanations, normalization: Normalization) -> Pixels:
-    """Images side by side as ``[height, width, 3]`` bytes, a row a class."""
-    unit = normalization.denormalize(shown.images)
+def mosaic(explanations: Explanations, normalization: Normalization) -> Pixels:
+    """A grid of images as bytes ``[height, width, 3]``, one row per class."""
+    unit = normalization.denormalize(explanations.images)
     scale = max(1, 32 // unit.shape[-1])
-    rows = [_strip(unit[shown.labels == c], scale) for c in shown.labels.unique()]
+    rows = [_strip(unit[explanations.labels == c], scale) for c in explanations.labels.unique()]
     width = max(row.shape[1] for row in rows)
     padded = [
         np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows
@@ -31,7 +31,7 @@ def mosaic(shown: Explanations, normalization: Normalization) -> Pixels:
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """One unit image ``[C, H, W]`` as ``[H, W, 3]`` bytes; grey becomes grey colour."""
+    """A unit image ``[C, H, W]`` as bytes ``[H, W, 3]``; one channel is repeated three times."""
     colour = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     return colour.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
 
@@ -47,16 +47,16 @@ def _strip(images: Tensor, scale: int) -> Pixels:
 def sheet(
     columns: Mapping[str, Tensor], labels: Mapping[str, Tensor], classes: Sequence[str]
 ) -> Figure:
-    """Unit images by class: a block of columns a source, a row a class that has any.
+    """A figure of unit images: a block of columns per source, a row per class with images.
 
     Args:
-        columns: unit images ``[n, C, H, W]`` by the source's title.
-        labels: their classes ``[n]``, by the same titles.
-        classes: the name of each row.
+        columns: unit images ``[n, C, H, W]``, by the title of the source.
+        labels: their class indices ``[n]``, by the same titles.
+        classes: the name of each class, by index.
     """
     rows = torch.cat(list(labels.values())).unique().tolist()
     widths = [int(torch.bincount(labels[title]).max()) for title in columns]
-    # A gap between blocks is a tenth of a tile; names take two and a half.
+    # Sizes in inches: the side of a tile, and the width of the row names.
     side, names = 0.5, 1.3
     figure = Figure(
         figsize=(
@@ -68,7 +68,7 @@ def sheet(
     total_width, total_height = figure.get_size_inches()
     left = names
     for (title, images), width in zip(columns.items(), widths, strict=True):
-        # Over a narrow block, two smaller lines; a letter of 7 points takes 0.06 inches or so.
+        # A long title takes two smaller lines; a character of 7 points is about 0.06 inches wide.
         fits = len(title) * 0.08 <= side * (width + 0.4)
         lines = (
             [title]
@@ -93,17 +93,17 @@ def sheet(
         left += side * (width + 0.4)
     for row, name in enumerate(classes[label] for label in rows):
         height = 1 - (0.4 + side * (row + 0.5)) / total_height
-        shown, size = _beside(name)
-        # A name is the user's text: a dollar sign in it must not start a formula.
+        text, size = _fit_row_name(name)
+        # Names are user text: a dollar sign must not start a formula.
         figure.text(
-            (names - 0.1) / total_width, height, shown, ha="right", va="center",
+            (names - 0.1) / total_width, height, text, ha="right", va="center",
             fontsize=size, parse_math=False,
         )  # fmt: skip
     return figure
 
 
-def _beside(name: str) -> tuple[str, int]:
-    """A name as it fits beside a row, and its size: a long one in two smaller lines."""
+def _fit_row_name(name: str) -> tuple[str, int]:
+    """The name of a row, wrapped to at most two lines, and its font size in points."""
     if len(name) <= 14:
         return name, 9
     first, *rest = wrap(name, 18)
@@ -111,9 +111,9 @@ def _beside(name: str) -> tuple[str, int]:
 
 
 def heat(image: Tensor, values: Tensor) -> Tensor:
-    """A unit image ``[C, H, W]`` under the colours of values ``[H, W]``, 0 or more: ``[3, H, W]``.
+    """A heat map of values ``[H, W]`` ≥ 0 over a unit image ``[C, H, W]``: ``[3, H, W]``.
 
-    The highest has the brightest colour.
+    Values are scaled by their maximum, which gets the brightest colour.
     """
     peak = values.max().clamp(min=torch.finfo(values.dtype).tiny)
     colours = torch.tensor(INFERNO((values / peak).numpy())[..., :3], dtype=image.dtype)
@@ -122,11 +122,11 @@ def heat(image: Tensor, values: Tensor) -> Tensor:
 
 
 def highlight(image: Tensor, values: Tensor, threshold: float) -> Tensor:
-    """A unit image ``[C, H, W]``, dark but where values ``[H, W]`` are high: ``[C, H, W]``.
+    """A unit image ``[C, H, W]``, darkened to 30 % where values ``[H, W]`` are low.
 
     Args:
-        threshold: of what is high, as a share of the highest value; where none is above 0,
-            nothing is.
+        threshold: values below this fraction of the maximum are low; all are low if the maximum
+            is 0 or less.
     """
     peak = values.max()
     high = (values >= threshold * peak) & (peak > 0)
@@ -134,7 +134,7 @@ def highlight(image: Tensor, values: Tensor, threshold: float) -> Tensor:
 
 
 class Tile(NamedTuple):
-    """A unit image ``[C, H, W]``, what stands below it, and whether a red frame is around it."""
+    """A unit image ``[C, H, W]``, its caption, and whether it has a red frame."""
 
     image: Tensor
     caption: str
@@ -142,13 +142,13 @@ class Tile(NamedTuple):
 
 
 def tiles(rows: Sequence[tuple[str, Sequence[Tile]]]) -> Figure:
-    """Rows of images with captions, each row with its name."""
+    """A figure with named rows of images with captions."""
     side, names, below = 0.8, 1.3, 0.16
     width = names + side * max(len(row) for _, row in rows)
     height = (side + below) * len(rows) + 0.1
     figure = Figure(figsize=(width, height), dpi=120)
-    for place, (name, row) in enumerate(rows):
-        bottom = height - 0.05 - (side + below) * (place + 1) + below
+    for index, (name, row) in enumerate(rows):
+        bottom = height - 0.05 - (side + below) * (index + 1) + below
         figure.text(
             (names - 0.1) / width, (bottom + side / 2) / height, name, ha="right", va="center",
             fontsize=8, parse_math=False,
@@ -164,5 +164,5 @@ def tiles(rows: Sequence[tuple[str, Sequence[Tile]]]) -> Figure:
 
 
 def shorten(name: str, length: int = 14) -> str:
-    """A name cut to `length` characters, with an ellipsis where it was longer."""
+    """A name, shortened to `length` characters with an ellipsis if longer."""
     return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""Images of each class: while a method shapes them, and as it hands them over."""
+"""Class images: explanations in the form of images."""
 
 from dataclasses import dataclass, replace
 
@@ -10,32 +10,35 @@ from cwx.functional.images import Normalization
 
 @dataclass(frozen=True)
 class Explanations:
-    """What a method leaves.
+    """Images that explain classes, and the classes that they explain.
+
+    Images are always normalised floats, never bytes: bytes are a `cwx.data.splits.ImageSet`.
 
     Attributes:
-        images: normalised, ``[n, C, H, W]``, as the method left them.
-        labels: ``[n]``.
-        inner_learning_rate: a scalar, the rate to train on the images with, if it was learned with them.
+        images: normalised floats ``[n, C, H, W]``; their pixels may lie outside the image range.
+        labels: class indices ``[n]``.
+        inner_learning_rate: scalar, the learning rate for training on the images; ``None`` unless
+            the method learned it.
     """
 
     images: Tensor
     labels: Tensor
     inner_learning_rate: Tensor | None = None
 
-    def projected(self, normalization: Normalization) -> "Explanations":
-        """The same, each image rescaled to fill the image range."""
+    def project(self, normalization: Normalization) -> "Explanations":
+        """A copy with each image rescaled to fill the image range (`Normalization.project`)."""
         return replace(self, images=normalization.project(self.images))
 
-    def shown(self, normalization: Normalization) -> "Explanations":
-        """As for people: within the image range."""
-        return self.projected(normalization)
+    def for_display(self, normalization: Normalization) -> "Explanations":
+        """The images as displayed: within the image range."""
+        return self.project(normalization)
 
-    def of(self, label: int) -> Tensor:
+    def of_class(self, label: int) -> Tensor:
         """The images of one class, ``[n_class, C, H, W]``."""
         return self.images[self.labels == label]
 
     def first(self, per_class: int) -> "Explanations":
-        """At most `per_class` images of each class, ordered by class."""
-        chosen = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
-        indices = torch.cat(chosen)
+        """The first `per_class` images of each class (or fewer), sorted by class."""
+        by_class = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
+        indices = torch.cat(by_class)
         return replace(self, images=self.images[indices], labels=self.labels[indices])

@@ -1,4 +1,4 @@
-"""What attaches to any image: patterns cut from a canvas, and perturbations of all pixels."""
+"""Explanations applied to arbitrary images: patterns and universal perturbations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,29 +9,30 @@ from torch import Tensor
 
 from cwx.explanations.images import Explanations
 from cwx.functional.images import Normalization
-from cwx.functional.mask_search import binarise, pixels, ranked, tied
+from cwx.functional.mask_search import binarise, pixels, sort_keys, tie_counts
 from cwx.functional.rng import stream
 from cwx.functional.universal_perturbation import perturb
 
-# From unit images [n, C, H, W] to unit images.
+# Applies an explanation: unit images [n, C, H, W] to unit images.
 Attach = Callable[[Tensor], Tensor]
 
-# Between black and white, so that both can be seen on it.
+# The background of patterns: black and white pixels are both visible on it.
 GREY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patterns:
-    """What a mask search leaves: a mask for each canvas, several canvases a class.
+    """The result of a mask search: soft masks of canvases, several canvases per class.
 
     Attributes:
-        explains: the kind of network searched on, such as ``expert``.
-        masks: ``[n, H, W]`` in 0-1, before they are cut to a size.
-        canvases: unit images ``[n, C, H, W]``.
-        labels: the class of each, ``[n]``.
-        searched: boolean mask ``[t]``, the test images of which the non-target ones were searched on.
-        means: ``[n, H, W]`` in 0-1, the masks on average over the search, which order pixels
-            whose masks are equal at its end; ``None`` if ties are drawn.
+        explains: the kind of network that was searched, such as ``expert``.
+        masks: soft masks ``[n, H, W]`` in 0-1, before binarisation.
+        canvases: unit images ``[n, C, H, W]``, pixels in 0-1.
+        labels: the target class of each pattern, ``[n]``.
+        searched: boolean mask ``[t]`` of the test images available to the search; each pattern
+            uses the non-target ones among them.
+        means: ``[n, H, W]`` in 0-1, the masks averaged over the search: they rank pixels with
+            equal final masks; ``None`` if ties are broken at random.
     """
 
     explains: str
@@ -41,34 +42,34 @@ class Patterns:
     searched: Tensor
     means: Tensor | None = None
 
-    def cut(self, fraction: float) -> "Cut":
-        """The patterns of round(share · H · W) pixels; ties are drawn by a fixed seed.
+    def cut(self, fraction: float) -> "BinaryPatterns":
+        """Patterns of round(fraction · H · W) pixels; ties are broken at random, fixed seed.
 
         Raises:
-            ValueError: the share is not in 0-1, or leaves no pixel.
+            ValueError: `fraction` is not in 0-1, or gives 0 pixels.
         """
-        count, ranks = pixels(fraction, *self.masks.shape[1:]), ranked(self.masks, self.means)
-        return Cut(
+        count, ranks = pixels(fraction, *self.masks.shape[1:]), sort_keys(self.masks, self.means)
+        return BinaryPatterns(
             masks=binarise(ranks, count, stream(0)),
             canvases=self.canvases,
-            tied=tied(ranks, count),
+            tied=tie_counts(ranks, count),
         )
 
-    def shown(self, normalization: Normalization) -> Explanations:
-        """The canvases as far as their masks are open, on grey."""
+    def for_display(self, normalization: Normalization) -> Explanations:
+        """The masked canvases on grey: m · x_c + (1 − m) · 0.5."""
         mask = self.masks[:, None]
         images = mask * self.canvases + (1 - mask) * GREY
         return Explanations(normalization.normalize(images), self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
-    """Patterns of a size.
+class BinaryPatterns:
+    """Patterns with binary masks of a given size.
 
     Attributes:
-        masks: boolean mask ``[n, H, W]``, m_γ.
-        canvases: unit images ``[n, C, H, W]``.
-        tied: ``[n]``, how many pixels tied for the last places of each.
+        masks: boolean masks ``[n, H, W]``, m_γ.
+        canvases: unit images ``[n, C, H, W]``, pixels in 0-1.
+        tied: ``[n]``, the number of pixels of each mask that tied at the threshold.
     """
 
     masks: Tensor
@@ -76,27 +77,28 @@ class Cut:
     tied: Tensor
 
     def attach(self, index: int) -> Attach:
-        """Overlays a pattern: m_γ · x_c + (1 − m_γ) · x (ISCP, §4, the "+" of PW)."""
+        """Overlays pattern `index`: m_γ · x_c + (1 − m_γ) · x (ISCP, §4, the "+" of PW)."""
         mask, canvas = self.masks[index], self.canvases[index]
         return lambda images: torch.where(
             mask.to(images.device), canvas.to(images.device, images.dtype), images
         )
 
     def on_grey(self) -> Tensor:
-        """The patterns alone, unit images ``[n, C, H, W]``."""
+        """The patterns on a grey background, unit images ``[n, C, H, W]``."""
         return torch.where(self.masks[:, None], self.canvases, torch.tensor(GREY))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbations:
-    """What is added to all pixels of any image, within a ball.
+    """Universal perturbations: each is added to any image, within a norm ball.
 
     Attributes:
-        explains: the kind of network attacked, such as ``expert``.
-        deltas: on the unit scale, ``[n, C, H, W]``.
-        labels: the class that each leads to, ``[n]``.
-        epsilons: the radius of each one's ball, on the unit scale ``[n]``.
-        searched: boolean mask ``[t]``, the test images of which the non-target ones were attacked.
+        explains: the kind of network that was attacked, such as ``expert``.
+        deltas: ``[n, C, H, W]``, added to pixels in 0-1.
+        labels: the target class of each perturbation, ``[n]``.
+        epsilons: the radius of each norm ball, for pixels in 0-1, ``[n]``.
+        searched: boolean mask ``[t]`` of the test images available to the attack; each
+            perturbation uses the non-target ones among them.
     """
 
     explains: str
@@ -106,21 +108,27 @@ class Perturbations:
     searched: Tensor
 
     def attach(self, index: int) -> Attach:
-        """Adds a perturbation, pixels cut to 0-1."""
+        """Adds perturbation `index` and clips the pixels to 0-1."""
         delta = self.deltas[index]
         return lambda images: perturb(images, delta.to(images.device, images.dtype))
 
-    def shown(self, normalization: Normalization) -> Explanations:
-        """Each perturbation, its range filling that of images."""
+    def for_display(self, normalization: Normalization) -> Explanations:
+        """The perturbations, each rescaled to fill the image range."""
         return Explanations(
             normalization.project(normalization.normalize(self.deltas)), self.labels
         )
 
 
 MethodOutput = Explanations | Patterns | Perturbations
-Kind = TypeVar("Kind", Explanations, Patterns, Perturbations)
+"""The explanations that one method returns, in one of the three forms.
+
+Runs store them by the name of the method (`cwx.explanations.serialisation`), and evaluations
+receive them by that name. All forms have `labels` and `for_display`.
+"""
+
+Form = TypeVar("Form", Explanations, Patterns, Perturbations)
 
 
-def of_kind(sources: Mapping[str, MethodOutput], kind: type[Kind]) -> dict[str, Kind]:
-    """Those of the sources that are of one kind."""
-    return {name: source for name, source in sources.items() if isinstance(source, kind)}
+def of_kind(sources: Mapping[str, MethodOutput], kind: type[Form]) -> dict[str, Form]:
+    """The outputs of one form, by the name of the method."""
+    return {name: output for name, output in sources.items() if isinstance(output, kind)}

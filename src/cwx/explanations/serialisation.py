@@ -1,7 +1,6 @@
-"""Explanations of several methods in one safetensors file.
+"""Reading and writing the explanations of several methods in one safetensors file.
 
-``<method>/<field>`` names a tensor of a method's explanations; fields that are text are in the
-header of the file.
+A tensor is named ``<method>/<field>``; text fields are in the metadata of the file.
 """
 
 from collections.abc import Mapping
@@ -16,8 +15,8 @@ from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
 from cwx.storage.atomic import write_tensors
 
-# The kinds of explanations, by a field that no other kind has.
-_KINDS: dict[str, type[Any]] = {
+# The form of explanations, by a field that only this form has.
+_FORMS: dict[str, type[Any]] = {
     "images": Explanations,
     "masks": Patterns,
     "deltas": Perturbations,
@@ -25,7 +24,7 @@ _KINDS: dict[str, type[Any]] = {
 
 
 def read_explanations(file: Path) -> dict[str, MethodOutput]:
-    """The explanations in a file, by method, ordered by name; empty if there is no file.
+    """The explanations in a file, by the name of the method; empty if there is no file.
 
     Raises:
         ValueError: the file is damaged.
@@ -38,25 +37,25 @@ def read_explanations(file: Path) -> dict[str, MethodOutput]:
             parts |= opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(
-            f"{file} is damaged ({error}): delete it, and the methods run again"
+            f"{file} is damaged ({error}): delete it to run the methods again"
         ) from error
     by_method: dict[str, dict[str, Any]] = {}
     for name, part in parts.items():
         method, _, key = name.rpartition("/")
         by_method.setdefault(method, {})[key] = part
     return {
-        method: next(kind for key, kind in _KINDS.items() if key in found)(**found)
-        for method, found in by_method.items()
+        method: next(form for field, form in _FORMS.items() if field in values)(**values)
+        for method, values in by_method.items()
     }
 
 
 def write_explanations(file: Path, explanations: Mapping[str, MethodOutput]) -> None:
-    """Write the explanations of all methods, replacing the file whole."""
+    """Write the explanations of all methods, replacing the file atomically."""
     parts = {
-        f"{method}/{field.name}": getattr(e, field.name)
-        for method, e in explanations.items()
-        for field in fields(e)
+        f"{method}/{field.name}": getattr(output, field.name)
+        for method, output in explanations.items()
+        for field in fields(output)
     }
     tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
-    words = {name: part for name, part in parts.items() if isinstance(part, str)}
-    write_tensors(file, tensors, words)
+    texts = {name: part for name, part in parts.items() if isinstance(part, str)}
+    write_tensors(file, tensors, texts)

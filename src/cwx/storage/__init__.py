@@ -1,1 +1,1 @@
-"""Files and folders on disk: runs, sweeps, the store. Only what holds tensors imports torch."""
+"""Files and folders on disk: runs, sweeps, the store. Only modules for tensors import torch."""

@@ -1,6 +1,6 @@
-"""Files that are whole or absent: whatever is read later is written through here.
+"""Atomic writing: a file is complete, or it does not exist.
 
-Only tensors need torch, so that what runs no network can write without importing it.
+Only `write_tensors` imports torch, so that light commands start fast.
 """
 
 import json
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Write to a neighbour of `path` that takes its place only when complete and on disk.
+    """Write a temporary file, which replaces `path` only when it is complete and on disk.
 
-    Whatever goes wrong meanwhile, an exception, a full disk or a killed process, the file that
-    was at `path` stays as it was.
+    After an exception, a full disk or a killed process, an existing file at `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -30,7 +29,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # A temporary file is private; what replaces it has the usual rights.
+        # Temporary files are private (0600); restore the usual permissions.
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:
@@ -44,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that every reader accepts: what is not finite becomes null."""
+    """Write standard JSON: numbers that are not finite become null."""
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -52,9 +51,9 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping
     """Write named tensors as safetensors."""
     from safetensors.torch import save
 
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as file:
-        file.write(save(whole, metadata=dict(metadata)))
+        file.write(save(contiguous, metadata=dict(metadata)))
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Who writes a run's folder: a lock that its process holds, however that ends."""
+"""The lock of a run's folder, held by the process that writes it and released when it ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,20 +11,20 @@ from cwx.storage.run_files import LOCK
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Hold the right to write `folder`, which ends with this process if not before.
+    """Hold the lock of `folder` in the block; the system releases it if the process dies.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        # Longer than `is_written` takes to look.
+        # Wait longer than `is_written` holds the lock.
         lock.acquire(timeout=2)
     except Timeout:
         raise ValueError(
-            f"another process is writing {folder}: wait for it, or stop it, and then continue "
-            f"with resume={folder}"
+            f"another process is writing {folder}: wait for it or stop it, then continue with "
+            f"resume={folder}"
         ) from None
     try:
         yield
@@ -35,7 +35,7 @@ def writing(folder: Path) -> Iterator[None]:
 def is_written(folder: Path) -> bool:
     """Whether a process is writing `folder` now.
 
-    If none is, a status of running is that of a run which was cut.
+    If not, a run with the status ``running`` was killed.
     """
     if not (folder / LOCK).exists():
         return False

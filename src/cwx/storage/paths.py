@@ -1,8 +1,8 @@
-"""Paths as a reader sees them."""
+"""Short paths for display."""
 
 from pathlib import Path
 
 
 def below(folder: Path, above: Path) -> Path:
-    """A folder as seen from one above it; one that lies elsewhere as it is."""
+    """`folder` relative to `above` if it lies inside it, else unchanged."""
     return folder.relative_to(above) if folder.is_relative_to(above) else folder

@@ -1,4 +1,4 @@
-"""Which states of a training are kept, and in which precision."""
+"""Selecting the training states to store, and their precision."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,20 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True, init=False)
 class Recording:
-    """Which states of a training are kept, and how.
+    """Selects the states of a training to store, and how to store them.
 
-    Training never reads them back: what is left out or narrowed here does not alter it.
+    Training never reads them back: this setting does not change the training.
 
     Args:
-        epochs: keeps θ_0 … θ_epochs and the last state, θ_T; ``None`` keeps all.
-        dtype: of floating parameters on disk: float32, bfloat16 (a relative error up to 2⁻⁸) or
-            float16 (up to 2⁻¹¹, for magnitudes from 6e-5 to 65504). The error is one of θ_k, not
-            of the way θ_{k+N} − θ_k, which is shorter. Buffers stay as they are.
-        images: how many test images, spread over all, the accuracy that is noted with each state
-            is measured on; ``None`` for all.
+        epochs: store θ_0 … θ_epochs and the last state θ_T; ``None`` stores all.
+        dtype: of floating-point parameters on disk: float32, bfloat16 (relative error up to 2⁻⁸)
+            or float16 (up to 2⁻¹¹, for magnitudes from 6e-5 to 65504). The error is relative to
+            θ_k, not to the difference θ_{k+N} − θ_k, which is smaller. Buffers keep their dtype.
+        images: the number of test images, evenly spaced, for the test accuracy stored with each
+            state; ``None`` for all.
 
     Raises:
-        ValueError: `epochs` is negative, `dtype` is none of these or `images` is below 1.
+        ValueError: `epochs` is negative, `dtype` is not one of these, or `images` is below 1.
     """
 
     epochs: int | None
@@ -45,15 +45,15 @@ class Recording:
             raise ValueError(
                 f"recipe.recording.epochs is {epochs}: give 0 or more, or null to record all"
             )
-        chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-        if chosen not in _DTYPES.values():
+        torch_dtype = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+        if torch_dtype not in _DTYPES.values():
             raise ValueError(f"recipe.recording.dtype is {dtype}: give one of {', '.join(_DTYPES)}")
         object.__setattr__(self, "epochs", epochs)
-        object.__setattr__(self, "dtype", chosen)
+        object.__setattr__(self, "dtype", torch_dtype)
         object.__setattr__(self, "images", images)
 
-    def kept(self, last: int) -> tuple[int, ...]:
-        """The epochs kept of a training of `last` epochs, in order."""
+    def recorded_epochs(self, last: int) -> tuple[int, ...]:
+        """The epochs to store of a training of `last` epochs, in ascending order."""
         return tuple(
             epoch
             for epoch in range(last + 1)
@@ -61,24 +61,24 @@ class Recording:
         )
 
     def state(self, network: nn.Module) -> dict[str, Tensor]:
-        """The state of `network` as it is stored.
+        """The state of `network`, with parameters in the dtype of this recording.
 
         Raises:
-            ValueError: a finite weight is too large for the dtype.
+            ValueError: a finite weight overflows the dtype.
         """
         parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
         return {
-            name: self._narrowed(name, tensor) if name in parameters else tensor
+            name: self._convert(name, tensor) if name in parameters else tensor
             for name, tensor in network.state_dict().items()
         }
 
-    def _narrowed(self, name: str, tensor: Tensor) -> Tensor:
+    def _convert(self, name: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point() or tensor.dtype == self.dtype:
             return tensor
-        narrowed = tensor.to(self.dtype)
-        if (narrowed.isinf() & tensor.isfinite()).any():
+        converted = tensor.to(self.dtype)
+        if (converted.isinf() & tensor.isfinite()).any():
             raise ValueError(
                 f"{name} has a weight of {tensor.abs().max():.3g}, too large for {self.dtype}: "
                 "set recipe.recording.dtype to bfloat16 or float32"
             )
-        return narrowed
+        return converted

@@ -1,4 +1,4 @@
-"""The files of a run's and of a sweep's folder, by name."""
+"""Names of the files in the folder of a run and of a sweep."""
 
 EXPLANATIONS = "explanations.safetensors"
 CORRUPTED = "corrupted.safetensors"
@@ -11,7 +11,7 @@ STATUS = "status.json"
 METRICS = "metrics.json"
 LOCK = ".lock"
 LOG = "cwx.log"
-# Of a sweep: ours, and Hydra's; and what the process of a job printed.
+# Of a sweep: our file, Hydra's file, and the console output of a job.
 SWEEP = "sweep.json"
 MULTIRUN = "multirun.yaml"
 OUTPUT = "output.log"

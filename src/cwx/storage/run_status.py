@@ -1,8 +1,8 @@
-"""Of a run's directory, what can be known without torch: how the run stands, and who writes it.
+"""Reading the status and the metrics of a run, without torch.
 
-status.json   running, finished, failed or interrupted, and why; since when, how long
-metrics.json  flat name → number, once it is finished
-.lock         held by the process that writes the directory, however it ends
+status.json   running, finished, failed or interrupted, and the reason; start time and duration
+metrics.json  flat name → number, once the run is finished
+.lock         held by the process that writes the folder; released when it ends or dies
 """
 
 import json
@@ -18,7 +18,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     """The status of the run in `folder`.
 
     Raises:
-        ValueError: the folder is not a run.
+        ValueError: the folder has no readable status, so it is not that of a run.
     """
     try:
         status = json.loads((folder / STATUS).read_text())
@@ -30,7 +30,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> dict[str, float | None]:
-    """All numbers of the run in `folder`, ``None`` where one was not finite; empty without any."""
+    """All metrics of the run in `folder`: ``None`` if not finite; empty if there are none."""
     try:
         return dict(json.loads((folder / METRICS).read_text()))
     except (OSError, ValueError):
@@ -38,30 +38,30 @@ def read_metrics(folder: Path) -> dict[str, float | None]:
 
 
 def objective(folder: Path, optimize: str | Sequence[str] | None) -> float | list[float] | None:
-    """What a sweeper that optimises is told of the run in `folder`.
+    """The objective values of the run in `folder`, for a sweeper that optimises.
 
     Args:
-        optimize: one of the run's numbers by name, or several; ``None`` if nothing is optimised.
+        optimize: the name of a metric, or several names; ``None`` if nothing is optimised.
 
     Raises:
-        ValueError: the run has no number of a name, or one that is not finite: no sweeper can go
-            by it, and Optuna's would end with an error of its own.
+        ValueError: a metric does not exist or is not finite: no sweeper can use it, and Optuna
+            would fail with an error of its own.
     """
     if optimize is None:
         return None
     if isinstance(optimize, str):
-        return _number(read_metrics(folder), optimize, folder)
+        return _metric(read_metrics(folder), optimize, folder)
     metrics = read_metrics(folder)
-    return [_number(metrics, name, folder) for name in optimize]
+    return [_metric(metrics, name, folder) for name in optimize]
 
 
-def _number(metrics: dict[str, float | None], name: str, folder: Path) -> float:
+def _metric(metrics: dict[str, float | None], name: str, folder: Path) -> float:
     if name not in metrics:
         remedy = did_you_mean(name, metrics, f"give one of {', '.join(metrics)}")
         raise ValueError(f"optimize is {name!r}, which {folder} did not measure: {remedy}")
     if (value := metrics[name]) is None:
         raise ValueError(
-            f"optimize is {name!r}, which is not finite in {folder}: a search goes on without it "
-            "with hydra.sweeper.max_failure_rate=1"
+            f"optimize is {name!r}, which is not finite in {folder}: to continue the search "
+            "without this job, set hydra.sweeper.max_failure_rate=1"
         )
     return float(value)

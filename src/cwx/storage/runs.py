@@ -1,9 +1,9 @@
-"""Finding runs on disk and what can be said of them, without torch or Hydra.
+"""Finding and reading runs on disk, without torch or Hydra.
 
-A run is a folder with a ``status.json``, or with Hydra's ``.hydra`` of one that never began. A
-sweep is a folder with Hydra's ``multirun.yaml`` or our ``sweep.json``, whose jobs are runs below
-it; the latter tells of those that have no folder yet. Whatever is missing or damaged costs what it
-would have said, not the list.
+A run is a folder with a ``status.json``, or only with Hydra's ``.hydra`` if it never started. A
+sweep is a folder with Hydra's ``multirun.yaml`` or our ``sweep.json``; its jobs are runs below it.
+``sweep.json`` also lists jobs without a folder. Missing or damaged files leave attributes empty;
+they raise no errors.
 """
 
 import json
@@ -22,27 +22,27 @@ from cwx.storage.run_files import MULTIRUN, STATUS, SWEEP
 from cwx.storage.run_status import read_metrics, read_status
 
 _OVERRIDES = Path(".hydra") / "overrides.yaml"
-# Killed, or lost with its machine: its status says running, and no process holds it.
+# Killed: the status says running, but no process holds the lock.
 LOST = "lost"
 NOT_STARTED = "not started"
 DAMAGED = "damaged"
 STATES = ("running", "finished", "failed", "interrupted", LOST, NOT_STARTED, DAMAGED)
-# What reading JSON of others may meet.
+# The errors of reading damaged JSON.
 _DAMAGE = (OSError, ValueError, TypeError, RecursionError)
-# A job's folder may be named by settings with a slash in them.
-_DEPTH = 4
+# Job folders may be nested: their names may contain settings with slashes.
+_MAX_DEPTH = 4
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it lies in its folder.
+    """A run on disk.
 
     Attributes:
-        folder: as it was found.
-        status: what its status file holds, empty if it has none that can be read.
+        folder: of the run.
+        status: the content of its status file; empty if it cannot be read.
         state: one of `STATES`.
-        overrides: what it was started with.
-        sweep: the folder of the sweep that it is a job of.
+        overrides: the overrides that it was started with.
+        sweep: the folder of its sweep; ``None`` if it is not a job of a sweep.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def started(self) -> datetime:
-        """When it was first started; when its folder last changed, if it does not say."""
+        """The time of its first start, or of the last change of its folder if unknown."""
         try:
             return datetime.fromisoformat(str(self.status.get("started"))).astimezone(UTC)
         except ValueError:
@@ -79,36 +79,36 @@ class Run:
 
     @property
     def swept(self) -> tuple[str, ...]:
-        """Of the overrides, those that the sweep varies; all, of a run by itself."""
-        common = swept_over(self.sweep) if self.sweep else frozenset()
+        """The overrides that vary within the sweep; all overrides of a run without a sweep."""
+        common = sweep_overrides(self.sweep) if self.sweep else frozenset()
         return tuple(override for override in self.overrides if override not in common)
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:
-        """What was measured, without what was not finite."""
+        """Its finite metrics, by name."""
         try:
-            found = read_metrics(self.folder)
+            metrics = read_metrics(self.folder)
         except _DAMAGE:
-            found = {}
-        return {k: float(v) for k, v in found.items() if isinstance(v, int | float)}
+            metrics = {}
+        return {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
 
     @cached_property
     def configuration(self) -> Mapping[str, Any]:
-        """Its settings, nested, with references as they were written."""
+        """Its settings, nested, with unresolved interpolations."""
         return _mapping(_yaml(self.folder / ".hydra" / "config.yaml"))
 
     @cached_property
     def choices(self) -> Mapping[str, Any]:
-        """What was chosen of each configuration group."""
-        found = _mapping(_yaml(self.folder / ".hydra" / "hydra.yaml"))
+        """The chosen option of each configuration group."""
+        node = _mapping(_yaml(self.folder / ".hydra" / "hydra.yaml"))
         for key in ("hydra", "runtime", "choices"):
-            found = _mapping(found.get(key))
-        return found
+            node = _mapping(node.get(key))
+        return node
 
 
 def find_runs(folder: Path) -> list[Run]:
     """All runs in or below `folder`; links are not followed."""
-    return [Run.read(found) for found in _walk(folder)]
+    return [Run.read(run) for run in _walk(folder)]
 
 
 def is_run(folder: Path) -> bool:
@@ -116,34 +116,34 @@ def is_run(folder: Path) -> bool:
 
 
 def sweep_of(folder: Path) -> Path | None:
-    """The sweep that the run in `folder` is a job of, if it is one."""
-    above = folder.absolute().parents[:_DEPTH]
-    found = next((parent for parent in above if _is_sweep(parent)), None)
-    if found is None:
+    """The folder of the sweep of the run in `folder`; ``None`` if it has none."""
+    parents = folder.absolute().parents[:_MAX_DEPTH]
+    sweep = next((parent for parent in parents if _is_sweep(parent)), None)
+    if sweep is None:
         return None
-    # As the run's own folder was named.
-    depth = above.index(found)
-    return folder.parents[depth] if depth < len(folder.parents) else found
+    # Relative if `folder` is relative.
+    depth = parents.index(sweep)
+    return folder.parents[depth] if depth < len(folder.parents) else sweep
 
 
-def swept_over(sweep: Path) -> frozenset[str]:
-    """The overrides that a sweep was started with: what its jobs have besides varies."""
-    return _swept_over(sweep.absolute())
+def sweep_overrides(sweep: Path) -> frozenset[str]:
+    """The overrides that a sweep was started with, common to all its jobs."""
+    return _sweep_overrides(sweep.absolute())
 
 
-def waiting(sweep: Path) -> int:
-    """How many jobs of a sweep have not begun."""
+def count_waiting_jobs(sweep: Path) -> int:
+    """The number of jobs of a sweep that have not started."""
     folders = [_mapping(job).get("folder") for job in _list(_jobs(sweep).get("jobs"))]
     return sum(isinstance(name, str) and not is_run(sweep / name) for name in folders)
 
 
 @lru_cache(maxsize=64)
-def _swept_over(sweep: Path) -> frozenset[str]:
-    found = _mapping(_yaml(sweep / MULTIRUN))
+def _sweep_overrides(sweep: Path) -> frozenset[str]:
+    node = _mapping(_yaml(sweep / MULTIRUN))
     for key in ("hydra", "overrides"):
-        found = _mapping(found.get(key))
-    given = [*_list(found.get("task")), *_list(_jobs(sweep).get("overrides"))]
-    return frozenset(map(str, given))
+        node = _mapping(node.get(key))
+    overrides = [*_list(node.get("task")), *_list(_jobs(sweep).get("overrides"))]
+    return frozenset(map(str, overrides))
 
 
 def _is_sweep(folder: Path) -> bool:
@@ -162,10 +162,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield folder
         return
     try:
-        inside = sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry))
+        names = sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry))
     except OSError:
         return
-    for name in inside:
+    for name in names:
         yield from _walk(folder / name)
 
 
@@ -174,7 +174,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def state_of(folder: Path, status: Mapping[str, Any]) -> str:
-    """How the run stands whose status file holds `status`: one of `STATES`."""
+    """The state of the run in `folder` with this status: one of `STATES`."""
     if not (folder / STATUS).exists():
         return NOT_STARTED
     state = str(status.get("state"))
@@ -185,12 +185,12 @@ def state_of(folder: Path, status: Mapping[str, Any]) -> str:
     try:
         return state if is_written(folder) else LOST
     except OSError:
-        # Its lock is another user's.
+        # The lock belongs to another user and cannot be tested.
         return state
 
 
 def _yaml(file: Path) -> Any:
-    # C's loader is ten times as fast, where it is built.
+    # The C loader, if installed, is ten times faster.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         return yaml.load(file.read_bytes(), Loader=loader)

@@ -1,8 +1,8 @@
-"""Sets of examples made batch by batch: what is written stays, what is missing can still be made.
+"""Sets of examples, written batch by batch; an interrupted set can be continued.
 
-identity.json                what the set is, in full
-shard-00000.safetensors …    a batch each: tensors by name, a row an example
-complete.json                written last: the number of examples, and of those in a batch
+identity.json                the settings that determine the set
+shard-00000.safetensors …    one batch each: tensors by name, one row per example
+complete.json                written last: the number of examples and the batch size
 """
 
 import json
@@ -21,12 +21,12 @@ _COMPLETE = "complete.json"
 
 
 class Shards:
-    """A set of `count` examples in a folder, in batches that any process may write in any order.
+    """A set of `count` examples in a folder; any process may write its batches, in any order.
 
     Args:
-        folder: of this set alone.
-        count: of examples.
-        size: examples in a batch; the last may have fewer.
+        folder: contains this set only.
+        count: the number of examples.
+        size: examples per batch; the last batch may have fewer.
 
     Raises:
         ValueError: `count` or `size` is below 1.
@@ -35,24 +35,24 @@ class Shards:
     def __init__(self, folder: Path, *, count: int, size: int) -> None:
         if count < 1 or size < 1:
             raise ValueError(
-                f"a set of {count} examples in batches of {size} has no batch: give 1 or more"
+                f"a set of {count} examples in batches of {size} is empty: give 1 or more of both"
             )
         self.folder, self.count, self.size = folder, count, size
 
     @classmethod
-    def opened(cls, folder: Path) -> "Shards":
+    def open(cls, folder: Path) -> "Shards":
         """The complete set in `folder`.
 
         Raises:
-            ValueError: the folder holds none.
+            ValueError: the folder has no complete set.
         """
         try:
-            found = json.loads((folder / _COMPLETE).read_text())
-            return cls(folder, count=int(found["count"]), size=int(found["size"]))
+            complete = json.loads((folder / _COMPLETE).read_text())
+            return cls(folder, count=int(complete["count"]), size=int(complete["size"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder} holds no complete set of examples ({type(error).__name__}): let the run "
-                "that makes it finish, or name another folder"
+                "that writes it finish, or name another folder"
             ) from error
 
     def __len__(self) -> int:
@@ -60,29 +60,29 @@ class Shards:
         return -(-self.count // self.size)
 
     def rows(self, number: int) -> slice:
-        """Which examples are in a batch."""
+        """The examples in batch `number`."""
         return slice(number * self.size, min(self.count, (number + 1) * self.size))
 
     def missing(self) -> list[int]:
-        """The batches that are not written yet, in order."""
+        """The numbers of the unwritten batches, in order."""
         return [number for number in range(len(self)) if not self._file(number).exists()]
 
     def start(self, identity: Mapping[str, Any]) -> None:
         write_json(self.folder / "identity.json", identity)
 
     def write(self, number: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep a batch, each tensor ``[rows, …]``: whole and on disk, or not at all."""
+        """Write a batch atomically; each tensor is ``[rows, …]``."""
         rows = self._length(number)
         assert all(len(tensor) == rows for tensor in tensors.values())
         write_tensors(self._file(number), tensors, {})
 
     def complete(self) -> None:
-        """Say that every batch is written."""
+        """Mark the set as complete, once every batch is written."""
         assert not self.missing()
         write_json(self.folder / _COMPLETE, {"count": self.count, "size": self.size})
 
     def read(self) -> dict[str, Tensor]:
-        """All examples in order, by the names that they were written with.
+        """All tensors of all examples, in order, by name.
 
         Raises:
             ValueError: a batch is missing or damaged.
@@ -90,60 +90,60 @@ class Shards:
         return {name: self.tensor(name) for name in self._names()}
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor of all examples, in order; of the others nothing is read.
+        """One tensor of all examples, in order; other tensors are not read.
 
         Raises:
-            ValueError: a batch is missing or damaged, or has no such tensor.
+            ValueError: a batch is missing or damaged, or lacks the tensor.
         """
         return torch.cat([self._read(number, name) for number in range(len(self))])
 
     def batches(self, name: str) -> Iterator[tuple[slice, Tensor]]:
-        """One tensor a batch at a time: which examples, and their part ``[rows, …]``."""
+        """One tensor, batch by batch: the examples, and their rows ``[rows, …]``."""
         for number in range(len(self)):
             yield self.rows(number), self._read(number, name)
 
     def at(self, name: str, indices: Tensor) -> Tensor:
         """One tensor of the examples at `indices` ``[k]``, in that order.
 
-        One batch is held in memory at a time.
+        Batches are read one at a time.
         """
         order = indices.argsort(stable=True)
-        metrics = indices[order] // self.size
+        batches = indices[order] // self.size
         parts = [
-            self._read(number, name)[indices[order][metrics == number] - number * self.size]
-            for number in metrics.unique().tolist()
+            self._read(number, name)[indices[order][batches == number] - number * self.size]
+            for number in batches.unique().tolist()
         ]
-        # Of no indices, none of the right shape.
-        together = torch.cat(parts) if parts else self._read(0, name)[:0]
-        return together[order.argsort()]
+        # Without indices, an empty tensor of the right shape.
+        rows = torch.cat(parts) if parts else self._read(0, name)[:0]
+        return rows[order.argsort()]
 
     def _names(self) -> list[str]:
-        with self._opened(0) as file:
+        with self._open(0) as file:
             return sorted(file.keys())
 
     def _read(self, number: int, name: str) -> Tensor:
         file = self._file(number)
-        with self._opened(number) as opened:
+        with self._open(number) as opened:
             if name not in opened.keys():  # noqa: SIM118
-                raise ValueError(f"{file} has no {name}: name another set")
-            found: Tensor = opened.get_tensor(name)
-        if len(found) != self._length(number):
+                raise ValueError(f"{file} has no tensor {name}: name another set")
+            tensor: Tensor = opened.get_tensor(name)
+        if len(tensor) != self._length(number):
             raise ValueError(
-                f"{file} has not the {self._length(number)} examples of its batch: delete it, and "
-                "the run that made it makes it again"
+                f"{file} does not have the {self._length(number)} examples of its batch: delete "
+                "it, and start its run again to write it anew"
             )
-        return found
+        return tensor
 
     @contextmanager
-    def _opened(self, number: int) -> Iterator[Any]:
+    def _open(self, number: int) -> Iterator[Any]:
         file = self._file(number)
         try:
             with safe_open(file, framework="pt") as opened:
                 yield opened
         except (SafetensorError, OSError) as error:
             raise ValueError(
-                f"{file} is damaged or missing ({error}): delete it, and the run that made it "
-                "makes it again"
+                f"{file} is damaged or missing ({error}): delete it, and start its run again to "
+                "write it anew"
             ) from error
 
     def _length(self, number: int) -> int:

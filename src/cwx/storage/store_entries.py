@@ -1,8 +1,8 @@
-"""What a store holds, who used it and when, and how some of it is given up: without torch.
+"""The entries of a store, the runs that used them, and deleting old ones; without torch.
 
-A store is a folder of entries (`cwx.storage.trajectories`, `cwx.storage.shards`), each a folder
-named by the digest of what it holds. Beside that, ``uses.json`` in an entry has the runs that took
-it, and when last.
+A store is a folder of entries (`cwx.storage.trajectories`, `cwx.storage.shards`). An entry is a
+folder, named by the digest of its identity. Its file ``uses.json`` lists the runs that used the
+entry, each with the time of its last use.
 """
 
 import hashlib
@@ -32,23 +32,23 @@ _OWN = re.compile(
     r"identity\.json|complete\.json|uses\.json|lock"
     r"|state-\d{4,}\.safetensors|shard-\d{5,}\.safetensors|checkpoint-[0-9a-f]{8}\.ckpt"
 )
-# Left by a process that was killed while it wrote one of these (cwx.storage.atomic).
+# A temporary file of a process that was killed while writing (cwx.storage.atomic).
 _PART = re.compile(r"\.(.+)\.\w+\.part")
-# No header of a few hundred tensors is as long.
-_LONGEST_HEADER = 10_000_000
+# In bytes; the header for a few hundred tensors is much shorter.
+_MAX_HEADER = 10_000_000
 
 
-class KeptError(Exception):
-    """An entry is not given up; the message says why."""
+class NotPrunableError(Exception):
+    """An entry may not be deleted; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One folder of a store, as it lies there.
+    """One folder of a store.
 
     Attributes:
         path: the folder.
-        files: what it holds, by name.
+        files: the status of its files, by name, when it was read.
     """
 
     path: Path
@@ -56,10 +56,10 @@ class Entry:
 
     @classmethod
     def read(cls, path: Path) -> "Entry":
-        """What is there now; an entry of no files if it is no folder, or a link."""
+        """The current entry at `path`; without files if `path` is not a folder, or is a link."""
         try:
-            found = path.lstat()
-            names = os.listdir(path) if stat.S_ISDIR(found.st_mode) else []  # noqa: PTH208
+            is_folder = stat.S_ISDIR(path.lstat().st_mode)
+            names = os.listdir(path) if is_folder else []  # noqa: PTH208
             return cls(path, {name: (path / name).lstat() for name in names})
         except OSError:
             return cls(path, {})
@@ -74,25 +74,26 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return sum(found.st_size for found in self.files.values())
+        """The total size in bytes."""
+        return sum(status.st_size for status in self.files.values())
 
     @property
     def last_used(self) -> float:
-        """Seconds since 1970 at which it was last written or taken."""
-        # Who looks whether it is locked may make the lock.
-        told = [found.st_mtime for name, found in self.files.items() if name != LOCK]
-        return max(told or [found.st_mtime for found in self.files.values()], default=0.0)
+        """The time of the last write or use, in seconds since 1970."""
+        # Testing the lock may create its file: ignore that file if there are others.
+        times = {name: status.st_mtime for name, status in self.files.items()}
+        without_lock = [time for name, time in times.items() if name != LOCK]
+        return max(without_lock or times.values(), default=0.0)
 
     @property
     def uses(self) -> Mapping[str, Mapping[str, Any]]:
-        """The runs that took it, by folder: ``last``, and what was said about them."""
-        found = _json(self.path / USES)
-        return {run: use for run, use in found.items() if isinstance(use, Mapping)}
+        """The runs that used it, by folder: the time ``last``, and descriptions of the run."""
+        uses = _json(self.path / USES)
+        return {run: use for run, use in uses.items() if isinstance(use, Mapping)}
 
     @property
     def accuracy(self) -> float | None:
-        """Test accuracy of the last state, in 0-1, where it is known."""
+        """Test accuracy of the last state, in 0-1; ``None`` if unknown."""
         epochs = self.complete.get("epochs")
         if not (isinstance(epochs, list) and epochs and isinstance(epochs[-1], int)):
             return None
@@ -103,92 +104,99 @@ class Entry:
             return None
         return value if 0 <= value <= 1 else None
 
-    def foreign(self) -> str | None:
-        """Why it is not the store's own, in words; ``None`` if it is."""
+    def foreign_reason(self) -> str | None:
+        """The reason why the store did not write this folder; ``None`` if it did."""
         if not _NAME.fullmatch(self.path.name) or not self.files:
-            return "it is no folder of the store"
-        for name, found in self.files.items():
+            return "it is not a folder of the store"
+        for name, status in self.files.items():
             part = _PART.fullmatch(name)
             if not _OWN.fullmatch(part[1] if part else name):
-                return f"it holds {name}, which no store writes"
-            if not stat.S_ISREG(found.st_mode):
-                return f"{name} in it is no plain file"
-        # What a process left that came to nothing is told by having nothing.
+                return f"it contains {name}, which no store writes"
+            if not stat.S_ISREG(status.st_mode):
+                return f"it contains {name}, which is not a regular file"
+        # A process that was killed early leaves only a lock and uses.
         if not self.identity and not set(self.files) - {LOCK, USES}:
             return None
         if digest(self.identity) != self.path.name:
-            return f"its name is not that of its {_IDENTITY}"
+            return f"its name is not the digest of its {_IDENTITY}"
         return None
 
     def is_locked(self) -> bool:
-        """Whether a process makes it, or waits to."""
+        """Whether a process writes it, or waits to write it."""
         if LOCK not in self.files:
             return False
         try:
-            with _held(self.path):
+            with _hold_lock(self.path):
                 return False
-        except KeptError:
+        except NotPrunableError:
             return True
 
-    def taken_by(self) -> str | None:
-        """A run that has taken it and is still going on, as far as it can be known."""
+    def running_user(self) -> str | None:
+        """The folder of a running run that uses it; ``None`` if no such run is known."""
         return next((run for run in self.uses if _is_running(Path(run))), None)
 
 
 def digest(identity: Mapping[str, Any]) -> str:
-    """The name of the folder that holds what has this identity."""
+    """The name of the folder for this identity: 20 hexadecimal digits of a SHA-256."""
     text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def entries(root: Path) -> list[Entry]:
-    """All that a store has, in order of last use, the latest first."""
-    found = [Entry.read(root / name) for name in os.listdir(root) if _NAME.fullmatch(name)]  # noqa: PTH208
-    return sorted((e for e in found if e.files), key=lambda entry: -entry.last_used)
+    """All entries of a store, the last used first."""
+    all_entries = [Entry.read(root / name) for name in os.listdir(root) if _NAME.fullmatch(name)]  # noqa: PTH208
+    return sorted((e for e in all_entries if e.files), key=lambda entry: -entry.last_used)
 
 
-def note_use(path: Path, run: Path, about: Mapping[str, Any]) -> None:
-    """Note in an entry, whose lock is held, that `run` takes it."""
+def record_use(path: Path, run: Path, description: Mapping[str, Any]) -> None:
+    """Record in an entry that `run` uses it; the caller holds the lock of the entry."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     uses = _json(path / USES)
-    write_json(path / USES, {**uses, str(run.absolute()): {"last": now, **about}})
+    write_json(path / USES, {**uses, str(run.absolute()): {"last": now, **description}})
 
 
 def check_prunable(entry: Entry, *, older_than: float) -> None:
-    """Refuse what is not the store's own, is in use, or was used in the last seconds.
+    """Check that an entry may be deleted.
+
+    Args:
+        older_than: seconds since the last use.
 
     Raises:
-        KeptError: with the reason.
+        NotPrunableError: the store did not write the entry, it is in use, or it was used in the
+            last `older_than` seconds.
     """
-    if why := entry.foreign():
-        raise KeptError(why)
+    if reason := entry.foreign_reason():
+        raise NotPrunableError(reason)
     if time.time() - entry.last_used < older_than:
-        raise KeptError("used too lately")
+        raise NotPrunableError("used too recently")
     if entry.is_locked():
-        raise KeptError("being made")
-    if run := entry.taken_by():
-        raise KeptError(f"in use by {run}")
+        raise NotPrunableError("being written")
+    if run := entry.running_user():
+        raise NotPrunableError(f"in use by {run}")
 
 
 def prune(path: Path, *, older_than: float) -> int:
-    """Delete an entry, file by file, while no other process can make it or take it.
+    """Delete an entry, file by file, under its lock.
+
+    Args:
+        older_than: seconds since the last use.
 
     Returns:
-        How many bytes that frees.
+        The number of bytes freed.
 
     Raises:
-        KeptError: as `check_prunable`.
+        NotPrunableError: as `check_prunable`.
         OSError: a file could not be deleted.
     """
     check_prunable(Entry.read(path), older_than=older_than)
-    with _held(path):
-        # As it is under the lock; the lock itself has just been looked at.
+    with _hold_lock(path):
+        # Check again under the lock, all but the lock itself.
         entry = Entry.read(path)
-        if why := entry.foreign():
-            raise KeptError(why)
-        if time.time() - entry.last_used < older_than or entry.taken_by():
-            raise KeptError("it has just been used")
-        # First what makes it whole, last what makes it the store's own.
+        if reason := entry.foreign_reason():
+            raise NotPrunableError(reason)
+        if time.time() - entry.last_used < older_than or entry.running_user():
+            raise NotPrunableError("it has just been used")
+        # Completeness first, ownership last: an interruption leaves a prunable, incomplete entry.
         last = [name for name in (_IDENTITY, LOCK) if name in entry.files]
         first = [name for name in (_COMPLETE,) if name in entry.files]
         for name in [*first, *(n for n in entry.files if n not in (*first, *last)), *last]:
@@ -198,12 +206,12 @@ def prune(path: Path, *, older_than: float) -> int:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _hold_lock(path: Path) -> Iterator[None]:
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except (Timeout, OSError) as error:
-        raise KeptError("being made") from error
+        raise NotPrunableError("being written") from error
     try:
         yield
     finally:
@@ -214,24 +222,24 @@ def _is_running(run: Path) -> bool:
     try:
         return is_written(run)
     except OSError:
-        # Of another user, whose lock cannot be tried.
+        # The lock belongs to another user and cannot be tested.
         return True
 
 
 def _json(file: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _header(file: Path) -> Mapping[str, Any]:
-    """The header of a safetensors file, which tells of the tensors after it."""
+    """The header of a safetensors file; empty if it cannot be read."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            found = json.loads(opened.read(length)) if length <= _LONGEST_HEADER else {}
+            header = json.loads(opened.read(length)) if length <= _MAX_HEADER else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return header if isinstance(header, dict) else {}

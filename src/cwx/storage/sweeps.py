@@ -1,10 +1,10 @@
-"""A sweep's directory: a subdirectory for each job, and what became of it.
+"""The folder of a sweep, with one subfolder per job.
 
-sweep.json      how it was started, and the state of each job, kept up to date
-jobs.csv        a row a job: what was swept, its state, all of its numbers
-<job>/          the directory of a run (cwx.study.results)
-<job>/output.log  all that its process printed
-multirun.yaml   Hydra's configuration of the sweep
+sweep.json        the command of the sweep and the current state of each job
+jobs.csv          one row per job: swept settings, state, all metrics
+<job>/            the folder of a run (cwx.study.results)
+<job>/output.log  the console output of its process
+multirun.yaml     Hydra's configuration of the sweep
 """
 
 import csv
@@ -33,12 +33,14 @@ class Job:
     """One job of a sweep.
 
     Attributes:
+        number: its index in the sweep.
+        folder: of its run.
         overrides: the settings that it runs with.
-        swept: those of them in which jobs may differ, by name.
-        experiment: the name that its run goes by.
+        swept: the settings that differ between jobs, by name.
+        experiment: the name of its run.
         state: waiting, running, finished, failed, interrupted or not started.
         reason: why it failed or was interrupted.
-        seconds: for which it ran, over all its starts.
+        seconds: its total duration, over all starts.
     """
 
     number: int
@@ -59,45 +61,45 @@ class Job:
         return self.folder / OUTPUT
 
     def status(self) -> dict[str, Any]:
-        """What the run left as its status; empty if it left none."""
+        """The content of the run's status file; empty if there is none."""
         try:
             return read_status(self.folder)
         except ValueError:
             return {}
 
     def read(self) -> None:
-        """Take state, reason and time from the status that the run left, if it left one."""
+        """Update state, reason and duration from the run's status file, if it exists."""
         if status := self.status():
             self.state, self.reason = str(status.get("state")), status.get("reason")
             self.seconds = status.get("seconds")
             if self.state == RUNNING and not is_written(self.folder):
-                self.state, self.reason = INTERRUPTED, "its process was cut off"
+                self.state, self.reason = INTERRUPTED, "its process was killed"
 
     def settle(
         self, code: int, *, seconds: float, stopped: bool, before: Mapping[str, Any]
     ) -> None:
-        """Note how its process ended, also in its status where that does not say so itself.
+        """Record how its process ended, and update its status file if the process did not.
 
         Args:
-            code: its exit code, negative if a signal ended it.
-            seconds: for which it ran this time.
-            stopped: whether it had been told to stop.
-            before: its status when the process began.
+            code: the exit code, negative if a signal ended the process.
+            seconds: the duration of this start.
+            stopped: whether the sweep stopped the process.
+            before: the content of its status file when the process started.
         """
         status = self.status()
-        says_so = (FINISHED,) if code == 0 else (FAILED, INTERRUPTED)
-        if status == before or status.get("state") not in says_so:
+        expected = (FINISHED,) if code == 0 else (FAILED, INTERRUPTED)
+        if status == before or status.get("state") not in expected:
             try:
                 with writing(self.folder):
                     note_end(
                         self.folder,
                         INTERRUPTED if stopped else FAILED,
-                        "stopped with the sweep" if stopped else _death(code, self.output),
+                        "stopped with the sweep" if stopped else _cause_of_death(code, self.output),
                         experiment=self.experiment,
                         seconds=float(before.get("seconds") or 0) + seconds,
                     )
             except ValueError as error:
-                # The status is that of somebody else's run.
+                # Another process writes the run's folder now.
                 self.state, self.reason = FAILED, str(error)
                 return
         self.read()
@@ -106,15 +108,15 @@ class Job:
 def note_end(
     folder: Path, state: str, reason: str, *, experiment: str | None, seconds: float | None
 ) -> None:
-    """Write the status of a run that could not do so itself; what it had noted of itself stays."""
+    """Write the status of a run whose process could not; other fields of its status stay."""
     try:
-        noted = read_status(folder)
+        previous = read_status(folder)
     except ValueError:
-        noted = {}
+        previous = {}
     status = {
         "experiment": experiment,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        **noted,
+        **previous,
         "state": state,
         "reason": reason,
         "seconds": None if seconds is None else round(seconds, 1),
@@ -122,22 +124,22 @@ def note_end(
     write_json(folder / STATUS, status)
 
 
-def _death(code: int, output: Path) -> str:
-    """What a process that did not say how it stands died of."""
+def _cause_of_death(code: int, output: Path) -> str:
+    """The reason why a process ended without writing its status."""
     last = last_line(output)
     if code < 0:
         name = signal.Signals(-code).name
         cause = f"its process was killed by {name}"
         if name == "SIGKILL":
             cause += ", as the system does when memory runs out"
-        return f"{cause}; it last said: {last}" if last else cause
+        return f"{cause}; its last output: {last}" if last else cause
     if code == 0:
-        return "its process ended before the run had finished"
-    return last or f"its process ended with code {code} and said nothing"
+        return "its process ended before the run finished"
+    return last or f"its process ended with code {code} without output"
 
 
 def last_line(output: Path) -> str:
-    """The last line that a process printed which is not empty, in short."""
+    """The last non-empty line of a process's output, at most 500 characters."""
     try:
         with output.open("rb") as file:
             file.seek(max(0, output.stat().st_size - 8192))
@@ -149,17 +151,17 @@ def last_line(output: Path) -> str:
 
 
 class Sweep:
-    """Writes a sweep's directory.
+    """Writes the folder of a sweep.
 
     Args:
-        folder: the directory.
-        started: the settings that the sweep was started with, those for Hydra apart.
-        hydra: those for Hydra.
+        folder: of the sweep.
+        overrides: the overrides of the sweep, without those of Hydra itself.
+        hydra: the overrides of Hydra itself.
         command: the command line.
     """
 
     def __init__(
-        self, folder: Path, *, started: Sequence[str], hydra: Sequence[str], command: str
+        self, folder: Path, *, overrides: Sequence[str], hydra: Sequence[str], command: str
     ) -> None:
         self.folder = folder
         self.jobs: list[Job] = []
@@ -167,12 +169,12 @@ class Sweep:
         self._head = {
             "command": command,
             "started": earlier.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
-            "overrides": list(started),
+            "overrides": list(overrides),
             "hydra": list(hydra),
         }
 
     def save(self) -> None:
-        """Write how it stands."""
+        """Write the current state of all jobs to ``sweep.json``."""
         jobs = [
             {
                 "number": job.number,
@@ -188,16 +190,16 @@ class Sweep:
         ]
         write_json(self.folder / SWEEP, {**self._head, "jobs": jobs})
 
-    def save_numbers(self) -> None:
-        """Write the numbers of all jobs beside each other."""
+    def save_metrics(self) -> None:
+        """Write the metrics of all jobs to ``jobs.csv``."""
         write_text(self.folder / JOBS, _csv(self.jobs))
 
 
 def read_sweep(folder: Path) -> dict[str, Any]:
-    """What ``sweep.json`` in `folder` says.
+    """The content of ``sweep.json`` in `folder`.
 
     Raises:
-        ValueError: there is none that can be read.
+        ValueError: the file is missing or cannot be read.
     """
     try:
         return dict(json.loads((folder / SWEEP).read_text()))
@@ -208,10 +210,10 @@ def read_sweep(folder: Path) -> dict[str, Any]:
 
 
 def read_jobs(folder: Path) -> list[Job]:
-    """The jobs of the sweep in `folder`, each as it stands by now.
+    """The jobs of the sweep in `folder`, with their current states.
 
     Raises:
-        ValueError: it is not the folder of a sweep.
+        ValueError: `folder` is not that of a sweep.
     """
     jobs = [
         Job(
@@ -234,15 +236,15 @@ def read_jobs(folder: Path) -> list[Job]:
 def _csv(jobs: Sequence[Job]) -> str:
     metrics = {job.number: read_metrics(job.folder) for job in jobs if job.state == FINISHED}
     swept = list(dict.fromkeys(name for job in jobs for name in job.swept))
-    names = list(dict.fromkeys(name for found in metrics.values() for name in found))
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["job", *swept, "state", "seconds", "reason", *names])
     for job in jobs:
-        found = metrics.get(job.number, {})
+        values = metrics.get(job.number, {})
         settings = [job.swept.get(name, "") for name in swept]
-        measured = [found.get(name) for name in names]
+        columns = [values.get(name) for name in names]
         writer.writerow(
-            [job.number, *settings, job.state, job.seconds, job.reason, *measured],
+            [job.number, *settings, job.state, job.seconds, job.reason, *columns],
         )
     return text.getvalue()

@@ -1,13 +1,13 @@
-"""The store of expert weights: one folder an expert, one safetensors file a recorded epoch.
+"""The store of expert weights: one folder per expert, one safetensors file per recorded epoch.
 
-An expert is found by what it is: the digest of its identity (data, network, recipe and seed)
-names its folder, ``<root>/<digest>/``, which holds
+The digest of an expert's identity (data, network, recipe and seed) names its folder,
+``<root>/<digest>/``, which contains
 
-    identity.json              what it is, in full
-    uses.json                  which runs took it, and when last
-    state-0000.safetensors …   the initial weights, then one state an epoch, with its accuracy
-    complete.json              written last: the epochs recorded
-    checkpoint-….ckpt          while it trains, in one folder of those that train together
+    identity.json              the identity in full
+    uses.json                  the runs that used it, and the time of their last use
+    state-0000.safetensors …   the initial weights, then one state per epoch, with its accuracy
+    complete.json              written last: the recorded epochs
+    checkpoint-….ckpt          during training, in the folder of one of the experts trained jointly
 """
 
 import json
@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cwx.storage.atomic import write_json, write_tensors
-from cwx.storage.store_entries import digest, note_use
+from cwx.storage.store_entries import digest, record_use
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +32,24 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Trajectory:
-    """Recorded states of θ_0 … θ_T of one expert, read from disk as they are asked for.
+    """The recorded states among θ_0 … θ_T of one expert, read from disk on access.
 
     Attributes:
-        recorded: the epochs that can be asked for, in order.
+        path: the folder of the expert.
+        identity: the settings that determine the expert.
+        recorded_epochs: the epochs with a stored state, in ascending order.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the complete trajectory in the folder `path`.
 
         Raises:
-            ValueError: the folder holds no complete trajectory.
+            ValueError: the folder has no complete trajectory.
         """
         self.path = path
         try:
             self.identity: dict[str, Any] = json.loads((path / "identity.json").read_text())
-            self.recorded = _epochs(json.loads((path / "complete.json").read_text()))
+            self.recorded_epochs = _epochs(json.loads((path / "complete.json").read_text()))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path} is not a complete trajectory ({error}): delete the folder to train it "
@@ -56,34 +58,34 @@ class Trajectory:
 
     @property
     def epochs(self) -> int:
-        """T, the epochs trained, the last of those recorded."""
-        return self.recorded[-1]
+        """T, the number of epochs trained: the last recorded epoch."""
+        return self.recorded_epochs[-1]
 
     def state(self, epoch: int, device: str = "cpu") -> dict[str, Tensor]:
-        """θ_epoch by parameter name, buffers included; float32 if it is stored narrower.
+        """θ_epoch by parameter name, with buffers; 16-bit floats are converted to float32.
 
         Raises:
             ValueError: the epoch was not recorded, or its file is damaged.
         """
         with self._open(epoch, device) as file:
-            return {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            return {name: _to_float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
 
     def accuracy(self, epoch: int) -> float:
-        """Test accuracy in 0-1 of θ_epoch as trained, before narrowing; NaN where unknown."""
+        """Test accuracy in 0-1 of θ_epoch before rounding to the stored dtype; NaN if unknown."""
         with self._open(epoch) as file:
             return float(file.metadata()["accuracy"])
 
     def require(self, epoch: int) -> None:
-        """Refuse an epoch that was not recorded.
+        """Check that an epoch was recorded.
 
         Raises:
-            ValueError: with those that were.
+            ValueError: it was not; the message lists the recorded epochs.
         """
-        if epoch not in self.recorded:
-            longer = "recipe.epochs" if epoch > self.epochs else "recipe.recording.epochs"
+        if epoch not in self.recorded_epochs:
+            setting = "recipe.epochs" if epoch > self.epochs else "recipe.recording.epochs"
             raise ValueError(
                 f"epoch {epoch} is not among those recorded in {self.path} "
-                f"({listed(self.recorded)}): choose one of these, or raise {longer}"
+                f"({format_epochs(self.recorded_epochs)}): choose one of these, or raise {setting}"
             )
 
     @contextmanager
@@ -95,65 +97,72 @@ class Trajectory:
                 yield opened
         except (SafetensorError, OSError) as error:
             raise ValueError(
-                f"{file} is damaged or missing ({error}): delete the folder {self.path}, and the "
-                "expert is trained again"
+                f"{file} is damaged or missing ({error}): delete the folder {self.path} to train "
+                "the expert again"
             ) from error
 
     def check(self, network: nn.Module) -> None:
-        """Refuse a network whose parameters differ in name or shape; buffers may be absent.
+        """Check that the parameters of `network` have the same names and shapes.
+
+        Buffers may be absent from the stored states.
 
         Raises:
-            ValueError: names the first difference.
+            ValueError: the parameters differ; the message names the first difference.
         """
-        with self._open(self.recorded[0]) as file:
+        with self._open(self.recorded_epochs[0]) as file:
             self._compare(
                 network,
                 {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()},  # noqa: SIM118
             )
 
     def load_into(self, network: nn.Module, epoch: int) -> None:
-        """Give `network` the weights θ_epoch.
+        """Load the weights θ_epoch into `network`.
 
         Raises:
-            ValueError: the states were recorded for another network (names the difference), or
-                lack its buffers.
+            ValueError: the states belong to another network (the message names the first
+                difference), or lack its buffers.
         """
         state = self.state(epoch)
         self._compare(network, shapes(state.items()))
         if missing := [name for name in network.state_dict() if name not in state]:
             raise ValueError(
                 f"{self.path} was recorded for another network: it has no {missing[0]}; imported "
-                "buffers hold parameters alone, so that a network with running statistics can be "
-                "distilled from them but not evaluated: choose a network without, or train it "
-                "here (experts.seeds)"
+                "buffers hold parameters only, so a network with running statistics can be "
+                "distilled from them but not evaluated: choose a network without running "
+                "statistics, or train it here (experts.seeds)"
             )
         network.load_state_dict(state)
 
-    def _compare(self, network: nn.Module, found: Shapes) -> None:
+    def _compare(self, network: nn.Module, stored: Shapes) -> None:
         parameters = {name for name, _ in network.named_parameters()}
         expected = shapes(network.state_dict().items())
-        needed = {n: shape for n, shape in expected.items() if n in parameters or n in found}
-        if unlike := difference(needed, found):
+        needed = {n: shape for n, shape in expected.items() if n in parameters or n in stored}
+        if mismatch := difference(needed, stored):
             raise ValueError(
-                f"{self.path} was recorded for another network: {unlike}; choose the network "
+                f"{self.path} was recorded for another network: {mismatch}; choose the network "
                 "it was trained as, or leave experts.trajectories empty to train new experts"
             )
 
 
 class TrajectoryStore:
-    """Experts on disk, found by identity."""
+    """Finds experts on disk by identity.
+
+    Args:
+        root: the folder of the store.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._user: tuple[Path, Mapping[str, str]] | None = None
 
-    def used_by(self, run: Path, about: Mapping[str, str]) -> None:
-        """Note with all that is taken from now on that the run in this folder took it.
+    def set_user(self, run: Path, description: Mapping[str, str]) -> None:
+        """Record the run as a user of all entries that are locked from now on.
 
         Args:
-            about: words for who looks at the store.
+            run: the folder of the run.
+            description: of the run, for listings of the store.
         """
-        self._user = (run, about)
+        self._user = (run, description)
 
     def path(self, identity: Identity) -> Path:
         return self.root / digest(identity)
@@ -164,21 +173,21 @@ class TrajectoryStore:
 
     @contextmanager
     def lock(self, identity: Identity, waiting: str) -> Iterator[None]:
-        """Hold the right to make what has this identity; while another job has it, wait.
+        """Hold the lock of the entry for this identity; wait while another job holds it.
 
         Args:
-            waiting: logged once if there is something to wait for.
+            waiting: log line, if the lock is not free.
 
         Raises:
-            ValueError: nothing can be written there.
+            ValueError: the folder of the entry cannot be created.
         """
         path = self.path(identity)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(
-                f"store is {self.root}, where {path.name} cannot be made ({error.strerror}): name "
-                "another folder by store=<folder>"
+                f"store is {self.root}, where {path.name} cannot be created ({error.strerror}): "
+                "name another folder by store=<folder>"
             ) from error
         lock = FileLock(path / "lock")
         try:
@@ -188,14 +197,14 @@ class TrajectoryStore:
             lock.acquire()
         try:
             if self._user is not None:
-                note_use(path, *self._user)
+                record_use(path, *self._user)
             yield
         finally:
             lock.release()
 
 
 class Recorder:
-    """Writes one expert's states into its folder; the trajectory exists once `complete` has run."""
+    """Writes one expert's states into its folder; call `complete` last."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
         self.path = path
@@ -215,10 +224,10 @@ def state_name(epoch: int) -> str:
     return f"state-{epoch:04d}.safetensors"
 
 
-def listed(epochs: Iterable[int]) -> str:
-    """Epochs as a reader writes them.
+def format_epochs(epochs: Iterable[int]) -> str:
+    """Epochs as text, with ranges.
 
-    >>> listed([0, 1, 2, 50])
+    >>> format_epochs([0, 1, 2, 50])
     '0-2, 50'
     """
     spans: list[list[int]] = []
@@ -237,7 +246,7 @@ def _epochs(complete: Any) -> tuple[int, ...]:
     return tuple(sorted(epochs))
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def _to_float32(tensor: Tensor) -> Tensor:
     narrow = tensor.is_floating_point() and tensor.element_size() < torch.float32.itemsize
     return tensor.float() if narrow else tensor
 
@@ -246,12 +255,12 @@ def shapes(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors}
 
 
-def difference(expected: Shapes, found: Shapes) -> str:
-    """The first tensor that differs, in words; empty if none does."""
+def difference(expected: Shapes, actual: Shapes) -> str:
+    """The first difference in names or shapes, as text; empty if there is none."""
     for name, shape in expected.items():
-        if name not in found:
+        if name not in actual:
             return f"it has no {name}"
-        if found[name] != shape:
-            return f"{name} is {found[name]} there, {shape} here"
-    extra = sorted(set(found) - set(expected))
+        if actual[name] != shape:
+            return f"{name} is {actual[name]} there, {shape} here"
+    extra = sorted(set(actual) - set(expected))
     return f"it has {extra[0]}, unknown here" if extra else ""

@@ -1,4 +1,4 @@
-"""Sets that were constructed elsewhere are read as they are, or refused in one line."""
+"""Reading constructed training sets, and the errors for invalid ones."""
 
 import pickle
 
@@ -14,15 +14,15 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 BYTES = (IMAGES * 255).round().to(torch.uint8)
 
 
-def published(folder, images, labels):
-    """As the paper's folders are: torch files, a list of tensors each."""
+def write_published(folder, images, labels):
+    """A folder as published with the paper: torch files with a tensor or a list of tensors."""
     folder.mkdir(exist_ok=True)
     for name, value in (("CIFAR_ims", images), ("CIFAR_lab", labels)):
         torch.save(value, folder / name)
     return folder
 
 
-def sharded(folder, images, labels):
+def write_shards(folder, images, labels):
     shards = Shards(folder, count=len(labels), size=4)
     for number in range(len(shards)):
         rows = shards.rows(number)
@@ -31,7 +31,7 @@ def sharded(folder, images, labels):
     return folder
 
 
-def single(folder, images, labels):
+def write_safetensors(folder, images, labels):
     folder.mkdir()
     save_file({"images": images, "labels": labels}, folder / "set.safetensors")
     return folder / "set.safetensors"
@@ -40,32 +40,32 @@ def single(folder, images, labels):
 @pytest.mark.parametrize(
     ("write", "images", "labels"),
     [
-        (published, IMAGES, LABELS),
-        (published, list(IMAGES.split(4)), list(LABELS.split(4))),
-        (published, list(IMAGES.double()), list(LABELS.int().split(1))),
-        (sharded, BYTES, LABELS),
-        (single, BYTES, LABELS),
-        (single, IMAGES, LABELS),
+        (write_published, IMAGES, LABELS),
+        (write_published, list(IMAGES.split(4)), list(LABELS.split(4))),
+        (write_published, list(IMAGES.double()), list(LABELS.int().split(1))),
+        (write_shards, BYTES, LABELS),
+        (write_safetensors, BYTES, LABELS),
+        (write_safetensors, IMAGES, LABELS),
     ],
 )
-def test_each_form_is_read(tmp_path, write, images, labels):
+def test_every_format_is_read(tmp_path, write, images, labels):
     if images.__class__ is list and images[0].ndim == 3:
         images = [image[None] for image in images]
-    found = read_constructed(write(tmp_path / "set", images, labels))
-    assert torch.equal(found.images, BYTES)
-    assert found.images.dtype == torch.uint8
-    assert torch.equal(found.labels, LABELS)
-    assert found.labels.dtype == torch.int64
+    image_set = read_constructed(write(tmp_path / "set", images, labels))
+    assert torch.equal(image_set.images, BYTES)
+    assert image_set.images.dtype == torch.uint8
+    assert torch.equal(image_set.labels, LABELS)
+    assert image_set.labels.dtype == torch.int64
 
 
 def test_torch_files_of_before_2020_are_read(tmp_path):
-    folder = published(tmp_path, [IMAGES], [LABELS])
+    folder = write_published(tmp_path, [IMAGES], [LABELS])
     torch.save([IMAGES], folder / "CIFAR_ims", _use_new_zipfile_serialization=False)
     assert torch.equal(read_constructed(folder).images, BYTES)
 
 
 class Malicious:
-    """Leaves a file behind where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -76,7 +76,7 @@ class Malicious:
 
 @pytest.mark.parametrize("whole", [True, False], ids=["torch", "pickle"])
 def test_no_code_in_a_file_is_run(tmp_path, whole):
-    folder, mark = published(tmp_path / "set", IMAGES, LABELS), tmp_path / "mark"
+    folder, mark = write_published(tmp_path / "set", IMAGES, LABELS), tmp_path / "mark"
     if whole:
         torch.save([IMAGES, Malicious(mark)], folder / "CIFAR_ims")
     else:
@@ -88,13 +88,13 @@ def test_no_code_in_a_file_is_run(tmp_path, whole):
 
 WRONG = {
     "a dictionary": ({"a": IMAGES}, LABELS, "holds a dict, not a tensor or a list"),
-    "metrics": ([1, 2], LABELS, "holds a list, not a tensor or a list of them"),
-    "nothing": ([], LABELS, "holds a list, not a tensor"),
-    "shapes": ([IMAGES, IMAGES[..., :2]], LABELS, "do not go together"),
+    "numbers": ([1, 2], LABELS, "holds a list, not a tensor or a list of"),
+    "nothing": ([], LABELS, "holds an empty list, not a tensor"),
+    "shapes": ([IMAGES, IMAGES[..., :2]], LABELS, "cannot be concatenated"),
     "flat": (IMAGES.flatten(1), LABELS, "give images"),
-    "too few labels": (IMAGES, LABELS[:5], r"labels of \(5,\): give images"),
-    "no image": (IMAGES[:0], LABELS[:0], r"images of \(0, 3, 4, 4\)"),
-    "soft labels": (IMAGES, LABELS.float(), "labels of torch.float32: give whole"),
+    "too few labels": (IMAGES, LABELS[:5], r"labels of shape \(5,\): give images"),
+    "no image": (IMAGES[:0], LABELS[:0], r"images of shape \(0, 3, 4, 4\)"),
+    "soft labels": (IMAGES, LABELS.float(), "labels of torch.float32: give integer"),
     "whole pixels": ((IMAGES * 255).long(), LABELS, "images of torch.int64: give floats"),
     "normalised": (IMAGES * 4 - 2, LABELS, "pixels in -2-2: give floats in 0-1"),
     "not a number": (IMAGES / 0, LABELS, "give floats in 0-1"),
@@ -102,21 +102,21 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_anything_else_is_refused(tmp_path, case):
+def test_an_invalid_set_is_refused(tmp_path, case):
     images, labels, message = WRONG[case]
     with pytest.raises(ValueError, match=message) as caught:
-        read_constructed(published(tmp_path, images, labels))
+        read_constructed(write_published(tmp_path, images, labels))
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_missing_is_named(tmp_path):
-    (published(tmp_path / "half", IMAGES, LABELS) / "CIFAR_lab").unlink()
+def test_a_missing_or_damaged_part_is_named(tmp_path):
+    (write_published(tmp_path / "half", IMAGES, LABELS) / "CIFAR_lab").unlink()
     save_file({"images": BYTES}, tmp_path / "few.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"{")
     for name, message in (
         ("half", "CIFAR_lab is missing"),
-        ("none", "none is no constructed set: give a folder with CIFAR_ims and CIFAR_lab"),
-        ("few.safetensors", "holds no labels among images"),
+        ("none", "none is not a constructed set: give a folder with CIFAR_ims and CIFAR_lab"),
+        ("few.safetensors", "has no tensor labels, only images"),
         ("cut.safetensors", "is damaged or missing"),
     ):
         with pytest.raises(ValueError, match=message):

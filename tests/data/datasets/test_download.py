@@ -8,11 +8,11 @@ import pytest
 
 from cwx.data.datasets.download import Archive, fetch
 
-# Nothing listens on the discard port: refused at once.
+# Nothing listens on the discard port: connections are refused at once.
 NOWHERE = "http://127.0.0.1:9"
 
 
-def packed(path, files):
+def write_zip(path, files):
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in files.items():
@@ -22,8 +22,8 @@ def packed(path, files):
 
 @pytest.fixture
 def published(tmp_path):
-    """A publisher's folder that holds set.zip, its address and the file's checksum."""
-    md5 = packed(tmp_path / "site/set.zip", {"set/a/1": "one", "set/b": "b", "../../evil": "e"})
+    """A local web server with set.zip: its address and the checksum of the file."""
+    md5 = write_zip(tmp_path / "site/set.zip", {"set/a/1": "one", "set/b": "b", "../../evil": "e"})
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
@@ -45,34 +45,34 @@ def everything(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_wanted_part_is_fetched_once_and_nothing_else_is_left(published, tmp_path):
+def test_the_part_is_downloaded_once_and_nothing_else_is_left(published, tmp_path):
     site, md5 = published
     archive = Archive(f"{site}/set.zip", md5, "set/a")
-    place, archives = tmp_path / "data/deep/here", tmp_path / "data"
-    fetch(archive, place, archives)
-    assert (place / "1").read_text() == "one"
-    left = {name for name in everything(archives) if not name.endswith(".lock")}
-    # No file that was not asked for, least of all outside.
-    assert left == {"deep/here/1", "set.zip"}
+    destination, archives = tmp_path / "data/deep/here", tmp_path / "data"
+    fetch(archive, destination, archives)
+    assert (destination / "1").read_text() == "one"
+    files = {name for name in everything(archives) if not name.endswith(".lock")}
+    # No other part of the archive, and no file outside the folder.
+    assert files == {"deep/here/1", "set.zip"}
     assert not list(tmp_path.rglob("*evil*"))
     (archives / "set.zip").unlink()
-    fetch(Archive(f"{NOWHERE}/set.zip", md5, "set/a"), place, archives)
+    fetch(Archive(f"{NOWHERE}/set.zip", md5, "set/a"), destination, archives)
 
 
 def test_an_archive_placed_by_hand_is_unpacked_without_a_connection(tmp_path):
-    md5 = packed(tmp_path / "set.zip", {"list.csv": "a;b"})
+    md5 = write_zip(tmp_path / "set.zip", {"list.csv": "a;b"})
     fetch(Archive(f"{NOWHERE}/set.zip", md5, "list.csv"), tmp_path / "list.csv", tmp_path)
     assert (tmp_path / "list.csv").read_text() == "a;b"
 
 
 def test_an_empty_folder_counts_as_missing(tmp_path):
-    md5 = packed(tmp_path / "set.zip", {"set/a": "one"})
+    md5 = write_zip(tmp_path / "set.zip", {"set/a": "one"})
     (tmp_path / "place").mkdir()
     fetch(Archive(f"{NOWHERE}/set.zip", md5, "set"), tmp_path / "place", tmp_path)
     assert everything(tmp_path / "place") == {"a"}
 
 
-def test_without_a_connection_it_is_said_what_to_place_where(tmp_path):
+def test_without_a_connection_the_error_lists_the_manual_steps(tmp_path):
     archive = Archive(f"{NOWHERE}/set.zip", "0" * 32, "set/a")
     with pytest.raises(ValueError, match="could not be fetched") as caught:
         fetch(archive, tmp_path / "here", tmp_path / "archives")
@@ -85,7 +85,7 @@ def test_without_a_connection_it_is_said_what_to_place_where(tmp_path):
         assert text in str(caught.value)
 
 
-def test_a_file_with_another_checksum_is_not_unpacked(published, tmp_path):
+def test_a_file_with_another_checksum_is_not_unwrite_zip(published, tmp_path):
     site, _ = published
     with pytest.raises(ValueError, match="File not found or corrupted"):
         fetch(Archive(f"{site}/set.zip", "0" * 32, "set"), tmp_path / "here", tmp_path / "archives")
@@ -93,12 +93,12 @@ def test_a_file_with_another_checksum_is_not_unpacked(published, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["no zip", "a zip without the part"])
-def test_what_cannot_be_unpacked_leaves_nothing(tmp_path, content):
+def test_a_failed_unpacking_leaves_nothing(tmp_path, content):
     file = tmp_path / "set.zip"
     if content == "no zip":
         file.write_bytes(b"no zip")
     else:
-        packed(file, {"other": ""})
+        write_zip(file, {"other": ""})
     md5 = hashlib.md5(file.read_bytes()).hexdigest()
     with pytest.raises(ValueError, match="could not be fetched"):
         fetch(Archive(f"{NOWHERE}/set.zip", md5, "set"), tmp_path / "here", tmp_path)

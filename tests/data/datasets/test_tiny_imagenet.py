@@ -3,7 +3,7 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from support.pictures import lose, picture
+from support.pictures import remove, write_image
 
 from cwx.data.datasets import tiny_imagenet
 from cwx.data.datasets.tiny_imagenet import TinyImageNet
@@ -19,29 +19,29 @@ n03126707\tcrane, derrick
 NAMES = ("goldfish", "crane (n02012849)", "crane (n03126707)")
 
 
-def published(root):
-    """As the archive unpacks: boxes beside the images, a list of labels, images without labels."""
+def write_published(root):
+    """The layout of the archive: bounding boxes beside images, validation labels, test images."""
     for number, key in enumerate(IDS):
         for i in range(2):
-            picture(root / f"train/{key}/images/{key}_{i}.JPEG", (64, 64), value=100 * number)
+            write_image(root / f"train/{key}/images/{key}_{i}.JPEG", (64, 64), value=100 * number)
         (root / f"train/{key}/{key}_boxes.txt").write_text(f"{key}_0.JPEG\t0\t0\t63\t63\n")
     annotations = ""
     for i, key in enumerate((IDS[2], IDS[0], IDS[1], IDS[0])):
-        picture(root / f"val/images/val_{i}.JPEG", (64, 64), value=60 * i)
+        write_image(root / f"val/images/val_{i}.JPEG", (64, 64), value=60 * i)
         annotations += f"val_{i}.JPEG\t{key}\t0\t32\t44\t62\n"
     (root / "val/val_annotations.txt").write_text(annotations)
-    picture(root / "test/images/test_0.JPEG", (64, 64))
+    write_image(root / "test/images/test_0.JPEG", (64, 64))
     (root / "wnids.txt").write_text("\n".join(reversed(IDS)))
     (root / "words.txt").write_text(WORDS)
     return root
 
 
-def by_folders(root):
+def write_by_class(root):
     for key in IDS:
         for i in range(2):
             # As some of the set's files, grey.
-            picture(root / f"train/{key}/{key}_{i}.JPEG", (64, 64), mode="L" if i else "RGB")
-        picture(root / f"val/{key}/val_7.JPEG", (64, 64))
+            write_image(root / f"train/{key}/{key}_{i}.JPEG", (64, 64), mode="L" if i else "RGB")
+        write_image(root / f"val/{key}/val_7.JPEG", (64, 64))
     (root / "words.txt").write_text(WORDS)
     return root
 
@@ -51,7 +51,7 @@ def load(root, size=None):
 
 
 def test_the_published_layout_is_read(tmp_path):
-    splits = load(published(tmp_path))
+    splits = load(write_published(tmp_path))
     assert splits.classes == NAMES
     assert splits.synsets == IDS
     assert splits.train.images.shape == (6, 3, 64, 64)
@@ -62,7 +62,7 @@ def test_the_published_layout_is_read(tmp_path):
 
 
 def test_folders_by_class_are_read(tmp_path):
-    splits = load(by_folders(tmp_path), size=32)
+    splits = load(write_by_class(tmp_path), size=32)
     assert splits.classes == NAMES
     assert splits.synsets == IDS
     assert splits.train.images.shape == (6, 3, 32, 32)
@@ -79,7 +79,7 @@ def test_folders_by_class_are_read(tmp_path):
     ],
 )
 def test_names_are_printable_and_differ(tmp_path, words, names):
-    root = by_folders(tmp_path)
+    root = write_by_class(tmp_path)
     lines = (f"{key}\t{text}" for key, text in zip(IDS, words, strict=True))
     (root / "words.txt").write_text("\n".join(lines))
     assert load(root).classes == names
@@ -90,25 +90,25 @@ def append(path, text):
 
 
 BROKEN = {
-    "nothing": (lambda root: lose(root / "train"), r"no folder .*train: fetch http://cs231n"),
-    "no validation": (lambda root: lose(root / "val"), r"no folder .*val: fetch http://cs231n"),
+    "nothing": (lambda root: remove(root / "train"), r"no folder .*train: fetch http://cs231n"),
+    "no validation": (lambda root: remove(root / "val"), r"no folder .*val: fetch http://cs231n"),
     "no labels": (
-        lambda root: lose(root / "val/val_annotations.txt"),
+        lambda root: remove(root / "val/val_annotations.txt"),
         r"no .*val_annotations\.txt to label .*images: fetch http://cs231n",
     ),
     "a class less": (
-        lambda root: lose(root / f"train/{IDS[1]}"),
+        lambda root: remove(root / f"train/{IDS[1]}"),
         rf"wnids\.txt and .*train do not hold the same classes: {IDS[1]}; .*remove wnids\.txt",
     ),
     "a class more": (
-        lambda root: picture(root / "train/n99999999/0.JPEG", (64, 64)),
+        lambda root: write_image(root / "train/n99999999/0.JPEG", (64, 64)),
         r"wnids\.txt and .*train do not hold the same classes: n99999999;",
     ),
     "an empty class": (
-        lambda root: [lose(file) for file in (root / f"train/{IDS[1]}/images").iterdir()],
+        lambda root: [remove(file) for file in (root / f"train/{IDS[1]}/images").iterdir()],
         f"{IDS[1]} has no images",
     ),
-    "no names": (lambda root: lose(root / "words.txt"), r"no .*words\.txt to name the classes"),
+    "no names": (lambda root: remove(root / "words.txt"), r"no .*words\.txt to name the classes"),
     "a name less": (
         lambda root: (root / "words.txt").write_text(f"{IDS[0]}\ta\n{IDS[1]}\t, b\n"),
         rf"words\.txt has no name for {IDS[1]}, {IDS[2]}: add a line",
@@ -126,14 +126,14 @@ BROKEN = {
         r"line 5 of .*val_annotations\.txt gives 'val_4' the class ''",
     ),
     "an image less": (
-        lambda root: lose(root / "val/images/val_2.JPEG"),
-        r"val_annotations\.txt lists what .*images lacks: val_2\.JPEG",
+        lambda root: remove(root / "val/images/val_2.JPEG"),
+        r"val_annotations\.txt lists files that .*images lacks: val_2\.JPEG",
     ),
     "a name that leads out": (
         lambda root: append(
             root / "val/val_annotations.txt", f"../../test/images/test_0.JPEG\t{IDS[0]}\n"
         ),
-        r"lists what .* lacks: \.\./\.\./test/images/test_0\.JPEG",
+        r"lists files that .* lacks: \.\./\.\./test/images/test_0\.JPEG",
     ),
     "a class that leads out": (
         lambda root: append(root / "wnids.txt", "\n../test"),
@@ -144,7 +144,7 @@ BROKEN = {
         r"val_2\.JPEG cannot be read",
     ),
     "another size": (
-        lambda root: picture(root / "val/images/val_2.JPEG", (32, 32)),
+        lambda root: write_image(root / "val/images/val_2.JPEG", (32, 32)),
         r"val_2\.JPEG is 32x32; set data\.source\.size",
     ),
 }
@@ -153,28 +153,28 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_set_is_refused_with_the_remedy(tmp_path, case):
     spoil, message = BROKEN[case]
-    spoil(published(tmp_path))
+    spoil(write_published(tmp_path))
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
 
 
-def test_folders_by_class_must_agree(tmp_path):
-    lose(by_folders(tmp_path) / f"val/{IDS[0]}")
+def test_training_and_validation_must_have_the_same_classes(tmp_path):
+    remove(write_by_class(tmp_path) / f"val/{IDS[0]}")
     with pytest.raises(ValueError, match=f"val and .*train do not hold the same classes: {IDS[0]}"):
         load(tmp_path)
 
 
 def test_folders_that_are_no_synsets_are_refused(tmp_path):
-    root = by_folders(tmp_path)
+    root = write_by_class(tmp_path)
     for split in ("train", "val"):
         (root / split / IDS[1]).rename(root / split / "crane")
     append(root / "words.txt", "crane\tcrane\n")
-    with pytest.raises(ValueError, match="has a folder 'crane', which is no WordNet id such as"):
+    with pytest.raises(ValueError, match="has a folder 'crane', which is not a WordNet id such as"):
         load(root)
 
 
 def test_the_archive_is_unpacked_to_the_root(tmp_path, monkeypatch):
-    whole = published(tmp_path / "made/tiny-imagenet-200")
+    whole = write_published(tmp_path / "made/tiny-imagenet-200")
     archive = tmp_path / "data/tiny-imagenet-200.zip"
     archive.parent.mkdir()
     with zipfile.ZipFile(archive, "w") as file:
@@ -187,7 +187,7 @@ def test_the_archive_is_unpacked_to_the_root(tmp_path, monkeypatch):
     assert source.load().classes == NAMES
 
 
-def test_nothing_is_fetched_unasked(tmp_path):
+def test_nothing_is_downloaded_by_default(tmp_path):
     source = TinyImageNet(root=str(tmp_path / "tiny"), size=None, download=False)
     source.prepare()
     assert not list(tmp_path.iterdir())

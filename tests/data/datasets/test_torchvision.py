@@ -12,7 +12,7 @@ from cwx.data.splits import synsets_by_index
 
 
 class Published:
-    """What torchvision's CIFAR-10 looks like from outside."""
+    """The interface of torchvision's CIFAR-10."""
 
     classes = ("a", "b")
 
@@ -39,13 +39,13 @@ def test_torchvision_layout_becomes_channels_first(tmp_path):
 
 def test_torchvision_sets_may_have_synsets(tmp_path):
     (tmp_path / "here").touch()
-    given = {"b": "n02084071", "a": "n02121620"}
-    assert published(tmp_path, synsets=given).load().synsets == ("n02121620", "n02084071")
+    synsets = {"b": "n02084071", "a": "n02121620"}
+    assert published(tmp_path, synsets=synsets).load().synsets == ("n02121620", "n02084071")
     with pytest.raises(ValueError, match="none is given for 'b'"):
         published(tmp_path, synsets={"a": "n02121620"}).load()
 
 
-# As its file of names has them.
+# As in the file of names of CIFAR-10.
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -56,14 +56,14 @@ def test_each_class_of_cifar10_has_a_synset_of_its_own():
     assert dict(zip(CIFAR10, synsets, strict=True))["dog"] == "n02084071"
 
 
-def test_a_missing_published_set_is_said(tmp_path):
+def test_a_missing_data_set_is_an_error(tmp_path):
     source = published(tmp_path, download=True)
     with pytest.raises(ValueError, match="could not be fetched"):
         source.prepare()
 
 
-def matlab(folder, split, labels):
-    """A file as SVHN's publisher has it: pixels [H, W, C, n], the digit 0 labelled 10."""
+def write_matlab(folder, split, labels):
+    """A file in the published format: pixels [H, W, C, n], and label 10 for the digit 0."""
     from scipy.io import savemat
 
     pixels = np.zeros((32, 32, 3, len(labels)), np.uint8)
@@ -74,10 +74,10 @@ def matlab(folder, split, labels):
 
 @pytest.fixture
 def svhn(tmp_path, monkeypatch):
-    """Small files in the place of the published ones, whose checksums they do not have."""
+    """Small files instead of the published ones; their checksums are not checked."""
     monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda _: True)
-    matlab(tmp_path, "train", [1, 10, 9])
-    matlab(tmp_path, "test", [10, 2])
+    write_matlab(tmp_path, "train", [1, 10, 9])
+    write_matlab(tmp_path, "test", [10, 2])
     return tmp_path
 
 
@@ -94,16 +94,16 @@ def test_svhn_is_read_from_the_published_files(svhn):
 
 
 def test_svhn_downloads_both_splits(tmp_path, monkeypatch):
-    opened = []
-    monkeypatch.setattr(datasets, "SVHN", lambda **given: opened.append(given))
+    calls = []
+    monkeypatch.setattr(datasets, "SVHN", lambda **arguments: calls.append(arguments))
     SVHN(root=str(tmp_path), download=True).prepare()
     SVHN(root=str(tmp_path), download=False).prepare()
     expected = [{"root": tmp_path, "split": s, "download": True} for s in ("train", "test")]
-    assert opened == expected
+    assert calls == expected
 
 
-def test_missing_and_broken_svhn_files_are_named_with_their_address(svhn, monkeypatch):
+def test_the_error_for_missing_svhn_files_gives_their_url(svhn, monkeypatch):
     monkeypatch.undo()
     place = r"place http://ufldl\.stanford\.edu/housenumbers/train_32x32\.mat there"
-    with pytest.raises(ValueError, match=f"train split is not whole in {svhn} .*{place}"):
+    with pytest.raises(ValueError, match=f"train split is missing or damaged in {svhn} .*{place}"):
         SVHN(root=str(svhn), download=False).load()

@@ -1,1 +1,1 @@
-"""Sources of labelled images: bundled, downloaded, or in folders of the user."""
+"""Data sources: bundled, downloaded, or read from the user's folders."""

@@ -1,8 +1,7 @@
-"""Reading constructed training sets: those of Ilyas et al. 2019, and those made here."""
+"""Reading constructed training sets: those of Ilyas et al. (2019) and those of this package."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -10,80 +9,80 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cwx.data.splits import ImageSet
+from cwx.storage.safe_load import describe, is_plain, load_tensors
 from cwx.storage.shards import Shards
 
-# Of the published folders (d_robust_CIFAR and its like).
+# The files of the published folders, such as d_robust_CIFAR.
 IMAGES, LABELS = "CIFAR_ims", "CIFAR_lab"
 
 
 def read_constructed(path: Path) -> ImageSet:
-    """The images and labels at `path`; no code in it is run.
+    """Read the images and labels at `path`, without executing code in its files.
 
-    It may be a published folder, of torch files `CIFAR_ims`, floats ``[n, C, H, W]`` in 0-1, and
-    `CIFAR_lab`, both one tensor or a list of them; a folder of shards; or a safetensors file.
+    `path` is one of:
+
+    - a published folder with the torch files `CIFAR_ims`, floats ``[n, C, H, W]`` in 0-1, and
+      `CIFAR_lab`; each holds one tensor or a list of tensors;
+    - a folder of shards (`cwx.storage.shards`) with ``images`` and ``labels``;
+    - a safetensors file with ``images`` and ``labels``.
+
+    Images are floats in 0-1 or bytes in 0-255.
 
     Raises:
-        ValueError: it is none of these, is damaged, or holds anything but images and labels.
+        ValueError: `path` is none of these, is damaged, or holds invalid images or labels.
     """
     if (path / IMAGES).is_file():
-        return _checked(path, _loaded(path / IMAGES), _loaded(path / LABELS))
-    tensors = _safetensors(path)
+        return _image_set(path, _load(path / IMAGES), _load(path / LABELS))
+    tensors = _read_tensors(path)
     if missing := {"images", "labels"} - tensors.keys():
         raise ValueError(
-            f"{path} holds no {sorted(missing)[0]} among {', '.join(sorted(tensors)) or 'nothing'}:"
-            " name a set with images and labels"
+            f"{path} has no tensor {sorted(missing)[0]}, only "
+            f"{', '.join(sorted(tensors)) or 'nothing'}: name a set with images and labels"
         )
-    return _checked(path, tensors["images"], tensors["labels"])
+    return _image_set(path, tensors["images"], tensors["labels"])
 
 
-def _safetensors(path: Path) -> Mapping[str, Tensor]:
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is damaged or missing ({error}): copy it again") from error
     try:
-        return Shards.opened(path).read()
+        return Shards.open(path).read()
     except ValueError as error:
         raise ValueError(
-            f"{path} is no constructed set: give a folder with {IMAGES} and {LABELS}, one of the "
-            f"store, or a safetensors file ({error})"
+            f"{path} is not a constructed set: give a folder with {IMAGES} and {LABELS}, one of "
+            f"the store, or a safetensors file ({error})"
         ) from error
 
 
-def _loaded(file: Path) -> Tensor:
-    """One tensor, or the published lists of them put together."""
-    try:
-        found: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # The unpickler of a damaged or hostile file may raise anything.
+def _load(file: Path) -> Tensor:
+    """One tensor: the content of a torch file, or its list of tensors concatenated."""
+    content = load_tensors(file, "constructed set", "tensors alone")
+    parts = list(content) if isinstance(content, list | tuple) else [content]
+    if not parts or not all(is_plain(part) for part in parts):
         raise ValueError(
-            f"{file} is missing, damaged or not plain tensors ({type(error).__name__}); no code in "
-            "it was run: copy it again, or save it anew as tensors alone"
-        ) from error
-    parts = list(found) if isinstance(found, list | tuple) else [found]
-    if not parts or not all(isinstance(part, Tensor) for part in parts):
-        raise ValueError(
-            f"{file} holds a {type(found).__name__}, not a tensor or a list of them: save it anew "
+            f"{file} holds {describe(content)}, not a tensor or a list of tensors: save it anew "
             "as tensors alone"
         )
     try:
         return torch.cat(parts)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{file} holds tensors that do not go together ({str(error).splitlines()[0]}): save it "
-            "anew as one tensor"
+            f"{file} holds tensors that cannot be concatenated ({str(error).splitlines()[0]}): "
+            "save it anew as one tensor"
         ) from error
 
 
-def _checked(path: Path, images: Tensor, labels: Tensor) -> ImageSet:
+def _image_set(path: Path, images: Tensor, labels: Tensor) -> ImageSet:
     if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
         raise ValueError(
-            f"{path} has images of {tuple(images.shape)} and labels of {tuple(labels.shape)}: give "
-            "images [n, C, H, W] and a label for each"
+            f"{path} has images of shape {tuple(images.shape)} and labels of shape "
+            f"{tuple(labels.shape)}: give images [n, C, H, W] and one label per image"
         )
     if labels.dtype in (torch.bool, *_FLOATS) or labels.is_complex():
-        raise ValueError(f"{path} has labels of {labels.dtype}: give whole class indices")
+        raise ValueError(f"{path} has labels of {labels.dtype}: give integer class indices")
     return ImageSet(_as_bytes(path, images), labels.long())
 
 
@@ -96,13 +95,13 @@ def _as_bytes(path: Path, images: Tensor) -> Tensor:
     if images.dtype not in _FLOATS:
         raise ValueError(f"{path} has images of {images.dtype}: give floats in 0-1, or bytes")
     low, high = images.min().item(), images.max().item()
-    # NaN compares as false.
+    # Comparisons with NaN are false.
     if not (low >= -_SLACK and high <= 1 + _SLACK):
         raise ValueError(
-            f"{path} has pixels in {low:g}-{high:g}: give floats in 0-1, not normalised, or bytes"
+            f"{path} has pixels in {low:g}-{high:g}: give floats in 0-1 (not normalised), or bytes"
         )
     return (images.float().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-# Of pixels that were normalised and back in single precision.
+# Tolerance for rounding errors of pixels that were normalised and denormalised in float32.
 _SLACK = 1e-3

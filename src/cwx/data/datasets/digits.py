@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn."""
+"""The handwritten digits of scikit-learn."""
 
 import torch
 
@@ -6,7 +6,7 @@ from cwx.data.splits import ImageSet, Splits
 
 
 class Digits:
-    """scikit-learn's 1,797 handwritten digits, one channel of 8x8, bundled with that package.
+    """scikit-learn's 1,797 handwritten digits, one channel of 8x8, bundled with the package.
 
     The split is fixed: within each class, every fifth digit in the published order is a test
     image (355), the others are training images (1,442).
@@ -19,11 +19,11 @@ class Digits:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
-        # The published levels are 0-16.
+        # The published grey levels are 0-16.
         images = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
         labels = torch.from_numpy(bunch.target).long()
-        order = torch.stack([(labels[: i + 1] == labels[i]).sum() for i in range(len(labels))])
-        test = order % 5 == 0
+        rank = torch.stack([(labels[: i + 1] == labels[i]).sum() for i in range(len(labels))])
+        test = rank % 5 == 0
         return Splits(
             ImageSet(images[~test], labels[~test]),
             ImageSet(images[test], labels[test]),

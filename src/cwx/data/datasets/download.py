@@ -1,4 +1,4 @@
-"""Published archives: what is wanted of them, fetched, checked and unpacked whole or not at all."""
+"""Downloading, verifying and atomically unpacking published archives."""
 
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -12,59 +12,61 @@ from torchvision.datasets.utils import download_and_extract_archive
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file and the part of it that is wanted.
+    """A zip file and the part of it that a data set needs.
 
     Args:
-        md5: of the file; another one is never unpacked.
-        part: path of a folder or file inside.
+        url: the address of the file.
+        md5: checksum of the file; a file with another checksum is never unpacked.
+        part: path of a folder or file inside the archive.
     """
 
     url: str
     md5: str
     part: str
 
-    def placing(self, place: Path, archives: Path) -> str:
-        """How the user brings the part to `place` by hand."""
+    def manual_steps(self, destination: Path, archives: Path) -> str:
+        """How the user puts the part at `destination` by hand, for error messages."""
         name = self.url.rpartition("/")[2]
         return (
-            f"fetch {self.url}; unpack it and place its {self.part} as {place}, or place the "
+            f"fetch {self.url}; unpack it and place its {self.part} as {destination}, or place the "
             f"file (MD5 {self.md5}) as {archives / name} and set data.source.download=true"
         )
 
 
-def is_there(place: Path) -> bool:
-    """Whether a file or a folder that is not empty lies at `place`."""
-    return place.is_file() or (place.is_dir() and any(place.iterdir()))
+def is_present(path: Path) -> bool:
+    """Whether a file or a non-empty folder exists at `path`."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
-def fetch(archive: Archive, place: Path, archives: Path) -> None:
-    """Bring the wanted part to `place`, unless something is there.
+def fetch(archive: Archive, destination: Path, archives: Path) -> None:
+    """Put the archive's part at `destination`, unless something is there already.
 
     Args:
-        archives: where the archive itself lies, or is downloaded to and stays.
+        destination: path of the unpacked part.
+        archives: folder of the archive file, which is downloaded if missing, and stays.
 
     Raises:
-        ValueError: it could not be had, with what to place where.
+        ValueError: the download or the unpacking failed; the message lists the manual steps.
     """
-    if is_there(place):
+    if is_present(destination):
         return
     try:
-        for folder in (place.parent, archives):
+        for folder in (destination.parent, archives):
             folder.mkdir(parents=True, exist_ok=True)
         with FileLock(archives / f".{archive.md5}.lock"):
-            if not is_there(place):
-                _unpack(archive, place, archives)
+            if not is_present(destination):
+                _unpack(archive, destination, archives)
     except (OSError, RuntimeError, HTTPException, BadZipFile) as error:
         raise ValueError(
-            f"there is no {place} and {archive.url} could not be fetched ({error}): "
-            f"{archive.placing(place, archives)}"
+            f"there is no {destination} and {archive.url} could not be fetched ({error}): "
+            f"{archive.manual_steps(destination, archives)}"
         ) from error
 
 
-def _unpack(archive: Archive, place: Path, archives: Path) -> None:
-    # Aside, then moved: an interrupted run leaves nothing that looks whole.
-    with TemporaryDirectory(dir=place.parent, prefix=".unpacking-") as aside:
+def _unpack(archive: Archive, destination: Path, archives: Path) -> None:
+    # Unpack into a temporary folder, then move: an interrupted run leaves no partial data set.
+    with TemporaryDirectory(dir=destination.parent, prefix=".unpacking-") as temporary:
         download_and_extract_archive(
-            archive.url, download_root=archives, extract_root=aside, md5=archive.md5
+            archive.url, download_root=archives, extract_root=temporary, md5=archive.md5
         )
-        (Path(aside) / archive.part).rename(place)
+        (Path(temporary) / archive.part).rename(destination)

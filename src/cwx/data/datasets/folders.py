@@ -1,14 +1,14 @@
-"""Images in folders by class, and the user's own laid out so."""
+"""Images in one folder per class, and data sources of the user's own images."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cwx.data.image_files import Labelled, Reader, crop_to, image_files, is_grey
+from cwx.data.image_files import LabelledFiles, Reader, crop_to, image_files, is_grey
 from cwx.data.splits import NOUN, Splits, synsets_by_index
 from cwx.errors import closest
 
-ByClass = Mapping[str, Sequence[Path]]
+FilesByClass = Mapping[str, Sequence[Path]]
 
 
 class ImageFolder:
@@ -18,10 +18,10 @@ class ImageFolder:
 
     Args:
         root: the folder that holds ``train`` and ``test``.
-        size: side in pixels to which every image is resized and centre-cropped; ``None`` to
-            take them as they are, all of one size.
-        channels: 1 for grey, 3 for colour; ``None`` for grey if every image is grey.
-        synsets: the WordNet 3.0 noun of each class by the folder's name; ``None`` for none.
+        size: side in pixels: every image is resized and centre-cropped to a square; ``None`` to
+            keep images of one common size.
+        channels: 1 for grey, 3 for colour; ``None`` for grey if all images are grey, else colour.
+        synsets: the WordNet 3.0 noun id of each class, by folder name; ``None`` for none.
     """
 
     def __init__(
@@ -41,39 +41,38 @@ class ImageFolder:
 
     def load(self) -> Splits:
         remedy = "set data.source.root to a folder with train/<class>/ and test/<class>/"
-        train, test = (by_class(self.root / split, remedy) for split in ("train", "test"))
+        train, test = (files_by_class(self.root / split, remedy) for split in ("train", "test"))
         classes = class_order(train, self.root / "train")
         if unknown := test.keys() - train.keys():
             raise ValueError(
-                f"{self.root / 'test'} has classes that train lacks: {some(unknown)}; "
+                f"{self.root / 'test'} has classes that train lacks: {preview_names(unknown)}; "
                 "remove them or add their training images"
             )
-        # Before the images, which take a while.
+        # Check the synsets first: reading the images takes longer.
         synsets = synsets_by_index(self.synsets, classes)
         reader = Reader(channels=self.channels or _common_channels([train, test]), fit=self.fit)
         return Splits(
-            reader.read(labelled(train, classes)),
-            reader.read(labelled(test, classes)),
+            reader.read(label_files(train, classes)),
+            reader.read(label_files(test, classes)),
             classes,
             synsets,
         )
 
 
 class ClassFolders:
-    """Test images alone, ``<root>/<class>/*``, for networks that are trained elsewhere.
+    """Test images only, ``<root>/<class>/*``, for networks that were trained elsewhere.
 
     Args:
-        root: the folder that holds one folder a class.
-        classes: a text file with the names of all classes that the networks know, one a line, in
-            the order of their outputs; the folder may hold images of some of them. ``None`` for
-            the sorted names of the folders.
-        size: side in pixels to which every image is centre-cropped; ``None`` to take them as they
-            are, all of one size.
-        resize: pixels to which the shorter side is resized before; ``None`` for `size`. Networks
-            of torchvision take ``size: 224`` of ``resize: 256``.
-        channels: 1 for grey, 3 for colour; ``None`` for grey if every image is grey.
-        synsets: the WordNet 3.0 noun of each class by its name; ``None`` for the names themselves
-            if all are ids of such nouns, and for none if not.
+        root: the folder with one folder per class.
+        classes: a text file with the names of all classes of the networks, one per line, in the
+            order of their outputs; `root` may have images of some of them only. ``None`` for the
+            sorted names of the folders.
+        size: side in pixels of the central crop; ``None`` to keep images of one common size.
+        resize: pixels to which the shorter side is resized before cropping; ``None`` for `size`.
+            Networks of torchvision use ``size: 224`` and ``resize: 256``.
+        channels: 1 for grey, 3 for colour; ``None`` for grey if all images are grey, else colour.
+        synsets: the WordNet 3.0 noun id of each class, by class name; ``None`` to use the names
+            if all are such ids, and no synsets otherwise.
     """
 
     def __init__(
@@ -97,17 +96,17 @@ class ClassFolders:
         return
 
     def load(self) -> Splits:
-        test = by_class(self.root, "set data.source.root to a folder with <class>/ of images")
+        test = files_by_class(self.root, "set data.source.root to a folder with <class>/ of images")
         if self.names is None:
             classes = class_order(test, self.root)
         else:
             classes = read_names(self.names)
             _check_known(test, classes, self.root, self.names)
-        # Before the images, which take a while.
+        # Check the synsets first: reading the images takes longer.
         synsets = self._synsets(classes)
         reader = Reader(channels=self.channels or _common_channels([test]), fit=self.fit)
-        images = reader.read(labelled(test, classes))
-        return Splits(images.none(), images, classes, synsets)
+        images = reader.read(label_files(test, classes))
+        return Splits(images.empty(), images, classes, synsets)
 
     def _synsets(self, classes: tuple[str, ...]) -> tuple[str, ...] | None:
         if self.synsets is None and all(NOUN.fullmatch(name) for name in classes):
@@ -116,34 +115,40 @@ class ClassFolders:
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """The names in a text file, one a line; empty lines are skipped.
+    """The class names in a text file, one per line; empty lines are skipped.
 
     Raises:
-        ValueError: it cannot be read, names fewer than two, or one twice or unfit to be shown.
+        ValueError: the file cannot be read, or has fewer than two names, a duplicate, or a name
+            with unprintable characters.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{file} cannot be read as text ({error}): set data.source.classes to a file with the "
-            "name of a class a line, or to null"
+            "name of one class per line, or to null"
         ) from error
     names = tuple(name for line in lines if (name := line.strip()))
     if len(names) < 2:
         raise ValueError(f"{file} names {len(names)} classes: a classifier needs two or more")
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{file} names more than once: {some(twice)}; keep one line each")
-    if odd := [name for name in names if not name.isprintable()]:
-        raise ValueError(f"{file} has a name that cannot be shown, {odd[0]!a}: change it")
+    if duplicates := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"{file} names more than once: {preview_names(duplicates)}; keep one line each"
+        )
+    if unprintable := [name for name in names if not name.isprintable()]:
+        raise ValueError(
+            f"{file} has a name with unprintable characters, {unprintable[0]!a}: change it"
+        )
     return names
 
 
-def _check_known(found: ByClass, classes: Sequence[str], folder: Path, names: Path) -> None:
-    if unknown := sorted(found.keys() - set(classes)):
+def _check_known(files: FilesByClass, classes: Sequence[str], folder: Path, names: Path) -> None:
+    if unknown := sorted(files.keys() - set(classes)):
         near = closest(unknown[0], classes)
         raise ValueError(
-            f"{folder} has folders that {names} does not name: {some(unknown)} (the nearest to "
-            f"{unknown[0]} are {', '.join(near)}); rename or remove them, or name them there"
+            f"{folder} has folders that {names} does not name: {preview_names(unknown)} (the "
+            f"nearest to {unknown[0]} are {', '.join(near)}); rename or remove them, or "
+            "name them there"
         )
 
 
@@ -152,38 +157,42 @@ def _check_channels(channels: int | None) -> None:
         raise ValueError(f"data.source.channels is {channels}: give 1, 3 or null")
 
 
-def by_class(
+def files_by_class(
     folder: Path, remedy: str, files: Callable[[Path], list[Path]] = image_files
-) -> ByClass:
-    """The image files of each subfolder, by its name.
+) -> FilesByClass:
+    """The image files of each subfolder, by the subfolder's name.
 
     Args:
-        remedy: what to do if there is no such folder.
-        files: finds those of one subfolder.
+        remedy: for the error message if `folder` does not exist.
+        files: lists the image files of a subfolder.
 
     Raises:
-        ValueError: there is no such folder, it has none inside, or one of them has no images or a
-            name that cannot be shown.
+        ValueError: `folder` does not exist or has no subfolders, or a subfolder has no images or
+            a name with unprintable characters.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: {remedy}")
-    found = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
-    if not found:
-        raise ValueError(f"{folder} is empty: it needs a folder of images a class")
-    if odd := [name for name in found if not name.isprintable()]:
-        raise ValueError(f"{folder} has a folder whose name cannot be shown, {odd[0]!a}: rename it")
-    images = {name: files(path) for name, path in found.items()}
+    subfolders = {
+        path.name: path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."
+    }
+    if not subfolders:
+        raise ValueError(f"{folder} is empty: it needs one folder of images per class")
+    if unprintable := [name for name in subfolders if not name.isprintable()]:
+        raise ValueError(
+            f"{folder} has a folder name with unprintable characters, {unprintable[0]!a}: rename it"
+        )
+    images = {name: files(path) for name, path in subfolders.items()}
     for name, paths in images.items():
         if not paths:
-            raise ValueError(f"{found[name]} has no images: add some or remove the folder")
+            raise ValueError(f"{subfolders[name]} has no images: add some or remove the folder")
     return images
 
 
-def class_order(train: ByClass, folder: Path) -> tuple[str, ...]:
+def class_order(train: FilesByClass, folder: Path) -> tuple[str, ...]:
     """The sorted names of the training folders.
 
     Raises:
-        ValueError: there is only one.
+        ValueError: there is only one class.
     """
     classes = tuple(sorted(train))
     if len(classes) < 2:
@@ -193,45 +202,54 @@ def class_order(train: ByClass, folder: Path) -> tuple[str, ...]:
     return classes
 
 
-def labelled(images: ByClass, classes: Sequence[str]) -> Labelled:
-    """The files class by class, each with the place of its class in `classes`."""
+def label_files(images: FilesByClass, classes: Sequence[str]) -> LabelledFiles:
+    """The files class by class, each with the index of its class in `classes`."""
     return [(file, label) for label, name in enumerate(classes) for file in images.get(name, ())]
 
 
-def listed(folder: Path, labels: Sequence[tuple[str, int]], listing: Path) -> Labelled:
-    """The images of a folder in the order of a list, each with the label that it gives.
+def match_listing(folder: Path, labels: Sequence[tuple[str, int]], listing: Path) -> LabelledFiles:
+    """The images of `folder` in the order of a list, each with its label from the list.
 
-    The files are those that the folder holds: no name in the list leads out of it.
+    Only files in `folder` are returned: no name in the list can lead out of it.
 
     Args:
-        labels: file name and label, as read from `listing`.
+        labels: file names and labels, as read from `listing`.
+        listing: the file with the list, for error messages.
 
     Raises:
-        ValueError: the list and the folder do not hold the same names once each.
+        ValueError: the list and the folder do not have the same names, each exactly once.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}, whose images {listing} lists")
     present = {file.name: file for file in image_files(folder)}
     names = [name for name, _ in labels]
     if missing := set(names) - present.keys():
-        raise ValueError(f"{listing} lists what {folder} lacks: {some(missing)}; unpack it again")
+        raise ValueError(
+            f"{listing} lists files that {folder} lacks: {preview_names(missing)}; unpack it again"
+        )
     if unlisted := present.keys() - set(names):
         raise ValueError(
-            f"{folder} has images without a label in {listing}: {some(unlisted)}; unpack both "
-            "again or remove them"
+            f"{folder} has images without a label in {listing}: {preview_names(unlisted)}; unpack "
+            "both again or remove them"
         )
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{listing} lists more than once: {some(repeated)}; keep one line each")
+    if duplicates := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"{listing} lists more than once: {preview_names(duplicates)}; keep one line each"
+        )
     return [(present[name], label) for name, label in labels]
 
 
-def some(names: Iterable[str]) -> str:
-    """The first three of the sorted names, and how many more there are."""
+def preview_names(names: Iterable[str]) -> str:
+    """The first three of the sorted names, and the number of the others.
+
+    >>> preview_names(["d", "b", "a", "c", "e"])
+    'a, b, c and 2 more'
+    """
     ordered = sorted(names)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return ", ".join(ordered[:3]) + more
 
 
-def _common_channels(splits: Sequence[ByClass]) -> int:
+def _common_channels(splits: Sequence[FilesByClass]) -> int:
     files = (file for split in splits for paths in split.values() for file in paths)
     return 1 if all(is_grey(file) for file in files) else 3

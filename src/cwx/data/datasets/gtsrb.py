@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from cwx.data.datasets.download import Archive, fetch
-from cwx.data.datasets.folders import by_class, labelled, listed, some
-from cwx.data.image_files import Labelled, Reader, stretch_to
+from cwx.data.datasets.folders import files_by_class, label_files, match_listing, preview_names
+from cwx.data.image_files import LabelledFiles, Reader, stretch_to
 from cwx.data.splits import Splits
 
 PUBLISHER = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
@@ -74,25 +74,25 @@ SIGNS = (
     "End of no passing",
     "End of no passing by vehicles over 3.5 metric tons",
 )
-"""What the signs of classes 0 to 42 say."""
+"""The names of classes 0 to 42."""
 
 
 class GTSRB:
-    """43 classes of traffic signs in colour, of 15 to 250 pixels, tested on 12,630 images.
+    """43 classes of traffic signs in colour, 15 to 250 pixels wide, with 12,630 test images.
 
     Stallkamp et al., Man vs. computer: Benchmarking machine learning algorithms for traffic sign
-    recognition, 2012. Training images of a class follow each other by physical sign, about 30
-    of each.
+    recognition, 2012. Training images of a class are ordered by physical sign, with about 30
+    images of each sign.
 
     Args:
-        root: the folder that holds ``GTSRB/Final_Training/Images/<class>/*.ppm`` or
+        root: the folder with ``GTSRB/Final_Training/Images/<class>/*.ppm`` or
             ``GTSRB/Training/<class>/*.ppm``, ``GTSRB/Final_Test/Images/*.ppm`` and
-            ``GT-final_test.csv``, as the archives unpack and as torchvision leaves them in its
-            root's ``gtsrb``; the folder ``GTSRB`` itself may be left out.
-        training: ``whole`` for the 39,209 images of the final benchmark's training archive,
-            ``torchvision`` for the 26,640 of the one that torchvision takes.
+            ``GT-final_test.csv``: the layout of the archives, and of the folder ``gtsrb`` that
+            torchvision creates. `root` may also be the folder ``GTSRB`` itself.
+        training: ``whole`` for the 39,209 images of the final training archive, ``torchvision``
+            for the 26,640 images of the archive that torchvision uses.
         size: side in pixels to which every image is stretched.
-        download: whether missing parts are fetched.
+        download: whether to download missing parts.
     """
 
     def __init__(
@@ -106,51 +106,51 @@ class GTSRB:
     def prepare(self) -> None:
         if self.download:
             for archive in (self.training, TEST_IMAGES, TEST_LABELS):
-                fetch(archive, self._place(archive), self.root)
+                fetch(archive, self._path(archive), self.root)
 
     def load(self) -> Splits:
         reader = Reader(channels=3, fit=self.fit)
         train, test = self._train(), self._test()
         return Splits(reader.read(train), reader.read(test), SIGNS)
 
-    def _place(self, archive: Archive) -> Path:
+    def _path(self, archive: Archive) -> Path:
         short = self.root / archive.part.removeprefix("GTSRB/")
         return short if short.exists() else self.root / archive.part
 
     def _remedy(self, archive: Archive) -> str:
-        return archive.placing(self._place(archive), self.root)
+        return archive.manual_steps(self._path(archive), self.root)
 
-    def _train(self) -> Labelled:
-        folder = self._place(self.training)
-        images = by_class(folder, self._remedy(self.training))
+    def _train(self) -> LabelledFiles:
+        folder = self._path(self.training)
+        images = files_by_class(folder, self._remedy(self.training))
         names = [f"{label:05}" for label in range(len(SIGNS))]
         if different := images.keys() ^ set(names):
             raise ValueError(
-                f"{folder} does not hold the folders 00000 to {names[-1]}, one a class: "
-                f"{some(different)}; unpack it again or remove what is too many"
+                f"{folder} does not have the folders 00000 to {names[-1]}, one per class: "
+                f"{preview_names(different)}; unpack it again or remove the extra folders"
             )
-        return labelled(images, names)
+        return label_files(images, names)
 
-    def _test(self) -> Labelled:
-        listing, folder = self._place(TEST_LABELS), self._place(TEST_IMAGES)
-        for archive, found in ((TEST_LABELS, listing.is_file()), (TEST_IMAGES, folder.is_dir())):
-            if not found:
-                raise ValueError(f"there is no {self._place(archive)}: {self._remedy(archive)}")
-        return listed(folder, self._test_labels(listing), listing)
+    def _test(self) -> LabelledFiles:
+        listing, folder = self._path(TEST_LABELS), self._path(TEST_IMAGES)
+        for archive, exists in ((TEST_LABELS, listing.is_file()), (TEST_IMAGES, folder.is_dir())):
+            if not exists:
+                raise ValueError(f"there is no {self._path(archive)}: {self._remedy(archive)}")
+        return match_listing(folder, self._test_labels(listing), listing)
 
     def _test_labels(self, listing: Path) -> list[tuple[str, int]]:
-        known = {str(label): label for label in range(len(SIGNS))}
+        labels_by_text = {str(label): label for label in range(len(SIGNS))}
         labels = []
         with listing.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = csv.DictReader(file, delimiter=";", skipinitialspace=True)
             for row in rows:
                 name, label = row.get("Filename"), row.get("ClassId")
-                if name is None or label not in known:
+                if name is None or label not in labels_by_text:
                     raise ValueError(
                         f"line {rows.line_num} of {listing} gives {name!r} the ClassId {label!r}, "
                         f"not one of 0 to {len(SIGNS) - 1}: {self._remedy(TEST_LABELS)}"
                     )
-                labels.append((name, known[label]))
+                labels.append((name, labels_by_text[label]))
         if not labels:
             raise ValueError(f"{listing} lists no images: {self._remedy(TEST_LABELS)}")
         return labels

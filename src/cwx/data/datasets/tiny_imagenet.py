@@ -1,12 +1,18 @@
-"""Tiny ImageNet, as published or as folders by class."""
+"""Tiny ImageNet, in the published layout or in one folder per class."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from cwx.data.datasets.download import Archive, fetch
-from cwx.data.datasets.folders import by_class, class_order, labelled, listed, some
-from cwx.data.image_files import Labelled, Reader, crop_to, image_files
+from cwx.data.datasets.folders import (
+    class_order,
+    files_by_class,
+    label_files,
+    match_listing,
+    preview_names,
+)
+from cwx.data.image_files import LabelledFiles, Reader, crop_to, image_files
 from cwx.data.splits import NOUN, Splits
 
 ARCHIVE = Archive(
@@ -20,17 +26,16 @@ class TinyImageNet:
     """Tiny ImageNet, 3x64x64, tested on its labelled validation split.
 
     200 classes of 500 training and 50 validation images (Le and Yang, Tiny ImageNet Visual
-    Recognition Challenge, CS231n, 2015); the published test images have no labels. A set of
-    fewer classes loads as well. Class indices follow the sorted WordNet ids; a class is called
-    by the first of its words, with its id behind it where two classes share that. The ids are
-    the synsets.
+    Recognition Challenge, CS231n, 2015); the published test images have no labels. A subset of the
+    classes loads as well. Class indices follow the sorted WordNet ids, which are the synsets. A
+    class name is the first word of the synset, followed by the id if two classes share that word.
 
     Args:
-        root: the folder that holds ``words.txt``, ``train/<id>/images/`` and ``val/images/`` with
-            ``val/val_annotations.txt``, as published, or ``train/<id>/`` and ``val/<id>/``; where
-            there is a ``wnids.txt``, the classes must be those that it lists.
-        size: side in pixels to which every image is resized; ``None`` for 64 as published.
-        download: whether the missing set is fetched, into the folder above.
+        root: the folder with ``words.txt`` and either ``train/<id>/images/``, ``val/images/`` and
+            ``val/val_annotations.txt`` (as published), or ``train/<id>/`` and ``val/<id>/``. If
+            ``wnids.txt`` exists, the classes must be the ones that it lists.
+        size: side in pixels to which every image is resized; ``None`` for the published 64.
+        download: whether to download a missing data set into the parent folder of `root`.
     """
 
     def __init__(self, *, root: str, size: int | None, download: bool) -> None:
@@ -42,22 +47,22 @@ class TinyImageNet:
             fetch(ARCHIVE, self.root, self.root.parent)
 
     def load(self) -> Splits:
-        train = by_class(self.root / "train", self._remedy(), _images_of)
+        train = files_by_class(self.root / "train", self._remedy(), _images_of)
         ids = class_order(train, self.root / "train")
         self._check_ids(ids)
         names = self._names(ids)
         test = self._validation(ids)
         reader = Reader(channels=3, fit=self.fit)
-        return Splits(reader.read(labelled(train, ids)), reader.read(test), names, ids)
+        return Splits(reader.read(label_files(train, ids)), reader.read(test), names, ids)
 
     def _remedy(self) -> str:
-        return ARCHIVE.placing(self.root, self.root.parent)
+        return ARCHIVE.manual_steps(self.root, self.root.parent)
 
     def _check_ids(self, ids: Sequence[str]) -> None:
-        if other := [name for name in ids if not NOUN.fullmatch(name)]:
+        if invalid := [name for name in ids if not NOUN.fullmatch(name)]:
             raise ValueError(
-                f"{self.root / 'train'} has a folder {other[0]!r}, which is no WordNet id such as "
-                "n01443537: remove it, or read the folders by data=image_folder"
+                f"{self.root / 'train'} has a folder {invalid[0]!r}, which is not a WordNet id "
+                "such as n01443537: remove it, or read the folders with data=image_folder"
             )
         listing = self.root / "wnids.txt"
         if not listing.is_file():
@@ -66,8 +71,8 @@ class TinyImageNet:
         if different := known.symmetric_difference(ids):
             raise ValueError(
                 f"{listing} and {self.root / 'train'} do not hold the same classes: "
-                f"{some(different)}; unpack both again, or remove {listing.name} to take the "
-                "classes that are there"
+                f"{preview_names(different)}; unpack both again, or remove {listing.name} to use "
+                "the existing classes"
             )
 
     def _names(self, ids: Sequence[str]) -> tuple[str, ...]:
@@ -83,47 +88,48 @@ class TinyImageNet:
             words[key.strip()] = _printable(names.partition(",")[0])
         if unnamed := [key for key in ids if not words.get(key)]:
             raise ValueError(
-                f"{listing} has no name for {some(unnamed)}: add a line of id, tab and name"
+                f"{listing} has no name for {preview_names(unnamed)}: add a line of id, tab and "
+                "name"
             )
         return _distinct([words[key] for key in ids], ids)
 
-    def _validation(self, ids: Sequence[str]) -> Labelled:
+    def _validation(self, ids: Sequence[str]) -> LabelledFiles:
         folder = self.root / "val"
         if (folder / "images").is_dir():
             return self._annotated(folder, ids)
-        test = by_class(folder, self._remedy(), _images_of)
+        test = files_by_class(folder, self._remedy(), _images_of)
         if different := test.keys() ^ set(ids):
             raise ValueError(
                 f"{folder} and {self.root / 'train'} do not hold the same classes: "
-                f"{some(different)}; unpack both again or remove what is only in one"
+                f"{preview_names(different)}; unpack both again or remove what is only in one"
             )
-        return labelled(test, ids)
+        return label_files(test, ids)
 
-    def _annotated(self, folder: Path, ids: Sequence[str]) -> Labelled:
+    def _annotated(self, folder: Path, ids: Sequence[str]) -> LabelledFiles:
         listing = folder / "val_annotations.txt"
         if not listing.is_file():
             raise ValueError(
                 f"there is no {listing} to label {folder / 'images'}: {self._remedy()}"
             )
-        place = {key: label for label, key in enumerate(ids)}
+        label_of = {key: label for label, key in enumerate(ids)}
         labels = []
         for number, line in enumerate(_text(listing).split("\n"), start=1):
             if not line.strip():
                 continue
-            # File name, id, and a box around the object.
+            # Columns: file name, WordNet id, bounding box.
             name, _, rest = line.partition("\t")
             key = rest.partition("\t")[0].strip()
-            if key not in place:
+            if key not in label_of:
                 raise ValueError(
                     f"line {number} of {listing} gives {name!r} the class {key!r}, which is not "
                     f"in {self.root / 'train'}: unpack both again"
                 )
-            labels.append((name, place[key]))
-        return listed(folder / "images", labels, listing)
+            labels.append((name, label_of[key]))
+        return match_listing(folder / "images", labels, listing)
 
 
 def _images_of(folder: Path) -> list[Path]:
-    """A class's images: as published in ``images``, or beside each other."""
+    """The images of a class: in ``images``, as published, or directly in the folder."""
     inner = folder / "images"
     return image_files(inner if inner.is_dir() else folder)
 
@@ -138,9 +144,9 @@ def _printable(text: str) -> str:
 
 def _distinct(names: Sequence[str], ids: Sequence[str]) -> tuple[str, ...]:
     count = Counter(names)
-    longer = [
+    unique = [
         name if count[name] == 1 else f"{name} ({key})"
         for name, key in zip(names, ids, strict=True)
     ]
-    # A name may be made to look like another with its id.
-    return tuple(longer if len(set(longer)) == len(ids) else ids)
+    # A name may equal another name with its id appended.
+    return tuple(unique if len(set(unique)) == len(ids) else ids)

@@ -1,4 +1,4 @@
-"""Data sets that torchvision fetches and decodes."""
+"""Data sets that torchvision downloads and decodes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,13 +13,13 @@ from cwx.data.splits import ImageSet, Splits, synsets_by_index
 
 
 class Torchvision:
-    """A torchvision data set that takes ``root, train, download`` and has ``data``, ``targets``.
+    """A torchvision data set with arguments ``root, train, download`` and ``data``, ``targets``.
 
     Args:
-        dataset: the class, such as ``torchvision.datasets.CIFAR10``.
-        root: where it lies or is downloaded to.
-        download: whether a missing set is fetched.
-        synsets: the WordNet 3.0 noun of each class by its name; ``None`` for none.
+        dataset: the data set's class, such as ``torchvision.datasets.CIFAR10``.
+        root: the folder of the data set, and of the download.
+        download: whether to download a missing data set.
+        synsets: the WordNet 3.0 noun id of each class, by class name; ``None`` for none.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Torchvision:
 
     def _open(self, *, train: bool, download: bool) -> Any:
         name = getattr(self.dataset, "__name__", str(self.dataset))
-        return _opened(
+        return _open_dataset(
             lambda: self.dataset(root=self.root, train=train, download=download),
             f"{name} is not in {self.root}",
             "place it there",
@@ -61,14 +61,14 @@ class Torchvision:
 
 
 class SVHN:
-    """SVHN's cropped digits, 73,257 and 26,032 images of 3x32x32, by torchvision.
+    """SVHN's cropped digits: 73,257 training and 26,032 test images, 3x32x32, by torchvision.
 
     Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011.
-    The file's label 10 is the digit 0.
+    The published files label the digit 0 as 10; torchvision maps it to 0.
 
     Args:
         root: the folder of ``train_32x32.mat`` and ``test_32x32.mat``.
-        download: whether missing files are fetched.
+        download: whether to download missing files.
     """
 
     def __init__(self, *, root: str, download: bool) -> None:
@@ -82,23 +82,23 @@ class SVHN:
     def load(self) -> Splits:
         train, test = (self._open(split, download=False) for split in ("train", "test"))
         return Splits(
-            # Already [n, C, H, W], unlike torchvision's other sets.
+            # Already [n, C, H, W], unlike the other data sets of torchvision.
             _image_set(torch.as_tensor(train.data), train.labels),
             _image_set(torch.as_tensor(test.data), test.labels),
             tuple(str(digit) for digit in range(10)),
         )
 
     def _open(self, split: str, *, download: bool) -> Any:
-        return _opened(
+        return _open_dataset(
             lambda: datasets.SVHN(root=self.root, split=split, download=download),
-            f"SVHN's {split} split is not whole in {self.root}",
+            f"SVHN's {split} split is missing or damaged in {self.root}",
             f"place http://ufldl.stanford.edu/housenumbers/{split}_32x32.mat there",
         )
 
 
-def _opened(make: Callable[[], Any], missing: str, remedy: str) -> Any:
+def _open_dataset(constructor: Callable[[], Any], missing: str, remedy: str) -> Any:
     try:
-        return make()
+        return constructor()
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"{missing} and could not be fetched ({error}): {remedy}, set "

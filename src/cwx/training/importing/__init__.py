@@ -1,1 +1,1 @@
-"""Importing networks that were trained elsewhere, from files that may be hostile."""
+"""Importing networks trained by other programs, from files that may be malicious."""

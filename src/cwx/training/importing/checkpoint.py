@@ -1,7 +1,7 @@
-"""Importing checkpoints: the weights of one trained network, as other codes save them.
+"""Importing checkpoints: the weights of one trained network.
 
-A checkpoint is a state_dict, in a file of `torch.save` or of safetensors, or the name of weights
-that torchvision publishes.
+A checkpoint is a state_dict in a file of `torch.save` or safetensors, or the name of torchvision
+weights.
 """
 
 import logging
@@ -15,62 +15,56 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
-from cwx.data.datasets.folders import some
+from cwx.data.datasets.folders import preview_names
+from cwx.storage.safe_load import describe, file_digest, is_plain, load_tensors
 from cwx.storage.trajectories import Trajectory, TrajectoryStore, shapes
-from cwx.training.importing.safe_load import (
-    copied,
-    described,
-    digest,
-    is_plain,
-    load,
-    not_finite,
-    store_states,
-)
+from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
 
 log = logging.getLogger(__name__)
 
 _NESTS = ("state_dict", "model_state_dict", "model", "net")
 _FORM = f"a checkpoint is a state_dict, or holds one as {', '.join(_NESTS)}"
-# Left by DataParallel, torch.compile and LightningModules.
+# Added by DataParallel, torch.compile and LightningModules.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-# Of batch norm, whose running mean needs it in no usual setting; older files lack it.
+# A counter of batch norm: rarely used, and missing in older files.
 _COUNTER = "num_batches_tracked"
 
 
 def import_checkpoint(source: str, network: nn.Module, store: TrajectoryStore) -> Trajectory:
-    """The network of a checkpoint, as a trajectory of one state, epoch 0, of unknown accuracy.
+    """Import a checkpoint as a trajectory with one state (epoch 0) and unknown accuracy (NaN).
 
-    It is written into `store` unless it is there, in the precision of `network`. Weights may lie
-    under a usual key, such as ``state_dict``, and their names share a prefix, such as ``module.``.
+    The state is written into `store`, unless it is there, in the dtypes of `network`. The
+    state_dict may be stored under a usual key, such as ``state_dict``, and its names may share a
+    prefix, such as ``module.``.
 
     Args:
         source: path of a file, or a name such as ``ResNet50_Weights.IMAGENET1K_V1``, whose file is
-            taken from torchvision's cache, or downloaded into it.
-        network: of the kind that was saved; its weights are of no meaning.
+            read from torchvision's cache, or downloaded into it.
+        network: a network of the saved kind; its weights are not used.
 
     Raises:
-        ValueError: there is no such file or name, it holds no plain tensors, those of another
-            network (names all kinds of difference), or a weight that is not finite.
+        ValueError: there is no such file or name, the file does not hold plain tensors, the tensors
+            are of another network (lists all kinds of difference), or a weight is not finite.
     """
     path = _file(source)
-    contents = digest(path, "checkpoint")
-    found = _state(path, load(path, "checkpoint", "a state_dict of tensors alone"))
+    contents = file_digest(path, "checkpoint")
+    state = _state(path, load_tensors(path, "checkpoint", "a state_dict of tensors alone"))
     expected = network.state_dict()
-    found = _without_prefix(found, expected)
-    _check(path, found, expected)
-    counters = {name: expected[name] for name in expected if name not in found}
-    # Sorted, for a checkpoint's order is of no meaning.
+    state = _without_prefix(state, expected)
+    _check(path, state, expected)
+    counters = {name: expected[name] for name in expected if name not in state}
+    # Sorted, because the order of tensors in a checkpoint has no meaning.
     kind = [[name, list(shape)] for name, shape in sorted(shapes(expected.items()).items())]
     return store_states(
         store,
         {"checkpoint": contents, "tensors": kind},
-        _finite(path, copied({**found, **counters}, expected)),
+        _finite(path, copy_tensors({**state, **counters}, expected)),
         f"the checkpoint {source}",
     )
 
 
 def _file(source: str) -> Path:
-    """The file of a checkpoint, which is downloaded if torchvision has it."""
+    """The path of a checkpoint; torchvision weights are downloaded if needed."""
     path = Path(source)
     if path.exists() or not re.fullmatch(r"\w+_Weights\.\w+", source):
         return path
@@ -91,70 +85,72 @@ def _file(source: str) -> Path:
 def _download(weights: Any, cached: Path) -> None:
     log.info("downloading %s", weights.url)
     try:
-        # Into the cache, and checked against the hash in its name.
+        # Downloads into the cache and checks the hash in the file name.
         weights.get_state_dict(check_hash=True, weights_only=True, progress=False)
     except (OSError, RuntimeError, HTTPException) as error:
         raise ValueError(
-            f"{weights.url} could not be fetched ({error}): place it as {cached}, or give "
-            "experts.checkpoints a path"
+            f"{weights.url} could not be downloaded ({error}): save it as {cached}, or give "
+            "a path in experts.checkpoints"
         ) from error
 
 
 def _state(path: Path, value: Any) -> dict[str, Tensor]:
-    """The state_dict in what a file holds."""
-    # A file may refer to itself: no deeper than each key once.
+    """The state_dict within the contents of a file."""
+    # A malicious file may contain itself: the depth of the search is limited.
     for _ in _NESTS:
         inner = [value[key] for key in _NESTS if isinstance(value, Mapping) and key in value]
         value = next((item for item in inner if isinstance(item, Mapping)), value)
     if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"the checkpoint {path} holds {described(value)}: {_FORM}")
+        raise ValueError(f"the checkpoint {path} holds {describe(value)}: {_FORM}")
     for name, tensor in value.items():
         if not isinstance(name, str) or not is_plain(tensor):
             raise ValueError(
-                f"the checkpoint {path} holds {described(tensor)} as {name!r}, not a plain "
+                f"the checkpoint {path} holds {describe(tensor)} as {name!r}, not a plain "
                 f"tensor: {_FORM}"
             )
     return dict(value)
 
 
-def _without_prefix(found: dict[str, Tensor], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes that all names share, until the network knows one of them."""
-    while not found.keys() & known.keys():
-        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in found)), None)
+def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove prefixes common to all names until a name of `expected` appears."""
+    while not state.keys() & expected.keys():
+        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
         if prefix is None:
             break
-        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-    return found
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
-def _check(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    there = {name: tensor for name, tensor in found.items() if name in expected}
-    faults = {
-        "it lacks": [n for n in expected if n not in found and not n.endswith(_COUNTER)],
-        "it has, unknown here,": [n for n in found if n not in expected],
-        "it has in another shape": [
+def _check(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    common = {name: tensor for name, tensor in state.items() if name in expected}
+    differences = {
+        "missing": [n for n in expected if n not in state and not n.endswith(_COUNTER)],
+        "unexpected": [n for n in state if n not in expected],
+        "different shape": [
             f"{n} {tuple(t.shape)} for {tuple(expected[n].shape)}"
-            for n, t in there.items()
+            for n, t in common.items()
             if t.shape != expected[n].shape
         ],
-        "it has as another kind of number": [
+        "different kind of dtype": [
             f"{n} ({t.dtype})"
-            for n, t in there.items()
+            for n, t in common.items()
             if t.is_floating_point() != expected[n].is_floating_point()
         ],
     }
-    if any(faults.values()):
-        listed = "; ".join(f"{fault} {some(names)}" for fault, names in faults.items() if names)
+    if any(differences.values()):
+        summary = "; ".join(
+            f"{kind} {preview_names(names)}" for kind, names in differences.items() if names
+        )
         raise ValueError(
-            f"the checkpoint {path} is of another network: {listed}; choose the network that it "
-            "was trained as (network=…), or another file"
+            f"the checkpoint {path} is of another network: {summary}; choose the network that "
+            "was trained (network=…), or another file"
         )
 
 
 def _finite(path: Path, state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    if name := not_finite(state):
+    if name := first_non_finite(state):
         raise ValueError(
-            f"{name} in the checkpoint {path} is not finite in {state[name].dtype}: take the "
-            "weights of an earlier epoch, or train the network at a lower rate"
+            f"{name} in the checkpoint {path} is not finite in {state[name].dtype}: use the "
+            "weights of an earlier epoch, or train the network with a lower learning rate"
         )
     yield state

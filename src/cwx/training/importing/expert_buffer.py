@@ -1,7 +1,7 @@
-"""Importing buffers: the `.pt` files in which trajectory-matching codes keep expert trajectories.
+"""Importing buffers: `.pt` files in which trajectory-matching code saves expert trajectories.
 
-A buffer is a list of experts, each a list of epochs (the initial weights first), each a list of the
-parameter tensors in the order of ``network.named_parameters()``.
+A buffer is a list of experts; an expert is a list of epochs (the initial weights first); an epoch
+is a list of parameter tensors in the order of ``network.named_parameters()``.
 """
 
 import logging
@@ -11,16 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cwx.storage.safe_load import describe, file_digest, is_plain, load_tensors
 from cwx.storage.trajectories import Trajectory, TrajectoryStore, difference, shapes
-from cwx.training.importing.safe_load import (
-    copied,
-    described,
-    digest,
-    is_plain,
-    load,
-    not_finite,
-    store_states,
-)
+from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
 
 log = logging.getLogger(__name__)
 
@@ -28,34 +21,35 @@ _FORM = "a buffer is a list of experts, each a list of epochs, each a list of pa
 
 
 def import_buffer(path: Path, network: nn.Module, store: TrajectoryStore) -> list[Trajectory]:
-    """The experts of the buffer at `path`, each written into `store` unless it is there.
+    """Import the experts of the buffer at `path` into `store`, unless they are there.
 
-    They hold parameters alone, in the precision of `network`: no running statistics, and an
-    unknown accuracy.
+    The trajectories hold only parameters, in the dtypes of `network`: no running statistics, and
+    unknown accuracies (NaN).
 
     Args:
-        network: of the kind that the buffer was made with; its weights are of no meaning.
+        network: a network of the kind in the buffer; its weights are not used.
 
     Raises:
-        ValueError: the file is no whole buffer of plain tensors, was made with another network
-            (names the first parameter that differs), or holds a weight that is not finite.
+        ValueError: the file is not a buffer of plain tensors, is of another network (names the
+            first parameter that differs), or holds a weight that is not finite.
     """
-    file, experts = digest(path, "buffer"), load(path, "buffer", "lists of tensors alone")
+    digest = file_digest(path, "buffer")
+    experts = load_tensors(path, "buffer", "lists of tensors alone")
     parameters = dict(network.named_parameters())
     _check(path, experts, parameters)
     if missing := [name for name in network.state_dict() if name not in parameters]:
         log.warning(
-            "%s holds parameters alone, no %s: methods can learn from it, but whatever needs the "
-            "trained network will refuse it",
+            "%s holds only parameters, no %s: methods can use its trajectories, but stages that "
+            "need the trained network will raise an error",
             path,
             missing[0],
         )
-    # Pairs, for the order of the parameters is what gives a buffer's tensors their names.
+    # A list of pairs, because the order of the parameters defines the names of the tensors.
     kind = [[name, list(shape)] for name, shape in shapes(parameters.items()).items()]
     return [
         store_states(
             store,
-            {"buffer": file, "expert": index, "parameters": kind},
+            {"buffer": digest, "expert": index, "parameters": kind},
             _states(f"expert {index} of {path}", epochs, parameters),
             f"expert {index} of the buffer",
         )
@@ -64,39 +58,39 @@ def import_buffer(path: Path, network: nn.Module, store: TrajectoryStore) -> lis
 
 
 def _check(path: Path, experts: Any, parameters: Mapping[str, Tensor]) -> None:
-    """Refuse what is not a list of lists of the network's parameters."""
+    """Refuse contents that are not lists of lists of the network's parameters."""
     expected = shapes(parameters.items())
     for index, epochs in enumerate(_items(experts, str(path), "experts")):
         for epoch, tensors in enumerate(_items(epochs, f"expert {index} of {path}", "epochs")):
-            place = f"epoch {epoch} of expert {index} of {path}"
-            for tensor in _items(tensors, place, "tensors"):
+            location = f"epoch {epoch} of expert {index} of {path}"
+            for tensor in _items(tensors, location, "tensors"):
                 if not is_plain(tensor) or not tensor.is_floating_point():
                     raise ValueError(
-                        f"{place} holds {described(tensor)}, not a floating tensor: {_FORM}"
+                        f"{location} holds {describe(tensor)}, not a floating tensor: {_FORM}"
                     )
             names = [*parameters, *(f"tensor {n}" for n in range(len(parameters), len(tensors)))]
-            if unlike := difference(expected, shapes(zip(names, tensors, strict=False))):
+            if mismatch := difference(expected, shapes(zip(names, tensors, strict=False))):
                 raise ValueError(
-                    f"{place} is of another network: {unlike}; choose the network that the buffer "
-                    "was made with"
+                    f"{location} is of another network: {mismatch}; choose the network of the "
+                    "buffer (network=…)"
                 )
 
 
-def _items(value: Any, place: str, items: str) -> list[Any]:
+def _items(value: Any, location: str, items: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{place} is {described(value)}, not a list of {items}: {_FORM}")
+        raise ValueError(f"{location} is {describe(value)}, not a list of {items}: {_FORM}")
     return value
 
 
 def _states(
-    place: str, epochs: Sequence[Sequence[Tensor]], parameters: Mapping[str, Tensor]
+    expert: str, epochs: Sequence[Sequence[Tensor]], parameters: Mapping[str, Tensor]
 ) -> Iterator[dict[str, Tensor]]:
-    """Each epoch's weights by name, copied one epoch at a time."""
+    """Yield the weights of each epoch by name; only one epoch is copied at a time."""
     for epoch, tensors in enumerate(epochs):
-        state = copied(dict(zip(parameters, tensors, strict=True)), parameters)
-        if name := not_finite(state):
+        state = copy_tensors(dict(zip(parameters, tensors, strict=True)), parameters)
+        if name := first_non_finite(state):
             raise ValueError(
-                f"{name} in epoch {epoch} of {place} is not finite in {state[name].dtype}: leave "
-                "that expert out of the buffer, or train it at a lower rate"
+                f"{name} in epoch {epoch} of {expert} is not finite in {state[name].dtype}: remove "
+                "that expert from the buffer, or train it with a lower learning rate"
             )
         yield state

@@ -1,4 +1,4 @@
-"""Networks that were trained elsewhere: read from the store, or imported into it."""
+"""Loading imported networks: reading trajectories, or importing them into the store."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,28 +12,28 @@ from cwx.training.importing.checkpoint import import_checkpoint
 from cwx.training.importing.expert_buffer import import_buffer
 
 
-def recorded(
+def load_trajectories(
     trajectories: Iterable[str],
     checkpoints: Iterable[str],
     network: nn.Module,
     store: TrajectoryStore,
 ) -> list[Trajectory]:
-    """What was recorded elsewhere for a kind of network, in order.
+    """The trajectories, then the checkpoints, of one kind of network, in the given order.
 
     Args:
-        trajectories: folders, or buffers (`.pt` files) of several.
-        checkpoints: files, or names under which torchvision publishes weights.
-        network: of the kind; its weights are of no meaning.
+        trajectories: folders of one trajectory, or buffers (`.pt` files) of several.
+        checkpoints: files, or names of torchvision weights.
+        network: a network of the kind; its weights are not used.
 
     Raises:
-        ValueError: one is missing, damaged or of another network.
+        ValueError: a file is missing, damaged or of another network.
     """
-    # The store's locks let one rank import, the others find.
-    found = [t for path in trajectories for t in _read(Path(path), network, store)]
-    found += [import_checkpoint(source, network, store) for source in checkpoints]
-    for trajectory in found:
+    # The store's locks let one rank import; the other ranks then find the trajectory.
+    result = [t for path in trajectories for t in _read(Path(path), network, store)]
+    result += [import_checkpoint(source, network, store) for source in checkpoints]
+    for trajectory in result:
         trajectory.check(network)
-    return found
+    return result
 
 
 def load_evaluation_networks(
@@ -42,17 +42,17 @@ def load_evaluation_networks(
     data: ImageData,
     store: TrajectoryStore,
 ) -> dict[str, list[Trajectory]]:
-    """One network for each evaluation network that has a checkpoint, by the evaluation network's name.
+    """One trajectory for each evaluation network that has a checkpoint, by the network's name.
 
     Args:
-        checkpoints: files or published names, by that of a evaluation network.
-        factories: build the evaluation networks.
+        checkpoints: files or names of torchvision weights, by the name of the evaluation network.
+        factories: build the evaluation networks, by name.
 
     Raises:
-        ValueError: one is missing, damaged or of another network.
+        ValueError: a file is missing, damaged or of another network.
     """
     return {
-        name: recorded([], [source], build_network(factories[name], data, seed=0), store)
+        name: load_trajectories([], [source], build_network(factories[name], data, seed=0), store)
         for name, source in checkpoints.items()
     }
 
