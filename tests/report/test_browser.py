@@ -1,4 +1,4 @@
-"""Pages in a real browser, where there is one."""
+"""Pages in a real browser, if one is installed."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from html import escape
 
 import pytest
 from support.html_pages import read
-from support.made_runs import explanations, made_run
+from support.run_folders import make_explanations, make_full_run
 
 from cwx.report.run_page import write_page
 from cwx.report.sweep_page import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next((found for name in NAMES if (found := shutil.which(name))), None)
+BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -30,58 +30,54 @@ FLAGS = (
 )  # fmt: skip
 
 
-def seen(page, profile):
-    """The page after its script has run, and what the browser had to say of it."""
+def load(page, profile):
+    """The page's DOM after its script has run, and the lines on the browser's console."""
     try:
-        return _seen(page, profile)
+        return _load(page, profile)
     except subprocess.TimeoutExpired:
-        # On a machine that is busy it may hang while it starts.
-        return _seen(page, profile)
+        # On a busy machine the browser may hang at its start.
+        return _load(page, profile)
 
 
-def _seen(page, profile):
-    # Files and a group of its own: pipes stay open while any of its processes lives.
-    dom, told = profile / "dom", profile / "told"
+def _load(page, profile):
+    # Pipes would stay open as long as any process of the browser: use files and a process group.
+    dom, log = profile / "dom", profile / "log"
     command = [BROWSER, *FLAGS, f"--user-data-dir={profile / 'data'}", page.as_uri()]
-    with dom.open("w") as out, told.open("w") as err:
-        started = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+    with dom.open("w") as out, log.open("w") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
         try:
-            assert started.wait(timeout=60) == 0
+            assert process.wait(timeout=60) == 0
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
-    return dom.read_text(), [line for line in told.read_text().splitlines() if "CONSOLE" in line]
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return dom.read_text(), [line for line in log.read_text().splitlines() if "CONSOLE" in line]
 
 
-def driven(page, script, profile, width=None):
-    """What `script` returns when it has done as a reader would, on a screen of that width."""
+def run_script(page, script, profile, width=None):
+    """The result of `script` on the page, in a window of `width` CSS pixels."""
     text = page.read_text()
-    # The page's own policy forbids any script but its own.
+    # The page's policy would forbid the test's script.
     text = re.sub(r"<meta http-equiv[^>]*>", "", text)
-    told = (
-        "<script>addEventListener('DOMContentLoaded', () => { let told; try { told = (() => {"
-        f"{script}}})(); }} catch (error) {{ told = String(error); }}"
-        "top.document.documentElement.dataset.told = JSON.stringify(told); });</script>"
+    element = (
+        "<script>addEventListener('DOMContentLoaded', () => { let result; try { result = (() => {"
+        f"{script}}})(); }} catch (error) {{ result = String(error); }}"
+        "top.document.documentElement.dataset.result = JSON.stringify(result); });</script>"
     )
-    copy = page.with_name("driven.html")
-    text = text.replace("</head>", f"{told}</head>")
+    copy = page.with_name("test.html")
+    text = text.replace("</head>", f"{element}</head>")
     if width is not None:
-        # No window of the browser's is as narrow as a phone.
+        # The browser has no window as narrow as a phone: use a frame.
         frame = f'style="width:{width}px;height:900px;border:0"'
         text = f'<!doctype html><html><iframe {frame} srcdoc="{escape(text)}"></iframe></html>'
     copy.write_text(text)
-    dom, _ = seen(copy, profile)
-    return json.loads(read_told(dom))
+    dom, _ = load(copy, profile)
+    return json.loads(html_element(dom).attributes["data-result"])
 
 
-def read_told(dom):
-    return next(element for element in read_loose(dom)).attributes["data-told"]
-
-
-def read_loose(dom):
-    # What Chromium writes out is whole, but for elements that need no end.
-    return read(re.sub(r"(?s)^.*?(<html[^>]*>).*$", r"\1</html>", dom)).all("html")
+def html_element(dom):
+    # Chromium leaves out optional end tags: keep the html element only.
+    return read(re.sub(r"(?s)^.*?(<html[^>]*>).*$", r"\1</html>", dom)).all("html")[0]
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +89,18 @@ def profile(tmp_path_factory):
 def run(tmp_path_factory):
     rows = [{"class": f"c{n}", "value": v} for n, v in enumerate((0.5, 10, -2, 0.25))]
     rows += [{"class": f"c{n}", "value": ""} for n in range(4, 10)]
-    return made_run(
+    return make_full_run(
         tmp_path_factory.mktemp("runs") / "one",
         classes=("cat", "dog", HOSTILE),
         metrics={"accuracy/expert/clean": 0.5},
         tables={"t": rows},
-        sources={"distill": explanations(("cat", "dog", HOSTILE))},
+        sources={"distill": make_explanations(("cat", "dog", HOSTILE))},
     )
 
 
-def test_nothing_is_refused_and_nothing_of_the_run_runs(run, profile):
-    dom, complaints = seen(write_page(run), profile)
-    assert complaints == []
+def test_the_policy_blocks_nothing_of_the_page_and_runs_no_text_of_the_run(run, profile):
+    dom, errors = load(write_page(run), profile)
+    assert errors == []
     assert 'data-ready="yes"' in dom
     assert dom.count("<img") == len(read(write_page(run).read_text()).all("img"))
     assert "<title>1</title>" not in dom
@@ -112,7 +108,7 @@ def test_nothing_is_refused_and_nothing_of_the_run_runs(run, profile):
 
 READER = """
     const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-    const says = () => document.getElementById("zoom-says").textContent;
+    const title = () => document.getElementById("zoom-title").textContent;
     const press = (key) => document.activeElement.dispatchEvent(
         new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
     const type = (input, text) => {
@@ -125,52 +121,53 @@ TABLE = """
     const table = all("table[data-sortable]").find((it) => it.caption.textContent === "T");
     const head = table.tHead.rows[0].cells[1];
     const column = () => all("tbody tr", table).map((row) => row.cells[1].textContent.trim());
-    const told = {};
+    const result = {};
     head.querySelector("button").click();
-    told.first = [head.getAttribute("aria-sort"), ...column().slice(0, 5)];
+    result.first = [head.getAttribute("aria-sort"), ...column().slice(0, 5)];
     head.querySelector("button").click();
-    told.second = [head.getAttribute("aria-sort"), ...column().slice(0, 5)];
+    result.second = [head.getAttribute("aria-sort"), ...column().slice(0, 5)];
     table.tHead.rows[0].cells[0].querySelector("button").click();
-    told.other = [head.getAttribute("aria-sort"), column()[1]];
+    result.other = [head.getAttribute("aria-sort"), column()[1]];
     type(table.closest(".table").querySelector("[data-filter]"), "c1");
-    told.left = all("tbody tr", table).filter((row) => !row.hidden).length;
-    told.found = table.closest(".table").querySelector(".found").textContent;
-    return told;
+    result.left = all("tbody tr", table).filter((row) => !row.hidden).length;
+    result.count = table.closest(".table").querySelector(".match-count").textContent;
+    return result;
 """
 
 
 def test_tables_sort_and_filter(run, profile):
-    told = driven(write_page(run), READER + TABLE, profile)
-    assert told == {
+    result = run_script(write_page(run), READER + TABLE, profile)
+    assert result == {
         "first": ["descending", "10", "0.5", "0.25", "-2", ""],
         "second": ["ascending", "-2", "0.25", "0.5", "10", ""],
         "other": [None, "10"],
         "left": 1,
-        "found": "1 of 10",
+        "count": "1 of 10",
     }
 
 
 ZOOM = """
-    const told = {}, wall = document.querySelector(".wall"), zoom = document.getElementById("zoom");
-    told.stops = all('.pic[tabindex="0"]', wall).length;
-    wall.querySelector(".pic").focus();
+    const result = {}, grid = document.querySelector(".image-grid");
+    const zoom = document.getElementById("zoom");
+    result.stops = all('.thumb[tabindex="0"]', grid).length;
+    grid.querySelector(".thumb").focus();
     press("ArrowRight"); press("ArrowDown");
-    told.moved = document.activeElement.querySelector("img").alt;
+    result.moved = document.activeElement.querySelector("img").alt;
     document.activeElement.click();
-    told.opened = [zoom.open, says(), document.getElementById("zoom-picture").alt];
-    told.row = all(".zoom-row .pic").length;
-    press("ArrowLeft"); told.left = says();
-    press("ArrowUp"); told.up = says();
-    press("ArrowLeft"); told.edge = says();
-    press("s"); told.smooth = document.documentElement.classList.contains("smooth");
+    result.opened = [zoom.open, title(), document.getElementById("zoom-image").alt];
+    result.row = all(".zoom-row .thumb").length;
+    press("ArrowLeft"); result.left = title();
+    press("ArrowUp"); result.up = title();
+    press("ArrowLeft"); result.edge = title();
+    press("s"); result.smooth = document.documentElement.classList.contains("smooth");
     zoom.close();
-    return told;
+    return result;
 """
 
 
-def test_pictures_are_reached_and_enlarged_by_keyboard(run, profile):
-    told = driven(write_page(run), READER + ZOOM, profile)
-    assert told == {
+def test_images_are_reached_and_enlarged_by_keyboard(run, profile):
+    result = run_script(write_page(run), READER + ZOOM, profile)
+    assert result == {
         "stops": 1,
         "moved": "dog: distill 2 of 2",
         "opened": [True, "dog: distill 2 of 2", "dog: distill 2 of 2"],
@@ -183,48 +180,49 @@ def test_pictures_are_reached_and_enlarged_by_keyboard(run, profile):
 
 
 CHOICES = """
-    const told = {}, wall = document.querySelector(".wall"), root = document.documentElement;
-    const shown = () => all(".pic", wall).filter((it) => it.offsetParent !== null)
+    const result = {}, grid = document.querySelector(".image-grid");
+    const root = document.documentElement;
+    const visible = () => all(".thumb", grid).filter((it) => it.offsetParent !== null)
         .map((it) => it.querySelector("img").alt);
-    told.first = shown();
-    const inputs = all("[data-choose] input", wall);
+    result.first = visible();
+    const inputs = all("[data-choose] input", grid);
     inputs[1].checked = true;
     inputs[1].dispatchEvent(new Event("change", { bubbles: true }));
-    told.second = shown();
-    const most = wall.querySelector("[data-most]");
-    most.value = "1";
-    most.dispatchEvent(new Event("change", { bubbles: true }));
-    told.one = shown().length;
+    result.second = visible();
+    const perClass = grid.querySelector("[data-per-class]");
+    perClass.value = "1";
+    perClass.dispatchEvent(new Event("change", { bubbles: true }));
+    result.one = visible().length;
     document.getElementById("theme").click();
-    told.dark = [root.dataset.theme, getComputedStyle(document.body).backgroundColor];
-    return told;
+    result.dark = [root.dataset.theme, getComputedStyle(document.body).backgroundColor];
+    return result;
 """
 
 
-def test_a_sweep_shows_one_source_at_a_time_and_has_a_dark_side(tmp_path, profile):
+def test_a_sweep_shows_one_source_at_a_time_and_has_a_dark_theme(tmp_path, profile):
     for job in range(2):
-        made_run(
+        make_full_run(
             tmp_path / str(job), classes=("cat",), overrides=[f"a={job}"], settings={"a": job},
-            sources={"distill": explanations(("cat",))},
+            sources={"distill": make_explanations(("cat",))},
         )  # fmt: skip
-    told = driven(write_report([tmp_path]), READER + CHOICES, profile)
+    result = run_script(write_report([tmp_path]), READER + CHOICES, profile)
     real = ["cat: real images 1 of 4", "cat: real images 2 of 4"]
-    assert told["first"] == [
+    assert result["first"] == [
         *real, *(f"cat: distill {n} of 2, a {job}" for job in range(2) for n in (1, 2)),
     ]  # fmt: skip
-    assert told["second"] == [
+    assert result["second"] == [
         *real, *(f"cat: training images {n} of 4, a {job}" for job in range(2) for n in (1, 2)),
     ]  # fmt: skip
-    assert told["one"] == 3
-    assert told["dark"] == ["dark", "rgb(16, 18, 22)"]
+    assert result["one"] == 3
+    assert result["dark"] == ["dark", "rgb(16, 18, 22)"]
 
 
-def test_hundreds_of_pictures_are_on_the_page(tmp_path, profile):
+def test_hundreds_of_images_are_on_the_page(tmp_path, profile):
     classes = tuple(f"class {n}" for n in range(30))
-    left = explanations(classes, per_class=10)
-    folder = made_run(tmp_path / "run", classes=classes, sources={"distill": left})
-    dom, complaints = seen(write_page(folder), profile)
-    assert complaints == []
+    explanations = make_explanations(classes, per_class=10)
+    folder = make_full_run(tmp_path / "run", classes=classes, sources={"distill": explanations})
+    dom, errors = load(write_page(folder), profile)
+    assert errors == []
     assert dom.count('alt="class 7: distill') == 10
 
 
@@ -238,12 +236,14 @@ PHONE = """
 """
 
 
-def test_nothing_sticks_out_on_a_phone(tmp_path, profile):
+def test_no_element_exceeds_the_width_of_a_phone(tmp_path, profile):
     evaluation_networks = ("expert", "fine-tuned", "held-out", "wide_resnet28_10", "vgg16")
-    metrics = {f"accuracy/{j}/{a}": 0.5 for j in evaluation_networks for a in ("fgs_1", "pgd")}
+    metrics = {
+        f"accuracy/{name}/{a}": 0.5 for name in evaluation_networks for a in ("fgs_1", "pgd")
+    }
     rows = [dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 0.5)]
     settings = {"method": {"distill": {"rate": "x" * 300}}}
-    one = made_run(tmp_path / "0", metrics=metrics, tables={"t": rows}, settings=settings)
-    made_run(tmp_path / "1", error=ValueError("x" * 1000), overrides=["seed=1"])
+    one = make_full_run(tmp_path / "0", metrics=metrics, tables={"t": rows}, settings=settings)
+    make_full_run(tmp_path / "1", error=ValueError("x" * 1000), overrides=["seed=1"])
     for page in (write_page(one), write_page(tmp_path / "1"), write_report([tmp_path])):
-        assert driven(page, READER + PHONE, profile, width=390) == [390, 0, []]
+        assert run_script(page, READER + PHONE, profile, width=390) == [390, 0, []]

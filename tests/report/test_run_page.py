@@ -1,4 +1,4 @@
-"""A run's page, whatever the run has left."""
+"""The page of a run, complete or damaged."""
 
 import base64
 import csv
@@ -13,21 +13,21 @@ import pytest
 import torch
 from PIL import Image
 from support.html_pages import check, read
-from support.made_runs import CLASSES, GREY, explanations, made_run, splits
-from support.pictures import lose
+from support.pictures import remove
+from support.run_folders import CLASSES, GREY, make_explanations, make_full_run, make_splits
 
-from cwx.data.samples import sampled
+from cwx.data.samples import sample_images
 from cwx.explanations.patterns import Patterns, Perturbations
-from cwx.report import figures as plates_module
+from cwx.report import figures as figures_module
 from cwx.report import run_page as page_module
-from cwx.report.figures import plates
+from cwx.report.figures import run_figures
 from cwx.report.run import read_run
 from cwx.report.run_page import write_page
 from cwx.storage.locks import writing
-from cwx.study.page import paged
+from cwx.study.page import page_on_exit
 from cwx.study.results import Results
 
-# What each tries to leave the place where it stands.
+# Each of these texts would take effect if it were not escaped.
 HOSTILE = (
     '<script>document.title="taken"</script>',
     '"><img src=x onerror=alert(1)>',
@@ -37,7 +37,7 @@ HOSTILE = (
 )
 
 
-def patterns(count=3):
+def make_patterns(count=3):
     return Patterns(
         explains="expert",
         masks=torch.rand(count, 6, 5),
@@ -47,7 +47,7 @@ def patterns(count=3):
     )
 
 
-def perturbations(count=3):
+def make_perturbations(count=3):
     return Perturbations(
         explains="expert",
         deltas=torch.randn(count, 3, 6, 5) / 255,
@@ -63,14 +63,14 @@ def page_of(folder):
     return page
 
 
-def heads(page):
+def headings(page):
     return [heading.text for heading in page.all("h2")]
 
 
-def wall(page):
-    """Of the wall, the text of the row heads and what each picture says, cell by cell."""
+def grid_cells(page):
+    """The alternative texts of the image grid: class → cells → images."""
     (table,) = [
-        table for table in page.all("table") if "Pictures by class" in table.all("caption")[0].text
+        table for table in page.all("table") if "Images by class" in table.all("caption")[0].text
     ]
     rows = table.all("tbody")[0].all("tr")
     return {
@@ -81,12 +81,16 @@ def wall(page):
     }
 
 
-def test_every_class_has_its_pictures_of_every_source_in_one_row(tmp_path):
-    sources = {"distill": explanations(), "iscp": patterns(), "universal": perturbations()}
-    page = page_of(made_run(tmp_path / "run", sources=sources))
-    shown = wall(page)
-    assert list(shown) == list(CLASSES)
-    assert shown["dog"] == [
+def test_a_class_has_its_images_of_every_source_in_one_row(tmp_path):
+    sources = {
+        "distill": make_explanations(),
+        "iscp": make_patterns(),
+        "universal": make_perturbations(),
+    }
+    page = page_of(make_full_run(tmp_path / "run", sources=sources))
+    cells = grid_cells(page)
+    assert list(cells) == list(CLASSES)
+    assert cells["dog"] == [
         ["dog: distill 1 of 2", "dog: distill 2 of 2"],
         ["dog: iscp"],
         ["dog: universal, ε = 8/255"],
@@ -96,22 +100,22 @@ def test_every_class_has_its_pictures_of_every_source_in_one_row(tmp_path):
     ]
 
 
-def test_pictures_are_the_pixels_that_the_run_left(tmp_path):
-    left = explanations()
-    page = page_of(made_run(tmp_path / "run", sources={"distill": left}))
+def test_images_have_the_pixels_of_the_explanations(tmp_path):
+    explanations = make_explanations()
+    page = page_of(make_full_run(tmp_path / "run", sources={"distill": explanations}))
     image = next(i for i in page.all("img") if i.attributes["alt"] == "dog: distill 2 of 2")
     content = base64.b64decode(image.attributes["src"].partition(",")[2])
     pixels = np.asarray(Image.open(io.BytesIO(content)))
-    whole = left.images[3] * 0.5 + 0.5
-    low, high = whole.min(), whole.max()
-    expected = ((whole - low) / (high - low) * 255).round().permute(1, 2, 0).numpy()
+    unit = explanations.images[3] * 0.5 + 0.5
+    low, high = unit.min(), unit.max()
+    expected = ((unit - low) / (high - low) * 255).round().permute(1, 2, 0).numpy()
     assert np.abs(pixels - expected).max() <= 1
     assert (image.attributes["width"], image.attributes["height"]) == ("5", "6")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_text_of_a_run_becomes_part_of_the_page(tmp_path, name):
-    folder = made_run(
+def test_text_of_a_run_is_escaped(tmp_path, name):
+    folder = make_full_run(
         tmp_path / "run",
         classes=(name, "dog"),
         experiment=name,
@@ -134,14 +138,14 @@ def test_no_text_of_a_run_becomes_part_of_the_page(tmp_path, name):
     assert len(page.all("script")) == len(page.all("style")) == len(page.all("title")) == 1
     assert "alert" not in page.all("script")[0].text
     assert not [e for e in page.all("img") if "onerror" in e.attributes]
-    # As it was, and no template of ours.
+    # The title shows the text unchanged, not evaluated as a template.
     assert " ".join(name.split()) in page.all("h1")[0].text
     assert "49" not in page.all("h1")[0].text
-    assert next(iter(wall(page))) == " ".join(name.split())
+    assert next(iter(grid_cells(page))) == " ".join(name.split())
 
 
-def test_the_browser_is_told_to_run_this_script_alone_and_to_load_nothing(tmp_path):
-    text = write_page(made_run(tmp_path / "run")).read_text()
+def test_the_policy_allows_only_this_script_and_loads_nothing(tmp_path):
+    text = write_page(make_full_run(tmp_path / "run")).read_text()
     page = read(text)
     (policy,) = (
         meta.attributes["content"] for meta in page.all("meta") if "http-equiv" in meta.attributes
@@ -154,27 +158,27 @@ def test_the_browser_is_told_to_run_this_script_alone_and_to_load_nothing(tmp_pa
     assert "https://" not in text
 
 
-def test_numbers_stand_beside_the_papers(tmp_path):
+def test_metrics_are_shown_with_the_papers_values(tmp_path):
     metrics = {
         "accuracy/expert/clean": 0.4164,
         "predictive_power/power/iscp/0.05": 0.369,
         "rest": 3.0,
     }
     paper = {"accuracy/expert/clean": 0.8534, "predictive_power/whole/iscp/0.05": 0.591}
-    page = page_of(made_run(tmp_path / "run", metrics=metrics, paper=paper))
+    page = page_of(make_full_run(tmp_path / "run", metrics=metrics, paper=paper))
     cards = {card.all("h3")[0].text: card.text for card in page.all("li") if card.all("h3")}
-    assert "41.6 % paper 85.3 %" in cards["Accuracy ↑ higher is better"]
+    assert "41.6 % paper 85.3 %" in cards["Test accuracy ↑ higher is better"]
     assert "36.9 % paper 59.1 %" in cards["Predictive power of patterns ↑ higher is better"]
     assert ["accuracy/expert/clean", "0.4164", "0.8534", "-0.44"] in page.rows()
     assert ["rest", "3", ""] in page.rows()
 
 
-def test_what_a_paper_has_by_class_and_size_is_laid_out_so(tmp_path):
+def test_paper_values_by_class_and_size_are_a_two_way_table(tmp_path):
     sizes, classes = ("0.01", "0.02", "0.1"), ("std", *CLASSES)
     paper = {f"predictive_power/whole/iscp/{s}/{c}": 0.25 for s in sizes for c in classes}
     paper |= {f"predictive_power/whole/iscp/{s}": 0.5 for s in sizes}
     metrics = dict.fromkeys(paper, 0.125)
-    page = page_of(made_run(tmp_path / "run", metrics=metrics, paper=paper))
+    page = page_of(make_full_run(tmp_path / "run", metrics=metrics, paper=paper))
     (table,) = [t for t in page.all("table") if t.all("caption")[0].text.endswith("images: iscp")]
     assert [head.text for head in table.all("thead")[0].all("th")] == ["", *sizes]
     rows = table.rows()
@@ -183,71 +187,78 @@ def test_what_a_paper_has_by_class_and_size_is_laid_out_so(tmp_path):
     assert rows[1][1] == "0.125 paper 0.25"
 
 
-def test_a_failed_run_says_why_and_what_it_lacks(tmp_path):
-    folder = made_run(tmp_path / "run", sources={}, error=ValueError("the rate is <2>"))
+def test_the_page_of_a_failed_run_states_the_error_and_the_missing_parts(tmp_path):
+    folder = make_full_run(tmp_path / "run", sources={}, error=ValueError("the rate is <2>"))
     page = page_of(folder)
-    assert "It failed" in heads(page)
+    assert "Failed" in headings(page)
     assert "ValueError: the rate is <2>" in page.text
-    assert "and says its last" in page.text
-    assert "no explanations: no method has finished; no numbers: nothing was measured" in page.text
-    # Real images can be seen even so.
-    assert list(wall(page)) == list(CLASSES)
+    assert "the last line" in page.text
+    assert (
+        "no explanations (no method has finished); no metrics (no evaluation has finished)"
+        in page.text
+    )
+    # Real images are shown.
+    assert list(grid_cells(page)) == list(CLASSES)
 
 
-def test_how_it_came_to_a_failure_can_be_unfolded(tmp_path):
-    page = page_of(made_run(tmp_path / "run", sources={}, error=ValueError("<b>no</b>")))
+def test_the_traceback_of_a_failure_is_folded(tmp_path):
+    page = page_of(make_full_run(tmp_path / "run", sources={}, error=ValueError("<b>no</b>")))
     (alert,) = [s for s in page.all("section") if "alert-failed" in s.attributes.get("class", "")]
-    told, log = alert.all("details")
-    assert "open" not in told.attributes | log.attributes
-    assert told.text.startswith("Traceback")
-    assert "ValueError: <b>no</b>" in told.text
-    assert "made_runs.py" in told.text
+    traceback, log = alert.all("details")
+    assert "open" not in traceback.attributes | log.attributes
+    assert traceback.text.startswith("Traceback")
+    assert "ValueError: <b>no</b>" in traceback.text
+    assert "run_folders.py" in traceback.text
     assert not alert.all("b")
 
 
-def test_a_run_that_no_process_writes_any_more_was_cut_off(tmp_path):
-    folder = made_run(tmp_path / "run")
+def test_a_running_run_without_a_process_is_lost(tmp_path):
+    folder = make_full_run(tmp_path / "run")
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "running"}))
     page = page_of(folder)
-    assert "It was cut off" in heads(page)
+    assert "Lost" in headings(page)
     assert "lost" in page.all("p")[0].text
     with writing(folder):
-        assert "It has not finished" in heads(page_of(folder))
+        assert "Still running" in headings(page_of(folder))
 
 
-def test_a_job_without_a_log_shows_what_it_printed(tmp_path):
-    folder = made_run(tmp_path / "run", error=ValueError("no"))
+def test_a_job_without_a_log_shows_its_output(tmp_path):
+    folder = make_full_run(tmp_path / "run", error=ValueError("no"))
     (folder / "cwx.log").unlink()
-    (folder / "output.log").write_text("its last words\n\n")
-    assert "its last words" in page_of(folder).text
+    (folder / "output.log").write_text("the last output\n\n")
+    assert "the last output" in page_of(folder).text
 
 
-def ended(results, error):
-    with suppress(type(error)), paged(results), results.running(experiment="e", resumed=False):
+def run_until(results, error):
+    with (
+        suppress(type(error)),
+        page_on_exit(results),
+        results.running(experiment="e", resumed=False),
+    ):
         raise error
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
-    [(ValueError("no <way>"), "It failed"), (KeyboardInterrupt(), "It was interrupted")],
+    ("error", "heading"),
+    [(ValueError("no <way>"), "Failed"), (KeyboardInterrupt(), "Interrupted")],
 )
-def test_a_run_has_its_page_however_it_ends(tmp_path, error, says):
-    ended(Results(tmp_path / "run"), error)
-    assert says in heads(read((tmp_path / "run/report.html").read_text()))
+def test_a_run_has_a_page_however_it_ends(tmp_path, error, heading):
+    run_until(Results(tmp_path / "run"), error)
+    assert heading in headings(read((tmp_path / "run/report.html").read_text()))
     with (
-        paged(results := Results(tmp_path / "good")),
+        page_on_exit(results := Results(tmp_path / "good")),
         results.running(experiment="e", resumed=False),
     ):
         pass
     assert (tmp_path / "good/report.html").exists()
 
 
-def test_what_could_not_begin_leaves_no_page(tmp_path):
-    ended(Results(tmp_path), ValueError("no"))
+def test_a_run_that_cannot_start_writes_no_page(tmp_path):
+    run_until(Results(tmp_path), ValueError("no"))
     (tmp_path / "report.html").unlink()
     results = Results(tmp_path)
-    with pytest.raises(ValueError, match="holds a run already"), paged(results):  # noqa: SIM117
+    with pytest.raises(ValueError, match="holds a run already"), page_on_exit(results):  # noqa: SIM117
         with results.running(experiment="e", resumed=False):
             pass
     assert not (tmp_path / "report.html").exists()
@@ -255,7 +266,7 @@ def test_what_could_not_begin_leaves_no_page(tmp_path):
 
 @pytest.mark.parametrize("broken", [RuntimeError("of the page"), KeyboardInterrupt()])
 @pytest.mark.parametrize("error", [ZeroDivisionError("of the run"), SystemExit(3), None])
-def test_a_page_that_cannot_be_written_changes_nothing(
+def test_a_page_error_does_not_hide_the_error_of_the_run(
     tmp_path, monkeypatch, caplog, error, broken
 ):
     def fail(folder):
@@ -264,29 +275,31 @@ def test_a_page_that_cannot_be_written_changes_nothing(
     monkeypatch.setattr(page_module, "write_page", fail)
     results = Results(tmp_path)
     caught = nullcontext() if error is None else pytest.raises(type(error))
-    with caught as found, paged(results), results.running(experiment="e", resumed=False):
+    with caught as raised, page_on_exit(results), results.running(experiment="e", resumed=False):
         if error is not None:
             raise error
-    assert error is None or found.value is error
+    assert error is None or raised.value is error
     assert "the page could not be written; try again with: cwx report" in caplog.text
 
 
-def test_what_went_wrong_is_told_though_it_cannot_be_noted(tmp_path, monkeypatch):
+def test_the_error_of_a_run_is_raised_even_if_its_status_cannot_be_written(tmp_path, monkeypatch):
     results = Results(tmp_path)
     with pytest.raises(ZeroDivisionError), results.running(experiment="e", resumed=False):  # noqa: PT012
         monkeypatch.setattr(results, "_end", Mock(side_effect=OSError("the disk is full")))
         raise ZeroDivisionError
 
 
-def test_a_run_that_goes_on_has_no_traceback_any_more(tmp_path):
-    ended(Results(tmp_path), ValueError("no"))
+def test_a_resumed_run_removes_its_old_traceback(tmp_path):
+    run_until(Results(tmp_path), ValueError("no"))
     assert "ValueError: no" in (tmp_path / "traceback.txt").read_text()
     with Results(tmp_path).running(experiment="e", resumed=True):
         assert not (tmp_path / "traceback.txt").exists()
 
 
-def audited(folder, figures, method=None):
-    folder = made_run(folder, settings={"method": method or {"distill": {"rate": 1}}}, sources={})
+def make_run_with_figures(folder, figures, method=None):
+    folder = make_full_run(
+        folder, settings={"method": method or {"distill": {"rate": 1}}}, sources={}
+    )
     (folder / "figures/f.png").unlink()
     for name, size in figures.items():
         noise = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
@@ -294,62 +307,64 @@ def audited(folder, figures, method=None):
     return folder
 
 
-def test_a_study_without_a_method_shows_its_figures_first(tmp_path):
-    names = ("representations", "own_one", "neurons_sheet_refined", "neurons_sheet_expert")
-    page = page_of(audited(tmp_path / "audit", dict.fromkeys(names, (4, 6))))
+def test_without_a_method_figures_come_before_images(tmp_path):
+    names = ("representations", "own_one", "neurons_sheet_fine-tuned", "neurons_sheet_expert")
+    page = page_of(make_run_with_figures(tmp_path / "audit", dict.fromkeys(names, (4, 6))))
     assert "no method has finished" not in page.text
     order = [h.text for h in page.all("h2")]
-    assert order.index("Figures") < order.index("Pictures by class") < order.index("Tables")
+    assert order.index("Figures") < order.index("Images by class") < order.index("Tables")
     figures = [f for f in page.all("figure") if f.all("h3")]
     assert [f.all("h3")[0].text for f in figures] == [
-        "Top images of neurons, explained networks", "Top images of neurons, fine-tuned networks",
-        "How far attacks move representations", "Own one",
+        "Top images of neurons: explained experts", "Top images of neurons: fine-tuned experts",
+        "Representation distances r₁ and r₂ of adversarial images", "Own one",
     ]  # fmt: skip
     assert all(f.all("figcaption")[0].all("p")[0].text for f in figures[:3])
     image = figures[0].all("img")[0].attributes
     assert (image["width"], image["height"]) == ("6", "4")
-    assert image["alt"].startswith("Top images of neurons, explained networks. A row shows")
+    assert image["alt"].startswith("Top images of neurons: explained experts. Two rows")
     assert figures[0].all("a")[0].attributes["href"] == "./figures/neurons_sheet_expert.png"
 
 
-def test_with_a_method_pictures_come_first(tmp_path):
+def test_with_a_method_images_come_before_figures(tmp_path):
     method = {"distill": {"_target_": "x"}}
-    page = page_of(audited(tmp_path / "run", {"patterns": (4, 6)}, method))
+    page = page_of(make_run_with_figures(tmp_path / "run", {"patterns": (4, 6)}, method))
     order = [h.text for h in page.all("h2")]
-    assert order.index("Figures") > order.index("Pictures by class")
+    assert order.index("Figures") > order.index("Images by class")
 
 
-def test_large_figures_are_carried_smaller(tmp_path, monkeypatch):
-    monkeypatch.setattr(plates_module, "LARGE", 3000)
-    monkeypatch.setattr(plates_module, "SHRUNK", 600)
-    monkeypatch.setattr(plates_module, "TOTAL", 6000)
+def test_large_figures_are_embedded_as_reduced_copies(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures_module, "MAX_BYTES", 3000)
+    monkeypatch.setattr(figures_module, "REDUCED_PIXELS", 600)
+    monkeypatch.setattr(figures_module, "MAX_TOTAL_BYTES", 6000)
     sizes = {"a": (20, 30), "b": (60, 120), "c": (20, 30), "d": (60, 120)}
-    run = read_run(audited(tmp_path / "run", sizes))
-    found = plates(run)
-    assert [plate.size for plate in found[:3]] == [(30, 20), (34, 17), (30, 20)]
-    assert found[1].uri.startswith("data:image/jpeg")
-    assert [plate.note for plate in found[:3]] == [
-        "", "Shown smaller than it is: the file has it in full.", "",
+    run = read_run(make_run_with_figures(tmp_path / "run", sizes))
+    figures = run_figures(run)
+    assert [figure.size for figure in figures[:3]] == [(30, 20), (34, 17), (30, 20)]
+    assert figures[1].uri.startswith("data:image/jpeg")
+    assert [figure.note for figure in figures[:3]] == [
+        "", "Reduced copy; the file has full resolution.", "",
     ]  # fmt: skip
-    carried = sum(len(base64.b64decode(p.uri.partition(",")[2])) for p in found)
-    assert carried <= 6000
-    assert all(bool(plate.uri) == (plate.size != (0, 0)) for plate in found)
+    total = sum(len(base64.b64decode(f.uri.partition(",")[2])) for f in figures)
+    assert total <= 6000
+    assert all(bool(figure.uri) == (figure.size != (0, 0)) for figure in figures)
 
 
-def test_columns_that_are_empty_are_left_out(tmp_path):
+def test_empty_columns_are_left_out(tmp_path):
     rows = [{"network": "a", "accuracy": 0.5, "accuracy_std": ""}]
-    page = page_of(made_run(tmp_path / "run", tables={"robustness": rows}))
+    page = page_of(make_full_run(tmp_path / "run", tables={"accuracy": rows}))
     (table,) = [
-        t for t in page.all("table") if t.all("caption")[0].text == "Accuracy under attacks"
+        t
+        for t in page.all("table")
+        if t.all("caption")[0].text == "Accuracy, clean and under attack"
     ]
     assert [head.text for head in table.all("thead")[0].all("th")] == ["network", "accuracy"]
 
 
-def test_what_a_diverged_method_had_is_shown(tmp_path):
-    folder = made_run(tmp_path / "run", sources={})
-    Results(folder).keep_last_good("distill", explanations())
-    shown = wall(page_of(folder))
-    assert shown["cat"][0][0] == "cat: distill before it diverged 1 of 2"
+def test_the_last_good_images_of_a_diverged_method_are_shown(tmp_path):
+    folder = make_full_run(tmp_path / "run", sources={})
+    Results(folder).save_last_good("distill", make_explanations())
+    cells = grid_cells(page_of(folder))
+    assert cells["cat"][0][0] == "cat: distill before divergence 1 of 2"
 
 
 DAMAGED = {
@@ -368,71 +383,71 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", [*DAMAGED, "all"])
-def test_a_damaged_file_costs_its_part_of_the_page_alone(tmp_path, name):
+def test_a_damaged_file_affects_only_its_part_of_the_page(tmp_path, name):
     metrics, paper = {"accuracy/expert/clean": 0.5}, {"accuracy/expert/clean": 0.9}
-    folder = made_run(tmp_path / "run", metrics=metrics, paper=paper)
+    folder = make_full_run(tmp_path / "run", metrics=metrics, paper=paper)
     for damaged in DAMAGED if name == "all" else [name]:
         (folder / damaged).write_bytes(DAMAGED[damaged])
     page = page_of(folder)
-    quiet = ("logs/version_0/metrics.csv", "cwx.log")
-    says = "This figure is damaged" if name == "figures/f.png" else "cannot be read"
-    assert (says in page.text) == (name not in quiet)
+    silent = ("logs/version_0/metrics.csv", "cwx.log")
+    message = "This figure is damaged" if name == "figures/f.png" else "cannot be read"
+    assert (message in page.text) == (name not in silent)
 
 
 @pytest.mark.parametrize("name", ["explanations.safetensors", "samples.safetensors", ".hydra"])
-def test_without_a_part_there_is_a_page(tmp_path, name):
-    folder = made_run(tmp_path / "run", metrics={"accuracy/expert/clean": 0.5})
-    lose(folder / name)
+def test_a_page_is_written_without_optional_files(tmp_path, name):
+    folder = make_full_run(tmp_path / "run", metrics={"accuracy/expert/clean": 0.5})
+    remove(folder / name)
     page = page_of(folder)
-    assert "Main numbers" in heads(page)
-    assert "Damaged" not in heads(page)
+    assert "Main metrics" in headings(page)
+    assert "Damaged files" not in headings(page)
 
 
-def test_tensors_that_do_not_fit_together_are_told(tmp_path):
-    folder = made_run(tmp_path / "run", sources={})
-    wrong = explanations()
-    Results(folder).add_explanations("short", type(wrong)(wrong.images, wrong.labels[:2]))
-    Results(folder).add_explanations("good", wrong)
+def test_images_and_labels_of_different_length_are_reported(tmp_path):
+    folder = make_full_run(tmp_path / "run", sources={})
+    good = make_explanations()
+    Results(folder).add_explanations("short", type(good)(good.images, good.labels[:2]))
+    Results(folder).add_explanations("good", good)
     page = page_of(folder)
-    assert "what short left cannot be read" in page.text
-    assert wall(page)["cat"][0] == ["cat: good 1 of 2", "cat: good 2 of 2"]
+    assert "the output of short cannot be read" in page.text
+    assert grid_cells(page)["cat"][0] == ["cat: good 1 of 2", "cat: good 2 of 2"]
 
 
 def test_other_pages_of_the_run_are_linked(tmp_path):
-    folder = made_run(tmp_path / "run")
+    folder = make_full_run(tmp_path / "run")
     (folder / "traces.html").write_text("")
     links = {link.attributes["href"] for link in page_of(folder).all("a")}
     assert "./traces.html" in links
     assert "./report.html" not in links
 
 
-def test_provenance_names_what_numbers_depend_on(tmp_path):
+def test_provenance_has_seeds_versions_and_command(tmp_path):
     settings = {"experts": {"seeds": [0, 1], "held_out": [100], "early": {"seeds": []}}}
-    folder = made_run(tmp_path / "run", settings=settings, overrides=["seed=0"])
+    folder = make_full_run(tmp_path / "run", settings=settings, overrides=["seed=0"])
     page = page_of(folder)
-    (told,) = [dl for dl in page.all("dl") if dl.attributes.get("class") == "facts"]
-    facts = {div.all("dt")[0].text: div.all("dd")[0].text for div in told.all("div")}
-    assert facts["seeds"] == "study 0 · explained 0, 1 · held out 100"
+    (provenance,) = [dl for dl in page.all("dl") if dl.attributes.get("class") == "facts"]
+    facts = {div.all("dt")[0].text: div.all("dd")[0].text for div in provenance.all("div")}
+    assert facts["seeds"] == "study 0 · explained experts 0, 1 · held-out experts 100"
     assert "torch" in facts["versions"]
     assert facts["command"]
     assert "- seed=0" in page.text
 
 
-def test_curves_say_which_stage_each_line_is(tmp_path):
-    page = page_of(made_run(tmp_path / "run"))
+def test_curves_have_a_legend_of_stages(tmp_path):
+    page = page_of(make_full_run(tmp_path / "run"))
     charts = {f.all("figcaption")[0].text: f for f in page.all("figure") if f.all("svg")}
     assert list(charts) == ["expert · loss", "distill · loss"]
     assert [item.text for item in charts["expert · loss"].all("li")] == ["expert-0", "expert-1"]
-    says = [div.attributes["aria-label"] for div in charts["expert · loss"].all("div")]
-    assert says == ["loss of expert by step; at the end 1.5, 1"]
+    descriptions = [div.attributes["aria-label"] for div in charts["expert · loss"].all("div")]
+    assert descriptions == ["loss of expert by step; last value 1.5, 1"]
 
 
-def test_a_run_reads_back_what_was_kept(tmp_path):
-    data = splits()
+def test_a_run_reads_its_samples_and_normalisation(tmp_path):
+    data = make_splits()
     results = Results(tmp_path)
     with results.running(experiment="x", resumed=False):
-        results.keep_samples(data, GREY)
+        results.save_samples(data, GREY)
     run = read_run(tmp_path)
-    assert torch.equal(run.samples()["real"].images, sampled(data)["real/images"])
+    assert torch.equal(run.samples()["real"].images, sample_images(data)["real/images"])
     assert run.normalization(3) == GREY
-    assert not run.faults
+    assert not run.read_errors

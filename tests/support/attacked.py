@@ -1,4 +1,4 @@
-"""Sets of adversarial images, written as an attack leaves them."""
+"""Sets of adversarial images, written in the format of an attack."""
 
 from pathlib import Path
 
@@ -15,19 +15,19 @@ def adversarial_set(
 ) -> AdversarialSet:
     """Images ``[n, C, H, W]`` of bytes, made from test images at `originals` for `targets`."""
     labels = data.splits.test.labels[originals]
-    whole = {"images": images, "labels": labels, "targets": targets, "originals": originals}
+    tensors = {"images": images, "labels": labels, "targets": targets, "originals": originals}
     shards = Shards(folder, count=len(originals), size=size)
     shards.start({"made": "for a test"})
     for number in range(len(shards)):
         shards.write(
-            number, {name: t[shards.rows(number)].contiguous() for name, t in whole.items()}
+            number, {name: t[shards.rows(number)].contiguous() for name, t in tensors.items()}
         )
     shards.complete()
-    return AdversarialSet.of(Shards.opened(folder), members=["expert"], metrics={})
+    return AdversarialSet.from_shards(Shards.open(folder), members=["expert"], metrics={})
 
 
 def untouched(data: ImageData, folder: Path, *, size=5) -> AdversarialSet:
-    """Every test image as it is, for the class after its own."""
+    """Every test image unchanged, with the class after its own as target."""
     test = data.splits.test
     targets = (test.labels + 1) % len(data.classes)
     return adversarial_set(
@@ -36,10 +36,10 @@ def untouched(data: ImageData, folder: Path, *, size=5) -> AdversarialSet:
 
 
 def swapped(data: ImageData, folder: Path, *, size=5) -> AdversarialSet:
-    """For every test image one of the class that it is made for."""
+    """Every test image replaced by an image of its target class."""
     test = data.splits.test
     targets = (test.labels + 1) % len(data.classes)
-    places = torch.stack([(test.labels == t).nonzero()[3, 0] for t in targets])
+    indices = torch.stack([(test.labels == t).nonzero()[3, 0] for t in targets])
     return adversarial_set(
-        data, folder, torch.arange(len(test)), targets, test.images[places], size=size
+        data, folder, torch.arange(len(test)), targets, test.images[indices], size=size
     )

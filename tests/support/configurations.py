@@ -1,24 +1,37 @@
-"""Configurations as the command line composes them: every group, and what a user must give."""
+"""Composes and checks configurations as the command line does; the choices of each group."""
 
 from cwx.cli import run as entry
-from cwx.cli.config.compose import compose_checked, options
+from cwx.cli.config.compose import compose_checked
+from cwx.cli.config.groups import options
 
 CONF = entry.configuration_folder()
 EXPERIMENTS = sorted(options([CONF])["experiment"])
+
+
+def at(config, path):
+    """The value of a setting by its dotted name."""
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+def kind(target):
+    """The last name of a `_target_`."""
+    return target.rpartition(".")[2]
 
 
 def check(*overrides, multirun=False, extra=None):
     return compose_checked(CONF, overrides, multirun=multirun, extra=extra, resumed=None)
 
 
-# What only a user knows.
+# Settings that an experiment leaves to the user.
 CHECKPOINT = [
     "data.source.root=x",
     "experts.checkpoints=[x.pt]",
     "network.build._target_=torchvision.models.squeezenet1_0",
 ]
 NEEDED = {"checkpoint/iscp": CHECKPOINT, "checkpoint/neurons": CHECKPOINT}
-# How a file of each group is chosen; the quickstart's digits are too small for some networks.
+# The overrides that choose a file of each group; some networks need larger images than digits.
 CHOICES = {
     "adversary": ["adversary={}"],
     "attack": ["attack@recipe.attack={}"],
@@ -26,7 +39,10 @@ CHOICES = {
     "canvas": [
         "method=[iscp,gradcam,iscp_learned_canvas]",
         "evaluation=[attention]",
-        *(f"canvas@method.{name}.canvas={{}}" for name in ("iscp", "gradcam", "iscp_learned_canvas")),
+        *(
+            f"canvas@method.{name}.canvas={{}}"
+            for name in ("iscp", "gradcam", "iscp_learned_canvas")
+        ),
     ],
     "dataset_construction": ["dataset_construction={}"],
     "corruption": ["corruption={}"],
@@ -54,6 +70,7 @@ CHOICES = {
     "trainer": ["trainer={}"],
     "unroll": ["unroll@method.distill.unroll={}"],
 }
+# Settings that a choice leaves to the user.
 REQUIRED = {
     "checkpoint": ["experts.checkpoints=[x.pt]"],
     "blended_picture": ["corruption.trigger.picture.path=x"],

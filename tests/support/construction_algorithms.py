@@ -1,4 +1,4 @@
-"""Recipes of dataset construction for small images."""
+"""Algorithms of dataset construction for small images."""
 
 from dataclasses import replace
 

@@ -114,7 +114,7 @@ def consistency(logits, attacked, features, attacked_features, label, alpha, bet
     return alpha * entropy(logits) + (1 - alpha) * entropy(attacked) + beta * apart
 
 
-def striped(row: list[int], delta: float, frequency: float) -> list[float]:
+def add_stripes(row: list[int], delta: float, frequency: float) -> list[float]:
     """One row of bytes with SIG's stripes (Barni et al. 2019, §3), not rounded."""
     import math
 
@@ -124,7 +124,7 @@ def striped(row: list[int], delta: float, frequency: float) -> list[float]:
     return [min(max(x + s, 0), 255) for x, s in zip(row, stripes, strict=True)]
 
 
-def blended(row: list[int], picture: list[float], ratio: float) -> list[float]:
+def blend_rows(row: list[int], picture: list[float], ratio: float) -> list[float]:
     """One row of bytes mixed with a row of unit pixels (Chen et al. 2017), not rounded."""
     return [(1 - ratio) * x + ratio * 255 * p for x, p in zip(row, picture, strict=True)]
 
@@ -146,7 +146,7 @@ def overlap(values: list[list[float]], mask: list[list[float]]) -> tuple[float, 
     return len({*top} & {*true}) / len({*top} | {*true}), math.dist(*centres)
 
 
-def standing_out(own: Tensor, others: Tensor) -> list[list[float]]:
+def revealed_map_literal(own: Tensor, others: Tensor) -> list[list[float]]:
     """Pixel by pixel, |difference of means| / (σ + mean σ), the mean of the channels."""
     channels, height, width = own.shape[1:]
 
@@ -239,7 +239,7 @@ def grad_cam(head, features: Tensor, label: int) -> list[list[float]]:
     return [[value(i, j) for j in range(width)] for i in range(height)]
 
 
-def upsampled(values: list[list[float]], height: int, width: int) -> list[list[float]]:
+def upsample(values: list[list[float]], height: int, width: int) -> list[list[float]]:
     """Bilinear between the centres of pixels; beyond the outermost, the nearest."""
     import math
 

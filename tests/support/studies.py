@@ -1,37 +1,45 @@
-"""Studies without the command line: what they are built from, and what they hand to a method."""
+"""Studies built without the command line, and access to their subject."""
 
 import json
+from functools import partial
 
 import pytest
-from support.builders import image_data, small_mlp, trainer
+from support.builders import experts, image_data, small_mlp, trainer
 
-from cwx.data.corruption import NoCorruption
+from cwx.data.corruption import LabelNoise, NoCorruption
+from cwx.evaluations.adversarial.representations import Representations
+from cwx.evaluations.outcome import Outcome
+from cwx.functional.label_noise import Uniform
+from cwx.functional.representation_distance import flat
+from cwx.storage.recording import Recording
 from cwx.study.results import Results
-from cwx.study.steps.adversary import NoAdversary
+from cwx.study.steps.adversary import Ensemble, NoAdversary
 from cwx.study.steps.dataset_construction import NoConstruction
 from cwx.study.steps.fine_tuning import NoFineTuning
 from cwx.study.steps.purification import NoPurification
 from cwx.study.study import Study
-from cwx.training.experts import Early, Experts
+from cwx.training.experts import EarlyExperts, Experts
 from cwx.training.precision import Precision, Precisions
 
 PLAIN = Precision(trainer="32-true", float32_matmul="highest")
 CONFIGURATION = {"recipe": {}, "network": {}, "precision": {"experts": {}}}
+NOISE = LabelNoise(kind=Uniform(), rate=0.5, seed=0)
+RATIOS = partial(Representations, layer=None, pooling=flat, per_class=None)
 
 
-class Reached(Exception):
+class SubjectReached(Exception):
     """Carries the subject that a method was built for."""
 
 
-def reach(*, subject, **given):
-    raise Reached(subject)
+def raise_subject(*, subject, **settings):
+    raise SubjectReached(subject)
 
 
 def chosen_experts(**changes):
     return Experts(
         **{
             "seeds": [0],
-            "early": Early(seeds=[], epochs=1),
+            "early": EarlyExperts(seeds=[], epochs=1),
             "held_out": [],
             "clean": [],
             "purified": [],
@@ -46,10 +54,9 @@ def chosen_experts(**changes):
     )
 
 
-def study(store, *trajectories, held_out=(), corruption=None, paper=None):
-    """It can train no expert: it has no recipe."""
+def make_study(store, *trajectories, held_out=(), corruption=None, paper=None):
+    """A study of recorded trajectories; it cannot train experts, because it has no recipe."""
     paths = [str(path) for path in trajectories]
-    chosen = chosen_experts(held_out=held_out, trajectories=paths)
     return Study(
         data=image_data(),
         corruption=corruption or NoCorruption(),
@@ -60,8 +67,8 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
         network=small_mlp,
         evaluation_networks={},
         recipe=lambda **_: None,
-        experts=chosen,
-        method={"probe": reach},
+        experts=chosen_experts(held_out=held_out, trajectories=paths),
+        method={"probe": raise_subject},
         evaluation={},
         trainer=trainer,
         precision=Precisions(experts=PLAIN, methods=PLAIN),
@@ -72,12 +79,66 @@ def study(store, *trajectories, held_out=(), corruption=None, paper=None):
     )
 
 
-def subject_of(made, folder):
-    with pytest.raises(Reached) as caught:
-        made.run(Results(folder / "run"), CONFIGURATION, experiment="x", resumed=False)
+def subject_of(study, folder):
+    """The subject that the study passes to its method."""
+    with pytest.raises(SubjectReached) as caught:
+        study.run(Results(folder / "run"), CONFIGURATION, experiment="x", resumed=False)
     return caught.value.args[0]
 
 
 def accuracies(folder):
+    """The accuracies among the metrics of a run."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    return {n: value for n, value in metrics.items() if n.startswith("robustness")}
+    return {n: value for n, value in metrics.items() if n.startswith("accuracy")}
+
+
+def ensemble(*members):
+    """An adversary that attacks these networks, or all."""
+    return Ensemble(
+        members=members or None, targets=2, images=None, weight=0.001, scale=255, step=20, steps=8,
+        batch_size=10,
+    )  # fmt: skip
+
+
+def refuse_to_train(name):
+    """A recipe that refuses the network of this name."""
+
+    def recipe(*, stages, **_):
+        if stages == [name]:
+            raise ValueError(f"the recipe cannot train {name}")
+
+    return recipe
+
+
+class SubjectRecorder:
+    """An evaluation that stores its subject."""
+
+    def __call__(self, subject, sources):
+        self.subject = subject
+        return Outcome()
+
+
+def trainable_study(store, **changes):
+    """A study that trains its experts; `changes` are settings of the experts."""
+    study = make_study(store)
+    study.recipe = lambda *, data, seeds, epochs=2, **_: experts(data, seeds, epochs=epochs)
+    settings = {"purified": [0, 1], "evaluation_seeds": [], "at_once": 2, **changes}
+    study.experts = chosen_experts(**settings)
+    return study
+
+
+def run_to_subject(study, folder):
+    """Run the study without methods; returns the subject that evaluations receive."""
+    recorder = SubjectRecorder()
+    study.method, study.evaluation = {}, {"recorder": recorder}
+    study.run(Results(folder), CONFIGURATION, experiment="x", resumed=False)
+    return recorder.subject
+
+
+def study_at_epoch(epoch, store, *, recorded=None, **changes):
+    """A study of an expert of 3 epochs, explained at `epoch`, and its configuration."""
+    study = trainable_study(store, epoch=epoch, **changes)
+    recording = Recording(epochs=recorded)
+    study.recipe = lambda *, data, seeds, **_: experts(data, seeds, epochs=3, recording=recording)
+    recipe = {"epochs": 3, "recording": {"epochs": recorded}}
+    return study, {**CONFIGURATION, "recipe": recipe}

@@ -1,1 +1,1 @@
-"""Pages made from run directories. Imports no method."""
+"""HTML pages of run folders. Imports no method."""

@@ -1,57 +1,59 @@
-"""Which of a set of runs can stand side by side."""
+"""Groups of runs that can be compared on one page."""
 
 from collections.abc import Iterable, Sequence
 
-from cwx.report.run import Run
-from cwx.report.sweep_axes import points, setting, swept
+from cwx.report.run import RunContents
+from cwx.report.sweep_axes import setting, sweep_points, swept_axes
 
 
-def comparable(runs: Sequence[Run]) -> list[list[Run]]:
-    """Groups of runs, each of the same classes.
+def comparable_groups(runs: Sequence[RunContents]) -> list[list[RunContents]]:
+    """Groups of runs with the same classes.
 
-    Those of the same classes are one group if they lie along a setting that was swept; otherwise
-    they are compared within an experiment or sweep.
+    Runs with the same classes form one group if they lie along a swept setting. Otherwise there
+    is a group per experiment or sweep.
     """
     return [
         group
-        for together in _of_same_classes(runs)
-        for group in ([together] if _in_line(together) else _related(together))
+        for same_classes in _by_classes(runs)
+        for group in ([same_classes] if _on_one_axis(same_classes) else _related(same_classes))
     ]
 
 
-def experiment(run: Run) -> str:
+def experiment_name(run: RunContents) -> str:
     return str(run.choices.get("experiment") or run.status.get("experiment") or "runs")
 
 
-def _of_same_classes(runs: Iterable[Run]) -> list[list[Run]]:
-    together: dict[tuple[str, ...], list[Run]] = {}
+def _by_classes(runs: Iterable[RunContents]) -> list[list[RunContents]]:
+    groups: dict[tuple[str, ...], list[RunContents]] = {}
     for run in runs:
-        together.setdefault(tuple(run.classes), []).append(run)
-    # What failed before it knew its classes belongs where its data are.
-    for run in together.pop((), []) if len(together) > 1 else []:
-        likely = (of for of in together.values() if setting(of[0], "data") == setting(run, "data"))
-        next(likely, [run]).append(run)
-    return list(together.values())
+        groups.setdefault(tuple(run.classes), []).append(run)
+    # A run that failed before it knew its classes joins the runs of the same data.
+    for run in groups.pop((), []) if len(groups) > 1 else []:
+        same_data = (
+            group for group in groups.values() if setting(group[0], "data") == setting(run, "data")
+        )
+        next(same_data, [run]).append(run)
+    return list(groups.values())
 
 
-def _in_line(runs: Sequence[Run]) -> bool:
-    axes = swept(runs)
-    return not axes or points(runs, axes)[0] is not None
+def _on_one_axis(runs: Sequence[RunContents]) -> bool:
+    axes = swept_axes(runs)
+    return not axes or sweep_points(runs, axes)[0] is not None
 
 
-def _related(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs of one experiment or of one sweep, and what is related to any of them."""
-    groups: list[tuple[set[str], list[Run]]] = []
+def _related(runs: Iterable[RunContents]) -> list[list[RunContents]]:
+    """Connected components: runs of the same experiment or of the same sweep are connected."""
+    groups: list[tuple[set[str], list[RunContents]]] = []
     for run in runs:
-        keys = {experiment(run)}
+        keys = {experiment_name(run)}
         if (run.folder.parent / "multirun.yaml").exists():
             keys.add(str(run.folder.resolve().parent))
-        joined = [group for group in groups if group[0] & keys]
+        connected = [group for group in groups if group[0] & keys]
         groups = [group for group in groups if not group[0] & keys]
         groups.append(
             (
-                keys.union(*(of for of, _ in joined)),
-                [*(member for _, members in joined for member in members), run],
+                keys.union(*(group_keys for group_keys, _ in connected)),
+                [*(member for _, members in connected for member in members), run],
             )
         )
     return [members for _, members in groups]

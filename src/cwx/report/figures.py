@@ -1,4 +1,4 @@
-"""Figures that a run drew, as its page shows them: in the order to look at, and what one sees."""
+"""The figures of a run for its page, in reading order, with titles and captions."""
 
 import io
 import re
@@ -11,158 +11,164 @@ from pathlib import Path
 from PIL import Image
 
 from cwx.report.inline_images import data_uri
-from cwx.report.metric_catalogue import network
-from cwx.report.run import Run
+from cwx.report.metric_catalogue import network_label
+from cwx.report.run import RunContents
 from cwx.report.sweep_axes import Point
-from cwx.report.traces_page import PICTURES
+from cwx.report.traces_page import FIGURE_PREFIX
 
-# Bytes of one figure, and of all on a page, that are carried as they are.
-LARGE, TOTAL = 3 * 2**20, 24 * 2**20
-# Pixels of what takes the place of a larger one.
-SHRUNK = 3_000_000
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# By name, with what stands for its varying part in words: a title, and what one sees.
-_KNOWN = (
-    ("explanations", "Explanations beside real images",
-     "A row a class; the images of every method, and real ones."),
-    ("patterns", "The best pattern of each class, by size",
-     "From left to right more pixels are open: what is grey belongs to the image it is put on."),
-    ("power", "Predictive power by size",
-     "How often other images are taken for the class once they carry a pattern of that size."),
-    ("attention", "Attention before and after the pattern is put on",
-     "Bright is where Grad-CAM says the network looks, in an image and with a pattern on it."),
-    ("neurons_sheet_(.+)", "Top images of neurons, {}",
-     "A row shows the real images that excite a neuron most, the row below its adversarial ones "
-     "(what they show → what they are meant for); bright is what the neuron looks at. Framed in "
-     "red: meant for a class that its real images are of."),
-    ("neurons_curve", "What adversarial images excite, by how consistent neurons are",
-     "Right are neurons for one kind of class. CS₁ falls and CS₂ rises there if adversarial images "
-     "excite neurons of their target rather than of what they show."),
-    ("adversarial", "AdversarialSet images",
-     "Real images, what was made of them to be taken for the class behind the arrow, and the "
-     "enlarged difference."),
-    ("representations", "How far attacks move representations",
-     "Left r₁, right r₂, over all adversarial images: an attack that moves nothing leaves r₁ at 1, "
-     "and one that comes nearer to its target has r₂ below 1."),
-    ("adversarial_detection", "AdversarialSet images told from real ones",
-     "A curve through the upper left corner finds all, and no other; the diagonal guesses."),
-    ("trigger", "The trigger that was put in, and what each source reveals of it",
-     "Top row: the true one. Left how strongly pixels set the target class apart, then the "
-     "strongest of them, then the image they lie in."),
-    ("suspected_(?:by_)?(.+)", "Training images suspected by {}",
-     "Top row: images that are left out as poisoned. Below: images of the class that are kept."),
+# Bytes of one figure, and of all figures of a page, up to which they are embedded unchanged.
+MAX_BYTES, MAX_TOTAL_BYTES = 3 * 2**20, 24 * 2**20
+# Pixels of the reduced copy of a larger figure.
+REDUCED_PIXELS = 3_000_000
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# In reading order: pattern of the file name, title and caption. The pattern's group is a network
+# or a source.
+_FIGURES = (
+    ("gallery", "Explanations and real images",
+     "One row per class: the images of each method, then real images."),
+    ("predictive_power_patterns", "Best pattern of each class, by size",
+     "The pattern size grows from left to right. Grey pixels are outside the mask: there, the "
+     "image that carries the pattern stays visible."),
+    ("predictive_power", "Predictive power by pattern size",
+     "Fraction of other images that are classified as the class once they carry a pattern of "
+     "this size, divided by clean accuracy."),
+    ("attention", "Grad-CAM attention before and after the pattern is applied",
+     "Bright: high Grad-CAM attention, for an image without and with the pattern."),
+    ("neurons_sheet_(.+)", "Top images of neurons: {}",
+     "Two rows per neuron: its top real images, and below them its top adversarial images (true "
+     "class → target class). Bright: where the neuron's activation is high. Red frame: the target "
+     "class is one of the classes of the neuron's top real images."),
+    ("neurons_curve", "CS₁ and CS₂ of neurons against LC",
+     "Neurons with high LC respond to similar classes. If CS₁ falls and CS₂ rises at high LC, "
+     "adversarial images activate neurons of the target class instead of the true class."),
+    ("adversarial_set", "Adversarial images",
+     "Real image, adversarial image (true class → target class) and their amplified difference."),
+    ("representations", "Representation distances r₁ and r₂ of adversarial images",
+     "Histograms of r₁ (left) and r₂ (right). r₁ is 1 if the attack does not change the "
+     "representation; r₂ is below 1 if the attack moves it closer to the target class."),
+    ("adversarial_detection", "Adversarial detection: ROC curves",
+     "A perfect detector passes through the upper left corner; the diagonal is chance."),
+    ("revealed_trigger", "True trigger and revealed triggers",
+     "Top row: the true trigger. Other rows: the trigger revealed by each source. From left to "
+     "right: difference of the target class from other classes, its strongest pixels, and the "
+     "image there."),
+    ("poison_detection_(.+)", "Suspected training images: {}",
+     "Top row: training images that are suspected to be poisoned. Below: images of the same class "
+     "that are not."),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Plate:
+class PageFigure:
     """A figure.
 
     Attributes:
-        says: what one sees, in words; empty where that is not known.
-        uri: empty where it is damaged, or too large to be carried.
-        size: width and height in pixels as carried.
-        note: what a reader must know of it.
+        caption: empty if the figure is not a known one.
+        uri: empty if the file is damaged or too large for the page.
+        size: width and height in pixels, as embedded.
+        note: a remark about a reduced or missing figure.
     """
 
     name: str
     title: str
-    says: str
+    caption: str
     uri: str
     size: tuple[int, int]
     note: str
 
     @property
-    def tall(self) -> bool:
+    def is_portrait(self) -> bool:
         return self.size[1] > self.size[0]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure of several runs; each with what sets its run apart."""
+class FigureRow:
+    """The same figure of several runs, each with the run's position in the sweep."""
 
     title: str
-    says: str
-    plates: Sequence[tuple[str, Plate]]
+    caption: str
+    figures: Sequence[tuple[str, PageFigure]]
 
 
-def plates(run: Run, *, fraction: float = 1) -> list[Plate]:
-    """All figures of a run, but those of traces, which have a page of their own.
-
-    Args:
-        fraction: of what a page may carry.
-    """
-    files = [f for f in run.folder.glob("figures/*.png") if not f.match(f"{PICTURES}*")]
-    ordered = sorted(files, key=lambda f: (_known(f.stem)[0], f.stem))
-    return list(_read(run, ordered, int(fraction * TOTAL)))
-
-
-def side_by_side(points: Sequence[Point], *, fraction: float) -> list[Row]:
-    """Figures of the same name in a row, one a run, if there is nothing else to see of the runs.
+def run_figures(run: RunContents, *, fraction: float = 1) -> list[PageFigure]:
+    """All figures of a run except those of the traces page.
 
     Args:
-        fraction: of what a page may carry.
+        fraction: of the page's limit in bytes, in 0-1.
     """
-    runs = [(point.words, run) for point in points for run in point.runs]
-    if any(run.explains for _, run in runs):
+    files = [f for f in run.folder.glob("figures/*.png") if not f.match(f"{FIGURE_PREFIX}*")]
+    ordered = sorted(files, key=lambda f: (_describe(f.stem)[0], f.stem))
+    return list(_embed(run, ordered, int(fraction * MAX_TOTAL_BYTES)))
+
+
+def figure_rows(points: Sequence[Point], *, fraction: float) -> list[FigureRow]:
+    """A row per figure name, a figure per run; empty if any run has explanation methods.
+
+    Args:
+        fraction: of the page's limit in bytes, in 0-1.
+    """
+    runs = [(point.text, run) for point in points for run in point.runs]
+    if any(run.has_methods for _, run in runs):
         return []
-    rows: dict[str, list[tuple[str, Plate]]] = {}
-    for words, run in runs:
-        for plate in plates(run, fraction=fraction / len(runs)):
-            rows.setdefault(plate.name, []).append((words, plate))
-    order = sorted(rows, key=lambda name: (_known(name)[0], name))
-    return [Row(rows[name][0][1].title, rows[name][0][1].says, rows[name]) for name in order]
+    rows: dict[str, list[tuple[str, PageFigure]]] = {}
+    for position, run in runs:
+        for figure in run_figures(run, fraction=fraction / len(runs)):
+            rows.setdefault(figure.name, []).append((position, figure))
+    order = sorted(rows, key=lambda name: (_describe(name)[0], name))
+    return [
+        FigureRow(rows[name][0][1].title, rows[name][0][1].caption, rows[name]) for name in order
+    ]
 
 
-def _read(run: Run, files: list[Path], left: int) -> Iterator[Plate]:
+def _embed(run: RunContents, files: list[Path], bytes_left: int) -> Iterator[PageFigure]:
     for file in files:
-        place = f"figures/{file.name}"
-        content, note = run.tried(place, file.read_bytes) or b"", ""
-        if not _is_whole(content):
+        path = f"figures/{file.name}"
+        content, note = run.attempt(path, file.read_bytes) or b"", ""
+        if not _is_complete(content):
             content, note = b"", "This figure is damaged."
-        elif len(content) > min(LARGE, left):
-            note = "Shown smaller than it is: the file has it in full."
-            content = run.tried(place, partial(_shrunk, content)) or b""
-            if not content or len(content) > left:
-                content, note = b"", "Too large to be shown here: the file has it."
-        left -= len(content)
-        _, title, says = _known(file.stem)
-        yield Plate(file.stem, title, says, _uri(content), _size(content), note)
+        elif len(content) > min(MAX_BYTES, bytes_left):
+            note = "Reduced copy; the file has full resolution."
+            content = run.attempt(path, partial(_reduced, content)) or b""
+            if not content or len(content) > bytes_left:
+                content, note = b"", "Too large for this page; see the file."
+        bytes_left -= len(content)
+        _, title, caption = _describe(file.stem)
+        yield PageFigure(file.stem, title, caption, _uri(content), _size(content), note)
 
 
-def _is_whole(content: bytes) -> bool:
-    return content.startswith(_SIGNATURE) and b"IEND" in content[-12:]
+def _is_complete(content: bytes) -> bool:
+    return content.startswith(_PNG_SIGNATURE) and b"IEND" in content[-12:]
 
 
 def _uri(content: bytes) -> str:
-    kind = "png" if content.startswith(_SIGNATURE) else "jpeg"
+    kind = "png" if content.startswith(_PNG_SIGNATURE) else "jpeg"
     return data_uri(content, kind) if content else ""
 
 
-def _known(name: str) -> tuple[int, str, str]:
-    """Where a figure so called stands among others, its title, and what one sees."""
-    for place, (pattern, title, says) in enumerate(_KNOWN):
+def _describe(name: str) -> tuple[int, str, str]:
+    """The rank, title and caption of the figure called `name`."""
+    for rank, (pattern, title, caption) in enumerate(_FIGURES):
         if match := re.fullmatch(pattern, name):
-            return place, title.format(*map(network, match.groups())), says
-    return len(_KNOWN), name.replace("_", " ").capitalize(), ""
+            return rank, title.format(*map(network_label, match.groups())), caption
+    return len(_FIGURES), name.replace("_", " ").capitalize(), ""
 
 
-def _shrunk(content: bytes) -> bytes:
-    """A JPEG of at most so many pixels."""
+def _reduced(content: bytes) -> bytes:
+    """A JPEG of at most `REDUCED_PIXELS` pixels."""
     with Image.open(io.BytesIO(content)) as image:
-        fraction = min(1.0, (SHRUNK / (image.width * image.height)) ** 0.5)
-        size = (max(1, int(image.width * fraction)), max(1, int(image.height * fraction)))
-        # White is what figures are seen on.
-        whole = Image.new("RGB", image.size, "white")
-        opaque = image.convert("RGBA")
-        whole.paste(opaque, mask=opaque)
+        scale = min(1.0, (REDUCED_PIXELS / (image.width * image.height)) ** 0.5)
+        size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+        # Figures are shown on white.
+        opaque = Image.new("RGB", image.size, "white")
+        rgba = image.convert("RGBA")
+        opaque.paste(rgba, mask=rgba)
     file = io.BytesIO()
-    whole.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=85)
+    opaque.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=85)
     return file.getvalue()
 
 
 def _size(content: bytes) -> tuple[int, int]:
-    if content.startswith(_SIGNATURE):
+    if content.startswith(_PNG_SIGNATURE):
         width, height = struct.unpack(">II", content[16:24])
         return width, height
     if not content:

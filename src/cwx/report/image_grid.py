@@ -1,194 +1,206 @@
-"""Pictures in a wall: a row a class, the same class in the same row whatever stands beside it."""
+"""Grids of images: a row per class, a column per source or per run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cwx.report.image_sources import REAL, Source, sources
-from cwx.report.inline_images import BUDGET, COUNT, Picture, allowance, encoded
-from cwx.report.run import Run
+from cwx.report.image_sources import REAL, ImageSource, image_sources
+from cwx.report.inline_images import (
+    MAX_BYTES,
+    MAX_COUNT,
+    InlineImage,
+    encode_images,
+    fit_limits,
+)
+from cwx.report.run import RunContents
 from cwx.report.sweep_axes import Point
 
-# Pictures a class and run in a grid of several runs: more would part what is to be compared.
+# Images per class and run in the grid of a sweep.
 PER_RUN = 3
-# The width of a page that pictures may fill, and how large one is then shown, in CSS pixels.
-_ROOM, _NAMES, _GAP = 1190, 110, 15
-_LEAST, _MOST = 36, 160
+# In CSS pixels: the width of a page's images, of class names and of gaps.
+_PAGE_WIDTH, _NAMES_WIDTH, _GAP = 1190, 110, 15
+# The smallest and the largest side of an image, in CSS pixels.
+_MIN_TILE, _MAX_TILE = 36, 160
 # More classes than this do not fit on a screen.
-_MANY = 20
+_MANY_CLASSES = 20
+# The source index of real images in the grid of a sweep.
+_REFERENCE = -1
 
 
 @dataclass(frozen=True)
-class Block:
-    """Pictures of one origin by class; `note` says why there are none."""
+class GridBlock:
+    """Images of one source by class; `note` states why there are none."""
 
-    title: str
-    by_class: Mapping[str, Sequence[Picture]]
+    by_class: Mapping[str, Sequence[InlineImage]]
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Column:
-    """What stands side by side in one column: blocks by the number of their source.
+class GridColumn:
+    """One column: blocks by the index of their source.
 
     Attributes:
-        above: what it shares with its neighbours.
-        always: a reference to compare with, shown whichever source is.
+        heading: shared with neighbouring columns.
+        is_reference: whether it is shown with every source.
     """
 
     title: str
-    blocks: Mapping[int, Block]
-    above: str = ""
-    always: bool = False
+    blocks: Mapping[int, GridBlock]
+    heading: str = ""
+    is_reference: bool = False
 
 
 @dataclass(frozen=True)
-class Wall:
-    """Pictures by class.
+class ImageGrid:
+    """Images by class.
 
     Attributes:
-        sources: the titles and meanings that can be chosen among.
-        alone: whether one source is shown at a time.
-        tile: the size to show a picture at, in CSS pixels.
-        most: pictures in the fullest cell.
-        note: what is left out.
+        sources: titles and meanings of the sources that a reader can select.
+        single_source: whether one source is shown at a time.
+        tile: the side of an image in CSS pixels.
+        max_per_cell: the number of images in the fullest cell.
+        note: the limits that apply.
     """
 
     classes: Sequence[str]
-    columns: Sequence[Column]
+    columns: Sequence[GridColumn]
     sources: Sequence[tuple[str, str]]
-    alone: bool
+    single_source: bool
     tile: int
-    most: int
+    max_per_cell: int
     note: str
 
-    @property
-    def count(self) -> int:
-        blocks = (block for column in self.columns for block in column.blocks.values())
-        return sum(len(p) for block in blocks for p in block.by_class.values())
-
     def meanings(self) -> list[tuple[str, str]]:
-        """What a picture of each source is; sources of the same meaning together."""
-        found: dict[str, list[str]] = {}
+        """Each meaning once, with the titles of its sources."""
+        titles_by_meaning: dict[str, list[str]] = {}
         for title, meaning in self.sources:
             if meaning:
-                found.setdefault(meaning, []).append(title)
-        return [(", ".join(titles), meaning) for meaning, titles in found.items()]
+                titles_by_meaning.setdefault(meaning, []).append(title)
+        return [(", ".join(titles), meaning) for meaning, titles in titles_by_meaning.items()]
 
-    def bands(self) -> list[tuple[str, int]]:
-        """What columns share, and how many of them do."""
-        found: list[tuple[str, int]] = []
+    def headings(self) -> list[tuple[str, int]]:
+        """The headings above the columns, and the number of columns of each."""
+        headings: list[tuple[str, int]] = []
         for column in self.columns:
-            if found and found[-1][0] == column.above:
-                found[-1] = (column.above, found[-1][1] + 1)
+            if headings and headings[-1][0] == column.heading:
+                headings[-1] = (column.heading, headings[-1][1] + 1)
             else:
-                found.append((column.above, 1))
-        return found
+                headings.append((column.heading, 1))
+        return headings
 
 
-def wall_of_run(run: Run) -> Wall | None:
-    """A column for each source of a run; nothing if it has left no pictures."""
-    shown = sources(run)
-    if not shown:
+def run_grid(run: RunContents) -> ImageGrid | None:
+    """A column per source of a run; ``None`` if the run has no images."""
+    sources = image_sources(run)
+    if not sources:
         return None
-    allowed = allowance(shown)
-    beside = replace(allowed, per_class=min(allowed.per_class, _most(shown)))
+    limits = fit_limits(sources)
+    real_limits = replace(limits, per_class=min(limits.per_class, _method_images(sources)))
     blocks = [
-        Block(s.title, encoded(s, beside if s.key in REAL else allowed, run.class_name))
-        for s in shown
+        GridBlock(encode_images(s, real_limits if s.key in REAL else limits, run.class_name))
+        for s in sources
     ]
-    columns = [Column(b.title, {place: b}) for place, b in enumerate(blocks)]
-    explained = [b.by_class for b, s in zip(blocks, shown, strict=True) if s.key not in REAL]
-    # Where methods show some classes alone, real images of all others would bury them.
-    classes = _ordered(explained or [b.by_class for b in blocks], run.classes)
-    named = [(s.title, s.meaning) for s in shown]
-    return _wall(classes, columns, named, shown, allowed.note, alone=False)
+    columns = [
+        GridColumn(source.title, {index: block})
+        for index, (source, block) in enumerate(zip(sources, blocks, strict=True))
+    ]
+    explained = [b.by_class for b, s in zip(blocks, sources, strict=True) if s.key not in REAL]
+    # If methods explain some classes only, the others are not shown.
+    classes = _ordered_classes(explained or [b.by_class for b in blocks], run.classes)
+    titles = [(s.title, s.meaning) for s in sources]
+    return _grid(classes, columns, titles, sources, limits.note, single_source=False)
 
 
-def wall_of_runs(points: Sequence[Point], *, fraction: float) -> Wall | None:
-    """A column for each point of a sweep, the sources to choose among, real images beside them.
+def sweep_grid(points: Sequence[Point], *, fraction: float) -> ImageGrid | None:
+    """A column per point of a sweep, for one source at a time, and a column of real images.
 
     Args:
-        fraction: of what a page may carry.
+        fraction: of the page's limits, in 0-1.
     """
-    left = [[(run, sources(run)) for run in point.runs] for point in points]
-    every = [s for found in left for _, of_run in found for s in of_run]
-    real = next(
-        ((run, s) for found in left for run, of_run in found for s in of_run if s.key == "real"),
-        None,
-    )
-    keys = list(dict.fromkeys(s.key for s in every if s.key != "real"))
+    by_point = [[(run, image_sources(run)) for run in point.runs] for point in points]
+    pairs = [(run, source) for runs in by_point for run, sources in runs for source in sources]
+    sources = [source for _, source in pairs]
+    real = next((pair for pair in pairs if pair[1].key == "real"), None)
+    keys = list(dict.fromkeys(s.key for s in sources if s.key != "real"))
     if not keys and real is None:
         return None
-    budget, count = int(fraction * BUDGET), int(fraction * COUNT)
-    allowed = allowance(every, most=min(PER_RUN, _most(every)), budget=budget, count=count)
+    limits = fit_limits(
+        sources,
+        per_class=min(PER_RUN, _method_images(sources)),
+        max_bytes=int(fraction * MAX_BYTES),
+        max_count=int(fraction * MAX_COUNT),
+    )
     columns = []
     if real is not None:
-        shown = encoded(real[1], allowed, real[0].class_name)
-        columns.append(Column(real[1].title, {-1: Block(real[1].title, shown)}, always=True))
-    for point, found in zip(points, left, strict=True):
+        run, source = real
+        reference = GridBlock(encode_images(source, limits, run.class_name))
+        columns.append(GridColumn(source.title, {_REFERENCE: reference}, is_reference=True))
+    for point, runs in zip(points, by_point, strict=True):
         blocks = {}
-        for place, key in enumerate(keys):
-            of_key = [(run, s) for run, of_run in found for s in of_run if s.key == key]
-            pictures = [encoded(s, allowed, r.class_name, f", {point.words}") for r, s in of_key]
-            note = "" if of_key else _reason(point.runs)
-            blocks[place] = Block(point.label, _merged(pictures), note=note)
-        above = ", ".join(part for part in (point.block, point.axis) if part)
-        columns.append(Column(point.label, blocks, above=above))
-    named = [next((s.title, s.meaning) for s in every if s.key == key) for key in keys]
+        for index, key in enumerate(keys):
+            of_key = [
+                (run, s) for run, sources_of_run in runs for s in sources_of_run if s.key == key
+            ]
+            images = [
+                encode_images(s, limits, run.class_name, f", {point.text}") for run, s in of_key
+            ]
+            blocks[index] = GridBlock(_merged(images), note="" if of_key else _reason(point.runs))
+        heading = ", ".join(part for part in (point.block, point.axis) if part)
+        columns.append(GridColumn(point.label, blocks, heading=heading))
+    titles = [next((s.title, s.meaning) for s in sources if s.key == key) for key in keys]
     order = list(dict.fromkeys(name for point in points for r in point.runs for name in r.classes))
     explained = [
         block.by_class
         for column in columns
-        for place, block in column.blocks.items()
-        if place >= 0 and keys[place] not in REAL
+        for index, block in column.blocks.items()
+        if index != _REFERENCE and keys[index] not in REAL
     ]
-    every_class = [block.by_class for column in columns for block in column.blocks.values()]
-    classes = _ordered(explained if any(explained) else every_class, order)
-    return _wall(classes, columns, named, every, allowed.note, alone=True)
+    every_block = [block.by_class for column in columns for block in column.blocks.values()]
+    classes = _ordered_classes(explained if any(explained) else every_block, order)
+    return _grid(classes, columns, titles, sources, limits.note, single_source=True)
 
 
-def _wall(
+def _grid(
     classes: Sequence[str],
-    columns: Sequence[Column],
-    named: Sequence[tuple[str, str]],
-    shown: Sequence[Source],
+    columns: Sequence[GridColumn],
+    titles: Sequence[tuple[str, str]],
+    sources: Sequence[ImageSource],
     note: str,
     *,
-    alone: bool,
-) -> Wall:
+    single_source: bool,
+) -> ImageGrid:
     widths = [
-        max((len(p) for b in column.blocks.values() for p in b.by_class.values()), default=1)
+        max((len(i) for b in column.blocks.values() for i in b.by_class.values()), default=1)
         for column in columns
     ]
-    native = max((max(s.shape[1:]) for s in shown), default=32)
-    fitting = (_ROOM - _NAMES - _GAP * len(columns)) // max(sum(widths), 1) - 2
-    # Large pictures need no more than their own size; small ones may grow.
-    roomy = 96 if len(classes) <= _MANY else 64
-    tile = max(_LEAST, min(fitting, _MOST, max(native, roomy)))
-    return Wall(classes, columns, named, alone, tile, max(widths, default=1), note)
+    native = max((max(s.shape[1:]) for s in sources), default=32)
+    fitting = (_PAGE_WIDTH - _NAMES_WIDTH - _GAP * len(columns)) // max(sum(widths), 1) - 2
+    # Large images keep at most their own size; small ones are enlarged.
+    enlarged = 96 if len(classes) <= _MANY_CLASSES else 64
+    tile = max(_MIN_TILE, min(fitting, _MAX_TILE, max(native, enlarged)))
+    return ImageGrid(classes, columns, titles, single_source, tile, max(widths, default=1), note)
 
 
-def _merged(pictures: Iterable[Mapping[str, Sequence[Picture]]]) -> dict[str, list[Picture]]:
-    together: dict[str, list[Picture]] = {}
-    for of_run in pictures:
-        for name, found in of_run.items():
-            together.setdefault(name, []).extend(found)
-    return together
+def _merged(parts: Iterable[Mapping[str, Sequence[InlineImage]]]) -> dict[str, list[InlineImage]]:
+    merged: dict[str, list[InlineImage]] = {}
+    for by_class in parts:
+        for name, images in by_class.items():
+            merged.setdefault(name, []).extend(images)
+    return merged
 
 
-def _ordered(shown: Iterable[Mapping[str, object]], order: Sequence[str]) -> list[str]:
-    """The classes that are shown, in the order of the data."""
-    names = {name for by_class in shown for name in by_class}
+def _ordered_classes(blocks: Iterable[Mapping[str, object]], order: Sequence[str]) -> list[str]:
+    """The classes of the blocks, in the order of the data."""
+    names = {name for by_class in blocks for name in by_class}
     known = [name for name in order if name in names]
     return known + sorted(names - set(known))
 
 
-def _most(shown: Iterable[Source]) -> int:
-    """As many real images a class as the richest method has pictures, or as there are."""
-    methods = [s.fullest for s in shown if s.key not in REAL]
-    return max(methods, default=PER_RUN)
+def _method_images(sources: Iterable[ImageSource]) -> int:
+    """The largest number of images per class of any method; `PER_RUN` without methods."""
+    return max((s.max_per_class for s in sources if s.key not in REAL), default=PER_RUN)
 
 
-def _reason(runs: Sequence[Run]) -> str:
+def _reason(runs: Sequence[RunContents]) -> str:
+    """Why a point has no images of a source."""
     states = dict.fromkeys(run.state for run in runs)
-    return ", ".join("no such pictures" if state == "finished" else state for state in states)
+    return ", ".join("no images" if state == "finished" else state for state in states)

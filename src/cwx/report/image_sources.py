@@ -1,4 +1,4 @@
-"""What a run can show by class: what its methods left, and real images."""
+"""The images of a run by class: outputs of its methods, and real images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,38 +7,39 @@ from typing import Any
 
 from torch import Tensor
 
+from cwx.data.splits import ImageSet
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
-from cwx.report.run import Run
+from cwx.report.run import RunContents
 
-# Title and meaning of what `cwx.data.samples` keeps.
+# Title and meaning of each kind of real images (`cwx.data.samples`).
 REAL = {
-    "real": ("real images", "Test images, never corrupted."),
+    "real": ("real images", "Clean test images."),
     "train": (
         "training images",
-        "Training images drawn at random, under the labels they are trained on with.",
+        "Random training images with their training labels, corrupted if the study corrupts them.",
     ),
     "mean": ("mean image", "The mean of all training images of the class."),
 }
 _MEANINGS: dict[type[Any], str] = {
-    Explanations: "Each image rescaled to fill the range from black to white.",
-    Patterns: "The canvas as far as its mask is open, on grey; one canvas a picture.",
-    Perturbations: "The perturbation alone, its range stretched from black to white.",
+    Explanations: "Each image is rescaled to the full range from black to white.",
+    Patterns: "The canvas inside its mask, on grey; one image per canvas.",
+    Perturbations: "The perturbation itself, rescaled to the full range from black to white.",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Images of one origin, made when they are asked for: a study may leave thousands.
+class ImageSource:
+    """Images of one origin, rendered on demand since a study may have thousands.
 
     Attributes:
         key: the method's name, or the kind of real images.
-        title: for people.
-        meaning: what one picture is, for people.
-        labels: the class of each.
-        shape: of each, ``(C, H, W)``.
-        show: the unit image ``[C, H, W]`` at a place.
-        details: what sets each picture apart, if anything.
+        title: the display name.
+        meaning: the explanation of one image for readers.
+        labels: the class index of each image.
+        shape: of each image, ``(C, H, W)``.
+        render: the image at an index, ``[C, H, W]`` in 0-1.
+        details: a text per image, or none.
     """
 
     key: str
@@ -46,92 +47,94 @@ class Source:
     meaning: str
     labels: Sequence[int]
     shape: Sequence[int]
-    show: Callable[[int], Tensor]
+    render: Callable[[int], Tensor]
     details: Sequence[str] = ()
 
     @property
-    def fullest(self) -> int:
-        """Pictures of the class that has most; 1 if there are none."""
-        return max((len(places) for places in self.by_class().values()), default=1)
+    def max_per_class(self) -> int:
+        """The number of images of the largest class; 1 if there are no images."""
+        return max((len(indices) for indices in self.indices_by_class().values()), default=1)
 
-    def by_class(self) -> dict[int, list[int]]:
-        """Where the pictures of each class lie."""
-        places: dict[int, list[int]] = {}
-        for place, label in enumerate(self.labels):
-            places.setdefault(label, []).append(place)
-        return places
+    def indices_by_class(self) -> dict[int, list[int]]:
+        """The indices of the images of each class."""
+        by_class: dict[int, list[int]] = {}
+        for index, label in enumerate(self.labels):
+            by_class.setdefault(label, []).append(index)
+        return by_class
 
 
-def sources(run: Run) -> list[Source]:
-    """All that a run can show by class; what is damaged becomes a fault of the run."""
-    found = [
-        run.tried(f"what {name} left", partial(_left, run, name, left))
-        for name, left in run.found().items()
+def image_sources(run: RunContents) -> list[ImageSource]:
+    """All image sources of a run; a damaged one becomes a read error of the run."""
+    outputs = [
+        run.attempt(f"the output of {name}", partial(_method_source, run, name, output))
+        for name, output in run.method_outputs().items()
     ]
     samples = run.samples()
     real = [
-        run.tried(f"the sample {kind}", partial(_real, kind, samples[kind]))
-        for kind in sorted(samples, key=_after_known)
+        run.attempt(f"the sample {kind}", partial(_real_source, kind, samples[kind]))
+        for kind in sorted(samples, key=_real_order)
     ]
-    return [source for source in (*found, *real) if source is not None]
+    return [source for source in (*outputs, *real) if source is not None]
 
 
-def _after_known(kind: str) -> int:
+def _real_order(kind: str) -> int:
     return list(REAL).index(kind) if kind in REAL else len(REAL)
 
 
-def _left(run: Run, name: str, left: MethodOutput) -> Source:
-    whole = _pixels(left)
-    labels = _labels(left.labels, whole)
-    normalization = run.normalization(whole.shape[1])
+def _method_source(run: RunContents, name: str, output: MethodOutput) -> ImageSource:
+    images = _images(output)
+    labels = _checked_labels(output.labels, images)
+    normalization = run.normalization(images.shape[1])
     details: list[str] = []
-    if isinstance(left, Perturbations):
-        details = [f"ε = {255 * e:.3g}/255" for e in left.epsilons.tolist()]
+    if isinstance(output, Perturbations):
+        details = [f"ε = {255 * e:.3g}/255" for e in output.epsilons.tolist()]
 
-    def show(place: int) -> Tensor:
-        shown = _at(left, place).shown(normalization)
+    def render(index: int) -> Tensor:
+        shown = _item(output, index).for_display(normalization)
         return normalization.denormalize(shown.images.float())[0]
 
-    return Source(
+    return ImageSource(
         key=name,
-        title=run.titles.get(name, name),
-        meaning=_MEANINGS[type(left)],
+        title=run.method_titles.get(name, name),
+        meaning=_MEANINGS[type(output)],
         labels=labels,
-        shape=whole.shape[1:],
-        show=show,
+        shape=images.shape[1:],
+        render=render,
         details=details,
     )
 
 
-def _real(kind: str, left: Explanations) -> Source:
+def _real_source(kind: str, sample: ImageSet) -> ImageSource:
     title, meaning = REAL.get(kind, (kind, ""))
-    return Source(
+    return ImageSource(
         key=kind,
         title=title,
         meaning=meaning,
-        labels=_labels(left.labels, left.images),
-        shape=left.images.shape[1:],
-        show=lambda place: left.images[place].float() / 255,
+        labels=_checked_labels(sample.labels, sample.images),
+        shape=sample.images.shape[1:],
+        render=lambda index: sample.images[index].float() / 255,
     )
 
 
-def _labels(labels: Tensor, images: Tensor) -> list[int]:
+def _checked_labels(labels: Tensor, images: Tensor) -> list[int]:
     if images.ndim != 4 or labels.shape != images.shape[:1]:
         raise ValueError(f"images {list(images.shape)} have labels {list(labels.shape)}")
     return [int(label) for label in labels.tolist()]
 
 
-def _pixels(left: MethodOutput) -> Tensor:
-    if isinstance(left, Explanations):
-        return left.images
-    return left.canvases if isinstance(left, Patterns) else left.deltas
+def _images(output: MethodOutput) -> Tensor:
+    if isinstance(output, Explanations):
+        return output.images
+    return output.canvases if isinstance(output, Patterns) else output.deltas
 
 
-def _at(left: MethodOutput, place: int) -> MethodOutput:
-    """The one at `place`, alone."""
-    one, labels = slice(place, place + 1), left.labels[place : place + 1]
-    if isinstance(left, Explanations):
-        return replace(left, images=left.images[one], labels=labels)
-    if isinstance(left, Patterns):
-        return replace(left, masks=left.masks[one], canvases=left.canvases[one], labels=labels)
-    return replace(left, deltas=left.deltas[one], labels=labels)
+def _item(output: MethodOutput, index: int) -> MethodOutput:
+    """The item at `index` as an output of one item."""
+    item, labels = slice(index, index + 1), output.labels[index : index + 1]
+    if isinstance(output, Explanations):
+        return replace(output, images=output.images[item], labels=labels)
+    if isinstance(output, Patterns):
+        return replace(
+            output, masks=output.masks[item], canvases=output.canvases[item], labels=labels
+        )
+    return replace(output, deltas=output.deltas[item], labels=labels)

@@ -1,4 +1,4 @@
-"""Pictures that a page carries inside itself, and how many of them it may carry."""
+"""Images inside a page as data URIs, and limits on their number and size."""
 
 import base64
 import io
@@ -12,159 +12,165 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cwx.explanations.drawing import Pixels, to_pixels
-from cwx.report.image_sources import Source
+from cwx.report.image_sources import ImageSource
 
-# Of pixels, as bytes, on one page: it stays below some 60 MB, and opens in a second or two.
-BUDGET = 48 * 2**20
-# On one page, as long as each class has one: more take longer to lay out than to look at.
-COUNT = 4000
-# So many times that at most, and classes are left out.
+# Bytes of uncompressed pixels on one page: it stays below about 60 MB and opens within 2 s.
+MAX_BYTES = 48 * 2**20
+# Images on one page, unless one image per class already exceeds it.
+MAX_COUNT = 4000
+# Above so many times MAX_COUNT, classes are left out.
 CROWD = 3
-# Pixels that a side keeps.
-SMALL = 32
-# Above this many bytes, a PNG of noise-like pixels gives way to a JPEG.
-LOSSLESS = 48 * 1024
+# Images are not reduced below this side length in pixels.
+MIN_SIDE = 32
+# A PNG of more bytes, as of noisy images, is replaced by a JPEG.
+MAX_PNG_BYTES = 48 * 1024
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image as a data URI; `says` what it shows."""
+class InlineImage:
+    """One image as a data URI, with its alternative text."""
 
     uri: str
     width: int
     height: int
-    says: str
+    alt: str
 
 
 @dataclass(frozen=True)
-class Allowance:
-    """How many pictures there may be, and how large.
+class ImageLimits:
+    """Limits on the images of a page.
 
     Attributes:
-        per_class: of a class and source at most.
-        shrink: how many times smaller large ones become.
-        before: the label from which on classes are left out, if some are.
-        full: whether that leaves out nothing.
+        per_class: images per class and source.
+        shrink: the factor by which large images are reduced.
+        before: classes with this label or a higher one are left out; ``None`` for no limit.
+        complete: whether no image is left out.
     """
 
     per_class: int
     shrink: int
     before: int | None
-    full: bool
+    complete: bool
 
     def factor(self, shape: Sequence[int]) -> int:
-        """How many times smaller a picture ``(C, H, W)`` becomes: small ones stay as they are."""
-        return max(1, min(self.shrink, min(shape[1:]) // SMALL))
+        """The reduction factor of images ``(C, H, W)``: small images keep their size."""
+        return max(1, min(self.shrink, min(shape[1:]) // MIN_SIDE))
 
     @property
     def note(self) -> str:
-        """What a reader must know of it."""
+        """The limits as text for readers; empty if there are none."""
         parts = []
-        if not self.full:
-            first = f"the first {self.per_class}" if self.per_class > 1 else "the first"
+        if not self.complete:
+            first = f"the first {self.per_class}" if self.per_class > 1 else "the first image"
             parts.append(f"{first} of each class and source")
         if self.before is not None:
-            parts.append(f"of the first {self.before} classes")
+            parts.append(f"the first {self.before} classes")
         if self.shrink > 1:
-            parts.append(f"large pictures {self.shrink} times smaller than they are")
+            parts.append(f"large images reduced {self.shrink} times")
         return f"Shown: {', '.join(parts)}." if parts else ""
 
 
-def allowance(
-    shown: Sequence[Source], *, most: int | None = None, budget: int = BUDGET, count: int = COUNT
-) -> Allowance:
-    """What lets all of these fit on one page.
+def fit_limits(
+    sources: Sequence[ImageSource],
+    *,
+    per_class: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    max_count: int = MAX_COUNT,
+) -> ImageLimits:
+    """The limits under which the images of all sources fit on one page.
 
-    First fewer pictures a class, then smaller ones, then fewer classes.
+    First the number per class is reduced, then the number of classes, then the size.
 
     Args:
-        most: pictures a class and source that are wanted; all by default.
-        budget: bytes of pixels; exceeded only by pictures that cannot become smaller.
-        count: pictures; exceeded while each class has one alone, up to `CROWD` times.
+        per_class: the wanted number of images per class and source; ``None`` for all.
+        max_bytes: of uncompressed pixels; exceeded only if images cannot be reduced further.
+        max_count: of images; exceeded, up to `CROWD` times, if each class has a single image.
     """
-    fullest = max((s.fullest for s in shown), default=1)
-    wanted = fullest if most is None else min(most, fullest)
+    largest = max((source.max_per_class for source in sources), default=1)
+    wanted = largest if per_class is None else min(per_class, largest)
 
-    def fits(per_class: int) -> bool:
-        allowed = Allowance(per_class, 1, None, full=True)
-        return _weight(shown, allowed) <= budget and _number(shown, allowed) <= count
+    def fits(count: int) -> bool:
+        limits = ImageLimits(count, 1, None, complete=True)
+        return _bytes(sources, limits) <= max_bytes and _count(sources, limits) <= max_count
 
-    per_class = max((k for k in range(1, wanted + 1) if fits(k)), default=1)
-    allowed = Allowance(per_class, 1, None, full=per_class == fullest)
-    labels = sorted({label for s in shown for label in s.labels})
-    crowd = _number(shown, allowed) / (CROWD * count)
-    if crowd > 1 and len(labels) > 1:
-        allowed = replace(allowed, before=labels[max(1, int(len(labels) / crowd))], full=False)
-    smallest = max((min(s.shape[1:]) // SMALL for s in shown), default=1)
-    while _weight(shown, allowed) > budget and allowed.shrink < smallest:
-        allowed = replace(allowed, shrink=allowed.shrink + 1)
-    return allowed
-
-
-def _number(shown: Iterable[Source], allowed: Allowance) -> int:
-    return sum(len(places) for s in shown for _, places in _taken(s, allowed))
+    fitting = max((k for k in range(1, wanted + 1) if fits(k)), default=1)
+    limits = ImageLimits(fitting, 1, None, complete=fitting == largest)
+    labels = sorted({label for source in sources for label in source.labels})
+    excess = _count(sources, limits) / (CROWD * max_count)
+    if excess > 1 and len(labels) > 1:
+        limits = replace(limits, before=labels[max(1, int(len(labels) / excess))], complete=False)
+    max_shrink = max((min(source.shape[1:]) // MIN_SIDE for source in sources), default=1)
+    while _bytes(sources, limits) > max_bytes and limits.shrink < max_shrink:
+        limits = replace(limits, shrink=limits.shrink + 1)
+    return limits
 
 
-def _weight(shown: Iterable[Source], allowed: Allowance) -> float:
-    """Bytes of pixels."""
+def _count(sources: Iterable[ImageSource], limits: ImageLimits) -> int:
+    return sum(len(indices) for source in sources for _, indices in _limited(source, limits))
+
+
+def _bytes(sources: Iterable[ImageSource], limits: ImageLimits) -> float:
+    """Bytes of uncompressed pixels."""
     return sum(
-        math.prod(s.shape) / allowed.factor(s.shape) ** 2 * _number([s], allowed) for s in shown
+        math.prod(source.shape) / limits.factor(source.shape) ** 2 * _count([source], limits)
+        for source in sources
     )
 
 
-def _taken(source: Source, allowed: Allowance) -> list[tuple[int, list[int]]]:
+def _limited(source: ImageSource, limits: ImageLimits) -> list[tuple[int, list[int]]]:
+    """The labels and image indices within the limits."""
     return [
-        (label, places[: allowed.per_class])
-        for label, places in sorted(source.by_class().items())
-        if allowed.before is None or label < allowed.before
+        (label, indices[: limits.per_class])
+        for label, indices in sorted(source.indices_by_class().items())
+        if limits.before is None or label < limits.before
     ]
 
 
-def encoded(
-    source: Source, allowed: Allowance, name: Callable[[int], str], where: str = ""
-) -> dict[str, list[Picture]]:
-    """The pictures of a source by the name of their class.
+def encode_images(
+    source: ImageSource, limits: ImageLimits, class_name: Callable[[int], str], suffix: str = ""
+) -> dict[str, list[InlineImage]]:
+    """The images of a source within the limits, by class name.
 
     Args:
-        name: of a class, by its label.
-        where: which run they are of, where there are several.
+        class_name: from the label.
+        suffix: ends the alternative texts: the run's position in a sweep.
     """
-    pictures: dict[str, list[Picture]] = {}
-    everything = source.by_class()
-    factor = allowed.factor(source.shape)
-    for label, places in _taken(source, allowed):
-        for number, place in enumerate(places, 1):
-            all_of_it = len(everything[label])
-            of = f" {number} of {all_of_it}" if all_of_it > 1 else ""
-            detail = f", {source.details[place]}" if source.details else ""
-            says = f"{name(label)}: {source.title}{of}{detail}{where}"
-            picture = _picture(_smaller(source.show(place), factor), says)
-            pictures.setdefault(name(label), []).append(picture)
-    return pictures
+    images: dict[str, list[InlineImage]] = {}
+    by_class = source.indices_by_class()
+    factor = limits.factor(source.shape)
+    for label, indices in _limited(source, limits):
+        for number, index in enumerate(indices, 1):
+            total = len(by_class[label])
+            of_total = f" {number} of {total}" if total > 1 else ""
+            detail = f", {source.details[index]}" if source.details else ""
+            alt = f"{class_name(label)}: {source.title}{of_total}{detail}{suffix}"
+            image = _inline_image(_reduced(source.render(index), factor), alt)
+            images.setdefault(class_name(label), []).append(image)
+    return images
 
 
 def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _smaller(image: Tensor, factor: int) -> Tensor:
+def _reduced(image: Tensor, factor: int) -> Tensor:
     return F.avg_pool2d(image[None].clamp(0, 1), factor)[0] if factor > 1 else image
 
 
-def _picture(image: Tensor, says: str) -> Picture:
+def _inline_image(image: Tensor, alt: str) -> InlineImage:
     height, width = image.shape[1:]
-    # A pixel that is not a number would become any colour.
+    # NaN would be converted to an arbitrary colour.
     pixels = to_pixels(torch.nan_to_num(image))
-    return Picture(_uri(pixels, grey=len(image) < 3), width, height, says)
+    return InlineImage(_encode(pixels, grey=len(image) < 3), width, height, alt)
 
 
-def _uri(pixels: Pixels, *, grey: bool) -> str:
+def _encode(pixels: Pixels, *, grey: bool) -> str:
     image = Image.fromarray(pixels[..., 0] if grey else pixels)
     file = io.BytesIO()
     image.save(file, "PNG")
-    if file.tell() <= LOSSLESS:
+    if file.tell() <= MAX_PNG_BYTES:
         return data_uri(file.getvalue(), "png")
     file = io.BytesIO()
-    # Colours at full resolution, for a pattern may be single pixels.
+    # Colours at full resolution: patterns may consist of single pixels.
     image.save(file, "JPEG", quality=92, subsampling=0)
     return data_uri(file.getvalue(), "jpeg")

@@ -1,104 +1,109 @@
-"""The main numbers of a run at a glance."""
+"""The main metrics of a run as cards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from cwx.report.metric_groups import Entry, Family, families
-from cwx.report.run import Run
+from cwx.report.metric_groups import Metric, MetricGroup, group_metrics
+from cwx.report.run import RunContents
 
-# Rows and columns on one card: others are in the tables.
-MOST = ACROSS = 6
+# At most so many rows and columns on one card: the tables have the rest.
+MAX_ROWS = MAX_COLUMNS = 6
 # Columns that fit on a card of the usual width.
 NARROW = 2
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One number on a card.
+class CardValue:
+    """One value on a card.
 
     Attributes:
-        text: as it is read.
-        fill: how far its bar reaches, in 0-1; nothing where there is no bar.
-        paper: what a paper reports, as it is read; empty where it does not.
-        mark: where that lies on the bar.
+        text: the formatted value.
+        bar: the length of its bar in 0-1; ``None`` without a bar.
+        paper: the paper's value, formatted; empty if the paper has none.
+        paper_mark: the position of the paper's value on the bar in 0-1.
     """
 
     text: str
-    fill: float | None
+    bar: float | None
     paper: str
-    mark: float | None
+    paper_mark: float | None
 
 
 @dataclass(frozen=True)
 class Card:
-    """Numbers of a kind.
+    """One group of metrics.
 
     Attributes:
-        columns: what stands side by side; a single empty one where nothing does.
-        rows: a label, and what is read in each column; nothing where nothing was measured.
-        more: how many numbers are left to the tables.
+        columns: the column heads; a single empty one if the group has no columns.
+        rows: a label and a value per column, ``None`` where nothing was measured.
+        more: how many values only the tables have.
     """
 
     title: str
     meaning: str
     better: str
     columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Reading | None]]]
+    rows: Sequence[tuple[str, Sequence[CardValue | None]]]
     more: int
 
     @property
-    def kind(self) -> str:
-        """How it is laid out."""
+    def layout(self) -> str:
+        """The CSS class: ``wide``, ``single`` or empty."""
         if len(self.columns) > NARROW:
             return "wide"
         return "single" if len(self.rows) == len(self.columns) == 1 else ""
 
 
-def cards(run: Run) -> list[Card]:
-    """What the numbers of a run say, the most telling first."""
-    found = [_card(family, run) for family in families(run.metrics, run.titles)]
-    # Once is enough for cards of one kind.
-    told = [replace(c, meaning="") if c.meaning == b.meaning else c for b, c in pairwise(found)]
-    return found[:1] + told
+def metric_cards(run: RunContents) -> list[Card]:
+    """A card per metric group of the run, in the order of the catalogue."""
+    cards = [_card(group, run) for group in group_metrics(run.metrics, run.method_titles)]
+    # Consecutive cards with the same meaning state it once.
+    later = [
+        replace(card, meaning="") if card.meaning == previous.meaning else card
+        for previous, card in pairwise(cards)
+    ]
+    return cards[:1] + later
 
 
-def _card(family: Family, run: Run) -> Card:
-    columns, labels = family.columns[:ACROSS], family.labels[:MOST]
-    at = {(entry.label, entry.column): entry for entry in family.entries}
-    drawn = _are_drawn(family, run)
+def _card(group: MetricGroup, run: RunContents) -> Card:
+    columns, labels = group.columns[:MAX_COLUMNS], group.labels[:MAX_ROWS]
+    by_cell = {(metric.label, metric.column): metric for metric in group.metrics}
+    has_bars = _has_bars(group, run)
 
-    def read(label: str, column: str) -> Reading | None:
-        entry = at.get((label, column))
-        return None if entry is None else _reading(family, entry, run, drawn=drawn)
+    def value(label: str, column: str) -> CardValue | None:
+        metric = by_cell.get((label, column))
+        return None if metric is None else _card_value(group, metric, run, has_bar=has_bars)
 
-    rows = [(label, [read(label, column) for column in columns]) for label in labels]
-    shown = sum(reading is not None for _, readings in rows for reading in readings)
-    more = len(family.entries) - shown
-    return Card(family.title, family.meaning, family.better, columns, rows, more)
-
-
-def _are_drawn(family: Family, run: Run) -> bool:
-    """Whether bars can show the numbers: all of them, or none, for bars are compared."""
-    return family.fraction or all(0 <= run.metrics[entry.name] <= 1 for entry in family.entries)
+    rows = [(label, [value(label, column) for column in columns]) for label in labels]
+    count = sum(v is not None for _, values in rows for v in values)
+    more = len(group.metrics) - count
+    return Card(group.title, group.meaning, group.better, columns, rows, more)
 
 
-def _reading(family: Family, entry: Entry, run: Run, *, drawn: bool) -> Reading:
-    value, paper = run.metrics[entry.name], family.paper(entry.name, run.paper)
-    return Reading(
-        text=said(value, fraction=family.fraction),
-        fill=_within(value) if drawn else None,
-        paper="" if paper is None else said(paper, fraction=family.fraction),
-        mark=None if paper is None else _within(paper),
+def _has_bars(group: MetricGroup, run: RunContents) -> bool:
+    """Whether bars can show the values: of all or of none, since bars are compared."""
+    return group.fraction or all(0 <= run.metrics[metric.name] <= 1 for metric in group.metrics)
+
+
+def _card_value(
+    group: MetricGroup, metric: Metric, run: RunContents, *, has_bar: bool
+) -> CardValue:
+    value, paper = run.metrics[metric.name], group.paper_value(metric.name, run.paper)
+    return CardValue(
+        text=format_value(value, fraction=group.fraction),
+        bar=_clamped(value) if has_bar else None,
+        paper="" if paper is None else format_value(paper, fraction=group.fraction),
+        paper_mark=None if paper is None else _clamped(paper),
     )
 
 
-def said(value: float, *, fraction: bool) -> str:
-    """A share in percent, any other number with two decimals or three digits."""
+def format_value(value: float, *, fraction: bool) -> str:
+    """A fraction in percent, any other number with two decimals or three digits."""
     if fraction:
         return f"{100 * value:.3g} %" if abs(value) < 1 else f"{100 * value:.0f} %"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
 
 
-def _within(value: float) -> float:
+def _clamped(value: float) -> float:
     return min(max(value, 0.0), 1.0)

@@ -1,22 +1,22 @@
-"""Kinds of numbers in words: which flat names belong together, and what they mean."""
+"""Titles and meanings of the metrics that studies write, by patterns of their flat names."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Judges and networks of a study (cwx.training.subject) in words.
+# Kinds of networks (cwx.training.subject) as row labels.
 NETWORKS = {
-    "expert": "explained networks",
-    "held-out": "networks never seen",
-    "early": "early networks",
-    "clean": "networks of clean images",
-    "purified": "after purification",
-    "fine-tuned": "fine-tuned networks",
+    "expert": "explained experts",
+    "held-out": "held-out experts",
+    "early": "early experts",
+    "clean": "experts trained on clean images",
+    "purified": "experts after purification",
+    "fine-tuned": "fine-tuned experts",
 }
-# The same as headings of columns.
-SHORT = {
+# The same as column heads.
+COLUMN_NETWORKS = {
     "expert": "explained",
-    "held-out": "never seen",
-    "clean": "of clean images",
+    "held-out": "held-out",
+    "clean": "trained on clean",
     "purified": "purified",
 }
 SOURCES = {
@@ -24,21 +24,26 @@ SOURCES = {
     "train": "training images",
     "mean": "mean images",
 }
-# Of networks like those that were attacked (cwx.evaluations.adversarial.adversarial_set).
-_UNSEEN = "-unseen"
+# Suffix of networks that the ensemble attack did not use (cwx.evaluations.adversarial).
+_NOT_ATTACKED = "-unseen"
 _ATTACKS = {"fgs": "FGS", "pgd": "PGD"}
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A pattern of names; its group ``of`` starts a family, its group ``label`` an entry, and its
-    group ``column`` says what stands side by side.
+class MetricPattern:
+    """A pattern of metric names, and how the metrics that match it are presented.
+
+    The named groups of the regular expression: ``of`` goes into the title, so that each value of
+    it makes a metric group of its own; ``label`` is the row, ``column`` the column.
 
     Attributes:
-        label: the words of an entry, where it is neither a network nor a source.
-        column: the words of a column, where it is no network.
-        leave_out: what says nothing, such as a share of corrupted images of 0.
-        unless: how the names of another evaluation begin that says the same.
+        label: turns the ``label`` group into text, if it is neither a network nor a source.
+        column: turns the ``column`` group into text, if it is not a network.
+        fraction: whether the values are fractions in 0-1, shown in percent.
+        better: ``higher``, ``lower``, or empty if neither is better.
+        paper_name: the name under which a paper's value stands, from the metric's name.
+        hidden: whether a value is left out, such as a corrupted fraction of 0.
+        unless: a name prefix of another evaluation that measures the same.
     """
 
     pattern: str
@@ -48,39 +53,47 @@ class Kind:
     column: Callable[[str], str] = str
     fraction: bool = True
     better: str = "higher"
-    beside: Callable[[str], str] = str
-    leave_out: Callable[[float], bool] = lambda _: False
+    paper_name: Callable[[str], str] = str
+    hidden: Callable[[float], bool] = lambda _: False
     unless: str = ""
 
 
-def network(name: str) -> str:
-    """Networks of a evaluation network as they are called among other words; others by their name.
+def network_label(name: str) -> str:
+    """The row label of a kind of network; other networks go by their name.
 
-    >>> network("expert"), network("expert-unseen"), network("vgg16")
-    ('explained networks', 'explained networks, not attacked', 'vgg16')
+    >>> network_label("expert"), network_label("expert-unseen"), network_label("vgg16")
+    ('explained experts', 'explained experts, not attacked', 'vgg16')
     """
-    known = name.removesuffix(_UNSEEN)
-    return NETWORKS.get(known, known) + (", not attacked" if known != name else "")
+    kind = name.removesuffix(_NOT_ATTACKED)
+    return NETWORKS.get(kind, kind) + (", not attacked" if kind != name else "")
 
 
-def column(name: str) -> str:
-    """The same above a column."""
-    known = name.removesuffix(_UNSEEN)
-    return SHORT.get(known, known) + (", not attacked" if known != name else "")
+def network_column(name: str) -> str:
+    """The column head of a kind of network."""
+    kind = name.removesuffix(_NOT_ATTACKED)
+    return COLUMN_NETWORKS.get(kind, kind) + (", not attacked" if kind != name else "")
 
 
-def attack(name: str) -> str:
+def attack_label(name: str) -> str:
     """
-    >>> attack("fgs_1"), attack("pgd"), attack("my_own")
+    >>> attack_label("fgs_1"), attack_label("pgd"), attack_label("my_own")
     ('FGS 1', 'PGD', 'my own')
     """
     first, *rest = name.split("_")
     return " ".join([_ATTACKS.get(first, first), *rest])
 
 
-def _top(name: str) -> str:
-    return {"clean_top1": "real, top 1", "clean_top5": "real, top 5", "top1": "adversarial, top 1",
-            "top5": "adversarial, top 5"}[name]  # fmt: skip
+def _top_k(suffix: str) -> str:
+    return suffix.replace("/top", "top-") or "top-1"
+
+
+def _adversarial_top_k(name: str) -> str:
+    return {
+        "clean_top1": "clean, top-1",
+        "clean_top5": "clean, top-5",
+        "top1": "adversarial, top-1",
+        "top5": "adversarial, top-5",
+    }[name]
 
 
 def _evidence(name: str) -> str:
@@ -93,159 +106,179 @@ def _size(text: str) -> str:
     return f"{100 * size:.3g} % of pixels" if size < 1 else f"ε = {size:.3g}/255"
 
 
-def _powers_of_paper(name: str) -> str:
-    return name.replace("power/", "power_whole/", 1)
+def _whole_test_set(name: str) -> str:
+    return name.replace("predictive_power/power/", "predictive_power/whole/", 1)
 
 
-_SIMILAR = {
+_NEURON_LABELS = {
     "lc": "LC",
-    "cs1": "CS₁, what it shows",
-    "cs2": "CS₂, the target",
+    "cs1": "CS₁ (true class)",
+    "cs2": "CS₂ (target class)",
 }
-_RESPONDED = (
-    "LC: how far the real images that excite a neuron most are of one kind. CS: how like their "
-    "classes those of its adversarial images are, as they look (CS₁) and as they are meant (CS₂)."
+_NEURONS = (
+    "LC: semantic level and consistency of the classes of a neuron's top real images. CS: "
+    "similarity between these classes and those of its top adversarial images, by true class "
+    "(CS₁) or target class (CS₂)."
 )
 
-_POWER = (
-    "How often other images are taken for the class once they carry the pattern, over clean "
-    "accuracy; on images that were not searched on (the paper's on all)."
+_PATTERNS = (
+    "PW: fraction of test images that are classified as the pattern's class once they carry the "
+    "pattern, divided by clean accuracy. Measured on images outside the search set (the paper: on "
+    "all test images)."
 )
+_PERTURBATIONS = (
+    "Fraction of test images that are classified as the perturbation's class once it is added. "
+    "Measured on images outside the search set (the paper: on all test images)."
+)
+_CONSTRUCTION = {"start": "start", "made": "optimised", "rounded": "rounded to bytes"}
 
-KINDS = (
-    Kind(
-        r"accuracy/(?P<label>[^/]+)/clean(?P<column>|/top\d+)", "Accuracy",
-        "Share of real test images that the networks recognise.",
-        column=lambda top: top.replace("/top", "top ") or "top 1",
+METRIC_PATTERNS = (
+    MetricPattern(
+        r"accuracy/(?P<label>[^/]+)/clean(?P<column>|/top\d+)", "Test accuracy",
+        "Fraction of clean test images that are classified correctly.", column=_top_k,
     ),
-    Kind(
+    MetricPattern(
         r"adversarial_set/(?P<label>[^/]+)/(?P<column>(?:clean_)?top[15])",
-        "Accuracy on the adversarial images",
-        "Share of real test images, and of the study’s adversarial images, that are taken for what "
-        "they show.",
-        column=_top,
+        "Accuracy on the adversarial set",
+        "Fraction of clean test images, and of the adversarial images, that are classified as "
+        "their true class.",
+        column=_adversarial_top_k,
     ),
-    Kind(
-        r"adversarial_set/(?P<label>[^/]+)/success", "Taken for the target",
-        "Share of the adversarial images that are taken for what they were made for.",
+    MetricPattern(
+        r"adversarial_set/(?P<label>[^/]+)/success", "Targeted attack success rate",
+        "Fraction of the adversarial images that are classified as the attack's target class.",
         better="lower",
     ),
-    Kind(
-        r"adversary/success/(?P<label>[^/]+)", "Attack of the ensemble",
-        "Share of the adversarial images that the attacked network takes for their targets.",
-        better="", unless="adversarial/",
+    MetricPattern(
+        r"adversary/success/(?P<label>[^/]+)", "Ensemble attack success rate",
+        "Fraction of the adversarial images that each attacked network classifies as the target "
+        "class.",
+        better="", unless="adversarial_set/",
     ),
-    Kind(
+    MetricPattern(
         r"fidelity/(?P<label>seen/)?ratio", "Fidelity ratio",
-        "How training on the images differs from real training: "
-        "0 is a perfect copy, 1 no better than standing still.",
-        lambda seen: "networks it was fitted to" if seen else "a network never seen",
+        "‖θₖ₊ₙ − θ_M‖² / ‖θₖ − θₖ₊ₙ‖²: distance between the expert and a network trained on the "
+        "explanations, relative to the expert's own step. 0: the explanations reproduce the "
+        "expert's training; 1: no better than no training.",
+        lambda fitted: "fitted experts" if fitted else "held-out experts",
         fraction=False, better="lower",
     ),
-    Kind(
+    MetricPattern(
         r"discriminative/(?P<label>(?!.*-projected/)[^/]+)/(?P<column>[^/]+)",
-        "Recognised as its class",
-        "Share of the images that these networks take for their class.",
+        "Accuracy on the explanations",
+        "Fraction of the images that these networks classify as the images' class.",
     ),
-    Kind(
-        r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+)", "Predictive power of patterns",
-        _POWER, _size, beside=_powers_of_paper,
+    MetricPattern(
+        r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+)",
+        "Predictive power of patterns",
+        _PATTERNS, _size, paper_name=_whole_test_set,
     ),
-    Kind(
-        r"predictive_power/power/(?P<column>[^/]+)/(?P<label>[1-9][\d.]*)", "Predictive power of perturbations",
-        _POWER, _size, beside=_powers_of_paper,
+    MetricPattern(
+        r"predictive_power/power/(?P<column>[^/]+)/(?P<label>[1-9][\d.]*)",
+        "Predictive power of perturbations",
+        _PERTURBATIONS, _size, paper_name=_whole_test_set,
     ),
-    Kind(
+    MetricPattern(
         r"accuracy/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)",
         "Accuracy under attack",
-        "Share of attacked test images that the networks recognise; each meets its own attack.",
-        attack,
+        "Fraction of attacked test images that are classified correctly. The attack is computed "
+        "for each network.",
+        attack_label,
     ),
-    Kind(
+    MetricPattern(
         r"accuracy/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)/top(?P<of>\d+)",
         "Top-{of} accuracy under attack",
-        "Share of attacked test images whose class is among the first answers.",
-        attack,
+        "Fraction of attacked test images whose class is among the k highest logits.",
+        attack_label,
     ),
-    Kind(
-        r"neurons/(?P<column>[^/]+)/(?P<label>lc|cs1|cs2)", "What neurons respond to",
-        _RESPONDED, _SIMILAR.__getitem__, fraction=False, better="",
+    MetricPattern(
+        r"neurons/(?P<column>[^/]+)/(?P<label>lc|cs1|cs2)", "LC and CS, all neurons",
+        _NEURONS, _NEURON_LABELS.__getitem__, fraction=False, better="",
     ),
-    Kind(
-        r"neurons/(?P<column>[^/]+)/high/(?P<label>lc|cs1|cs2)", "Neurons of the highest LC",
-        _RESPONDED, _SIMILAR.__getitem__, fraction=False, better="",
+    MetricPattern(
+        r"neurons/(?P<column>[^/]+)/high/(?P<label>lc|cs1|cs2)", "LC and CS, neurons of highest LC",
+        _NEURONS, _NEURON_LABELS.__getitem__, fraction=False, better="",
     ),
-    Kind(
+    MetricPattern(
         r"representations/(?P<column>[^/]+)/(?P<label>r[12])",
-        "Representations of adversarial images",
-        "r₁: distance from real images of what they show, 1 where the attack moves nothing. r₂: "
-        "distance from those of the target, below 1 where the attack comes nearer.",
-        lambda name: "r₁, what they show" if name == "r1" else "r₂, the target",
+        "Representation distances of adversarial images",
+        "r₁: relative distance to real images of the true class; 1 if the attack does not change "
+        "the representation. r₂: relative distance to real images of the target class; below 1 if "
+        "the attack moves it closer to that class.",
+        lambda name: "r₁ (true class)" if name == "r1" else "r₂ (target class)",
         fraction=False, better="",
     ),
-    Kind(
-        r"adversarial_detection/(?P<label>[^/]+)/auc", "AdversarialSet images told apart",
-        "Area under the ROC curve: 1 where all are outliers, 0.5 where none can be told.",
+    MetricPattern(
+        r"adversarial_detection/(?P<label>[^/]+)/auc", "Adversarial detection (AUROC)",
+        "Area under the ROC curve of the detector: 1 is perfect, 0.5 is chance.",
         fraction=False, better="",
     ),
-    Kind(
-        r"attack_success/(?P<label>[^/]+)/success", "Attack success",
-        "Share of test images with the trigger that are taken for its target.",
+    MetricPattern(
+        r"attack_success/(?P<label>[^/]+)/success", "Backdoor attack success rate",
+        "Fraction of test images that are classified as the target class once they carry the "
+        "trigger.",
         better="lower",
     ),
-    Kind(
-        r"attack_success/(?P<label>[^/]+)/accuracy", "Accuracy without trigger",
-        "Share of clean test images that the networks recognise.",
+    MetricPattern(
+        r"attack_success/(?P<label>[^/]+)/accuracy", "Clean accuracy of backdoored networks",
+        "Fraction of test images without the trigger that are classified correctly.",
     ),
-    Kind(
-        r"poison_detection/(?P<label>[^/]+)/recall", "Poisoned images found",
-        "Share of the poisoned training images that are suspected along what each source reveals.",
+    MetricPattern(
+        r"poison_detection/(?P<label>[^/]+)/recall", "Poison detection: recall",
+        "Fraction of the poisoned training images that are suspected, by source of the images "
+        "that reveal the trigger.",
     ),
-    Kind(
-        r"poison_detection/(?P<label>[^/]+)/precision", "Suspected rightly",
-        "Share of the suspected training images that are poisoned.",
+    MetricPattern(
+        r"poison_detection/(?P<label>[^/]+)/precision", "Poison detection: precision",
+        "Fraction of the suspected training images that are poisoned.",
     ),
-    Kind(
+    MetricPattern(
         r"revealed_trigger/(?P<label>(?!.*-projected/)[^/]+)/target/correlation",
-        "Trigger revealed",
-        "Correlation of what sets the target class apart with the true trigger.",
+        "Trigger correlation",
+        "Correlation between the revealed trigger and the true trigger.",
         fraction=False,
     ),
-    Kind(
-        r"attention/(?P<of>[^/]+)/(?P<label>before|after|by_area)", "Attention on {of}'s patterns",
-        "Share of Grad-CAM's attention that lies where the pattern is put.",
-        lambda label: {"by_area": "share of the area"}.get(label, f"{label} it is there"),
+    MetricPattern(
+        r"attention/(?P<of>[^/]+)/(?P<label>before|after|by_area)",
+        "Grad-CAM attention on {of} patterns",
+        "Fraction of the Grad-CAM map that lies inside the pattern's mask, before and after the "
+        "pattern is applied.",
+        lambda label: {"by_area": "mask area"}.get(label, label),
         better="",
     ),
-    Kind(
-        r"diversity/(?P<label>(?!.*-projected/)[^/]+)/correlation", "Likeness within a class",
-        "Mean correlation between images of one class: lower is more varied.",
+    MetricPattern(
+        r"diversity/(?P<label>(?!.*-projected/)[^/]+)/correlation", "Within-class correlation",
+        "Mean Pearson correlation over pairs of images of one class. Lower is more diverse.",
         fraction=False, better="lower",
     ),
-    Kind(
-        r"predictive_power/transfer/(?P<of>[^/]+/[\d.]+)/(?P<label>[^/]+)", "Transfer of {of}",
-        "Mean power on another network over that on the explained one.", fraction=False,
+    MetricPattern(
+        r"predictive_power/transfer/(?P<of>[^/]+/[\d.]+)/(?P<label>[^/]+)",
+        "Transfer of {of}",
+        "Mean predictive power on another network, divided by that on the explained network.",
+        fraction=False,
     ),
-    Kind(
+    MetricPattern(
         r"traces/(?P<column>[^/]+)/(?P<label>(?:test|adversarial)/(?:consistent|contradictory))",
-        "Evidence for single predictions",
-        "Share of the traced predictions whose most decisive neurons all speak for them "
-        "(consistent), or one of them against (contradictory).",
+        "Evidence for predictions",
+        "Fraction of the traced predictions whose most important neurons all support them "
+        "(consistent), or of which at least one contradicts them (contradictory).",
         _evidence, better="",
     ),
-    Kind(
-        r"construction/(?P<of>(?!moved)[^/]+)/(?P<label>start|made|rounded)",
-        "Constructed images: {of}",
-        "At the start, as they were made, and as they are kept, in bytes.",
-        fraction=False, better="",
+    MetricPattern(
+        r"dataset_construction/(?P<of>(?!moved)[^/]+)/(?P<label>start|made|rounded)",
+        "Dataset construction: {of}",
+        "Mean over the constructed images at the start, after optimisation, and rounded to bytes.",
+        _CONSTRUCTION.__getitem__, fraction=False, better="",
     ),
-    Kind(
+    MetricPattern(
         r"corruption/(?P<label>effective_rate)", "Corrupted training images",
-        "Share of the training images that were changed.", lambda _: "effective rate",
-        better="", leave_out=lambda value: value == 0,
+        "Fraction of the training images that differ from the original data.",
+        lambda _: "effective rate",
+        better="", hidden=lambda value: value == 0,
     ),
-    Kind(
-        r"purification/(?P<label>left_out)", "Left out by purification",
-        "Share of the training images that were suspected.", lambda _: "of all", better="",
+    MetricPattern(
+        r"purification/(?P<label>left_out)", "Images removed by purification",
+        "Fraction of the training images that were suspected and removed.",
+        lambda _: "of all training images", better="",
     ),
 )  # fmt: skip

@@ -1,18 +1,26 @@
-"""What numbers say in words: numbers of a kind belong to one family, on one card or chart."""
+"""Metrics in groups: metrics of one pattern belong on one card or chart."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cwx.report.metric_catalogue import KINDS, SOURCES, Kind, column, network
+from cwx.report.metric_catalogue import (
+    METRIC_PATTERNS,
+    SOURCES,
+    MetricPattern,
+    network_column,
+    network_label,
+)
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One number of a family: its flat name, and what sets it apart from its siblings.
+class Metric:
+    """One metric of a group.
 
     Attributes:
-        column: what it stands under, where siblings of one label stand side by side.
+        name: the flat name.
+        label: its row in the group.
+        column: its column in the group; empty if the group has no columns.
     """
 
     name: str
@@ -20,101 +28,108 @@ class Entry:
     column: str = ""
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return ", ".join(part for part in (self.label, self.column) if part)
 
 
 @dataclass(frozen=True)
-class Family:
-    """Numbers of one kind.
+class MetricGroup:
+    """Metrics that are presented together.
 
     Attributes:
-        fraction: whether they are shares in 0-1.
-        better: ``higher``, ``lower``, or nothing where neither is better.
-        entries: in the order that they are shown.
-        beside: where the paper's figure of a name stands, if not under the name itself.
+        fraction: whether the values are fractions in 0-1.
+        better: ``higher``, ``lower``, or empty if neither is better.
+        metrics: in display order.
+        paper_name: the name under which the paper's value of a metric stands, if not its own.
     """
 
     title: str
     meaning: str
     fraction: bool
     better: str
-    entries: tuple[Entry, ...]
-    beside: Callable[[str], str] = str
+    metrics: tuple[Metric, ...]
+    paper_name: Callable[[str], str] = str
 
     @property
     def columns(self) -> list[str]:
-        """What stands side by side; one that is empty where nothing does."""
-        return list(dict.fromkeys(entry.column for entry in self.entries))
+        """The columns; a single empty one if there are none."""
+        return list(dict.fromkeys(metric.column for metric in self.metrics))
 
     @property
     def labels(self) -> list[str]:
-        return list(dict.fromkeys(entry.label for entry in self.entries))
+        return list(dict.fromkeys(metric.label for metric in self.metrics))
 
-    def paper(self, name: str, paper: Mapping[str, float]) -> float | None:
-        """What a paper has for the number so called."""
-        return paper.get(name, paper.get(self.beside(name)))
+    def paper_value(self, name: str, paper: Mapping[str, float]) -> float | None:
+        """The paper's value of the metric called `name`."""
+        return paper.get(name, paper.get(self.paper_name(name)))
 
-    def of(self, label: str) -> "Family":
-        """Those of one label, by their columns."""
-        own = (e for e in self.entries if e.label == label)
-        entries = tuple(replace(e, label=e.column, column="") for e in own)
-        return replace(self, title=f"{self.title}: {label}", entries=entries)
+    def with_label(self, label: str) -> "MetricGroup":
+        """The metrics of one label, labelled by their columns."""
+        row = (m for m in self.metrics if m.label == label)
+        metrics = tuple(replace(m, label=m.column, column="") for m in row)
+        return replace(self, title=f"{self.title}: {label}", metrics=metrics)
 
-    def under(self, column: str) -> "Family":
-        """Those of one column."""
-        entries = tuple(replace(e, column="") for e in self.entries if e.column == column)
-        return replace(self, title=f"{self.title}: {column}", entries=entries)
+    def with_column(self, column: str) -> "MetricGroup":
+        """The metrics of one column."""
+        metrics = tuple(replace(m, column="") for m in self.metrics if m.column == column)
+        return replace(self, title=f"{self.title}: {column}", metrics=metrics)
 
 
-def families(metrics: Mapping[str, float], titles: Mapping[str, str]) -> list[Family]:
-    """What is known to mean something, the most telling first; the rest is left to tables.
+def group_metrics(
+    values: Mapping[str, float], method_titles: Mapping[str, str]
+) -> list[MetricGroup]:
+    """Groups of the metrics that the catalogue knows, in its order; tables have the others.
 
     Args:
-        metrics: by flat name.
-        titles: of methods, for people.
+        values: of the metrics, by flat name.
+        method_titles: display names of methods.
     """
     return [
-        family
-        for kind in KINDS
-        if not (kind.unless and any(name.startswith(kind.unless) for name in metrics))
-        for family in _of_kind(kind, metrics, titles)
+        group
+        for pattern in METRIC_PATTERNS
+        if not (pattern.unless and any(name.startswith(pattern.unless) for name in values))
+        for group in _groups_of_pattern(pattern, values, method_titles)
     ]
 
 
-def _of_kind(
-    kind: Kind, metrics: Mapping[str, float], titles: Mapping[str, str]
-) -> Iterable[Family]:
-    words = SOURCES | dict(titles)
-    by_title: dict[str, list[Entry]] = {}
-    for name, value in metrics.items():
-        match = re.fullmatch(kind.pattern, name)
-        if match is None or kind.leave_out(value):
+def _groups_of_pattern(
+    pattern: MetricPattern, values: Mapping[str, float], method_titles: Mapping[str, str]
+) -> Iterable[MetricGroup]:
+    names = SOURCES | dict(method_titles)
+    by_title: dict[str, list[Metric]] = {}
+    for name, value in values.items():
+        match = re.fullmatch(pattern.pattern, name)
+        if match is None or pattern.hidden(value):
             continue
-        groups = {key: found or "" for key, found in match.groupdict().items()}
-        of, label = groups.get("of", ""), groups.get("label", "")
-        title = kind.title.format(of=words.get(of, network(of)))
-        said = words.get(label) or (network(label) if kind.label is str else kind.label(label))
-        above = groups.get("column")
-        if above is not None:
-            named = words.get(above) or column(above)
-            above = named if kind.column is str else kind.column(above)
-        by_title.setdefault(title, []).append(Entry(name, said, above or ""))
-    for title, entries in by_title.items():
-        yield _family(kind, title, entries)
+        parts = match.groupdict()
+        of, label, column = (parts.get(key) or "" for key in ("of", "label", "column"))
+        title = pattern.title.format(of=names.get(of, network_label(of)))
+        to_label = network_label if pattern.label is str else pattern.label
+        to_column = network_column if pattern.column is str else pattern.column
+        has_column = parts.get("column") is not None
+        metric = Metric(
+            name=name,
+            label=names.get(label) or to_label(label),
+            column=(names.get(column) or to_column(column)) if has_column else "",
+        )
+        by_title.setdefault(title, []).append(metric)
+    for title, metrics in by_title.items():
+        yield _metric_group(pattern, title, metrics)
 
 
-def _family(kind: Kind, title: str, entries: list[Entry]) -> Family:
-    if {entry.column for entry in entries} <= {"top 1"}:
-        # Nothing to set it apart from.
-        entries = [replace(entry, column="") for entry in entries]
-    return Family(title, kind.meaning, kind.fraction, kind.better, tuple(entries), kind.beside)
+def _metric_group(pattern: MetricPattern, title: str, metrics: list[Metric]) -> MetricGroup:
+    if {metric.column for metric in metrics} <= {"top-1"}:
+        # A single column of top-1 accuracies needs no head.
+        metrics = [replace(metric, column="") for metric in metrics]
+    return MetricGroup(
+        title, pattern.meaning, pattern.fraction, pattern.better, tuple(metrics), pattern.paper_name
+    )
 
 
-def union(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """All names that any run measured, in the order of their first appearance."""
-    names: dict[str, float] = {}
+def merge_metrics(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """All metric names of the runs in order of first appearance, each with its first value."""
+    merged: dict[str, float] = {}
     for metrics in runs:
         for name, value in metrics.items():
-            names.setdefault(name, value)
-    return names
+            merged.setdefault(name, value)
+    return merged

@@ -1,11 +1,11 @@
 "use strict";
-// What a page does beyond showing: it works without, but for choosing, sorting and enlarging.
+// Selecting, sorting, filtering and enlarging. Without scripts, a page shows all of its content.
 (() => {
   const root = document.documentElement;
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-  const shown = (element) => element.offsetParent !== null;
+  const isVisible = (element) => element.offsetParent !== null;
 
-  // Theme: the system's, unless the reader has chosen. Storage may be forbidden to local files.
+  // Theme: the system's, unless the reader has selected one. Local files may have no storage.
   const stored = (() => { try { return localStorage.getItem("cwx-theme"); } catch { return null; } })();
   if (stored === "dark" || stored === "light") root.dataset.theme = stored;
 
@@ -17,7 +17,7 @@
     button.hidden = false;
     button.addEventListener("click", () => {
       root.dataset.theme = dark() ? "light" : "dark";
-      try { localStorage.setItem("cwx-theme", root.dataset.theme); } catch { /* for this visit */ }
+      try { localStorage.setItem("cwx-theme", root.dataset.theme); } catch { /* valid for this visit only */ }
       label();
     });
     label();
@@ -25,85 +25,85 @@
 
   // Tables.
   function sortable(table) {
-    all("thead th", table).forEach((head, place) => {
+    all("thead th", table).forEach((head, column) => {
       const button = document.createElement("button");
       button.type = "button";
       button.append(...head.childNodes);
       head.append(button);
-      button.addEventListener("click", () => sort(table, head, place));
+      button.addEventListener("click", () => sort(table, head, column));
     });
   }
 
-  const words = new Intl.Collator(undefined, { numeric: true });
+  const collator = new Intl.Collator(undefined, { numeric: true });
 
-  function sort(table, head, place) {
-    const number = head.classList.contains("num");
-    // Numbers are mostly asked for their greatest, words from the start of the alphabet.
-    const first = number ? "descending" : "ascending";
-    const other = number ? "ascending" : "descending";
+  function sort(table, head, column) {
+    const isNumeric = head.classList.contains("num");
+    // The first click puts the largest number, or the first word of the alphabet, on top.
+    const first = isNumeric ? "descending" : "ascending";
+    const other = isNumeric ? "ascending" : "descending";
     const order = head.getAttribute("aria-sort") === first ? other : first;
     all("[aria-sort]", table).forEach((it) => it.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
     const key = (row) => {
-      const cell = row.cells[place];
-      if (!number) return cell.textContent;
+      const cell = row.cells[column];
+      if (!isNumeric) return cell.textContent;
       return cell.dataset.v === undefined ? null : Number(cell.dataset.v);
     };
     const compare = ([a], [b]) => {
-      // What is missing stays at the end either way.
+      // Missing values stay at the end in both orders.
       if (a === null || b === null) return (a === null) - (b === null);
-      return sign * (number ? a - b : words.compare(a, b));
+      return sign * (isNumeric ? a - b : collator.compare(a, b));
     };
     const rows = all("tbody tr", table).map((row) => [key(row), row]);
     table.tBodies[0].append(...rows.sort(compare).map(([, row]) => row));
   }
 
   function filter(input) {
-    const part = input.closest(".table, .wall");
+    const part = input.closest(".table, .image-grid");
     const rows = all("tbody tr", part);
-    const says = part.querySelector(".found");
-    const wall = part.classList.contains("wall");
-    const text = rows.map((row) => (wall ? row.cells[0] : row).textContent.toLowerCase());
-    const asked = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let left = 0;
+    const matchCount = part.querySelector(".match-count");
+    const isGrid = part.classList.contains("image-grid");
+    const text = rows.map((row) => (isGrid ? row.cells[0] : row).textContent.toLowerCase());
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let matches = 0;
     rows.forEach((row, n) => {
-      row.hidden = !asked.every((word) => text[n].includes(word));
-      left += !row.hidden;
+      row.hidden = !words.every((word) => text[n].includes(word));
+      matches += !row.hidden;
     });
-    says.textContent = asked.length ? `${left} of ${rows.length}` : "";
-    if (wall) enter(part);
+    matchCount.textContent = words.length ? `${matches} of ${rows.length}` : "";
+    if (isGrid) enter(part);
   }
 
-  // Walls of pictures. One picture of each can be reached by Tab, the others by arrow keys.
-  const pictures = (within) => all(".pic", within).filter(shown);
+  // Image grids. Tab reaches one image of each grid, arrow keys reach the others.
+  const images = (within) => all(".thumb", within).filter(isVisible);
 
-  function enter(wall, picture = pictures(wall)[0]) {
-    all('.pic[tabindex="0"]', wall).forEach((it) => { it.tabIndex = -1; });
-    if (picture) picture.tabIndex = 0;
+  function enter(grid, thumb = images(grid)[0]) {
+    all('.thumb[tabindex="0"]', grid).forEach((it) => { it.tabIndex = -1; });
+    if (thumb) thumb.tabIndex = 0;
   }
 
-  function choose(wall) {
-    const inputs = all("[data-choose] input", wall);
+  function choose(grid) {
+    const inputs = all("[data-choose] input", grid);
     if (!inputs.length) return;
     const wanted = new Set(inputs.filter((it) => it.checked).map((it) => it.value));
-    all("[data-s]", wall).forEach((it) => { it.hidden = !wanted.has(it.dataset.s); });
-    enter(wall);
+    all("[data-s]", grid).forEach((it) => { it.hidden = !wanted.has(it.dataset.s); });
+    enter(grid);
   }
 
-  // The picture so many places further, over the ends of rows, or rows down; null at the edge.
-  function neighbour(picture, right, down) {
-    const row = picture.closest("tr");
+  // The image `right` images further in reading order, or `down` rows further; null at the edge.
+  function neighbour(thumb, right, down) {
+    const row = thumb.closest("tr");
     if (right || !row) {
-      const order = row ? pictures(picture.closest(".wall")) : all(".plate");
-      return order[order.indexOf(picture) + right + down] ?? null;
+      const order = row ? images(thumb.closest(".image-grid")) : all(".figure-image");
+      return order[order.indexOf(thumb) + right + down] ?? null;
     }
-    const cell = picture.closest("td");
-    const place = pictures(cell).indexOf(picture);
-    const rows = [...row.parentNode.rows].filter(shown);
+    const cell = thumb.closest("td");
+    const index = images(cell).indexOf(thumb);
+    const rows = [...row.parentNode.rows].filter(isVisible);
     for (let n = rows.indexOf(row) + down; rows[n]; n += down) {
-      const found = pictures(rows[n].cells[cell.cellIndex]);
-      if (found.length) return found[Math.min(place, found.length - 1)];
+      const inCell = images(rows[n].cells[cell.cellIndex]);
+      if (inCell.length) return inCell[Math.min(index, inCell.length - 1)];
     }
     return null;
   }
@@ -111,16 +111,16 @@
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   function move(event) {
-    const picture = event.target.closest(".wall .pic");
-    if (!picture || event.altKey || event.ctrlKey || event.metaKey) return;
-    const row = pictures(picture.closest("tr"));
+    const thumb = event.target.closest(".image-grid .thumb");
+    if (!thumb || event.altKey || event.ctrlKey || event.metaKey) return;
+    const row = images(thumb.closest("tr"));
     const step = STEPS[event.key];
-    const next = step ? neighbour(picture, ...step)
+    const next = step ? neighbour(thumb, ...step)
       : { Home: row[0], End: row[row.length - 1] }[event.key];
     if (!step && !next) return;
     event.preventDefault();
     if (next) {
-      enter(next.closest(".wall"), next);
+      enter(next.closest(".image-grid"), next);
       next.focus();
     }
   }
@@ -129,27 +129,27 @@
   let current = null;
   const zoom = () => document.getElementById("zoom");
 
-  function show(picture) {
-    current = picture;
-    const image = picture.querySelector("img");
-    const large = document.getElementById("zoom-picture");
+  function show(thumb) {
+    current = thumb;
+    const image = thumb.querySelector("img");
+    const large = document.getElementById("zoom-image");
     large.src = image.src;
     large.alt = image.alt;
-    document.getElementById("zoom-says").textContent = image.alt;
-    zoom().classList.toggle("plain-figure", picture.classList.contains("plate"));
+    document.getElementById("zoom-title").textContent = image.alt;
+    zoom().classList.toggle("zoomed-figure", thumb.classList.contains("figure-image"));
     const strip = zoom().querySelector(".zoom-row");
     strip.replaceChildren();
-    const row = picture.closest("tr");
+    const row = thumb.closest("tr");
     if (row) {
       for (const cell of row.cells) {
-        const inside = pictures(cell);
+        const inside = images(cell);
         if (strip.childElementCount && inside.length) {
           strip.append(Object.assign(document.createElement("span"), { className: "gap" }));
         }
         for (const other of inside) {
           const copy = other.cloneNode(true);
           copy.tabIndex = -1;
-          if (other === picture) copy.setAttribute("aria-current", "true");
+          if (other === thumb) copy.setAttribute("aria-current", "true");
           copy.addEventListener("click", () => show(other));
           strip.append(copy);
         }
@@ -157,7 +157,7 @@
       strip.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
     for (const [act, right] of [["left", -1], ["right", 1]]) {
-      zoom().querySelector(`[data-act="${act}"]`).disabled = !neighbour(picture, right, 0);
+      zoom().querySelector(`[data-act="${act}"]`).disabled = !neighbour(thumb, right, 0);
     }
     if (!zoom().open) zoom().showModal();
   }
@@ -194,8 +194,8 @@
       }
     });
     dialog.addEventListener("close", () => {
-      // The browser would return to the picture that was opened first.
-      if (current?.closest(".wall")) enter(current.closest(".wall"), current);
+      // By default the browser returns the focus to the image that was opened first.
+      if (current?.closest(".image-grid")) enter(current.closest(".image-grid"), current);
       current?.focus();
     });
   }
@@ -204,19 +204,19 @@
     theme();
     all("table[data-sortable]").forEach(sortable);
     enlarging();
-    all(".wall").forEach((wall) => {
-      choose(wall);
-      enter(wall);
-      wall.addEventListener("change", (event) => {
-        if (event.target.closest("[data-choose]")) choose(wall);
-        if (event.target.matches("[data-most]")) {
-          wall.dataset.most = event.target.value;
-          enter(wall);
+    all(".image-grid").forEach((grid) => {
+      choose(grid);
+      enter(grid);
+      grid.addEventListener("change", (event) => {
+        if (event.target.closest("[data-choose]")) choose(grid);
+        if (event.target.matches("[data-per-class]")) {
+          grid.dataset.perClass = event.target.value;
+          enter(grid);
         }
       });
-      wall.querySelector("[data-size]").addEventListener("input", (event) => {
+      grid.querySelector("[data-size]").addEventListener("input", (event) => {
         for (const name of ["--tile", "--tile-own"]) {
-          wall.style.setProperty(name, `${event.target.value}px`);
+          grid.style.setProperty(name, `${event.target.value}px`);
         }
       });
     });
@@ -226,8 +226,8 @@
     });
     document.addEventListener("keydown", move);
     document.addEventListener("click", (event) => {
-      const picture = event.target.closest("main .pic");
-      if (picture) show(picture);
+      const thumb = event.target.closest("main .thumb");
+      if (thumb) show(thumb);
     });
     root.dataset.ready = "yes";
   }

@@ -1,83 +1,100 @@
-"""What is measured beside what a paper reports, laid out as papers lay out their tables."""
+"""Measured values beside a paper's, in tables laid out as in papers."""
 
 from collections.abc import Mapping, Sequence
 
-from cwx.report.tables import Cell, Column, Table, number
+from cwx.report.tables import Cell, Column, Table, number_cell
 
-# Fewer rows or columns than this are read more easily as a list.
-LEAST = 3
+# With fewer columns than this, a list is easier to read.
+MIN_COLUMNS = 3
+# By name prefix.
 TITLES = {
-    "power_whole": "Predictive power on all test images",
-    "power": "Predictive power",
-    "canvases": "Predictive power of the canvases of a class",
+    "predictive_power/whole": "Predictive power on all test images",
+    "predictive_power/power": "Predictive power",
+    "predictive_power/canvases": "Predictive power of the canvases of a class",
 }
+Parts = tuple[str, ...]
 
 
-def beside_paper(metrics: Mapping[str, float], paper: Mapping[str, float]) -> list[Table]:
-    """Names that differ in two of their parts become a table of these, the others a list."""
-    families: dict[tuple[str, int], list[tuple[str, ...]]] = {}
+def paper_tables(metrics: Mapping[str, float], paper: Mapping[str, float]) -> list[Table]:
+    """A two-way table for names that differ in exactly two parts; one list of all other names."""
+    by_shape: dict[tuple[str, int], list[Parts]] = {}
     for name in paper:
         parts = tuple(name.split("/"))
-        families.setdefault((parts[0], len(parts)), []).append(parts)
-    tables, told = [], set[str]()
-    for family in families.values():
-        crossed = _crossed(family, metrics, paper)
-        if crossed is not None:
-            tables.append(crossed[0])
-            told |= crossed[1]
-    rest = [name for name in paper if name not in told]
-    return ([_list(rest, metrics, paper)] if rest else []) + tables
+        by_shape.setdefault((_prefix(parts), len(parts)), []).append(parts)
+    tables, tabulated = [], set[str]()
+    for (prefix, _), names in by_shape.items():
+        two_way = _two_way_table(prefix, names, metrics, paper)
+        if two_way is not None:
+            tables.append(two_way[0])
+            tabulated |= two_way[1]
+    rest = [name for name in paper if name not in tabulated]
+    return ([_list_table(rest, metrics, paper)] if rest else []) + tables
 
 
-def _list(names: Sequence[str], metrics: Mapping[str, float], paper: Mapping[str, float]) -> Table:
-    columns = [Column("name"), *(Column(n, True) for n in ("measured", "paper", "difference"))]
+def _prefix(parts: Parts) -> str:
+    first_two = "/".join(parts[:2])
+    return first_two if first_two in TITLES else parts[0]
+
+
+def _list_table(
+    names: Sequence[str], metrics: Mapping[str, float], paper: Mapping[str, float]
+) -> Table:
+    columns = [Column("metric"), *(Column(n, True) for n in ("measured", "paper", "difference"))]
     rows = []
     for name in names:
         measured = metrics.get(name)
         difference = None if measured is None else measured - paper[name]
         signed = Cell("" if difference is None else f"{difference:+.2g}", sort=difference)
-        rows.append([Cell(name), number(measured), number(paper[name]), signed])
+        rows.append([Cell(name), number_cell(measured), number_cell(paper[name]), signed])
     return Table("Measured and reported", columns, rows)
 
 
-def _crossed(
-    family: Sequence[tuple[str, ...]], metrics: Mapping[str, float], paper: Mapping[str, float]
+def _two_way_table(
+    prefix: str,
+    names: Sequence[Parts],
+    metrics: Mapping[str, float],
+    paper: Mapping[str, float],
 ) -> tuple[Table, set[str]] | None:
-    """A row for each of one part, a column for each of the other, if these two alone vary.
+    """A row per value of one part and a column per value of another, if only these two vary.
 
-    Names without the part that rows differ by have a row of their own. Returned with all names
-    that the table tells.
+    Names without the part of the rows are the row ``overall``.
+
+    Returns:
+        The table and all names in it.
     """
-    values = [list(dict.fromkeys(parts)) for parts in zip(*family, strict=True)]
-    varying = [place for place, found in enumerate(values) if len(found) > 1]
+    values = [list(dict.fromkeys(column)) for column in zip(*names, strict=True)]
+    varying = [index for index, different in enumerate(values) if len(different) > 1]
     if len(varying) != 2:
         return None
-    # Classes are more than sizes or canvases: down the page.
-    across, down = sorted(varying, key=lambda place: len(values[place]))
-    if len(values[across]) < LEAST or len(family) * 2 < len(values[across]) * len(values[down]):
+    # There are more classes than sizes or canvases: classes are the rows.
+    across, down = sorted(varying, key=lambda index: len(values[index]))
+    cells = len(values[across]) * len(values[down])
+    if len(values[across]) < MIN_COLUMNS or len(names) * 2 < cells:
         return None
 
-    def name(row: str | None, column: str) -> str:
-        parts: list[str | None] = [found[0] for found in values]
+    def name_of(row: str | None, column: str) -> str:
+        parts: list[str | None] = [different[0] for different in values]
         parts[down], parts[across] = row, column
         return "/".join(part for part in parts if part is not None)
 
     def cell(row: str | None, column: str) -> Cell:
-        key = name(row, column)
-        return number(metrics.get(key), paper.get(key), fraction=row != "std", digits=3)
+        name = name_of(row, column)
+        return number_cell(metrics.get(name), paper.get(name), fraction=row != "std", digits=3)
 
-    # What spreads over the others comes after them, what sums them up before.
+    # The overall value comes first, the standard deviation last.
     rows: list[str | None] = sorted(values[down], key=lambda row: row == "std")
-    if any(name(None, column) in paper for column in values[across]):
+    if any(name_of(None, column) in paper for column in values[across]):
         rows = [None, *rows]
-    kind, *rest = [found[0] for place, found in enumerate(values) if place not in varying]
+    constant = [different[0] for index, different in enumerate(values) if index not in varying]
+    rest = constant[prefix.count("/") + 1 :]
+    title = TITLES.get(prefix, prefix)
     table = Table(
-        f"{TITLES.get(kind, kind)}: {', '.join(rest)}" if rest else TITLES.get(kind, kind),
+        f"{title}: {', '.join(rest)}" if rest else title,
         [Column(""), *(Column(column, True) for column in values[across])],
         [
             [Cell(row or "overall"), *(cell(row, column) for column in values[across])]
             for row in rows
         ],
-        note="Large what is measured, small what the paper reports.",
+        note="Large: measured. Small: the paper's value.",
     )
-    return table, {name(row, column) for row in rows for column in values[across]}
+    return table, {name_of(row, column) for row in rows for column in values[across]}

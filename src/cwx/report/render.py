@@ -1,4 +1,4 @@
-"""Self-contained pages: everything is inside the file, and browsers are told to load nothing."""
+"""Self-contained pages: one file each, with a policy that forbids to load anything."""
 
 import base64
 import hashlib
@@ -15,12 +15,12 @@ from cwx.storage.quantities import duration, size
 
 
 def render(template: str, **content: Any) -> str:
-    """A page by a template of this package.
+    """A page from a template of this package.
 
-    All text is escaped, and nothing from a run becomes part of the script, which alone may run:
-    the page's policy names it by its hash.
+    All text is escaped. The page's content security policy allows only the package's own script,
+    by its hash.
     """
-    style, script = _beside("style.css"), _beside("page.js")
+    style, script = _resource("style.css"), _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -33,14 +33,14 @@ def render(template: str, **content: Any) -> str:
     )
 
 
-def address(path: str) -> str:
-    """A relative path as a link: names of folders may hold anything."""
-    # A first part with a colon would be taken for a scheme such as javascript.
+def link(path: str) -> str:
+    """A relative path as a URL; folder names may contain any character."""
+    # Without ./, a colon in the first part would start a scheme such as javascript.
     return "./" + quote(path)
 
 
-def when(started: Any) -> str:
-    """An ISO time to the minute, in UTC as runs note it."""
+def format_time(started: Any) -> str:
+    """An ISO time to the minute; runs store UTC."""
     return str(started or "")[:16].replace("T", " ")
 
 
@@ -54,11 +54,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "short": short, "duration": duration, "when": when, "size": size, "address": address,
+        "short": short, "duration": duration, "time": format_time, "size": size, "link": link,
     }  # fmt: skip
     return environment
 
 
 @cache
-def _beside(name: str) -> str:
+def _resource(name: str) -> str:
     return files("cwx.report").joinpath(name).read_text()

@@ -1,102 +1,106 @@
-"""One self-contained page for a run: pictures, numbers, curves, tables and provenance."""
+"""The page of a run: images, metrics, curves, tables and provenance in one file."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cwx.report.figures import plates
-from cwx.report.image_grid import wall_of_run
-from cwx.report.metric_cards import cards
-from cwx.report.paper_tables import beside_paper
-from cwx.report.render import render, when
-from cwx.report.run import Run, read_run
-from cwx.report.tables import of_metrics, ordered
-from cwx.report.traces_page import PAGE as TRACES
-from cwx.report.traces_page import TABLE as TRACED
+from cwx.report.figures import run_figures
+from cwx.report.image_grid import run_grid
+from cwx.report.metric_cards import metric_cards
+from cwx.report.paper_tables import paper_tables
+from cwx.report.render import format_time, render
+from cwx.report.run import RunContents, read_run
+from cwx.report.tables import metrics_table, ordered_tables
+from cwx.report.traces_page import PAGE as TRACES_PAGE
+from cwx.report.traces_page import TABLE as TRACES_TABLE
 from cwx.report.traces_page import write_traces
-from cwx.report.training_curves import draw, read_curves
+from cwx.report.training_curves import curve_charts, read_curves
 from cwx.storage.atomic import write_text
 from cwx.storage.run_files import EXPLANATIONS, SAMPLES, TRACEBACK
 
 log = logging.getLogger(__name__)
 
 PAGE = "report.html"
-# How much of its log a run shows that did not finish.
-LINES = 15
+# Lines of the log on the page of an unfinished run.
+LOG_LINES = 15
 LAST_GOOD = "last-good-*.safetensors"
-# How the end of a long traceback, which says most, is cut.
-TRACED_TO = 20_000
-# Of pages beside it.
-PAGES = {TRACES: "what single predictions rest on"}
+# Characters of a traceback, from its end.
+TRACEBACK_LENGTH = 20_000
+# Other pages in the run's folder.
+PAGES = {TRACES_PAGE: "evidence for single predictions"}
 
 
 def write_page(folder: Path) -> Path:
-    """Write ``report.html`` for the run in `folder`, from what the run left there.
+    """Write ``report.html`` for the run in `folder`, from the files there.
 
-    Traces of single predictions have a page beside it. Text from the run (class names, settings)
-    is escaped; the page loads nothing. What is missing or damaged is named on the page.
+    Traces of single predictions have a separate page. Text from the run (class names, settings)
+    is escaped; the page loads nothing. Missing and damaged files are listed on the page.
 
     Raises:
         ValueError: the folder is not a run.
     """
     run = read_run(folder)
-    run.tried(TRACED, lambda: write_traces(folder, title=str(run.status.get("experiment", ""))))
-    wall = wall_of_run(run)
-    curves = run.tried("logs", lambda: draw(read_curves(folder))) or []
-    figures = plates(run)
+    title = str(run.status.get("experiment", ""))
+    run.attempt(TRACES_TABLE, lambda: write_traces(folder, title=title))
+    grid = run_grid(run)
+    curves = run.attempt("logs", lambda: curve_charts(read_curves(folder))) or []
+    figures = run_figures(run)
     text = render(
         "run.html.j2",
         title=str(run.status.get("experiment") or folder.name),
         run=run,
-        cards=cards(run),
-        wall=wall,
-        paper=beside_paper(run.metrics, run.paper),
-        metrics=of_metrics(run.metrics, run.paper) if run.metrics else None,
+        cards=metric_cards(run),
+        grid=grid,
+        paper=paper_tables(run.metrics, run.paper),
+        metrics=metrics_table(run.metrics, run.paper) if run.metrics else None,
         curves=curves,
-        tables=ordered(run.tables()),
+        tables=ordered_tables(run.tables()),
         figures=figures,
-        # Where nothing is explained, figures are what there is to see.
-        figures_first=bool(figures) and not run.explains,
-        log=[] if run.state == "finished" else run.last_lines(LINES),
-        traceback=run.text(TRACEBACK)[-TRACED_TO:] if run.state == "failed" else "",
-        facts=facts(run),
+        # Without explanations, the figures are the main result.
+        figures_first=bool(figures) and not run.has_methods,
+        log=[] if run.state == "finished" else run.last_log_lines(LOG_LINES),
+        traceback=run.text(TRACEBACK)[-TRACEBACK_LENGTH:] if run.state == "failed" else "",
+        facts=provenance(run),
         configuration=run.text(".hydra/config.yaml"),
         overrides=run.text(".hydra/overrides.yaml"),
-        pages={name: PAGES.get(name, "") for name in _pages(folder)},
+        pages={name: PAGES.get(name, "") for name in _other_pages(folder)},
         files=_files(folder),
-        lacking=list(_lacking(run, pictures=wall is not None, curves=bool(curves))),
+        missing=list(_missing_parts(run, has_images=grid is not None, has_curves=bool(curves))),
     )
     write_text(folder / PAGE, text)
     return folder / PAGE
 
 
-def facts(run: Run) -> dict[str, str]:
-    """Where the numbers come from, without what is not known."""
+def provenance(run: RunContents) -> dict[str, str]:
+    """Command, commit, time, seeds, hardware and versions; unknown ones are left out."""
     status = run.status
     versions = status.get("versions")
-    named = {"python": status.get("python"), **(versions if isinstance(versions, Mapping) else {})}
-    told = {
+    packages = {
+        "python": status.get("python"),
+        **(versions if isinstance(versions, Mapping) else {}),
+    }
+    facts = {
         "command": status.get("command"),
         "commit": status.get("commit") or "not a checkout",
-        "started": when(status.get("started")),
+        "started": format_time(status.get("started")),
         "seeds": _seeds(run.settings),
         "hardware": _joined([status.get("processor"), *_list(status.get("gpus"))]),
-        "versions": _joined(f"{name} {number}" for name, number in named.items() if number),
+        "versions": _joined(f"{name} {number}" for name, number in packages.items() if number),
     }
-    return {name: str(value) for name, value in told.items() if value}
+    return {name: str(value) for name, value in facts.items() if value}
 
 
 def _seeds(settings: Mapping[str, Any]) -> str:
     experts = settings.get("experts")
-    given = experts if isinstance(experts, Mapping) else {}
-    early = given.get("early")
+    experts = experts if isinstance(experts, Mapping) else {}
+    early = experts.get("early")
     parts = {
         "study": settings.get("seed"),
-        "explained": given.get("seeds"),
-        "early": early.get("seeds") if isinstance(early, Mapping) else None,
-        "held out": given.get("held_out"),
-        "purified": given.get("purified"),
+        "explained experts": experts.get("seeds"),
+        "early experts": early.get("seeds") if isinstance(early, Mapping) else None,
+        "held-out experts": experts.get("held_out"),
+        "purified": experts.get("purified"),
     }
     return " · ".join(
         f"{name} {_joined(value) if isinstance(value, list) else value}"
@@ -105,29 +109,30 @@ def _seeds(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _pages(folder: Path) -> list[str]:
+def _other_pages(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*.html") if file.name != PAGE)
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
+    """Paths in the folder, and sizes in bytes."""
     patterns = ("*.json", "*.log", "*.txt", "*.safetensors", "tables/*.csv", "figures/*.png")
-    found = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in found]
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
 
 
-def _lacking(run: Run, *, pictures: bool, curves: bool) -> Iterable[str]:
-    """What a reader would look for in vain."""
-    left = (run.folder / EXPLANATIONS).exists() or any(run.folder.glob(LAST_GOOD))
-    if run.explains and run.settings and not left:
-        yield "no explanations: no method has finished"
-    elif run.explains and not pictures:
-        yield "no pictures"
-    elif pictures and not (run.folder / SAMPLES).exists():
-        yield "no real images: the run was made before runs kept some"
+def _missing_parts(run: RunContents, *, has_images: bool, has_curves: bool) -> Iterable[str]:
+    """The parts of the page that a reader may expect in vain, with the reason."""
+    has_output = (run.folder / EXPLANATIONS).exists() or any(run.folder.glob(LAST_GOOD))
+    if run.has_methods and run.settings and not has_output:
+        yield "no explanations (no method has finished)"
+    elif run.has_methods and not has_images:
+        yield "no images"
+    elif has_images and not (run.folder / SAMPLES).exists():
+        yield "no real images (an older version wrote this run)"
     if not run.metrics:
-        yield "no numbers: nothing was measured"
-    if not curves:
-        yield "no curves: logger=[csv] was not chosen, or there were too few steps to log"
+        yield "no metrics (no evaluation has finished)"
+    if not has_curves:
+        yield "no training curves (logger=[csv] was not chosen, or too few steps were logged)"
     if not run.settings:
         yield "no configuration"
 

@@ -1,31 +1,31 @@
-"""What was swept in a set of runs: the settings that differ, and how runs lie along them."""
+"""The swept settings of a set of runs, and the position of each run along them."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cwx.report.run import Run
+from cwx.report.run import RunContents
 
-# Where things lie and how they are logged changes no result.
+# Settings of storage and logging, which change no result.
 NO_AXES = ("store", "logger", "data.source.root", "data.source.download", "resume")
-# Runs that differ by these alone repeat each other.
+# Runs that differ only in these repeat each other.
 _SEEDS = ("seed", "seeds", "held_out")
-# Without overrides to go by, so many settings that differ are named at most.
-_MOST = 6
+# At most so many axes if no override tells which settings were swept.
+_MAX_AXES = 6
 _ABSENT = "–"
-# Of what follows from other settings.
+# The value of a setting that is computed from other settings.
 _DERIVED = "derived"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A setting that differs.
+    """A setting that differs between runs.
 
     Attributes:
         key: as on a command line.
-        values: in their order: numbers by size, others as they first appear.
-        numeric: whether all of them are numbers.
+        values: numbers in ascending order, others in order of first appearance.
+        numeric: whether all values are numbers.
     """
 
     key: str
@@ -34,44 +34,44 @@ class Axis:
 
     @property
     def title(self) -> str:
-        """For people: of a group, its name, not the place it is put."""
+        """The key; of a configuration group, without its package (``group@package``)."""
         return self.key.partition("@")[0]
 
-    def at(self, run: Run) -> Any:
+    def value_of(self, run: RunContents) -> Any:
         return setting(run, self.key)
 
-    def place(self, run: Run) -> int:
-        """The run's place along the axis; the end where it says nothing of it."""
-        value = self.at(run)
-        same = (place for place, other in enumerate(self.values) if _equal(value, other))
+    def index_of(self, run: RunContents) -> int:
+        """The index of the run's value in `values`; their number if it is not among them."""
+        value = self.value_of(run)
+        same = (index for index, other in enumerate(self.values) if _equal(value, other))
         return next(same, len(self.values))
 
 
 @dataclass(frozen=True)
 class Point:
-    """Runs that differ by seeds alone, at one place along every axis.
+    """Runs with the same value on every axis, which differ only in seeds.
 
     Attributes:
-        block: what it shares with its neighbours, in words; empty if all points are neighbours.
-        label: what sets it apart from them.
-        axis: what the label is a value of; empty where the label says all.
+        block: the values on all axes but one, as text; empty if there is one axis.
+        label: the value on the remaining axis.
+        axis: the title of the remaining axis; empty if the label states all axes.
     """
 
     block: str
     label: str
     axis: str
-    runs: Sequence[Run]
+    runs: Sequence[RunContents]
 
     @property
-    def words(self) -> str:
-        """All of it."""
+    def text(self) -> str:
+        """The values on all axes."""
         own = f"{self.axis} {self.label}" if self.axis else self.label
         return ", ".join(part for part in (self.block, own) if part)
 
 
-def swept(runs: Sequence[Run]) -> list[Axis]:
-    """The settings that were swept: overrides that differ; without any, choices or settings."""
-    known = [run for run in runs if tells(run)]
+def swept_axes(runs: Sequence[RunContents]) -> list[Axis]:
+    """The swept settings: overrides that differ, else configuration choices, else settings."""
+    known = [run for run in runs if has_settings(run)]
     overridden = list(dict.fromkeys(key for run in known for key in run.overrides))
     axes = _differing(known, [key for key in overridden if not key.startswith(NO_AXES)])
     if axes or len(known) < 2:
@@ -79,13 +79,13 @@ def swept(runs: Sequence[Run]) -> list[Axis]:
     chosen = list(dict.fromkeys(key for run in known for key in run.choices))
     axes = _differing(known, [key for key in chosen if not key.startswith((*NO_AXES, "scale"))])
     if axes:
-        return axes[:_MOST]
-    leaves = list(dict.fromkeys(key for run in known for key in _leaves(run.settings)))
-    return _differing(known, [key for key in leaves if not key.startswith(NO_AXES)])[:_MOST]
+        return axes[:_MAX_AXES]
+    leaves = list(dict.fromkeys(key for run in known for key in _leaf_keys(run.settings)))
+    return _differing(known, [key for key in leaves if not key.startswith(NO_AXES)])[:_MAX_AXES]
 
 
-def tells(run: Run) -> bool:
-    """Whether it is known where a run lies: a damaged one may say nothing."""
+def has_settings(run: RunContents) -> bool:
+    """Whether the run's position is known; that of a damaged run may not be."""
     return bool(run.settings or run.overrides)
 
 
@@ -93,83 +93,95 @@ def is_seed(axis: Axis) -> bool:
     return axis.key.rpartition(".")[2] in _SEEDS
 
 
-def setting(run: Run, key: str) -> Any:
-    """What a run has there: a setting, the option of a group, or what was given for it."""
+def setting(run: RunContents, key: str) -> Any:
+    """The run's value for a key: a setting, the option of a group, or an override."""
     value: Any = run.settings
     for part in key.split("."):
         value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
     if isinstance(value, Mapping) or value == _ABSENT:
-        value = run.choices.get(key, _plain(run.overrides.get(key, _ABSENT)))
+        value = run.choices.get(key, _parsed(run.overrides.get(key, _ABSENT)))
     if isinstance(value, str) and "${" in value:
         return _DERIVED
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
-def _plain(text: str) -> Any:
-    """What is written on a command line, a number where it is one."""
+def _parsed(text: str) -> Any:
+    """The value of an override: a number if it is one."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def worded(value: Any) -> str:
+def format_setting(value: Any) -> str:
+    """A setting's value as text of at most 40 characters."""
     text = f"{value:.6g}" if isinstance(value, float) else "null" if value is None else str(value)
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def points(runs: Sequence[Run], axes: Sequence[Axis]) -> tuple[Axis | None, list[Point]]:
-    """Where runs lie: along one axis, in blocks of the others; repeated seeds together.
+def sweep_points(
+    runs: Sequence[RunContents], axes: Sequence[Axis]
+) -> tuple[Axis | None, list[Point]]:
+    """The points of a sweep along its main axis, in blocks of the other axes.
 
-    The axis along which points lie in a block is that of most values, numbers first; there is
-    none if that would leave blocks of one point each.
+    The main axis is the one with the most values, numeric axes first. There is none if most
+    blocks would then have a single point. Runs that differ only in seeds share a point.
+
+    Returns:
+        The main axis, and the points in order.
     """
     seeds = [axis for axis in axes if is_seed(axis)]
     axes = _independent([axis for axis in axes if not is_seed(axis)], runs)
-    together: dict[tuple[int, ...], list[Run]] = {}
+    by_position: dict[tuple[int, ...], list[RunContents]] = {}
     for run in runs:
-        together.setdefault(tuple(axis.place(run) for axis in axes), []).append(run)
+        by_position.setdefault(tuple(axis.index_of(run) for axis in axes), []).append(run)
     if not axes:
         own = _independent(seeds, runs)
-        return None, [Point("", _at(own, run) or run.folder.name, "", [run]) for run in runs]
-    across = max(axes, key=lambda axis: (axis.numeric, len(axis.values)))
-    others = [axis for axis in axes if axis is not across]
-    blocks = {tuple(axis.place(found[0]) for axis in others) for found in together.values()}
-    if others and len(blocks) * 3 > len(together) * 2:
-        return None, [Point("", _at(axes, found[0]), "", found) for found in _sorted(together)]
+        return None, [Point("", _position(own, run) or run.folder.name, "", [run]) for run in runs]
+    main = max(axes, key=lambda axis: (axis.numeric, len(axis.values)))
+    others = [axis for axis in axes if axis is not main]
+    blocks = {
+        tuple(axis.index_of(repeats[0]) for axis in others) for repeats in by_position.values()
+    }
+    if others and len(blocks) * 3 > len(by_position) * 2:
+        return None, [
+            Point("", _position(axes, by_position[key][0]), "", by_position[key])
+            for key in sorted(by_position)
+        ]
 
-    def order(found: Sequence[Run]) -> tuple[int, ...]:
-        return tuple(axis.place(found[0]) for axis in (*others, across))
+    def order(repeats: Sequence[RunContents]) -> tuple[int, ...]:
+        return tuple(axis.index_of(repeats[0]) for axis in (*others, main))
 
-    return across, [
-        Point(_at(others, found[0]), worded(across.at(found[0])), across.title, found)
-        for found in sorted(together.values(), key=order)
+    return main, [
+        Point(
+            _position(others, repeats[0]),
+            format_setting(main.value_of(repeats[0])),
+            main.title,
+            repeats,
+        )
+        for repeats in sorted(by_position.values(), key=order)
     ]
 
 
-def _sorted(together: Mapping[tuple[int, ...], list[Run]]) -> list[list[Run]]:
-    return [together[key] for key in sorted(together)]
+def _position(axes: Sequence[Axis], run: RunContents) -> str:
+    return ", ".join(f"{axis.title} {format_setting(axis.value_of(run))}" for axis in axes)
 
 
-def _at(axes: Sequence[Axis], run: Run) -> str:
-    return ", ".join(f"{axis.title} {worded(axis.at(run))}" for axis in axes)
-
-
-def _independent(axes: Sequence[Axis], runs: Sequence[Run]) -> list[Axis]:
-    """Without those that another tells: settings that were changed together are one axis."""
-    kept: list[Axis] = []
+def _independent(axes: Sequence[Axis], runs: Sequence[RunContents]) -> list[Axis]:
+    """The axes without those that another determines: settings changed together are one axis."""
+    independent: list[Axis] = []
     for axis in axes:
-        if not any(_same(axis, other, runs) for other in kept):
-            kept.append(axis)
-    return kept
+        if not any(_equivalent(axis, other, runs) for other in independent):
+            independent.append(axis)
+    return independent
 
 
-def _same(one: Axis, other: Axis, runs: Sequence[Run]) -> bool:
-    pairs = {(one.place(run), other.place(run)) for run in runs}
+def _equivalent(axis: Axis, other: Axis, runs: Sequence[RunContents]) -> bool:
+    pairs = {(axis.index_of(run), other.index_of(run)) for run in runs}
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
-def _differing(runs: Sequence[Run], keys: Sequence[str]) -> list[Axis]:
+def _differing(runs: Sequence[RunContents], keys: Sequence[str]) -> list[Axis]:
     axes = []
     for key in keys:
         values: list[Any] = []
@@ -183,14 +195,14 @@ def _differing(runs: Sequence[Run], keys: Sequence[str]) -> list[Axis]:
     return axes
 
 
-def _equal(one: Any, other: Any) -> bool:
-    # True is 1 to Python, and no rate.
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+def _equal(value: Any, other: Any) -> bool:
+    # In Python, True == 1.
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
 
 
-def _leaves(settings: Mapping[str, Any], head: str = "") -> list[str]:
-    found = []
+def _leaf_keys(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
     for key, value in settings.items():
-        name = f"{head}{key}"
-        found += _leaves(value, f"{name}.") if isinstance(value, Mapping) else [name]
-    return found
+        name = f"{prefix}{key}"
+        keys += _leaf_keys(value, f"{name}.") if isinstance(value, Mapping) else [name]
+    return keys

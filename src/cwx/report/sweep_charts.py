@@ -1,158 +1,171 @@
-"""The numbers of a set of runs as charts: against what was swept, or over repeated seeds."""
+"""Charts of the metrics of a set of runs: against a swept setting, or as means over seeds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cwx.report.metric_groups import Entry, Family
-from cwx.report.run import Run
-from cwx.report.svg_charts import Chart, Line, drawn
-from cwx.report.sweep_axes import Axis, Point, worded
-from cwx.report.sweep_tables import MAIN, families_of, measured, repeats, values
+from cwx.report.metric_groups import Metric, MetricGroup
+from cwx.report.run import RunContents
+from cwx.report.svg_charts import Chart, Line, draw_chart
+from cwx.report.sweep_axes import Axis, Point, format_setting
+from cwx.report.sweep_tables import MAX_MAIN, mean_of, metric_groups_of, repeats_point, values_of
 
-# Lines on a chart at most, lines that can still be told apart at a glance, and settings with charts
-# of their own.
-LINES, CLEAR, AXES = 8, 6, 3
+# At most so many lines on a chart; lines that remain distinguishable; axes with their own charts.
+MAX_LINES, CLEAR_LINES, MAX_AXES = 8, 6, 3
 _SIZE = (4.2, 2.3)
-_PAPER = " ◇ the paper’s figure."
-_SINGLE = " Dots: single runs, ± their standard deviation."
+_PAPER_NOTE = " ◇ the paper's value."
+_RUNS_NOTE = " Dots: single runs; error bars: their standard deviation."
 
 
-def charts_of(points: Sequence[Point], across: Axis | None, axes: Sequence[Axis]) -> list[Chart]:
-    """Each family of numbers along what was swept; a mark for each point, ± over repeats, and what
-    a paper reports.
+def metric_charts(
+    points: Sequence[Point], main_axis: Axis | None, axes: Sequence[Axis]
+) -> list[Chart]:
+    """Charts of each metric group.
+
+    Along the main axis: a mark per point, ± the standard deviation over repeats, and the paper's
+    values. Without a main axis: bars if the runs differ only in seeds, else scatter plots against
+    the numeric axes.
     """
     if len(points) < 2:
         return []
     runs = [run for point in points for run in point.runs]
-    found = families_of(runs)
-    if across is not None:
+    groups = metric_groups_of(runs)
+    if main_axis is not None:
         blocks = len({point.block for point in points})
-        parts = (part for family in found for part in _parts(family, blocks))
-        return [_chart(*told, across) for told in _told_apart(parts, points)]
-    if (together := repeats(points, axes)) is not None:
-        return [_repeated(part, together) for family in found for part in _parts(family, 1)]
-    numeric = [axis for axis in axes if axis.numeric and len(axis.values) > 2][:AXES]
-    return [_scattered(family, runs, axis) for axis in numeric for family in found[:MAIN]]
+        parts = (part for group in groups for part in _split(group, blocks))
+        return [_chart(*measured, main_axis) for measured in _measured_at_several(parts, points)]
+    if (repeats := repeats_point(points, axes)) is not None:
+        return [_bar_chart(part, repeats) for group in groups for part in _split(group, 1)]
+    numeric = [axis for axis in axes if axis.numeric and len(axis.values) > 2][:MAX_AXES]
+    return [_scatter_chart(group, runs, axis) for axis in numeric for group in groups[:MAX_MAIN]]
 
 
-def _told_apart(
-    parts: Iterable[Family], points: Sequence[Point]
-) -> Iterator[tuple[Family, list[Point]]]:
-    """The parts that were measured at several points, with these."""
-    for part in parts:
-        names = [entry.name for entry in part.entries]
-        # A block that measured none of it would take the place of others.
-        measuring = [p for p in points if any(values(p.runs, name) for name in names)]
-        if len(measuring) > 1:
-            yield part, measuring
+def _measured_at_several(
+    groups: Iterable[MetricGroup], points: Sequence[Point]
+) -> Iterator[tuple[MetricGroup, list[Point]]]:
+    """The groups that were measured at several points, with these points."""
+    for group in groups:
+        names = [metric.name for metric in group.metrics]
+        # A block without a value would use up one of the chart's lines.
+        measured = [p for p in points if any(values_of(p.runs, name) for name in names)]
+        if len(measured) > 1:
+            yield group, measured
 
 
-def _parts(family: Family, blocks: int) -> list[Family]:
-    """The family; in parts where all would be too many lines, rather few parts than many."""
-    if len(family.columns) < 2 or blocks * len(family.entries) <= CLEAR:
-        return [family]
-    if len(family.columns) < len(family.labels):
-        return [family.under(column) for column in family.columns]
-    return [family.of(label) for label in family.labels]
+def _split(group: MetricGroup, blocks: int) -> list[MetricGroup]:
+    """The group; split by rows or columns if it has too many lines, into as few as possible."""
+    if len(group.columns) < 2 or blocks * len(group.metrics) <= CLEAR_LINES:
+        return [group]
+    if len(group.columns) < len(group.labels):
+        return [group.with_column(column) for column in group.columns]
+    return [group.with_label(label) for label in group.labels]
 
 
-def _chart(family: Family, points: Sequence[Point], across: Axis) -> Chart:
+def _chart(group: MetricGroup, points: Sequence[Point], axis: Axis) -> Chart:
     blocks = list(dict.fromkeys(point.block for point in points))
-    wanted = [(block, entry) for block in blocks for entry in family.entries]
-    if len(wanted) > LINES:
-        wanted = [(block, family.entries[0]) for block in blocks]
-    every = [
-        _line(family, entry, [p for p in points if p.block == block], across, block)
-        for block, entry in wanted[:LINES]
+    wanted = [(block, metric) for block in blocks for metric in group.metrics]
+    if len(wanted) > MAX_LINES:
+        wanted = [(block, group.metrics[0]) for block in blocks]
+    candidates = [
+        _line(group, metric, [p for p in points if p.block == block], axis, block)
+        for block, metric in wanted[:MAX_LINES]
     ]
-    lines = [line for line in every if line.points]
-    left_out = len(blocks) * len(family.entries) - len(wanted[:LINES])
-    ticks = [] if across.numeric else [worded(value) for value in across.values]
-    spoken = "; ".join(f"{line.label} {_spoken(line, across)}" for line in lines)
-    return drawn(
-        family.title, lines, across=across.title, says=f"{family.title}: {spoken}",
-        note=_note(family, lines, left_out), ticks=ticks, size=_SIZE,
+    lines = [line for line in candidates if line.points]
+    left_out = len(blocks) * len(group.metrics) - len(wanted[:MAX_LINES])
+    ticks = [] if axis.numeric else [format_setting(value) for value in axis.values]
+    values = "; ".join(f"{line.label} {_describe_line(line, axis)}" for line in lines)
+    return draw_chart(
+        group.title, lines, x_label=axis.title, description=f"{group.title}: {values}",
+        note=_note(group, lines, left_out), ticks=ticks, size=_SIZE,
     )  # fmt: skip
 
 
-def _line(family: Family, entry: Entry, points: Sequence[Point], across: Axis, block: str) -> Line:
-    there = [
-        (_place(across, point.runs[0]), point.runs, found)
+def _line(
+    group: MetricGroup, metric: Metric, points: Sequence[Point], axis: Axis, block: str
+) -> Line:
+    means = [
+        (_x(axis, point.runs[0]), point.runs, mean)
         for point in points
-        if (found := measured(point.runs, entry.name)) is not None
+        if (mean := mean_of(point.runs, metric.name)) is not None
     ]
     return Line(
-        ", ".join(part for part in (entry.words, block) if part),
-        [(x, found.mean) for x, _, found in there],
-        spread=[found.std or 0.0 for *_, found in there],
-        single=[(x, y) for x, of, m in there if m.repeats > 1 for y in values(of, entry.name)],
-        paper=[(x, y) for x, of, _ in there for y in _reported(family, entry, of)],
+        ", ".join(part for part in (metric.text, block) if part),
+        [(x, mean.mean) for x, _, mean in means],
+        std=[mean.std or 0.0 for *_, mean in means],
+        single=[(x, y) for x, of, m in means if m.repeats > 1 for y in values_of(of, metric.name)],
+        paper=[(x, y) for x, runs, _ in means for y in _paper_value(group, metric, runs)],
     )
 
 
-def _reported(family: Family, entry: Entry, runs: Iterable[Run]) -> set[float]:
-    """What a paper reports of runs, if it says the same of all that it tells of."""
-    found = {family.paper(entry.name, run.paper) for run in runs}
-    known = {value for value in found if value is not None}
+def _paper_value(group: MetricGroup, metric: Metric, runs: Iterable[RunContents]) -> set[float]:
+    """The paper's value for the runs; empty if it has none or several."""
+    values = {group.paper_value(metric.name, run.paper) for run in runs}
+    known = {value for value in values if value is not None}
     return known if len(known) == 1 else set()
 
 
-def _repeated(family: Family, together: Point) -> Chart:
-    """Bars with their spread over seeds."""
-    shown = family.entries[:LINES]
-    lines = [_bar(family, entry, together.runs) for entry in shown]
-    said = [
-        f"{line.label} {line.points[0][1]:.3g} ± {line.spread[0]:.2g}"
+def _bar_chart(group: MetricGroup, repeats: Point) -> Chart:
+    """Bars of the means over seeds, with their standard deviations."""
+    metrics = group.metrics[:MAX_LINES]
+    lines = [_bar(group, metric, repeats.runs) for metric in metrics]
+    values = [
+        f"{line.label} {line.points[0][1]:.3g} ± {line.std[0]:.2g}"
         + "".join(f", paper {y:.3g}" for _, y in line.paper)
         for line in lines
     ]
-    return drawn(
-        family.title, lines, across="", says=f"{family.title}: {'; '.join(said)}",
-        note=_note(family, lines, len(family.entries) - len(lines)), ticks=[together.label],
+    return draw_chart(
+        group.title, lines, x_label="", description=f"{group.title}: {'; '.join(values)}",
+        note=_note(group, lines, len(group.metrics) - len(lines)), ticks=[repeats.label],
         size=_SIZE,
     )  # fmt: skip
 
 
-def _bar(family: Family, entry: Entry, runs: Sequence[Run]) -> Line:
-    found = measured(runs, entry.name)
-    # A family has what some run measured.
-    assert found is not None
+def _bar(group: MetricGroup, metric: Metric, runs: Sequence[RunContents]) -> Line:
+    mean = mean_of(runs, metric.name)
+    # Every metric of a group was measured by some run.
+    assert mean is not None
     return Line(
-        entry.words,
-        [(0.0, found.mean)],
-        spread=[found.std or 0.0],
-        single=[(0.0, y) for y in values(runs, entry.name)],
-        paper=[(0.0, y) for y in _reported(family, entry, runs)],
+        metric.text,
+        [(0.0, mean.mean)],
+        std=[mean.std or 0.0],
+        single=[(0.0, y) for y in values_of(runs, metric.name)],
+        paper=[(0.0, y) for y in _paper_value(group, metric, runs)],
     )
 
 
-def _scattered(family: Family, runs: Sequence[Run], axis: Axis) -> Chart:
-    entry = family.entries[0]
-    there = [
-        (_place(axis, run), run.metrics[entry.name]) for run in runs if entry.name in run.metrics
+def _scatter_chart(group: MetricGroup, runs: Sequence[RunContents], axis: Axis) -> Chart:
+    metric = group.metrics[0]
+    points = [
+        (_x(axis, run), run.metrics[metric.name]) for run in runs if metric.name in run.metrics
     ]
-    line = Line("", sorted(there))
-    says = f"{family.title}, {entry.words}, by {axis.title}: {_spoken(line, axis)}"
-    return drawn(
-        f"{family.title}, by {axis.title}", [line], across=axis.title, says=says,
-        note=f"Of {entry.words}. {family.meaning}", joined=False, size=_SIZE,
+    line = Line("", sorted(points))
+    title = f"{group.title} against {axis.title}"
+    return draw_chart(
+        title, [line], x_label=axis.title,
+        description=f"{group.title}, {metric.text}, against {axis.title}: "
+        f"{_describe_line(line, axis)}",
+        note=f"Shown: {metric.text}. {group.meaning}", joined=False, size=_SIZE,
     )  # fmt: skip
 
 
-def _note(family: Family, lines: Sequence[Line], left_out: int) -> str:
+def _note(group: MetricGroup, lines: Sequence[Line], left_out: int) -> str:
     more = f" {left_out} more in the table." if left_out else ""
-    paper = _PAPER if any(line.paper for line in lines) else ""
-    return family.meaning + more + paper + (_SINGLE if any(line.single for line in lines) else "")
+    paper = _PAPER_NOTE if any(line.paper for line in lines) else ""
+    single = _RUNS_NOTE if any(line.single for line in lines) else ""
+    return group.meaning + more + paper + single
 
 
-def _place(axis: Axis, run: Run) -> float:
-    value = axis.at(run)
-    return float(value) if axis.numeric else float(axis.place(run))
+def _x(axis: Axis, run: RunContents) -> float:
+    value = axis.value_of(run)
+    return float(value) if axis.numeric else float(axis.index_of(run))
 
 
-def _spoken(line: Line, axis: Axis) -> str:
-    return _told(line.points, axis) + (f", paper {_told(line.paper, axis)}" if line.paper else "")
+def _describe_line(line: Line, axis: Axis) -> str:
+    paper = f", paper {_describe_points(line.paper, axis)}" if line.paper else ""
+    return _describe_points(line.points, axis) + paper
 
 
-def _told(points: Sequence[tuple[float, float]], axis: Axis) -> str:
-    at = [worded(x) if axis.numeric else worded(axis.values[int(x)]) for x, _ in points]
-    return ", ".join(f"{y:.3g} at {x}" for x, (_, y) in zip(at, points, strict=True))
+def _describe_points(points: Sequence[tuple[float, float]], axis: Axis) -> str:
+    settings = [
+        format_setting(x) if axis.numeric else format_setting(axis.values[int(x)])
+        for x, _ in points
+    ]
+    return ", ".join(f"{y:.3g} at {x}" for x, (_, y) in zip(settings, points, strict=True))

@@ -1,22 +1,22 @@
-"""The numbers of a set of runs: averaged over repeated seeds, beside a paper's."""
+"""The metrics of a set of runs: means over seeds, beside the paper's values."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from cwx.report.metric_groups import Family, families, union
-from cwx.report.run import Run
+from cwx.report.metric_groups import MetricGroup, group_metrics, merge_metrics
+from cwx.report.run import RunContents
 from cwx.report.sweep_axes import Axis, Point, is_seed
-from cwx.report.tables import Cell, Column, Table, number, short
+from cwx.report.tables import Cell, Column, Table, number_cell, short
 
-# Main numbers in the table of runs, and of them those side by side.
-MAIN, SIDES = 6, 2
-SPREAD = "Mean ± sample standard deviation over runs that differ by seeds alone. "
+# Metrics in the table of runs: at most so many, and so many per metric group.
+MAX_MAIN, MAX_PER_GROUP = 6, 2
+STD_NOTE = "Mean ± sample standard deviation over runs that differ only in seeds. "
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A number over repeats: their mean, and the sample standard deviation where there are more."""
+class Mean:
+    """The mean of a metric over repeats; its sample standard deviation if there are several."""
 
     mean: float
     std: float | None
@@ -27,100 +27,109 @@ class Measured:
         return short(self.mean) + ("" if self.std is None else f" ± {self.std:.2g}")
 
 
-def measured(runs: Iterable[Run], name: str) -> Measured | None:
-    """A number of the runs that have it; nothing if none does."""
-    found = values(runs, name)
-    if not found:
+def mean_of(runs: Iterable[RunContents], name: str) -> Mean | None:
+    """The mean of a metric over the runs that have it; ``None`` if there is no such run."""
+    values = values_of(runs, name)
+    if not values:
         return None
-    return Measured(fmean(found), stdev(found) if len(found) > 1 else None, len(found))
+    return Mean(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
-def values(runs: Iterable[Run], name: str) -> list[float]:
-    """The same, of each."""
+def values_of(runs: Iterable[RunContents], name: str) -> list[float]:
+    """The values of a metric, of the runs that have it."""
     return [run.metrics[name] for run in runs if name in run.metrics]
 
 
-def families_of(runs: Iterable[Run]) -> list[Family]:
-    """What any of the runs measured that is known to mean something."""
+def metric_groups_of(runs: Iterable[RunContents]) -> list[MetricGroup]:
+    """Groups of all metrics that any of the runs measured."""
     runs = list(runs)
-    titles = {name: title for run in runs for name, title in run.titles.items()}
-    return families(union(run.metrics for run in runs), titles)
+    titles = {name: title for run in runs for name, title in run.method_titles.items()}
+    return group_metrics(merge_metrics(run.metrics for run in runs), titles)
 
 
-def main_metrics(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The names to evaluation network runs by at a glance, with what they are: the first of each family, and
-    what stands beside it; what most runs measured before what few did.
+def main_metrics(runs: Sequence[RunContents]) -> list[tuple[str, str]]:
+    """Names and titles of the metrics for the table of runs.
+
+    These are the first row of each metric group; metrics that most runs measured come first.
     """
-    first = [
-        (entry.name, f"{family.title}: {entry.words}")
-        for family in families_of(runs)
-        for entry in [e for e in family.entries if e.label == family.entries[0].label][:SIDES]
+    first_rows = [
+        (metric.name, f"{group.title}: {metric.text}")
+        for group in metric_groups_of(runs)
+        for metric in [m for m in group.metrics if m.label == group.metrics[0].label][
+            :MAX_PER_GROUP
+        ]
     ]
-    return sorted(first, key=lambda main: -len(values(runs, main[0])))[:MAIN]
+    return sorted(first_rows, key=lambda main: -len(values_of(runs, main[0])))[:MAX_MAIN]
 
 
-def repeats(points: Sequence[Point], axes: Sequence[Axis]) -> Point | None:
-    """All runs as one point, if seeds alone tell them apart."""
+def repeats_point(points: Sequence[Point], axes: Sequence[Axis]) -> Point | None:
+    """All runs as one point if they differ only in seeds."""
     runs = [run for point in points for run in point.runs]
     if len(runs) < 2 or not axes or not all(is_seed(axis) for axis in axes):
         return None
     return Point("", f"mean of {len(runs)} runs", "", runs)
 
 
-def tables_of(points: Sequence[Point], axes: Sequence[Axis]) -> list[Table]:
-    """Main numbers, in words, and all of them: a row a number, a column a point."""
+def metric_tables(points: Sequence[Point], axes: Sequence[Axis]) -> list[Table]:
+    """Tables of the main metrics and of all metrics: a row per metric, a column per point."""
     runs = [run for point in points for run in point.runs]
-    names = union(run.metrics for run in runs)
+    names = merge_metrics(run.metrics for run in runs)
     if not names:
         return []
-    known = [(e.name, f"{f.title}: {e.words}") for f in families_of(runs) for e in f.entries]
-    if (together := repeats(points, axes)) is not None:
-        points = [together, *points]
-    paper = _paper(runs)
-    spread = SPREAD if any(len(point.runs) > 1 for point in points) else ""
-    note = spread + ("Small, or last: the paper’s figure." if paper else "")
-    every = [(name, name) for name in dict.fromkeys([*names, *paper])]
+    main = [(m.name, f"{g.title}: {m.text}") for g in metric_groups_of(runs) for m in g.metrics]
+    if (repeats := repeats_point(points, axes)) is not None:
+        points = [repeats, *points]
+    paper = _paper_values(runs)
+    std_note = STD_NOTE if any(len(point.runs) > 1 for point in points) else ""
+    note = std_note + ("Small, or in the last column: the paper's value." if paper else "")
+    everything = [(name, name) for name in dict.fromkeys([*names, *paper])]
     return [
-        *([_table("Main numbers", known, points, paper, note, shown=True)] if known else []),
-        _table("All numbers", every, points, paper, note, shown=not known),
+        *([_table("Main metrics", main, points, paper, note, is_open=True)] if main else []),
+        _table("All metrics", everything, points, paper, note, is_open=not main),
     ]
 
 
 def _table(
     title: str,
-    named: Sequence[tuple[str, str]],
+    metrics: Sequence[tuple[str, str]],
     points: Sequence[Point],
     paper: dict[str, float | None],
     note: str,
     *,
-    shown: bool,
+    is_open: bool,
 ) -> Table:
-    agreed = {name: value for name, value in paper.items() if value is not None}
-    columns = [Column("number"), *(Column(point.words, True) for point in points)]
-    if agreed:
+    """
+    Args:
+        metrics: names and titles.
+        paper: the paper's values; ``None`` if they differ between runs.
+    """
+    common = {name: value for name, value in paper.items() if value is not None}
+    columns = [Column("metric"), *(Column(point.text, True) for point in points)]
+    if common:
         columns.append(Column("paper", True))
     rows = []
-    for name, words in named:
-        row = [Cell(words), *(_cell(point, name, differs=name not in agreed) for point in points)]
-        rows.append([*row, number(agreed.get(name))] if agreed else row)
-    return Table(title, columns, rows, note=note, open=shown)
+    for name, text in metrics:
+        row = [Cell(text), *(_cell(point, name, own_paper=name not in common) for point in points)]
+        rows.append([*row, number_cell(common.get(name))] if common else row)
+    return Table(title, columns, rows, note=note, open=is_open)
 
 
-def _cell(point: Point, name: str, *, differs: bool) -> Cell:
-    found = measured(point.runs, name)
-    papers = {run.paper[name] for run in point.runs if name in run.paper}
-    beside = short(min(papers)) if differs and len(papers) == 1 else ""
-    return Cell("", paper=beside) if found is None else Cell(found.text, found.mean, paper=beside)
+def _cell(point: Point, name: str, *, own_paper: bool) -> Cell:
+    """A metric's mean at a point, with the point's paper value if runs have their own."""
+    mean = mean_of(point.runs, name)
+    paper_values = {run.paper[name] for run in point.runs if name in run.paper}
+    paper = short(min(paper_values)) if own_paper and len(paper_values) == 1 else ""
+    return Cell("", paper=paper) if mean is None else Cell(mean.text, mean.mean, paper=paper)
 
 
-def _paper(runs: Sequence[Run]) -> dict[str, float | None]:
-    """What the paper reports by name; nothing where it says something else of some runs."""
-    found: dict[str, set[float]] = {}
+def _paper_values(runs: Sequence[RunContents]) -> dict[str, float | None]:
+    """The paper's values by name; ``None`` if not all runs have the same value."""
+    values: dict[str, set[float]] = {}
     for run in runs:
         for name, value in run.paper.items():
-            found.setdefault(name, set()).add(value)
-    everywhere = all(run.paper for run in runs if run.metrics)
+            values.setdefault(name, set()).add(value)
+    all_have_paper = all(run.paper for run in runs if run.metrics)
     return {
-        name: min(values) if len(values) == 1 and everywhere else None
-        for name, values in found.items()
+        name: min(different) if len(different) == 1 and all_have_paper else None
+        for name, different in values.items()
     }

@@ -1,50 +1,52 @@
-"""Tables as a page shows them: what each cell says, how it sorts, and what a paper has there."""
+"""Tables as a page shows them: text, sort value and paper value of each cell."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cwx.report.file_readers import Rows
 
-# Known tables in words; others go by their file's name.
+# Titles by file name; other tables go by their file name.
 TITLES = {
-    "adversarial": "Real and adversarial images",
-    "adversarial_detection": "AdversarialSet images told apart",
-    "adversarial_detection_roc": "AdversarialSet images told apart: the curves",
-    "attention": "Attention on patterns",
-    "backdoor": "Backdoor: accuracy and attack success",
+    "accuracy": "Accuracy, clean and under attack",
+    "adversarial_detection": "Adversarial detection",
+    "adversarial_detection_roc": "Adversarial detection: ROC curves",
+    "adversarial_set": "Accuracy and attack success on the adversarial set",
+    "attack_success": "Backdoor: clean accuracy and attack success rate",
+    "attention": "Grad-CAM attention on patterns",
     "classes": "Classes",
-    "detection": "Poisoned images found",
-    "discriminative": "Who recognises the explanations",
-    "diversity": "Likeness of the images of a class",
-    "fidelity": "Fidelity, segment by segment",
-    "neurons_curve": "CS₁ and CS₂ by LC",
-    "neurons_layers": "What neurons respond to, layer by layer",
-    "neurons_top": "Neurons of the highest LC",
-    "power": "Predictive power by class",
-    "power_canvases": "Predictive power of every canvas",
-    "representations": "Representations of adversarial images",
-    "representations_histogram": "Representations of adversarial images: the histograms",
-    "robustness": "Accuracy under attacks",
-    "separation": "How far each class is set apart",
-    "traces": "What single predictions rest on",
-    "transfer": "Predictive power on other networks",
-    "trigger": "The trigger that explanations reveal",
+    "discriminative": "Accuracy on the explanations",
+    "diversity": "Diversity within each class",
+    "fidelity": "Fidelity by trajectory segment",
+    "neurons_curve": "CS₁ and CS₂ against LC",
+    "neurons_layers": "LC and CS by layer",
+    "neurons_top": "Neurons of highest LC",
+    "poison_detection": "Poison detection",
+    "poison_detection_classes": "Poison detection: separation by class",
+    "predictive_power": "Predictive power by class",
+    "predictive_power_canvases": "Predictive power of each canvas",
+    "predictive_power_transfer": "Predictive power on other networks",
+    "representations": "Representation distances of adversarial images",
+    "representations_histogram": "Representation distances: histograms",
+    "revealed_trigger": "Revealed trigger",
+    "traces": "Evidence for single predictions",
 }
-# Columns that are words even where they look like numbers.
-_WORDS = ("class", "synset", "source", "network", "name")
+# Columns of names, also where these look like numbers.
+_TEXT_COLUMNS = ("class", "synset", "source", "network", "name")
+# A table of more rows is folded.
+_OPEN_ROWS = 30
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell says.
+    """One cell.
 
     Attributes:
-        sort: the number to sort by, if it is one.
-        fraction: a number in 0-1 to draw behind it.
-        paper: what a paper reports there.
-        href: where it leads.
-        state: of a run, if the cell says that.
+        sort: the number to sort by, if it is a number.
+        fraction: the length of the bar behind it in 0-1, if it has one.
+        paper: the paper's value.
+        href: the link.
+        state: the state of a run, if the cell shows one.
     """
 
     text: str
@@ -63,18 +65,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; `open` where it is small or telling enough to be shown at once."""
+    """Rows under columns; `open` if it is not folded at first."""
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     open: bool = True
-    wide: bool = field(default=False)
 
 
 def short(value: Any) -> str:
-    """A number with four digits; a whole one, or anything else, as it is."""
+    """A number with four digits; integers and other values as they are."""
     try:
         if str(value).isdecimal():
             return str(value)
@@ -83,69 +84,77 @@ def short(value: Any) -> str:
         return "" if value is None else str(value)
 
 
-def of_rows(stem: str, rows: Rows) -> Table:
-    """A CSV file's rows."""
-    networks = stem.endswith("_networks")
+def table_of_rows(stem: str, rows: Rows) -> Table:
+    """The table of a CSV file.
+
+    Args:
+        stem: the file's name without its extension.
+        rows: at least one.
+    """
+    is_per_network = stem.endswith("_networks")
     base = stem.removesuffix("_networks")
     title = TITLES.get(base, base.replace("_", " ").capitalize())
-    # What is empty in all rows, as deviations over one network are, tells nothing.
+    # Empty columns, such as deviations over a single network, are left out.
     names = [name for name in rows[0] if any(row[name] for row in rows)]
     numeric = {name: _is_numeric(name, rows) for name in names}
-    fractions = {name for name in names if numeric[name] and _is_share(name, rows)}
+    fractions = {name for name in names if numeric[name] and _is_fraction(name, rows)}
     return Table(
-        title=title + (", each network" if networks else ""),
+        title=title + (", per network" if is_per_network else ""),
         columns=[Column(name.replace("_", " "), numeric[name]) for name in names],
         rows=[
             [_cell(row[name], numeric=numeric[name], fraction=name in fractions) for name in names]
             for row in rows
         ],
-        open=not networks and stem != "classes" and len(rows) <= 30,
+        open=not is_per_network and stem != "classes" and len(rows) <= _OPEN_ROWS,
     )
 
 
-def of_metrics(metrics: Mapping[str, float], paper: Mapping[str, float]) -> Table:
-    """All numbers by flat name, with the paper's where it reports some."""
-    columns = [Column("name"), Column("measured", True)]
+def metrics_table(metrics: Mapping[str, float], paper: Mapping[str, float]) -> Table:
+    """All metrics by flat name, with the paper's values if there are any."""
+    columns = [Column("metric"), Column("measured", True)]
     if paper:
         columns.append(Column("paper", True))
     rows = []
     for name in [*metrics, *(n for n in paper if n not in metrics)]:
-        row = [Cell(name), number(metrics.get(name))]
-        rows.append([*row, number(paper.get(name))] if paper else row)
-    return Table("All numbers", columns, rows, open=False)
+        row = [Cell(name), number_cell(metrics.get(name))]
+        rows.append([*row, number_cell(paper.get(name))] if paper else row)
+    return Table("All metrics", columns, rows, open=False)
 
 
-def number(
+def number_cell(
     value: float | None, paper: float | None = None, *, fraction: bool = False, digits: int = 4
 ) -> Cell:
-    """A measured number, nothing if there is none, and what a paper has for it."""
-    beside = "" if paper is None else short(paper)
+    """A measured value, empty if there is none, and the paper's value.
+
+    Args:
+        fraction: whether a bar is drawn behind it.
+    """
+    paper_text = "" if paper is None else short(paper)
     if value is None:
-        return Cell("", paper=beside)
-    drawn = min(max(value, 0.0), 1.0) if fraction else None
-    return Cell(f"{value:.{digits}g}", sort=value, fraction=drawn, paper=beside)
+        return Cell("", paper=paper_text)
+    bar = min(max(value, 0.0), 1.0) if fraction else None
+    return Cell(f"{value:.{digits}g}", sort=value, fraction=bar, paper=paper_text)
 
 
-def ordered(tables: Mapping[str, Rows]) -> list[Table]:
-    """Tables in the order to read them: each network's and the classes' after all others."""
-    last = sorted(tables, key=lambda stem: (stem == "classes", stem.endswith("_networks")))
-    return [of_rows(stem, tables[stem]) for stem in last]
+def ordered_tables(tables: Mapping[str, Rows]) -> list[Table]:
+    """Tables in reading order: those per network and the classes come last."""
+    stems = sorted(tables, key=lambda stem: (stem == "classes", stem.endswith("_networks")))
+    return [table_of_rows(stem, tables[stem]) for stem in stems]
 
 
 def _is_numeric(name: str, rows: Rows) -> bool:
-    if name.endswith(_WORDS):
+    if name.endswith(_TEXT_COLUMNS):
         return False
     values = [row[name] for row in rows if row[name]]
     return bool(values) and all(_float(value) is not None for value in values)
 
 
-def _is_share(name: str, rows: Rows) -> bool:
-    """Whether the column is drawn: shares, and not counts that happen to be 0 or 1."""
+def _is_fraction(name: str, rows: Rows) -> bool:
+    """Whether the column gets bars: fractions do, counts that happen to be 0 or 1 do not."""
     texts = [row[name] for row in rows if row[name]]
-    values = [float(text) for text in texts]
-    between = all(0 <= value <= 1 for value in values)
-    whole = all(text.isdecimal() for text in texts)
-    return between and not whole and not name.endswith("_std")
+    in_range = all(0 <= float(text) <= 1 for text in texts)
+    are_counts = all(text.isdecimal() for text in texts)
+    return in_range and not are_counts and not name.endswith("_std")
 
 
 def _cell(text: str, *, numeric: bool, fraction: bool) -> Cell:

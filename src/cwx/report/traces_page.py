@@ -1,4 +1,4 @@
-"""One self-contained page that tells, image by image, what predictions rest on."""
+"""The page of traces: the neurons that single predictions depend on."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -14,52 +14,56 @@ from cwx.storage.atomic import write_text
 
 PAGE = "traces.html"
 TABLE = "tables/traces.csv"
-PICTURES = "trace_"
-Cells = Mapping[str, str]
+FIGURE_PREFIX = "trace_"
+Row = Mapping[str, str]
 
 
 def write_traces(folder: Path, *, title: str) -> None:
-    """Write ``traces.html`` for the run in `folder`, if it left traces.
+    """Write ``traces.html`` for the run in `folder`, if it has traces.
 
     Text from the run is escaped; the page loads nothing.
 
     Args:
-        title: what the run goes by.
+        title: the run's experiment.
     """
     table = folder / TABLE
     if not table.exists():
         return
     with table.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    # Numbers stand in their file names with leading zeros.
-    pictures = {
-        int(file.stem.removeprefix(PICTURES)): file
-        for file in folder.glob(f"figures/{PICTURES}*.png")
+    # The numbers in file names have leading zeros.
+    figures = {
+        int(file.stem.removeprefix(FIGURE_PREFIX)): file
+        for file in folder.glob(f"figures/{FIGURE_PREFIX}*.png")
     }
     traces = [
-        _told(list(own), pictures.get(int(number)))
-        for number, own in groupby(rows, key=lambda row: row["trace"])
+        _trace(list(trace_rows), figures.get(int(number)))
+        for number, trace_rows in groupby(rows, key=lambda row: row["trace"])
     ]
     environment = Environment(loader=PackageLoader("cwx.report"), autoescape=True)
-    environment.filters |= {"short": short, "chance": lambda value: f"{float(value):.2f}"}
+    environment.filters |= {"short": short, "probability": lambda value: f"{float(value):.2f}"}
     text = environment.get_template("traces.html.j2").render(title=title, traces=traces)
     write_text(folder / PAGE, text)
 
 
-def _told(rows: Sequence[Cells], picture: Path | None) -> Mapping[str, Any]:
-    """What the template says of one trace."""
-    neurons = [{**row, "fires": _fires(row)} for row in rows if row["channel"]]
+def _trace(rows: Sequence[Row], figure: Path | None) -> Mapping[str, Any]:
+    """The template's values of one trace.
+
+    Args:
+        rows: one per neuron.
+    """
+    neurons = [{**row, "top_classes": _top_classes(row)} for row in rows if row["channel"]]
     return {
-        "picture": data_uri(picture.read_bytes(), "png") if picture else None,
+        "figure": data_uri(figure.read_bytes(), "png") if figure else None,
         "first": rows[0],
-        "right": rows[0]["predicted_class"] == rows[0]["label_class"],
+        "correct": rows[0]["predicted_class"] == rows[0]["label_class"],
         "neurons": neurons,
         "against": [neuron["channel"] for neuron in neurons if neuron["speaks"] == "against"],
     }
 
 
-def _fires(row: Cells) -> list[tuple[str, str]]:
-    """The classes that a neuron fires for, most often first, and how often."""
-    places = ("first", "second", "third")
-    pairs = [(row[f"{place}_class"], row[f"{place}_images"]) for place in places]
+def _top_classes(row: Row) -> list[tuple[str, str]]:
+    """The most frequent classes of a neuron's top images, with their numbers of images."""
+    ranks = ("first", "second", "third")
+    pairs = [(row[f"{rank}_class"], row[f"{rank}_images"]) for rank in ranks]
     return [(name, count) for name, count in pairs if count]

@@ -1,4 +1,4 @@
-"""What was logged while a run trained and searched, as charts."""
+"""Charts of the quantities that were logged during training and search."""
 
 import csv
 import math
@@ -6,23 +6,23 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cwx.report.svg_charts import Chart, Line, drawn
+from cwx.report.svg_charts import Chart, Line, draw_chart
 
 Points = list[tuple[int, float]]
 Curves = dict[str, Points]
-# As in expert-0/loss.
+# The seed in expert-0/loss.
 _SEED = re.compile(r"-\d+(?=/)")
-# A chart is some 300 pixels wide: more points would fall together.
-POINTS = 300
-# More lines than this are told apart no longer.
-TOLD_APART = 6
+# A chart is about 300 pixels wide.
+MAX_POINTS = 300
+# Lines that remain distinguishable.
+MAX_LABELLED = 6
 
 
 def read_curves(folder: Path) -> Curves:
-    """Every logged quantity as (step, value); a resumed run's later start replaces its earlier one.
+    """Every logged quantity ``<stage>/<quantity>`` as (step, value), ordered by step.
 
-    Quantities are named ``<stage>/<quantity>``. What is no number is left out, and so is a line
-    that was cut while it was written.
+    Where a resumed run repeats a step, its value replaces the earlier one. Values that are not
+    finite numbers and truncated lines are skipped.
     """
     curves: dict[str, dict[int, float]] = {}
     for file in sorted(folder.glob("logs/version_*/metrics.csv"), key=_version):
@@ -36,52 +36,52 @@ def read_curves(folder: Path) -> Curves:
     return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
 
 
-def charts(curves: Curves) -> Mapping[str, dict[str, Points]]:
-    """Lines that belong together, by their stage: the same quantity of stages that differ by a
-    number at their end alone, which is a seed of experts.
-    """
-    found: dict[str, dict[str, Points]] = {}
+def group_by_quantity(curves: Curves) -> Mapping[str, dict[str, Points]]:
+    """The curves of each chart by stage: stages that differ only in their seed share a chart."""
+    groups: dict[str, dict[str, Points]] = {}
     for name, points in curves.items():
         stage = name.rpartition("/")[0]
-        found.setdefault(_SEED.sub("", name), {})[stage] = points
-    return found
+        groups.setdefault(_SEED.sub("", name), {})[stage] = points
+    return groups
 
 
-def draw(curves: Curves) -> list[Chart]:
+def curve_charts(curves: Curves) -> list[Chart]:
     """A chart for each quantity."""
-    return [_chart(name, stages) for name, stages in charts(curves).items()]
+    return [_chart(name, stages) for name, stages in group_by_quantity(curves).items()]
 
 
 def _chart(name: str, stages: Mapping[str, Points]) -> Chart:
     stage, _, quantity = name.rpartition("/")
-    apart = 1 < len(stages) <= TOLD_APART
+    labelled = 1 < len(stages) <= MAX_LABELLED
     lines = [
-        Line(label if apart else "", [(float(x), y) for x, y in thinned(points)])
+        Line(label if labelled else "", [(float(x), y) for x, y in downsample(points)])
         for label, points in stages.items()
     ]
-    only = next(iter(stages))
+    first = next(iter(stages))
     if len(stages) == 1:
-        note = only if only != stage else ""
+        note = first if first != stage else ""
     else:
-        # Those that have names have a legend.
-        note = "" if apart else f"{len(stages)} lines, one a stage: {', '.join(stages)}."
-    ends = ", ".join(f"{points[-1][1]:.3g}" for points in list(stages.values())[:TOLD_APART])
-    says = f"{quantity} of {stage} by step; at the end {ends}"
-    return drawn(f"{stage} · {quantity}", lines, across="step", says=says, note=note)
+        # Labelled lines have a legend.
+        note = "" if labelled else f"{len(stages)} lines, one per stage: {', '.join(stages)}."
+    last = ", ".join(f"{points[-1][1]:.3g}" for points in list(stages.values())[:MAX_LABELLED])
+    description = f"{quantity} of {stage} by step; last value {last}"
+    title = f"{stage} · {quantity}"
+    return draw_chart(title, lines, x_label="step", description=description, note=note)
 
 
-def thinned(points: Points, most: int = POINTS) -> Points:
-    """At most `most` of the points: of each stretch its lowest and its highest, so that no peak
-    goes missing.
+def downsample(points: Points, count: int = MAX_POINTS) -> Points:
+    """At most `count` of the points: the minimum and the maximum of each interval.
+
+    This keeps every peak.
     """
-    if len(points) <= most:
+    if len(points) <= count:
         return points
-    size = math.ceil(len(points) / (most // 2))
+    size = math.ceil(len(points) / (count // 2))
     kept = []
     for start in range(0, len(points), size):
-        stretch = points[start : start + size]
-        ends = {min(stretch, key=_value), max(stretch, key=_value)}
-        kept += sorted(ends)
+        interval = points[start : start + size]
+        extremes = {min(interval, key=_value), max(interval, key=_value)}
+        kept += sorted(extremes)
     return kept
 
 

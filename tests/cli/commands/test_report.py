@@ -10,7 +10,7 @@ from cwx.evaluations.outcome import Outcome
 from cwx.explanations.drawing import sheet
 from cwx.explanations.images import Explanations
 from cwx.report.run_page import write_page
-from cwx.report.training_curves import charts, read_curves
+from cwx.report.training_curves import group_by_quantity, read_curves
 from cwx.study.results import Results, read_status
 
 NASTY = '<script>alert("x")</script>'
@@ -26,13 +26,13 @@ def run(tmp_path):
         outcome = Outcome(
             metrics={"fidelity/ratio": 0.25, "bad": float("nan")},
             tables={"t": rows},
-            figures={"explanations": figure},
+            figures={"gallery": figure},
         )
         results.add_outcomes({"x": outcome}, {"fidelity/ratio": 0.46, "else": 0.8534})
     return results.folder
 
 
-def test_the_page_is_whole_and_escapes_names(run):
+def test_the_page_is_self_contained_and_escapes_names(run):
     text = write_page(run).read_text()
     assert NASTY not in text
     assert "&lt;script&gt;" in text
@@ -42,18 +42,18 @@ def test_the_page_is_whole_and_escapes_names(run):
         assert outside not in text
 
 
-def test_what_a_paper_reports_stands_beside_what_is_measured(run):
+def test_the_papers_values_are_shown_beside_the_measured_ones(run):
     table = (run / "tables/paper.csv").read_text()
     assert table == "name,measured,paper\nfidelity/ratio,0.25,0.46\nelse,,0.8534\n"
     text = write_page(run).read_text()
-    assert text.count(">Beside the paper<") == 1
+    assert text.count(">Comparison with the paper<") == 1
     rows = read(text).rows()
     assert ["fidelity/ratio", "0.25", "0.46", "-0.21"] in rows
     assert ["else", "", "0.8534", ""] in rows
 
 
-def described(folder, classes, synsets=None, labels=()):
-    """A finished run's folder that tells of these classes, all without a test image."""
+def run_with_classes(folder, classes, synsets=None, labels=()):
+    """A finished run's folder with these classes, without test images."""
     images, none = (
         ImageSet(torch.zeros(len(own), 1, 1, 1, dtype=torch.uint8), torch.tensor(own).long())
         for own in (list(labels), [])
@@ -64,21 +64,21 @@ def described(folder, classes, synsets=None, labels=()):
     return folder
 
 
-def test_a_row_tells_of_each_class(tmp_path):
+def test_the_table_of_classes_has_a_row_per_class(tmp_path):
     synsets = ("n02121620", "n02084071", "n01503061")
-    described(tmp_path, ("cat", "dog", "bird"), synsets, labels=[1, 0, 1])
+    run_with_classes(tmp_path, ("cat", "dog", "bird"), synsets, labels=[1, 0, 1])
     assert (tmp_path / "tables/classes.csv").read_bytes().decode() == (
         "index,class,synset,train,test\n"
         "0,cat,n02121620,1,0\n1,dog,n02084071,2,0\n2,bird,n01503061,0,0\n"
     )
 
 
-# Each is text, also where it looks like a number, ends a cell or ends a line.
+# Names that look like numbers or contain CSV delimiters.
 NAMES = ("a,b", '"', "a\nb", "a\rb", "a\r\nb", " a ", "$x$", "007", "1e5", "nan", NASTY)
 
 
-def test_names_of_classes_are_read_back_as_they_were(tmp_path):
-    described(tmp_path, NAMES)
+def test_class_names_are_read_back_unchanged(tmp_path):
+    run_with_classes(tmp_path, NAMES)
     with (tmp_path / "tables/classes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(row["class"] for row in rows) == NAMES
@@ -90,8 +90,8 @@ def test_names_of_classes_are_read_back_as_they_were(tmp_path):
         assert name in shown
 
 
-def test_the_page_counts_images_in_full(tmp_path):
-    described(tmp_path, ("cat", "dog"), labels=[0] * 13861)
+def test_the_page_shows_all_digits_of_image_counts(tmp_path):
+    run_with_classes(tmp_path, ("cat", "dog"), labels=[0] * 13861)
     assert ["0", "cat", "13861", "0"] in read(write_page(tmp_path).read_text()).rows()
 
 
@@ -100,15 +100,15 @@ def test_without_a_paper_there_is_no_such_table(tmp_path):
     with results.running(experiment="x", resumed=False):
         results.add_outcomes({"x": Outcome(metrics={"a": 1.0})}, {})
     assert not (tmp_path / "tables/paper.csv").exists()
-    assert "Beside the paper" not in write_page(tmp_path).read_text()
+    assert "Comparison with the paper" not in write_page(tmp_path).read_text()
 
 
-def test_a_folder_that_is_no_run_has_no_page(tmp_path):
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="is not the folder of a run"):
         write_page(tmp_path)
 
 
-def test_status_tells_how_a_run_ended(run, tmp_path):
+def test_the_status_has_the_final_state_and_the_reason(run, tmp_path):
     assert read_status(run)["state"] == "finished"
     for error, state in ((ValueError("no"), "failed"), (KeyboardInterrupt(), "interrupted")):
         results = Results(tmp_path / state)
@@ -152,7 +152,7 @@ def test_explanations_of_several_methods_share_a_file(tmp_path):
         results.explanations()
 
 
-def test_a_later_start_replaces_what_an_earlier_one_logged(tmp_path):
+def test_a_resumed_run_replaces_repeated_steps_of_the_log(tmp_path):
     for version, text in enumerate(("step,a/x\n0,1\n1,2\n2,9\n", "step,a/x,b/y\n2,3\n3,4\n3,,7\n")):
         folder = tmp_path / "logs" / f"version_{version}"
         folder.mkdir(parents=True)
@@ -168,7 +168,7 @@ def test_seeds_of_one_stage_share_a_chart():
         "distill/loss": [(0, 4.0)],
         "my-5-method/loss": [(0, 5.0)],
     }
-    assert charts(curves) == {
+    assert group_by_quantity(curves) == {
         "expert/loss": {"expert-0": [(0, 1.0)], "expert-12": [(0, 2.0)]},
         "expert/accuracy": {"expert-0": [(0, 3.0)]},
         "distill/loss": {"distill": [(0, 4.0)]},
@@ -176,7 +176,7 @@ def test_seeds_of_one_stage_share_a_chart():
     }
 
 
-def test_a_sheet_has_a_row_for_each_class_that_is_shown():
+def test_a_sheet_has_a_row_for_each_class_with_images():
     images = {"a": torch.rand(2, 1, 4, 4), "b": torch.rand(1, 1, 4, 4)}
     labels = {"a": torch.tensor([0, 2]), "b": torch.tensor([2])}
     figure = sheet(images, labels, ["first", "second", "third", "fourth"])
@@ -215,35 +215,36 @@ def neuron(trace, **changes):
     return {**row, **changes}
 
 
-def told(folder, rows, pictures=()):
-    """What the page of traces says, its blanks as they are read."""
+def traces_page(folder, rows, figures=()):
+    """The text of the traces page, with single spaces."""
     results = Results(folder)
     with results.running(experiment=NASTY, resumed=False):
         image = {"x": torch.rand(1, 1, 4, 4)}
-        figures = {name: sheet(image, {"x": torch.tensor([0])}, ["a"]) for name in pictures}
-        results.add_outcomes({"t": Outcome(tables={"traces": rows}, figures=figures)}, {})
+        drawn = {name: sheet(image, {"x": torch.tensor([0])}, ["a"]) for name in figures}
+        results.add_outcomes({"t": Outcome(tables={"traces": rows}, figures=drawn)}, {})
     write_page(folder)
     return " ".join((folder / "traces.html").read_text().split())
 
 
-def test_a_trace_is_told_in_words(tmp_path):
-    text = told(tmp_path, [neuron(1), neuron(1, channel=5, speaks="weak")], ["trace_1"])
+def test_a_trace_is_described_in_text(tmp_path):
+    text = traces_page(tmp_path, [neuron(1), neuron(1, channel=5, speaks="weak")], ["trace_1"])
     for words in (
         "1. Test image 7, fine-tuned network",
-        "The fine-tuned network calls this image <strong>ship</strong> (0.93). It is right.",
-        "What decided most, in layer layer4.1:",
+        "The fine-tuned network predicts <strong>ship</strong> (probability 0.93). "
+        "The prediction is correct.",
+        "Neurons of layer layer4.1 with the largest prediction difference:",
         "Channel 41 (PD 0.2512). Without it, the probability of ship is 0.50 instead of 0.93.",
-        "It fires for ship (7 of 10), 007 (3 of 10); LC 0.55.",
-        "speaks for the prediction</span>",
-        "speaks weakly for the prediction</span>",
-        "All of this evidence fits ship.",
+        "Top classes: ship (7 of 10), 007 (3 of 10); LC 0.55.",
+        ">supports the prediction</span>",
+        ">weakly supports the prediction</span>",
+        "All neurons shown support ship.",
     ):
         assert words in text
     assert "wrong" not in text
     assert text.count("data:image/png;base64,") == 1
 
 
-def test_contradictory_evidence_is_told(tmp_path):
+def test_contradictory_evidence_is_described(tmp_path):
     changes = {
         "kind": "adversarial",
         "label_class": "bird",
@@ -259,44 +260,46 @@ def test_contradictory_evidence_is_told(tmp_path):
         neuron(4, **changes, channel=6, speaks="against"),
         neuron(5, evidence="inconclusive", speaks="nothing"),
     ]
-    text = told(tmp_path, rows)
+    text = traces_page(tmp_path, rows)
     for words in (
-        "It is wrong: the image shows <strong>bird</strong>.",
-        "The image was changed to be taken for <strong>van</strong>.",
-        "is 0.50 instead of 0.93, and the network calls the image bird.",
-        "does not fit van: channel 4 fires for what is no closer",
-        "does not fit van: channels 2, 6 fire for what",
-        "fires for no classes in particular",
-        "neither clearly fits ship nor contradicts it",
+        "The prediction is wrong: the true class is <strong>bird</strong>.",
+        "The target class of the attack is <strong>van</strong>.",
+        "is 0.50 instead of 0.93, and the prediction is bird.",
+        "Channel 4 contradicts van.",
+        "Channels 2, 6 contradict van.",
+        "responds to no particular classes",
+        "neither clearly support nor contradict ship",
     ):
         assert words in text
 
 
-def test_a_prediction_that_rests_on_no_channel_is_told(tmp_path):
+def test_a_prediction_that_rests_on_no_channel_is_described(tmp_path):
     blank = dict.fromkeys(list(neuron(1))[10:], "")
-    text = told(tmp_path, [neuron(1, **blank, label_class="")])
-    assert "No single channel of layer layer4.1 makes a difference to this prediction." in text
-    assert "right." not in text
+    text = traces_page(tmp_path, [neuron(1, **blank, label_class="")])
+    assert "No single channel of layer layer4.1 changes this prediction." in text
+    assert "correct." not in text
     assert "wrong" not in text
 
 
-def test_names_in_traces_are_escaped_and_nothing_is_loaded(tmp_path):
+def test_the_traces_page_is_self_contained_and_escapes_names(tmp_path):
     nasty = dict.fromkeys(
         [name for name in neuron(1) if name.endswith("class")] + ["image", "layer", "network"],
         NASTY,
     )
-    text = told(tmp_path, [neuron(1, **nasty, evidence="contradictory", speaks="against")])
+    text = traces_page(tmp_path, [neuron(1, **nasty, evidence="contradictory", speaks="against")])
     assert NASTY not in text
     assert text.count("&lt;script&gt;") > 8
     for outside in ("http://", "https://", "src='/", 'src="/'):
         assert outside not in text
 
 
-def test_the_page_of_a_run_leads_to_its_traces(run, tmp_path):
-    told(tmp_path / "x", [neuron(n) for n in range(1, 12)], [f"trace_{n:02d}" for n in (1, 11)])
+def test_the_page_of_a_run_links_to_its_traces(run, tmp_path):
+    traces_page(
+        tmp_path / "x", [neuron(n) for n in range(1, 12)], [f"trace_{n:02d}" for n in (1, 11)]
+    )
     text = (tmp_path / "x/report.html").read_text()
     assert '<a href="./traces.html">' in text
-    # They are shown there.
+    # Their figures are on the traces page only.
     assert "data:image/png;base64," not in text
     assert (tmp_path / "x/traces.html").read_text().count("data:image/png;base64,") == 2
     assert "traces.html" not in write_page(run).read_text()

@@ -5,7 +5,7 @@ import torch
 from support import references
 from support.attacked import adversarial_set, swapped
 from support.builders import Blobs, ColumnClassifier, image_data, small_convnet, small_mlp
-from support.pictures import picture
+from support.pictures import write_image
 
 from cwx.data.splits import ImageSet
 from cwx.data.taxonomy import Flat
@@ -230,7 +230,7 @@ class Colour(Blobs):
 
 
 def test_picture_files_are_traced(tmp_path, looking):
-    picture(tmp_path / "mine.png", size=(9, 7))
+    write_image(tmp_path / "mine.png", size=(9, 7))
     data = image_data(Colour(), mean=[0.5] * 3, std=[0.5] * 3)
     subject = replace(looking, data=data)
     rows = trace(subject, images=[], files=[str(tmp_path / "mine.png")]).tables["traces"]
@@ -257,7 +257,7 @@ def test_bad_settings_are_refused(data, tmp_path):
     check()
     check(images=[0, 23])
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    picture(tmp_path / "whole.png")
+    write_image(tmp_path / "whole.png")
     colour = image_data(Colour(), mean=0.5, std=0.5)
     check(colour, images=[], files=[str(tmp_path / "whole.png")])
     broken, whole = ([str(tmp_path / f"{name}.png")] for name in ("broken", "whole"))

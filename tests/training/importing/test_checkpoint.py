@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from support.pictures import picture
+from support.pictures import write_image
 from torch import nn
 
 from cwx.cli import resolvers
@@ -78,10 +78,10 @@ def same(found, expected):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("kind", WRAPPED)
-def test_what_is_imported_is_what_was_saved(tmp_path, store, state, kind, zipped):
+def test_the_imported_state_equals_the_saved_state(tmp_path, store, state, kind, zipped):
     path = saved(tmp_path, WRAPPED[kind](state), _use_new_zipfile_serialization=zipped)
     found = import_checkpoint(str(path), network(), store)
-    assert (found.recorded, found.epochs) == ((0,), 0)
+    assert (found.recorded_epochs, found.epochs) == ((0,), 0)
     assert math.isnan(found.accuracy(0))
     assert same(found.state(0), state)
     loaded = network()
@@ -98,20 +98,20 @@ def test_safetensors_are_read(tmp_path, store, state, prefix):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_other_precisions_become_the_networks(tmp_path, store, state, dtype):
+def test_other_dtypes_are_converted_to_the_networks_dtype(tmp_path, store, state, dtype):
     narrow = {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}
     found = import_checkpoint(str(saved(tmp_path, narrow)), network(), store)
     assert same(found.state(0), {n: narrow[n].to(t.dtype) for n, t in state.items()})
 
 
-def test_files_older_than_the_counter_of_batch_norm_are_read(tmp_path, store, state):
+def test_a_missing_batch_norm_counter_is_filled_in(tmp_path, store, state):
     older = {n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}
     found = import_checkpoint(str(saved(tmp_path, older)), network(), store)
     assert same(found.state(0), {**state, "1.num_batches_tracked": torch.tensor(0)})
 
 
 @given(st.lists(st.sampled_from(["module.", "_orig_mod.", "model.", "net."]), max_size=4))
-def test_a_network_keeps_the_names_it_has(tmp_path_factory, prefixes):
+def test_prefixes_in_the_names_of_the_network_itself_are_kept(tmp_path_factory, prefixes):
     """Whatever prefixes are its own, and whatever is put before them."""
     folder = tmp_path_factory.mktemp("any")
     inner = nn.Linear(2, 2)
@@ -124,7 +124,7 @@ def test_a_network_keeps_the_names_it_has(tmp_path_factory, prefixes):
     assert same(found.state(0), inner.state_dict())
 
 
-def test_a_checkpoint_is_imported_once_wherever_it_lies(tmp_path, store, state):
+def test_a_checkpoint_is_imported_once_whatever_its_path(tmp_path, store, state):
     path = saved(tmp_path, state)
     first = import_checkpoint(str(path), network(), store)
     again = import_checkpoint(str(path.rename(tmp_path / "moved.pth")), network(), store)
@@ -174,7 +174,9 @@ def test_a_truncated_file_is_refused(tmp_path, store, state, name, fraction):
     (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(fraction * len(whole))])
-    with pytest.raises(ValueError, match=f"the checkpoint {path} is truncated, damaged or"):
+    with pytest.raises(
+        ValueError, match=f"the checkpoint {path} is missing, truncated, damaged or"
+    ):
         import_checkpoint(str(path), network(), store)
     assert not store.root.exists()
 
@@ -198,24 +200,24 @@ REFUSED = {
     "meta": ({"0.weight": W.to("meta")}, "(torch.strided, meta) as '0.weight', not"),
     "too few": (
         lambda s: {n: t for n, t in s.items() if not n.startswith("1.")},
-        f"{OTHER}it lacks 1.bias, 1.running_mean, 1.running_var and 1 more; choose the network",
+        f"{OTHER}missing 1.bias, 1.running_mean, 1.running_var and 1 more; choose the network",
     ),
-    "too many": (lambda s: {**s, "fc.bias": W}, f"{OTHER}it has, unknown here, fc.bias; choose"),
+    "too many": (lambda s: {**s, "fc.bias": W}, f"{OTHER}unexpected fc.bias; choose"),
     "shapes": (
         lambda s: {**s, "0.weight": W.T},
-        f"{OTHER}it has in another shape 0.weight (2, 3) for (3, 2); choose",
+        f"{OTHER}different shape 0.weight (2, 3) for (3, 2); choose",
     ),
     "metrics": (
         lambda s: {**s, "0.weight": s["0.weight"].int()},
-        f"{OTHER}it has as another kind of number 0.weight (torch.int32); choose",
+        f"{OTHER}different kind of dtype 0.weight (torch.int32); choose",
     ),
     "all at once": (
         lambda s: {**{n: t for n, t in s.items() if n != "2.bias"}, "0.weight": W.T, "fc": W},
-        f"{OTHER}it lacks 2.bias; it has, unknown here, fc; it has in another shape 0.weight",
+        f"{OTHER}missing 2.bias; unexpected fc; different shape 0.weight",
     ),
     "not finite": (
         lambda s: {**s, "2.bias": s["2.bias"] / 0},
-        "is not finite in torch.float32: take the weights of an earlier epoch",
+        "is not finite in torch.float32: use the weights of an earlier epoch",
     ),
     "too large": (
         lambda s: {**s, "2.bias": s["2.bias"].double() * 1e300},
@@ -225,7 +227,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_checkpoint_of_the_network_is_refused(tmp_path, store, state, case):
+def test_an_invalid_checkpoint_is_refused(tmp_path, store, state, case):
     value, message = REFUSED[case]
     path = saved(tmp_path, value(state) if callable(value) else value)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
@@ -238,13 +240,13 @@ def test_what_is_no_checkpoint_of_the_network_is_refused(tmp_path, store, state,
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("none.pt", "the checkpoint none.pt cannot be read .*name a file that is there"),
+        ("none.pt", "the checkpoint none.pt cannot be read .*name an existing file"),
         (".", "the checkpoint . cannot be read"),
         ("ResNet50_Weights.IMAGENET1K_V9", "no file ResNet50_Weights.* torchvision has no weights"),
         ("ResNet51_Weights.DEFAULT", "torchvision has no weights of that name: give a path, or"),
     ],
 )
-def test_what_is_not_there_is_refused(store, source, message):
+def test_a_missing_file_or_name_is_refused(store, source, message):
     with pytest.raises(ValueError, match=message):
         import_checkpoint(source, network(), store)
 
@@ -273,8 +275,8 @@ def test_published_weights_are_taken_from_torchvisions_cache(cache, store):
     assert same(found.state(0), published.state_dict())
 
 
-def test_published_weights_that_cannot_be_fetched_are_refused(cache, store):
-    message = f"squeezenet1_0-b66bff10.pth could not be fetched .* place it as {cache}"
+def test_a_failed_download_is_refused(cache, store):
+    message = f"squeezenet1_0-b66bff10.pth could not be downloaded .* save it as {cache}"
     with pytest.raises(ValueError, match=message):
         import_checkpoint(NAME, network(), store)
 
@@ -290,7 +292,7 @@ def squeezenet(tmp_path):
     saved(tmp_path, {"state_dict": prefixed("module.")(made.state_dict())}, "foreign.pth")
     for value, name in ((0, "ant"), (250, "dog")):
         for i in range(3):
-            picture(tmp_path / "images" / name / f"{i}.png", size=(40, 34), value=value + i)
+            write_image(tmp_path / "images" / name / f"{i}.png", size=(40, 34), value=value + i)
     (tmp_path / "names.txt").write_text("dog\ncat\nant\n")
     return made
 
@@ -335,7 +337,9 @@ def ran(folder, *overrides):
     return study
 
 
-def test_a_foreign_network_is_judged_on_test_images_alone(squeezenet, tmp_path):
+def test_an_imported_network_is_evaluated_on_test_images_without_training_images(
+    squeezenet, tmp_path
+):
     study = ran(tmp_path)
     (path,) = (tmp_path / "store").iterdir()
     trajectory = Trajectory(path)
@@ -349,7 +353,7 @@ def test_a_foreign_network_is_judged_on_test_images_alone(squeezenet, tmp_path):
     ((images, labels, _),) = study.data.test_batches()
     with torch.no_grad():
         expected = squeezenet(images)
-        assert torch.equal(subject.trained(trajectory)(images), expected)
+        assert torch.equal(subject.trained_network(trajectory)(images), expected)
     assert len(expected.unique()) > 3
     assert labels.tolist() == [0, 0, 0, 2, 2, 2]
     right = (expected.argmax(1) == labels).double().mean().item()
@@ -364,18 +368,18 @@ MISFITS = {
     ),
     "data.source.size=4": "network .* does not take the data's images of 3 channels and 4x4 pixels",
     "data.source.classes=null": r"outputs of shape \(2, 3\) for two images, and the data have 2",
-    "+network.build.colours=3": "squeezenet1_0 cannot be called as it is configured .*'colours'",
-    "experts.held_out=[1]": "no training images, and experts.held_out ask for networks to be",
+    "+network.build.colours=3": "squeezenet1_0 rejects its arguments .*'colours'",
+    "experts.held_out=[1]": "no training images, but experts.held_out need training",
     "experts.checkpoints=[nowhere.pt]": "the checkpoint nowhere.pt cannot be read",
     "network.build.num_classes=3 network.build._target_=torchvision.models.squeezenet1_1": (
-        "foreign.pth is of another network: .*it has in another shape features.0.bias .96,. for "
+        "foreign.pth is of another network: .*different shape features.0.bias .96,. for "
         "..*choose the network that it was trained as"
     ),
 }
 
 
 @pytest.mark.parametrize("overrides", MISFITS)
-def test_what_does_not_fit_a_foreign_network_is_refused(squeezenet, tmp_path, overrides):
+def test_settings_that_do_not_fit_an_imported_network_are_refused(squeezenet, tmp_path, overrides):
     with pytest.raises(ValueError, match=MISFITS[overrides]) as caught:
         ran(tmp_path, *overrides.split())
     assert "\n" not in str(caught.value)
