@@ -2,7 +2,7 @@
 
 from cwx.cli.app import main
 
-# Hydra's completion for fish looks for the words @hydra.main in this file.
+# Hydra's completion for fish searches this file for the words @hydra.main.
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
-"""The launcher of sweeps, in the one package that Hydra takes plugins from.
+"""The launcher of sweeps, in the package from which Hydra loads plugins.
 
-Hydra imports this whenever it starts: it may import nothing heavy.
+Hydra imports this at every start: it must not import torch.
 """
 
 import atexit
@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cwx.cli.config.compose import configuration_folder
 from cwx.cli.config.validate import experiment_name
 from cwx.cli.resume import check_same_job
-from cwx.cli.sweep.command_line import Invocation, entry, for_jobs, program
+from cwx.cli.sweep.command_line import JobCommands, entry, for_jobs, program
 from cwx.cli.sweep.launch import Launch, Settings
 from cwx.storage.locks import writing
 from cwx.storage.run_files import SWEEP
@@ -37,13 +37,13 @@ log = logging.getLogger(__name__)
 
 
 class JobFailedError(CompactHydraException):
-    """A job of a sweep did not finish; Hydra prints what it says, and no traceback of its own."""
+    """A job of a sweep did not finish; Hydra prints the message without a traceback."""
 
 
 class Processes(Launcher):
-    """Runs each job of a sweep as ``python run.py <overrides>`` in a process of its own.
+    """Runs each job of a sweep as ``python run.py <overrides>`` in a subprocess.
 
-    Its settings are those of `cwx.cli.sweep.launch.Settings`.
+    Its settings are `cwx.cli.sweep.launch.Settings`.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -58,17 +58,17 @@ class Processes(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run these jobs; an optimising sweeper asks for several such batches.
+        """Run a batch of jobs; an optimising sweeper launches several batches.
 
         Raises:
-            SystemExit: they cannot be run, or were interrupted.
+            SystemExit: the jobs cannot be run, or were interrupted.
         """
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         try:
-            with _told_to_end():
+            with _signals_as_interrupt():
                 return self._launch(job_overrides, initial_job_idx)
         except (ValueError, OSError) as error:
-            # Also a disk that is full, or a folder whose name is too long for it.
+            # OSError: such as a full disk, or a file name that is too long.
             sys.exit(f"cwx: {' '.join(str(error).split())}")
         except KeyboardInterrupt:
             atexit.unregister(_write_page)
@@ -91,9 +91,9 @@ class Processes(Launcher):
         Launch(
             self._sweep,
             settings,
-            Invocation(entry(_flags()), for_jobs(self._config.hydra.overrides.hydra)),
+            JobCommands(entry(_arguments()), for_jobs(self._config.hydra.overrides.hydra)),
             optimize=self._optimize,
-            unchanged=_check_same,
+            check_unchanged=_check_same,
         ).run(jobs)
         return self._returns(jobs)
 
@@ -101,18 +101,18 @@ class Processes(Launcher):
         config = self._context.config_loader.load_sweep_config(self._config, overrides)
         with open_dict(config):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
-        with _known_to_hydra(config):
-            # By the sweep's own configuration, for what names its folder may be swept.
+        with _as_hydra_config(config):
+            # From the sweep's configuration, for a swept setting may be part of its directory.
             folder = Path(self._config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
             name = experiment_name(config.hydra.runtime.choices)
         return Job(number, folder, tuple(overrides), self._swept(overrides), name)
 
     def _swept(self, overrides: Sequence[str]) -> dict[str, str]:
-        """Those settings of a job that the command line does not fix for all."""
+        """The settings of a job that the command line does not fix for all jobs."""
         parse = OverridesParser.create(config_loader=self._context.config_loader).parse_overrides
-        asked = parse(list(self._config.hydra.overrides.task))
-        swept = {o.get_key_element() for o in asked if o.is_sweep_override()}
-        fixed = {o.get_key_element() for o in asked} - swept
+        given = parse(list(self._config.hydra.overrides.task))
+        swept = {o.get_key_element() for o in given if o.is_sweep_override()}
+        fixed = {o.get_key_element() for o in given} - swept
         return {
             override.get_key_element(): override.get_value_string()
             for override in parse(list(overrides))
@@ -120,22 +120,22 @@ class Processes(Launcher):
         }
 
     def _open(self, settings: Settings) -> Sweep:
-        """The sweep's directory, which is this process's until it ends."""
-        with _known_to_hydra(self._config):
+        """Create the sweep's directory, and lock it until this process ends."""
+        with _as_hydra_config(self._config):
             folder = Path(self._config.hydra.sweep.dir)
         if (folder / SWEEP).exists() and not settings.resume:
             raise ValueError(
                 f"{folder} holds a sweep already: continue it with resume={folder}, or choose "
                 "another hydra.sweep.dir"
             )
-        self._held = ExitStack()
-        self._held.enter_context(writing(folder))
-        # Once, and not after each batch of a sweeper that optimises.
+        self._lock = ExitStack()
+        self._lock.enter_context(writing(folder))
+        # Once at the end, not after each batch of an optimising sweeper.
         atexit.register(_write_page, folder)
         overrides = self._config.hydra.overrides
         return Sweep(
             folder,
-            started=list(overrides.task),
+            overrides=list(overrides.task),
             hydra=list(overrides.hydra),
             command=shlex.join(sys.argv),
         )
@@ -147,31 +147,31 @@ class Processes(Launcher):
 
     def _returns(self, jobs: Sequence[Job]) -> list[JobReturn]:
         failed = [job for job in jobs if job.state != FINISHED]
-        # Jobs that were stopped, or not begun, were so for the sake of one that failed.
+        # Jobs that were stopped or not started are consequences of a failed job.
         causes = [job for job in failed if job.state == FAILED] or failed
-        return [self._return(job, causes, of=len(jobs)) for job in jobs]
+        return [self._return(job, causes, total=len(jobs)) for job in jobs]
 
-    def _return(self, job: Job, causes: Sequence[Job], *, of: int) -> JobReturn:
-        returned = JobReturn(overrides=list(job.overrides), working_dir=str(job.folder))
+    def _return(self, job: Job, causes: Sequence[Job], *, total: int) -> JobReturn:
+        result = JobReturn(overrides=list(job.overrides), working_dir=str(job.folder))
         try:
             if job.state != FINISHED:
                 cause = job if job in causes else causes[0]
                 raise ValueError(
-                    f"{len(causes)} of {of} jobs failed; {cause} {cause.state}: {cause.reason} "
+                    f"{len(causes)} of {total} jobs failed; {cause} {cause.state}: {cause.reason} "
                     f"(see {cause.folder}); repeat the command with resume=true to try again"
                 )
-            returned.return_value = objective(job.folder, self._optimize)
-            returned.status = JobStatus.COMPLETED
+            result.return_value = objective(job.folder, self._optimize)
+            result.status = JobStatus.COMPLETED
         except ValueError as error:
-            returned.return_value = JobFailedError(f"cwx: {error}")
-            returned.status = JobStatus.FAILED
-        return returned
+            result.return_value = JobFailedError(f"cwx: {error}")
+            result.status = JobStatus.FAILED
+        return result
 
 
 def _check_folders(jobs: Sequence[Job]) -> None:
-    seen: dict[Path, Job] = {}
+    jobs_by_folder: dict[Path, Job] = {}
     for job in jobs:
-        other = seen.setdefault(job.folder, job)
+        other = jobs_by_folder.setdefault(job.folder, job)
         if other is not job:
             raise ValueError(
                 f"{other} and {job} have the folder {job.folder}: let hydra.sweep.subdir differ by "
@@ -180,25 +180,25 @@ def _check_folders(jobs: Sequence[Job]) -> None:
 
 
 def _check_same(job: Job) -> None:
-    extra = _flags().config_dir
+    extra = _arguments().config_dir
     check_same_job(configuration_folder(), job.folder, job.overrides, extra=extra)
 
 
-def _flags() -> Any:
+def _arguments() -> Any:
     return get_args_parser().parse_args()
 
 
 def _write_page(folder: Path) -> None:
-    """Write a page of all jobs, in a process of its own because that needs torch.
+    """Write a page of all jobs, in a subprocess because that imports torch.
 
-    What goes wrong there is told there: no sweep is worse for having no page.
+    It prints its own errors; a sweep succeeds without its page.
     """
     subprocess.run([*program(), "report", str(folder)], check=False)
 
 
 @contextmanager
-def _known_to_hydra(config: DictConfig) -> Iterator[None]:
-    """Let ``${hydra:…}`` refer to `config`."""
+def _as_hydra_config(config: DictConfig) -> Iterator[None]:
+    """Resolve ``${hydra:…}`` from `config`."""
     hydra = HydraConfig.instance()
     earlier = hydra.cfg
     hydra.set_config(config)
@@ -209,15 +209,15 @@ def _known_to_hydra(config: DictConfig) -> Iterator[None]:
 
 
 @contextmanager
-def _told_to_end() -> Iterator[None]:
-    """Take what ends a process, a scheduler's SIGTERM or a terminal that closes, for a Ctrl-C."""
+def _signals_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM (of a scheduler) and SIGHUP (of a closed terminal) as Ctrl-C."""
     earlier = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    # As `nohup` leaves it, who closes the terminal means the sweep to go on.
-    taken = [number for number, handler in earlier.items() if handler != signal.SIG_IGN]
-    for number in taken:
+    # `nohup` ignores SIGHUP, so that the sweep goes on without its terminal.
+    handled = [number for number, handler in earlier.items() if handler != signal.SIG_IGN]
+    for number in handled:
         signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        for number in taken:
+        for number in handled:
             signal.signal(number, earlier[number])

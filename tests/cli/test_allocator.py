@@ -23,17 +23,17 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="does nothing without glibc")
-@pytest.mark.parametrize(("how", "kept"), [("keep", True), ("leave", False)])
-def test_a_freed_block_stays_with_the_process(how, kept):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True
+@pytest.mark.parametrize(("mode", "stays"), [("keep", True), ("leave", False)])
+def test_a_freed_block_stays_with_the_process(mode, stays):
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=True
     )
-    assert (float(done.stdout) > 50) == kept
+    assert (float(process.stdout) > 50) == stays
 
 
-def test_other_systems_are_left_alone(monkeypatch):
+def test_nothing_happens_without_glibc(monkeypatch):
     from cwx.cli import allocator
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: pytest.fail("corrupted malloc"))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: pytest.fail("called malloc"))
     allocator.keep_freed_memory()

@@ -1,4 +1,4 @@
-"""What the tab key offers."""
+"""Shell completion of commands, settings, choices and folders."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ from support.paths import ROOT
 from support.run_folders import make_run
 
 from cwx.cli import app
-from cwx.cli.completion import answer, complete
-from cwx.cli.config.compose import options
+from cwx.cli.completion import complete, print_completions
+from cwx.cli.config.groups import options
 from cwx.cli.run import register_resolvers
 
 CONF = ROOT / "conf"
@@ -22,33 +22,34 @@ def resolvers():
     register_resolvers()
 
 
-def offered(line):
+def completions(line):
     return complete(line, app.COMMANDS, CONF)
 
 
 @pytest.mark.parametrize("scale", ["", "scale=small "])
-def test_every_experiment_is_offered(scale):
+def test_every_experiment_is_completed(scale):
     experiments = sorted(options([CONF])["experiment"])
-    assert offered(f"{scale}experiment=") == [f"experiment={name}" for name in experiments]
-    assert offered("experiment=digits/q") == ["experiment=digits/quickstart"]
+    assert completions(f"{scale}experiment=") == [f"experiment={name}" for name in experiments]
+    assert completions("experiment=digits/q") == ["experiment=digits/quickstart"]
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "expected"),
     [
         ("exp", {"experiment=", "experiments", "experts", "experts.", "experts="}),
         ("sc", {"scale="}),
         ("scale=", {"scale=paper", "scale=small"}),
         ("-m corruption=badnets,bl",
          {"corruption=badnets,blended", "corruption=badnets,blended_picture"}),
-        ("method=[iscp,le", {"method=[iscp,iscp_learned_canvas"}),
+        ("method=[iscp,iscp_l", {"method=[iscp,iscp_learned_canvas"}),
         ("augment@recipe.augment=s", {"augment@recipe.augment=shift_flip"}),
-        ("+network@evaluation_networks.a=vgg", {"+network@evaluation_networks.a=vgg11", "+network@evaluation_networks.a=vgg16"}),
+        ("+network@evaluation_networks.a=vgg",
+         {f"+network@evaluation_networks.a=vgg{layers}" for layers in (11, 16)}),
         ("network=mlp network.wi", {"network.width="}),
         ("method.distill.iterat", {"method.distill.iterations="}),
         ("l", {"ls", "logger=", "logger."}),
         ("seed=1 l", {"logger=", "logger."}),
-        ("seed=1 re", {"fine_tuning=", "fine_tuning."}),
+        ("seed=1 fi", {"fine_tuning=", "fine_tuning."}),
         ("experiment=none/such see", set()),
         ("nothing.like.it", set()),
         ("ls --st", {"--state"}),
@@ -65,29 +66,29 @@ def test_every_experiment_is_offered(scale):
         ("report nowhere/", set()),
     ],
 )  # fmt: skip
-def test_a_line_goes_on(tmp_path, monkeypatch, line, found):
+def test_the_last_word_of_a_line_is_completed(tmp_path, monkeypatch, line, expected):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b", ".c"):
         make_run(tmp_path / "runs" / name)
     (tmp_path / "runs" / "file").touch()
-    assert offered(line) == sorted(found)
+    assert completions(line) == sorted(expected)
 
 
-def test_nothing_typed_offers_commands_and_settings():
-    found = offered("")
-    assert {*app.COMMANDS, "experiment=", "seed=", "method."} <= set(found)
-    assert not any(name.startswith("_") for name in found)
+def test_an_empty_line_is_completed_with_commands_and_settings():
+    names = completions("")
+    assert {*app.COMMANDS, "experiment=", "seed=", "method."} <= set(names)
+    assert not any(name.startswith("_") for name in names)
 
 
-@pytest.mark.parametrize(("shell", "between"), [("bash", " "), ("zsh", " "), ("fish", "\n")])
-def test_each_shell_is_answered_in_its_way(monkeypatch, capsys, shell, between):
+@pytest.mark.parametrize(("shell", "separator"), [("bash", " "), ("zsh", " "), ("fish", "\n")])
+def test_each_shell_has_its_separator(monkeypatch, capsys, shell, separator):
     monkeypatch.setenv("COMP_LINE", "python run.py scale=")
-    answer(shell, app.COMMANDS, CONF)
-    assert capsys.readouterr().out == f"scale=paper{between}scale=small\n"
+    print_completions(shell, app.COMMANDS, CONF)
+    assert capsys.readouterr().out == f"scale=paper{separator}scale=small\n"
 
 
-def test_the_script_for_bash_asks_this_program():
-    """Hydra's function in a real shell, which finds the program by the words on the line."""
+def test_the_script_for_bash_calls_this_program():
+    """Hydra's function in a real shell."""
     script = """
     eval "$(python run.py -sc install=bash)"
     COMP_LINE="python run.py experiment=digits/"; COMP_POINT=${#COMP_LINE}; COMP_CWORD=2
@@ -95,7 +96,7 @@ def test_the_script_for_bash_asks_this_program():
     printf '%s\\n' "${COMPREPLY[@]}"
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", script],
         cwd=ROOT,
         env={**os.environ, "PATH": path},
@@ -104,12 +105,12 @@ def test_the_script_for_bash_asks_this_program():
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == [
+    assert process.stdout.split() == [
         "experiment=digits/backdoor",
         "experiment=digits/iscp",
         "experiment=digits/quickstart",
     ]
 
 
-def test_fish_finds_the_words_that_it_looks_for():
+def test_run_py_has_the_words_that_hydras_script_for_fish_searches():
     assert "@hydra.main" in (ROOT / "run.py").read_text()

@@ -1,4 +1,4 @@
-"""What a run is called by its folder and settings."""
+"""The names of runs from their folders and settings."""
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,10 +11,10 @@ from cwx.cli import resolvers, run
 
 
 @pytest.fixture
-def running(monkeypatch):
-    """Makes Hydra believe that a run with these settings is in a folder."""
+def hydra_run(monkeypatch):
+    """Sets Hydra's configuration to that of a run with these settings in a folder."""
 
-    def begin(folder, *overrides):
+    def start(folder, *overrides):
         with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
             config = compose("run", list(overrides), return_hydra_config=True)
         if folder is not None:
@@ -25,28 +25,28 @@ def running(monkeypatch):
 
     run.register_resolvers()
     before = HydraConfig.instance().cfg
-    yield begin
+    yield start
     HydraConfig.instance().cfg = before
 
 
-def named(config):
+def wandb_names(config):
     logger = OmegaConf.to_container(config.logger, resolve=True)["wandb"]
     return [logger[key] for key in ("name", "group", "job_type", "tags")]
 
 
-def test_a_run_by_itself_is_its_experiment(running, tmp_path):
-    config = running(make_run(tmp_path / "x", overrides=["seed=3"]), "experiment=cifar10/noise")
+def test_a_single_run_is_named_by_its_experiment(hydra_run, tmp_path):
+    config = hydra_run(make_run(tmp_path / "x", overrides=["seed=3"]), "experiment=cifar10/noise")
     tags = ["cifar10/noise", "paper"]
-    assert named(config) == ["cifar10/noise", None, "cifar10/noise", tags]
+    assert wandb_names(config) == ["cifar10/noise", None, "cifar10/noise", tags]
 
 
-def test_a_job_is_in_the_group_of_its_sweep(running, tmp_path, monkeypatch):
+def test_a_job_belongs_to_the_group_of_its_sweep(hydra_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     common = ["experiment=cifar10/noise", "scale=small"]
     jobs = ["corruption.rate=0.25", "corruption.rate=0.5"]
     make_sweep(tmp_path / "runs/s", jobs, common=common, swept=["corruption.rate=0.25,0.5"])
-    found = named(running(tmp_path / "runs/s/1", *common, jobs[1]))
-    assert found == [
+    names = wandb_names(hydra_run(tmp_path / "runs/s/1", *common, jobs[1]))
+    assert names == [
         "cifar10/noise small corruption.rate=0.5", "runs/s", "cifar10/noise",
         ["cifar10/noise", "small"],
     ]  # fmt: skip
@@ -54,18 +54,18 @@ def test_a_job_is_in_the_group_of_its_sweep(running, tmp_path, monkeypatch):
     assert resolvers.sweep() == str(tmp_path / "runs/s")
 
 
-def test_a_run_keeps_its_id_by_its_folder(running, tmp_path, monkeypatch):
-    running(tmp_path / "a")
+def test_the_id_of_a_run_depends_on_its_folder_alone(hydra_run, tmp_path, monkeypatch):
+    hydra_run(tmp_path / "a")
     first = resolvers.run_id()
-    running(tmp_path / "b")
+    hydra_run(tmp_path / "b")
     assert resolvers.run_id() != first
-    running(tmp_path / "b" / ".." / "a", "seed=5")
+    hydra_run(tmp_path / "b" / ".." / "a", "seed=5")
     assert resolvers.run_id() == first
     assert len(first) == 8
 
 
-def test_what_is_only_shown_has_no_name(running):
-    config = running(None)
+def test_a_configuration_that_is_only_printed_has_no_name(hydra_run):
+    config = hydra_run(None)
     assert resolvers.run_id() == "unnamed"
     assert resolvers.sweep() is None
     assert OmegaConf.to_container(config.logger, resolve=True)["wandb"]["id"] == "unnamed"

@@ -1,4 +1,4 @@
-"""Which run or sweep `resume=` continues, and with which settings."""
+"""Which run or sweep `resume=` continues, with which settings, and which it refuses."""
 
 import json
 
@@ -6,9 +6,9 @@ import pytest
 
 from cwx.cli import resolvers
 from cwx.cli import run as entry
-from cwx.cli.config.compose import compose_checked, sweep_folder
+from cwx.cli.config.compose import compose_checked, sweep_directory
 from cwx.cli.config.hydra_files import SAVED
-from cwx.cli.resume import asked_for, check_launcher, check_same_job
+from cwx.cli.resume import check_launcher, check_same_job, resolve_resume
 from cwx.errors import UserError
 from cwx.storage.sweeps import Sweep
 
@@ -23,13 +23,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def ask(*overrides, multirun=False):
-    return asked_for(CONF, overrides, multirun=multirun, extra=None)
+def resolve(*overrides, multirun=False):
+    return resolve_resume(CONF, overrides, multirun=multirun, extra=None)
 
 
 def sweep(folder, *overrides, hydra=(), started="2026-01-01T00:00:00+00:00"):
-    """The folder of a sweep that was started with these settings."""
-    Sweep(folder, started=overrides, hydra=hydra, command="").save()
+    """Create the folder of a sweep with these settings."""
+    Sweep(folder, overrides=overrides, hydra=hydra, command="").save()
     saved = json.loads((folder / "sweep.json").read_text())
     (folder / "sweep.json").write_text(json.dumps({**saved, "started": started}))
 
@@ -44,22 +44,22 @@ def run(folder, *overrides):
 
 
 def test_without_resume_nothing_is_continued():
-    assert ask("seed=1").overrides == ["seed=1"]
-    assert ask("seed=1", "resume=false").overrides == ["seed=1"]
-    start = ask(*SWEPT, multirun=True)
+    assert resolve("seed=1").overrides == ["seed=1"]
+    assert resolve("seed=1", "resume=false").overrides == ["seed=1"]
+    start = resolve(*SWEPT, multirun=True)
     assert (start.multirun, start.run, start.sweep) == (True, None, None)
 
 
-def test_a_run_is_continued_with_its_settings_and_others_for_hydra_alone(here):
+def test_a_run_is_continued_with_its_settings_and_new_settings_for_hydra(here):
     run(here / "a run's", "seed=3")
-    start = ask("resume=a run's", "hydra.verbose=true")
+    start = resolve("resume=a run's", "hydra.verbose=true")
     assert start.overrides == ["seed=3", "hydra.verbose=true", r"hydra.run.dir='a run\'s'"]
     assert str(start.run) == "a run's"
     assert not start.multirun
 
 
 def test_the_newest_sweep_of_the_same_command_is_continued(here):
-    place = here / "runs/digits/quickstart"
+    sweeps = here / "runs/digits/quickstart"
     other = [SWEPT[0], "seed=0,1,2"]
     for name, overrides, day in (
         ("a", SWEPT, 1),
@@ -67,9 +67,9 @@ def test_the_newest_sweep_of_the_same_command_is_continued(here):
         ("c", SWEPT, 2),
         ("d", other, 4),
     ):
-        sweep(place / name, *overrides, started=f"2026-01-0{day}T00:00:00+00:00")
-    (place / "run").mkdir()
-    start = ask(*SWEPT, "hydra.launcher.n_jobs=3", "optimize=a/b", "resume=true", multirun=True)
+        sweep(sweeps / name, *overrides, started=f"2026-01-0{day}T00:00:00+00:00")
+    (sweeps / "run").mkdir()
+    start = resolve(*SWEPT, "hydra.launcher.n_jobs=3", "optimize=a/b", "resume=true", multirun=True)
     assert str(start.sweep) == "runs/digits/quickstart/b"
     assert start.overrides == [
         *SWEPT,
@@ -80,10 +80,10 @@ def test_the_newest_sweep_of_the_same_command_is_continued(here):
     ]
 
 
-def test_the_sweep_in_the_folder_that_is_named_is_continued_with_what_it_was_started_with(here):
+def test_a_sweep_that_is_named_by_its_folder_is_continued_with_its_settings(here):
     hydra = ["hydra.launcher.n_jobs=2", "hydra.mode=MULTIRUN", "hydra.verbose=true"]
     sweep(here / "mine", *SWEPT, hydra=[*hydra, "hydra.sweep.dir=mine"])
-    start = ask("resume=mine", "hydra.launcher.n_jobs=1")
+    start = resolve("resume=mine", "hydra.launcher.n_jobs=1")
     assert start.multirun
     assert start.overrides == [
         *SWEPT,
@@ -92,15 +92,15 @@ def test_the_sweep_in_the_folder_that_is_named_is_continued_with_what_it_was_sta
         "hydra.sweep.dir='mine'",
         "hydra.launcher.resume=true",
     ]
-    given = ask(*SWEPT, "hydra.sweep.dir=mine", "resume=true", multirun=True)
-    assert str(given.sweep) == "mine"
+    repeated = resolve(*SWEPT, "hydra.sweep.dir=mine", "resume=true", multirun=True)
+    assert str(repeated.sweep) == "mine"
 
 
-def test_a_sweep_of_another_launcher_is_known_by_what_hydra_noted(here):
+def test_a_sweep_of_another_launcher_is_continued_from_hydras_files(here):
     (here / "mine").mkdir()
     overrides = {"task": SWEPT, "hydra": ["hydra/launcher=basic"]}
     (here / "mine/multirun.yaml").write_text(json.dumps({"hydra": {"overrides": overrides}}))
-    start = ask("resume=mine")
+    start = resolve("resume=mine")
     assert start.overrides == [*SWEPT, "hydra/launcher=basic", "hydra.sweep.dir='mine'"]
     assert start.multirun
 
@@ -119,29 +119,29 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED, ids=" ".join)
-def test_refused_with_the_remedy(here, words):
+def test_an_impossible_resume_is_refused_with_a_remedy(here, words):
     run(here / "run", "seed=3")
     sweep(here / "mine", *SWEPT)
     overrides = [word for word in words if word != "-m"]
     with pytest.raises(UserError) as caught:
-        ask(*overrides, multirun="-m" in words)
+        resolve(*overrides, multirun="-m" in words)
     assert REFUSED[words] in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["overrides", "config", "hydra"])
-def test_a_run_whose_settings_are_damaged_is_refused_in_one_line(here, name):
+def test_a_run_with_a_damaged_file_is_refused_in_one_line(here, name):
     run(here / "run", "seed=3")
     (here / "run" / SAVED / f"{name}.yaml").write_text("{{")
     with pytest.raises(UserError, match=rf"{name}\.yaml cannot be read \(") as caught:
-        entry._prepared(["resume=run"])
+        entry._prepare(["resume=run"])
     assert "\n" not in str(caught.value)
 
 
-def test_a_sweep_that_is_damaged_is_refused_with_the_remedy(here):
+def test_a_damaged_sweep_is_refused_with_a_remedy(here):
     sweep(here / "mine", *SWEPT)
     (here / "mine/sweep.json").write_text("{")
     with pytest.raises(UserError, match=r"no readable sweep\.json: continue its jobs one"):
-        ask("resume=mine")
+        resolve("resume=mine")
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_other_launchers_check_themselves():
         (["experiment=cifar10/adversarial,cifar10/natural"], "cifar10/adversarial+natural"),
     ],
 )
-def test_a_sweep_lies_under_the_name_of_what_it_runs(overrides, name):
-    place, launcher = sweep_folder(CONF, overrides, extra=None)
-    assert str(place.parent) == f"runs/{name}"
+def test_the_folder_of_a_sweep_is_named_by_its_experiments(overrides, name):
+    directory, launcher = sweep_directory(CONF, overrides, extra=None)
+    assert str(directory.parent) == f"runs/{name}"
     assert launcher["n_jobs"] == 1
 
 
-def test_a_job_is_the_same_only_with_its_settings_and_their_meaning(here):
+def test_a_job_must_have_the_same_settings_and_configuration(here):
     run(here / "job", "seed=3")
     check_same_job(CONF, here / "job", ["seed=3"], extra=None)
     with pytest.raises(UserError, match=r"was started with seed=3, not with seed=4: give"):
@@ -193,3 +193,61 @@ def test_a_job_is_the_same_only_with_its_settings_and_their_meaning(here):
     (here / "job" / SAVED / "config.yaml").write_text(json.dumps({**config, "store": "else"}))
     with pytest.raises(UserError, match="store was 'else' and is 'store'"):
         check_same_job(CONF, here / "job", ["seed=3"], extra=None)
+
+
+# Changes to a saved configuration, as another version of cwx would have written it.
+OTHER_VERSIONS = {
+    "an unknown group": (lambda c: c.update(procedure=c.pop("recipe")), "unknown key procedure"),
+    "an unknown key": (lambda c: c["network"].update(filters=3), "unknown key network.filters"),
+    "an unknown target": (
+        lambda c: c.update(_target_="cwx.study.Study"),
+        "_target_ is 'cwx.study.Study'",
+    ),
+    "no target": (lambda c: c.pop("_target_"), "_target_ is missing"),
+    "an unknown resolver": (lambda c: c.update(seed="${renamed:}"), "renamed"),
+}
+
+
+def change_version(run_folder, change):
+    file = run_folder / SAVED / "config.yaml"
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config))
+    status = {"state": "interrupted", "versions": {"cwx": "0.1.2"}, "commit": "abc1234"}
+    (run_folder / "status.json").write_text(json.dumps(status))
+
+
+@pytest.mark.parametrize("name", OTHER_VERSIONS)
+def test_a_run_of_another_version_is_refused_with_that_version_in_one_line(here, monkeypatch, name):
+    change, reason = OTHER_VERSIONS[name]
+    run(here / "old", "seed=3")
+    change_version(here / "old", change)
+    monkeypatch.setattr("sys.argv", ["run.py", "resume=old"])
+    with pytest.raises(SystemExit) as refused:
+        entry.main()
+    message = refused.value.code
+    assert message.startswith(
+        "cwx: old was started by another version of cwx (version 0.1.2, commit abc1234)"
+    )
+    assert reason in message
+    assert "check out that commit to continue the run, or start the study anew" in message
+    assert "\n" not in message
+
+
+def test_a_job_and_a_sweep_of_another_version_are_refused(here):
+    sweep(here / "mine", *SWEPT)
+    run(here / "mine/0", "seed=0")
+    change, _ = OTHER_VERSIONS["an unknown group"]
+    change_version(here / "mine/0", change)
+    with pytest.raises(UserError, match="mine/0 was started by another version"):
+        resolve("resume=mine")
+    with pytest.raises(UserError, match="mine/0 was started by another version"):
+        check_same_job(CONF, here / "mine/0", ["seed=0"], extra=None)
+
+
+def test_a_run_without_version_in_its_status_is_refused_too(here):
+    run(here / "old", "seed=3")
+    change_version(here / "old", OTHER_VERSIONS["an unknown group"][0])
+    (here / "old/status.json").write_text("{")
+    with pytest.raises(UserError, match="version unknown, commit unknown"):
+        resolve("resume=old")

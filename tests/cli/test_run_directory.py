@@ -1,4 +1,4 @@
-"""Which folder a run gets."""
+"""The directory of a run: new, writable, and used by no other run."""
 
 import sys
 from types import SimpleNamespace
@@ -22,21 +22,21 @@ def here(tmp_path, monkeypatch):
 
 def prepare(*argv):
     resolvers.register_resolvers()
-    return entry._prepared(argv)
+    return entry._prepare(argv)
 
 
-def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(here):
+def test_runs_that_start_in_the_same_second_have_different_folders(here):
     assert run_directory.unused("runs/mine/now") == "runs/mine/now"
     assert run_directory.unused("runs/mine/now") == "runs/mine/now"
     for name in ("runs/mine/now-2", "runs/mine/now-3"):
-        # As another process would ask.
+        # As in another process.
         run_directory.unused.cache_clear()
         assert run_directory.unused("runs/mine/now") == name
         assert (here / name).is_dir()
 
 
 @pytest.mark.parametrize(
-    ("mode", "environment", "made"),
+    ("mode", "environment", "created"),
     [
         (RunMode.RUN, {}, True),
         (RunMode.MULTIRUN, {}, False),
@@ -44,7 +44,7 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(here):
         (RunMode.RUN, {"SLURM_NTASKS": "2"}, False),
     ],
 )
-def test_a_run_by_itself_has_its_folder_made_once(here, monkeypatch, mode, environment, made):
+def test_only_a_single_run_creates_its_folder(here, monkeypatch, mode, environment, created):
     for name in ("LOCAL_RANK", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -52,13 +52,13 @@ def test_a_run_by_itself_has_its_folder_made_once(here, monkeypatch, mode, envir
     monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(mode=mode))
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     assert resolvers.unused("runs/now") == "runs/now"
-    assert (here / "runs/now").is_dir() == made
+    assert (here / "runs/now").is_dir() == created
 
 
-def test_a_folder_of_runs_that_cannot_be_made_ends_in_one_line(here, monkeypatch):
+def test_a_folder_that_cannot_be_created_is_refused_in_one_line(here, monkeypatch):
     (here / "runs").write_text("")
-    known = SimpleNamespace(mode=RunMode.RUN)
-    monkeypatch.setattr(HydraConfig, "get", lambda: known)
+    config = SimpleNamespace(mode=RunMode.RUN)
+    monkeypatch.setattr(HydraConfig, "get", lambda: config)
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     with pytest.raises(SystemExit, match=r"^cwx: the folder runs/now cannot .* hydra\.run\.dir=…$"):
         resolvers.unused("runs/now")
@@ -77,7 +77,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_refused_before_anything_is_written(here, words):
+def test_an_unusable_folder_is_refused_before_anything_is_written(here, words):
     (here / "file").write_text("mine")
     (here / "begun").mkdir()
     (here / "begun" / STATUS).write_text("{}")
@@ -88,7 +88,7 @@ def test_refused_before_anything_is_written(here, words):
     assert sorted(path.name for path in here.iterdir()) == ["begun", "file"]
 
 
-def test_a_new_folder_is_taken_and_looking_takes_none(here):
+def test_a_run_creates_its_folder_and_cfg_does_not(here):
     prepare("hydra.run.dir=looked", "--cfg", "job")
     assert not (here / "looked").exists()
     prepare("hydra.run.dir=new/folder")
@@ -96,16 +96,16 @@ def test_a_new_folder_is_taken_and_looking_takes_none(here):
 
 
 @pytest.mark.parametrize("argv", [[], ["ls"]])
-def test_ctrl_c_leaves_no_traceback(monkeypatch, argv):
+def test_ctrl_c_exits_without_a_traceback(monkeypatch, argv):
     from cwx.cli import app as outer
     from cwx.cli.commands import ls
 
-    def interrupted(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(entry, "main", interrupted)
-    monkeypatch.setattr(ls, "main", interrupted)
+    monkeypatch.setattr(entry, "main", interrupt)
+    monkeypatch.setattr(ls, "main", interrupt)
     monkeypatch.setattr(sys, "argv", ["run.py", *argv])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as caught:
         outer.main()
-    assert ended.value.code == 130
+    assert caught.value.code == 130

@@ -1,1 +1,1 @@
-"""The command line: what is typed, checked and started. Imports no torch before it must."""
+"""The command line. Imports no torch before a study starts."""

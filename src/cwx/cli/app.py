@@ -1,6 +1,6 @@
-"""The entry: `cwx` and `python run.py`. A command, or else a study.
+"""The entry of `cwx` and `python run.py`: runs a command, or else a study.
 
-Nothing is imported before it is known what is asked for, so that looking is quick.
+Modules are imported only once they are needed, so that commands and help start quickly.
 """
 
 import importlib
@@ -8,76 +8,77 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cwx.cli.failures import stop
+from cwx.cli.failures import exit_with_message
 
-# Each is the module of its name in cwx.cli.commands, with `main(argv)`.
+# Each command is the module of its name in cwx.cli.commands, with a function `main(argv)`.
 COMMANDS = {
     "ls": "list runs",
     "report": "write a page of runs",
     "experts": "list and prune the store",
-    "experiments": "list what can be run",
+    "experiments": "list the experiments",
 }
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run what the command line asks for."""
     try:
-        _main(sys.argv[1:])
+        _dispatch(sys.argv[1:])
     except KeyboardInterrupt:
-        # As shells know it; what there is to say of a study has been said.
+        # The exit status that shells expect; the study has logged its own message.
         sys.exit(130)
 
 
-def _main(argv: Sequence[str]) -> None:
+def _dispatch(argv: Sequence[str]) -> None:
     if argv and argv[0] in COMMANDS:
-        _command(argv[0], argv[1:])
+        _run_command(argv[0], argv[1:])
     elif argv and _is_word(argv[0]):
-        stop(_unknown(argv[0]))
+        exit_with_message(_unknown_command(argv[0]))
     elif len(argv) == 2 and argv[0] in ("-sc", "--shell-completion"):
         _complete(argv[1])
     else:
-        from cwx.cli.run import main as study
+        from cwx.cli.run import main as run_study
 
-        study()
+        run_study()
 
 
-def _command(name: str, argv: Sequence[str]) -> None:
+def _run_command(name: str, argv: Sequence[str]) -> None:
     try:
         importlib.import_module(f"cwx.cli.commands.{name}").main(argv)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read it has seen enough; the interpreter must not flush what is left.
+        # The reader has closed the pipe; the interpreter must not flush the rest into it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
-        # A UserError, or what a run's files make impossible.
-        stop(error)
+        # A UserError, or files of a run that cannot be read.
+        exit_with_message(error)
 
 
-def _complete(asked: str) -> None:
-    from cwx.cli.completion import BETWEEN, answer
+def _complete(request: str) -> None:
+    from cwx.cli.completion import SEPARATORS, print_completions
     from cwx.cli.config.compose import configuration_folder
     from cwx.cli.resolvers import register_resolvers
-    from cwx.cli.run import main as study
+    from cwx.cli.run import main as run_study
 
-    what, _, shell = asked.partition("=")
-    if what == "query" and shell in BETWEEN:
+    action, _, shell = request.partition("=")
+    if action == "query" and shell in SEPARATORS:
         register_resolvers()
-        answer(shell, COMMANDS, configuration_folder())
+        print_completions(shell, COMMANDS, configuration_folder())
     else:
-        # Hydra's script for the shell.
-        study()
+        # Hydra prints its script for the shell.
+        run_study()
 
 
 def _is_word(argument: str) -> bool:
-    """Whether it is neither an option nor a setting."""
+    """Whether an argument is neither an option nor a setting."""
     return not argument.startswith(("-", "~")) and "=" not in argument
 
 
-def _unknown(word: str) -> str:
-    from cwx.cli.parser import called, meant
-    from cwx.cli.tables import plain
+def _unknown_command(word: str) -> str:
+    from cwx.cli.parser import program_name, suggestion
+    from cwx.cli.tables import printable
 
-    remedy = meant(word, COMMANDS)
+    remedy = suggestion(word, COMMANDS)
     return (
-        f"there is no command {plain(word)}: {remedy} (a setting is key=value; {called()} --help)"
+        f"there is no command {printable(word)}: {remedy} "
+        f"(a setting is key=value; {program_name()} --help)"
     )

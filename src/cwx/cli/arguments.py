@@ -1,4 +1,4 @@
-"""The command line of a study: Hydra's options, and settings, refused in one line."""
+"""Parses the command line of a study: Hydra's options, and settings."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,30 +6,34 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from cwx.cli.parser import called, refusal
+from cwx.cli.parser import program_name, refusal_message
 from cwx.errors import UserError
 
 
-def flags(argv: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Hydra's options and, as ``overrides``, the settings.
 
     Raises:
-        UserError: an option that there is not, two that exclude each other, or a word
-            that is no setting.
+        UserError: an unknown option, two options that exclude each other, or a word that is not
+            a setting.
     """
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise UserError(refusal(parser, message))
+        raise UserError(refusal_message(parser, message))
 
-    parser.prog = called()
+    parser.prog = program_name()
     parser.error = refuse  # type: ignore[method-assign]
-    found = parser.parse_args(list(argv))
-    shows = {"--cfg": found.cfg, "--info": found.info, "--multirun": found.multirun}
-    if len(given := [name for name, value in shows.items() if value]) > 1:
-        raise UserError(f"{' and '.join(given)} cannot be combined: leave one of them out")
-    if not (found.help or found.hydra_help or found.shell_completion):
-        for word in found.overrides:
+    arguments = parser.parse_args(list(argv))
+    exclusive = {
+        "--cfg": arguments.cfg,
+        "--info": arguments.info,
+        "--multirun": arguments.multirun,
+    }
+    if len(options := [name for name, value in exclusive.items() if value]) > 1:
+        raise UserError(f"{' and '.join(options)} cannot be combined: leave one of them out")
+    if not (arguments.help or arguments.hydra_help or arguments.shell_completion):
+        for word in arguments.overrides:
             if "=" not in word and not word.startswith("~"):
                 raise UserError(f"{word} is not a setting: write key=value")
-    return found
+    return arguments

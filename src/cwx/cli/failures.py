@@ -1,34 +1,38 @@
-"""Why a run failed, in one line: what a user can put right, or a bug of ours."""
+"""Error messages of runs, in one line: a user's error with its remedy, or a bug."""
 
 import logging
 import re
 import sys
 from typing import NoReturn
 
-from cwx.cli.tables import plain
+from cwx.cli.tables import printable
 from cwx.errors import did_you_mean
 
 log = logging.getLogger(__name__)
 
 
-def stop(reason: object) -> NoReturn:
-    """End the process with status 1 and one line about why."""
+def exit_with_message(reason: object) -> NoReturn:
+    """Exit with status 1 and the reason in one line."""
     line = " ".join(str(reason).split())
-    sys.exit(f"cwx: {plain(line)}")
+    sys.exit(f"cwx: {printable(line)}")
 
 
-def explained(error: Exception, folder: str) -> str:
-    """What went wrong in one line; how it came to that goes into the run's log."""
+def explain_failure(error: Exception, folder: str) -> str:
+    """The error in one line; its traceback goes to the run's log file.
+
+    Args:
+        folder: the run's directory, which a message about a bug refers to.
+    """
     from hydra.errors import InstantiationException
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    # But not to an ImportError: Hydra's own words name the setting whose target is not there.
+    # Stop before an ImportError: Hydra's message names the setting whose target does not exist.
     while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
         if isinstance(error.__cause__, ImportError):
             break
         error = error.__cause__
-    users = (ValueError, OSError, InstantiationException, MisconfigurationException)
-    expected = isinstance(error, users)
+    user_errors = (ValueError, OSError, InstantiationException, MisconfigurationException)
+    expected = isinstance(error, user_errors)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) or not expected:
             record = log.makeRecord(
@@ -37,19 +41,19 @@ def explained(error: Exception, folder: str) -> str:
             )  # fmt: skip
             handler.handle(record)
     if isinstance(error, InstantiationException):
-        return _located(str(error))
+        return _missing_target(str(error))
     if expected:
         return str(error)
     return f"{type(error).__name__}: {error} (a bug; see {folder})"
 
 
-def _located(said: str) -> str:
-    """Hydra's refusal of a target, with the nearest name in a module that is there."""
-    found = re.search(r"locating target '([^']+)'.*full_key: (\S+)", said, re.DOTALL)
-    if found is None:
-        return said
-    target, key = found.groups()
-    place, _, name = target.rpartition(".")
-    known = dir(sys.modules.get(place))
-    remedy = did_you_mean(name, known, "name a class or a function", prefix=f"{place}.")
-    return f"{key}._target_ is {target!r}, which is not there: {remedy}"
+def _missing_target(message: str) -> str:
+    """Hydra's message about an unknown `_target_`, with the nearest name in its module."""
+    match = re.search(r"locating target '([^']+)'.*full_key: (\S+)", message, re.DOTALL)
+    if match is None:
+        return message
+    target, key = match.groups()
+    module, _, name = target.rpartition(".")
+    known = dir(sys.modules.get(module))
+    remedy = did_you_mean(name, known, "name a class or a function", prefix=f"{module}.")
+    return f"{key}._target_ is {target!r}, which does not exist: {remedy}"

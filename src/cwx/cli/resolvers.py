@@ -1,6 +1,6 @@
-"""What a run or a sweep is called, by its folder and its settings: in its path, here and in W&B.
+"""OmegaConf resolvers: names of runs and sweeps for their directories and for W&B, and help texts.
 
-Each is of no meaning while a configuration is only checked or shown.
+Names are "unnamed" or ``None`` while a configuration is only checked or printed.
 """
 
 import hashlib
@@ -8,14 +8,17 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from cwx.cli import run_directory
+from cwx.cli.config.compose import configuration_folder
+from cwx.cli.config.groups import describe_choices
 from cwx.cli.config.validate import experiment_name
-from cwx.cli.failures import stop
+from cwx.cli.failures import exit_with_message
 from cwx.cli.sweep.resources import is_rank
 from cwx.errors import UserError
 from cwx.storage.paths import below
@@ -25,16 +28,16 @@ _UNKNOWN = "unnamed"
 
 
 def register_resolvers() -> None:
-    """Register what configuration files may ask of the run they belong to."""
+    """Register the resolvers that configuration files use."""
     OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
-    for resolver in (choice, experiment, run_id, run_name, sweep, unused):
+    for resolver in (choice, experiment, group_choices, run_id, run_name, sweep, unused):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
-    # Cached, for a job of a sweep has one experiment alone.
+    # Cached: a job of a sweep has one experiment, but belongs to the directory of all.
     OmegaConf.register_new_resolver("studies", studies, replace=True, use_cache=True)
 
 
 def unused(folder: str) -> str:
-    """The folder that a single run gets; it is made if the run begins."""
+    """The directory of a single run; created when the run starts."""
     if not HydraConfig.initialized() or is_rank(os.environ):
         return folder
     if HydraConfig.get().mode is not RunMode.RUN:
@@ -42,11 +45,11 @@ def unused(folder: str) -> str:
     try:
         return run_directory.unused(folder)
     except UserError as error:
-        stop(error)
+        exit_with_message(error)
 
 
 def folder() -> Path | None:
-    """Where the run leaves what it finds; ``None`` if it does not run."""
+    """The run's output directory; ``None`` while nothing runs."""
     if not HydraConfig.initialized():
         return None
     runtime = HydraConfig.get().runtime
@@ -54,21 +57,21 @@ def folder() -> Path | None:
 
 
 def choice(group: str) -> str:
-    """What was chosen of a configuration group."""
+    """The choice of a configuration group."""
     if not HydraConfig.initialized():
         return _UNKNOWN
     return str(HydraConfig.get().runtime.choices.get(group))
 
 
 def experiment() -> str:
-    """The experiment chosen, and its scale if it is not the paper's."""
+    """The experiment, and its scale unless that is "paper"."""
     if not HydraConfig.initialized():
         return _UNKNOWN
     return experiment_name(HydraConfig.get().runtime.choices)
 
 
 def studies(chosen: str, overrides: Sequence[str]) -> str:
-    """The name of a sweep: the experiment, or all of them if it is what is swept.
+    """The name of a sweep: its experiment, or all experiments if it sweeps over them.
 
     >>> studies("digits/quickstart", ["experiment=cifar10/noise", "seed=0,1"])
     'digits/quickstart'
@@ -77,42 +80,57 @@ def studies(chosen: str, overrides: Sequence[str]) -> str:
     >>> studies("digits/quickstart", ["experiment=cifar10/cwx,svhn/cwx"])
     'cifar10-cwx+svhn-cwx'
     """
-    given = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
-    names = [name.strip() for name in given[-1].split(",")] if given else []
+    values = [line.partition("=")[2] for line in overrides if line.startswith("experiment=")]
+    names = [name.strip() for name in values[-1].split(",")] if values else []
     if len(names) < 2 or not all(re.fullmatch(r"[\w/-]+", name) for name in names):
         return chosen
     folders = {name.rpartition("/")[0] for name in names}
     if len(folders) == 1:
-        together = "+".join(name.rpartition("/")[2] for name in names)
-        return f"{folders.pop()}/{together}".lstrip("/")[:100]
+        joined = "+".join(name.rpartition("/")[2] for name in names)
+        return f"{folders.pop()}/{joined}".lstrip("/")[:100]
     return "+".join(name.replace("/", "-") for name in names)[:100]
 
 
 def run_id() -> str:
-    """A name for the run in the output directory that stays the same when it is resumed."""
-    place = folder()
-    if place is None:
+    """A hash of the output directory's path, which a resumed run keeps."""
+    directory = folder()
+    if directory is None:
         return _UNKNOWN
-    return hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:8]
+    return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]
 
 
 def run_name() -> str:
-    """The experiment, and what a sweep varies.
+    """The experiment, and the settings that a sweep varies.
 
-    ``cifar10/noise small corruption.rate=0.75``
+    Such as ``cifar10/noise small corruption.rate=0.75``.
     """
-    place = folder()
+    directory = folder()
     words = [experiment()]
-    if place is not None and sweep_of(place) is not None:
-        swept = Run.read(place).swept
-        words += [one for one in swept if not one.startswith(("experiment=", "scale="))]
+    if directory is not None and sweep_of(directory) is not None:
+        swept = Run.read(directory).swept
+        words += [line for line in swept if not line.startswith(("experiment=", "scale="))]
     return " ".join(words)
 
 
 def sweep() -> str | None:
-    """The sweep that the run is a job of, by its folder; ``None`` for a run by itself."""
-    place = folder()
-    found = None if place is None else sweep_of(place)
-    if found is None:
+    """The directory of the sweep that the run is a job of; ``None`` for a single run."""
+    directory = folder()
+    parent = None if directory is None else sweep_of(directory)
+    if parent is None:
         return None
-    return str(below(found.resolve(), Path.cwd()))
+    return str(below(parent.resolve(), Path.cwd()))
+
+
+def group_choices(kind: Literal["study", "part"]) -> str:
+    """The configuration groups and their choices, for ``--help``; see `describe_choices`."""
+    return describe_choices(kind, configuration_folders())
+
+
+def configuration_folders() -> list[Path]:
+    """The folders that Hydra reads configuration from, ours first."""
+    folders = [configuration_folder()]
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        paths = [Path(source.path) for source in sources if source.schema == "file"]
+        folders += [path for path in paths if path.resolve() != folders[0].resolve()]
+    return folders

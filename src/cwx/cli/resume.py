@@ -10,29 +10,36 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cwx.cli.config import hydra_files
-from cwx.cli.config.compose import compose_checked, in_folder, sweep_folder
+from cwx.cli.config.compose import (
+    compose_checked,
+    configuration_folders,
+    directory_override,
+    sweep_directory,
+)
+from cwx.cli.config.groups import options
 from cwx.cli.config.hydra_files import SAVED
-from cwx.cli.config.validate import check
+from cwx.cli.config.validate import check, drop_unchosen
 from cwx.cli.sweep.launch import Settings
 from cwx.errors import UserError
 from cwx.storage.run_files import STATUS, SWEEP
 from cwx.storage.sweeps import read_sweep
 
-_HYDRAS = "multirun.yaml"
-_OUR_LAUNCHER = "hydra_plugins.cwx_processes.Processes"
-# What does not alter the results of a sweep's jobs.
-_APART = ("hydra.", "hydra/", "optimize=")
+# The file in which Hydra saves the command line of a sweep.
+_HYDRA_SWEEP = "multirun.yaml"
+_LAUNCHER = "hydra_plugins.cwx_processes.Processes"
+# Settings that do not change the results of a sweep's jobs.
+_WITHOUT_EFFECT = ("hydra.", "hydra/", "optimize=")
 
 
 @dataclass(frozen=True)
-class Start:
-    """What is to be started.
+class RunRequest:
+    """What the command line starts or continues.
 
     Attributes:
         overrides: the settings, as Hydra takes them.
-        multirun: whether they are those of a sweep.
-        run: the directory of the run that is continued, if one is.
-        sweep: the directory of the sweep that is continued, if one is.
+        multirun: whether they are the settings of a sweep.
+        run: the directory of the run to continue, if any.
+        sweep: the directory of the sweep to continue, if any.
     """
 
     overrides: list[str]
@@ -41,57 +48,58 @@ class Start:
     sweep: Path | None = None
 
 
-def asked_for(
+def resolve_resume(
     folder: Path, overrides: Sequence[str], *, multirun: bool, extra: str | None
-) -> Start:
+) -> RunRequest:
     """Replace ``resume=`` by the settings which that run or sweep was started with.
 
     Args:
         folder: the configuration folder.
         overrides: as on the command line.
-        multirun: whether a sweep is asked for.
+        multirun: whether the command line has ``-m``.
         extra: a further configuration folder, from ``--config-dir``.
 
     Raises:
-        UserError: there is nothing like it, or settings that it cannot take.
+        UserError: there is no such run or sweep, another version of cwx started it, or other
+            settings are given beside ``resume=``.
     """
-    asked = [o for o in overrides if o.startswith("resume=")]
-    others = [o for o in overrides if o not in asked]
-    what = asked[0].removeprefix("resume=").strip("'\"") if asked else "false"
-    if len(asked) > 1:
-        raise UserError(f"resume= is given twice: {' '.join(asked)}")
-    if what == "false":
-        return Start(others, multirun)
-    if not what:
+    resumes = [o for o in overrides if o.startswith("resume=")]
+    others = [o for o in overrides if o not in resumes]
+    value = resumes[0].removeprefix("resume=").strip("'\"") if resumes else "false"
+    if len(resumes) > 1:
+        raise UserError(f"resume= is given twice: {' '.join(resumes)}")
+    if value == "false":
+        return RunRequest(others, multirun)
+    if not value:
         raise UserError("resume= is empty: name the folder of a run or of a sweep")
-    if what == "true":
-        return _repeated(folder, others, multirun=multirun, extra=extra)
+    if value == "true":
+        return _resume_latest_sweep(folder, others, multirun=multirun, extra=extra)
     if settings := [o for o in others if not o.startswith(("hydra.", "hydra/"))]:
         raise UserError(
             f"resume= takes the settings that the run was started with: remove {' '.join(settings)}"
         )
-    continued = Path(what)
-    if _is_sweep(continued):
-        return _sweep(folder, continued, others, extra)
-    return _run(continued, others, multirun=multirun)
+    directory = Path(value)
+    if _is_sweep(directory):
+        return _resume_sweep(folder, directory, others, extra)
+    return _resume_run(folder, directory, others, multirun=multirun, extra=extra)
 
 
-def configured_from(overrides: Sequence[str]) -> str | None:
-    """The ``--config-dir`` of the run that ``resume=`` names, if it had one that is still there."""
-    asked = [o.removeprefix("resume=").strip("'\"") for o in overrides if o.startswith("resume=")]
-    file = Path(asked[0]) / SAVED / "hydra.yaml" if asked else None
+def saved_config_dir(overrides: Sequence[str]) -> str | None:
+    """The ``--config-dir`` of the run that ``resume=`` names, if that folder still exists."""
+    resumes = [o.removeprefix("resume=").strip("'\"") for o in overrides if o.startswith("resume=")]
+    file = Path(resumes[0]) / SAVED / "hydra.yaml" if resumes else None
     if file is None or not file.is_file():
         return None
     sources = OmegaConf.select(hydra_files.read(file), "hydra.runtime.config_sources") or []
-    given = [str(source.path) for source in sources if source.provider == "command-line"]
-    return next((path for path in given if Path(path).is_dir()), None)
+    paths = [str(source.path) for source in sources if source.provider == "command-line"]
+    return next((path for path in paths if Path(path).is_dir()), None)
 
 
 def check_launcher(folder: Path, overrides: Sequence[str], *, extra: str | None) -> None:
-    """Refuse settings of our launcher that it could not take.
+    """Check the settings of our launcher; other launchers check their own.
 
     Raises:
-        UserError: the first of them.
+        UserError: an unknown setting, or a value that it does not take.
     """
     settings = _launcher(folder, overrides, extra)
     if settings is not None:
@@ -103,10 +111,11 @@ def check_launcher(folder: Path, overrides: Sequence[str], *, extra: str | None)
 
 
 def check_same_job(folder: Path, run: Path, overrides: Sequence[str], *, extra: str | None) -> None:
-    """Refuse to count a run as that of a job with these settings if it is not.
+    """Check that a saved run is the job with these settings.
 
     Raises:
-        UserError: it was started with others, or they mean another thing by now.
+        UserError: it was started with other settings, or they now compose to another
+            configuration.
     """
     before = hydra_files.overrides(run)
     if before != list(overrides):
@@ -114,10 +123,18 @@ def check_same_job(folder: Path, run: Path, overrides: Sequence[str], *, extra: 
             f"{run} was started with {shlex.join(before)}, not with {shlex.join(overrides)}: give "
             "a sampler a seed to continue what it chose, or start the sweep anew"
         )
+    _check_version(folder, run, extra)
     compose_checked(folder, overrides, multirun=False, extra=extra, resumed=run)
 
 
-def _run(run: Path, hydra: Sequence[str], *, multirun: bool) -> Start:
+def _check_version(folder: Path, run: Path, extra: str | None) -> None:
+    known = options(configuration_folders(folder, extra))
+    hydra_files.check_version(run, lambda saved: drop_unchosen(saved, known))
+
+
+def _resume_run(
+    folder: Path, run: Path, overrides: Sequence[str], *, multirun: bool, extra: str | None
+) -> RunRequest:
     started = (run / SAVED / "overrides.yaml").is_file() and (run / STATUS).is_file()
     if not started:
         raise UserError(
@@ -125,31 +142,31 @@ def _run(run: Path, hydra: Sequence[str], *, multirun: bool) -> Start:
         )
     if multirun:
         raise UserError(f"{run} is the folder of one run, not of a sweep: leave out -m")
-    return Start(
-        [*hydra_files.overrides(run), *hydra, in_folder("run", run)], multirun=False, run=run
-    )
+    saved = hydra_files.overrides(run)
+    _check_version(folder, run, extra)
+    return RunRequest([*saved, *overrides, directory_override("run", run)], multirun=False, run=run)
 
 
-def _repeated(
+def _resume_latest_sweep(
     folder: Path, overrides: Sequence[str], *, multirun: bool, extra: str | None
-) -> Start:
-    """The last sweep that was started by the same command."""
+) -> RunRequest:
+    """The last sweep that the same command started."""
     if not multirun:
         raise UserError(
             "resume=true continues the sweep that the same command started: add -m, or name the "
             "folder of a run (resume=runs/…)"
         )
-    place, _ = sweep_folder(folder, overrides, extra=extra)
-    given = any(o.startswith("hydra.sweep.dir=") for o in overrides)
-    found = [place] if given else place.parent.glob("*/")
+    directory, _ = sweep_directory(folder, overrides, extra=extra)
+    explicit = any(o.startswith("hydra.sweep.dir=") for o in overrides)
+    candidates = [directory] if explicit else directory.parent.glob("*/")
     sweeps = sorted(
-        ((_saved(sweep), sweep) for sweep in found if _is_sweep(sweep)),
+        ((_saved_settings(sweep), sweep) for sweep in candidates if _is_sweep(sweep)),
         key=lambda pair: str(pair[0]["started"]),
     )
-    for before, sweep in reversed(sweeps):
-        if _settings(before["overrides"]) == _settings(overrides):
-            return _sweep(folder, sweep, overrides, extra)
-    where = place if given else place.parent
+    for saved, sweep in reversed(sweeps):
+        if _effective(saved["overrides"]) == _effective(overrides):
+            return _resume_sweep(folder, sweep, overrides, extra)
+    where = directory if explicit else directory.parent
     last = f"; the last one there, {sweeps[-1][1]}, was started with " if sweeps else ""
     last += shlex.join(sweeps[-1][0]["overrides"]) if sweeps else ""
     raise UserError(
@@ -158,17 +175,16 @@ def _repeated(
     )
 
 
-def _is_sweep(folder: Path) -> bool:
-    return (folder / SWEEP).is_file() or (folder / _HYDRAS).is_file()
+def _is_sweep(directory: Path) -> bool:
+    return (directory / SWEEP).is_file() or (directory / _HYDRA_SWEEP).is_file()
 
 
-def _saved(sweep: Path) -> dict[str, Any]:
-    """What a sweep was started with, and when; of another launcher's, what Hydra itself noted."""
+def _saved_settings(sweep: Path) -> dict[str, Any]:
+    """The settings and the start time of a sweep; from Hydra's file if another launcher ran it."""
     if (sweep / SWEEP).is_file():
         return _read_sweep(sweep)
-    noted = hydra_files.read(sweep / _HYDRAS)
-    overrides = noted.hydra.overrides
-    started = datetime.fromtimestamp((sweep / _HYDRAS).stat().st_mtime, UTC).isoformat()
+    overrides = hydra_files.read(sweep / _HYDRA_SWEEP).hydra.overrides
+    started = datetime.fromtimestamp((sweep / _HYDRA_SWEEP).stat().st_mtime, UTC).isoformat()
     return {"overrides": [*overrides.task], "hydra": [*overrides.hydra], "started": started}
 
 
@@ -181,27 +197,30 @@ def _read_sweep(sweep: Path) -> dict[str, Any]:
         ) from error
 
 
-def _settings(overrides: Sequence[str]) -> list[str]:
-    return [o for o in overrides if not o.startswith(_APART)]
+def _effective(overrides: Sequence[str]) -> list[str]:
+    return [o for o in overrides if not o.startswith(_WITHOUT_EFFECT)]
 
 
-def _sweep(folder: Path, sweep: Path, given: Sequence[str], extra: str | None) -> Start:
-    started = _saved(sweep)
-    names = {o.partition("=")[0] for o in given}
+def _resume_sweep(
+    folder: Path, sweep: Path, overrides: Sequence[str], extra: str | None
+) -> RunRequest:
+    saved = _saved_settings(sweep)
+    # All jobs of a sweep were started by one version.
+    for configuration in sorted(sweep.glob(f"*/{SAVED}/config.yaml"))[:1]:
+        _check_version(folder, configuration.parents[1], extra)
+    names = {o.partition("=")[0] for o in overrides}
     names |= {"hydra.sweep.dir", "hydra.launcher.resume", "hydra.mode"}
-    before = [
-        o for o in started["overrides"] + started["hydra"] if o.partition("=")[0] not in names
-    ]
-    now = [o for o in given if o.partition("=")[0] != "hydra.sweep.dir"]
-    overrides = [*before, *now, in_folder("sweep", sweep)]
-    if _launcher(folder, overrides, extra) is not None:
-        overrides.append("hydra.launcher.resume=true")
-    return Start(overrides, multirun=True, sweep=sweep)
+    before = [o for o in saved["overrides"] + saved["hydra"] if o.partition("=")[0] not in names]
+    now = [o for o in overrides if o.partition("=")[0] != "hydra.sweep.dir"]
+    merged = [*before, *now, directory_override("sweep", sweep)]
+    if _launcher(folder, merged, extra) is not None:
+        merged.append("hydra.launcher.resume=true")
+    return RunRequest(merged, multirun=True, sweep=sweep)
 
 
 def _launcher(folder: Path, overrides: Sequence[str], extra: str | None) -> dict[str, Any] | None:
     """The settings of our launcher; ``None`` if another is chosen."""
-    _, launcher = sweep_folder(folder, overrides, extra=extra)
-    if launcher.get("_target_") != _OUR_LAUNCHER:
+    _, launcher = sweep_directory(folder, overrides, extra=extra)
+    if launcher.get("_target_") != _LAUNCHER:
         return None
     return {name: value for name, value in launcher.items() if name != "_target_"}

@@ -1,7 +1,7 @@
-"""The entry: `python run.py` and `cwx`. Hydra and OmegaConf appear here alone.
+"""Runs a study: checks the command line, hands it to Hydra, and runs each job.
 
-Nothing here imports torch before the configuration has been checked, so that help, completion
-and a misspelt key answer at once.
+Nothing here imports torch before the configuration has been checked, so that help, completion and
+errors about settings appear at once.
 """
 
 import logging
@@ -19,17 +19,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cwx.cli import resolvers, run_directory
-from cwx.cli.arguments import flags as parsed
-from cwx.cli.config.compose import compose_checked, configuration_folder, options, place_given
-from cwx.cli.config.validate import without_unchosen
-from cwx.cli.failures import explained, stop
+from cwx.cli.arguments import parse_arguments
+from cwx.cli.config.compose import compose_checked, configuration_folder, explicit_directory
+from cwx.cli.config.groups import options
+from cwx.cli.config.scales import unscaled_networks
+from cwx.cli.config.validate import drop_unchosen
+from cwx.cli.failures import exit_with_message, explain_failure
 from cwx.cli.resolvers import register_resolvers
-from cwx.cli.resume import asked_for, check_launcher, configured_from
+from cwx.cli.resume import check_launcher, resolve_resume, saved_config_dir
 from cwx.cli.sweep import command_line
-from cwx.cli.sweep.command_line import Invocation, for_jobs
-from cwx.cli.sweep.processes import end_with_launcher
-from cwx.cli.sweep.resources import is_rank, rank, ranked
-from cwx.cli.sweep.subprocess_job import put_back, run_apart
+from cwx.cli.sweep.command_line import JobCommands, for_jobs
+from cwx.cli.sweep.processes import stop_with_launcher
+from cwx.cli.sweep.resources import is_rank, is_scheduler_rank, rank
+from cwx.cli.sweep.subprocess_job import is_requeued, run_in_subprocess
 from cwx.errors import UserError
 from cwx.storage.paths import below
 from cwx.storage.run_files import STATUS
@@ -41,109 +43,115 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Check the command line, then hand it to Hydra."""
-    end_with_launcher()
+    stop_with_launcher()
     register_resolvers()
     try:
-        sys.argv[1:], resumed = _prepared(sys.argv[1:])
+        sys.argv[1:], resumed = _prepare(sys.argv[1:])
     except UserError as error:
-        stop(error)
+        exit_with_message(error)
 
-    ours, words = os.getpid(), command_line.entry(parsed(sys.argv[1:]))
+    main_process, entry = os.getpid(), command_line.entry(parse_arguments(sys.argv[1:]))
 
     @hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="run")
     def start(config: DictConfig) -> float | list[float] | None:
-        # Again, for a launcher may call this in a process of its own.
+        # Again: a launcher may call this in another process.
         register_resolvers()
-        # A rank of DDP would start by the command of this process, and with it the whole sweep.
-        apart = os.getpid() != ours or config.trainer.get("devices") != 1
-        swept = HydraConfig.get().mode is RunMode.MULTIRUN and not ranked(os.environ)
-        return job(config, resumed=resumed, entry=words if swept and apart else None)
+        # A DDP rank starts with the command of this process, which would start the whole sweep.
+        separate = os.getpid() != main_process or config.trainer.get("devices") != 1
+        swept = HydraConfig.get().mode is RunMode.MULTIRUN and not is_scheduler_rank(os.environ)
+        return job(config, resumed=resumed, entry=entry if swept and separate else None)
 
     start()
 
 
-def _prepared(argv: Sequence[str]) -> tuple[list[str], bool]:
-    """The command line for Hydra, checked, and whether it continues a run."""
-    flags = parsed(argv)
-    if flags.help or flags.hydra_help or flags.shell_completion or flags.info:
+def _prepare(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """The checked command line for Hydra, and whether it continues a run or a sweep."""
+    arguments = parse_arguments(argv)
+    looks = (arguments.help, arguments.hydra_help, arguments.shell_completion, arguments.info)
+    if any(looks):
         return list(argv), False
-    folder, extra = configuration_folder(), flags.config_dir or configured_from(flags.overrides)
+    folder = configuration_folder()
+    extra = arguments.config_dir or saved_config_dir(arguments.overrides)
     if extra:
-        import_from(extra)
-    start = asked_for(folder, flags.overrides, multirun=flags.multirun, extra=extra)
+        add_to_import_path(extra)
+    request = resolve_resume(folder, arguments.overrides, multirun=arguments.multirun, extra=extra)
     compose_checked(
-        folder, start.overrides, multirun=start.multirun, extra=extra, resumed=start.run
+        folder, request.overrides, multirun=request.multirun, extra=extra, resumed=request.run
     )
-    rest = [argument for argument in argv if argument not in flags.overrides]
-    if start.multirun:
-        check_launcher(folder, start.overrides, extra=extra)
-        rest += [] if flags.multirun else ["--multirun"]
-    if extra and not flags.config_dir:
+    rest = [argument for argument in argv if argument not in arguments.overrides]
+    if request.multirun:
+        check_launcher(folder, request.overrides, extra=extra)
+        rest += [] if arguments.multirun else ["--multirun"]
+    if extra and not arguments.config_dir:
         rest += ["--config-dir", extra]
-    if not (flags.cfg or start.run or start.sweep or is_rank(os.environ)):
-        place = place_given(folder, start.overrides, extra=extra, multirun=start.multirun)
-        if place is not None:
-            run_directory.check(place, multirun=start.multirun)
-    return [*rest, *start.overrides], bool(start.run or start.sweep)
+    resumed = bool(request.run or request.sweep)
+    if not (arguments.cfg or resumed or is_rank(os.environ)):
+        directory = explicit_directory(
+            folder, request.overrides, extra=extra, multirun=request.multirun
+        )
+        if directory is not None:
+            run_directory.check(directory, multirun=request.multirun)
+    return [*rest, *request.overrides], resumed
 
 
-def import_from(folder: str) -> None:
-    """Let a `_target_` name what lies beside a user's own configuration."""
-    place = str(Path(folder).resolve())
-    # Last, so that a module of theirs hides none that is installed.
-    if place not in sys.path:
-        sys.path.append(place)
+def add_to_import_path(folder: str) -> None:
+    """Let a `_target_` name a module in a user's configuration folder."""
+    path = str(Path(folder).resolve())
+    # Last, so that it hides no installed module.
+    if path not in sys.path:
+        sys.path.append(path)
 
 
 def job(
     config: DictConfig, *, resumed: bool, entry: Sequence[str] | None = None
 ) -> float | list[float] | None:
-    """One run, in the directory that Hydra made for it.
+    """Run one study, in the directory that Hydra created for it.
 
     Args:
-        resumed: whether the run, or the sweep, is one that began earlier.
-        entry: the command by which it runs in a process of its own; ``None``: in this one.
+        resumed: whether the run or its sweep was started earlier.
+        entry: the command that runs it in another process; ``None`` runs it in this one.
 
     Returns:
-        Among the jobs of a sweep in this process, what is optimised; else nothing.
+        The optimised metrics of a job of a sweep; ``None`` for a single run.
     """
-    known = HydraConfig.get()
-    folder = Path(known.runtime.output_dir)
-    swept = known.mode is RunMode.MULTIRUN
-    resumed |= swept and put_back(folder, str(known.job.id), os.environ)
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    swept = hydra_config.mode is RunMode.MULTIRUN
+    resumed |= swept and is_requeued(folder, str(hydra_config.job.id), os.environ)
     if swept and resumed:
         state = read_status(folder)["state"] if (folder / STATUS).exists() else None
         resumed = state is not None
         if state == FINISHED:
-            log.info("%s has finished already", _short(folder))
+            log.info("%s has finished already", _relative(folder))
             return objective(folder, _optimized(config))
     try:
         if entry is None:
             _run(config, folder, resumed=resumed)
         else:
-            _run_apart(Path(_short(folder)), entry, resumed=resumed)
+            _run_in_subprocess(Path(_relative(folder)), entry, resumed=resumed)
     except (KeyboardInterrupt, SystemExit):
         if (folder / STATUS).exists():
-            log.info("stopped; continue with: python run.py resume=%s", _short(folder))
+            log.info("stopped; continue with: python run.py resume=%s", _relative(folder))
         else:
             log.info("stopped before it began")
         raise
     except Exception as error:
-        why = explained(error, _short(folder))
+        reason = explain_failure(error, _relative(folder))
         if swept:
             if not (folder / STATUS).exists():
-                note_end(folder, FAILED, why, experiment=resolvers.experiment(), seconds=None)
-            # The jobs that are left have their turn.
-            raise CompactHydraException(f"cwx: {why}") from error
-        stop(why)
-    # What is measured, the first rank alone knows.
+                note_end(folder, FAILED, reason, experiment=resolvers.experiment(), seconds=None)
+            # The remaining jobs still run.
+            raise CompactHydraException(f"cwx: {reason}") from error
+        exit_with_message(reason)
+    # Only the first rank has the metrics.
     return objective(folder, _optimized(config)) if swept and rank(os.environ) == 0 else None
 
 
-def _run_apart(folder: Path, entry: Sequence[str], *, resumed: bool) -> None:
-    known = HydraConfig.get()
-    swept = Job(known.job.num, folder, tuple(known.overrides.task), {}, resolvers.experiment())
-    run_apart(swept, Invocation(entry, for_jobs(known.overrides.hydra)), resumed=resumed)
+def _run_in_subprocess(folder: Path, entry: Sequence[str], *, resumed: bool) -> None:
+    config = HydraConfig.get()
+    task = tuple(config.overrides.task)
+    swept = Job(config.job.num, folder, task, {}, resolvers.experiment())
+    run_in_subprocess(swept, JobCommands(entry, for_jobs(config.overrides.hydra)), resumed=resumed)
 
 
 def _optimized(config: DictConfig) -> Any:
@@ -162,24 +170,26 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
 
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     del resolved["optimize"]
-    sources = HydraConfig.get().runtime.config_sources
-    folders = [Path(source.path) for source in sources if source.schema == "file"]
-    plain = without_unchosen(resolved, options(folders))
-    study = instantiate(plain, _convert_="all")
+    folders = resolvers.configuration_folders()
+    if rank(os.environ) == 0 and os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in unscaled_networks(HydraConfig.get().runtime.choices, folders):
+            log.info("%s", line)
+    configuration = drop_unchosen(resolved, options(folders))
+    study = instantiate(configuration, _convert_="all")
     study.run(
         Results(folder),
-        plain,
+        configuration,
         experiment=resolvers.experiment(),
         resumed=resumed,
     )
 
 
-def _short(path: Path) -> str:
+def _relative(path: Path) -> str:
     return str(below(path, Path.cwd()))
 
 
 def _quiet() -> None:
-    """Silence what Lightning says about choices that this project makes on purpose."""
+    """Silence Lightning's warnings about deliberate choices of this project."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -187,7 +197,7 @@ def _quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*in eval mode at the start of training.*",
-        # Lightning's own use of torch's pytrees.
+        # Caused by Lightning itself.
         ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)

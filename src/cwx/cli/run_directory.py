@@ -1,7 +1,7 @@
-"""The folder of a run: one that no other run has, and that can be written.
+"""The directory of a run: writable, and used by no other run.
 
-Hydra writes the settings of a run into its folder before anything of ours looks at it, so that a
-second run in the same folder would leave the first with settings that are not its own.
+Hydra saves the settings of a run into its directory before cwx checks it. A second run in the same
+directory would overwrite the settings of the first.
 """
 
 import functools
@@ -14,10 +14,10 @@ from cwx.storage.run_files import STATUS
 
 
 def check(folder: Path, *, multirun: bool) -> None:
-    """Make the folder that a new run or a new sweep is told to take.
+    """Create the directory that the user named for a new run or sweep.
 
     Raises:
-        UserError: it holds a run already, or nothing can be written there.
+        UserError: it holds a run already, or it is not writable.
     """
     setting = f"hydra.{'sweep' if multirun else 'run'}.dir"
     if (folder / STATUS).exists():
@@ -28,17 +28,17 @@ def check(folder: Path, *, multirun: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _refused(folder, error.strerror, setting) from error
+        raise _not_writable(folder, error.strerror, setting) from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise _refused(folder, "it may not be written", setting)
+        raise _not_writable(folder, "it may not be written", setting)
 
 
 @functools.cache
 def unused(folder: str) -> str:
-    """Make the folder of a run: `folder`, or one numbered if another run has just taken that.
+    """Create the directory of a run: `folder`, or `folder`-2, -3, … if another run has it.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the directory cannot be created.
     """
     for number in itertools.count(1):
         name = folder if number == 1 else f"{folder}-{number}"
@@ -47,12 +47,12 @@ def unused(folder: str) -> str:
         except FileExistsError:
             continue
         except OSError as error:
-            raise _refused(folder, error.strerror, "hydra.run.dir") from error
+            raise _not_writable(folder, error.strerror, "hydra.run.dir") from error
         return name
-    raise AssertionError("numbers do not end")
+    raise AssertionError("count() does not end")
 
 
-def _refused(folder: Path | str, why: str | None, setting: str) -> UserError:
+def _not_writable(folder: Path | str, why: str | None, setting: str) -> UserError:
     return UserError(
-        f"the folder {folder} cannot be made or written ({why}): choose another by {setting}=…"
+        f"the folder {folder} cannot be created or written ({why}): choose another by {setting}=…"
     )

@@ -1,4 +1,4 @@
-"""Text for a terminal: tables of plain words, whatever names runs bring."""
+"""Text for a terminal: tables, with control characters in names escaped."""
 
 import shutil
 import sys
@@ -10,10 +10,10 @@ Cell = str | int | float | None
 _NARROWEST = 20
 
 
-def plain(value: object) -> str:
-    r"""A value on one line, in characters that a terminal shows and does not obey.
+def printable(value: object) -> str:
+    r"""A value as one line of printable characters; all others are escaped.
 
-    >>> print(plain("red \x1b[31m and\na line"))
+    >>> print(printable("red \x1b[31m and\na line"))
     red \x1b[31m and\na line
     """
     text = str(value)
@@ -22,9 +22,8 @@ def plain(value: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def say(text: str) -> None:
-    """Print lines of plain text."""
-    # A name that the terminal's encoding lacks must not end the command.
+def print_text(text: str) -> None:
+    """Print text; characters that the terminal's encoding lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
@@ -36,50 +35,53 @@ def table(
     shrink: int,
     spare: Sequence[int] = (),
 ) -> str:
-    """Columns side by side, those of numbers to the right.
+    """Rows in aligned columns; columns of numbers are right-aligned.
 
     Args:
-        header: of each column; a slash in it breaks the line.
-        shrink: the column that is cut to fit into a terminal; nothing is cut in a file or a pipe.
-        spare: columns that are left out, the first of them first, where that cut one would be
-            narrower than is of use.
+        header: the title of each column; a slash breaks its line.
+        shrink: index of the column that is cut to the terminal's width; nothing is cut in a file
+            or a pipe.
+        spare: indices of columns to leave out, in this order, while column `shrink` would be
+            narrower than `_NARROWEST` characters.
     """
-    tops = [plain(name).split("/") for name in header]
-    height = max(map(len, tops))
-    lines = [[top[level] if level < len(top) else "" for top in tops] for level in range(height)]
-    lines += [[_shown(cell) for cell in row] for row in rows]
+    titles = [printable(name).split("/") for name in header]
+    height = max(map(len, titles))
+    lines = [
+        [title[level] if level < len(title) else "" for title in titles] for level in range(height)
+    ]
+    lines += [[_format(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     if sys.stdout.isatty():
         least = min(widths[shrink], _NARROWEST)
         room = shutil.get_terminal_size().columns - sum(widths) - 2 * (len(widths) - 1)
         if spare and widths[shrink] + room < least:
-            kept = [place for place in range(len(header)) if place != spare[0]]
+            columns = [column for column in range(len(header)) if column != spare[0]]
             return table(
-                [header[place] for place in kept],
-                [[row[place] for place in kept] for row in rows],
-                shrink=kept.index(shrink),
-                spare=[kept.index(place) for place in spare[1:]],
+                [header[column] for column in columns],
+                [[row[column] for column in columns] for row in rows],
+                shrink=columns.index(shrink),
+                spare=[columns.index(column) for column in spare[1:]],
             )
         widths[shrink] = max(least, widths[shrink] + min(0, room))
-    right = [not any(isinstance(row[place], str) for row in rows) for place in range(len(header))]
+    right = [not any(isinstance(row[i], str) for row in rows) for i in range(len(header))]
     return "\n".join(
-        "  ".join(_fitted(*cell) for cell in zip(line, widths, right, strict=True)).rstrip()
+        "  ".join(_fit(*cell) for cell in zip(line, widths, right, strict=True)).rstrip()
         for line in lines
     )
 
 
-def when(moment: datetime) -> str:
-    """In local time, to the minute."""
+def local_time(moment: datetime) -> str:
+    """A time in the local time zone, to the minute."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def _shown(cell: Cell) -> str:
+def _format(cell: Cell) -> str:
     if cell is None:
         return ""
-    return f"{cell:.4g}" if isinstance(cell, float) else plain(cell)
+    return f"{cell:.4g}" if isinstance(cell, float) else printable(cell)
 
 
-def _fitted(text: str, width: int, right: bool) -> str:
+def _fit(text: str, width: int, right: bool) -> str:
     if _width(text) > width:
         while _width(text) > width - 1:
             text = text[:-1]

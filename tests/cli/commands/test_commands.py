@@ -1,4 +1,4 @@
-"""`cwx ls`, `cwx report` and the way to them, on folders that no study has made."""
+"""`cwx ls`, `cwx report` and errors of the command line, on folders of artificial runs."""
 
 import json
 import os
@@ -12,20 +12,20 @@ from support.run_folders import make_run, make_sweep
 
 from cwx.cli import app
 from cwx.cli.commands import ls, report
-from cwx.cli.commands.run_filters import kept, setting
-from cwx.cli.tables import plain, table
+from cwx.cli.commands.run_filters import select_runs, setting
+from cwx.cli.tables import printable, table
 from cwx.errors import UserError
 from cwx.storage.locks import writing
 from cwx.storage.quantities import size
 from cwx.storage.runs import Run
 
-# Clears the screen, changes the title, hides what follows, turns the line around.
+# Control sequences: clear the screen, change the title, hide text, reverse the line.
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 a\nb\r\x08\x9b31m \u202etxt.exe [red]"
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """A folder to work in, with runs of three kinds and a sweep."""
+    """A working folder with runs of three kinds and a sweep."""
     monkeypatch.chdir(tmp_path)
     config = {
         "corruption": {"_target_": "x.Y", "rate": 0.5, "seed": "${seed}"},
@@ -59,15 +59,20 @@ def folders(capsys, *argv):
 
 
 def test_runs_are_listed_newest_first_and_jobs_in_their_order(runs, capsys):
-    found = folders(capsys)
+    listed_folders = folders(capsys)
     jobs = [f"runs/sweep/{n}" for n in range(11)]
-    assert found == ["runs/digits/quickstart/new", *jobs, "runs/cut", "runs/cifar10/cwx/old"]
+    assert listed_folders == [
+        "runs/digits/quickstart/new",
+        *jobs,
+        "runs/cut",
+        "runs/cifar10/cwx/old",
+    ]
     assert folders(capsys, "--reverse") == [
         "runs/cifar10/cwx/old", "runs/cut", *jobs[::-1], "runs/digits/quickstart/new",
     ]  # fmt: skip
 
 
-def test_a_line_tells_when_what_how_and_how_well(runs, capsys):
+def test_a_line_has_the_time_state_settings_and_metrics_of_a_run(runs, capsys):
     lines = listed(capsys).splitlines()
     assert lines[0].split() == ["run", "experiment", "started", "state", "time", "fidelity",
                                 "settings"]  # fmt: skip
@@ -85,13 +90,13 @@ def test_a_line_tells_when_what_how_and_how_well(runs, capsys):
     assert "scale=small" not in job
 
 
-def test_a_run_that_failed_says_why(tmp_path, capsys):
+def test_a_failed_run_has_its_reason(tmp_path, capsys):
     make_run(tmp_path / "x", state="failed", reason="ValueError: no\x1b[2J", overrides=["seed=1"])
     line = listed(capsys, str(tmp_path)).splitlines()[-1]
     assert line.endswith("(ValueError: no\\x1b[2J) seed=1")
 
 
-def test_a_sweep_says_what_has_not_begun(tmp_path, capsys):
+def test_a_sweep_counts_jobs_that_have_not_started(tmp_path, capsys):
     make_sweep(tmp_path / "s", ["seed=0", "seed=1", "seed=2"], begun=1)
     assert "1 finished, 2 not begun" in listed(capsys, str(tmp_path))
 
@@ -119,12 +124,12 @@ def test_a_sweep_says_what_has_not_begun(tmp_path, capsys):
         (["runs/sweep", "runs/cut"], 12),
     ],
 )
-def test_runs_are_kept_by_what_they_are(runs, capsys, argv, count):
+def test_runs_are_selected_by_state_experiment_and_settings(runs, capsys, argv, count):
     assert len(folders(capsys, *argv)) == count
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["--state", "faild"], "there is no state 'faild': did you mean failed?"),
         (
@@ -140,25 +145,25 @@ def test_runs_are_kept_by_what_they_are(runs, capsys, argv, count):
         (["--metric"], "expected one argument (see "),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_what_may_be(runs, argv, said):
+def test_an_unknown_name_is_refused_with_the_nearest(runs, argv, message):
     with pytest.raises(UserError) as refused:
         ls.main(argv)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_numbers_are_shown_and_sorted_by(runs, capsys):
+def test_metrics_are_shown_and_sort_runs(runs, capsys):
     text = listed(capsys, "--metric", "other", "--metric", "fid*")
     assert text.splitlines()[0].split()[5:7] == ["other", "fidelity"]
     ordered = folders(capsys, "--sort", "fidelity/ratio")
     assert ordered[:2] == ["runs/digits/quickstart/new", "runs/cifar10/cwx/old"]
     backwards = folders(capsys, "--sort", "fidelity/ratio", "--reverse")
     assert backwards[:2] == ordered[1::-1]
-    # Those without it stay last.
+    # Runs without the metric stay last.
     assert set(backwards[2:]) == set(ordered[2:])
     assert folders(capsys, "--sort", "time")[-1] == "runs/cifar10/cwx/old"
 
 
-def test_json_has_everything(runs, capsys):
+def test_json_has_all_fields(runs, capsys):
     run = json.loads(listed(capsys, "--json"))[0]
     assert run == {
         "folder": "runs/digits/quickstart/new", "experiment": "digits/quickstart",
@@ -169,22 +174,22 @@ def test_json_has_everything(runs, capsys):
     assert json.loads(listed(capsys, "--json", "--state", "running")) == []
 
 
-def test_nothing_is_said_in_words(tmp_path, monkeypatch, capsys):
+def test_an_empty_list_has_a_message(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert "no runs in runs yet: start one with" in listed(capsys)
     make_run(tmp_path / "runs/x")
-    assert "none of 1 runs is of that kind" in listed(capsys, "--state", "lost")
+    assert "none of 1 runs matches" in listed(capsys, "--state", "lost")
 
 
-def test_a_reference_to_itself_ends(tmp_path):
+def test_a_circular_reference_is_not_followed(tmp_path):
     run = Run.read(make_run(tmp_path / "x", config={"a": "${a}", "b": "${.c}", "d": "${e.f}"}))
     assert setting(run, "a") == "${a}"
     assert setting(run, "b") == "${.c}"
-    assert kept([run], ["a=1"], experiment=None, states=None) == []
+    assert select_runs([run], ["a=1"], experiment=None, states=None) == []
 
 
 @pytest.mark.parametrize("where", ["experiment", "override", "folder", "number", "state"])
-def test_no_name_reaches_the_terminal_as_a_command(tmp_path, monkeypatch, capsys, where):
+def test_control_characters_in_names_are_escaped(tmp_path, monkeypatch, capsys, where):
     monkeypatch.chdir(tmp_path)
     name = HOSTILE.replace("/", "_")
     make_run(
@@ -204,25 +209,25 @@ def test_no_name_reaches_the_terminal_as_a_command(tmp_path, monkeypatch, capsys
 
 @pytest.mark.parametrize("argv", [["ls", HOSTILE], [HOSTILE], ["ls", f"{HOSTILE}=1"],
                                   ["report", HOSTILE], ["experts", HOSTILE]])  # fmt: skip
-def test_no_argument_is_told_back_as_a_command(runs, monkeypatch, argv):
+def test_control_characters_in_arguments_are_escaped(runs, monkeypatch, argv):
     monkeypatch.setattr(sys, "argv", ["cwx", *argv])
     with pytest.raises(SystemExit) as refused:
         app.main()
     assert str(refused.value.code).isprintable()
 
 
-def test_a_terminal_of_few_letters_gets_the_others_escaped(tmp_path):
+def test_characters_that_a_terminal_lacks_are_escaped(tmp_path):
     make_run(tmp_path / "runs/x", experiment="größe/日本")
     code = "import sys; sys.argv[1:]=['ls']; from cwx.cli.app import main; main()"
-    for encoding, shown in (("ascii", r"gr\xf6\xdfe/\u65e5\u672c"), ("utf-8", "größe/日本")):
-        done = subprocess.run(
+    for encoding, text in (("ascii", r"gr\xf6\xdfe/\u65e5\u672c"), ("utf-8", "größe/日本")):
+        process = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True,
             env={**os.environ, "PYTHONIOENCODING": encoding},
         )  # fmt: skip
-        assert shown in done.stdout.decode(encoding)
+        assert text in process.stdout.decode(encoding)
 
 
-def test_a_long_line_is_cut_in_a_terminal_alone(tmp_path):
+def test_a_long_line_is_cut_in_a_terminal_only(tmp_path):
     make_run(tmp_path / "runs/x", overrides=["a=" + "b" * 300])
     code = "import sys; sys.argv[1:]=['ls']; from cwx.cli.app import main; main()"
     command = [sys.executable, "-c", code]
@@ -232,20 +237,20 @@ def test_a_long_line_is_cut_in_a_terminal_alone(tmp_path):
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, cwd=tmp_path, stdout=theirs, env=env) as process:
         os.close(theirs)
-        seen = b""
+        output = b""
         try:
             while part := os.read(ours, 4096):
-                seen += part
+                output += part
         except OSError:
             pass
         os.close(ours)
     assert process.returncode == 0
-    lines = seen.decode().splitlines()
+    lines = output.decode().splitlines()
     assert max(map(len, lines)) <= 100
     assert lines[-1].endswith("b…")
 
 
-def test_who_stops_reading_stops_it_quietly(runs):
+def test_a_closed_pipe_ends_the_command_without_an_error(runs):
     code = "import sys; sys.argv[1:]=['ls', '--json']; from cwx.cli.app import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -256,7 +261,7 @@ def test_who_stops_reading_stops_it_quietly(runs):
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "expected"),
     [
         (["lss"], "there is no command lss: did you mean ls?"),
         (["reprot", "x"], "did you mean report?"),
@@ -267,36 +272,36 @@ def test_who_stops_reading_stops_it_quietly(runs):
         (["report", "nonfolder"], "nonfolder is not there"),
     ],
 )
-def test_the_entry_refuses_in_one_line(runs, monkeypatch, argv, said):
+def test_an_invalid_command_is_refused_in_one_line(runs, monkeypatch, argv, expected):
     monkeypatch.setattr(sys, "argv", ["cwx", *argv])
     with pytest.raises(SystemExit) as refused:
         app.main()
     message = refused.value.code
     assert message.startswith("cwx: ")
-    assert said in message
+    assert expected in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize("command", app.COMMANDS)
-def test_each_command_helps_with_examples(command, monkeypatch, capsys):
+def test_the_help_of_each_command_has_examples(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cwx", command, "--help"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as caught:
         app.main()
-    assert ended.value.code == 0
+    assert caught.value.code == 0
     text = capsys.readouterr().out
     assert f"usage: cwx {command}" in text
     assert text.partition("examples:")[2].count(f"cwx {command}") >= 3
     assert max(map(len, text.splitlines())) < 105
 
 
-def test_a_page_of_one_run_is_its_own(runs, capsys):
+def test_the_page_of_a_run_is_in_its_folder(runs, capsys):
     report.main(["runs/digits/quickstart/new"])
     assert capsys.readouterr().out == "the page is runs/digits/quickstart/new/report.html\n"
     assert Path("runs/digits/quickstart/new/report.html").stat().st_size > 0
 
 
 @pytest.mark.parametrize(
-    ("argv", "given", "out"),
+    ("argv", "folders", "out"),
     [
         (["runs/sweep"], ["runs/sweep"], None),
         (["runs/sweep", "runs/cut"], ["runs/sweep", "runs/cut"], None),
@@ -305,34 +310,34 @@ def test_a_page_of_one_run_is_its_own(runs, capsys):
         (["--out", "x.html", "runs"], ["runs"], "x.html"),
     ],
 )
-def test_a_page_of_several_is_asked_for(runs, monkeypatch, capsys, argv, given, out):
+def test_a_page_is_written_of_all_folders(runs, monkeypatch, capsys, argv, folders, out):
     from cwx.report import sweep_page
 
-    asked = []
+    calls = []
     monkeypatch.setattr(
-        sweep_page, "write_report", lambda *what: asked.append(what) or Path("there.html")
+        sweep_page, "write_report", lambda *args: calls.append(args) or Path("there.html")
     )
     report.main(argv)
-    assert asked == [([Path(one) for one in given], None if out is None else Path(out))]
+    assert calls == [([Path(folder) for folder in folders], None if out is None else Path(out))]
     assert capsys.readouterr().out == "the page is there.html\n"
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["empty"], "empty holds no run"),
         (["runs/cut", "--out", "empty"], "--out empty is a folder"),
         (["runs/ctu"], "did you mean runs/cut?"),
     ],
 )
-def test_a_page_that_cannot_be_is_refused(runs, argv, said):
+def test_a_page_that_cannot_be_written_is_refused(runs, argv, message):
     Path("empty").mkdir()
     with pytest.raises(UserError) as refused:
         report.main(argv)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_a_table_stands_in_columns():
+def test_a_table_has_aligned_columns():
     rows = [["a", 1, 0.123456, None], ["日本", 20, None, "x"]]
     assert table(["n", "of/it", "value", "last"], rows, shrink=3).splitlines() == [
         "n     of   value  last",
@@ -360,17 +365,17 @@ def test_a_table_fits_into_a_terminal(monkeypatch, columns, line):
     assert table(header, rows, shrink=3, spare=[2, 1]).splitlines()[1] == line
 
 
-def test_what_does_not_print_is_escaped():
-    assert plain(HOSTILE).isprintable()
-    assert plain("größe 日本 é") == "größe 日本 é"
-    assert plain("\udcff") == "\\udcff"
+def test_unprintable_characters_are_escaped():
+    assert printable(HOSTILE).isprintable()
+    assert printable("größe 日本 é") == "größe 日本 é"
+    assert printable("\udcff") == "\\udcff"
 
 
-def test_sizes_are_said_in_short():
+def test_sizes_have_a_unit():
     assert [size(n) for n in (0, 1000, 14_156_000, 3e13)] == ["0 B", "1 kB", "14.2 MB", "30 TB"]
 
 
-def test_a_running_study_is_no_lost_one(runs, capsys):
+def test_a_running_study_is_not_lost(runs, capsys):
     with writing(Path("runs/cut")):
         assert folders(capsys, "--state", "running") == ["runs/cut"]
     assert folders(capsys, "--state", "lost") == ["runs/cut"]

@@ -1,4 +1,4 @@
-"""The launcher of sweeps under Hydra itself, with jobs that are quick and need no torch."""
+"""The launcher of sweeps in Hydra, with quick jobs that need no torch."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
-from cwx.cli.config.compose import sweep_folder
+from cwx.cli.config.compose import sweep_directory
 from cwx.cli.run import configuration_folder, register_resolvers
 from cwx.storage.sweeps import Job
 from hydra_plugins.cwx_processes import Processes
@@ -21,12 +21,12 @@ APP = """
 import json, os, pathlib, sys, time
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from cwx.cli.sweep.processes import end_with_launcher
+from cwx.cli.sweep.processes import stop_with_launcher
 
 if sys.argv[1] == "report":
     pathlib.Path(sys.argv[2], "report.html").touch()
     sys.exit()
-end_with_launcher()
+stop_with_launcher()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="run")
 def main(config):
@@ -87,7 +87,7 @@ def read(file):
     return json.loads(file.read_text())
 
 
-def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_in_the_end(app):
+def test_a_sweep_continues_after_a_failed_job_and_reports_it_at_the_end(app):
     code, output, errors = run(app, "x=1,2,3", "hydra.launcher.n_jobs=2")
     assert code == 1
     assert "Traceback" not in errors
@@ -108,7 +108,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_in_the_end(app):
     environments = [read(app / f"out/job-{n}/environment.json") for n in range(3)]
     assert not any(environment.keys() & FOREIGN.keys() for environment in environments)
     assert {e["CUDA_VISIBLE_DEVICES"] for e in environments[:2]} == {"4", "5"}
-    # What belongs to the sweep is no job's, and each knows its own settings alone.
+    # A job has its own settings and none of the sweep's.
     saved = OmegaConf.load(app / "out/job-2/.hydra/hydra.yaml").hydra
     assert list(saved.overrides.task) == ["x=3"]
     assert saved.job.num == 2
@@ -118,7 +118,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails_and_says_so_in_the_end(app):
     assert "cwx: out holds a sweep already: continue it with resume=out" in errors
 
 
-def test_folders_that_cannot_be_are_refused_in_a_line(app):
+def test_impossible_folders_are_refused_in_one_line(app):
     code, _, errors = run(app, "x=1", f"hydra.sweep.subdir='{'é=' * 100}'")
     assert code == 1
     assert "cwx: [Errno 36] File name too long" in errors
@@ -128,14 +128,14 @@ def test_folders_that_cannot_be_are_refused_in_a_line(app):
     assert "cwx: job 0 (x=1) and job 1 (x=3) have the folder other/same: let hydra.sweep" in errors
 
 
-@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_sweep_that_is_interrupted_stops_its_jobs_and_says_how_to_continue(app, way):
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_sweep_stops_its_jobs_and_logs_how_to_resume(app, signal_number):
     process = start(app, "x=9,1", "hydra.launcher.grace=20")
     deadline = time.monotonic() + 60
     while not (app / "out/job-0/sleeps").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(way)
+    process.send_signal(signal_number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
@@ -149,8 +149,8 @@ def test_a_sweep_that_is_interrupted_stops_its_jobs_and_says_how_to_continue(app
     ]
 
 
-def returned(tmp_path, optimize, *states):
-    """What a sweeper is told of jobs that ended so."""
+def job_returns(tmp_path, optimize, *states):
+    """What the launcher returns to the sweeper for jobs with these states."""
     launcher = Processes()
     launcher.setup(
         hydra_context=None, task_function=None, config=OmegaConf.create({"optimize": optimize})
@@ -167,29 +167,29 @@ def returned(tmp_path, optimize, *states):
 @pytest.mark.parametrize(
     ("optimize", "value"), [(None, None), ("a/b", 0.5), (["c", "a/b"], [2.0, 0.5])]
 )
-def test_a_sweeper_is_told_what_is_optimised(tmp_path, optimize, value):
-    (job,) = returned(tmp_path, optimize, "finished")
+def test_a_sweeper_receives_the_optimised_metrics(tmp_path, optimize, value):
+    (job,) = job_returns(tmp_path, optimize, "finished")
     assert job.status is JobStatus.COMPLETED
     assert job.return_value == value
     assert job.overrides == ["x=0"]
 
 
-def test_a_sweeper_is_told_that_a_job_failed_and_of_which_others_stopped(tmp_path):
-    interrupted, failed, late = returned(tmp_path, "c", "interrupted", "failed", "not started")
+def test_a_sweeper_receives_the_failed_job_that_stopped_others(tmp_path):
+    interrupted, failed, late = job_returns(tmp_path, "c", "interrupted", "failed", "not started")
     for job in (interrupted, failed, late):
         assert job.status is JobStatus.FAILED
         with pytest.raises(Exception, match="cwx: 1 of 3 jobs failed; job 1 failed: why not"):
             _ = job.return_value
 
 
-def test_a_number_that_no_run_measures_fails_the_job(tmp_path):
-    (job,) = returned(tmp_path, "a/c", "finished")
+def test_an_unknown_optimised_metric_fails_the_job(tmp_path):
+    (job,) = job_returns(tmp_path, "a/c", "finished")
     with pytest.raises(Exception, match="cwx: optimize is 'a/c'.*did you mean a/b"):
         _ = job.return_value
 
 
 def test_optuna_searches_with_our_launcher(app):
-    """Also beside a trial that failed, and one whose number is not finite."""
+    """Also with a failed trial and one whose metric is not finite."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=3"]
     search += ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.max_failure_rate=1"]
@@ -197,18 +197,18 @@ def test_optuna_searches_with_our_launcher(app):
     code, _, errors = run(app, *search)
     assert code == 0, errors
     best = OmegaConf.load(app / "out/optimization_results.yaml")
-    asked = [job["overrides"][0] for job in read(app / "out/sweep.json")["jobs"]]
-    assert {"x=2", "x=5"} < set(asked)
-    assert len(asked) == 6
-    assert best.best_value == min(int(x[2:]) for x in asked if x in ("x=3", "x=4")) ** 2
+    trials = [job["overrides"][0] for job in read(app / "out/sweep.json")["jobs"]]
+    assert {"x=2", "x=5"} < set(trials)
+    assert len(trials) == 6
+    assert best.best_value == min(int(x[2:]) for x in trials if x in ("x=3", "x=4")) ** 2
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])
-def test_studies_compose_with_a_launcher_for_clusters(launcher):
+def test_a_study_composes_with_a_launcher_for_clusters(launcher):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     register_resolvers()
-    given = [f"hydra/launcher={launcher}", "hydra.launcher.gpus_per_node=2", "seed=0,1"]
-    place, settings = sweep_folder(CONF, given, extra=None)
+    overrides = [f"hydra/launcher={launcher}", "hydra.launcher.gpus_per_node=2", "seed=0,1"]
+    directory, settings = sweep_directory(CONF, overrides, extra=None)
     assert settings["gpus_per_node"] == 2
     assert settings["submitit_folder"] == "${hydra.sweep.dir}/.submitit/%j"
-    assert str(place).startswith("runs/digits/quickstart/")
+    assert str(directory).startswith("runs/digits/quickstart/")

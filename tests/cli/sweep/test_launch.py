@@ -1,4 +1,4 @@
-"""Sweeps of small commands: what is begun, continued and left alone, and what is said of it."""
+"""Sweeps of small commands: which jobs are started, resumed or skipped, and what is logged."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from cwx.storage.locks import writing
 from cwx.storage.run_status import objective
 from cwx.storage.sweeps import Job, Sweep, read_jobs, read_sweep
 
-# A run in small: what it leaves, how it ends, by the words after its folder.
+# An artificial run: its files and its end depend on the words after its folder.
 RUN = """
 import json, os, pathlib, signal, sys
 folder, *words = pathlib.Path(sys.argv[1]), *sys.argv[2:]
@@ -49,24 +49,26 @@ class Commands:
     def __init__(self, ways):
         self.ways = ways
 
-    def begin(self, job):
+    def start_command(self, job):
         return [sys.executable, "-c", RUN, str(job.folder), "begin", self.ways[job.number]]
 
-    def go_on(self, job):
+    def resume_command(self, job):
         return [sys.executable, "-c", RUN, str(job.folder), "go_on", self.ways[job.number]]
 
 
 SETTINGS = {"n_jobs": 2, "gpus_per_job": None, "fail_fast": False, "grace": 20.0, "resume": False}
 
 
-def launch(folder, *ways, unchanged=id, optimize=None, **settings):
-    sweep = Sweep(folder, started=["seed=0,1", "x=2"], hydra=[], command="python run.py")
+def launch(folder, *ways, check_unchanged=id, optimize=None, **settings):
+    sweep = Sweep(folder, overrides=["seed=0,1", "x=2"], hydra=[], command="python run.py")
     jobs = [
         Job(number, folder / str(number), (f"seed={number}", "x=2"), {"seed": str(number)}, "mine")
         for number, _ in enumerate(ways)
     ]
     chosen = Settings(**{**SETTINGS, **settings})
-    Launch(sweep, chosen, Commands(ways), optimize=optimize, unchanged=unchanged).run(jobs)
+    Launch(sweep, chosen, Commands(ways), optimize=optimize, check_unchanged=check_unchanged).run(
+        jobs
+    )
     return jobs
 
 
@@ -77,10 +79,10 @@ def calls(job):
 ENDS = {
     "well": ("finished", None),
     "fails": ("failed", "ValueError: bad"),
-    "mute": ("failed", "its process ended with code 1 and said nothing"),
+    "mute": ("failed", "its process ended with code 1 without output"),
     "says": ("failed", "no such thing"),
     "cut": ("failed", "its process was killed by SIGKILL, as the system does when memory runs out"),
-    "early": ("failed", "its process ended before the run had finished"),
+    "early": ("failed", "its process ended before the run finished"),
     "trips": ("failed", "no page"),
 }
 
@@ -91,18 +93,18 @@ def swept(tmp_path_factory):
     return folder, launch(folder, *ENDS)
 
 
-def test_each_job_has_a_state_also_one_that_died_without_a_word(swept):
+def test_each_job_has_a_state_even_without_a_message(swept):
     _, jobs = swept
     for job, (state, reason) in zip(jobs, ENDS.values(), strict=True):
         status = json.loads((job.folder / "status.json").read_text())
         assert (job.state, job.reason) == (status["state"], status["reason"]) == (state, reason)
         assert job.output.exists()
     assert jobs[2].status()["experiment"] == "mine"
-    # What the run noted of itself stays.
+    # The run's own status entries stay.
     assert jobs[4].status()["started"] == "then"
 
 
-def test_the_sweep_is_known_from_its_folder(swept):
+def test_a_sweep_is_read_from_its_folder(swept):
     folder, jobs = swept
     saved = read_sweep(folder)
     assert saved["overrides"] == ["seed=0,1", "x=2"]
@@ -114,38 +116,40 @@ def test_the_sweep_is_known_from_its_folder(swept):
     assert second == "1,1,failed,2.0,ValueError: bad,,,"
 
 
-def test_what_has_finished_is_left_alone_and_the_rest_is_continued_or_begun(swept, caplog):
+def test_finished_jobs_are_skipped_and_others_resumed_or_started(swept, caplog):
     folder, _ = swept
     caplog.set_level(logging.INFO)
-    asked = []
+    checked = []
     ways = ["well"] * (len(ENDS) + 1)
-    jobs = launch(folder, *ways, resume=True, unchanged=lambda job: asked.append(job.number))
+    jobs = launch(
+        folder, *ways, resume=True, check_unchanged=lambda job: checked.append(job.number)
+    )
     assert {job.state for job in jobs} == {"finished"}
-    begun = {name: calls(job)[-1] for name, job in zip([*ENDS, "new"], jobs, strict=True)}
-    assert begun.pop("well") == "begin well"
+    last_calls = {name: calls(job)[-1] for name, job in zip([*ENDS, "new"], jobs, strict=True)}
+    assert last_calls.pop("well") == "begin well"
     assert len(calls(jobs[0])) == 1
-    assert begun.pop("new") == "begin well"
-    assert set(begun.values()) == {"go_on well"}
-    assert asked == list(range(len(ENDS)))
+    assert last_calls.pop("new") == "begin well"
+    assert set(last_calls.values()) == {"go_on well"}
+    assert checked == list(range(len(ENDS)))
     assert "job 0 (seed=0) has finished already" in caplog.text
     assert "8 of 8 done" in caplog.text
 
 
-def test_a_job_that_died_before_it_was_a_run_is_begun_anew(tmp_path):
+def test_a_job_that_failed_before_its_run_starts_anew(tmp_path):
     (tmp_path / "0").mkdir()
     (tmp_path / "0/status.json").write_text('{"state": "failed", "reason": "no config"}')
     (job,) = launch(tmp_path, "well", resume=True)
     assert calls(job) == ["begin well"]
 
 
-def test_a_job_that_fails_again_without_a_word_keeps_no_old_reason(tmp_path):
+def test_a_new_failure_without_a_message_replaces_the_old_reason(tmp_path):
     launch(tmp_path, "fails")
     (job,) = launch(tmp_path, "mute", resume=True)
-    assert job.reason == "its process ended with code 1 and said nothing"
+    assert job.reason == "its process ended with code 1 without output"
     assert job.seconds >= 2
 
 
-def test_a_job_of_another_process_is_waited_for_and_not_started_twice(tmp_path, caplog):
+def test_a_job_that_another_process_runs_is_awaited_and_not_started(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     folder = tmp_path / "0"
     held = threading.Event()
@@ -167,7 +171,7 @@ def test_a_job_of_another_process_is_waited_for_and_not_started_twice(tmp_path, 
     assert not (folder / "calls").exists()
 
 
-def test_after_a_failure_that_stops_all_the_rest_is_not_started(tmp_path, caplog):
+def test_fail_fast_starts_no_job_after_a_failure(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     jobs = launch(tmp_path, "fails", "well", "well", n_jobs=1, fail_fast=True)
     assert [job.state for job in jobs] == ["failed", "not started", "not started"]
@@ -176,23 +180,25 @@ def test_after_a_failure_that_stops_all_the_rest_is_not_started(tmp_path, caplog
     assert "not started" in caplog.text.split("job  seed  state")[1]
 
 
-def test_no_share_is_kept_for_jobs_that_there_are_not(tmp_path, monkeypatch):
-    asked = []
+def test_resources_are_divided_among_existing_jobs_only(tmp_path, monkeypatch):
+    resources_of_jobs = []
     monkeypatch.setattr(resources, "cores", lambda: 8)
     monkeypatch.setattr(resources, "gpus", lambda _: list("0123"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def start(self, job, environment):
-        asked.append((environment["OMP_NUM_THREADS"], environment["CUDA_VISIBLE_DEVICES"]))
+        resources_of_jobs.append(
+            (environment["OMP_NUM_THREADS"], environment["CUDA_VISIBLE_DEVICES"])
+        )
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Launch, "_start", start)
     with pytest.raises(KeyboardInterrupt):
         launch(tmp_path, "well", "well", n_jobs=16)
-    assert asked == [("4", "0,1")]
+    assert resources_of_jobs == [("4", "0,1")]
 
 
-def test_runs_that_lie_where_a_new_sweep_would_are_not_taken_for_its_own(tmp_path):
+def test_a_new_sweep_refuses_a_folder_with_runs(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1/status.json").write_text('{"state": "finished"}')
     with pytest.raises(ValueError, match="1 holds a run already: choose another hydra.sweep.dir"):
@@ -200,7 +206,7 @@ def test_runs_that_lie_where_a_new_sweep_would_are_not_taken_for_its_own(tmp_pat
     assert not (tmp_path / "0").exists()
 
 
-def test_the_status_of_a_run_that_another_process_writes_is_left_to_it(tmp_path):
+def test_the_status_of_a_run_of_another_process_is_not_changed(tmp_path):
     job = Job(0, tmp_path, (), {}, "mine")
     (tmp_path / "status.json").write_text('{"state": "running"}')
     with writing(tmp_path):
@@ -210,16 +216,16 @@ def test_the_status_of_a_run_that_another_process_writes_is_left_to_it(tmp_path)
     assert job.status() == {"state": "running"}
 
 
-def test_a_sweep_that_was_cut_is_read_as_such(tmp_path):
+def test_a_killed_job_is_read_as_interrupted(tmp_path):
     launch(tmp_path, "well")
     (tmp_path / "0/status.json").write_text('{"state": "running"}')
     (job,) = read_jobs(tmp_path)
-    assert (job.state, job.reason) == ("interrupted", "its process was cut off")
+    assert (job.state, job.reason) == ("interrupted", "its process was killed")
     with writing(tmp_path / "0"):
         assert read_jobs(tmp_path)[0].state == "running"
 
 
-def test_what_is_optimised_is_shown_first_and_returned(tmp_path, caplog):
+def test_the_optimised_metric_is_shown_first_and_returned(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     (job,) = launch(tmp_path, "well", optimize="a/y")
     assert "time  a/y  b" in caplog.text

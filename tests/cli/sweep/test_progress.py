@@ -1,13 +1,13 @@
-"""What a sweep says of the time that is left, and its table."""
+"""The remaining time of a sweep, and its table."""
 
 import pytest
 
-from cwx.cli.sweep.progress import leading, remaining, table
+from cwx.cli.sweep.progress import main_metrics, remaining_seconds, table
 from cwx.storage.sweeps import Job
 
 
 @pytest.mark.parametrize(
-    ("took", "running", "waiting", "at_once", "expected"),
+    ("durations", "running", "waiting", "at_once", "expected"),
     [
         ([], [3.0], 4, 1, None),
         ([10.0], [], 0, 1, 0.0),
@@ -18,24 +18,26 @@ from cwx.storage.sweeps import Job
         ([10.0], [40.0], 1, 1, 10.0),
     ],
 )
-def test_what_is_left_is_filled_into_the_slots(took, running, waiting, at_once, expected):
-    assert remaining(took, running=running, waiting=waiting, at_once=at_once) == expected
+def test_the_remaining_time_fills_free_slots_first(durations, running, waiting, at_once, expected):
+    assert (
+        remaining_seconds(durations, running=running, waiting=waiting, at_once=at_once) == expected
+    )
 
 
-def test_one_number_of_each_evaluation_leads():
+def test_the_table_has_one_metric_of_each_evaluation():
     metrics = [
         {"corruption/rate": 0.1, "gallery/range/a/min": -3.0, "f/a": 1.0, "f/b": 2.0, "g/a": 3.0},
         {"h": 1.0},
     ]
-    assert leading(metrics, wanted=[]) == ["f/a", "g/a", "h"]
-    assert leading(metrics, wanted=["f/b", "unknown"]) == ["f/b", "g/a", "h"]
+    assert main_metrics(metrics, wanted=[]) == ["f/a", "g/a", "h"]
+    assert main_metrics(metrics, wanted=["f/b", "unknown"]) == ["f/b", "g/a", "h"]
     fidelity = [{"fidelity/matched": 1.0, "fidelity/ratio": 0.5}]
-    assert leading(fidelity, wanted=[]) == ["fidelity/ratio"]
+    assert main_metrics(fidelity, wanted=[]) == ["fidelity/ratio"]
     many = [{f"n{i}/x": 0.0 for i in range(9)}]
-    assert leading(many, wanted=[]) == ["n0/x", "n1/x", "n2/x", "n3/x"]
+    assert main_metrics(many, wanted=[]) == ["n0/x", "n1/x", "n2/x", "n3/x"]
 
 
-def test_the_table_has_a_line_for_each_job_and_a_column_for_what_was_swept(tmp_path):
+def test_the_table_has_a_line_per_job_and_a_column_per_swept_setting(tmp_path):
     jobs = [
         Job(0, tmp_path / "0", (), {"seed": "0"}, "a", "finished", None, 61.0),
         Job(1, tmp_path / "1", (), {"seed": "1", "lr": "0.1"}, "a", "not started"),

@@ -1,9 +1,9 @@
-"""What of the environment, and of the machine, each of several processes has."""
+"""The environments of parallel jobs: clean, with their GPUs and cores."""
 
 import pytest
 
 from cwx.cli.sweep import resources
-from cwx.cli.sweep.resources import cleaned, shared
+from cwx.cli.sweep.resources import job_environments, without_rank_variables
 
 LEAKING = {
     "LOCAL_RANK": "1",
@@ -25,12 +25,14 @@ KEPT = {"PATH": "/bin", "WANDB_MODE": "offline", "WANDB_PROJECT": "mine", "PYTHO
 KEPT |= {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "8"}
 
 
-def test_nothing_of_another_group_or_run_is_passed_on():
-    assert cleaned({**LEAKING, **KEPT}) == KEPT
+def test_variables_of_another_group_or_run_are_removed():
+    assert without_rank_variables({**LEAKING, **KEPT}) == KEPT
 
 
-def fraction(n_jobs, *, gpus=(), each=None, cores=8, **inherited):
-    return shared(inherited, n_jobs=n_jobs, gpus_per_job=each, gpus=list(gpus), cores=cores)
+def environments(n_jobs, *, gpus=(), each=None, cores=8, **inherited):
+    return job_environments(
+        inherited, n_jobs=n_jobs, gpus_per_job=each, gpus=list(gpus), cores=cores
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,29 +50,29 @@ def fraction(n_jobs, *, gpus=(), each=None, cores=8, **inherited):
     ],
 )
 def test_gpus_are_divided(n_jobs, gpus, each, expected):
-    found = fraction(n_jobs, gpus=gpus, each=each)
-    assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in found] == expected
+    result = environments(n_jobs, gpus=gpus, each=each)
+    assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in result] == expected
 
 
-def test_more_gpus_than_there_are_is_refused():
+def test_too_many_gpus_per_job_are_refused():
     with pytest.raises(ValueError, match=r"gpus_per_job is 2, for 2 jobs.*GPUs is 3: lower"):
-        fraction(2, gpus="012", each=2)
+        environments(2, gpus="012", each=2)
 
 
 @pytest.mark.parametrize(
     ("n_jobs", "inherited", "expected"),
     [(1, {}, None), (2, {}, "4"), (3, {}, "2"), (99, {}, "1"), (2, {"OMP_NUM_THREADS": "7"}, "7")],
 )
-def test_cores_are_divided_unless_the_user_did(n_jobs, inherited, expected):
-    found = {e.get("OMP_NUM_THREADS") for e in fraction(n_jobs, **inherited)}
-    assert found == {expected}
+def test_cores_are_divided_unless_omp_num_threads_is_set(n_jobs, inherited, expected):
+    threads = {e.get("OMP_NUM_THREADS") for e in environments(n_jobs, **inherited)}
+    assert threads == {expected}
 
 
 @pytest.mark.parametrize(
     ("visible", "expected"),
     [("2,3", ["2", "3"]), ("GPU-ab", ["GPU-ab"]), ("", []), ("-1", []), (" 0 , 1", ["0", "1"])],
 )
-def test_gpus_that_the_user_chose_are_the_ones_there_are(visible, expected):
+def test_visible_gpus_are_those_of_the_environment_variable(visible, expected):
     assert resources.gpus({"CUDA_VISIBLE_DEVICES": visible}) == expected
 
 
@@ -80,7 +82,7 @@ def test_there_are_no_gpus_without_a_driver(monkeypatch):
     assert resources.cores() >= 1
 
 
-def test_torch_is_asked_how_many_gpus_there_are(monkeypatch, tmp_path):
+def test_torch_counts_the_gpus(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "_DRIVERS", (str(tmp_path),))
     count = "class cuda:\n    device_count = staticmethod(lambda: {})\n"
     (tmp_path / "torch.py").write_text("print('hello')\n" + count.format(2))

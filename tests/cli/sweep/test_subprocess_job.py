@@ -1,4 +1,4 @@
-"""Jobs that a launcher which is not ours calls in processes of its own, as submitit does."""
+"""Jobs that another launcher, such as submitit, calls in its own processes."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from cwx.cli.sweep.command_line import Invocation
-from cwx.cli.sweep.resources import rank, ranked
-from cwx.cli.sweep.subprocess_job import put_back, run_apart
+from cwx.cli.sweep.command_line import JobCommands
+from cwx.cli.sweep.resources import is_scheduler_rank, rank
+from cwx.cli.sweep.subprocess_job import is_requeued, run_in_subprocess
 from cwx.storage.sweeps import Job
 
 JOB = """
@@ -32,51 +32,51 @@ if way == "called back":
 OF_SLURM = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SUBMITIT_EXECUTOR": "slurm"}
 
 
-class Small(Invocation):
-    def begin(self, job):
+class SmallCommands(JobCommands):
+    def start_command(self, job):
         return [*self.entry, str(job.folder), *job.overrides]
 
-    def go_on(self, job):
+    def resume_command(self, job):
         return [*self.entry, str(job.folder), "goes on"]
 
 
-SMALL = Small([sys.executable, "-c", JOB], [])
+SMALL = SmallCommands([sys.executable, "-c", JOB], [])
 
 
-def apart(folder, way, *, resumed=False):
-    one = Job(3, folder, (way,), {}, "mine")
-    run_apart(one, SMALL, resumed=resumed)
-    return one
+def run_job(folder, way, *, resumed=False):
+    job = Job(3, folder, (way,), {}, "mine")
+    run_in_subprocess(job, SMALL, resumed=resumed)
+    return job
 
 
-def test_it_runs_as_no_rank_of_the_scheduler(tmp_path, monkeypatch):
+def test_a_job_is_not_a_rank_of_the_scheduler(tmp_path, monkeypatch):
     for name, value in OF_SLURM.items():
         monkeypatch.setenv(name, value)
-    assert apart(tmp_path / "a", "plain").state == "finished"
+    assert run_job(tmp_path / "a", "plain").state == "finished"
     environment = json.loads((tmp_path / "a/environment.json").read_text())
     assert not environment.keys() & OF_SLURM.keys()
     assert environment["PATH"] == os.environ["PATH"]
 
 
-def test_one_that_died_is_told_of_and_can_be_continued(tmp_path):
+def test_a_killed_job_is_reported_and_can_be_resumed(tmp_path):
     with pytest.raises(
         ValueError, match=r"a failed: its process was killed by SIGKILL.*last words"
     ):
-        apart(tmp_path / "a", "dies")
+        run_job(tmp_path / "a", "dies")
     assert json.loads((tmp_path / "a/status.json").read_text())["state"] == "failed"
     with pytest.raises(ValueError, match="a holds a run already: continue the sweep with resume="):
-        apart(tmp_path / "a", "plain")
-    assert apart(tmp_path / "a", "plain", resumed=True).state == "finished"
+        run_job(tmp_path / "a", "plain")
+    assert run_job(tmp_path / "a", "plain", resumed=True).state == "finished"
 
 
-def test_whoever_ends_the_process_that_waits_ends_the_job(tmp_path):
+def test_a_signal_to_the_waiting_process_ends_the_job(tmp_path):
     def leave(*_):
         raise SystemExit(144)
 
     earlier = signal.signal(signal.SIGUSR1, leave)
     try:
         with pytest.raises(SystemExit) as left:
-            apart(tmp_path / "a", "called back")
+            run_job(tmp_path / "a", "called back")
     finally:
         signal.signal(signal.SIGUSR1, earlier)
     assert left.value.code == 144
@@ -92,24 +92,24 @@ def test_whoever_ends_the_process_that_waits_ends_the_job(tmp_path):
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "3"}, (True, 3)),
     ],
 )
-def test_ranks_of_a_scheduler_are_known(environment, expected):
-    assert (ranked(environment), rank(environment)) == expected
+def test_ranks_of_a_scheduler_are_recognised(environment, expected):
+    assert (is_scheduler_rank(environment), rank(environment)) == expected
 
 
-def test_a_job_is_put_back_if_submitit_calls_the_same_again(tmp_path):
+def test_a_job_is_requeued_if_submitit_calls_it_again(tmp_path):
     first = {"SUBMITIT_EXECUTOR": "slurm"}
-    assert not put_back(tmp_path, "7_1", {})
-    assert not put_back(tmp_path, "7_1", first)
-    assert put_back(tmp_path, "7_1", first)
-    # Another sweep in the same folder is no continuation.
-    assert not put_back(tmp_path, "8_1", first)
-    # What one rank notes, the others have not seen before.
+    assert not is_requeued(tmp_path, "7_1", {})
+    assert not is_requeued(tmp_path, "7_1", first)
+    assert is_requeued(tmp_path, "7_1", first)
+    # Another sweep in the same folder is not a requeue.
+    assert not is_requeued(tmp_path, "8_1", first)
+    # Only rank 0 writes the file.
     other = {**first, "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}
-    assert not put_back(tmp_path / "new", "9", other)
+    assert not is_requeued(tmp_path / "new", "9", other)
     assert not (tmp_path / "new").exists()
 
 
-# The real entry, with a run in small: its first start asks submitit to put the job back.
+# The real entry with an artificial run, whose first start makes submitit requeue the job.
 APP = """
 import json, os, signal, sys, time
 from cwx.cli import run as entry
@@ -133,7 +133,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_job_that_submitit_puts_back_is_continued(tmp_path):
+def test_a_requeued_job_is_resumed(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     (tmp_path / "app.py").write_text(APP)
     sweep = ["-m", "seed=3", "optimize=double", "hydra.sweep.dir=out"]

@@ -1,1 +1,1 @@
-"""What `cwx <command>` does beside running studies: look at runs, pages and the store."""
+"""The commands beside running studies: list runs, write pages, prune the store."""

@@ -1,4 +1,4 @@
-"""`cwx experiments`: what can be run, of which paper it is, and how it is stated."""
+"""`cwx experiments`: lists the experiments, or shows one with its sources and settings."""
 
 import json
 import textwrap
@@ -11,96 +11,99 @@ from typing import Any
 from cwx.cli.commands.experiments_markdown import GROUPS, page
 from cwx.cli.config.compose import compose_checked, configuration_folder
 from cwx.cli.experiments import PARTS, Experiment, Note, read_experiments
-from cwx.cli.parser import Parser, called, existing_folder, meant
-from cwx.cli.tables import Cell, plain, say, table
+from cwx.cli.parser import Parser, existing_directory, program_name, suggestion
+from cwx.cli.tables import Cell, print_text, printable, table
 from cwx.errors import UserError
 
 _WIDTH = 92
-# Of a list that is shown whole.
+# The longest list of values that is printed in full.
 _MOST = 10
 
 
 def parser() -> Parser:
-    name = f"{called()} experiments"
-    parsed = Parser(
+    name = f"{program_name()} experiments"
+    arguments = Parser(
         "experiments",
-        does="List the experiments, or show one whole: what it reproduces, what is stated and\n"
-        "what chosen, its commands, and how large it is at scale=small.",
-        examples=f"""  {name}                                   all of them
+        does="List the experiments, or show one: its source, the settings that the paper states, the\n"
+        "chosen ones, its commands, and what scale=small changes.",
+        examples=f"""  {name}                                   all experiments
   {name} 'svhn/*' digits/iscp              some
-  {name} cifar10/cwx                       one, whole
-  {name} --config-dir mine                 yours as well
+  {name} cifar10/cwx                       one, in full
+  {name} --config-dir mine                 with your own
   {name} --markdown                        as in docs/experiments.md""",
     )
-    parsed.add_argument("names", nargs="*", metavar="name", help="* stands for anything")
-    parsed.add_argument(
-        "--config-dir", metavar="FOLDER", help="a configuration folder of yours, beside ours"
+    arguments.add_argument("names", nargs="*", metavar="name", help="* matches anything")
+    arguments.add_argument(
+        "--config-dir", metavar="FOLDER", help="your own configuration folder, beside ours"
     )
-    shape = parsed.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="everything known, for programs")
-    shape.add_argument("--markdown", action="store_true", help="as docs/experiments.md has them")
-    return parsed
+    shape = arguments.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="as JSON, for programs")
+    shape.add_argument("--markdown", action="store_true", help="as in docs/experiments.md")
+    return arguments
 
 
 def main(argv: Sequence[str]) -> None:
     """List experiments, or show one.
 
     Raises:
-        UserError: there is none of such a name.
+        UserError: no experiment has such a name.
     """
-    asked = parser().parse_intermixed_args(argv)
-    extra = str(existing_folder(asked.config_dir)) if asked.config_dir else None
+    arguments = parser().parse_intermixed_args(argv)
+    extra = str(existing_directory(arguments.config_dir)) if arguments.config_dir else None
     folder = configuration_folder()
-    chosen = _chosen(read_experiments(folder, extra), asked.names)
-    if asked.json:
-        say(json.dumps([_described(one) for one in chosen], indent=2))
-    elif asked.markdown:
-        say(page(chosen, folder))
-    elif asked.names and len(chosen) == 1:
-        say("\n".join(_whole(chosen[0], folder)))
+    experiments = _select(read_experiments(folder, extra), arguments.names)
+    if arguments.json:
+        print_text(json.dumps([_as_json(experiment) for experiment in experiments], indent=2))
+    elif arguments.markdown:
+        print_text(page(experiments, folder))
+    elif arguments.names and len(experiments) == 1:
+        print_text("\n".join(_in_full(experiments[0], folder)))
     else:
-        header = ["experiment", "network", "methods", "what it shows"]
-        say(table(header, [_row(one) for one in chosen], shrink=3))
+        header = ["experiment", "network", "methods", "summary"]
+        print_text(table(header, [_row(experiment) for experiment in experiments], shrink=3))
 
 
-def _chosen(found: Mapping[str, Experiment], names: Sequence[str]) -> list[Experiment]:
+def _select(experiments: Mapping[str, Experiment], names: Sequence[str]) -> list[Experiment]:
     for name in names:
-        if not any(fnmatchcase(known, name) for known in found):
-            raise UserError(f"there is no experiment {plain(name)}: {meant(name, found)}")
-    wanted = names or ["*"]
-    return [one for name, one in found.items() if any(fnmatchcase(name, w) for w in wanted)]
+        if not any(fnmatchcase(known, name) for known in experiments):
+            raise UserError(
+                f"there is no experiment {printable(name)}: {suggestion(name, experiments)}"
+            )
+    patterns = names or ["*"]
+    return [e for name, e in experiments.items() if any(fnmatchcase(name, p) for p in patterns)]
 
 
-def _row(one: Experiment) -> list[Cell]:
-    return [one.name, ", ".join(one.chosen("network")), ", ".join(one.chosen("method")), one.shows]
+def _row(experiment: Experiment) -> list[Cell]:
+    networks, methods = experiment.choices_of("network"), experiment.choices_of("method")
+    return [experiment.name, ", ".join(networks), ", ".join(methods), experiment.summary]
 
 
-def _described(one: Experiment) -> dict[str, Any]:
+def _as_json(experiment: Experiment) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "shows": one.shows,
-        "remarks": [note.text for note in one.remarks],
-        "commands": one.commands,
-        **{part.lower(): one.part(part) for part in PARTS},
-        "choices": dict(one.choices),
-        "file": str(one.file),
+        "name": experiment.name,
+        "shows": experiment.summary,
+        "remarks": [note.text for note in experiment.remarks],
+        "commands": experiment.commands,
+        **{part.lower(): experiment.part(part) for part in PARTS},
+        "choices": dict(experiment.choices),
+        "file": str(experiment.file),
     }
 
 
-def _whole(one: Experiment, folder: Path) -> Iterator[str]:
-    yield plain(one.name)
-    yield from _wrapped(one.shows, "")
-    for place, note in enumerate(one.parts.get("Needs", ())):
-        yield from ("", *_note(note if place else replace(note, text=f"Needs {note.text}")))
-    if one.plain:
-        yield from ("", f"  {_command(one.plain)}")
-    for note in one.remarks:
+def _in_full(experiment: Experiment, folder: Path) -> Iterator[str]:
+    yield printable(experiment.name)
+    yield from _wrapped(experiment.summary, "")
+    for index, note in enumerate(experiment.parts.get("Needs", ())):
+        yield from ("", *_note(note if index else replace(note, text=f"Needs {note.text}")))
+    if experiment.basic_command:
+        yield from ("", f"  {_command(experiment.basic_command)}")
+    for note in experiment.remarks:
         yield from ("", *_note(note))
     yield ""
-    for what, text in _facts(one):
-        yield from _wrapped(text, f"{what:<14}")
+    for label, text in _facts(experiment):
+        yield from _wrapped(text, f"{label:<14}")
     yield ""
-    rows = _reduced(one, folder)
+    rows = _scale_differences(experiment, folder)
     yield f"scale=small changes{'' if rows else ' nothing'}"
     if rows:
         yield table(["  setting", "paper", "small"], rows, shrink=2)
@@ -112,37 +115,37 @@ def _note(note: Note) -> Iterator[str]:
 
 
 def _command(command: str) -> str:
-    return plain(command.replace("python run.py", called(), 1))
+    return printable(command.replace("python run.py", program_name(), 1))
 
 
-def _facts(one: Experiment) -> Iterator[tuple[str, str]]:
+def _facts(experiment: Experiment) -> Iterator[tuple[str, str]]:
     for group in GROUPS:
-        if chosen := one.chosen(group):
-            yield group, ", ".join(chosen)
+        if choices := experiment.choices_of(group):
+            yield group, ", ".join(choices)
     for part in PARTS:
-        if part != "Needs" and (text := one.part(part)):
+        if part != "Needs" and (text := experiment.part(part)):
             yield part.lower(), text
-    yield "file", str(one.file)
+    yield "file", str(experiment.file)
 
 
 def _wrapped(text: str, start: str) -> list[str]:
     return textwrap.wrap(
-        plain(text), _WIDTH, initial_indent=start, subsequent_indent=" " * len(start),
+        printable(text), _WIDTH, initial_indent=start, subsequent_indent=" " * len(start),
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
 
 
-def _reduced(one: Experiment, folder: Path) -> list[list[Cell]]:
-    """The settings in which scale=small differs, as both have them."""
-    # Hydra takes half a second to import, which a list can do without.
+def _scale_differences(experiment: Experiment, folder: Path) -> list[list[Cell]]:
+    """The settings that scale=small changes, with both values."""
+    # Importing Hydra takes half a second, which a list does not need.
     from cwx.cli.resolvers import register_resolvers
-    from cwx.cli.run import import_from
+    from cwx.cli.run import add_to_import_path
 
     register_resolvers()
-    if one.extra:
-        import_from(one.extra)
+    if experiment.extra:
+        add_to_import_path(experiment.extra)
     paper, small = (
-        dict(_settings(_composed(folder, one, scale), "")) for scale in ("paper", "small")
+        dict(_settings(_compose(folder, experiment, scale), "")) for scale in ("paper", "small")
     )
     names = [*paper, *(name for name in small if name not in paper)]
     return [
@@ -152,17 +155,17 @@ def _reduced(one: Experiment, folder: Path) -> list[list[Cell]]:
     ]
 
 
-def _composed(folder: Path, one: Experiment, scale: str) -> dict[str, Any]:
-    overrides = [*one.overrides, f"scale={scale}"]
-    return compose_checked(folder, overrides, multirun=False, extra=one.extra, resumed=None)
+def _compose(folder: Path, experiment: Experiment, scale: str) -> dict[str, Any]:
+    overrides = [*experiment.overrides, f"scale={scale}"]
+    return compose_checked(folder, overrides, multirun=False, extra=experiment.extra, resumed=None)
 
 
-def _settings(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Each setting by its name, as on a command line."""
+def _settings(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """The full name and the value of each setting, as on a command line."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _settings(item, f"{place}.{key}" if place else str(key))
+            yield from _settings(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list) and len(value) > _MOST:
-        yield place, f"[{value[0]},{value[1]},…,{value[-1]}]"
+        yield path, f"[{value[0]},{value[1]},…,{value[-1]}]"
     else:
-        yield place, json.dumps(value).replace('"', "").replace(" ", "")
+        yield path, json.dumps(value).replace('"', "").replace(" ", "")

@@ -1,4 +1,4 @@
-"""`cwx ls`: which runs there are, how they stand and what they measured."""
+"""`cwx ls`: lists runs with their state, settings and metrics."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cwx.cli.commands.run_filters import kept
-from cwx.cli.parser import Parser, called, existing_folder, meant
-from cwx.cli.tables import Cell, plain, say, table, when
+from cwx.cli.commands.run_filters import select_runs
+from cwx.cli.parser import Parser, existing_directory, program_name, suggestion
+from cwx.cli.tables import Cell, local_time, print_text, printable, table
 from cwx.errors import UserError
 from cwx.storage.quantities import duration
-from cwx.storage.runs import STATES, Run, find_runs, waiting
+from cwx.storage.runs import STATES, Run, count_waiting_jobs, find_runs
 
-# Shown if nothing else is asked for: the first that is there, of each of these kinds.
+# The default columns: of each group of names, the first that any run has.
 _MAIN = (
     ("accuracy/expert/clean", "accuracy/expert", "attack_success/expert/accuracy"),
     ("fidelity/ratio", "fidelity/seen/ratio"),
@@ -33,72 +33,76 @@ _SORTS = ("when", "experiment", "state", "time", "folder")
 
 
 def parser() -> Parser:
-    name = f"{called()} ls"
-    parsed = Parser(
+    name = f"{program_name()} ls"
+    arguments = Parser(
         "ls",
-        does="List runs, the newest first, those of a sweep together.",
-        examples=f"""  {name}                                     all below runs/
+        does="List runs, newest first, with the jobs of a sweep together.",
+        examples=f"""  {name}                                     all runs below runs/
   {name} runs/cifar10 --state failed,lost
   {name} --experiment 'cifar10/*' --metric fidelity/ratio --metric 'predictive_power/power/*'
   {name} corruption=badnets 'corruption.rate=0.2*' --sort fidelity/ratio
   {name} --json | jq '.[] | select(.state == "lost") | .folder'
 
-A run that says it is running, but whose process is gone, is lost: continue it with
-  {called()} resume=<folder>""",
+A run is "lost" if its status is running but its process has ended: continue it with
+  {program_name()} resume=<folder>""",
     )
-    parsed.add_argument(
+    arguments.add_argument(
         "what",
         nargs="*",
         metavar="folder | key=value",
-        help="where to look (runs), and which settings or choices runs must have: * stands for "
-        "anything, a comma for or",
+        help="folders to search (runs), and settings or choices that runs must have; * matches "
+        "anything, a comma means or",
     )
-    parsed.add_argument("--experiment", metavar="NAME", help="of this name; * stands for anything")
-    parsed.add_argument("--state", metavar="STATE", help=f"one or more of {', '.join(STATES)}")
-    parsed.add_argument(
-        "--metric", action="append", metavar="NAME", help="numbers to show; * stands for anything"
+    arguments.add_argument("--experiment", metavar="NAME", help="of this name; * matches anything")
+    arguments.add_argument("--state", metavar="STATE", help=f"one or more of {', '.join(STATES)}")
+    arguments.add_argument(
+        "--metric", action="append", metavar="NAME", help="metrics to show; * matches anything"
     )
-    parsed.add_argument(
-        "--sort", default="when", metavar="BY", help=f"one of {', '.join(_SORTS)}, or a number"
+    arguments.add_argument(
+        "--sort", default="when", metavar="BY", help=f"one of {', '.join(_SORTS)}, or a metric"
     )
-    parsed.add_argument("--reverse", action="store_true", help="the other way round")
-    parsed.add_argument("--json", action="store_true", help="everything known, for programs")
-    return parsed
+    arguments.add_argument("--reverse", action="store_true", help="in reverse order")
+    arguments.add_argument("--json", action="store_true", help="as JSON, for programs")
+    return arguments
 
 
 def main(argv: Sequence[str]) -> None:
     """List runs.
 
     Raises:
-        UserError: what is asked for cannot be.
+        UserError: an invalid argument, or no such folder, setting or metric.
     """
-    asked = parser().parse_intermixed_args(argv)
-    filters = [one for one in asked.what if "=" in one and not Path(one).is_dir()]
-    folders = [one for one in asked.what if one not in filters]
-    everything = [r for f in _folders(folders) for r in find_runs(f)]
-    runs = kept(everything, filters, experiment=asked.experiment, states=asked.state)
-    runs = _ordered(runs, by=asked.sort, backwards=asked.reverse)
-    if asked.json:
-        say(json.dumps([_described(run) for run in runs], indent=2))
-    elif not everything:
-        where = ", ".join(map(plain, folders)) or "runs"
-        say(f"no runs in {where} yet: start one with {called()} experiment=digits/quickstart")
+    arguments = parser().parse_intermixed_args(argv)
+    filters = [word for word in arguments.what if "=" in word and not Path(word).is_dir()]
+    folders = [word for word in arguments.what if word not in filters]
+    all_runs = [run for folder in _folders(folders) for run in find_runs(folder)]
+    experiment, states = arguments.experiment, arguments.state
+    runs = select_runs(all_runs, filters, experiment=experiment, states=states)
+    runs = _sort(runs, by=arguments.sort, reverse=arguments.reverse)
+    if arguments.json:
+        print_text(json.dumps([_as_json(run) for run in runs], indent=2))
+    elif not all_runs:
+        where = ", ".join(map(printable, folders)) or "runs"
+        print_text(
+            f"no runs in {where} yet: start one with {program_name()} experiment=digits/quickstart"
+        )
     elif not runs:
-        say(f"none of {len(everything)} runs is of that kind")
+        print_text(f"none of {len(all_runs)} runs matches")
     else:
-        say(_listed(runs, _columns(runs, asked.metric), asked=asked.metric is not None))
+        columns = _columns(runs, arguments.metric)
+        print_text(_as_table(runs, columns, fixed=arguments.metric is not None))
 
 
-def _folders(given: Sequence[str]) -> list[Path]:
-    if given:
-        return [existing_folder(folder) for folder in given]
-    # Which no run has made yet.
+def _folders(names: Sequence[str]) -> list[Path]:
+    if names:
+        return [existing_directory(name) for name in names]
+    # The default folder need not exist yet.
     return [Path("runs")] if Path("runs").is_dir() else []
 
 
-def _ordered(runs: list[Run], *, by: str, backwards: bool) -> list[Run]:
-    """Sorted; the jobs of a sweep stand together, where the first of them would."""
-    ways: dict[str, Callable[[Run], Any]] = {
+def _sort(runs: list[Run], *, by: str, reverse: bool) -> list[Run]:
+    """Sorted runs; the jobs of a sweep stand together, at the position of the first."""
+    keys: dict[str, Callable[[Run], Any]] = {
         "when": lambda run: run.started,
         "experiment": lambda run: run.experiment,
         "state": lambda run: STATES.index(run.state),
@@ -106,27 +110,29 @@ def _ordered(runs: list[Run], *, by: str, backwards: bool) -> list[Run]:
         "folder": lambda run: _natural(str(run.folder)),
     }
     measured = {name for run in runs for name in run.metrics}
-    if by not in ways and runs and by not in measured:
-        raise UserError(f"there is no {plain(by)} to sort by: {meant(by, [*ways, *measured])}")
-    # Those without the number last, either way.
-    key = ways.get(by, lambda run: run.metrics.get(by, 0.0))
-    lacking = [run for run in runs if by not in ways and by not in run.metrics]
-    having = [run for run in runs if run not in lacking]
-    having.sort(key=ways["folder"])
-    # The newest first.
-    having.sort(key=key, reverse=backwards != (by == "when"))
+    if by not in keys and runs and by not in measured:
+        raise UserError(
+            f"there is no {printable(by)} to sort by: {suggestion(by, [*keys, *measured])}"
+        )
+    # Runs without the metric come last, in either order.
+    key = keys.get(by, lambda run: run.metrics.get(by, 0.0))
+    without = [run for run in runs if by not in keys and by not in run.metrics]
+    ordered = [run for run in runs if run not in without]
+    ordered.sort(key=keys["folder"])
+    # The default order is newest first.
+    ordered.sort(key=key, reverse=reverse != (by == "when"))
     groups: dict[Path, list[Run]] = {}
-    for run in [*having, *lacking]:
+    for run in [*ordered, *without]:
         groups.setdefault(_group(run), []).append(run)
     if by == "when":
-        # As a sweep numbers them.
+        # Jobs in the order of their numbers.
         for jobs in groups.values():
-            jobs.sort(key=ways["folder"], reverse=backwards)
+            jobs.sort(key=keys["folder"], reverse=reverse)
     return [run for jobs in groups.values() for run in jobs]
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Sorts numbers in names as numbers: job 10 comes after job 9."""
+    """A sort key by which job 10 comes after job 9."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)
     ]
@@ -136,46 +142,48 @@ def _group(run: Run) -> Path:
     return (run.sweep or run.folder).absolute()
 
 
-def _columns(runs: Sequence[Run], asked: Sequence[str] | None) -> list[str]:
-    """The numbers to show.
+def _columns(runs: Sequence[Run], patterns: Sequence[str] | None) -> list[str]:
+    """The metrics to show: those that match `patterns`, or the default ones.
 
     Raises:
-        UserError: no run has a number that is asked for.
+        UserError: no run has a metric that matches a pattern.
     """
     measured = {name: None for run in runs for name in run.metrics}
-    if asked is None:
-        found = (_first(kind, measured) for kind in _MAIN)
-        return [name for name in found if name is not None]
+    if patterns is None:
+        defaults = (_first(group, measured) for group in _MAIN)
+        return [name for name in defaults if name is not None]
     columns: dict[str, None] = {}
-    for pattern in asked:
+    for pattern in patterns:
         names = [name for name in measured if fnmatchcase(name, pattern)]
         if not names and measured:
-            raise UserError(f"no run has a number {plain(pattern)}: {meant(pattern, measured)}")
+            raise UserError(
+                f"no run has a metric {printable(pattern)}: {suggestion(pattern, measured)}"
+            )
         columns |= dict.fromkeys(names)
     return list(columns)
 
 
 def _first(patterns: Iterable[str], names: Iterable[str]) -> str | None:
     known = list(names)
-    found = (name for pattern in patterns for name in known if fnmatchcase(name, pattern))
-    return next(found, None)
+    matches = (name for pattern in patterns for name in known if fnmatchcase(name, pattern))
+    return next(matches, None)
 
 
-def _listed(runs: Sequence[Run], columns: Sequence[str], *, asked: bool) -> str:
-    """A table; of numbers that nobody asked for, as many as a terminal is wide enough for."""
+def _as_table(runs: Sequence[Run], columns: Sequence[str], *, fixed: bool) -> str:
+    """A table; columns that are not `fixed` are left out of a narrow terminal."""
     rows: list[list[Cell]] = []
     for _, members in groupby(runs, key=_group):
         jobs = list(members)
         if sweep := jobs[0].sweep:
             states = Counter(run.state for run in jobs)
-            if left := waiting(sweep):
+            if left := count_waiting_jobs(sweep):
                 states["not begun"] = left
-            told = ", ".join(f"{count} {state}" for state, count in states.items())
-            rows.append([str(sweep), "", "", "", "", *[None] * len(columns), told])
+            summary = ", ".join(f"{count} {state}" for state, count in states.items())
+            rows.append([str(sweep), "", "", "", "", *[None] * len(columns), summary])
         rows += [_row(run, columns) for run in jobs]
     header = ["run", "experiment", "started", "state", "time", *columns, "settings"]
     first = len(header) - len(columns) - 1
-    spare = () if asked else range(len(header) - 2, first - 1, -1)
+    spare = () if fixed else range(len(header) - 2, first - 1, -1)
     return table(header, rows, shrink=len(header) - 1, spare=spare)
 
 
@@ -183,7 +191,7 @@ def _row(run: Run, columns: Sequence[str]) -> list[Cell]:
     return [
         f"  {run.folder.relative_to(run.sweep)}" if run.sweep else str(run.folder),
         run.experiment,
-        when(run.started),
+        local_time(run.started),
         run.state,
         duration(_elapsed(run)),
         *(run.metrics.get(name) for name in columns),
@@ -192,8 +200,11 @@ def _row(run: Run, columns: Sequence[str]) -> list[Cell]:
 
 
 def _settings(run: Run) -> str:
-    """Why the run has not finished, which a narrow terminal must not cut off, and what was set."""
-    # The experiment has a column.
+    """Why the run has not finished, and its settings.
+
+    The reason comes first, for a narrow terminal cuts off the end.
+    """
+    # The experiment has its own column.
     words = [override for override in run.swept if not override.startswith("experiment=")]
     reason = run.status.get("reason")
     return " ".join([*([f"({reason})"] if reason else []), *words])
@@ -205,7 +216,7 @@ def _elapsed(run: Run) -> float | None:
     return run.seconds
 
 
-def _described(run: Run) -> dict[str, Any]:
+def _as_json(run: Run) -> dict[str, Any]:
     return {
         "folder": str(run.folder),
         "experiment": run.experiment,

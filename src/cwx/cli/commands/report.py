@@ -1,55 +1,57 @@
-"""`cwx report`: a page of one run, of a sweep or of any set of runs."""
+"""`cwx report`: writes an HTML page of a run, of a sweep or of several runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from cwx.cli.parser import Parser, called, existing_folder
-from cwx.cli.tables import plain, say
+from cwx.cli.parser import Parser, existing_directory, program_name
+from cwx.cli.tables import print_text, printable
 from cwx.errors import UserError
 from cwx.storage.runs import find_runs
 
 
 def parser() -> Parser:
-    name = f"{called()} report"
-    parsed = Parser(
+    name = f"{program_name()} report"
+    arguments = Parser(
         "report",
-        does="Write one self-contained page of a run, of a sweep, or of any runs side by side.",
+        does="Write a self-contained page of a run, of a sweep, or of several runs.",
         examples=f"""  {name} runs/digits/quickstart/2026-11-21_10-06-09
-  {name} runs/cifar10/noise/2026-11-21_11-00-00             a sweep: a grid over what it varies
+  {name} runs/cifar10/noise/2026-11-21_11-00-00             a sweep: a grid over its varied settings
   {name} runs/cifar10/natural runs/cifar10/adversarial --out side-by-side.html""",
     )
-    parsed.add_argument(
-        "folder", nargs="+", help="of a run, of a sweep, or above runs, which are all taken"
+    arguments.add_argument(
+        "folder",
+        nargs="+",
+        help="of a run, of a sweep, or a folder above runs, which are all shown",
     )
-    parsed.add_argument(
+    arguments.add_argument(
         "--out", metavar="FILE", help="the page (report.html in the folder, or here for several)"
     )
-    return parsed
+    return arguments
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write the page and say where it is.
+    """Write the page and print its path.
 
     Raises:
-        UserError: a folder is not there or has no run, or the page would be a folder.
+        UserError: a folder does not exist or holds no run, or ``--out`` is a folder.
     """
-    asked = parser().parse_intermixed_args(argv)
-    folders = [existing_folder(folder) for folder in asked.folder]
+    arguments = parser().parse_intermixed_args(argv)
+    folders = [existing_directory(folder) for folder in arguments.folder]
     for folder in folders:
         if not find_runs(folder):
             raise UserError(
-                f"{plain(folder)} holds no run: name a folder with a status.json, or one above "
-                f"such folders ({called()} ls shows them)"
+                f"{printable(folder)} holds no run: name a folder with a status.json, or one above "
+                f"such folders ({program_name()} ls shows them)"
             )
-    out = None if asked.out is None else _page(asked.out)
-    # Charts and tensors take seconds to import, which help does not need.
+    out = None if arguments.out is None else _page(arguments.out)
+    # Imports torch and matplotlib, which takes seconds and help does not need.
     from cwx.report.sweep_page import write_report
 
-    say(f"the page is {plain(write_report(folders, out))}")
+    print_text(f"the page is {printable(write_report(folders, out))}")
 
 
-def _page(given: str) -> Path:
-    out = Path(given)
+def _page(name: str) -> Path:
+    out = Path(name)
     if out.is_dir():
-        raise UserError(f"--out {plain(given)} is a folder: name a file in it")
+        raise UserError(f"--out {printable(name)} is a folder: name a file in it")
     return out

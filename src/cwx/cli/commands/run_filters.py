@@ -1,4 +1,4 @@
-"""Which of many runs are asked for: by state, experiment, settings and choices."""
+"""Selects runs by state, experiment, settings and choices."""
 
 import json
 import re
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from cwx.cli.parser import meant
-from cwx.cli.tables import plain
+from cwx.cli.parser import suggestion
+from cwx.cli.tables import printable
 from cwx.errors import UserError
 from cwx.storage.runs import STATES, Run
 
@@ -16,49 +16,51 @@ _MISSING = object()
 _DEEPEST = 20
 
 
-def kept(
+def select_runs(
     runs: Sequence[Run],
     filters: Sequence[str],
     *,
     experiment: str | None,
     states: str | None,
 ) -> list[Run]:
-    """The runs that are asked for.
+    """The runs that match all filters.
 
     Args:
-        filters: ``key=value`` each, of a setting or a choice.
-        experiment: with its scale or without.
-        states: one, or several with commas.
+        filters: each ``key=value``, of a setting or a choice; a value may have ``*`` and commas.
+        experiment: a name with or without its scale; may have ``*``.
+        states: names separated by commas.
 
     Raises:
-        UserError: there is no such state, or no run has such a setting.
+        UserError: an unknown state, or a setting that no run has.
     """
     wanted = states.split(",") if states else STATES
     for state in wanted:
         if state not in STATES:
-            raise UserError(f"there is no state {plain(state)!r}: {meant(state, STATES)}")
-    left = [run for run in runs if run.state in wanted]
+            raise UserError(f"there is no state {printable(state)!r}: {suggestion(state, STATES)}")
+    selected = [run for run in runs if run.state in wanted]
     if experiment is not None:
-        left = [
+        selected = [
             run
-            for run in left
+            for run in selected
             if fnmatchcase(run.experiment, experiment)
             or fnmatchcase(run.experiment.partition(" ")[0], experiment)
         ]
-    for one in filters:
-        key, _, pattern = one.partition("=")
-        values = [(run, setting(run, key)) for run in left]
-        if left and all(value is _MISSING for _, value in values):
-            known = {name for run in left for name in _names(run)}
-            raise UserError(f"no run has a setting {plain(key)}: {meant(key, known)}")
-        left = [run for run, value in values if value is not _MISSING and _matches(value, pattern)]
-    return left
+    for text in filters:
+        key, _, pattern = text.partition("=")
+        values = [(run, setting(run, key)) for run in selected]
+        if selected and all(value is _MISSING for _, value in values):
+            known = {name for run in selected for name in _names(run)}
+            raise UserError(f"no run has a setting {printable(key)}: {suggestion(key, known)}")
+        selected = [
+            run for run, value in values if value is not _MISSING and _matches(value, pattern)
+        ]
+    return selected
 
 
 def setting(run: Run, key: str) -> Any:
-    """What a run's configuration has as `key`, or was chosen of a group of that name."""
+    """The value of `key` in a run's configuration, or the choice of the group `key`."""
     value = _at(run.configuration, key)
-    # A reference that is not relative can be followed.
+    # Follow absolute references; relative ones are returned as they are.
     for _ in range(5):
         if not (isinstance(value, str) and (reference := _REFERENCE.fullmatch(value))):
             break
@@ -67,8 +69,8 @@ def setting(run: Run, key: str) -> Any:
         return value
     if key in run.choices:
         return run.choices[key]
-    given = [o.partition("=")[2] for o in run.overrides if o.lstrip("+").partition("=")[0] == key]
-    return given[-1] if given else _MISSING
+    values = [o.partition("=")[2] for o in run.overrides if o.lstrip("+").partition("=")[0] == key]
+    return values[-1] if values else _MISSING
 
 
 def _at(configuration: Any, key: str) -> Any:
@@ -83,30 +85,30 @@ def _at(configuration: Any, key: str) -> Any:
 
 
 def _names(run: Run) -> set[str]:
-    """Every key that may be asked for."""
-    found = set(run.choices)
+    """All settings and groups of a run."""
+    names = set(run.choices)
 
     def add(value: Any, path: tuple[str, ...]) -> None:
-        # A damaged file may hold itself.
+        # A damaged file may refer to itself.
         if isinstance(value, Mapping) and len(path) < _DEEPEST:
             for key, item in value.items():
                 add(item, (*path, str(key)))
         else:
-            found.add(".".join(path))
+            names.add(".".join(path))
 
     add(run.configuration, ())
-    return found
+    return names
 
 
 def _matches(value: Any, pattern: str) -> bool:
-    text = _written(value)
-    return any(_equal(text, one) for one in [pattern, *pattern.split(",")])
+    text = _format(value)
+    return any(_equal(text, value) for value in [pattern, *pattern.split(",")])
 
 
-def _written(value: Any) -> str:
-    """As on a command line."""
+def _format(value: Any) -> str:
+    """A value as on a command line."""
     if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
+        return f"[{','.join(map(_format, value))}]"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return str(value)

@@ -1,1 +1,1 @@
-"""Configurations, composed and checked before anything heavy is imported."""
+"""Composes and checks configurations, without importing torch."""

@@ -1,7 +1,7 @@
-"""The command line's overrides: what each job would run with, checked before the first begins."""
+"""Composes the configuration of each job from the command line, and checks it before any starts."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from cwx.cli.config.groups import choices, options, selectable
 from cwx.cli.config.hydra_files import check_unchanged
-from cwx.cli.config.validate import check, without_unchosen
+from cwx.cli.config.validate import check, drop_unchosen
 from cwx.errors import UserError, did_you_mean
 
 
 def configuration_folder() -> Path:
-    """Where `conf/` lies: inside an installed package, at the top of a checkout."""
+    """The path of `conf/`: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).parents[2]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
@@ -46,73 +47,73 @@ def compose_checked(
     extra: str | None,
     resumed: Path | None,
 ) -> dict[str, Any]:
-    """Compose and check every setting that the overrides ask for.
+    """Compose and check the configuration of every job.
 
     Args:
         folder: the configuration folder.
         overrides: as on the command line.
-        multirun: whether they may sweep.
+        multirun: whether an override may have several values.
         extra: a further configuration folder, from ``--config-dir``.
-        resumed: a run's directory whose configuration must compose to what it was.
+        resumed: the directory of a run; its saved configuration must equal the composed one.
 
     Returns:
         The resolved configuration of the first job.
 
     Raises:
-        UserError: the first thing wrong.
+        UserError: the first error found.
     """
-    folders, parsed = _folders(folder, extra), _parsed(overrides)
+    folders, parsed = configuration_folders(folder, extra), _parse(overrides)
     if not multirun and (swept := [o.input_line for o in parsed if o.is_sweep_override()]):
         raise UserError(f"{swept[0]} gives several values: add -m to run one job for each")
     with _composing(folder):
         jobs = _jobs([_lenient(override, folders) for override in parsed])
-        choices = options(folders)
-        configs = [without_unchosen(_compose(job, folders), choices) for job in jobs]
+        known = options(folders)
+        configs = [drop_unchosen(_compose(job, folders), known) for job in jobs]
     for config in configs:
         _check_optimized(config.pop("optimize", None))
         check(config)
         if resumed:
-            check_unchanged(config, resumed, lambda before: without_unchosen(before, choices))
+            check_unchanged(config, resumed, lambda before: drop_unchosen(before, known))
     return configs[0]
 
 
-def sweep_folder(
+def sweep_directory(
     folder: Path, overrides: Sequence[str], *, extra: str | None
 ) -> tuple[Path, dict[str, Any]]:
-    """The directory that a sweep with these overrides would get, and its launcher's settings.
+    """The directory of a sweep with these overrides, and the settings of its launcher.
 
     Raises:
-        UserError: they do not compose.
+        UserError: the overrides do not compose.
     """
-    place, config = _placed(folder, overrides, extra=extra, mode=RunMode.MULTIRUN)
+    directory, config = _output_directory(folder, overrides, extra=extra, mode=RunMode.MULTIRUN)
     launcher: Any = OmegaConf.to_container(config.hydra.launcher)
-    return place, launcher
+    return directory, launcher
 
 
-def place_given(
+def explicit_directory(
     folder: Path, overrides: Sequence[str], *, extra: str | None, multirun: bool
 ) -> Path | None:
-    """The directory that overrides name for a run or a sweep; ``None`` if they name none.
+    """The directory in ``hydra.run.dir=`` or ``hydra.sweep.dir=``; ``None`` without that override.
 
     Raises:
-        UserError: they do not compose, or the name is empty.
+        UserError: the overrides do not compose, or the directory is empty.
     """
     setting = f"hydra.{'sweep' if multirun else 'run'}.dir"
     if not any(line.lstrip("+").startswith(f"{setting}=") for line in overrides):
         return None
     mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-    return _placed(folder, overrides, extra=extra, mode=mode)[0]
+    return _output_directory(folder, overrides, extra=extra, mode=mode)[0]
 
 
-def _placed(
+def _output_directory(
     folder: Path, overrides: Sequence[str], *, extra: str | None, mode: RunMode
 ) -> tuple[Path, DictConfig]:
-    """Where Hydra would write, and its whole configuration."""
-    folders = _folders(folder, extra)
-    # What is swept is left as it is: it is known to Hydra, and has no part in the configuration.
+    """The directory that Hydra would write to, and the composed configuration with its own."""
+    folders = configuration_folders(folder, extra)
+    # Hydra reads sweep overrides itself; they are not part of the configuration.
     lines = [
         str(override.input_line) if override.is_sweep_override() else _lenient(override, folders)[0]
-        for override in _parsed(overrides)
+        for override in _parse(overrides)
     ]
     setting = f"hydra.{'sweep' if mode is RunMode.MULTIRUN else 'run'}.dir"
     with _composing(folder):
@@ -122,38 +123,26 @@ def _placed(
         try:
             config = hydra.compose_config("run", [*lines, *_search(folders)], mode)
             HydraConfig.instance().set_config(config)
-            place = OmegaConf.select(config, setting)
+            directory = OmegaConf.select(config, setting)
         except MissingConfigException as error:
-            raise UserError(_no_such_choice(error, folders)) from error
+            raise UserError(_missing_choice(error, folders)) from error
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_first_line(error)) from error
         finally:
             HydraConfig.instance().cfg = earlier
-    if not place:
+    if not directory:
         raise UserError(f"{setting} is empty: name a folder, or leave it out")
-    return Path(str(place)), config
+    return Path(str(directory)), config
 
 
-def in_folder(kind: str, folder: Path) -> str:
-    """The setting that makes `folder` the directory of a ``run`` or a ``sweep``."""
+def directory_override(kind: str, folder: Path) -> str:
+    """The override that makes `folder` the directory of a ``run`` or a ``sweep``."""
     return f"hydra.{kind}.dir={QuotedString(str(folder), Quote.single).with_quotes()}"
-
-
-def options(folders: Iterable[Path]) -> dict[str, set[str]]:
-    """The choices of each configuration group, by the names of their files."""
-    found: dict[str, set[str]] = {}
-    for folder in folders:
-        for group in (path for path in folder.iterdir() if path.is_dir()):
-            names = {str(f.relative_to(group).with_suffix("")) for f in group.rglob("*.yaml")}
-            found.setdefault(group.name, set()).update(names)
-    # Judges go by the names of their networks.
-    found["evaluation_networks"] = found.get("network", set())
-    return found
 
 
 @contextmanager
 def _composing(folder: Path) -> Iterator[None]:
-    """Let configurations be composed from `folder`, also while Hydra runs from another."""
+    """Compose configurations from `folder`, also while Hydra runs with another folder."""
     hydra = GlobalHydra.instance()
     earlier, hydra.hydra = hydra.hydra, None
     try:
@@ -163,7 +152,12 @@ def _composing(folder: Path) -> Iterator[None]:
         GlobalHydra.instance().hydra = earlier
 
 
-def _folders(folder: Path, extra: str | None) -> list[Path]:
+def configuration_folders(folder: Path, extra: str | None) -> list[Path]:
+    """The configuration folder and, after it, the one from ``--config-dir``.
+
+    Raises:
+        UserError: ``--config-dir`` is not a folder.
+    """
     if extra and not Path(extra).is_dir():
         raise UserError(
             f"--config-dir {extra} is not a folder: name the one that holds your configuration"
@@ -171,33 +165,34 @@ def _folders(folder: Path, extra: str | None) -> list[Path]:
     return [folder, *([Path(extra).resolve()] if extra else [])]
 
 
-def _parsed(overrides: Sequence[str]) -> list[Override]:
-    return [_read(line) for line in overrides]
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    return [_parse_override(line) for line in overrides]
 
 
-def _read(line: str) -> Override:
+def _parse_override(line: str) -> Override:
     try:
         return OverridesParser.create().parse_override(line)
     except HydraException as error:
         raise UserError(
-            f"{line} cannot be read ({_first_line(error)}): close what is open, and put a value "
-            "with other than plain words in quotes, as in \"key='a=b'\""
+            f"{line} cannot be read ({_first_line(error)}): close all brackets and quotes, and "
+            "quote a value with special characters, as in \"key='a=b'\""
         ) from error
 
 
 def _jobs(overrides: Sequence[list[str]]) -> Iterator[list[str]]:
-    """The first job of the sweep, then one for each other value of each swept setting."""
-    first = [choices[0] for choices in overrides]
+    """The first job of a sweep, then a job for each further value of each swept setting."""
+    first = [values[0] for values in overrides]
     yield first
-    for position, choices in enumerate(overrides):
-        for choice in choices[1:]:
-            yield [*first[:position], choice, *first[position + 1 :]]
+    for position, values in enumerate(overrides):
+        for value in values[1:]:
+            yield [*first[:position], value, *first[position + 1 :]]
 
 
 def _lenient(override: Override, folders: Sequence[Path]) -> list[str]:
-    """Each value of an override as Hydra takes it for a key that exists; that is checked later.
+    """The values of an override, each as ``++key=value``, which Hydra accepts for any key.
 
-    Hydra's own refusal knows no nearest name, and for ``+key`` there is none.
+    `check` refuses unknown keys later, with the nearest name; Hydra does not name it, and accepts
+    any ``+key``.
     """
     line = str(override.input_line)
     values = _values(override, folders)
@@ -207,7 +202,7 @@ def _lenient(override: Override, folders: Sequence[Path]) -> list[str]:
         for value in values:
             _check_choice(name, value, folders)
     of_hydra = name == "hydra" or name.startswith(("hydra.", "hydra/"))
-    # Our launcher's settings are held against it later.
+    # The settings of our launcher are checked later, against its signature.
     of_hydra = of_hydra and not name.startswith("hydra.launcher.")
     if override.is_delete() or group or of_hydra:
         prefix = line.partition("=")[0]
@@ -216,15 +211,15 @@ def _lenient(override: Override, folders: Sequence[Path]) -> list[str]:
 
 
 def _values(override: Override, folders: Sequence[Path]) -> list[str]:
-    """Those that an override stands for; of an interval its ends."""
+    """The values of an override; of an interval, its two ends."""
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [str(value.start), str(value.end)]
     if isinstance(value, Glob):
         files = {file for f in folders for file in (f / override.key_or_group).glob("*.yaml")}
-        if not (chosen := value.filter(sorted(file.stem for file in files))):
+        if not (names := value.filter(sorted(file.stem for file in files))):
             raise UserError(f"{override.input_line} names no file of that group")
-        return chosen
+        return names
     if override.is_sweep_override():
         return list(override.sweep_string_iterator())
     return [str(override.input_line).partition("=")[2]]
@@ -234,7 +229,7 @@ def _check_optimized(names: Any) -> None:
     listed = names if isinstance(names, list) else [names]
     if names is not None and not (listed and all(isinstance(name, str) for name in listed)):
         raise UserError(
-            f"optimize is {names!r}: it takes the name of a number in metrics.json, or several"
+            f"optimize is {names!r}: it takes the name of a metric in metrics.json, or several"
         )
 
 
@@ -243,14 +238,14 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any
         config = compose("run", [*overrides, *_search(folders)])
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingConfigException as error:
-        raise UserError(_no_such_choice(error, folders)) from error
+        raise UserError(_missing_choice(error, folders)) from error
     except MissingMandatoryValue as error:
         key = error.full_key
         raise UserError(f"{key} needs a value: add {key}=…") from error
     except InterpolationKeyError as error:
         raise UserError(
             f"{error.full_key} refers to a setting that this configuration lacks: "
-            f"{_first_line(error)}; leave out what refers to it, or give {error.full_key} a value"
+            f"{_first_line(error)}; leave out the part with {error.full_key}, or give it a value"
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_line(error)) from error
@@ -264,26 +259,23 @@ def _search(folders: Sequence[Path]) -> list[str]:
 
 
 def _check_choice(group: str, value: str, folders: Sequence[Path]) -> None:
-    """Refuse what Hydra takes for no name, as null."""
+    """Refuse values that Hydra does not take as the name of a choice, such as null."""
     if re.fullmatch(r"null|true|false|[\d.]*", value, re.IGNORECASE):
-        choices = sorted(options(folders).get(group, ()))
-        raise UserError(_not_among(group, value, choices))
+        raise UserError(_unknown_choice(group, value, choices(group, folders)))
 
 
-def _no_such_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
+def _missing_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
     missing = error.missing_cfg_file or ""
     group, _, name = missing.partition("/")
-    choices = sorted(options(folders).get(group, ()))
+    known = choices(group, folders)
     if group == "hydra":
         group, _, name = missing.rpartition("/")
-        choices = sorted(error.options or ())
-    return _not_among(group, name, choices) if choices else _first_line(error)
+        known = selectable(error.options or ())
+    return _unknown_choice(group, name, known) if known else _first_line(error)
 
 
-def _not_among(group: str, name: str, choices: Sequence[str]) -> str:
-    # Files below another choice are not chosen by themselves.
-    choices = [c for c in choices if "/" not in c or c.partition("/")[0] not in choices]
-    remedy = did_you_mean(name, choices, f"there are {', '.join(choices)}", prefix=f"{group}=")
+def _unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
+    remedy = did_you_mean(name, known, f"there are {', '.join(known)}", prefix=f"{group}=")
     return f"there is no {group}={name}: {remedy}"
 
 

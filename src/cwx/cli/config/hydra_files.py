@@ -1,4 +1,4 @@
-"""What Hydra has saved of a run or of a sweep, by which it is continued."""
+"""The files that Hydra saves in a run's directory, from which ``resume=`` continues."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,24 +8,25 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cwx.cli.config.validate import difference
+from cwx.cli.config.validate import check, first_difference
 from cwx.errors import UserError
+from cwx.storage.run_status import read_status
 
 SAVED = Path(".hydra")
 
 
 def read(file: Path) -> Any:
-    """A file of Hydra's, as OmegaConf has it.
+    """Load one of Hydra's YAML files.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged or missing.
     """
     try:
         return OmegaConf.load(file)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(
-            f"{file} cannot be read ({type(error).__name__}), and with it what was started: "
-            "restore it, or start anew"
+            f"{file} cannot be read ({type(error).__name__}), and the run cannot be continued "
+            "without it: restore it, or start anew"
         ) from error
 
 
@@ -34,22 +35,62 @@ def overrides(run: Path) -> list[str]:
     return [str(line) for line in read(run / SAVED / "overrides.yaml")]
 
 
-def check_unchanged(
-    now: Mapping[str, Any], run: Path, chosen: Callable[[dict[str, Any]], dict[str, Any]]
-) -> None:
-    """Refuse to continue a run with a configuration that is not the one it was started with.
+def check_version(run: Path, drop: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Refuse to continue a run whose saved configuration this version of cwx does not accept.
+
+    The configuration was valid when the run was started, so that an unknown key or `_target_`
+    means that the code has changed.
 
     Args:
-        chosen: drops what was left out.
+        drop: removes the settings of parts that were not chosen.
 
     Raises:
-        UserError: with the first difference.
+        UserError: names the version and the commit that made the run.
     """
-    before: Any = OmegaConf.to_container(read(run / SAVED / "config.yaml"), resolve=True)
-    before = chosen(before)
-    before.pop("optimize", None)
-    if changed := difference(before, now):
+    saved = read(run / SAVED / "config.yaml")
+    try:
+        check(_configuration(saved, drop))
+    except (UserError, OmegaConfBaseException, KeyError) as error:
+        missing = isinstance(error, KeyError)
+        reason = f"{error.args[0]} is missing" if missing else str(error).splitlines()[0]
+        raise UserError(
+            f"{run} was started by another version of cwx ({_version(run)}), whose configuration "
+            f"this version does not accept ({reason}): check out that commit to continue the run, "
+            "or start the study anew"
+        ) from error
+
+
+def check_unchanged(
+    now: Mapping[str, Any], run: Path, drop: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Refuse to continue a run with another configuration than it was started with.
+
+    Args:
+        drop: removes the settings of parts that were not chosen.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    before = _configuration(read(run / SAVED / "config.yaml"), drop)
+    if changed := first_difference(before, now):
         raise UserError(
             f"the configuration files have changed since {run} was started ({changed}): "
             "restore them to continue it, or start anew"
         )
+
+
+def _configuration(saved: Any, drop: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    resolved: Any = OmegaConf.to_container(saved, resolve=True)
+    configuration = drop(resolved)
+    configuration.pop("optimize", None)
+    return configuration
+
+
+def _version(run: Path) -> str:
+    try:
+        status = read_status(run)
+    except ValueError:
+        status = {}
+    versions = status.get("versions")
+    version = versions.get("cwx") if isinstance(versions, dict) else None
+    return f"version {version or 'unknown'}, commit {status.get('commit') or 'unknown'}"

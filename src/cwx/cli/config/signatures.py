@@ -1,7 +1,7 @@
-"""What a `_target_` takes, read from its source without importing it.
+"""The parameters of a `_target_`, read from its source without importing it.
 
-A configuration is checked against the signatures it will be called with, so that a constructor
-is its own schema. Reading takes milliseconds; importing torch takes seconds.
+A configuration is checked against the signatures that it is instantiated with: a constructor is
+its own schema. Reading takes milliseconds; importing torch takes seconds.
 """
 
 import ast
@@ -22,7 +22,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments of a callable; `open_ended` if it takes any further keyword."""
+    """The arguments of a callable; `open_ended` if it has ``**kwargs``."""
 
     parameters: Mapping[str, Parameter]
     open_ended: bool
@@ -33,15 +33,15 @@ class UnknownTargetError(LookupError):
 
 
 def signature(target: str) -> Signature | None:
-    """The signature of the function or class at a dotted path; ``None`` if source does not tell.
+    """The signature of the function or class at a dotted path; ``None`` if it has no source.
 
     Raises:
-        UnknownTargetError: there is no such module, or a module of ours has no such name.
+        UnknownTargetError: the module does not exist, or a module of cwx has no such name.
     """
-    found = _find(target)
-    if found is None:
+    source = _find(target)
+    if source is None:
         return None
-    definition, module = found
+    definition, module = source
     if isinstance(definition, ast.ClassDef):
         return _constructor(definition, module)
     return _arguments(definition.args, skip=0)
@@ -70,9 +70,9 @@ def _find(target: str, depth: int = 0) -> tuple[_Definition, _Module] | None:
                 if (alias.asname or alias.name) == rest[0]:
                     return _find(f"{_absolute(statement, module)}.{alias.name}", depth + 1)
                 if alias.name == "*" and not rest[0].startswith("_"):
-                    found = _find(f"{_absolute(statement, module)}.{rest[0]}", depth + 1)
-                    if found is not None:
-                        return found
+                    source = _find(f"{_absolute(statement, module)}.{rest[0]}", depth + 1)
+                    if source is not None:
+                        return source
     if target.split(".")[0] == __name__.split(".")[0]:
         raise UnknownTargetError(f"{module.name} has no {rest[0]}")
     return None
@@ -97,7 +97,7 @@ def _absolute(statement: ast.ImportFrom, module: _Module) -> str:
 
 
 def _module(target: str) -> tuple[_Module, list[str]]:
-    """The module on the way to `target` that lies deepest, and the names that remain."""
+    """The deepest module in the dotted path `target`, and the names after it."""
     first, *rest = target.split(".")
     spec = PathFinder.find_spec(first)
     if spec is None or spec.origin is None:
@@ -128,21 +128,21 @@ def _constructor(definition: ast.ClassDef, module: _Module) -> Signature | None:
     if any(_is_dataclass(decorator) for decorator in definition.decorator_list):
         return _fields(definition)
     for base in definition.bases:
-        found = _find(f"{module.name}.{base.id}") if isinstance(base, ast.Name) else None
-        if found is not None and isinstance(found[0], ast.ClassDef):
-            inherited = _constructor(found[0], found[1])
+        source = _find(f"{module.name}.{base.id}") if isinstance(base, ast.Name) else None
+        if source is not None and isinstance(source[0], ast.ClassDef):
+            inherited = _constructor(source[0], source[1])
             if inherited is not None:
                 return inherited
     return None if definition.bases else Signature({}, open_ended=False)
 
 
 def _is_dataclass(decorator: ast.expr) -> bool:
-    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return isinstance(called, ast.Name) and called.id == "dataclass"
+    function = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(function, ast.Name) and function.id == "dataclass"
 
 
 def _fields(definition: ast.ClassDef) -> Signature:
-    """What a dataclass of its own fields alone takes."""
+    """The signature of a dataclass, from its own fields."""
     parameters = {
         statement.target.id: Parameter(statement.annotation, statement.value is not None)
         for statement in definition.body

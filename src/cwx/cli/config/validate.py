@@ -1,4 +1,4 @@
-"""Refuses a configuration that would not run, before anything heavy is imported."""
+"""Checks a configuration against the signatures of its `_target_`s, without importing them."""
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,120 +11,124 @@ RESERVED = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_arg
 
 
 def check(configuration: Mapping[str, Any], path: str = "") -> None:
-    """Hold each object of a resolved configuration against the signature of its `_target_`.
+    """Check each object of a resolved configuration against the signature of its `_target_`.
 
     Raises:
-        UserError: a key that nothing reads, a value of the wrong type, a missing one, or
-            a target that does not exist.
+        UserError: an unknown key, a value of the wrong type, a missing value, or a `_target_`
+            that does not exist.
     """
     target = str(configuration["_target_"])
     try:
-        known = signature(target)
+        expected = signature(target)
     except UnknownTargetError as error:
         raise UserError(f"{_join(path, '_target_')} is {target!r}: {error}") from error
     ours = target.startswith("cwx.")
     for key, value in configuration.items():
         if key in RESERVED:
             continue
-        place = _join(path, str(key))
-        parameter = _parameter(known, str(key), place)
+        setting = _join(path, str(key))
+        parameter = _parameter(expected, str(key), setting)
         if parameter and parameter.annotation:
-            _check_value(value, parameter.annotation, place, strict=ours)
+            _check_value(value, parameter.annotation, setting, strict=ours)
         elif isinstance(value, Mapping) and "_target_" in value:
-            check(value, place)
-    if known and not configuration.get("_partial_"):
-        for name, parameter in known.parameters.items():
+            check(value, setting)
+    if expected and not configuration.get("_partial_"):
+        for name, parameter in expected.parameters.items():
             if not parameter.optional and name not in configuration and ours:
                 raise UserError(f"{_join(path, name)} is missing: give it a value")
 
 
-def without_unchosen(
+def drop_unchosen(
     configuration: Mapping[str, Any], options: Mapping[str, Iterable[str]]
 ) -> dict[str, Any]:
-    """Drop the settings that an experiment gives to parts which ``method=[…]`` left out.
+    """Drop the settings of parts that were not chosen, as by ``method=[…]``.
+
+    An experiment sets them whether or not the command line keeps the part.
 
     Args:
-        options: by group, the names that may be chosen; any other name stays, to be refused.
+        options: the choices of each group; a part of any other name stays, and `check` refuses it.
     """
-    kept = dict(configuration)
+    result = dict(configuration)
     for group, names in options.items():
-        parts = kept.get(group)
+        parts = result.get(group)
         if isinstance(parts, Mapping) and "_target_" not in parts:
-            kept[group] = {
+            result[group] = {
                 name: part
                 for name, part in parts.items()
                 if name not in names or not isinstance(part, Mapping) or "_target_" in part
             }
-    return kept
+    return result
 
 
 def experiment_name(choices: Mapping[str, Any]) -> str:
-    """What a run is called: its experiment, and the scale if that is not the paper's."""
+    """The name of a run: its experiment, and its scale unless that is "paper"."""
     scale = choices.get("scale", "paper")
     return f"{choices.get('experiment')}{'' if scale == 'paper' else f' {scale}'}"
 
 
-def difference(before: Any, now: Any, path: str = "") -> str:
-    """The first setting in which two configurations differ, in words; empty if none does."""
+def first_difference(before: Any, now: Any, path: str = "") -> str:
+    """The first setting that differs, as "<setting> was … and is …"; empty if all are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(key for key in now if key not in before)]:
-            place = f"{path}.{key}" if path else str(key)
-            if found := difference(before.get(key), now.get(key), place):
-                return found
+            setting = _join(path, str(key))
+            if text := first_difference(before.get(key), now.get(key), setting):
+                return text
         return ""
     return "" if before == now else f"{path} was {before!r} and is {now!r}"
 
 
-def _parameter(known: Signature | None, key: str, place: str) -> Parameter | None:
-    if known is None:
+def _parameter(expected: Signature | None, key: str, setting: str) -> Parameter | None:
+    if expected is None:
         return None
-    if key in known.parameters:
-        return known.parameters[key]
-    if known.open_ended:
+    if key in expected.parameters:
+        return expected.parameters[key]
+    if expected.open_ended:
         return None
-    raise unknown_key(place, known.parameters)
+    raise _unknown_key(setting, expected.parameters)
 
 
-def unknown_key(place: str, valid: Iterable[str]) -> UserError:
-    """The refusal of a key, with the nearest valid one."""
-    head, _, key = place.rpartition(".")
+def _unknown_key(setting: str, valid: Iterable[str]) -> UserError:
+    """The error for an unknown key, with the nearest valid one."""
+    head, _, key = setting.rpartition(".")
     names = sorted(valid)
     choices = ", ".join(names) or f"one of another {head}, for this one takes no settings"
     remedy = did_you_mean(key, names, f"it may be {choices}", prefix=_join(head, ""))
-    return UserError(f"unknown key {place}: {remedy}")
+    return UserError(f"unknown key {setting}: {remedy}")
 
 
-def _check_value(value: Any, annotation: ast.expr, place: str, *, strict: bool) -> None:
-    """Check a value and, if it is one, the object or the collection it describes."""
+def _check_value(value: Any, annotation: ast.expr, setting: str, *, strict: bool) -> None:
+    """Check a value, and the objects in it if it is an object or a collection."""
     if isinstance(value, Mapping) and "_target_" in value:
-        check(value, place)
+        check(value, setting)
         return
     kinds = _alternatives(annotation)
     if isinstance(value, Mapping) and strict:
-        _check_mapping(value, kinds, place)
+        _check_mapping(value, kinds, setting)
         return
     if isinstance(value, Sequence) and not isinstance(value, str):
         items = [item for kind in kinds for item in _arguments_of(kind, SEQUENCES)]
         for position, item in enumerate(value):
             if items:
-                _check_value(item, items[0], f"{place}[{position}]", strict=strict)
+                _check_value(item, items[0], f"{setting}[{position}]", strict=strict)
     if not any(_fits(value, kind, strict=strict) for kind in kinds):
         wanted = ast.unparse(annotation) if not _is_object(kinds) else "an object with a _target_"
         if any(_name(kind) in SEQUENCES for kind in kinds) and value is not None:
-            wanted += f", as in {place}=[{value}]"
-        raise UserError(f"{place} is {value!r}: it takes {wanted}")
+            wanted += f", as in {setting}=[{value}]"
+        raise UserError(f"{setting} is {value!r}: it takes {wanted}")
 
 
-def _check_mapping(value: Mapping[str, Any], kinds: list[ast.expr], place: str) -> None:
+def _check_mapping(value: Mapping[str, Any], kinds: list[ast.expr], setting: str) -> None:
     items = [a[-1] for kind in kinds if (a := _arguments_of(kind, MAPPINGS))]
     if not items:
-        raise UserError(f"{place} has no _target_: it must name what to build")
-    whole = [key for key, item in value.items() if isinstance(item, Mapping) and "_target_" in item]
+        raise UserError(f"{setting} has no _target_: it must name what to build")
+    complete = [
+        key for key, item in value.items() if isinstance(item, Mapping) and "_target_" in item
+    ]
     for key, item in value.items():
         if isinstance(item, Mapping) and "_target_" not in item:
-            # A misspelt name of a part makes a new part of the keys below it.
-            raise unknown_key(_join(place, str(key)), whole)
-        _check_value(item, items[0], _join(place, str(key)), strict=True)
+            # A misspelt name of a part creates a new part without a _target_.
+            raise _unknown_key(_join(setting, str(key)), complete)
+        _check_value(item, items[0], _join(setting, str(key)), strict=True)
 
 
 SEQUENCES = frozenset({"list", "List", "Sequence", "Iterable", "tuple", "Tuple"})
@@ -138,7 +142,7 @@ SCALARS: dict[str, tuple[type, ...]] = {
     "None": (type(None),),
 }
 
-# Of libraries; a plain value is none of these.
+# Types of libraries that no plain value has.
 OBJECTS = frozenset({"Tensor"})
 
 
@@ -180,8 +184,8 @@ def _is_object(kinds: list[ast.expr]) -> bool:
 def _fits(value: Any, kind: ast.expr, *, strict: bool) -> bool:
     name = _name(kind)
     if name in SCALARS:
-        right = isinstance(value, SCALARS[name])
-        return right and (name == "bool" or not isinstance(value, bool))
+        fits = isinstance(value, SCALARS[name])
+        return fits and (name == "bool" or not isinstance(value, bool))
     if name in OBJECTS:
         return False
     if name == "Literal":
@@ -193,7 +197,7 @@ def _fits(value: Any, kind: ast.expr, *, strict: bool) -> bool:
         return isinstance(value, Sequence) and not isinstance(value, str)
     if name in MAPPINGS:
         return isinstance(value, Mapping)
-    # Anything else is an object, or an alias of a library that source alone does not explain.
+    # Any other name is a class, or a library's type alias that the source does not resolve.
     return name == "Any" or not strict
 
 

@@ -1,1 +1,1 @@
-"""Sweeps: jobs in processes of their own, what they share, and what became of each."""
+"""Sweeps: each job in its own process, with its fraction of cores and GPUs."""

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep, each in a process, and says how they get on."""
+"""Runs the jobs of a sweep, each in a subprocess, and logs their progress."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from cwx.cli.sweep import resources
 from cwx.cli.sweep.processes import Process, run_all
-from cwx.cli.sweep.progress import remaining, table
+from cwx.cli.sweep.progress import remaining_seconds, table
 from cwx.storage.locks import is_written
 from cwx.storage.quantities import duration
 from cwx.storage.run_files import STATUS
@@ -19,20 +19,20 @@ from cwx.storage.sweeps import FINISHED, NOT_STARTED, RUNNING, WAITING, Job, Swe
 
 log = logging.getLogger(__name__)
 
-# What a run must have left to be continued rather than begun.
+# The file without which a job starts anew instead of being resumed.
 _SAVED = Path(".hydra") / "overrides.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the jobs of a sweep are launched.
+    """The settings of our launcher.
 
     Args:
-        n_jobs: how many run at a time.
-        gpus_per_job: GPUs that each of them sees; ``None`` divides those that there are.
-        fail_fast: whether the first that fails stops all others.
-        grace: seconds to write what it has, for a job that is told to stop.
-        resume: whether the sweep's directory is expected to hold jobs.
+        n_jobs: the number of jobs that run at a time.
+        gpus_per_job: the number of GPUs of each job; ``None`` divides all GPUs.
+        fail_fast: whether the first failure stops all other jobs.
+        grace: seconds for a stopped job to save its state.
+        resume: whether the sweep's directory may hold jobs already.
 
     Raises:
         ValueError: a number is out of range.
@@ -57,21 +57,21 @@ class Settings:
 
 
 class Commands(Protocol):
-    """The commands by which the run of a job is begun and continued."""
+    """The commands that start and resume a job."""
 
-    def begin(self, job: Job) -> list[str]: ...
+    def start_command(self, job: Job) -> list[str]: ...
 
-    def go_on(self, job: Job) -> list[str]: ...
+    def resume_command(self, job: Job) -> list[str]: ...
 
 
 class Launch:
-    """Runs the jobs that a sweep still needs.
+    """Runs the unfinished jobs of a sweep.
 
     Args:
-        sweep: where they leave what they find.
-        commands: by which they run.
-        optimize: the number, or the numbers, that the closing table shows first.
-        unchanged: refuses to count a job's run whose configuration is another by now.
+        sweep: the sweep and its directory.
+        commands: start and resume a job.
+        optimize: the metric, or the metrics, that the final table shows first.
+        check_unchanged: raises ValueError if a job's saved run has another configuration.
     """
 
     def __init__(
@@ -81,28 +81,28 @@ class Launch:
         commands: Commands,
         *,
         optimize: str | Sequence[str] | None,
-        unchanged: Callable[[Job], None],
+        check_unchanged: Callable[[Job], None],
     ) -> None:
         self._sweep, self._settings, self._commands = sweep, settings, commands
         self._wanted = [optimize] if isinstance(optimize, str) else list(optimize or [])
-        self._unchanged = unchanged
-        self._took: list[float] = []
+        self._check_unchanged = check_unchanged
+        self._durations: list[float] = []
         self._processes: dict[int, Process] = {}
         self._before: dict[int, Mapping[str, object]] = {}
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Run these jobs, but those that have finished; afterwards each has its state.
+        """Run those of `jobs` that have not finished, and set the state of each.
 
         Raises:
-            ValueError: more GPUs are asked for than there are, or what is there is of other jobs.
-            KeyboardInterrupt: once they have stopped.
+            ValueError: too few GPUs, or the directories hold other runs.
+            KeyboardInterrupt: after all jobs have stopped.
         """
         if not self._sweep.jobs:
             log.info("this sweep is %s", self._sweep.folder)
         self._sweep.jobs.extend(jobs)
-        # What would lie idle is the jobs' that there are, whichever of them have finished already.
+        # Finished jobs count too, so that a resumed sweep gives each job the same resources.
         environments = self._environments(min(self._settings.n_jobs, len(jobs)))
-        waiting = self._left(jobs)
+        waiting = self._unfinished(jobs)
         self._sweep.save()
         at_once = f", {len(environments)} at a time" if len(environments) > 1 else ""
         log.info("%d of %d jobs to run%s", len(waiting), len(jobs), at_once)
@@ -111,7 +111,7 @@ class Launch:
                 waiting,
                 environments=environments,
                 start=self._start,
-                ended=self._ended,
+                on_end=self._on_end,
                 fail_fast=self._settings.fail_fast,
                 grace=self._settings.grace,
             )
@@ -121,27 +121,27 @@ class Launch:
                     job.state = NOT_STARTED
                     job.read()
             self._sweep.save()
-            self._sweep.save_numbers()
+            self._sweep.save_metrics()
             log.info("\n%s", table(jobs, wanted=self._wanted))
 
     def _environments(self, at_once: int) -> list[dict[str, str]]:
-        each = self._settings.gpus_per_job
-        return resources.shared(
+        count = self._settings.gpus_per_job
+        return resources.job_environments(
             os.environ,
             n_jobs=at_once,
-            gpus_per_job=each,
-            gpus=resources.gpus(os.environ) if at_once > 1 or each is not None else [],
+            gpus_per_job=count,
+            gpus=resources.gpus(os.environ) if at_once > 1 or count is not None else [],
             cores=resources.cores(),
         )
 
-    def _left(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those that have not finished."""
+    def _unfinished(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs that have not finished."""
         if not self._settings.resume:
             for job in jobs:
                 if (job.folder / STATUS).exists():
                     raise ValueError(
                         f"{job.folder} holds a run already: choose another hydra.sweep.dir, or "
-                        f"continue what lies there with resume={self._sweep.folder}"
+                        f"continue that sweep with resume={self._sweep.folder}"
                     )
             return list(jobs)
         for job in jobs:
@@ -150,7 +150,7 @@ class Launch:
                 while is_written(job.folder):
                     time.sleep(0.2)
             if (job.folder / _SAVED).is_file():
-                self._unchanged(job)
+                self._check_unchanged(job)
             job.read()
             if job.state == FINISHED:
                 log.info("%s has finished already", job)
@@ -161,10 +161,12 @@ class Launch:
     def _start(self, job: Job, environment: Mapping[str, str]) -> Process:
         continued = (job.folder / _SAVED).is_file() and (job.folder / STATUS).is_file()
         if not continued:
-            # It came to nothing before its run began: there is nothing to continue.
+            # The job failed before its run started: there is nothing to resume.
             (job.folder / STATUS).unlink(missing_ok=True)
         self._before[job.number] = job.status()
-        command = self._commands.go_on(job) if continued else self._commands.begin(job)
+        command = (
+            self._commands.resume_command(job) if continued else self._commands.start_command(job)
+        )
         log.info("%s %s: %s", job, "goes on" if continued else "begins", job.output)
         log.debug("%s", shlex.join(command))
         process = Process(
@@ -175,24 +177,24 @@ class Launch:
         self._sweep.save()
         return process
 
-    def _ended(self, job: Job, process: Process, code: int, stopped: bool) -> bool:
+    def _on_end(self, job: Job, process: Process, code: int, stopped: bool) -> bool:
         before = self._before[job.number]
         job.settle(code, seconds=process.seconds, stopped=stopped, before=before)
         del self._processes[job.number]
         self._sweep.save()
-        took = duration(process.seconds)
+        seconds = duration(process.seconds)
         if job.state == FINISHED:
-            self._took.append(process.seconds)
-            log.info("%s finished in %s%s", job, took, self._outlook())
+            self._durations.append(process.seconds)
+            log.info("%s finished in %s%s", job, seconds, self._remaining())
         else:
-            log.info("%s %s after %s: %s", job, job.state, took, job.reason)
-            log.info("what it said is in %s", job.output)
+            log.info("%s %s after %s: %s", job, job.state, seconds, job.reason)
+            log.info("its output is in %s", job.output)
         return job.state == FINISHED
 
-    def _outlook(self) -> str:
+    def _remaining(self) -> str:
         jobs = self._sweep.jobs
-        left = remaining(
-            self._took,
+        left = remaining_seconds(
+            self._durations,
             running=[process.seconds for process in self._processes.values()],
             waiting=sum(job.state == WAITING for job in jobs),
             at_once=self._settings.n_jobs,

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, several at a time: what the jobs of a sweep run in."""
+"""Runs commands in subprocesses, several at a time, and stops them with their launcher."""
 
 import os
 import signal
@@ -11,32 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-# Says that a `Process` is launched, and how many seconds it has to end once its launcher is gone.
-LAUNCHED = "CWX_LAUNCHED"
+# The environment variable of a `Process` with the seconds that it has to end after its launcher.
+GRACE_VARIABLE = "CWX_LAUNCHED"
 _POLL = 0.1
 
 Job = TypeVar("Job")
 
 
 class Process:
-    """A command that runs, in a group of its own with whatever it starts.
+    """A running command, in a process group with all processes that it starts.
 
     Args:
-        environment: all of its variables.
-        output: the file to which all that it prints is added.
-        grace: seconds that it has to end once this process is gone.
+        environment: all environment variables.
+        output: the file to which stdout and stderr are appended.
+        grace: seconds that it has to end after this process has ended.
     """
 
     def __init__(
         self, command: Sequence[str], *, environment: Mapping[str, str], output: Path, grace: float
     ) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._began = time.monotonic()
+        self._start = time.monotonic()
         with output.open("ab") as file:
-            # In a session of its own: the terminal's Ctrl-C is for the launcher, who passes it on.
+            # A separate session: the terminal sends Ctrl-C to the launcher, which passes it on.
             self._process = subprocess.Popen(
                 command,
-                env={**environment, LAUNCHED: str(grace)},
+                env={**environment, GRACE_VARIABLE: str(grace)},
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -45,21 +45,21 @@ class Process:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
-        return time.monotonic() - self._began
+        """Seconds since the start."""
+        return time.monotonic() - self._start
 
     def poll(self) -> int | None:
-        """Its exit code, negative if a signal ended it; ``None`` while it runs."""
+        """The exit code, negative if a signal ended the process; ``None`` while it runs."""
         if self._process.returncode is None and self._process.poll() is not None:
-            # A rank that waits for one which is no more would keep its GPU.
+            # A DDP rank that waits for an ended rank would keep its GPU.
             self._send_to_all(signal.SIGKILL)
             if self._process.stdin:
                 self._process.stdin.close()
         return self._process.returncode
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it and all that it started, if it runs."""
-        # Once it is known to have ended, its number may be another's.
+        """Send a signal to the process group, if the process runs."""
+        # After its end, another process may have its id.
         if self._process.returncode is None:
             self._send_to_all(number)
 
@@ -67,24 +67,24 @@ class Process:
         try:
             os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):
-            # None is left, which macOS says in the second way.
+            # No process is left; macOS raises PermissionError.
             return
 
 
-def end_with_launcher() -> None:
-    """In what a `Process` runs: stop as by Ctrl-C once the launcher is gone.
+def stop_with_launcher() -> None:
+    """In a `Process`: stop as by Ctrl-C once the launcher has ended.
 
-    Its standard input is a pipe to which only the launcher holds the other end, so that the system
-    closes it whatever ended the launcher. Does nothing in any other process.
+    Standard input is a pipe from the launcher, which the system closes however the launcher ends.
+    Does nothing in other processes.
     """
-    if LAUNCHED not in os.environ:
+    if GRACE_VARIABLE not in os.environ:
         return
-    grace = float(os.environ[LAUNCHED])
+    grace = float(os.environ[GRACE_VARIABLE])
     # A shell starts its background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
-        # Not by sys.stdin, whose lock the interpreter wants when it ends.
+        # Not sys.stdin: the interpreter needs its lock when it ends.
         while os.read(0, 1024):
             pass
         os.kill(os.getpid(), signal.SIGINT)
@@ -106,20 +106,21 @@ def run_all(
     *,
     environments: Sequence[Mapping[str, str]],
     start: Callable[[Job, Mapping[str, str]], Process],
-    ended: Callable[[Job, Process, int, bool], bool],
+    on_end: Callable[[Job, Process, int, bool], bool],
     fail_fast: bool,
     grace: float,
 ) -> None:
     """Run each job in a process, as many at a time as there are environments.
 
     Args:
-        ended: told the exit code, and whether the job had been told to stop; says if it succeeded.
-        fail_fast: stop all others, and begin none, once one has failed.
-        grace: seconds that jobs have to end when they are told to stop.
+        on_end: called with the job, its process, its exit code and whether it was stopped; returns
+            whether the job succeeded.
+        fail_fast: after a failure, stop all running jobs and start no other.
+        grace: seconds that stopped jobs have to end.
 
     Raises:
-        BaseException: what `start` or `ended` raised, or a signal's handler, as KeyboardInterrupt;
-            after the jobs that ran have ended.
+        BaseException: raised by `start`, `on_end` or a signal handler (KeyboardInterrupt), after
+            the running jobs have ended.
     """
     waiting, free = deque(jobs), deque(environments)
     running: list[_Running[Job]] = []
@@ -128,42 +129,42 @@ def run_all(
             while waiting and free:
                 job, environment = waiting.popleft(), free.popleft()
                 running.append(_Running(job, start(job, environment), environment))
-            for one in list(running):
-                if (code := one.process.poll()) is not None:
-                    running.remove(one)
-                    free.append(one.environment)
-                    if not ended(one.job, one.process, code, False) and fail_fast:
-                        _stop(running, ended, grace)
+            for item in list(running):
+                if (code := item.process.poll()) is not None:
+                    running.remove(item)
+                    free.append(item.environment)
+                    if not on_end(item.job, item.process, code, False) and fail_fast:
+                        _stop(running, on_end, grace)
                         return
             time.sleep(_POLL)
     except BaseException:
-        _stop(running, ended, grace)
+        _stop(running, on_end, grace)
         raise
 
 
 def _stop(
     running: Sequence[_Running[Job]],
-    ended: Callable[[Job, Process, int, bool], bool],
+    on_end: Callable[[Job, Process, int, bool], bool],
     grace: float,
 ) -> None:
-    """Let them write what they have; who asks twice, or waits for `grace` seconds, kills them."""
-    for one in running:
-        one.process.send(signal.SIGINT)
+    """Interrupt the jobs; kill them after `grace` seconds or a second Ctrl-C."""
+    for item in running:
+        item.process.send(signal.SIGINT)
     deadline = time.monotonic() + grace
     try:
-        while any(one.process.poll() is None for one in running) and time.monotonic() < deadline:
+        while any(item.process.poll() is None for item in running) and time.monotonic() < deadline:
             time.sleep(_POLL)
     except KeyboardInterrupt:
         pass
-    for one in running:
-        one.process.send(signal.SIGKILL)
-    codes = [_waited_for(one.process) for one in running]
-    # Last, for what is told of one may fail.
-    for one, code in zip(running, codes, strict=True):
-        ended(one.job, one.process, code, True)
+    for item in running:
+        item.process.send(signal.SIGKILL)
+    codes = [_wait(item.process) for item in running]
+    # Last, for a call may raise.
+    for item, code in zip(running, codes, strict=True):
+        on_end(item.job, item.process, code, True)
 
 
-def _waited_for(process: Process) -> int:
+def _wait(process: Process) -> int:
     while (code := process.poll()) is None:
         time.sleep(_POLL)
     return code

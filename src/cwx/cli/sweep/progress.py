@@ -1,4 +1,4 @@
-"""What a sweep says in the terminal: times, what is left, and a table of its jobs."""
+"""The progress of a sweep in the terminal: the remaining time, and a table of its jobs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,64 +7,66 @@ from cwx.storage.quantities import duration
 from cwx.storage.run_status import read_metrics
 from cwx.storage.sweeps import FINISHED, Job
 
-Numbers = Mapping[str, float | None]
-# What a distillation is judged by, of all the numbers of its fidelity.
+Metrics = Mapping[str, float | None]
+# The main metrics, of evaluations with several.
 _MAIN = ("fidelity/ratio",)
-# What was set, and how far pixels go.
+# Groups of metrics that describe settings or pixel ranges.
 _NO_RESULTS = {"corruption", "range"}
 
 
-def remaining(
-    took: Sequence[float], *, running: Sequence[float], waiting: int, at_once: int
+def remaining_seconds(
+    durations: Sequence[float], *, running: Sequence[float], waiting: int, at_once: int
 ) -> float | None:
-    """An estimate of the seconds until all jobs have ended; ``None`` before any has.
+    """The estimated seconds until all jobs have ended; ``None`` before the first has ended.
 
-    Each is taken to need the mean of those that have ended.
+    Every job is assumed to need the mean duration of the ended ones.
 
     Args:
-        took: seconds of each job that has ended.
-        running: seconds for which each job that runs has run.
+        durations: seconds of each ended job.
+        running: seconds since the start of each running job.
+        waiting: the number of jobs that have not started.
+        at_once: the number of jobs that run at a time.
     """
-    if not took:
+    if not durations:
         return None
-    mean = sum(took) / len(took)
+    mean = sum(durations) / len(durations)
     ends = sorted(max(mean - seconds, 0.0) for seconds in running)
     ends += [0.0] * (at_once - len(ends))
     for _ in range(waiting):
-        # The next job begins where one ends first.
+        # The next job starts where a job ends first.
         ends.append(ends.pop(ends.index(min(ends))) + mean)
     return max(ends)
 
 
-def leading(metrics: Sequence[Numbers], *, wanted: Sequence[str], most: int = 4) -> list[str]:
-    """The numbers of a job that a table has room for.
+def main_metrics(metrics: Sequence[Metrics], *, wanted: Sequence[str], most: int = 4) -> list[str]:
+    """The names of the metrics in the table: `wanted`, `_MAIN`, then the first of each evaluation.
 
     Args:
-        metrics: those of each job.
-        wanted: names to be shown first.
+        metrics: the metrics of each job.
+        wanted: names to show first.
+        most: the largest number of names, unless `wanted` has more.
     """
-    names = list(dict.fromkeys(name for found in metrics for name in found))
-    chosen = [name for name in dict.fromkeys([*wanted, *_MAIN]) if name in names]
-    groups = {name.partition("/")[0] for name in chosen}
+    names = list(dict.fromkeys(name for values in metrics for name in values))
+    selected = [name for name in dict.fromkeys([*wanted, *_MAIN]) if name in names]
+    groups = {name.partition("/")[0] for name in selected}
     for name in names:
         group = name.partition("/")[0]
-        # The first of each evaluation.
         if group not in groups | _NO_RESULTS:
             groups.add(group)
-            chosen.append(name)
-    return chosen[: max(most, len(wanted))]
+            selected.append(name)
+    return selected[: max(most, len(wanted))]
 
 
 def table(jobs: Sequence[Job], *, wanted: Sequence[str]) -> str:
-    """The jobs beside each other, in lines: what was swept, how they stand, their main numbers."""
+    """A line per job: its swept settings, state, time and main metrics."""
     metrics = [read_metrics(job.folder) if job.state == FINISHED else {} for job in jobs]
     swept = list(dict.fromkeys(name for job in jobs for name in job.swept))
-    names = leading(metrics, wanted=wanted)
+    names = main_metrics(metrics, wanted=wanted)
     rows = [["job", *swept, "state", "time", *names]]
-    for job, found in zip(jobs, metrics, strict=True):
+    for job, values in zip(jobs, metrics, strict=True):
         time = "" if job.seconds is None else duration(job.seconds)
         row = [str(job.number), *(job.swept.get(name, "") for name in swept), job.state, time]
-        rows.append([*row, *(_number(found.get(name, "")) for name in names)])
+        rows.append([*row, *(_format(values.get(name, "")) for name in names)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -72,7 +74,7 @@ def table(jobs: Sequence[Job], *, wanted: Sequence[str]) -> str:
     )
 
 
-def _number(value: float | str | None) -> str:
+def _format(value: float | str | None) -> str:
     if value is None:
         return "nan"
     if isinstance(value, str):

@@ -1,7 +1,8 @@
-"""A job in a process of its own, though a launcher which is not ours calls it in one of its own.
+"""Runs a job that another launcher, such as submitit, calls in a process of its own.
 
-submitit's process can start no ranks of DDP, for its command line is not ours, and takes no Ctrl-C
-for an end. What runs in it is the same as with our launcher; it waits, and tells what became of it.
+submitit's process cannot start DDP ranks, for its command line is not ours, and does not end on
+Ctrl-C. The job therefore runs in a subprocess, as with our launcher; submitit's process waits for
+it and reports its state.
 """
 
 import os
@@ -9,49 +10,49 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cwx.cli.sweep import resources
-from cwx.cli.sweep.command_line import Invocation
+from cwx.cli.sweep.command_line import JobCommands
 from cwx.cli.sweep.processes import Process, run_all
 from cwx.cli.sweep.resources import rank
 from cwx.storage.run_files import STATUS
 from cwx.storage.sweeps import FINISHED, Job
 
-# Seconds to write what it has for a job that is told to stop: less than submitit leaves between
-# its signal and the end, which are 30 in its local launcher.
+# Seconds for a stopped job to save its state: less than the 30 s that submitit's local launcher
+# leaves between its signal and the end.
 _GRACE = 25.0
-# The job of submitit that a folder was last written by: it is the same once it was put back.
+# The file with the id of the submitit job that last wrote a directory; a requeued job keeps its id.
 _JOB = Path(".hydra") / "submitit"
 
 
-def run_apart(job: Job, invocation: Invocation, *, resumed: bool) -> None:
-    """Run a job to its end.
+def run_in_subprocess(job: Job, commands: JobCommands, *, resumed: bool) -> None:
+    """Run a job in a subprocess and wait for its end.
 
     Args:
-        resumed: whether its folder may hold a run that began earlier.
+        resumed: whether the job's directory may hold a run that was started earlier.
 
     Raises:
-        ValueError: it did not finish, or the folder holds a run already.
+        ValueError: the job did not finish, or its directory holds a run already.
     """
-    begun = (job.folder / STATUS).exists()
-    if begun and not resumed:
+    started = (job.folder / STATUS).exists()
+    if started and not resumed:
         raise ValueError(
             f"{job.folder} holds a run already: continue the sweep with resume={job.folder.parent}"
             ", or choose another hydra.sweep.dir"
         )
     before = job.status()
-    command = invocation.go_on(job) if begun else invocation.begin(job)
+    command = commands.resume_command(job) if started else commands.start_command(job)
 
     def start(job: Job, environment: Mapping[str, str]) -> Process:
         return Process(command, environment=environment, output=job.output, grace=_GRACE)
 
-    def ended(job: Job, process: Process, code: int, stopped: bool) -> bool:
+    def on_end(job: Job, process: Process, code: int, stopped: bool) -> bool:
         job.settle(code, seconds=process.seconds, stopped=stopped, before=before)
         return job.state == FINISHED
 
     run_all(
         [job],
-        environments=[resources.cleaned(os.environ)],
+        environments=[resources.without_rank_variables(os.environ)],
         start=start,
-        ended=ended,
+        on_end=on_end,
         fail_fast=False,
         grace=_GRACE,
     )
@@ -59,17 +60,17 @@ def run_apart(job: Job, invocation: Invocation, *, resumed: bool) -> None:
         raise ValueError(f"{job.folder} {job.state}: {job.reason} (see {job.output})")
 
 
-def put_back(folder: Path, number: str, environment: Mapping[str, str]) -> bool:
-    """Whether submitit calls the job in `folder` again, after its time was up or its node was lost.
+def is_requeued(folder: Path, number: str, environment: Mapping[str, str]) -> bool:
+    """Whether submitit runs the job in `folder` again, after a timeout or a lost node.
 
     Args:
-        number: of the job, as submitit counts.
+        number: submitit's id of the job.
     """
     if "SUBMITIT_EXECUTOR" not in environment:
         return False
-    note = folder / _JOB
-    again = note.exists() and note.read_text() == number
-    if not again and rank(environment) == 0:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(number)
-    return again
+    file = folder / _JOB
+    requeued = file.exists() and file.read_text() == number
+    if not requeued and rank(environment) == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(number)
+    return requeued

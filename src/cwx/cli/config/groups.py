@@ -1,0 +1,63 @@
+"""Configuration groups: the folders of `conf/`, and the choices (files) of each."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+_WIDTH = 100
+
+
+def options(folders: Iterable[Path]) -> dict[str, set[str]]:
+    """The files of each group, relative to the group's folder and without suffix.
+
+    ``evaluation_networks`` has the files of ``network``.
+    """
+    files: dict[str, set[str]] = {}
+    for folder in folders:
+        for group in (path for path in folder.iterdir() if path.is_dir()):
+            names = {str(f.relative_to(group).with_suffix("")) for f in group.rglob("*.yaml")}
+            files.setdefault(group.name, set()).update(names)
+    files["evaluation_networks"] = files.get("network", set())
+    return files
+
+
+def choices(group: str, folders: Iterable[Path]) -> list[str]:
+    """What ``<group>=`` accepts, sorted; empty for an unknown group."""
+    return selectable(options(folders).get(group, ()))
+
+
+def selectable(names: Iterable[str]) -> list[str]:
+    """Sorted names without those below another name: scale/small/… belong to scale/small."""
+    known = set(names)
+    return sorted(n for n in known if "/" not in n or n.partition("/")[0] not in known)
+
+
+def describe_choices(kind: Literal["study", "part"], folders: Sequence[Path]) -> str:
+    """The groups and their choices, a paragraph each, for ``--help``.
+
+    Args:
+        kind: "study" for the groups in the defaults list of run.yaml, in that order; "part" for
+            all other groups, which configure a part of these.
+        folders: configuration folders; the first holds run.yaml.
+    """
+    files = options(folders)
+    study = _groups_of_study(folders[0])
+    others = sorted({*files} - {*study, "evaluation_networks", "hydra"})
+    return "\n".join(
+        textwrap.fill(
+            f"{group}: {', '.join(selectable(files.get(group, ())))}",
+            _WIDTH, initial_indent="  ", subsequent_indent="      ",
+            break_long_words=False, break_on_hyphens=False,
+        )
+        for group in (study if kind == "study" else others)
+    )  # fmt: skip
+
+
+def _groups_of_study(folder: Path) -> list[str]:
+    defaults = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))["defaults"]
+    keys = [key.split()[-1] for entry in defaults if isinstance(entry, dict) for key in entry]
+    groups = dict.fromkeys(key.partition("@")[0] for key in keys)
+    return [group for group in groups if not group.startswith("hydra/")]

@@ -1,0 +1,112 @@
+"""Every experiment, sweep and choice composes, passes the check and instantiates."""
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from support.configurations import CHOICES, CONF, EXPERIMENTS, NEEDED, REQUIRED, check
+
+from cwx.cli.config.groups import options
+from cwx.cli.resolvers import register_resolvers
+
+
+@pytest.fixture(autouse=True)
+def resolvers():
+    register_resolvers()
+
+
+def test_evaluations_of_representations_are_instantiated():
+    chosen = "evaluation=[representations,adversarial_detection,traces]"
+    for covariance, ridge in (("tied", 1e-6), ("diagonal", 1e-6), ("ledoit_wolf", None)):
+        setting = "evaluation.adversarial_detection.covariance"
+        config = check(chosen, f"covariance@{setting}={covariance}")["evaluation"]
+        assert config["adversarial_detection"]["covariance"].get("ridge") == ridge
+        instantiate(config, _convert_="all")
+    built = instantiate(check(chosen)["evaluation"], _convert_="all")
+    maps = torch.rand(1, 2, 3, 3)
+    # Dong et al., §2.3 and §4; D6, D7, D9.
+    assert built["representations"].pooling(maps).shape == (1, 18)
+    assert built["adversarial_detection"].pooling(maps).shape == (1, 2)
+    assert built["adversarial_detection"].covariance.__class__.__name__ == "Tied"
+    assert (built["traces"].neurons, built["traces"].sigma, built["traces"].fraction) == (
+        2,
+        1,
+        0.01,
+    )
+
+
+@pytest.mark.parametrize("scale", ["paper", "small"])
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        "experiment=cifar10/backdoor corruption=badnets,blended,sig,sig_clean_label",
+        "experiment=cifar10/dynamics method.distill.start_min=0,2,5,10,20,30",
+        "experiment=cifar10/iscp canvas@method.iscp.canvas=positive,negative,random,white",
+        "experiment=cifar10/iscp method.iscp.searched=0.2,0.4,0.6,0.8,1 experts.epoch=3,5",
+        "experiment=cifar10/iscp_backdoor corruption.target=airplane,truck "
+        "augment@recipe.augment=shift_flip,none canvas@method.iscp.canvas=white,random",
+        "experiment=cifar10/adversarial,cifar10/natural",
+        "experiment=cifar10/noise corruption.rate=0,0.25,0.5,0.75",
+        "experiment=cifar10/noise corruption=none,label_noise_uniform",
+    ],
+)
+def test_a_sweep_of_a_paper_composes(sweep, scale):
+    check(*sweep.split(), f"scale={scale}", multirun=True)
+
+
+@pytest.mark.parametrize("scale", ["paper", "small"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_instantiates(experiment, scale):
+    config = check(f"experiment={experiment}", f"scale={scale}", *NEEDED.get(experiment, []))
+    study = instantiate(config, _convert_="all")
+    assert set(study.method) == set(config["method"])
+    assert study.trainer(max_epochs=3, logger=False).max_epochs == 3
+    evaluation_networks = config["evaluation_networks"].values()
+    if distill := config["method"].get("distill"):
+        assert config["recipe"]["epochs"] >= distill["start_max"] + distill["span"]
+    side = config["data"]["source"].get("size") or 32
+    for partial in (config["network"], *(evaluation_networks if scale == "small" else ())):
+        network = instantiate(partial)(in_channels=3, image_size=(side, side), num_classes=10)
+        classes = 1000 if config["experts"]["checkpoints"] else 10
+        assert network.eval()(torch.rand(2, 3, side, side)).shape == (2, classes)
+
+
+def test_every_group_has_an_entry_in_the_table_of_choices():
+    assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra"} == {
+        *CHOICES,
+        "experiment",
+    }
+
+
+# Small already, or whatever somebody else built.
+WITHOUT_SMALL_FORM = {
+    "mlp",
+    "convnet_small",
+    "external",
+    *(f"imagenet_{name}" for name in ("alexnet", "resnet18", "resnet50", "vgg16")),
+}
+
+
+@pytest.mark.parametrize("name", sorted(options([CONF])["network"] - WITHOUT_SMALL_FORM))
+def test_each_network_has_a_small_form(name):
+    assert (CONF / "scale/small/network" / f"{name}.yaml").exists()
+    check("experiment=cifar10/cwx", "scale=small", f"network={name}")
+
+
+def test_each_file_of_a_scale_belongs_to_an_existing_choice():
+    for file in (CONF / "scale/small").rglob("*.yaml"):
+        group, _, name = str(file.relative_to(CONF / "scale/small").with_suffix("")).partition("/")
+        assert name in options([CONF])[group]
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        (group, name)
+        for group in CHOICES
+        for name in sorted(options([CONF])[group])
+        if group != "scale" or "/" not in name
+    ],
+)
+def test_each_file_of_a_group_composes(group, name):
+    """A configuration that no test composes is dead."""
+    check(*(override.format(name) for override in CHOICES[group]), *REQUIRED.get(name, []))
