@@ -1,4 +1,4 @@
-"""Which classes images are taken to."""
+"""Target classes of attacks."""
 
 import re
 
@@ -17,23 +17,23 @@ seeds = st.integers(0, 2**32)
 @given(seed=seeds, classes=st.integers(2, 9), count=st.integers(0, 50))
 def test_a_target_is_another_class(seed, classes, count):
     labels = torch.randint(classes, (count,), generator=stream(seed, 1))
-    found = others(labels, shifts(count, classes, stream(seed)), classes)
-    assert found.dtype == torch.int64
-    assert found.shape == labels.shape
-    assert ((found >= 0) & (found < classes)).all()
-    assert not (found == labels).any()
+    targets = others(labels, shifts(count, classes, stream(seed)), classes)
+    assert targets.dtype == torch.int64
+    assert targets.shape == labels.shape
+    assert ((targets >= 0) & (targets < classes)).all()
+    assert not (targets == labels).any()
 
 
 def test_all_other_classes_are_equally_likely():
     labels = torch.arange(4).repeat_interleave(3000)
-    found = others(labels, shifts(len(labels), 4, stream(0)), 4)
-    counts = torch.zeros(4, 4).index_put((labels, found), torch.ones(()), accumulate=True)
+    targets = others(labels, shifts(len(labels), 4, stream(0)), 4)
+    counts = torch.zeros(4, 4).index_put((labels, targets), torch.ones(()), accumulate=True)
     # Six standard deviations of a binomial of 3000 and 1/3.
     assert (counts[~torch.eye(4, dtype=torch.bool)] - 1000).abs().max() < 155
 
 
 @given(seed=seeds, count=st.integers(0, 20), ranks=st.integers(1, 4))
-def test_ranks_divide_what_one_process_draws(seed, count, ranks):
+def test_ranks_together_have_the_targets_of_one_process(seed, count, ranks):
     labels = torch.arange(count) % 5
     drawn = shifts(count, 5, stream(seed))
     whole, put_together = others(labels, drawn, 5), torch.full((count,), -1)
@@ -42,7 +42,7 @@ def test_ranks_divide_what_one_process_draws(seed, count, ranks):
     assert torch.equal(put_together, whole)
 
 
-def test_the_generator_decides():
+def test_the_shifts_depend_on_the_generator_only():
     first, same, other = (shifts(40, 7, stream(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
@@ -69,11 +69,11 @@ def asked(draw):
 @given(given=asked())
 def test_the_least_likely_are_those_of_a_sorted_list(given):
     probabilities, labels, count = given
-    found = least_likely(probabilities, labels, count)
-    assert found.dtype == torch.int64
-    assert found.shape == (len(labels), count)
+    targets = least_likely(probabilities, labels, count)
+    assert targets.dtype == torch.int64
+    assert targets.shape == (len(labels), count)
     rows = zip(probabilities.tolist(), labels.tolist(), strict=True)
-    assert found.tolist() == [references.least_likely(*row, count) for row in rows]
+    assert targets.tolist() == [references.least_likely(*row, count) for row in rows]
 
 
 @given(given=asked())
@@ -86,15 +86,15 @@ def test_fewer_targets_are_the_first_of_more(given):
         assert {*row} == classes - {label}
 
 
-def test_the_label_is_left_out_even_where_nothing_is_a_number():
-    found = least_likely(torch.full((2, 3), torch.nan), torch.tensor([0, 2]), 2)
-    assert found.tolist() == [[1, 2], [0, 1]]
+def test_the_label_is_excluded_even_if_probabilities_are_nan():
+    targets = least_likely(torch.full((2, 3), torch.nan), torch.tensor([0, 2]), 2)
+    assert targets.tolist() == [[1, 2], [0, 1]]
 
 
 @pytest.mark.parametrize("count", [-1, 0, 10, 11])
-def test_so_many_targets_are_refused(count):
+def test_an_impossible_number_of_targets_is_refused(count):
     message = (
-        f"adversary.targets is {count}, and with 10 classes an image can be taken for 9 others: "
+        f"adversary.targets is {count}, but with 10 classes an image has 9 possible targets: "
         "give 1 to 9"
     )
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -14,7 +14,7 @@ from torch import nn
 from cwx.functional.attacks import L2, Attack, Linf, cross_entropy, no_attack
 from cwx.functional.images import Normalization
 from cwx.functional.rng import stream
-from cwx.networks.eval_mode import evaluating
+from cwx.networks.eval_mode import eval_mode
 
 SHAPE = (3, 4, 5)
 FGS = Attack(ball=Linf(), epsilon=8, scale=255, step=8, steps=1, random_start=False, targeted=False)
@@ -66,20 +66,20 @@ def network(seed=0, dtype=torch.float64, classes=4):
 def attacked(attack, model, images, labels, *, normalization=NORMALIZATION, start=None, seed=0):
     """The attacked unit images."""
     start = attack.draw(len(images), SHAPE, stream(seed)) if start is None else start
-    with evaluating(model):
-        found = attack(
+    with eval_mode(model):
+        adversarial = attack(
             cross_entropy(model),
             normalization.normalize(images),
             labels,
             normalization=normalization,
             start=start,
         )
-    return normalization.denormalize(found)
+    return normalization.denormalize(adversarial)
 
 
 @each_ball
 @given(seed=seeds, scale=st.floats(0, 100), radius=st.floats(0, 10))
-def test_projection_is_idempotent_and_lands_in_the_ball(ball, seed, scale, radius):
+def test_projection_is_idempotent_and_its_result_is_in_the_ball(ball, seed, scale, radius):
     delta = noise(seed=seed, scale=scale)
     once = ball.project(delta, radius)
     assert (size(ball, once) <= radius * (1 + 1e-9)).all()
@@ -117,7 +117,7 @@ def test_without_a_gradient_there_is_no_direction(ball):
 def test_starts_are_uniform_in_the_ball(ball):
     delta = ball.draw((4000, *SHAPE), stream(0))
     assert (size(ball, delta) <= 1 + 1e-6).all()
-    # The share of the volume within a radius is uniform, and every direction is as likely.
+    # The fraction of the volume within the radius is uniform, and so is the direction.
     fractions = size(ball, delta).double().pow(math.prod(SHAPE)).sort().values
     assert (fractions - torch.linspace(0, 1, 4000)).abs().max() < 0.03
     assert delta.mean(0).abs().max() < 5 * delta.std() / math.sqrt(4000)
@@ -132,30 +132,32 @@ def test_starts_are_uniform_in_the_ball(ball):
 def test_images_stay_in_the_ball_and_in_the_pixel_range(attack, seed, mean, std):
     images, labels = pictures(seed=seed), torch.arange(6) % 4
     normalization = Normalization(mean=mean, std=std)
-    found = attacked(attack, network(), images, labels, normalization=normalization, seed=seed)
-    assert (size(attack.ball, found - images) <= attack.epsilon / attack.scale + 1e-9).all()
-    assert found.min() >= -1e-9
-    assert found.max() <= 1 + 1e-9
-    assert not torch.equal(found, images)
+    adversarial = attacked(
+        attack, network(), images, labels, normalization=normalization, seed=seed
+    )
+    assert (size(attack.ball, adversarial - images) <= attack.epsilon / attack.scale + 1e-9).all()
+    assert adversarial.min() >= -1e-9
+    assert adversarial.max() <= 1 + 1e-9
+    assert not torch.equal(adversarial, images)
 
 
 @each_attack
 def test_pixels_beyond_the_range_stay_in_the_ball_and_go_no_further(attack):
     images = 3 * pictures() - 1
-    found = attacked(attack, network(), images, torch.arange(6) % 4)
-    assert (size(attack.ball, found - images) <= attack.epsilon / attack.scale + 1e-9).all()
-    assert (found >= images.clamp(max=0) - 1e-9).all()
-    assert (found <= images.clamp(min=1) + 1e-9).all()
+    adversarial = attacked(attack, network(), images, torch.arange(6) % 4)
+    assert (size(attack.ball, adversarial - images) <= attack.epsilon / attack.scale + 1e-9).all()
+    assert (adversarial >= images.clamp(max=0) - 1e-9).all()
+    assert (adversarial <= images.clamp(min=1) + 1e-9).all()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("steps", [1, 6])
-def test_it_is_the_literal_attack(norm, steps):
+def test_the_attack_equals_the_literal_form_of_pgd(norm, steps):
     attack = replace(PGD if norm == "linf" else PGD_L2, steps=steps)
     model, images, labels = network(), pictures(), torch.arange(6) % 4
     start = attack.draw(6, SHAPE, stream(3))
-    found = attacked(attack, model, images, labels, start=start)
-    with evaluating(model):
+    adversarial = attacked(attack, model, images, labels, start=start)
+    with eval_mode(model):
         expected = [
             references.projected_gradient(
                 model,
@@ -169,7 +171,7 @@ def test_it_is_the_literal_attack(norm, steps):
             )
             for row in zip(images, labels, start.double(), strict=True)
         ]
-    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-9)
+    torch.testing.assert_close(adversarial, torch.stack(expected), rtol=0, atol=1e-9)
 
 
 def linear(seed, classes=2):
@@ -187,7 +189,7 @@ def test_two_linear_classes_lose_what_the_closed_form_says(attack, seed):
     labels = torch.arange(6) % 2
     radius = attack.epsilon / attack.scale
     images = radius + (1 - 2 * radius) * pictures(seed=seed)
-    found = attacked(attack, model, images, labels)
+    adversarial = attacked(attack, model, images, labels)
 
     def margin(images):
         return model(NORMALIZATION.normalize(images)) @ torch.tensor([1.0, -1.0]).double()
@@ -196,7 +198,7 @@ def test_two_linear_classes_lose_what_the_closed_form_says(attack, seed):
     std = torch.tensor(NORMALIZATION.std, dtype=torch.float64).view(-1, 1, 1)
     slope = (weight / std).flatten()
     largest = radius * slope.norm(p=1 if attack.ball == Linf() else 2)
-    fallen = (margin(images) - margin(found)) * torch.tensor([1, -1]).double().repeat(3)
+    fallen = (margin(images) - margin(adversarial)) * torch.tensor([1, -1]).double().repeat(3)
     tolerance = 1e-9 if attack.ball == Linf() else 1e-2
     torch.testing.assert_close(fallen, largest.expand(6), rtol=tolerance, atol=0)
 
@@ -219,13 +221,13 @@ def test_fgs_is_optimal_on_two_linear_classes_in_the_pixel_range_too(seed):
 
 
 @each_attack
-def test_the_loss_moves_the_way_it_should(attack):
+def test_untargeted_attacks_raise_the_loss_and_targeted_ones_lower_it(attack):
     model, images, labels = network(), pictures(), torch.arange(6) % 4
-    found = attacked(attack, model, images, labels)
-    with evaluating(model):
+    adversarial = attacked(attack, model, images, labels)
+    with eval_mode(model):
         before, after = (
             model(NORMALIZATION.normalize(x)).softmax(1).gather(1, labels[:, None])
-            for x in (images, found)
+            for x in (images, adversarial)
         )
     if attack.steps:
         assert ((after > before) if attack.targeted else (after < before)).all()
@@ -240,17 +242,19 @@ def test_an_ensemble_is_the_sum_of_its_networks():
 
 @each_attack
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_ball_of_radius_0_leaves_every_bit(attack, dtype):
+def test_a_ball_of_radius_0_leaves_images_bit_identical(attack, dtype):
     images = NORMALIZATION.normalize(pictures(dtype=dtype))
     nothing, model = replace(attack, epsilon=0), network(dtype=dtype).eval()
     start = nothing.draw(6, SHAPE, stream(0))
     labels = torch.arange(6) % 4
-    found = nothing(cross_entropy(model), images, labels, normalization=NORMALIZATION, start=start)
-    assert torch.equal(found, images)
+    adversarial = nothing(
+        cross_entropy(model), images, labels, normalization=NORMALIZATION, start=start
+    )
+    assert torch.equal(adversarial, images)
 
 
 @each_attack
-def test_the_generator_decides(attack):
+def test_only_the_generator_determines_the_start(attack):
     images, labels = pictures(), torch.arange(6) % 4
     first, same, other = (
         attacked(attack, network(), images, labels, seed=seed) for seed in (1, 1, 2)
@@ -265,16 +269,16 @@ def test_starts_are_the_same_whatever_torch_defaults_to(attack):
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"):
-            found = attack.draw(6, SHAPE, stream(1))
+            start = attack.draw(6, SHAPE, stream(1))
     finally:
         torch.set_default_dtype(torch.float32)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected)
+    assert start.dtype == torch.float32
+    assert torch.equal(start, expected)
 
 
 @each_attack
 @given(count=st.integers(0, 9), ranks=st.integers(1, 4))
-def test_ranks_divide_what_one_process_does(attack, count, ranks):
+def test_ranks_together_compute_the_images_of_one_process(attack, count, ranks):
     model, images, labels = network(), pictures(count), torch.arange(count) % 4
     whole = attacked(attack, model, images, labels)
     start, put_together = attack.draw(count, SHAPE, stream(0)), torch.full_like(images, torch.nan)
@@ -285,7 +289,7 @@ def test_ranks_divide_what_one_process_does(attack, count, ranks):
 
 @each_attack
 @pytest.mark.parametrize("grad", [True, False])
-def test_nothing_is_left_behind(attack, grad):
+def test_network_images_and_grad_mode_are_unchanged(attack, grad):
     model = network()
     model[1].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -294,9 +298,9 @@ def test_nothing_is_left_behind(attack, grad):
     kept, start = images.clone(), attack.draw(6, SHAPE, stream(0))
     drawn = start.clone()
     with torch.set_grad_enabled(grad):
-        found = attacked(attack, model, images, labels, start=start)
+        adversarial = attacked(attack, model, images, labels, start=start)
         assert torch.is_grad_enabled() == grad
-    assert not found.requires_grad
+    assert not adversarial.requires_grad
     assert torch.equal(images, kept)
     assert torch.equal(start, drawn)
     assert [module.training for module in model.modules()] == modes
@@ -304,7 +308,7 @@ def test_nothing_is_left_behind(attack, grad):
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_modes_come_back_after_a_failure():
+def test_modes_are_restored_after_a_failure():
     model = network()
     with pytest.raises(RuntimeError, match="shape|size"):
         attacked(PGD, model, pictures(6)[..., :2], torch.zeros(6).long(), start=noise()[..., :2])
@@ -318,7 +322,7 @@ def test_device_type_and_memory_format_are_those_of_the_images(attack):
     seen, model = [], network(dtype=torch.float32).eval()
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     start = attack.draw(6, SHAPE, stream(0))
-    found = attack(
+    adversarial = attack(
         cross_entropy(model),
         images,
         torch.zeros(6).long(),
@@ -326,7 +330,7 @@ def test_device_type_and_memory_format_are_those_of_the_images(attack):
         start=start,
     )
     assert len(seen) == attack.steps
-    for tensor in (*seen, found):
+    for tensor in (*seen, adversarial):
         assert tensor.dtype == torch.float32
         assert tensor.is_contiguous(memory_format=torch.channels_last)
 
@@ -374,7 +378,7 @@ def test_a_euclidean_ball_is_held_against_the_size_of_the_images(name):
 
 
 def test_starts_of_other_images_are_refused():
-    with pytest.raises(ValueError, match=r"images \(6, 3, 4, 5\), but starts \(1, 3, 4, 5\): draw"):
+    with pytest.raises(ValueError, match=r"shape \(6, 3, 4, 5\), but starts \(1, 3, 4, 5\): draw"):
         call(PGD, PGD.draw(1, SHAPE, stream(0)))
 
 
@@ -388,15 +392,15 @@ def test_a_ball_of_white_holds_nothing_but_pixels(step):
     """The literal attack knows no ball (Dong et al., Eq 9-11)."""
     attack = replace(FGS, epsilon=255, step=step, steps=10, targeted=True)
     model, images, labels = network(), pictures(), torch.arange(6) % 4
-    found = attacked(attack, model, images, labels)
-    with evaluating(model):
+    adversarial = attacked(attack, model, images, labels)
+    with eval_mode(model):
         expected = [
             references.targeted_signs(
                 model, *row, NORMALIZATION.mean, NORMALIZATION.std, step=step / 255, steps=10
             )
             for row in zip(images, labels, strict=True)
         ]
-    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-9)
+    torch.testing.assert_close(adversarial, torch.stack(expected), rtol=0, atol=1e-9)
 
 
 def test_no_attack_is_none():

@@ -22,7 +22,7 @@ from cwx.functional.augmentation import (
 )
 from cwx.functional.rng import stream
 
-GROUP = CONF / "augment"
+AUGMENT_CONFIGS = CONF / "augment"
 OPERATIONS = {
     "crop": Crop(shift=0.25),
     "rotate": Rotate(degrees=40),
@@ -372,12 +372,12 @@ CONFIGURED = {
 
 
 def test_each_configuration_is_listed_here():
-    assert {file.stem for file in CONF.glob("*.yaml")} == set(CONFIGURED)
+    assert {file.stem for file in AUGMENT_CONFIGS.glob("*.yaml")} == set(CONFIGURED)
 
 
 @pytest.mark.parametrize("name", CONFIGURED)
 def test_a_configuration_names_its_operations(name):
-    strategy = instantiate(OmegaConf.load(CONF / f"{name}.yaml"), _convert_="all")
+    strategy = instantiate(OmegaConf.load(AUGMENT_CONFIGS / f"{name}.yaml"), _convert_="all")
     assert list(strategy.operations) == CONFIGURED[name]
     for key, operation in strategy.operations.items():
         assert type(operation) is getattr(augmentation_module, key.capitalize())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.references import blended, striped
+from support.references import add_stripes, blend_rows
 
 from cwx.functional.backdoor import (
     AllToOne,
@@ -117,7 +117,7 @@ def test_stripes_are_those_of_the_formula(width, delta, frequency, seed):
     images = pictures((2, 3, width), count=2, seed=seed)
     found = Sinusoid(delta=delta, frequency=frequency).apply(images)
     for before, after in zip(images.view(-1, width), found.view(-1, width), strict=True):
-        literal = torch.tensor(striped(before.tolist(), delta, frequency), dtype=torch.float64)
+        literal = torch.tensor(add_stripes(before.tolist(), delta, frequency), dtype=torch.float64)
         assert (after - literal).abs().max() <= 0.5 + 1e-9
 
 
@@ -128,7 +128,7 @@ def test_a_blend_is_that_of_the_formula(ratio, width, seed):
     rows = trigger.pattern((3, 4, width)).expand(2, -1, -1, -1).reshape(-1, width)
     found = trigger.apply(images).view(-1, width)
     for before, picture, after in zip(images.view(-1, width), rows, found, strict=True):
-        literal = torch.tensor(blended(before.tolist(), picture.tolist(), ratio))
+        literal = torch.tensor(blend_rows(before.tolist(), picture.tolist(), ratio))
         assert (after - literal).abs().max() <= 0.501
 
 

@@ -5,7 +5,13 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf as Published
 from torch.distributions import MultivariateNormal
 
-from cwx.functional.class_gaussians import Diagonal, LedoitWolf, RunningMoments, Tied, shrunk
+from cwx.functional.class_gaussians import (
+    Diagonal,
+    LedoitWolf,
+    RunningMoments,
+    Tied,
+    ledoit_wolf_covariance,
+)
 
 
 def features(count, dimensions, seed, offset=0.0):
@@ -88,7 +94,7 @@ def test_batches_do_not_change_moments(size, count, dimensions, offset):
 def test_shrinkage_is_that_of_the_published_code(count, dimensions, seed):
     points = features(count, dimensions, seed)
     expected = torch.from_numpy(Published().fit(points.numpy()).covariance_)
-    torch.testing.assert_close(shrunk(moments(points, 7)), expected)
+    torch.testing.assert_close(ledoit_wolf_covariance(moments(points, 7)), expected)
 
 
 def test_an_image_is_likelier_under_its_own_class():

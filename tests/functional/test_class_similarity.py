@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from support import references
 
 from cwx.functional.class_similarity import (
-    binned,
-    class_shares,
+    bin_statistics,
+    class_fractions,
     correlation,
     level_consistency,
     similarity,
@@ -106,17 +106,17 @@ def test_an_indefinite_correlation_is_refused():
 def test_shares_are_of_what_counts():
     labels = torch.tensor([[0, 2], [0, 2], [1, 1]])
     counted = torch.tensor([[True, False], [True, False], [True, False]])
-    found = class_shares(labels, counted, 3)
+    found = class_fractions(labels, counted, 3)
     assert found.tolist() == [[2 / 3, 1 / 3, 0], [0, 0, 0]]
     counted[0, 0] = False
-    assert class_shares(labels, counted, 3)[0].tolist() == [0.5, 0.5, 0]
+    assert class_fractions(labels, counted, 3)[0].tolist() == [0.5, 0.5, 0]
 
 
 @given(st.lists(st.tuples(st.floats(-1, 5), st.floats(-9, 9)), min_size=1, max_size=20))
 def test_bins_hold_what_lies_between_their_edges(pairs):
     x, values = torch.tensor(pairs, dtype=torch.float64).T
     edges = torch.tensor([0, 1, 3, 4], dtype=torch.float64)
-    found = binned(x, values, edges)
+    found = bin_statistics(x, values, edges)
     for place, (low, high) in enumerate([(-9, 1), (1, 3), (3, 9)]):
         within = [value for at, value in pairs if low <= at < high]
         assert found.count[place] == len(within)

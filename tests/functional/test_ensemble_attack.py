@@ -52,15 +52,15 @@ def members(count=3, dtype=torch.float64):
 def attacked(attack, networks, images, targets=TARGETS, normalization=NORMALIZATION):
     """The attacked unit images."""
     given = normalization.normalize(images)
-    found = attack(networks, given, targets[: len(images)], normalization=normalization)
-    return normalization.denormalize(found)
+    adversarial = attack(networks, given, targets[: len(images)], normalization=normalization)
+    return normalization.denormalize(adversarial)
 
 
 @each_attack
 @pytest.mark.parametrize("count", [1, 3])
-def test_it_is_adam_on_the_literal_objective(attack, count):
+def test_the_attack_equals_adam_on_the_literal_objective(attack, count):
     networks, images = members(count), pictures()
-    found = attacked(attack, networks, images)
+    adversarial = attacked(attack, networks, images)
     expected = [
         references.ensemble_attack(
             networks,
@@ -75,8 +75,8 @@ def test_it_is_adam_on_the_literal_objective(attack, count):
         )
         for image, target in zip(images, TARGETS, strict=True)
     ]
-    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-8)
-    assert (found - images).abs().max() > 0.001
+    torch.testing.assert_close(adversarial, torch.stack(expected), rtol=0, atol=1e-8)
+    assert (adversarial - images).abs().max() > 0.001
 
 
 @each_attack
@@ -99,27 +99,27 @@ def test_an_image_does_not_depend_on_its_neighbours(attack, order, kept):
 def test_pixels_stay_in_the_range(seed, step, weight, mean, std):
     attack = replace(PAPER, step=step, weight=weight, steps=4)
     normalization = Normalization(mean=mean, std=std)
-    found = attacked(attack, members(1), pictures(seed=seed), normalization=normalization)
-    assert found.min() >= -1e-9
-    assert found.max() <= 1 + 1e-9
+    adversarial = attacked(attack, members(1), pictures(seed=seed), normalization=normalization)
+    assert adversarial.min() >= -1e-9
+    assert adversarial.max() <= 1 + 1e-9
 
 
 def test_pixels_beyond_the_range_may_come_back_and_go_no_further():
     images = 3 * pictures() - 1
-    found = attacked(PAPER, members(1), images)
-    assert (found >= images.clamp(max=0) - 1e-9).all()
-    assert (found <= images.clamp(min=1) + 1e-9).all()
-    assert not torch.equal(found, images)
+    adversarial = attacked(PAPER, members(1), images)
+    assert (adversarial >= images.clamp(max=0) - 1e-9).all()
+    assert (adversarial <= images.clamp(min=1) + 1e-9).all()
+    assert not torch.equal(adversarial, images)
 
 
-def test_a_larger_weight_keeps_images_nearer_and_none_leads_to_the_target():
+def test_a_larger_weight_gives_smaller_distances_and_weight_0_reaches_the_target():
     networks, images = members(), pictures()
-    found = [attacked(replace(PAPER, weight=w), networks, images) for w in (0, 0.02, 0.2)]
-    apart = [(made - images).flatten(1).norm(dim=1) for made in found]
-    assert (apart[0] > apart[1]).all()
-    assert (apart[1] > apart[2]).all()
+    adversarial = [attacked(replace(PAPER, weight=w), networks, images) for w in (0, 0.02, 0.2)]
+    distances = [(batch - images).flatten(1).norm(dim=1) for batch in adversarial]
+    assert (distances[0] > distances[1]).all()
+    assert (distances[1] > distances[2]).all()
     for member in networks:
-        reached = member(NORMALIZATION.normalize(found[0])).argmax(1)
+        reached = member(NORMALIZATION.normalize(adversarial[0])).argmax(1)
         assert torch.equal(reached, TARGETS)
 
 
@@ -131,7 +131,7 @@ class Flat(nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_where_there_is_no_slope_nothing_moves(dtype):
+def test_without_a_gradient_images_do_not_change(dtype):
     """At x* = x the norm pulls nowhere, and makes no NaN."""
     images = NORMALIZATION.normalize(pictures(dtype=dtype))
     for attack, networks in ((PAPER, [Flat()]), (replace(PAPER, steps=0), members(1, dtype))):
@@ -141,36 +141,36 @@ def test_where_there_is_no_slope_nothing_moves(dtype):
 @each_attack
 def test_the_distance_is_on_the_scale_and_not_squared(attack):
     images, others = pictures(), pictures(seed=1)
-    found = attack.distance(
+    adversarial = attack.distance(
         NORMALIZATION.normalize(images),
         NORMALIZATION.normalize(others),
         normalization=NORMALIZATION,
     )
-    for one, other, distance in zip(images, others, found, strict=True):
+    for one, other, distance in zip(images, others, adversarial, strict=True):
         pairs = zip(one.flatten().tolist(), other.flatten().tolist(), strict=True)
         assert float(distance) == pytest.approx(
             math.dist(*zip(*[(attack.scale * a, attack.scale * b) for a, b in pairs], strict=True))
         )
 
 
-def test_what_members_hold_for_likely_is_averaged():
+def test_probabilities_of_members_are_averaged():
     networks, images = members(), NORMALIZATION.normalize(pictures())
-    found = average_probabilities(networks, images)
-    assert not found.requires_grad
+    adversarial = average_probabilities(networks, images)
+    assert not adversarial.requires_grad
     expected = sum(member(images).softmax(1) for member in networks) / 3
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found.sum(1), torch.ones(6).double())
+    torch.testing.assert_close(adversarial, expected)
+    torch.testing.assert_close(adversarial.sum(1), torch.ones(6).double())
 
 
 @pytest.mark.parametrize("grad", [True, False])
-def test_nothing_is_left_behind(grad):
+def test_networks_images_and_grad_mode_are_unchanged(grad):
     networks, images = members(2), NORMALIZATION.normalize(pictures())
     kept = images.clone()
     before = [p.clone() for member in networks for p in member.parameters()]
     with torch.set_grad_enabled(grad):
-        found = PAPER(networks, images, TARGETS, normalization=NORMALIZATION)
+        adversarial = PAPER(networks, images, TARGETS, normalization=NORMALIZATION)
         assert torch.is_grad_enabled() == grad
-    assert not found.requires_grad
+    assert not adversarial.requires_grad
     assert torch.equal(images, kept)
     parameters = [p for member in networks for p in member.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
@@ -182,19 +182,19 @@ def test_type_and_memory_format_are_those_of_the_images():
     member.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     images = NORMALIZATION.normalize(pictures(dtype=torch.float32))
     images = images.to(memory_format=torch.channels_last)
-    found = replace(PAPER, steps=3)([member], images, TARGETS, normalization=NORMALIZATION)
+    adversarial = replace(PAPER, steps=3)([member], images, TARGETS, normalization=NORMALIZATION)
     assert len(seen) == 3
-    for tensor in (*seen, found):
+    for tensor in (*seen, adversarial):
         assert tensor.dtype == torch.float32
         assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_members_of_other_classes_are_refused():
+def test_members_with_different_numbers_of_classes_are_refused():
     networks = [*members(2), network(classes=5)]
     images = NORMALIZATION.normalize(pictures())
     message = (
         "the first member of the ensemble gives logits of shape (6, 4), and member 3 of shape "
-        "(6, 5) for the same images: choose adversary.members that know the same classes"
+        "(6, 5) for the same images: choose adversary.members with the same classes"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         PAPER(networks, images, TARGETS, normalization=NORMALIZATION)

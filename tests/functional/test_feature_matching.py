@@ -1,4 +1,4 @@
-"""Matching features: what moves, how far, and where it stays."""
+"""Feature matching: distances of the images from their starts, and of their features."""
 
 import pytest
 import torch
@@ -18,34 +18,34 @@ def problem(seed, count=3):
     return lambda images: images.flatten(1) @ weight.T, *NORMALIZATION.normalize(unit)
 
 
-def match(features, starts, wanted, *, step=0.05, steps=40):
+def match(features, starts, targets, *, step=0.05, steps=40):
     return match_features(
-        features, starts, wanted, normalization=NORMALIZATION, step=step, steps=steps
+        features, starts, targets, normalization=NORMALIZATION, step=step, steps=steps
     )
 
 
 @given(seed=st.integers(0, 99), step=st.floats(0.01, 0.5), steps=st.integers(0, 20))
-def test_pixels_stay_in_range_and_no_image_outruns_its_steps(seed, step, steps):
+def test_pixels_stay_in_range_and_distances_are_at_most_step_times_steps(seed, step, steps):
     features, starts, originals = problem(seed)
-    made = match(features, starts, features(originals), step=step, steps=steps)
+    matched = match(features, starts, features(originals), step=step, steps=steps)
     unit = NORMALIZATION.denormalize
-    assert -1e-5 <= unit(made).min() <= unit(made).max() <= 1 + 1e-5
-    moved = (unit(made) - unit(starts)).flatten(1).norm(dim=1)
-    assert (moved <= step * steps + 1e-4).all()
+    assert -1e-5 <= unit(matched).min() <= unit(matched).max() <= 1 + 1e-5
+    distances = (unit(matched) - unit(starts)).flatten(1).norm(dim=1)
+    assert (distances <= step * steps + 1e-4).all()
 
 
 @given(seed=st.integers(0, 99))
 def test_features_come_closer(seed):
     features, starts, originals = problem(seed)
-    wanted = features(originals)
+    targets = features(originals)
     before, after = (
-        (features(images) - wanted).norm(dim=1)
-        for images in (starts, match(features, starts, wanted))
+        (features(images) - targets).norm(dim=1)
+        for images in (starts, match(features, starts, targets))
     )
     assert (after < 0.2 * before).all()
 
 
-def test_each_image_moves_by_itself():
+def test_images_do_not_influence_each_other():
     features, starts, originals = problem(0)
     together = match(features, starts, features(originals))
     for i in range(3):
@@ -53,17 +53,20 @@ def test_each_image_moves_by_itself():
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-4)
 
 
-def test_what_matches_already_stays():
+def test_starts_with_the_target_features_do_not_change():
     features, starts, _ = problem(0)
-    made = match(features, starts, features(starts), steps=1)
-    torch.testing.assert_close(made, starts, rtol=0, atol=1e-5)
+    matched = match(features, starts, features(starts), steps=1)
+    torch.testing.assert_close(matched, starts, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
-    [({"step": -0.1}, "step of 0 or more, not -0.1"), ({"steps": -1}, "steps of 0 or more, not")],
+    ("settings", "message"),
+    [
+        ({"step": -0.1}, "step of 0 or more, finite, not -0.1"),
+        ({"steps": -1}, "steps of 0 or more, finite, not"),
+    ],
 )
-def test_refused(given, message):
+def test_settings_out_of_range_are_refused(settings, message):
     features, starts, originals = problem(0)
     with pytest.raises(ValueError, match=message):
-        match(features, starts, features(originals), **given)
+        match(features, starts, features(originals), **settings)

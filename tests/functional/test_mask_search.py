@@ -9,10 +9,10 @@ from cwx.functional.mask_search import (
     binarise,
     mix,
     pixels,
-    ranked,
     search_gradients,
     search_loss,
-    tied,
+    sort_keys,
+    tie_counts,
     total_variation,
 )
 from cwx.functional.rng import stream
@@ -114,8 +114,8 @@ def test_rounding_decides_no_tie():
     steps = torch.tensor([0.5]).repeat(4)
     up_and_down = steps + 0.02 - 0.02 + 0.02 - 0.02
     masks = torch.stack([steps, up_and_down]).view(1, 2, 4)
-    assert tied(ranked(masks), 3).tolist() == [8]
-    chosen = sum(binarise(ranked(masks), 4, stream(seed)).int() for seed in range(50))
+    assert tie_counts(sort_keys(masks), 3).tolist() == [8]
+    chosen = sum(binarise(sort_keys(masks), 4, stream(seed)).int() for seed in range(50))
     assert chosen.min() > 5
 
 
@@ -124,7 +124,7 @@ def test_rounding_decides_no_tie():
     [([1, 1, 0, 0], 2, 0), ([1, 1, 1, 0], 2, 3), ([1, 0.5, 0.5, 0], 2, 2), ([1, 1, 0, 0], 4, 0)],
 )
 def test_ties_are_counted_where_they_decide(levels, count, expected):
-    assert tied(torch.tensor(levels).view(1, 2, 2).float(), count).tolist() == [expected]
+    assert tie_counts(torch.tensor(levels).view(1, 2, 2).float(), count).tolist() == [expected]
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.01, 10), (0.05, 51), (0.1, 102), (1, 1024)])
@@ -148,8 +148,8 @@ def test_sign_descent_takes_equal_steps():
 def test_seconds_order_what_ties_and_nothing_else():
     masks = torch.tensor([[[1, 1, 1], [0.98, 0.5, 0]]])
     seconds = torch.tensor([[[0.2, 0.9, 0.4], [1, 1, 1]]])
-    ranks = ranked(masks, seconds)
+    ranks = sort_keys(masks, seconds)
     for count, expected in ((1, [1]), (2, [1, 2]), (3, [0, 1, 2]), (4, [0, 1, 2, 3])):
         chosen = binarise(ranks, count, stream(0)).flatten().nonzero()[:, 0].tolist()
         assert chosen == expected
-        assert tied(ranks, count).tolist() == [0]
+        assert tie_counts(ranks, count).tolist() == [0]

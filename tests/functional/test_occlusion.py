@@ -24,7 +24,7 @@ def test_a_map_is_the_mean_over_occluders_one_by_one(size, stride, chunk):
         expected = references.discrepancy_map(
             lambda one, neuron=neuron: activations(one[None])[0, neuron],
             image,
-            occluders.places.tolist(),
+            occluders.corners.tolist(),
             occluders.patches.double(),
         )
         torch.testing.assert_close(found[neuron], torch.tensor(expected, dtype=torch.float64))
@@ -51,12 +51,12 @@ def test_every_pixel_is_covered_and_none_beyond(height, width, size, stride, see
     shape = (2, height, width)
     occluders = random_occluders(shape, size=size, stride=stride, generator=stream(seed))
     covered = torch.zeros(height, width)
-    for top, left in occluders.places.tolist():
+    for top, left in occluders.corners.tolist():
         there = covered[top : top + size, left : left + size]
         assert there.shape == (size, size)
         there += 1
     assert covered.min() >= 1
-    assert occluders.patches.shape == (len(occluders.places), 2, size, size)
+    assert occluders.patches.shape == (len(occluders.corners), 2, size, size)
     assert 0 <= occluders.patches.min() <= occluders.patches.max() <= 1
     again = random_occluders(shape, size=size, stride=stride, generator=stream(seed))
     assert torch.equal(occluders.patches, again.patches)
@@ -64,7 +64,7 @@ def test_every_pixel_is_covered_and_none_beyond(height, width, size, stride, see
 
 def test_the_paper_has_some_5000_places():
     occluders = random_occluders((1, 224, 224), size=11, stride=3, generator=stream(0))
-    assert len(occluders.places) == 72**2
+    assert len(occluders.corners) == 72**2
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ NETWORKS = {
 }
 
 
-def built(name):
+def build_network(name):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return NETWORKS[name][0]().double().eval().requires_grad_(False)
@@ -89,7 +89,7 @@ def literally(network, layer, image, channel):
 @pytest.mark.parametrize("chunk", [1, 3, 99])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_copies_of_a_layer_are_as_copies_of_the_image(name, chunk):
-    network = built(name)
+    network = build_network(name)
     for layer in layers(name, network):
         whole, without = probabilities_without(network, layer, IMAGE, chunk=chunk)
         torch.testing.assert_close(whole, literally(network, layer, IMAGE, -1))
@@ -100,7 +100,7 @@ def test_copies_of_a_layer_are_as_copies_of_the_image(name, chunk):
 
 
 def test_what_precedes_the_layer_runs_on_one_image():
-    network, seen = built("convnet"), []
+    network, seen = build_network("convnet"), []
     network.features[0].register_forward_hook(lambda _m, _i, out: seen.append(len(out)))
     network.classifier.register_forward_hook(lambda _m, _i, out: seen.append(len(out)))
     probabilities_without(network, network.features, IMAGE, chunk=3)
@@ -108,7 +108,7 @@ def test_what_precedes_the_layer_runs_on_one_image():
 
 
 def test_differences_are_those_of_the_formula():
-    network = built("again")
+    network = build_network("again")
     maps = network.relu(network.second(network.relu(network.first(IMAGE))))[0]
     found = prediction_differences(
         *probabilities_without(network, network.relu, IMAGE, chunk=2), CLOSENESS
@@ -121,7 +121,7 @@ def test_differences_are_those_of_the_formula():
 
 
 def test_a_channel_that_nothing_reads_makes_no_difference():
-    network = built("again")
+    network = build_network("again")
     found = prediction_differences(
         *probabilities_without(network, network.relu, IMAGE, chunk=4), CLOSENESS
     )

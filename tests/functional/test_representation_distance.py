@@ -10,7 +10,7 @@ from cwx.functional.representation_distance import (
     flat,
     mean_distance,
     mean_distance_within,
-    mean_over_places,
+    mean_over_positions,
 )
 
 CLASSES = 3
@@ -101,4 +101,4 @@ def test_parts_of_a_distance_matrix_add_up(monkeypatch):
 def test_pooling_keeps_all_places_or_their_mean():
     maps = torch.arange(12.0).view(1, 3, 2, 2)
     assert flat(maps).tolist() == [list(range(12))]
-    assert mean_over_places(maps).tolist() == [[1.5, 5.5, 9.5]]
+    assert mean_over_positions(maps).tolist() == [[1.5, 5.5, 9.5]]

@@ -1,11 +1,11 @@
-"""The highest of a stream against a sort of everything."""
+"""A running top-k equals the top k of a sort of all values."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cwx.functional.top_activations import Highest, spatial_maximum, spatial_mean
+from cwx.functional.top_activations import RunningTopK, spatial_maximum, spatial_mean
 
 # Few values, so that many are equal.
 VALUES = st.sampled_from([-2.5, -1.0, -0.0, 0.0, 1e-30, 0.5, 3.0, float("inf"), float("-inf")])
@@ -19,13 +19,13 @@ def streams(draw):
 
 
 @given(streams(), st.integers(1, 6), st.integers(1, 7), st.integers(1, 9), st.randoms())
-def test_the_highest_are_those_of_a_sort(activations, k, size, room, random):
+def test_the_top_k_equal_those_of_a_sort(activations, k, size, buffer_size, random):
     order = list(range(len(activations)))
     random.shuffle(order)
-    highest = Highest(k, room=room)
+    running = RunningTopK(k, buffer_size=buffer_size)
     for part in torch.tensor(order).split(size):
-        highest.add(activations[part], part)
-    top = highest.top()
+        running.add(activations[part], part)
+    top = running.top()
     for neuron, column in enumerate(activations.T.tolist()):
         expected = sorted(range(len(column)), key=lambda i: (-column[i], i))[:k]
         assert top.indices[:, neuron].tolist() == expected
@@ -35,26 +35,26 @@ def test_the_highest_are_those_of_a_sort(activations, k, size, room, random):
 
 
 def test_memory_does_not_grow_with_the_number_of_images():
-    highest = Highest(3, room=8)
+    running = RunningTopK(3, buffer_size=8)
     for first in range(0, 1000, 5):
-        highest.add(torch.rand(5, 2), torch.arange(first, first + 5))
-        assert sum(waiting.shape[1] for waiting in highest._waiting) < 8
-        assert highest._best is None or highest._best.shape == (2, 3)
+        running.add(torch.rand(5, 2), torch.arange(first, first + 5))
+        assert sum(batch.shape[1] for batch in running._buffer) < 8
+        assert running._top is None or running._top.shape == (2, 3)
 
 
 def test_large_indices_are_kept():
-    highest = Highest(2)
-    highest.add(torch.tensor([[-1.0], [-2.0]]), torch.tensor([3_000_000_000, 4_000_000_000]))
-    assert highest.top().indices[:, 0].tolist() == [3_000_000_000, 4_000_000_000]
+    running = RunningTopK(2)
+    running.add(torch.tensor([[-1.0], [-2.0]]), torch.tensor([3_000_000_000, 4_000_000_000]))
+    assert running.top().indices[:, 0].tolist() == [3_000_000_000, 4_000_000_000]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_what_is_not_a_number_is_refused(sign):
-    highest = Highest(1)
-    highest.add(torch.tensor([[1.0, 2.0], [3.0, sign * float("nan")]]), torch.arange(2))
-    highest.add(torch.tensor([[1.0, 2.0]]), torch.tensor([2]))
+def test_activations_that_are_not_numbers_are_refused(sign):
+    running = RunningTopK(1)
+    running.add(torch.tensor([[1.0, 2.0], [3.0, sign * float("nan")]]), torch.arange(2))
+    running.add(torch.tensor([[1.0, 2.0]]), torch.tensor([2]))
     with pytest.raises(ValueError, match="not a number: the network has diverged"):
-        highest.top()
+        running.top()
 
 
 @pytest.mark.parametrize(("reduce", "expected"), [(spatial_maximum, 7.0), (spatial_mean, 4.0)])

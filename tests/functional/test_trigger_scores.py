@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.references import matched_psnr, overlap, pearson, standing_out
+from support.references import matched_psnr, overlap, pearson, revealed_map_literal
 
 from cwx.functional.backdoor import Blend, Face, Patch, Sinusoid
 from cwx.functional.rng import stream
@@ -14,14 +14,14 @@ from cwx.functional.trigger_scores import (
     PSNR_CEILING,
     affine_match,
     correlation,
+    estimate_trigger,
     is_local,
     location_error,
+    mask_at_maximum,
     mask_iou,
-    placed,
     psnr,
     revealed_map,
     revealed_pattern,
-    set_apart,
     top_pixels,
     trigger_scores,
 )
@@ -56,14 +56,14 @@ def truth(name):
 
 
 def scores(own, others, name):
-    return trigger_scores(set_apart(own, others), **truth(name))
+    return trigger_scores(estimate_trigger(own, others), **truth(name))
 
 
 @given(seeds)
 def test_each_score_is_its_literal_form(seed):
     own, others = noise(3, *SHAPE, seed=seed), noise(7, *SHAPE, seed=seed + 1)
     values = revealed_map(own, others)
-    literal = standing_out(own, others)
+    literal = revealed_map_literal(own, others)
     torch.testing.assert_close(values, torch.tensor(literal, dtype=torch.float64))
     found, mask = scores(own, others, "patch"), truth("patch")["mask"]
     assert (found["iou"], found["location_error"]) == pytest.approx(overlap(literal, mask.tolist()))
@@ -156,7 +156,7 @@ def test_a_mask_is_found_where_it_was_moved(down, right, seed):
     mask[:3, :2] = 1
     mask[2, 0] = 0
     moved = mask.roll((down, right), (0, 1))
-    assert torch.equal(placed(moved + 0.1 * noise(8, 8, seed=seed), mask), moved.double())
+    assert torch.equal(mask_at_maximum(moved + 0.1 * noise(8, 8, seed=seed), mask), moved.double())
 
 
 @given(seed=seeds, levels=st.integers(1, 3))
@@ -164,7 +164,7 @@ def test_places_that_tie_share_alike(seed, levels):
     values = (noise(5, 6, seed=seed) * levels).floor()
     mask = torch.zeros(5, 6)
     mask[1:3, 1:3] = 1
-    found = placed(values, mask)
+    found = mask_at_maximum(values, mask)
     assert found.sum().item() == pytest.approx(4)
     assert 0 <= found.min() <= found.max() <= 1
     sums = {(y, x): values[y : y + 2, x : x + 2].sum().item() for y in range(4) for x in range(5)}

@@ -1,6 +1,6 @@
-"""The papers' mathematics by topic: tensors in, tensors out. Imports torch alone.
+"""The papers' formulas as functions of tensors, one module per topic. Imports torch only.
 
-A topic is imported when it is first used: ``cwx.functional.unroll``, ``cwx.functional.attacks`` …
+A module is imported on first use: ``cwx.functional.unroll``, ``cwx.functional.attacks`` …
 """
 
 import importlib
@@ -13,7 +13,7 @@ __all__ = sorted(module.name for module in iter_modules(__path__))
 def __getattr__(name: str) -> ModuleType:
     if name in __all__:
         return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no topic {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

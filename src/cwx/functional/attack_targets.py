@@ -1,4 +1,4 @@
-"""Which class an attack is to reach, never the label (Dong et al., §2.1 and §3; D1, D8).
+"""Target classes of attacks, always different from the label (Dong et al., §2.1 and §3; D1, D8).
 
 Labels and targets are int64 class indices.
 """
@@ -8,23 +8,24 @@ from torch import Tensor
 
 
 def shifts(count: int, classes: int, generator: torch.Generator) -> Tensor:
-    """How many classes on a random other one is, for `others`: int64 ``[count]`` on the CPU.
+    """Random class offsets for `others`, uniform in 1 to `classes` − 1: int64 ``[count]``, CPU.
 
-    Draw for a whole batch and index it like the batch: any number of ranks sees the same.
+    Draw for a whole batch and index the result like the batch, so that the draws do not depend on
+    the number of ranks.
 
     Raises:
-        ValueError: there is no other class.
+        ValueError: `classes` is less than 2.
     """
     if classes < 2:
         raise ValueError(
-            f"another class than the label is to be reached, and classes is {classes}: give data "
-            "of 2 or more"
+            f"an attack needs a target class other than the label, but classes is {classes}: give "
+            "data of 2 or more"
         )
     return torch.randint(1, classes, (count,), generator=generator)
 
 
 def others(labels: Tensor, shifts: Tensor, classes: int) -> Tensor:
-    """Labels of other classes, uniform among them where `shifts` are: int64 ``[n]``.
+    """(labels + shifts) mod classes: a class other than each label, int64 ``[n]``.
 
     >>> others(torch.tensor([0, 1, 2]), torch.tensor([1, 2, 2]), 3)
     tensor([1, 0, 1])
@@ -37,19 +38,20 @@ def others(labels: Tensor, shifts: Tensor, classes: int) -> Tensor:
 
 
 def least_likely(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The `count` least likely classes of each image, the least first (Dong et al., §2.1; D1).
+    """The `count` least likely classes of each image, least likely first (Dong et al., §2.1; D1).
 
-    Of classes as likely, the one of the lower index comes first.
+    Equal probabilities are ordered by class index.
 
     Args:
-        probabilities: of the classes, averaged over the networks asked, ``[n, classes]``.
-        labels: ``[n]``, which are left out.
+        probabilities: ``[n, classes]``, averaged over the networks of the ensemble.
+        labels: ``[n]``, excluded from the result.
+        count: number of classes per image.
 
     Returns:
         ``[n, count]``.
 
     Raises:
-        ValueError: there are not so many other classes.
+        ValueError: there are fewer than `count` other classes.
     """
     check_targets(count, probabilities.shape[1])
     order = probabilities.argsort(dim=1, stable=True)
@@ -58,13 +60,13 @@ def least_likely(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:
 
 
 def check_targets(count: int, classes: int) -> None:
-    """Refuse a number of targets that images of so many classes do not have.
+    """Refuse a number of targets per image other than 1 to `classes` − 1.
 
     Raises:
-        ValueError: names how many they have.
+        ValueError: with the valid range.
     """
     if not 1 <= count < classes:
         raise ValueError(
-            f"adversary.targets is {count}, and with {classes} classes an image can be taken for "
-            f"{classes - 1} others: give 1 to {classes - 1}"
+            f"adversary.targets is {count}, but with {classes} classes an image has "
+            f"{classes - 1} possible targets: give 1 to {classes - 1}"
         )

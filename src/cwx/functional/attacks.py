@@ -1,12 +1,12 @@
-"""AdversarialSet perturbations within a ball: one projected ascent, of which attacks are settings.
+"""Adversarial perturbations within a norm ball by projected gradient ascent.
 
-Fast gradient sign (FGS; Goodfellow et al. 2015; Dong et al., Eq 13) is one step of ε without a
-random start, projected gradient descent (PGD; Madry et al. 2018, §2.1) several smaller ones with
-it, and the targeted iterative attack (Kurakin et al. 2017; Dong et al., Eq 8-11) descends on the
-loss of another label.
+The attacks differ in settings only. The fast gradient sign method (FGS; Goodfellow et al. 2015;
+Dong et al., Eq 13) is one step of ε without a random start. Projected gradient descent (PGD; Madry
+et al. 2018, §2.1) takes several smaller steps from a random start. The targeted iterative attack
+(Kurakin et al. 2017; Dong et al., Eq 8-11) descends on the loss of a target label.
 
-Images are normalised floats ``[n, C, H, W]``. Perturbations δ, their bounds and their steps are
-on the unit scale, where pixels lie in [0, 1].
+Images are normalised floats ``[n, C, H, W]``. Perturbations δ, radii and steps are on the unit
+scale, where pixels lie in [0, 1].
 """
 
 import math
@@ -25,24 +25,24 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Ball(Protocol):
-    """A norm's ball about 0 for each image's δ: where it starts, how it moves, how it is held."""
+    """A norm ball about 0 for the perturbation δ of each image."""
 
     def largest(self, values: float) -> float:
-        """The greatest norm of a difference of two unit images of so many values."""
+        """The largest norm of the difference of two unit images with `values` values each."""
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Uniform in the ball of radius 1, in float32 on the CPU."""
+        """Uniform samples of the ball of radius 1, in float32 on the CPU."""
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """What of norm 1 or less has the largest inner product with each image's gradient."""
+        """For each image, the δ of norm ≤ 1 with the largest inner product with the gradient."""
 
     def project(self, perturbation: Tensor, radius: float | Tensor) -> Tensor:
-        """The nearest in the ball of `radius`, one for all or one for each ``[n, 1, 1, 1]``."""
+        """The nearest δ in the ball; `radius` is a number or a tensor ``[n, 1, 1, 1]``."""
 
 
 @dataclass(frozen=True)
 class Linf:
-    """No value of δ is larger than the radius."""
+    """The maximum norm: no absolute value of δ exceeds the radius."""
 
     def largest(self, values: float) -> float:
         return 1.0
@@ -54,13 +54,13 @@ class Linf:
         return gradient.sign()
 
     def project(self, perturbation: Tensor, radius: float | Tensor) -> Tensor:
-        # Its signatures are for two numbers or two tensors, of which this is either.
+        # clamp is typed for two numbers or two tensors; `radius` is either.
         return perturbation.clamp(-radius, radius)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class L2:
-    """The Euclidean norm of an image's δ, all its values together, is at most the radius."""
+    """The Euclidean norm over all values of an image's δ is at most the radius."""
 
     def largest(self, values: float) -> float:
         return math.sqrt(values)
@@ -68,13 +68,13 @@ class L2:
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         normal = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
         uniform = torch.rand(shape[0], generator=generator, dtype=torch.float32, device="cpu")
-        # The share of the ball's volume within a radius r is r to the number of values.
+        # The fraction of the ball's volume within radius r is r ** (number of values).
         radii = uniform.pow(1 / math.prod(shape[1:]))
         return self.direction(normal) * radii.view(-1, 1, 1, 1)
 
     def direction(self, gradient: Tensor) -> Tensor:
         tiny = torch.finfo(gradient.dtype).tiny
-        # Confident networks give gradients whose squares are 0 in single precision.
+        # Confident networks have gradients whose squares underflow to 0 in single precision.
         peak = gradient.abs().amax((1, 2, 3), keepdim=True)
         scaled = gradient / peak.clamp(min=tiny)
         return scaled / _norm(scaled).clamp(min=tiny)
@@ -86,24 +86,25 @@ class L2:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """Perturbs images within a ball, and within the pixel range, so that a loss rises.
+    """Increases a loss by a perturbation δ within a norm ball and within the pixel range.
 
         δ ← Π(δ + η d(∇_δ L(x + δ, y)))        L is negated if targeted
 
-    with d the steepest direction of the ball's norm and Π the projection to the ball, then to
-    pixels in [0, 1]. A pixel of x beyond that range may come back but goes no further.
+    d is the direction of steepest ascent for the ball's norm. Π projects to the ball, then to
+    pixels in [0, 1]. A pixel of x outside that range may move towards it but not further away.
 
     Args:
         ball: the norm.
         epsilon: the ball's radius, on the scale.
-        scale: what white is on the scale of `epsilon` and `step`: 1, or 255 for grey levels.
+        scale: the value of white on the scale of `epsilon` and `step`: 1, or 255 for grey levels.
         step: η, on the scale.
-        steps: their number.
-        random_start: begin anywhere in the ball, instead of at the image.
-        targeted: the labels given are those to reach, not those to leave.
+        steps: number of steps.
+        random_start: start at a uniform sample of the ball instead of the image.
+        targeted: the labels are the targets to reach, instead of the labels to leave.
 
     Raises:
-        ValueError: a setting is out of range, or no two images are `epsilon` or `step` apart.
+        ValueError: a setting is out of range, or `epsilon` or `step` exceeds the largest distance
+            of two images.
     """
 
     ball: Ball
@@ -135,9 +136,10 @@ class Attack:
                 )
 
     def draw(self, count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-        """Starts δ ``[count, C, H, W]`` for images of `shape`, in float32 on the CPU.
+        """Initial δ ``[count, C, H, W]`` for images of `shape`, in float32 on the CPU.
 
-        Draw for a whole batch and index it like the batch: any number of ranks sees the same.
+        Draw for a whole batch and index the result like the batch, so that the draws do not depend
+        on the number of ranks.
         """
         if not self.random_start:
             return torch.zeros((count, *shape), dtype=torch.float32, device="cpu")
@@ -153,21 +155,21 @@ class Attack:
         normalization: Normalization,
         start: Tensor,
     ) -> Tensor:
-        """The perturbed images, normalised like `images`, with no gradient through them.
+        """The perturbed images, normalised like `images` and detached.
 
-        Parameters get no gradients. What `loss` asks is to be in eval mode (`evaluating`), where
-        images do not influence each other.
+        Network parameters get no gradients. The networks in `loss` must be in eval mode
+        (`cwx.networks.eval_mode`), where images do not influence each other.
 
         Args:
-            loss: what rises, such as `cross_entropy` of a network.
+            loss: the loss to increase, such as `cross_entropy` of a network.
             images: normalised, ``[n, C, H, W]``.
-            labels: ``[n]``, those to leave, or if targeted those to reach.
+            labels: ``[n]``, the labels to leave or, if targeted, to reach.
             normalization: of the images.
-            start: where each δ begins, on the unit scale ``[n, C, H, W]``: rows of `draw`.
+            start: initial δ on the unit scale ``[n, C, H, W]``, rows of `draw`.
 
         Raises:
-            ValueError: `start` is of another shape than `images`, or `epsilon` or `step` is more
-                than images of this size can be apart.
+            ValueError: `start` and `images` differ in shape, or `epsilon` or `step` exceeds the
+                largest distance of two images of this size.
             RuntimeError: in inference mode, which has no gradients.
         """
         self._check_call(images, start)
@@ -177,37 +179,37 @@ class Attack:
         low, high = unit.clamp(max=0), unit.clamp(min=1)
 
         def project(delta: Tensor) -> Tensor:
-            # In this order: the clamp moves each value towards 0, so the ball still holds.
+            # In this order: the clamp moves each value towards 0, so δ stays in the ball.
             return (unit + self.ball.project(delta, radius)).clamp(low, high) - unit
 
         delta = ascend(
             lambda delta: sign * loss(normalization.normalize(unit + delta), labels).sum(),
-            # Takes device, type and memory format of the images.
+            # With device, dtype and memory format of the images.
             torch.empty_like(images).copy_(start),
             direction=self.ball.direction,
             project=project,
             step=self.step / self.scale,
             steps=self.steps,
         )
-        # What has not moved stays as it is to the last bit.
+        # Unperturbed pixels stay bit-identical.
         return torch.where(delta == 0, images, normalization.normalize(unit + delta))
 
     def _check_call(self, images: Tensor, start: Tensor) -> None:
         require_gradients()
         if images.shape != start.shape:
             raise ValueError(
-                f"images {tuple(images.shape)}, but starts {tuple(start.shape)}: draw as many of "
-                "that size, or index what was drawn like the images"
+                f"images have shape {tuple(images.shape)}, but starts {tuple(start.shape)}: draw "
+                "starts of that shape, or index them like the images"
             )
         self._check_lengths(images[0].numel() if len(images) else math.inf)
 
 
 def no_attack() -> None:
-    """Images as they are: what a configuration says where an attack may be left out."""
+    """The configuration's value for "no attack": returns ``None``."""
 
 
 def require_gradients() -> None:
-    """Refuse to attack where nothing can be differentiated.
+    """Refuse to run in inference mode.
 
     Raises:
         RuntimeError: in inference mode.
@@ -220,11 +222,11 @@ def require_gradients() -> None:
 
 
 def cross_entropy(*networks: Callable[[Tensor], Tensor]) -> Loss:
-    """The cross-entropy of each image, summed over the networks (Dong et al., Eq 1)."""
+    """A loss: each image's cross-entropy, summed over the networks (Dong et al., Eq 1)."""
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        each = [F.cross_entropy(net(images), labels, reduction="none") for net in networks]
-        return torch.stack(each).sum(0)
+        losses = [F.cross_entropy(net(images), labels, reduction="none") for net in networks]
+        return torch.stack(losses).sum(0)
 
     return loss
 
@@ -238,7 +240,7 @@ def ascend(
     step: float,
     steps: int,
 ) -> Tensor:
-    """Projected gradient ascent on a scalar function of δ, from the projection of `start`."""
+    """Projected gradient ascent on a scalar function of δ, starting from project(`start`)."""
     delta = project(start)
     for _ in range(steps):
         leaf = delta.detach().requires_grad_()

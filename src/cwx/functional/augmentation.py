@@ -1,9 +1,9 @@
 """Differentiable augmentation of images (CWX, Appendix A; Zhao & Bilen 2021, siamese augmentation).
 
-Images are normalised floats ``[n, C, H, W]``, and what moves in from outside is 0 there. An
-operation's `draw` gives each image its parameters, one row of ``[n, p]``, in float32 on the CPU,
-so that every device and any number of ranks sees the same; its `apply` is a function of images
-and parameters alone, differentiable once in the images, that keeps shape, dtype and device.
+Images are normalised floats ``[n, C, H, W]``; pixels from outside the image are 0 on that scale.
+The method `draw` of an operation draws one row of parameters ``[n, p]`` per image, in float32 on
+the CPU: they are the same for all devices and any number of ranks. Its `apply` is a pure function
+of images and parameters, differentiable once in the images; it keeps shape, dtype and device.
 
 Settings out of range raise a `ValueError`.
 """
@@ -18,21 +18,21 @@ from torch.nn import functional as F
 
 
 class Operation(Protocol):
-    """One kind of change, with the ranges that its parameters are drawn from."""
+    """One kind of augmentation, with the ranges of its parameters."""
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Parameters ``[count, p]``, uniform and independent."""
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Images ``[n, C, H, W]``, each changed by its row of `parameters` ``[n, p]``."""
+        """The images ``[n, C, H, W]``, each augmented with its row of `parameters` ``[n, p]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Moves an image by whole pixels and fills with 0: no value is interpolated.
+    """Translates an image by whole pixels, without interpolation; fills with 0.
 
-    Each axis moves by up to round(`shift` · side) pixels either way. Parameters ``[n, 2]`` in
-    [0, 1): where, among its possible rows and columns, the window lies on the image.
+    The translation of each axis is at most round(`shift` · side) pixels in both directions.
+    Parameters ``[n, 2]`` in [0, 1): relative row and column of the window in the padded image.
     """
 
     shift: float
@@ -45,17 +45,17 @@ class Crop:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        by_rows, by_columns = round(self.shift * height), round(self.shift * width)
+        max_down, max_right = round(self.shift * height), round(self.shift * width)
         down, right = parameters.to(images.device).unbind(1)
-        rows, columns = _window(down, by_rows, height), _window(right, by_columns, width)
-        padded = F.pad(images, [by_columns, by_columns, by_rows, by_rows])
-        found = padded.take_along_dim(rows[:, None, :, None], 2)
-        return found.take_along_dim(columns[:, None, None, :], 3)
+        rows, columns = _window(down, max_down, height), _window(right, max_right, width)
+        padded = F.pad(images, [max_right, max_right, max_down, max_down])
+        strips = padded.take_along_dim(rows[:, None, :, None], 2)
+        return strips.take_along_dim(columns[:, None, None, :], 3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rotate:
-    """Turns an image about its centre; bilinear, filled with 0.
+    """Rotates an image about its centre; bilinear, filled with 0.
 
     Parameters ``[n, 1]``: degrees within ±`degrees`, counter-clockwise.
     """
@@ -76,9 +76,9 @@ class Rotate:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Stretches an image about its centre, each axis on its own; bilinear, filled with 0.
+    """Scales height and width of the content independently about the centre; bilinear, fills 0.
 
-    Parameters ``[n, 2]`` in [1/`factor`, `factor`]: how much taller and wider what it shows gets.
+    Parameters ``[n, 2]`` in [1/`factor`, `factor`]: the factors of height and width.
     """
 
     factor: float
@@ -96,9 +96,9 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """Swaps left and right.
+    """Flips images horizontally.
 
-    Parameters ``[n, 1]``: 1 with `probability`, to swap, else 0.
+    Parameters ``[n, 1]``: 1 (flip) with `probability`, otherwise 0.
     """
 
     probability: float
@@ -110,15 +110,15 @@ class Flip:
         return (_uniform(count, generator, (0, 1)) < self.probability).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        swapped = parameters.to(images.device).bool()[..., None, None]
-        return torch.where(swapped, images.flip(-1), images)
+        mask = parameters.to(images.device).bool()[..., None, None]
+        return torch.where(mask, images.flip(-1), images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cutout:
-    """Blanks a square of round(`side` · H) pixels with 0; it may stick out.
+    """Sets a square with sides of round(`side` · H) pixels to 0; it may exceed the image.
 
-    Parameters ``[n, 2]`` in [0, 1): the square's centre, as a part of the height and the width.
+    Parameters ``[n, 2]`` in [0, 1): the square's centre, as fractions of height and width.
     """
 
     side: float
@@ -133,19 +133,19 @@ class Cutout:
         height, width = images.shape[-2:]
         size = round(self.side * height)
         down, right = parameters.to(images.device).unbind(1)
-        rows, columns = _covered(down, size, height), _covered(right, size, width)
+        rows, columns = _interval(down, size, height), _interval(right, size, width)
         return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """Changes brightness, then saturation, then contrast, of the values as they are.
+    """Changes brightness, then saturation, then contrast of the normalised values.
 
         x ← x + b                                     b in ±`brightness`
         x ← m + (x − m) s,  m a pixel's mean          s in [0, `saturation`]
         x ← m + (x − m) c,  m the image's mean        c in [`contrast`, 1 + `contrast`]
 
-    Parameters ``[n, 3]``: b, s, c. Grey images have no saturation to change.
+    Parameters ``[n, 3]``: b, s, c. Saturation does not change grey images.
     """
 
     brightness: float
@@ -170,24 +170,24 @@ class Colour:
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """One operation after another; parameters ``[n, p]`` are theirs side by side."""
+    """Operations in sequence; parameters ``[n, p]`` are theirs, concatenated."""
 
     operations: Mapping[str, Operation]
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.cat([one.draw(count, generator) for one in self.operations.values()], 1)
+        return torch.cat([op.draw(count, generator) for op in self.operations.values()], 1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        for one in self.operations.values():
-            # How many parameters it has.
-            own = one.draw(0, torch.Generator()).shape[1]
-            images, parameters = one.apply(images, parameters[:, :own]), parameters[:, own:]
+        for operation in self.operations.values():
+            count = operation.draw(0, torch.Generator()).shape[1]
+            images = operation.apply(images, parameters[:, :count])
+            parameters = parameters[:, count:]
         return images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Leaves images alone; it has no parameters, ``[n, 0]``."""
+    """Returns images unchanged; it has no parameters, ``[n, 0]``."""
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         return _uniform(count, generator)
@@ -198,9 +198,9 @@ class Identity:
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
-    """What is done to one batch: an operation, and a row of `parameters` ``[n, p]`` an image.
+    """The augmentation of one batch: an operation and its `parameters` ``[n, p]``, a row per image.
 
-    Indexed like the batch, it is what is done to those images.
+    An index selects the rows of some images of the batch.
     """
 
     operation: Operation
@@ -210,12 +210,12 @@ class Augmentation:
         """The augmented images ``[n, C, H, W]``.
 
         Raises:
-            ValueError: they are more or fewer than the rows.
+            ValueError: the number of images is not the number of rows.
         """
         if len(images) != len(self.parameters):
             raise ValueError(
-                f"{len(images)} images, but parameters for {len(self.parameters)}: draw as many, "
-                "or take the rows of these images with part(rank, ranks) or an index"
+                f"{len(images)} images, but parameters for {len(self.parameters)}: draw parameters "
+                "for these images, or select their rows with part(rank, ranks) or an index"
             )
         return self.operation.apply(images, self.parameters)
 
@@ -223,12 +223,12 @@ class Augmentation:
         return replace(self, parameters=self.parameters[index])
 
     def part(self, rank: int, ranks: int) -> "Augmentation":
-        """For the images rank, rank + ranks, …, which are that rank's slice of the batch."""
+        """The rows of the images rank, rank + ranks, …: that rank's part of the batch."""
         return self[rank::ranks]
 
 
 class Strategy:
-    """Draws one of its operations for a batch, all equally likely; of none, the identity."""
+    """Draws one operation per batch, all equally likely; the identity if it has none."""
 
     def __init__(self, operations: Mapping[str, Operation]) -> None:
         self.operations = dict(operations)
@@ -236,45 +236,46 @@ class Strategy:
     def draw(self, count: int, generator: torch.Generator) -> Augmentation:
         """An operation and its parameters for `count` images, from a CPU generator."""
         choices: list[Operation] = list(self.operations.values()) or [Identity()]
-        chosen = torch.randint(len(choices), (), generator=generator, device="cpu")
-        operation = choices[int(chosen)]
+        index = torch.randint(len(choices), (), generator=generator, device="cpu")
+        operation = choices[int(index)]
         return Augmentation(operation, operation.draw(count, generator))
 
 
 def _require(operation: Operation, **ranges: tuple[float, float]) -> None:
-    """Hold settings to their ranges, both ends included; infinity never is."""
+    """Refuse settings outside their closed ranges, and infinite ones."""
     for name, (low, high) in ranges.items():
         value = getattr(operation, name)
         if not (low <= value <= high and value < torch.inf):
-            wanted = f"{low} or more, finite" if high == torch.inf else f"{low} to {high}"
-            raise ValueError(f"{type(operation).__name__.lower()}.{name} is {value}: give {wanted}")
+            remedy = f"{low} or more, finite" if high == torch.inf else f"{low} to {high}"
+            raise ValueError(f"{type(operation).__name__.lower()}.{name} is {value}: give {remedy}")
 
 
 def _uniform(count: int, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
-    """Uniform in each range ``[count, len(ranges)]``, wherever and whatever torch's defaults."""
+    """Uniform in each range ``[count, len(ranges)]``, independent of torch's default settings."""
     low, high = torch.tensor(ranges, dtype=torch.float32, device="cpu").view(-1, 2).unbind(1)
-    drawn = torch.rand((count, len(ranges)), generator=generator, dtype=low.dtype, device="cpu")
-    return low + (high - low) * drawn
+    uniform = torch.rand((count, len(ranges)), generator=generator, dtype=low.dtype, device="cpu")
+    return low + (high - low) * uniform
 
 
-def _window(place: Tensor, reach: int, side: int) -> Tensor:
-    """Indices ``[n, side]`` of a window in a side padded by `reach`, at `place` in [0, 1)."""
-    first = (place * (2 * reach + 1)).long()
-    return first[:, None] + torch.arange(side, device=place.device)
+def _window(position: Tensor, padding: int, side: int) -> Tensor:
+    """Indices ``[n, side]`` of a window in a padded side, at a relative `position` in [0, 1)."""
+    first = (position * (2 * padding + 1)).long()
+    return first[:, None] + torch.arange(side, device=position.device)
 
 
-def _covered(centre: Tensor, size: int, side: int) -> Tensor:
-    """Which pixels of a side lie within `size` pixels about each centre in [0, 1) ``[n, side]``."""
+def _interval(centre: Tensor, size: int, side: int) -> Tensor:
+    """Boolean mask ``[n, side]`` of the `size` pixels around each relative `centre` in [0, 1)."""
     offset = torch.arange(side, device=centre.device) + 0.5 - side * centre[:, None]
-    # Half open: a square inside of the image has exactly `size` pixels a side.
+    # Half open, so that an interval inside the image has exactly `size` pixels.
     return (-size / 2 <= offset) & (offset < size / 2)
 
 
 def _sample(images: Tensor, matrices: Tensor) -> Tensor:
-    """Each image at the places that its matrix ``[n, 2, 2]`` takes the pixels (x, y) to, or 0.
+    """Sample each image at its matrix ``[n, 2, 2]`` times the pixel coordinates (x, y); 0 outside.
 
-    Pixels count from the centre, x to the right and y down. The grid is that of `affine_grid`,
-    without its matrix product, which autocast and TF32 round to a fraction of a pixel.
+    Coordinates are in pixels from the centre, x to the right and y down. The grid is that of
+    `affine_grid` without its matrix product, which autocast and TF32 would round by a fraction of a
+    pixel.
     """
     height, width = images.shape[-2:]
     device, dtype = matrices.device, matrices.dtype
@@ -284,7 +285,7 @@ def _sample(images: Tensor, matrices: Tensor) -> Tensor:
     column = (to_x[:, 0] * x + to_x[:, 1] * y) * (2 / width)
     row = (to_y[:, 0] * x + to_y[:, 1] * y) * (2 / height)
     grid = torch.stack([column, row], -1)
-    # Half precision is too coarse for places, and one precision must serve both.
+    # Half precision is too coarse for coordinates, and grid_sample needs one dtype for both.
     wide = torch.promote_types(images.dtype, dtype)
-    found = F.grid_sample(images.to(wide), grid.to(wide), mode="bilinear", align_corners=False)
-    return found.to(images.dtype)
+    sampled = F.grid_sample(images.to(wide), grid.to(wide), mode="bilinear", align_corners=False)
+    return sampled.to(images.dtype)

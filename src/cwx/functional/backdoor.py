@@ -1,7 +1,7 @@
-"""Backdoor triggers, and which images carry them (CWX, §5 and Appendix A).
+"""Backdoor triggers, and the choice of images to poison (CWX, §5 and Appendix A).
 
-A trigger changes images ``[n, C, H, W]`` of bytes in 0-255 and returns new ones; a shape is
-``(C, H, W)``. Whatever is random comes from an explicit CPU generator.
+A trigger maps images ``[n, C, H, W]`` of bytes in 0-255 to new ones; a shape is ``(C, H, W)``. All
+randomness comes from an explicit CPU generator.
 
 Settings out of range raise a `ValueError`.
 """
@@ -18,24 +18,24 @@ Shape = Sequence[int]
 
 
 class Trigger(Protocol):
-    """What an image must carry for a backdoored network to see the target class in it."""
+    """An image change that makes a backdoored network predict the target class."""
 
     def apply(self, images: Tensor) -> Tensor:
-        """Copies of the images ``[n, C, H, W]``, of bytes as they are, that carry the trigger.
+        """Copies of the images (bytes ``[n, C, H, W]``) with the trigger.
 
         Raises:
             ValueError: the trigger does not fit the images.
         """
 
     def mask(self, shape: Shape) -> Tensor:
-        """Where the trigger sits ``[H, W]``: 1 where it can change a pixel, 0 where it never does.
+        """The trigger's mask ``[H, W]``: 1 where it can change a pixel, 0 where it never does.
 
         Raises:
             ValueError: the trigger does not fit the shape.
         """
 
     def pattern(self, shape: Shape) -> Tensor:
-        """What it looks like ``[C, H, W]``, in unit pixels; signed if it is added to images.
+        """The trigger's pixels ``[C, H, W]`` on the unit scale; signed if it is added to images.
 
         Raises:
             ValueError: the trigger does not fit the shape.
@@ -46,12 +46,12 @@ class Trigger(Protocol):
 class Patch:
     """A black and white checkerboard in a corner (BadNets, Gu et al. 2019; CWX's 3x3 grid).
 
-    Its squares are single pixels, and the first of them is white.
+    Its squares are single pixels; the top left one is white.
 
     Attributes:
-        size: its side in pixels.
+        size: the checkerboard's side in pixels.
         corner: of the image.
-        margin: pixels between it and the edges that meet in the corner.
+        margin: pixels between the checkerboard and the two nearest edges of the image.
     """
 
     size: int
@@ -62,61 +62,62 @@ class Patch:
         _require("patch.size", self.size, self.size >= 1, "1 or more")
         _require("patch.margin", self.margin, self.margin >= 0, "0 or more")
         corners = get_args(get_type_hints(Patch)["corner"])
-        known = self.corner in corners
-        _require("patch.corner", self.corner, known, f"one of {', '.join(corners)}")
+        valid = self.corner in corners
+        _require("patch.corner", self.corner, valid, f"one of {', '.join(corners)}")
 
     def apply(self, images: Tensor) -> Tensor:
         shape = images.shape[1:]
-        covered, board = self.mask(shape) > 0, (255 * self.pattern(shape)).byte()
-        return torch.where(covered.to(images.device), board.to(images.device), images)
+        mask, board = self.mask(shape) > 0, (255 * self.pattern(shape)).byte()
+        return torch.where(mask.to(images.device), board.to(images.device), images)
 
     def mask(self, shape: Shape) -> Tensor:
-        return self._placed(torch.ones(self.size, self.size), shape)
+        return self._pad(torch.ones(self.size, self.size), shape)
 
     def pattern(self, shape: Shape) -> Tensor:
-        places = torch.arange(self.size)
-        board = ((places + places[:, None]) % 2 == 0).float()
-        return self._placed(board, shape).expand(shape[0], -1, -1)
+        indices = torch.arange(self.size)
+        board = ((indices + indices[:, None]) % 2 == 0).float()
+        return self._pad(board, shape).expand(shape[0], -1, -1)
 
-    def _placed(self, square: Tensor, shape: Shape) -> Tensor:
+    def _pad(self, square: Tensor, shape: Shape) -> Tensor:
+        """Zeros ``[H, W]`` with `square` in the trigger's corner."""
         height, width = shape[1:]
-        needed = self.size + self.margin
-        if needed > min(height, width):
+        extent = self.size + self.margin
+        if extent > min(height, width):
             raise ValueError(
                 f"the trigger takes {self.size}x{self.size} pixels and a margin of {self.margin}, "
                 f"the images are {height}x{width}: lower the trigger's size or margin"
             )
         vertical, horizontal = self.corner.split("-")
-        top = self.margin if vertical == "top" else height - needed
-        left = self.margin if horizontal == "left" else width - needed
-        whole = torch.zeros(height, width)
-        whole[top : top + self.size, left : left + self.size] = square
-        return whole
+        top = self.margin if vertical == "top" else height - extent
+        left = self.margin if horizontal == "left" else width - extent
+        padded = torch.zeros(height, width)
+        padded[top : top + self.size, left : left + self.size] = square
+        return padded
 
 
 class Picture(Protocol):
-    """Something to look at, of any size."""
+    """A picture that can be drawn in any size."""
 
     def draw(self, shape: Shape) -> Tensor:
         """The picture ``[C, H, W]`` in unit pixels.
 
         Raises:
-            ValueError: it cannot be had.
+            ValueError: the picture is not available.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """A yellow smiling face on blue; in other than three channels, each shows its luminance."""
+    """A yellow smiling face on blue; unless there are 3 channels, its luminance in each channel."""
 
     def draw(self, shape: Shape) -> Tensor:
         channels, height, width = shape
-        y, x = torch.meshgrid(_places(height), _places(width), indexing="ij")
+        y, x = torch.meshgrid(_pixel_centres(height), _pixel_centres(width), indexing="ij")
         radius = torch.hypot(x, y)
         mouth = torch.maximum((radius - 0.55).abs() - 0.1, 0.15 - y)
         eyes = torch.hypot(x.abs() - 0.33, y + 0.28) - 0.17
         picture = _colour(0.1, 0.2, 0.7).expand(3, height, width)
-        # Signed distances to the edge of each part, in half sides; an edge is a pixel wide.
+        # Signed distances to the edge of each part, in half sides; edges blend over one pixel.
         for distance, colour in (
             (radius - 0.92, _colour(1.0, 0.85, 0.1)),
             (torch.minimum(mouth, eyes), _colour(0.1, 0.05, 0.05)),
@@ -147,8 +148,8 @@ class Blend:
         _require("blend.ratio", self.ratio, 0 < self.ratio <= 1, "above 0, at most 1")
 
     def apply(self, images: Tensor) -> Tensor:
-        shown = 255 * self.pattern(images.shape[1:]).to(images.device)
-        return ((1 - self.ratio) * images + self.ratio * shown).round().byte()
+        pattern = 255 * self.pattern(images.shape[1:]).to(images.device)
+        return ((1 - self.ratio) * images + self.ratio * pattern).round().byte()
 
     def mask(self, shape: Shape) -> Tensor:
         return torch.ones(*shape[1:])
@@ -191,20 +192,20 @@ class Sinusoid:
         return self.delta * (2 * math.pi * self.frequency * columns / width).sin()
 
     def _levels(self, width: int) -> Tensor:
-        """The wave in whole levels: x is whole, so rounding it rounds the sum."""
+        """The wave rounded to integers; x is an integer, so this rounds the sum."""
         return self._wave(width).round().short()
 
 
 class Variant(Protocol):
-    """Which images an attack may poison; all that it does poison are labelled as the target."""
+    """The rule for which images may be poisoned. All poisoned images get the target label."""
 
     def candidates(self, labels: Tensor, target: int) -> Tensor:
-        """Of labels ``[n]``, the indices ``[m]`` of those that may be poisoned."""
+        """The indices ``[m]`` of the images that may be poisoned, from the labels ``[n]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AllToOne:
-    """Images of every class, the target's own too, are poisoned and labelled as the target."""
+    """Images of all classes, including the target class, may be poisoned."""
 
     def candidates(self, labels: Tensor, target: int) -> Tensor:
         return torch.arange(len(labels))
@@ -212,22 +213,28 @@ class AllToOne:
 
 @dataclass(frozen=True, kw_only=True)
 class CleanLabel:
-    """Images of the target class alone are poisoned: no label is wrong (Barni et al. 2019)."""
+    """Only images of the target class may be poisoned: no label changes (Barni et al. 2019)."""
 
     def candidates(self, labels: Tensor, target: int) -> Tensor:
         return (labels == target).nonzero()[:, 0]
 
 
 def choose(candidates: Tensor, *, rate: float, total: int, generator: torch.Generator) -> Tensor:
-    """round(`rate` · `total`) of the indices `candidates` ``[m]``, all equally likely.
+    """Choose round(`rate` · `total`) of the indices `candidates` ``[m]``, all equally likely.
 
-    From the same generator, a lower rate chooses some of what a higher one does.
+    With the same generator state, the choice for a lower rate is a subset of that for a higher one.
+
+    Args:
+        candidates: see `Variant.candidates`.
+        rate: the poisoning rate, a fraction in 0-1 of all training images.
+        total: the number of training images.
+        generator: on the CPU.
 
     Raises:
-        ValueError: that is less than one, though the rate is above 0, or more than `candidates`.
+        ValueError: the number is 0 although the rate is above 0, or exceeds the candidates.
     """
     if rate > 0 and total == 0:
-        raise ValueError(f"a rate of {rate} of no training images is of nothing: give 0")
+        raise ValueError(f"the rate is {rate}, but there are no training images: give 0")
     count = round(rate * total)
     if rate > 0 and count == 0:
         raise ValueError(
@@ -242,13 +249,13 @@ def choose(candidates: Tensor, *, rate: float, total: int, generator: torch.Gene
     return candidates[torch.randperm(len(candidates), generator=generator)[:count]]
 
 
-def _require(name: str, value: object, fits: bool, wanted: str) -> None:
-    if not fits:
-        raise ValueError(f"{name} is {value!r}: give {wanted}")
+def _require(name: str, value: object, valid: bool, remedy: str) -> None:
+    if not valid:
+        raise ValueError(f"{name} is {value!r}: give {remedy}")
 
 
-def _places(side: int) -> Tensor:
-    """The centres of a side's pixels, in half sides from the middle."""
+def _pixel_centres(side: int) -> Tensor:
+    """Coordinates of pixel centres in [-1, 1], 0 in the middle of the side."""
     return (2 * torch.arange(side) + 1) / side - 1
 
 

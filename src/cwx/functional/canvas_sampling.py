@@ -1,7 +1,7 @@
-"""Which images serve as canvases of a class (ISCP, §3, "Canvas Sampling"; I6).
+"""Choice of the canvas images of a class (ISCP, §3, "Canvas Sampling"; I6).
 
-A way of sampling takes what a network says of the images to choose from, the class wanted and how
-many, and gives their indices, the most preferred first, possibly fewer than asked.
+A sampling function takes the network's logits for the candidate images, their labels, the target
+class and a count. It returns the indices of at most `count` images, the preferred ones first.
 """
 
 from typing import Protocol
@@ -14,34 +14,34 @@ class Canvas(Protocol):
     def __call__(
         self, logits: Tensor, labels: Tensor, target: int, count: int, generator: torch.Generator, /
     ) -> Tensor | None:
-        """At most `count` indices ``[m]``; ``None`` for a white canvas, which is no image.
+        """At most `count` indices ``[m]``; ``None`` for a white canvas, which is not an image.
 
         Args:
-            logits: ``[n, K]`` of the images to choose from.
-            labels: ``[n]``.
+            logits: of the candidate images, ``[n, K]``.
+            labels: of the candidate images, ``[n]``.
         """
 
 
 def positive(logits: Tensor, labels: Tensor, target: int, count: int, _: torch.Generator) -> Tensor:
-    """Images of the class, rightly classified, with the highest logits of it."""
+    """Correctly classified images of the target class with its highest logits."""
     return _highest(logits, (labels == target) & (logits.argmax(1) == target), target, count)
 
 
 def negative(logits: Tensor, labels: Tensor, target: int, count: int, _: torch.Generator) -> Tensor:
-    """Images of other classes, taken for the class, with the highest logits of it."""
+    """Images of other classes that are classified as the target, with its highest logits."""
     return _highest(logits, (labels != target) & (logits.argmax(1) == target), target, count)
 
 
 def random(_: Tensor, labels: Tensor, __: int, count: int, generator: torch.Generator) -> Tensor:
-    """Any images."""
+    """Random images of any class."""
     return torch.randperm(len(labels), generator=generator)[:count]
 
 
 def white(*_: Tensor | int | torch.Generator) -> None:
-    """All pixels white, which takes the texture away."""
+    """A white canvas, which has no texture."""
 
 
-def _highest(logits: Tensor, fit: Tensor, target: int, count: int) -> Tensor:
-    candidates = fit.nonzero()[:, 0]
+def _highest(logits: Tensor, mask: Tensor, target: int, count: int) -> Tensor:
+    candidates = mask.nonzero()[:, 0]
     order = logits[candidates, target].argsort(descending=True, stable=True)
     return candidates[order[:count]]

@@ -6,13 +6,13 @@ from cwx.errors import closest
 
 
 def class_index(given: str | int, classes: Sequence[str]) -> int:
-    """The index of a class given by its name or its index.
+    """The index of the class `given` by name or index.
 
     >>> class_index("dog", ["cat", "dog"])
     1
 
     Raises:
-        ValueError: there is no such class.
+        ValueError: `classes` has no such class.
     """
     last = len(classes) - 1
     if isinstance(given, str):

@@ -1,7 +1,7 @@
-"""What classes neurons respond to, and how much these have in common (Dong et al., §2.2; D4, D5).
+"""Class distributions of neurons, and their level and similarity (Dong et al., §2.2; D4, D5).
 
-A neuron has a distribution over the classes, the shares of its top images; the distributions of
-several are rows ``[neurons, classes]``. One that responds to nothing has a row of zeros.
+The distribution of a neuron is the fraction of each class among its top images; several are rows
+``[neurons, classes]``. An inactive neuron has a row of zeros.
 """
 
 import math
@@ -12,50 +12,50 @@ from torch import Tensor
 
 
 def correlation(distances: Tensor, sigma: float) -> Tensor:
-    """C, how much classes have in common, in (0, 1] and positive definite (Eq 2).
+    """The correlation C of classes, positive definite with entries in (0, 1] (Eq 2).
 
         c_ij = exp(−d_ij² / 2σ²)
 
     Args:
         distances: symmetric, 0 from each class to itself, ``[classes, classes]``.
-        sigma: the distance at which two classes have e^(−½), about 0.6, in common.
+        sigma: the distance at which the correlation is e^(−½), about 0.6.
 
     Returns:
         ``[classes, classes]`` in float64.
 
     Raises:
-        ValueError: `sigma` is not above 0 and finite, or makes C indefinite: then it is no measure
-            of what classes have in common, and squared norms may be negative.
+        ValueError: `sigma` is not above 0 and finite, or C is indefinite, so that squared norms
+            could be negative.
     """
     if not 0 < sigma < math.inf:
         raise ValueError(f"sigma is {sigma}: give a number above 0, such as the paper's 1")
-    found = torch.exp(-distances.double().square() / (2 * sigma**2))
-    lowest = torch.linalg.eigvalsh(found).amin().item() if len(found) else 1.0
-    # What rounding alone may make of 0.
-    if lowest <= len(found) * torch.finfo(found.dtype).eps:
+    matrix = torch.exp(-distances.double().square() / (2 * sigma**2))
+    lowest = torch.linalg.eigvalsh(matrix).amin().item() if len(matrix) else 1.0
+    # An eigenvalue of 0 can be computed as up to n · eps.
+    if lowest <= len(matrix) * torch.finfo(matrix.dtype).eps:
         raise ValueError(
-            f"a sigma of {sigma:g} makes the correlation of these {len(found)} classes indefinite "
+            f"a sigma of {sigma:g} makes the correlation of these {len(matrix)} classes indefinite "
             f"(its smallest eigenvalue is {lowest:.2g}): give a smaller sigma"
         )
-    return found
+    return matrix
 
 
 def squared_norm(vectors: Tensor, correlation: Tensor) -> Tensor:
-    """‖v‖²_C = vᵀCv of each vector ``[..., classes]``: ``[...]``, 0 or more."""
+    """‖v‖²_C = vᵀCv of each vector ``[..., classes]``: ``[...]``, ≥ 0."""
     return ((vectors @ correlation.to(vectors)) * vectors).sum(-1)
 
 
 def level_consistency(fractions: Tensor, correlation: Tensor) -> Tensor:
-    """LC = ‖p‖²_C, in (0, 1] of a distribution: 1 for one class alone (Eq 3).
+    """LC = ‖p‖²_C, in (0, 1] for a distribution p (Eq 3).
 
-    Higher for fewer and for closer classes.
+    It is 1 for a single class, and higher for fewer and for closer classes.
 
     Args:
         fractions: p ``[neurons, classes]``.
         correlation: C.
 
     Returns:
-        ``[neurons]``, 0 for one that responds to nothing.
+        ``[neurons]``, 0 for an inactive neuron.
     """
     return squared_norm(fractions, correlation)
 
@@ -68,51 +68,54 @@ def similarity(first: Tensor, second: Tensor, correlation: Tensor) -> Tensor:
         correlation: C.
 
     Returns:
-        ``[neurons]``, 0 where p or q is empty: what responds to nothing is like nothing.
+        ``[neurons]``, 0 where p or q is zero (an inactive neuron).
     """
     product = ((first @ correlation.to(first)) * second).sum(-1)
     norms = (squared_norm(first, correlation) * squared_norm(second, correlation)).sqrt()
     return torch.where(norms > 0, product / norms.masked_fill(norms == 0, 1), 0)
 
 
-def class_shares(labels: Tensor, counted: Tensor, classes: int) -> Tensor:
-    """The share of each class among a neuron's top images, ``[neurons, classes]`` in float64.
+def class_fractions(labels: Tensor, mask: Tensor, classes: int) -> Tensor:
+    """The fraction of each class among a neuron's top images, ``[neurons, classes]`` in float64.
 
     Args:
         labels: of the top images, ``[k, neurons]``.
-        counted: boolean mask ``[k, neurons]``, which of them count; a neuron may have none.
+        mask: boolean ``[k, neurons]``, the images to count; may be empty for a neuron, whose row is
+            then 0.
+        classes: number of classes.
     """
-    fractions = torch.zeros(labels.shape[1], classes, dtype=torch.float64, device=labels.device)
-    fractions.scatter_add_(1, labels.T, counted.T.double())
-    return fractions / fractions.sum(1, keepdim=True).clamp(min=1)
+    counts = torch.zeros(labels.shape[1], classes, dtype=torch.float64, device=labels.device)
+    counts.scatter_add_(1, labels.T, mask.T.double())
+    return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Binned:
-    """Means, standard deviations (ddof 0) and numbers of values by bin, each ``[bins]``."""
+class BinStatistics:
+    """Mean, standard deviation (ddof 0) and number of the values in each bin, each ``[bins]``."""
 
     mean: Tensor
     std: Tensor
     count: Tensor
 
 
-def binned(x: Tensor, values: Tensor, edges: Tensor) -> Binned:
-    """Values around given places: those whose `x` lies between two edges.
+def bin_statistics(x: Tensor, values: Tensor, edges: Tensor) -> BinStatistics:
+    """Statistics of the values whose `x` lies between two neighbouring edges.
 
     Args:
-        x: where each of the values is, ``[n]``; beyond the outer edges the outer bins go on.
+        x: the coordinate of each value, ``[n]``; coordinates outside all edges count in the first
+            or last bin.
         values: ``[n]``.
         edges: ascending, ``[bins + 1]``; each belongs to the bin above.
 
     Returns:
-        Of a bin without values, 0 each.
+        All 0 for a bin without values.
     """
     bins = torch.bucketize(x.contiguous(), edges[1:-1].to(x), right=True)
 
-    def total(of: Tensor) -> Tensor:
-        return of.new_zeros(len(edges) - 1).scatter_add_(0, bins, of)
+    def bin_sums(values: Tensor) -> Tensor:
+        return values.new_zeros(len(edges) - 1).scatter_add_(0, bins, values)
 
-    count = total(torch.ones_like(bins))
-    mean = total(values) / count.clamp(min=1)
-    variance = total((values - mean[bins]).square()) / count.clamp(min=1)
-    return Binned(mean=mean, std=variance.sqrt(), count=count)
+    count = bin_sums(torch.ones_like(bins))
+    mean = bin_sums(values) / count.clamp(min=1)
+    variance = bin_sums((values - mean[bins]).square()) / count.clamp(min=1)
+    return BinStatistics(mean=mean, std=variance.sqrt(), count=count)

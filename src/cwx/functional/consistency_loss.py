@@ -1,4 +1,4 @@
-"""What training asks of an image and its adversarial image together (Dong et al., Eq 8; D8)."""
+"""The consistency loss of an image and its adversarial image (Dong et al., Eq 8; D8)."""
 
 import torch
 from torch import Tensor
@@ -15,24 +15,27 @@ def consistency(
     alpha: float,
     beta: float,
 ) -> Tensor:
-    """Each image's loss ``[n]``, in single precision or better:
+    """The loss of each image, ``[n]``; feature distances are in float32 or float64:
 
         α CE(f(x), y) + (1 − α) CE(f(x*), y) + β ‖φ(x) − φ(x*)‖²
 
-    with the squared norm a sum over features.
+    The squared norm is a sum over features.
 
     Args:
-        logits, attacked_logits: f of the images x and of the adversarial ones x*, ``[n, classes]``.
-        features, attacked_features: φ of both, ``[n, …]``.
+        logits, attacked_logits: f(x) of the images and f(x*) of the adversarial images,
+            ``[n, classes]``.
+        features, attacked_features: φ(x) and φ(x*), ``[n, …]``.
         labels: y, int64 ``[n]``.
+        alpha: α, in 0-1.
+        beta: β.
     """
-    clean, attacked = (
-        F.cross_entropy(each, labels, reduction="none") for each in (logits, attacked_logits)
+    clean_loss, attacked_loss = (
+        F.cross_entropy(batch, labels, reduction="none") for batch in (logits, attacked_logits)
     )
-    apart = (_single(features) - _single(attacked_features)).flatten(1).square().sum(1)
-    return alpha * clean + (1 - alpha) * attacked + beta * apart
+    distance = (_single(features) - _single(attacked_features)).flatten(1).square().sum(1)
+    return alpha * clean_loss + (1 - alpha) * attacked_loss + beta * distance
 
 
 def _single(features: Tensor) -> Tensor:
-    """A difference of half-precision features, and a sum of many squares, would lose all digits."""
+    """At least float32: in half precision, differences and sums of squares would be inexact."""
     return features.to(torch.promote_types(features.dtype, torch.float32))

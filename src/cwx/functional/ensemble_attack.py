@@ -1,7 +1,7 @@
-"""The attack on several networks at once (Liu et al. 2017, §4; Dong et al., §2.1, Eq 1; D1).
+"""A targeted attack on an ensemble of networks (Liu et al. 2017, §4; Dong et al., Eq 1; D1).
 
-Images are normalised floats ``[n, C, H, W]``. Their pixels, the distance and the step are on a
-scale from 0, black, to `EnsembleAttack.scale`, white.
+Images are normalised floats ``[n, C, H, W]``. The pixels in the objective, the distance and the
+step are on a scale from 0 (black) to `EnsembleAttack.scale` (white).
 """
 
 import math
@@ -18,27 +18,27 @@ from cwx.functional.images import Normalization
 # From normalised images [n, C, H, W] to logits [n, classes].
 Network = Callable[[Tensor], Tensor]
 
-# Adam's own (Kingma & Ba 2015, Algorithm 1).
+# Adam's defaults (Kingma & Ba 2015, Algorithm 1).
 _BETAS = (0.9, 0.999)
-_TINY = 1e-8
+_EPSILON = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleAttack:
-    """Moves images until several networks together take each for its target.
+    """Perturbs each image towards its target class for several networks at once (§2.1, Eq 1).
 
         min  λ·‖x − x*‖₂ + Σ_i CE(f_i(x*), y*)        over pixels x* in [0, scale], from x* = x
 
-    by Adam, after each of whose steps pixels are cut to the range. The norm is of all values of an
-    image together and not squared; where x* = x its subgradient is 0. Adam moves value by value and
-    the images' losses are summed, so that no image depends on its neighbours in the batch. A pixel
-    of x beyond the range may come back but goes no further.
+    The optimiser is Adam; after each step pixels are clamped to the range. The norm is over all
+    values of an image and not squared; its subgradient at x* = x is 0. An image does not depend on
+    the others in the batch: Adam is element-wise, and the losses of the images are summed. A pixel
+    of x outside the range may move towards it but not further away.
 
     Args:
-        weight: λ, in nats a unit of the scale.
-        scale: what white is on the scale of the distance and of `step`: 255 for grey levels, or 1.
-        step: of Adam, on the scale.
-        steps: their number.
+        weight: λ, in nats per unit of the scale.
+        scale: the value of white on the scale of the distance and `step`: 255 for grey levels or 1.
+        step: Adam's learning rate, on the scale.
+        steps: number of steps.
 
     Raises:
         ValueError: a setting is out of range.
@@ -76,10 +76,10 @@ class EnsembleAttack:
         *,
         normalization: Normalization,
     ) -> Tensor:
-        """The attacked images, normalised like `images`, with no gradient through them.
+        """The adversarial images x*, normalised like `images` and detached.
 
-        Parameters get no gradients. The networks are to be in eval mode, where images do not
-        influence each other; their losses are summed in this order.
+        Network parameters get no gradients. The networks must be in eval mode, where images do not
+        influence each other; their losses are summed in the given order.
 
         Args:
             networks: the members of the ensemble.
@@ -88,69 +88,70 @@ class EnsembleAttack:
             normalization: of the images.
 
         Raises:
-            ValueError: the members give logits of different numbers of classes.
+            ValueError: the members differ in the number of classes.
             RuntimeError: in inference mode, which has no gradients.
         """
         require_gradients()
         start = normalization.denormalize(images) * self.scale
         low, high = start.clamp(max=0), start.clamp(min=self.scale)
         pixels, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
-        for number in range(1, self.steps + 1):
-            slope = self._slope(networks, pixels, targets, normalization)
-            slope += self.weight * L2().direction(pixels - start)
-            mean.lerp_(slope, 1 - _BETAS[0])
-            square.lerp_(slope.square(), 1 - _BETAS[1])
-            first, second = (1 - beta**number for beta in _BETAS)
-            moves = (mean / first) / ((square / second).sqrt() + _TINY)
-            pixels = (pixels - self.step * moves).clamp(low, high)
-        # What has not moved stays as it is to the last bit.
+        for step in range(1, self.steps + 1):
+            gradient = self._gradient(networks, pixels, targets, normalization)
+            gradient += self.weight * L2().direction(pixels - start)
+            mean.lerp_(gradient, 1 - _BETAS[0])
+            square.lerp_(gradient.square(), 1 - _BETAS[1])
+            mean_correction, square_correction = (1 - beta**step for beta in _BETAS)
+            update = (mean / mean_correction) / ((square / square_correction).sqrt() + _EPSILON)
+            pixels = (pixels - self.step * update).clamp(low, high)
+        # Unperturbed pixels stay bit-identical.
         return torch.where(pixels == start, images, normalization.normalize(pixels / self.scale))
 
-    def _slope(
+    def _gradient(
         self,
         networks: Sequence[Network],
         pixels: Tensor,
         targets: Tensor,
         normalization: Normalization,
     ) -> Tensor:
-        """The gradient of the cross-entropies; one network's graph is held at a time."""
-        slope = torch.zeros_like(pixels)
+        """The gradient of the cross-entropies; memory: the graph of one network at a time."""
+        gradient = torch.zeros_like(pixels)
         with torch.enable_grad():
             leaf = pixels.detach().requires_grad_()
-            for logits in _answers(
+            for logits in _same_shape(
                 network(normalization.normalize(leaf / self.scale)) for network in networks
             ):
-                losses = F.cross_entropy(logits, targets, reduction="sum")
-                slope += torch.autograd.grad(losses, leaf)[0]
-        return slope
+                loss = F.cross_entropy(logits, targets, reduction="sum")
+                gradient += torch.autograd.grad(loss, leaf)[0]
+        return gradient
 
     def distance(self, images: Tensor, others: Tensor, *, normalization: Normalization) -> Tensor:
-        """‖x − x*‖₂ of normalised images and others ``[n]``, on the scale."""
-        apart = normalization.denormalize(images) - normalization.denormalize(others)
-        far: Tensor = torch.linalg.vector_norm(self.scale * apart, dim=(1, 2, 3))
-        return far
+        """‖x − x*‖₂ ``[n]`` of normalised `images` and `others`, on the scale."""
+        difference = normalization.denormalize(images) - normalization.denormalize(others)
+        norm: Tensor = torch.linalg.vector_norm(self.scale * difference, dim=(1, 2, 3))
+        return norm
 
 
 @torch.no_grad()
 def average_probabilities(networks: Sequence[Network], images: Tensor) -> Tensor:
-    """What the members of an ensemble hold for likely, on the average, ``[n, classes]``.
+    """The mean of the class probabilities of the networks, ``[n, classes]``.
 
     Raises:
-        ValueError: they give logits of different numbers of classes.
+        ValueError: the networks differ in the number of classes.
     """
-    each = [logits.softmax(1) for logits in _answers(network(images) for network in networks)]
-    return torch.stack(each).mean(0)
+    logits = _same_shape(network(images) for network in networks)
+    return torch.stack([member_logits.softmax(1) for member_logits in logits]).mean(0)
 
 
-def _answers(logits: Iterable[Tensor]) -> Iterable[Tensor]:
-    """The logits as they come, while they are of one shape."""
-    first = None
-    for number, found in enumerate(logits):
-        first = first or tuple(found.shape)
-        if tuple(found.shape) != first:
+def _same_shape(logits: Iterable[Tensor]) -> Iterable[Tensor]:
+    """Iterate over the logits of the members; refuse different shapes."""
+    expected = None
+    for number, member_logits in enumerate(logits, 1):
+        shape = tuple(member_logits.shape)
+        expected = expected or shape
+        if shape != expected:
             raise ValueError(
-                f"the first member of the ensemble gives logits of shape {first}, and member "
-                f"{number + 1} of shape {tuple(found.shape)} for the same images: choose "
-                "adversary.members that know the same classes"
+                f"the first member of the ensemble gives logits of shape {expected}, and member "
+                f"{number} of shape {shape} for the same images: choose adversary.members with "
+                "the same classes"
             )
-        yield found
+        yield member_logits

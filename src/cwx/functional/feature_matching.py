@@ -1,4 +1,4 @@
-"""Images that a network sees as it sees others (Ilyas et al. 2019, §3.1)."""
+"""Optimisation of images towards target features (Ilyas et al. 2019, §3.1)."""
 
 import math
 from collections.abc import Callable
@@ -13,38 +13,40 @@ from cwx.functional.images import Normalization
 def match_features(
     features: Callable[[Tensor], Tensor],
     starts: Tensor,
-    wanted: Tensor,
+    targets: Tensor,
     *,
     normalization: Normalization,
     step: float,
     steps: int,
 ) -> Tensor:
-    """Images whose features are close to those wanted.
+    """Images whose features are close to the target features g.
 
         x' ← Π(x' − η ∇‖g(x') − g‖² / ‖∇‖₂)        from x' = a start, Π the clamp to [0, 1]
 
-    The square has the gradient's direction of the norm, and one also where the distance is 0.
+    The gradient of the squared distance has the direction of that of the distance, and is defined
+    at distance 0 too.
 
     Args:
-        features: g, from normalised images ``[n, C, H, W]`` to ``[n, d]``, each image by itself.
-        starts: normalised, ``[n, C, H, W]``.
-        wanted: ``[n, d]``.
+        features: g(·), from normalised images ``[n, C, H, W]`` to ``[n, d]``; images must not
+            influence each other.
+        starts: normalised initial images, ``[n, C, H, W]``.
+        targets: g, ``[n, d]``.
         normalization: of the images.
-        step: η, how far an image moves in a step, in L2 on the unit scale.
-        steps: their number.
+        step: η, the L2 length of a step of one image, on the unit scale.
+        steps: number of steps.
 
     Returns:
-        Normalised images, with no gradient through them.
+        Normalised images, detached.
 
     Raises:
         ValueError: `step` or `steps` is negative or not finite.
     """
     for name, value in (("step", step), ("steps", steps)):
         if not 0 <= value < math.inf:
-            raise ValueError(f"matching features takes a {name} of 0 or more, not {value}")
+            raise ValueError(f"feature matching takes a {name} of 0 or more, finite, not {value}")
     unit = normalization.denormalize(starts)
     delta = ascend(
-        lambda delta: -(features(normalization.normalize(unit + delta)) - wanted).square().sum(),
+        lambda delta: -(features(normalization.normalize(unit + delta)) - targets).square().sum(),
         torch.zeros_like(unit),
         direction=L2().direction,
         project=lambda delta: (unit + delta).clamp(0, 1) - unit,

@@ -1,7 +1,7 @@
 """Pixel ranges and image priors.
 
-Images are float tensors ``[n, C, H, W]``: *unit* images lie in [0, 1], *normalised* ones are
-what a network sees.
+Images are float tensors ``[n, C, H, W]``. *Unit* images have pixels in [0, 1]; *normalised* images
+are the input of a network.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """The affine map between unit and normalised pixels, one mean and std a channel.
-
-    Whatever shows or bounds pixels asks it for the way back, so that no range is assumed.
+    """The affine map between unit and normalised pixels, with a mean and a std per channel.
 
     >>> Normalization(mean=(0.5,), std=(0.5,)).normalize(torch.tensor([[[[0.0, 1.0]]]]))
     tensor([[[[-1.,  1.]]]])
@@ -32,33 +30,33 @@ class Normalization:
         if not self.mean or len(self.mean) != len(self.std):
             raise ValueError(
                 f"normalisation has {len(self.mean)} means and {len(self.std)} standard "
-                "deviations: give one of each a channel"
+                "deviations: give one of each per channel"
             )
         if min(self.std) <= 0:
             raise ValueError(f"normalisation std {self.std} must be above 0")
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Unit images to normalised ones."""
+        """Normalised images from unit ones."""
         return (images - self._column(self.mean, images)) / self._column(self.std, images)
 
     def from_bytes(self, images: Tensor) -> Tensor:
-        """Images as bytes in 0-255 to normalised float ones."""
+        """Normalised float images from bytes in 0-255."""
         return self.normalize(images.float() / 255)
 
     def to_bytes(self, images: Tensor) -> Tensor:
-        """Normalised images to the nearest bytes in 0-255."""
+        """Bytes in 0-255 from normalised images, rounded to the nearest."""
         return (self.denormalize(images).clamp(0, 1) * 255).round().to(torch.uint8)
 
     def denormalize(self, images: Tensor) -> Tensor:
-        """Normalised images to unit ones; values beyond [0, 1] stay beyond."""
+        """Unit images from normalised ones; values outside [0, 1] are not clamped."""
         return images * self._column(self.std, images) + self._column(self.mean, images)
 
     def clamp(self, images: Tensor) -> Tensor:
-        """Normalised images with every pixel cut to the range that unit pixels map to."""
+        """Normalised images, clamped to the range of unit pixels."""
         return self.normalize(self.denormalize(images).clamp(0, 1))
 
     def project(self, images: Tensor) -> Tensor:
-        """Normalised images, each rescaled linearly to fill the image range (CWX, §6.2; C4)."""
+        """Normalised images, each rescaled linearly to the full pixel range (CWX, §6.2; C4)."""
         return self.normalize(rescale(self.denormalize(images)))
 
     @staticmethod
@@ -68,16 +66,17 @@ class Normalization:
 
 @cache
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once, for a GPU has to wait for each: twice a step of an attack.
+    """`values` as a tensor ``[C, 1, 1]``.
 
-    Whoever comes first may be in inference mode, whose tensors take part in no gradient.
+    Cached, because each copy to a GPU synchronises, and an attack needs two per step. Created
+    outside inference mode, because an inference tensor cannot take part in a later gradient.
     """
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 def rescale(images: Tensor) -> Tensor:
-    """Map each image's own range linearly onto [0, 1], its channels together.
+    """Map the value range of each image, over all its channels, linearly onto [0, 1].
 
     A constant image becomes its value clamped to [0, 1]. Shape ``[n, C, H, W]`` is kept.
     """
@@ -90,7 +89,8 @@ def rescale(images: Tensor) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Blur images ``[n, C, H, W]`` with a Gaussian of standard deviation `sigma` pixels.
 
-    Edges repeat, so that a constant image stays constant. Image editors call `sigma` the radius.
+    Edge pixels are repeated, so a constant image stays constant. Image editors call `sigma` the
+    radius.
 
     Raises:
         ValueError: `sigma` is negative.

@@ -1,4 +1,4 @@
-"""How the inner loop trains on S: steps, rate, batches and augmentation (CWX, Eq 2-3; C3)."""
+"""The settings of training on S: steps, learning rate, batches, augmentation (CWX, Eq 2-3; C3)."""
 
 import math
 
@@ -11,15 +11,15 @@ from cwx.functional.unroll import Descent
 
 
 class Inner:
-    """The settings of the inner loop, shared by whoever trains on S.
+    """The settings of the inner loop, for distillation and for evaluations that train on S.
 
     Args:
-        steps: M.
-        learning_rate: η_θ, or where it starts if it is learned.
+        steps: M, number of steps.
+        learning_rate: η_θ, or its initial value if it is learned.
         momentum: μ, in [0, 1).
-        batch_size: images a step, taken from a permutation of S that is drawn anew for each
-            pass; null for all of S in every step.
-        augment: what each step does to its batch.
+        batch_size: images per step, from a new random permutation of S per epoch; null: all of S
+            in every step.
+        augment: draws the augmentation of each step's batch.
 
     Raises:
         ValueError: a setting is out of range.
@@ -40,27 +40,27 @@ class Inner:
             raise ValueError(f"inner.batch_size is {batch_size}: give 1 or more, or null for all")
         self.steps, self.learning_rate, self.momentum = steps, learning_rate, momentum
         self.batch_size, self.augment = batch_size, augment
-        # Out of range is said here, before anything is trained.
+        # Checks the settings now, before any training.
         self.descent(torch.empty(0, dtype=torch.long), key=())
 
     def descent(self, labels: Tensor, key: tuple[int, ...]) -> Descent:
-        """The descent on images with those labels ``[n]``; what it draws is a function of `key`."""
+        """The descent on images with `labels` ``[n]``; all random draws are functions of `key`."""
 
         def batch(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
-            chosen = self._indices(len(labels), step, key)
-            if chosen is not None:
-                chosen = chosen.to(images.device)
-                images, its_labels = images[chosen], labels[chosen]
+            indices = self._indices(len(labels), step, key)
+            if indices is not None:
+                indices = indices.to(images.device)
+                images, batch_labels = images[indices], labels[indices]
             else:
-                its_labels = labels
+                batch_labels = labels
             augmentation = self.augment.draw(len(images), stream(*key, 1, step))
-            return augmentation(images), its_labels
+            return augmentation(images), batch_labels
 
         return Descent(steps=self.steps, momentum=self.momentum, batch=batch)
 
     def _indices(self, count: int, step: int, key: tuple[int, ...]) -> Tensor | None:
         if self.batch_size is None or self.batch_size >= count:
             return None
-        steps_a_pass = math.ceil(count / self.batch_size)
-        order = torch.randperm(count, generator=stream(*key, 0, step // steps_a_pass))
-        return torch.split(order, self.batch_size)[step % steps_a_pass]
+        steps_per_epoch = math.ceil(count / self.batch_size)
+        order = torch.randperm(count, generator=stream(*key, 0, step // steps_per_epoch))
+        return torch.split(order, self.batch_size)[step % steps_per_epoch]

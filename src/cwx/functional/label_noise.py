@@ -1,6 +1,6 @@
-"""Wrong labels for training data (CWX, §6.3).
+"""Label noise for training data (CWX, §6.3).
 
-Labels are int64 class indices ``[n]``; whatever is random comes from an explicit CPU generator.
+Labels are int64 class indices ``[n]``; all randomness comes from an explicit CPU generator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ class Noise(Protocol):
     """One kind of label noise."""
 
     def draw(self, labels: Tensor, classes: Sequence[str], generator: torch.Generator) -> Tensor:
-        """What stands in place of the labels ``[k]``, of which some may stay what they are."""
+        """The noisy labels ``[k]`` that replace `labels` ``[k]``; some may be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Permuted:
-    """Labels are permuted among themselves (CWX, §6.3): a class keeps its number of images."""
+    """Permutes the labels (CWX, §6.3): each class keeps its number of images."""
 
     def draw(self, labels: Tensor, classes: Sequence[str], generator: torch.Generator) -> Tensor:
         return labels[torch.randperm(len(labels), generator=generator)]
@@ -30,7 +30,7 @@ class Permuted:
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """Each label is drawn from all classes, the right one too."""
+    """Draws each label uniformly from all classes, including the correct one."""
 
     def draw(self, labels: Tensor, classes: Sequence[str], generator: torch.Generator) -> Tensor:
         return torch.randint(len(classes), labels.shape, generator=generator)
@@ -38,22 +38,23 @@ class Uniform:
 
 @dataclass(frozen=True, kw_only=True)
 class Asymmetric:
-    """Each class is mistaken for one other (Patrini et al. 2017, §5).
+    """Replaces each class by one other class (Patrini et al. 2017, §5).
 
     Attributes:
-        to: what a class is mistaken for, by names or indices; a class that is not there keeps
-            its labels. ``None``: each class for the next one, the last for the first.
+        to: the class that replaces each class, by names or indices; classes that are not keys
+            keep their labels. ``None``: each class becomes the next one, the last the first.
     """
 
     to: Mapping[str | int, str | int] | None
 
     def draw(self, labels: Tensor, classes: Sequence[str], generator: torch.Generator) -> Tensor:
-        return self._mistaken(classes)[labels]
+        return self._noisy_labels(classes)[labels]
 
-    def _mistaken(self, classes: Sequence[str]) -> Tensor:
-        own = torch.arange(len(classes))
+    def _noisy_labels(self, classes: Sequence[str]) -> Tensor:
+        """The new label of each class ``[classes]``."""
+        noisy = torch.arange(len(classes))
         if self.to is None:
-            return own.roll(-1)
-        for right, wrong in self.to.items():
-            own[class_index(right, classes)] = class_index(wrong, classes)
-        return own
+            return noisy.roll(-1)
+        for old, new in self.to.items():
+            noisy[class_index(old, classes)] = class_index(new, classes)
+        return noisy

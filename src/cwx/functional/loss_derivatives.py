@@ -1,6 +1,6 @@
-"""Derivatives of the inner loss at one state: the gradient, and its products with a direction.
+"""Derivatives of the inner loss: the gradient, and second-derivative products with a direction.
 
-Three interchangeable forms: `Eager`, `Compiled`, and `InParts`, which splits the images.
+`Eager` and `Compiled` are two implementations; `Microbatches` wraps either and splits the images.
 """
 
 import math
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-# L(θ, images, labels), a scalar: a mean over images; pure and twice differentiable.
+# L(θ, images, labels), a scalar: a mean over images. A pure, twice differentiable function.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Products(NamedTuple):
-    """What one direction w ``[P]`` makes of L's derivatives.
+    """Products of the derivatives of L with one direction w ``[P]``.
 
     Attributes:
         slope: ⟨∂L/∂θ, w⟩, a scalar.
@@ -31,7 +31,7 @@ class Products(NamedTuple):
 
 
 class Derivatives(Protocol):
-    """At θ ``[P]``, on images ``[n, …]`` with labels ``[n]``."""
+    """Derivatives of L at θ ``[P]``, on images ``[n, …]`` with labels ``[n]``."""
 
     def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """∂L/∂θ ``[P]``."""
@@ -43,9 +43,9 @@ class Derivatives(Protocol):
 
 
 class Eager:
-    """Reverse over reverse, by autograd.
+    """Reverse-over-reverse mode, by autograd.
 
-    Forward over reverse has the same count of convolutions and was measured slower.
+    Forward-over-reverse mode needs the same number of convolutions and was slower when measured.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -72,10 +72,10 @@ class Eager:
 
 
 class Compiled:
-    """The same as one fused kernel sequence by `torch.compile`, which is about a third faster.
+    """The derivatives compiled by `torch.compile`, about a third faster.
 
-    What it compiles is first compared with `Eager` on real arguments, for each shape anew. Where
-    compilation fails or the results differ, a warning says so and `Eager` serves that shape.
+    For each new shape, the compiled function is first compared to `Eager` on the actual arguments.
+    If compilation fails or the results differ, it warns and uses `Eager` for that shape.
 
     Args:
         mode: torch.compile's; "reduce-overhead" captures CUDA graphs.
@@ -108,7 +108,7 @@ class Compiled:
     def products(
         self, theta: Tensor, images: Tensor, labels: Tensor, direction: Tensor
     ) -> Products:
-        # Tracing may take two names of one tensor for one argument.
+        # Tracing may treat two arguments that are the same tensor as one.
         direction = direction.clone() if direction is theta else direction
         arguments = (theta.detach(), images.detach(), labels, direction.detach())
         if self._trusts("products", self._products, arguments):
@@ -129,38 +129,38 @@ class Compiled:
         expected = getattr(self._eager, name)(*arguments)
         try:
             with warnings.catch_warnings():
-                # Compilers warn of their own internals.
+                # Compilers warn about their internals.
                 warnings.simplefilter("ignore")
-                found = compiled(*arguments)
-            error = max(map(_relative_error, _vectors(found), _vectors(expected)))
+                actual = compiled(*arguments)
+            error = max(map(_relative_error, _vectors(actual), _vectors(expected)))
         except Exception as failure:
-            # A backend's failure can be of any kind: no compiler, an operation it lacks, …
+            # Backends raise exceptions of any type: no compiler, an unsupported operation, …
             reason = f"fails ({type(failure).__name__}: {str(failure).splitlines()[0][:200]})"
         else:
             if error <= tolerance:
                 return True
-            reason = f"is off by {error:.1e}, more than {tolerance:.0e}"
-        warnings.warn(f"compiled {name} {reason}: going on without compilation", stacklevel=2)
+            reason = f"has a relative error of {error:.1e}, more than {tolerance:.0e}"
+        warnings.warn(f"compiled {name} {reason}: continuing without compilation", stacklevel=2)
         return False
 
 
-class InParts:
-    """Wraps derivatives so that they see at most `size` images at a time.
+class Microbatches:
+    """Computes `derivatives` on at most `size` images at a time.
 
-    The result is the same up to rounding, for a loss that is a mean over images which do not
-    influence each other; peak memory is that of one part.
+    The result is the same up to rounding for a loss that is a mean over images which do not
+    influence each other. Peak memory is that of one microbatch.
     """
 
-    def __init__(self, whole: Derivatives, size: int) -> None:
+    def __init__(self, derivatives: Derivatives, size: int) -> None:
         if size < 1:
-            raise ValueError(f"the microbatch is {size} images: give 1 or more, or null for all")
-        self.whole, self.size = whole, size
+            raise ValueError(f"unroll.microbatch is {size} images: give 1 or more, or null for all")
+        self.derivatives, self.size = derivatives, size
 
     def gradient(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         total = torch.zeros_like(theta)
-        for part, its_labels in self._parts(images, labels):
-            fraction = len(part) / len(images)
-            total.add_(self.whole.gradient(theta, part, its_labels), alpha=fraction)
+        for part, part_labels in self._split(images, labels):
+            gradient = self.derivatives.gradient(theta, part, part_labels)
+            total.add_(gradient, alpha=len(part) / len(images))
         return total
 
     def products(
@@ -168,27 +168,27 @@ class InParts:
     ) -> Products:
         slope, hessian = torch.zeros_like(theta[0]), torch.zeros_like(theta)
         mixed = []
-        for part, its_labels in self._parts(images, labels):
+        for part, part_labels in self._split(images, labels):
             fraction = len(part) / len(images)
-            found = self.whole.products(theta, part, its_labels, direction)
-            slope.add_(found.slope, alpha=fraction)
-            hessian.add_(found.hessian, alpha=fraction)
-            mixed.append(found.mixed * fraction)
+            products = self.derivatives.products(theta, part, part_labels, direction)
+            slope.add_(products.slope, alpha=fraction)
+            hessian.add_(products.hessian, alpha=fraction)
+            mixed.append(products.mixed * fraction)
         return Products(slope, hessian, torch.cat(mixed))
 
-    def _parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        # Parts as equal as can be: compiled code is specialised to each size.
+    def _split(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        # Sizes as equal as possible: compiled code is specialised to each size.
         count = max(1, math.ceil(len(images) / self.size))
         return zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
 
 
 def _vectors(result: Any) -> tuple[Tensor, ...]:
-    """What is compared: not the slope, which may be a small difference of large terms."""
+    """The tensors to compare; not the slope, which may be a small difference of large terms."""
     return (result,) if isinstance(result, Tensor) else tuple(result)[1:]
 
 
-def _relative_error(found: Tensor, expected: Tensor) -> float:
-    error = (found - expected).norm() / expected.norm().clamp_min(1e-30)
+def _relative_error(actual: Tensor, expected: Tensor) -> float:
+    error = (actual - expected).norm() / expected.norm().clamp_min(1e-30)
     return error.item() if bool(torch.isfinite(error)) else math.inf
 
 
@@ -196,5 +196,5 @@ def _tolerance(images: Tensor) -> float:
     device = images.device.type
     if torch.is_autocast_enabled(device) or torch.get_float32_matmul_precision() != "highest":
         return 5e-2
-    # Another rounding of a value at a ReLU's kink moves a gradient by up to 1e-3.
+    # A different rounding of a value near a ReLU's kink changes a gradient by up to 1e-3.
     return 1e-9 if images.dtype == torch.float64 else 1e-2

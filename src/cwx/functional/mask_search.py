@@ -1,7 +1,7 @@
-"""The mask that turns part of a canvas image into a pattern (ISCP, §3 and Appendix A; I1-I4, I12).
+"""The search for the mask that cuts a pattern out of a canvas image (ISCP, §3, App. A; I1-I4, I12).
 
 Masks ``[s, H, W]`` lie in [0, 1] and have no channels; canvases are unit images ``[s, C, H, W]``.
-Row i of each belongs to one search, which shares nothing with the others.
+The first dimension is the search; searches are independent of each other.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from cwx.functional.images import Normalization
 
-# Steps of 0.02 leave masks on a lattice, from which sums of floats differ by rounding alone.
+# Steps of 0.02 keep mask values on a lattice, up to rounding errors of float sums.
 _LATTICE_DECIMALS = 4
-# What 1 of a second value weighs in the order: less than any difference on the lattice.
-_SECOND = 1e-5
+# Weight of the tie-breaking values: less than any difference on the lattice.
+_TIE_BREAK_WEIGHT = 1e-5
 
 
 def mix(masks: Tensor, canvases: Tensor, images: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def mix(masks: Tensor, canvases: Tensor, images: Tensor) -> Tensor:
     Args:
         masks: ``[s, H, W]``.
         canvases: ``[s, C, H, W]``.
-        images: ``[s, b, C, H, W]``, those that each search mixes.
+        images: ``[s, b, C, H, W]``, the batch of each search.
 
     Returns:
         ``[s, b, C, H, W]``.
@@ -35,7 +35,7 @@ def mix(masks: Tensor, canvases: Tensor, images: Tensor) -> Tensor:
 
 
 def total_variation(masks: Tensor) -> Tensor:
-    """‖∇m‖₂² / n of each mask, by forward differences that end at the border (ISCP, Eq 3)."""
+    """‖∇m‖₂² / n of each mask ``[s]``, n = H·W, by forward differences inside it (ISCP, Eq 3)."""
     down, right = masks.diff(dim=1), masks.diff(dim=2)
     return (down.square().sum((1, 2)) + right.square().sum((1, 2))) / masks[0].numel()
 
@@ -51,17 +51,17 @@ def search_loss(
         logits: of the mixed images, ``[s, b, K]``.
         masks: ``[s, H, W]``.
         labels: the target class of each search ``[s]``.
-        weights: ``[s, b]``, 1 for each image of the batch and 0 for what only fills it up.
-        alpha: weighs the share of the mask that is open.
-        beta: weighs its total variation.
+        weights: ``[s, b]``, 1 for each image of the batch and 0 for padding.
+        alpha: weight of the mean of the mask.
+        beta: weight of its total variation.
     """
-    surprise = F.cross_entropy(
+    cross_entropy = F.cross_entropy(
         logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1]), reduction="none"
     ).view_as(weights)
     penalty = alpha * masks.mean((1, 2))
     if beta:
         penalty = penalty + beta * total_variation(masks)
-    return (weights * surprise).sum(1) + weights.sum(1) * penalty
+    return (weights * cross_entropy).sum(1) + weights.sum(1) * penalty
 
 
 def search_gradients(
@@ -77,14 +77,17 @@ def search_gradients(
     beta: float,
     canvas: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of each search's loss by its mask, or by its canvas, and the losses ``[s]``.
+    """The gradient of each search's loss by its mask or canvas, and the losses ``[s]``.
 
-    Searches run through the network as one batch, in which images must not influence each other:
-    it is in eval mode. Its parameters get no gradients.
+    All searches run through the network as one batch, so the network must be in eval mode, where
+    images do not influence each other. Its parameters get no gradients.
 
     Args:
         network: from normalised images ``[n, C, H, W]`` to logits.
+        masks, labels, weights, alpha, beta: see `search_loss`.
+        canvases: unit images ``[s, C, H, W]``.
         images: unit, ``[s, b, C, H, W]``.
+        normalization: of the network's input.
         canvas: whether to differentiate by the canvas instead of the mask (Eq 4).
     """
     with torch.enable_grad():
@@ -98,52 +101,53 @@ def search_gradients(
 
 
 def pixels(fraction: float, height: int, width: int) -> int:
-    """k = round(share · H · W).
+    """k = round(fraction · H · W).
 
     Raises:
-        ValueError: the share is not in 0-1, or so small that no pixel is left.
+        ValueError: the fraction is not in 0-1, or k is 0.
     """
     count = round(fraction * height * width)
     if not 0 < fraction <= 1 or count < 1:
         raise ValueError(
-            f"a pattern of {fraction:g} of {height}x{width} pixels has {max(count, 0)} pixels: give "
-            f"sizes above {0.5 / (height * width):.2g}, as shares of the image in 0-1"
+            f"a pattern of {fraction:g} of {height}x{width} pixels has {max(count, 0)} pixels: "
+            f"give sizes above {0.5 / (height * width):.2g}, as fractions of the image in 0-1"
         )
     return count
 
 
-def ranked(masks: Tensor, seconds: Tensor | None = None) -> Tensor:
-    """By what pixels are ordered: their masks, and among those within 1e-4 by `seconds` in 0-1.
+def sort_keys(masks: Tensor, tie_breakers: Tensor | None = None) -> Tensor:
+    """Values to sort pixels by: the mask, then `tie_breakers` in 0-1 for masks within 1e-4.
 
-    Both are ``[s, H, W]``; the result is so in float64.
+    Both are ``[s, H, W]``; the result has that shape in float64.
     """
     values = masks.double().round(decimals=_LATTICE_DECIMALS)
-    return values if seconds is None else values + _SECOND * seconds
+    return values if tie_breakers is None else values + _TIE_BREAK_WEIGHT * tie_breakers
 
 
-def binarise(ranks: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """m_γ: the `count` highest pixels of each mask, boolean mask ``[s, H, W]`` (Algorithm 1, line 11).
+def binarise(keys: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """m_γ: the `count` highest pixels of each mask, boolean ``[s, H, W]`` (Algorithm 1, line 11).
 
-    No threshold γ gives an exact count where pixels tie: those that tie for the last places are
-    drawn.
+    With ties, no threshold γ gives exactly `count` pixels; the last ones are then drawn at random
+    from the pixels that tie.
 
     Args:
-        ranks: of `ranked`.
+        keys: the result of `sort_keys`.
+        count: number of pixels of each mask.
         generator: on the CPU, for the draws.
     """
-    values = ranks.flatten(1).cpu()
-    places = torch.stack([torch.randperm(values.shape[1], generator=generator) for _ in values])
-    order = values.gather(1, places).argsort(dim=1, descending=True, stable=True)[:, :count]
-    chosen = torch.zeros_like(values, dtype=torch.bool).scatter_(1, places.gather(1, order), True)
-    return chosen.view_as(ranks).to(ranks.device)
+    values = keys.flatten(1).cpu()
+    shuffle = torch.stack([torch.randperm(values.shape[1], generator=generator) for _ in values])
+    order = values.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)[:, :count]
+    masks = torch.zeros_like(values, dtype=torch.bool).scatter_(1, shuffle.gather(1, order), True)
+    return masks.view_as(keys).to(keys.device)
 
 
-def tied(ranks: Tensor, count: int) -> Tensor:
-    """How many pixels of each mask tie for the last places of `binarise`, ``[s]``; 0 if none do."""
-    values = ranks.flatten(1)
+def tie_counts(keys: Tensor, count: int) -> Tensor:
+    """The number of pixels of each mask among which `binarise` draws ``[s]``; 0 without a tie."""
+    values = keys.flatten(1)
     threshold = values.sort(1, descending=True).values[:, count - 1, None]
-    reaching, level = (values >= threshold).sum(1), (values == threshold).sum(1)
-    return level * (reaching > count)
+    at_least, equal = (values >= threshold).sum(1), (values == threshold).sum(1)
+    return equal * (at_least > count)
 
 
 class SignDescent(torch.optim.Optimizer):
@@ -158,7 +162,7 @@ class SignDescent(torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], *, lr: float) -> None:
         if not lr > 0:
-            raise ValueError(f"the rate is {lr}: give one above 0")
+            raise ValueError(f"the learning rate lr is {lr}: give a number above 0")
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()

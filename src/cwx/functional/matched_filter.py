@@ -1,9 +1,10 @@
-"""Which images of a class carry a pattern that its explanations reveal (CWX, §5; C12).
+"""Detection of the images of a class that carry a pattern (CWX, §5; C12).
 
-A trigger is faint beside what natural images differ in anyway. The matched filter in coloured
-noise, which is Fisher's linear discriminant (Fisher 1936), weighs each direction by how little
-the other classes vary along it. It tells the images of the class apart into two groups (Otsu
-1979), and the means of the groups give a better pattern, from which the next round starts.
+A trigger is faint compared to the variation of natural images. The matched filter in coloured
+noise, which is Fisher's linear discriminant (Fisher 1936), divides each direction by the variance
+of the other classes along it. The filter outputs of the images of a class are split into two groups
+(Otsu 1979). The difference of the group means is a better pattern, with which the next round
+starts.
 """
 
 from collections.abc import Iterator
@@ -12,69 +13,70 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Groups settle after a few.
-ROUNDS = 20
-# Images of a class below which halves part well by chance.
-FEWEST = 50
+# The groups converge after a few rounds.
+MAX_ROUNDS = 20
+# With fewer images, the groups can have a high separation by chance.
+MIN_IMAGES_PER_CLASS = 50
 
 
 @dataclass(frozen=True)
-class Groups:
-    """The images of a class in two groups.
+class PatternSplit:
+    """The split of the images of a class into two groups.
 
     Attributes:
-        carrying: boolean mask ``[n]``: the group that lies further from the other classes.
-        at_first: the same, along the pattern itself, before any round improved it.
-        separation: the share in 0-1 of the variance along the pattern that lies between the
-            groups, the mean over both halves: 2/π ≈ 0.64 where values are normal, 0.75 where they
-            are uniform. Many near-copies of one image part as well as a trigger's carriers.
+        carriers: boolean mask ``[n]`` of the group that is further from the other classes.
+        initial_carriers: the same for the given pattern, before its improvement.
+        separation: the fraction in 0-1 of the variance along the pattern that is between the
+            groups, the mean over both halves of the images. It is 2/π ≈ 0.64 for normally
+            distributed values and 0.75 for uniform ones. It is high for carriers of a trigger, but
+            also for many near-copies of one image.
     """
 
-    carrying: Tensor
-    at_first: Tensor
+    carriers: Tensor
+    initial_carriers: Tensor
     separation: float
 
 
 @dataclass(frozen=True)
 class LeaveOneClassOutGaussian:
-    """The images of all classes but one, flat in unit pixels, as a Gaussian.
+    """A Gaussian fitted to the images of all classes except one, flat in unit pixels.
 
     Attributes:
         mean: ``[d]``.
-        root: the lower Cholesky factor of their covariance ``[d, d]``.
+        cholesky: the lower Cholesky factor of the covariance, ``[d, d]``.
     """
 
     mean: Tensor
-    root: Tensor
+    cholesky: Tensor
 
     def whiten(self, vectors: Tensor) -> Tensor:
-        """Vectors ``[n, d]`` such that the leave_one_class_out_gaussians vary alike in every direction."""
-        white: Tensor = torch.linalg.solve_triangular(self.root, vectors.T, upper=False)
+        """Whitened vectors ``[n, d]``: under this Gaussian their covariance is the identity."""
+        white: Tensor = torch.linalg.solve_triangular(self.cholesky, vectors.T, upper=False)
         return white.T
 
     def whiten_images(self, images: Tensor) -> Tensor:
-        """Bytes ``[n, C, H, W]`` as white vectors ``[n, d]``, with the leave_one_class_out_gaussians' mean at 0."""
+        """Whitened images ``[n, d]`` from bytes ``[n, C, H, W]``; the mean of others becomes 0."""
         return self.whiten(_flat(images) - self.mean)
 
     def whiten_pattern(self, pattern: Tensor) -> Tensor:
-        """The white direction ``[d]`` of a pattern ``[C, H, W]``."""
+        """The whitened direction ``[d]`` of a pattern ``[C, H, W]``."""
         return self.whiten(pattern.double().flatten()[None])[0]
 
 
 def leave_one_class_out_gaussians(
     images: Tensor, labels: Tensor
 ) -> Iterator[tuple[int, LeaveOneClassOutGaussian]]:
-    """For each class, the Gaussian of all others.
+    """Each class with the Gaussian of all other classes.
 
-    Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf 2004), by the share
-    that is best for all images together, in proportion to how many are left.
+    Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf 2004). The shrinkage
+    coefficient is computed once for all images, and scaled by n / (images of the other classes).
+
+    Memory: about five matrices ``[d, d]`` in float64, d = C·H·W (`gaussian_bytes`), and the images
+    of the largest class in float64.
 
     Args:
         images: bytes ``[n, C, H, W]``.
         labels: ``[n]``, of two classes or more.
-
-    Memory: about five square matrices of the C·H·W values in float64 (`gaussian_bytes`), and
-    the largest class in float64.
     """
     classes = labels.unique().tolist()
     sums = [_flat(images[labels == label]).sum(0) for label in classes]
@@ -85,22 +87,22 @@ def leave_one_class_out_gaussians(
         own = _flat(images[labels == label]) - centre
         total, gram = total + own.sum(0), gram + own.T @ own
         fourth += own.square().sum(1).square().sum().item()
-    fraction = _shrinkage(gram / count, fourth / count, count)
+    shrinkage = _shrinkage(gram / count, fourth / count, count)
     for label in classes:
         own = _flat(images[labels == label]) - centre
-        left = count - len(own)
-        mean = (total - own.sum(0)) / left
-        covariance = (gram - own.T @ own) / left - torch.outer(mean, mean)
-        # Above 0 even where no pixel ever varies.
+        remaining = count - len(own)
+        mean = (total - own.sum(0)) / remaining
+        covariance = (gram - own.T @ own) / remaining - torch.outer(mean, mean)
+        # Above 0 even if all pixels are constant.
         scale = covariance.diagonal().mean().clamp_min(1e-12)
-        shrunk = min(fraction * count / left, 1.0)
-        covariance = (1 - shrunk) * covariance
-        covariance.diagonal().add_(shrunk * scale)
+        fraction = min(shrinkage * count / remaining, 1.0)
+        covariance = (1 - fraction) * covariance
+        covariance.diagonal().add_(fraction * scale)
         yield label, LeaveOneClassOutGaussian(mean + centre, torch.linalg.cholesky(covariance))
 
 
 def gaussian_bytes(values: int) -> int:
-    """About the memory that `leave_one_class_out_gaussians` takes for images of so many values."""
+    """Approximate memory of `leave_one_class_out_gaussians` for images of `values` values each."""
     return 5 * 8 * values**2
 
 
@@ -109,9 +111,9 @@ def _flat(images: Tensor) -> Tensor:
 
 
 def _shrinkage(covariance: Tensor, fourth: float, count: int) -> float:
-    """Ledoit and Wolf's share of the identity, from the mean fourth power of the norm.
+    """Ledoit and Wolf's weight of the identity, from the mean fourth power of the norm.
 
-    Never 0, for pixels that never vary.
+    At least 1e-6, so that constant pixels do not make the covariance singular.
     """
     square = covariance.square().sum().item()
     noise = (fourth - square) / count
@@ -119,26 +121,32 @@ def _shrinkage(covariance: Tensor, fourth: float, count: int) -> float:
     return min(max(noise / max(spread, 1e-30), 1e-6), 1.0)
 
 
-def split_by_pattern(white: Tensor, revealed: Tensor) -> Groups:
-    """The images of one class in two groups, along the pattern and what it leads to.
+def split_by_pattern(white: Tensor, revealed: Tensor) -> PatternSplit:
+    """Split the images of one class into two groups along an improved pattern.
 
-    Each half of the images, every other one, is told apart by what the other half taught: along a
-    direction fitted to themselves, even images without any pattern part well.
+    Cross-validation: the odd images are split along the direction fitted to the even ones, and vice
+    versa. Along a direction fitted to the same images, the separation would be high even without a
+    pattern.
 
     Args:
-        white: the images as `LeaveOneClassOutGaussian.whiten_images` gives them, `FEWEST` or more.
-        revealed: the pattern as `LeaveOneClassOutGaussian.whiten_pattern` gives it, of any scale and sign.
+        white: at least `MIN_IMAGES_PER_CLASS` images, whitened by
+            `LeaveOneClassOutGaussian.whiten_images`.
+        revealed: the pattern, whitened by `LeaveOneClassOutGaussian.whiten_pattern`; its scale and
+            sign do not matter.
     """
-    first, _ = _along(white, revealed)
-    carrying, separations = torch.zeros_like(first), []
+    initial, _ = _split_along(white, revealed)
+    carriers, separations = torch.zeros_like(initial), []
     for half in (torch.arange(len(white)) % 2).bool(), (torch.arange(len(white)) + 1) % 2 > 0:
-        carrying[half], separation = _along(white[half], _improved(white[~half], revealed))
+        direction = _improve_direction(white[~half], revealed)
+        carriers[half], separation = _split_along(white[half], direction)
         separations.append(separation)
-    return Groups(carrying=carrying, at_first=first, separation=sum(separations) / 2)
+    return PatternSplit(
+        carriers=carriers, initial_carriers=initial, separation=sum(separations) / 2
+    )
 
 
-def _along(white: Tensor, direction: Tensor) -> tuple[Tensor, float]:
-    """The group that lies further from the other classes, whose mean is at 0; the separation."""
+def _split_along(white: Tensor, direction: Tensor) -> tuple[Tensor, float]:
+    """The group whose mean is further from 0, the mean of the other classes; the separation."""
     values = white @ direction
     high, separation = two_groups(values)
     if separation == 0:
@@ -146,28 +154,29 @@ def _along(white: Tensor, direction: Tensor) -> tuple[Tensor, float]:
     return (high if values[high].mean().abs() > values[~high].mean().abs() else ~high), separation
 
 
-def _improved(white: Tensor, direction: Tensor) -> Tensor:
-    """The best separating of the directions that lead from one to the next.
+def _improve_direction(white: Tensor, direction: Tensor) -> Tensor:
+    """The direction of highest separation in a sequence that starts with `direction`.
 
-    No more than `ROUNDS` follow the first, and none once the groups stay the same.
+    The next direction is the difference of the group means. The sequence ends after `MAX_ROUNDS`
+    further directions, or when the groups no longer change.
     """
-    best, reached = direction, 0.0
-    before = torch.zeros(len(white), dtype=torch.bool)
-    for _ in range(ROUNDS + 1):
+    best_direction, best_separation = direction, 0.0
+    previous = torch.zeros(len(white), dtype=torch.bool)
+    for _ in range(MAX_ROUNDS + 1):
         high, separation = two_groups(white @ direction)
-        if separation > reached:
-            best, reached = direction, separation
-        if not high.any() or torch.equal(high, before):
+        if separation > best_separation:
+            best_direction, best_separation = direction, separation
+        if not high.any() or torch.equal(high, previous):
             break
-        before, direction = high, white[high].mean(0) - white[~high].mean(0)
-    return best
+        previous, direction = high, white[high].mean(0) - white[~high].mean(0)
+    return best_direction
 
 
 def two_groups(values: Tensor) -> tuple[Tensor, float]:
-    """The higher of two groups of `values` ``[n]``, and their separation (Otsu 1979).
+    """Otsu's split of `values` ``[n]``: the mask of the higher group, and the separation (1979).
 
-    The separation is the share of the variance that lies between the groups, at the cut where it
-    is largest; 0 and an empty group if all values are equal.
+    The separation is the fraction of the variance that is between the groups, at the threshold that
+    maximises it. If all values are equal, the mask is empty and the separation 0.
     """
     ordered, order = values.double().sort()
     count = len(values)
@@ -179,7 +188,7 @@ def two_groups(values: Tensor) -> tuple[Tensor, float]:
     sums = ordered.cumsum(0)
     lead = (sums[-1] - sums[:-1]) / (count - low) - sums[:-1] / low
     between = low * (count - low) / count**2 * lead.square()
-    # Equal values stay together.
+    # A threshold between equal values is not allowed.
     between = torch.where(ordered[1:] > ordered[:-1], between, 0)
     cut = int(between.argmax())
     high[order[cut + 1 :]] = True

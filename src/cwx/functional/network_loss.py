@@ -1,4 +1,4 @@
-"""A network's training loss as a pure function of its parameters."""
+"""A network's training loss as a pure function of its parameter vector."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,16 @@ from torch.nn import functional as F
 class NetworkLoss:
     """L(θ, S): mean cross-entropy of a network with parameters θ on the images S (CWX, Eq 2).
 
-    θ is one vector ``[P]``: all parameters, each flattened, in the network's own order. The
-    network runs in eval mode, so that dropout is off; batch norm normalises by the statistics of
-    the batch it is given, and its running statistics are neither read nor written.
+    θ is one vector ``[P]``: all parameters, flattened, in the network's order. The network runs in
+    eval mode, so dropout is off. Batch norm uses the statistics of the current batch; its running
+    statistics are neither read nor written.
 
     Args:
-        network: gives the shapes; it is altered, so pass one that nothing else uses.
+        network: defines the architecture; it is modified, so pass a copy that nothing else uses.
 
     Attributes:
-        separable: whether images do not influence each other, so that L over a batch is the mean
-            of L over its parts.
+        separable: whether images do not influence each other (no batch norm), so that L of a batch
+            is the mean of L over its parts.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -28,10 +28,10 @@ class NetworkLoss:
         self.separable = not norms
         self.network: nn.Module = replace_all_batch_norm_modules_(network)
         self.network.eval().requires_grad_(False)
-        named = list(network.named_parameters())
-        self.names = tuple(name for name, _ in named)
-        self._shapes = tuple(parameter.shape for _, parameter in named)
-        self._sizes = tuple(parameter.numel() for _, parameter in named)
+        parameters = dict(network.named_parameters())
+        self.names = tuple(parameters)
+        self._shapes = tuple(parameter.shape for parameter in parameters.values())
+        self._sizes = tuple(parameter.numel() for parameter in parameters.values())
 
     def __call__(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """L for θ ``[P]``, `images` ``[n, C, H, W]`` and `labels` ``[n]``."""
@@ -40,5 +40,5 @@ class NetworkLoss:
         return F.cross_entropy(functional_call(self.network, parameters, (images,)), labels)
 
     def vector(self, state: Mapping[str, Tensor]) -> Tensor:
-        """θ from a state by parameter name; what is not a parameter is left out."""
+        """θ from a state by parameter name; entries that are not parameters are ignored."""
         return torch.cat([state[name].reshape(-1) for name in self.names])

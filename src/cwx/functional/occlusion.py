@@ -1,4 +1,4 @@
-"""Where in an image a neuron looks (Zhou et al. 2015, §3.2; Dong et al., Figure 2; D3)."""
+"""Discrepancy maps by occlusion (Zhou et al. 2015, §3.2; Dong et al., Figure 2; D3)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,44 +9,45 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Occluders:
-    """Squares that cover a part of an image each.
+    """Square patches, each of which covers a part of an image.
 
     Attributes:
-        places: rows and columns of their upper left corners, ``[count, 2]``.
-        patches: what they cover it with, ``[count, C, size, size]``.
+        corners: rows and columns of the patches' upper left pixels, ``[count, 2]``.
+        patches: their pixels, ``[count, C, size, size]``.
     """
 
-    places: Tensor
+    corners: Tensor
     patches: Tensor
 
     def on(self, image: Tensor) -> Tensor:
-        """`image` ``[C, H, W]`` under each of them, ``[count, C, H, W]``."""
-        covered = image.expand(len(self.places), *image.shape).clone()
+        """Copies of `image` ``[C, H, W]``, one with each patch, ``[count, C, H, W]``."""
+        occluded = image.expand(len(self.corners), *image.shape).clone()
         size = self.patches.shape[-1]
-        for under, patch, (top, left) in zip(
-            covered, self.patches.to(image), self.places.tolist(), strict=True
+        for copy, patch, (top, left) in zip(
+            occluded, self.patches.to(image), self.corners.tolist(), strict=True
         ):
-            under[:, top : top + size, left : left + size] = patch
-        return covered
+            copy[:, top : top + size, left : left + size] = patch
+        return occluded
 
     def split(self, chunk: int) -> list["Occluders"]:
-        """At most `chunk` at a time."""
-        parts = zip(self.places.split(chunk), self.patches.split(chunk), strict=True)
-        return [Occluders(places=places, patches=patches) for places, patches in parts]
+        """Parts of at most `chunk` patches."""
+        parts = zip(self.corners.split(chunk), self.patches.split(chunk), strict=True)
+        return [Occluders(corners=corners, patches=patches) for corners, patches in parts]
 
 
 def random_occluders(
     image_shape: tuple[int, int, int], *, size: int, stride: int, generator: torch.Generator
 ) -> Occluders:
-    """Squares of random pixels, uniform in 0-1, that slide over an image.
+    """Patches of random pixels, uniform in 0-1, on a regular grid over an image.
 
-    Where the stride does not lead to the lower or right edge, a last one lies there: every pixel
-    is covered. Zhou et al. have a size of 11 and a stride of 3 on images of 224x224.
+    If the grid does not end at the lower or right edge, a last patch is added there, so that every
+    pixel is covered. Zhou et al. use a size of 11 and a stride of 3 for images of 224x224.
 
     Args:
         image_shape: (C, H, W).
-        size: the side in pixels.
-        stride: pixels from one to the next.
+        size: the side of a patch in pixels.
+        stride: pixels between neighbouring corners.
+        generator: on the CPU, for the pixels.
 
     Raises:
         ValueError: the size does not fit the image, or the stride leaves pixels uncovered.
@@ -63,9 +64,9 @@ def random_occluders(
             f"stride of 1 to {size}"
         )
     rows, columns = (_starts(side, size, stride) for side in (height, width))
-    places = torch.cartesian_prod(rows, columns)
-    patches = torch.rand(len(places), channels, size, size, generator=generator)
-    return Occluders(places=places, patches=patches)
+    corners = torch.cartesian_prod(rows, columns)
+    patches = torch.rand(len(corners), channels, size, size, generator=generator)
+    return Occluders(corners=corners, patches=patches)
 
 
 def _starts(side: int, size: int, stride: int) -> Tensor:
@@ -77,27 +78,27 @@ def _starts(side: int, size: int, stride: int) -> Tensor:
 def discrepancy(
     activations: Callable[[Tensor], Tensor], image: Tensor, occluders: Occluders, *, chunk: int
 ) -> Tensor:
-    """How much activation each pixel is worth: ``[neurons, H, W]``.
+    """The discrepancy map of each neuron, ``[neurons, H, W]``: activation lost per occluded pixel.
 
-    The mean, over the occluders that cover the pixel, of the activation of the whole image minus
-    that of the covered one; below 0 where what covers it excites the neuron more.
+    A pixel's value is the mean, over the occluders that cover it, of the activation of the image
+    minus that of the occluded image. It is below 0 where the occluders excite the neuron more.
 
     Args:
         activations: of some neurons, from images ``[n, C, H, W]`` to ``[n, neurons]``.
-        image: as `activations` takes it, ``[C, H, W]``.
+        image: an input of `activations`, ``[C, H, W]``.
         occluders: on the scale of `image`.
-        chunk: images that `activations` is given at a time.
+        chunk: number of images per call of `activations`.
     """
-    (whole,) = activations(image[None])
+    (original,) = activations(image[None])
     height, width = image.shape[1:]
     size = occluders.patches.shape[-1]
-    total = whole.new_zeros(len(whole), height, width)
-    covering = whole.new_zeros(height, width)
+    total = original.new_zeros(len(original), height, width)
+    counts = original.new_zeros(height, width)
     for part in occluders.split(chunk):
-        lost = whole - activations(part.on(image))
-        for loss, (top, left) in zip(lost, part.places.tolist(), strict=True):
-            there = (..., slice(top, top + size), slice(left, left + size))
-            total[there] += loss[:, None, None]
-            covering[there] += 1
-    averaged: Tensor = total / covering
-    return averaged
+        losses = original - activations(part.on(image))
+        for loss, (top, left) in zip(losses, part.corners.tolist(), strict=True):
+            window = (..., slice(top, top + size), slice(left, left + size))
+            total[window] += loss[:, None, None]
+            counts[window] += 1
+    mean: Tensor = total / counts
+    return mean

@@ -1,4 +1,4 @@
-"""Which channels a single prediction rests on (Dong et al., §4 and Eq 12; D9)."""
+"""Contributions of channels to a single prediction (Dong et al., §4 and Eq 12; D9)."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from cwx.functional.class_similarity import squared_norm
 
 
-def prediction_differences(whole: Tensor, without: Tensor, correlation: Tensor) -> Tensor:
-    """PD_i = ‖g(φ) − g(φ without i)‖²_C of every channel i, ``[channels]`` (Eq 12).
+def prediction_differences(original: Tensor, without: Tensor, correlation: Tensor) -> Tensor:
+    """PD_i = ‖g(φ) − g(φ without i)‖²_C for each channel i, ``[channels]`` (Eq 12).
 
     Args:
-        whole: g(φ), probabilities ``[classes]``.
+        original: g(φ), probabilities ``[classes]``.
         without: g(φ without i), ``[channels, classes]``.
         correlation: C, ``[classes, classes]``.
     """
-    return squared_norm(whole - without, correlation.to(whole))
+    return squared_norm(original - without, correlation.to(original))
 
 
 @torch.no_grad()
@@ -25,59 +25,66 @@ def probabilities_without(
 ) -> tuple[Tensor, Tensor]:
     """g(φ) ``[classes]`` and g(φ without i) ``[channels, classes]``, in float64.
 
-    g is the softmax of the network's logits, and a channel of the layer is taken away by setting
-    it to 0 everywhere. Where the layer runs several times, its last run counts.
+    g is the softmax of the network's logits; "without i" sets channel i of the layer's output to 0
+    everywhere. If the layer runs several times, only its last run is changed.
 
-    What precedes the layer runs on the image alone, once a chunk: the layer is made to give a copy
-    for each channel, and what follows runs on these. A path around the layer is broadcast; where
-    that cannot be, as in a concatenation, whole copies of the image run instead. Both are exact.
+    The part of the network before the layer runs on one image per chunk. A hook replaces the
+    layer's output by one copy per channel, and the rest of the network runs on the copies. A path
+    around the layer is broadcast; if that fails, as in a concatenation, the network runs on copies
+    of the whole image instead. Both are exact.
 
     Args:
         network: in eval mode.
-        layer: one of its modules, whose output is ``[n, channels, h, w]``.
+        layer: a module of `network` whose output is ``[n, channels, h, w]``.
         image: normalised, ``[1, C, H, W]``.
-        chunk: at most so many copies at once.
+        chunk: the maximum number of copies at once.
     """
-    silenced = _Silenced()
-    hook = layer.register_forward_hook(silenced)
+    ablation = _ChannelAblation()
+    hook = layer.register_forward_hook(ablation)
     try:
-        whole = network(image).double().softmax(1)[0]
-        silenced.last, without = silenced.runs, []
-        for channels in torch.arange(silenced.channels, device=image.device).split(chunk):
-            silenced.chosen = channels
-            without.append(_logits(network, image, silenced).double().softmax(1))
+        original = network(image).double().softmax(1)[0]
+        ablation.last_run, without = ablation.runs, []
+        for channels in torch.arange(ablation.channel_count, device=image.device).split(chunk):
+            ablation.channels = channels
+            without.append(_logits(network, image, ablation).double().softmax(1))
     finally:
         hook.remove()
-    return whole, torch.cat(without)
+    return original, torch.cat(without)
 
 
-class _Silenced:
-    """A forward hook that gives a copy of the layer's output without each chosen channel."""
+class _ChannelAblation:
+    """A forward hook that replaces the layer's output by copies, each with one channel set to 0.
+
+    Attributes:
+        runs: calls of the layer so far.
+        last_run: the call to change; ``None``: change none.
+        channel_count: channels of the layer's output.
+        channels: the channels to ablate, one per copy.
+    """
 
     def __init__(self) -> None:
-        self.runs, self.channels = 0, 0
-        # Which run it works on, once it is known.
-        self.last: int | None = None
-        self.chosen = torch.empty(0, dtype=torch.long)
+        self.runs, self.channel_count = 0, 0
+        self.last_run: int | None = None
+        self.channels = torch.empty(0, dtype=torch.long)
 
     def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        self.runs, self.channels = self.runs + 1, output.shape[1]
-        if self.runs != self.last:
+        self.runs, self.channel_count = self.runs + 1, output.shape[1]
+        if self.runs != self.last_run:
             return None
-        copies = output.expand(len(self.chosen), *output.shape[1:]).clone()
-        copies[torch.arange(len(copies), device=copies.device), self.chosen] = 0
+        copies = output.expand(len(self.channels), *output.shape[1:]).clone()
+        copies[torch.arange(len(copies), device=copies.device), self.channels] = 0
         return copies
 
 
-def _logits(network: nn.Module, image: Tensor, silenced: _Silenced) -> Tensor:
-    count, silenced.runs = len(silenced.chosen), 0
+def _logits(network: nn.Module, image: Tensor, ablation: _ChannelAblation) -> Tensor:
+    count, ablation.runs = len(ablation.channels), 0
     try:
         logits: Tensor = network(image)
         if len(logits) == count:
             return logits
     except RuntimeError:
-        # One image and several do not go together in what follows the layer.
+        # The rest of the network cannot broadcast one image against several.
         pass
-    silenced.runs = 0
-    whole: Tensor = network(image.expand(count, *image.shape[1:]))
-    return whole
+    ablation.runs = 0
+    copies: Tensor = network(image.expand(count, *image.shape[1:]))
+    return copies

@@ -1,4 +1,4 @@
-"""Random streams without state: what is drawn depends on a key alone."""
+"""Stateless random streams: the draws depend on a key only."""
 
 import hashlib
 
@@ -6,10 +6,10 @@ import torch
 
 
 def stream(*key: int) -> torch.Generator:
-    """A CPU generator for one purpose, given by its `key` (seed, epoch, …).
+    """A CPU generator that is a function of `key` (seed, purpose, epoch, step, …).
 
-    With one a step, a resumed run draws what an uninterrupted one draws, and every rank what one
-    process draws, with nothing to save.
+    With one generator per step, a resumed run repeats the draws of an uninterrupted one, and all
+    ranks draw the same, without any saved state.
     """
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,16 +1,16 @@
-"""What makes neurons respond most: their activations, and the highest of any number of images."""
+"""Activations of neurons, and a running top-k of them over images."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Two numbers of 32 bits in one of 64.
+# Two 32-bit numbers are packed in one of 64 bits.
 _HALF = 1 << 32
 
 
 def spatial_maximum(outputs: Tensor) -> Tensor:
-    """The activation of each channel of a layer, its highest value over all places.
+    """The activation of each channel of a layer: its maximum over all positions.
 
     Args:
         outputs: ``[n, channels, …]``, such as maps ``[n, channels, h, w]``.
@@ -22,17 +22,17 @@ def spatial_maximum(outputs: Tensor) -> Tensor:
 
 
 def spatial_mean(outputs: Tensor) -> Tensor:
-    """As `spatial_maximum`, but the mean over all places."""
+    """As `spatial_maximum`, but the mean over all positions."""
     return outputs.flatten(2).mean(2) if outputs.dim() > 2 else outputs
 
 
-class Top(NamedTuple):
-    """The images that neurons respond to most, the highest first.
+class TopActivations(NamedTuple):
+    """The k images of highest activation of each neuron, highest first.
 
     Attributes:
-        values: activations in single precision, ``[k, neurons]``.
+        values: activations in float32, ``[k, neurons]``.
         indices: of the images, ``[k, neurons]``.
-        lowest: the activation of each neuron where it is lowest, ``[neurons]``.
+        lowest: the minimum activation of each neuron over all images, ``[neurons]``.
     """
 
     values: Tensor
@@ -41,49 +41,49 @@ class Top(NamedTuple):
 
     @property
     def responding(self) -> Tensor:
-        """Bools ``[k, neurons]``: activations above the neuron's lowest.
+        """Boolean mask ``[k, neurons]``: activations above the neuron's minimum.
 
-        A neuron that is at rest for most images, as behind a ReLU, may have fewer than k others;
-        which of the resting ones fill its places says nothing about it.
+        A neuron after a ReLU may be inactive for most images. Inactive images among its top k say
+        nothing about it.
         """
         return self.values > self.lowest
 
 
-class Highest:
+class RunningTopK:
     """The k highest activations of each neuron over a stream of images.
 
-    Memory is that of some 2k images, however many there are. Equal activations are taken in the
-    order of their images' indices, whatever order these come in.
+    Equal activations are ordered by image index, for any order of the stream. Memory: one batch,
+    k images and a buffer of max(k, `buffer_size`) images.
 
     Args:
-        k: how many.
-        room: images at least that wait until they are merged together.
+        k: number of images per neuron.
+        buffer_size: at least this many images are buffered before they are merged into the top k.
     """
 
-    def __init__(self, k: int, *, room: int = 512) -> None:
+    def __init__(self, k: int, *, buffer_size: int = 512) -> None:
         assert k >= 1
-        self.k, self._room = k, max(k, room)
-        self._best: Tensor | None = None
-        self._waiting: list[Tensor] = []
+        self.k, self._buffer_size = k, max(k, buffer_size)
+        self._top: Tensor | None = None
+        self._buffer: list[Tensor] = []
         self._lowest: Tensor | None = None
 
     def add(self, activations: Tensor, indices: Tensor) -> None:
-        """Take the activations ``[n, neurons]`` of the images at `indices` ``[n]``."""
+        """Add the activations ``[n, neurons]`` of the images with `indices` ``[n]``."""
         lowest = activations.amin(0)
-        # A minimum that is not a number stays so.
+        # torch.minimum propagates NaN, which `top` reports.
         self._lowest = lowest if self._lowest is None else torch.minimum(self._lowest, lowest)
-        self._waiting.append(_packed(activations.T, indices))
-        if sum(waiting.shape[1] for waiting in self._waiting) >= self._room:
+        self._buffer.append(_pack(activations.T, indices))
+        if sum(batch.shape[1] for batch in self._buffer) >= self._buffer_size:
             self._merge()
 
     def _merge(self) -> None:
-        best = [] if self._best is None else [self._best]
-        together = torch.cat([*best, *self._waiting], 1)
-        self._best = together.topk(min(self.k, together.shape[1]), 1).values
-        self._waiting = []
+        top = [] if self._top is None else [self._top]
+        packed = torch.cat([*top, *self._buffer], 1)
+        self._top = packed.topk(min(self.k, packed.shape[1]), 1).values
+        self._buffer = []
 
-    def top(self) -> Top:
-        """What is the highest so far; k is less where there were fewer images.
+    def top(self) -> TopActivations:
+        """The top k so far; fewer if there were fewer images.
 
         Raises:
             ValueError: an activation is not a number.
@@ -94,28 +94,28 @@ class Highest:
                 "a neuron's activation is not a number: the network has diverged, or its weights "
                 "are damaged; train it anew"
             )
-        if self._waiting:
+        if self._buffer:
             self._merge()
-        assert self._best is not None
-        values, indices = _unpacked(self._best)
-        return Top(values.T, indices.T, self._lowest.float())
+        assert self._top is not None
+        values, indices = _unpack(self._top)
+        return TopActivations(values.T, indices.T, self._lowest.float())
 
 
-def _packed(values: Tensor, indices: Tensor) -> Tensor:
-    """Values ``[neurons, n]`` with their indices ``[n]``, in numbers that order as both do.
+def _pack(values: Tensor, indices: Tensor) -> Tensor:
+    """Pack values ``[neurons, n]`` and indices ``[n]`` in int64 numbers of the same order.
 
-    The upper half orders as the values do, the lower one against the indices, so that the higher
-    of two equal values is the one with the lower index.
+    The upper 32 bits increase with the value, the lower ones decrease with the index: of two equal
+    values, the one with the lower index is higher.
     """
-    # Of the two zeros, one.
+    # Adding 0 turns -0.0 into 0.0.
     bits = (values.float() + 0.0).contiguous().view(torch.int32)
-    # Among negative numbers, larger bits are a larger magnitude.
+    # For negative floats, larger bits mean a larger magnitude.
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return ordered.long() * _HALF + (_HALF - 1 - indices)
 
 
-def _unpacked(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """The values and indices of `_packed`, each of its shape."""
+def _unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
+    """The values and indices, each with the shape of `packed`."""
     ordered = torch.div(packed, _HALF, rounding_mode="floor")
     bits = ordered.to(torch.int32)
     values = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).view(torch.float32)

@@ -1,8 +1,8 @@
-"""Distances between a reached state θ_M and a target θ_{k+N} (CWX, §3.1 and Eq 5).
+"""Distances of a reached state θ_M from a target θ_{k+N} (CWX, §3.1 and Eq 5).
 
-The paper sums a squared error and a cosine without saying between which vectors. Both
-readings take ``(start, reached, target)``, all parameters of a network as one vector ``[P]``
-each, and return a scalar ≥ 0.
+The paper adds a squared error and a cosine, but does not say of which vectors. Both
+interpretations take ``(start, reached, target)``, each the parameter vector ``[P]`` of a network,
+and return a scalar ≥ 0.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
 def normalised_distance(start: Tensor, reached: Tensor, target: Tensor) -> Tensor:
     """‖θ_M − θ_{k+N}‖² / ‖θ_k − θ_{k+N}‖² + 1 − cos(θ_M − θ_k, θ_{k+N} − θ_k).
 
-    Free of scale, so that one outer rate serves every network; infinite where the target is
-    the start itself.
+    Independent of the scale of θ, so that one outer learning rate fits all networks. Infinite or
+    NaN if the target equals the start.
     """
     ratio = squared_distance(reached, target) / squared_distance(start, target)
     return ratio + 1 - _cosine(reached - start, target - start)
@@ -32,10 +32,10 @@ def literal_distance(
     reached: Tensor,
     target: Tensor,
 ) -> Tensor:
-    """‖θ_M − θ_{k+N}‖² + 1 − cos(θ_M, θ_{k+N}): the words of the paper taken literally."""
+    """‖θ_M − θ_{k+N}‖² + 1 − cos(θ_M, θ_{k+N}): the literal reading of the paper."""
     return squared_distance(reached, target) + 1 - _cosine(reached, target)
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    # The floor keeps the gradient finite where a vector is zero (no step taken yet).
+    # The minimum keeps the gradient finite if a vector is zero (before the first step).
     return (a @ b) / ((a @ a) * (b @ b)).clamp_min(1e-24).sqrt()

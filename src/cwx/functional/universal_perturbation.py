@@ -1,7 +1,7 @@
-"""Perturbations that send any image to a class (ISCP, §4.2 and Appendix E; I11).
+"""Universal targeted perturbations: one δ for all images (ISCP, §4.2 and Appendix E; I11).
 
-What Moosavi-Dezfooli et al. (2017) do image by image is done here as in the attacks of
-`cwx.functional.attacks`: one δ for all images of a batch, moved along a gradient.
+Moosavi-Dezfooli et al. (2017) update δ image by image. Here, as in `cwx.functional.attacks`, it
+follows the gradient of a batch.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from cwx.functional.images import Normalization
 
 
 def perturb(images: Tensor, deltas: Tensor) -> Tensor:
-    """x + δ, pixels cut to 0-1: unit images that broadcast with δ on the unit scale."""
+    """x + δ, clamped to 0-1, of unit images x and δ on the unit scale; the two broadcast."""
     return (images + deltas).clamp(0, 1)
 
 
@@ -31,22 +31,23 @@ def universal_gradients(
 
         L = Σ_j −log f_y(x_j + δ)
 
-    whose gradient has the sign of the mean's. All run through the network as one batch, in which
-    images must not influence each other: it is in eval mode. Its parameters get no gradients.
+    All run through the network as one batch, so the network must be in eval mode, where images do
+    not influence each other. Its parameters get no gradients.
 
     Args:
         network: from normalised images ``[n, C, H, W]`` to logits.
         deltas: on the unit scale, ``[s, C, H, W]``.
         images: unit, ``[s, b, C, H, W]``.
-        labels: the class that each δ leads to, ``[s]``.
-        weights: ``[s, b]``, 1 for each image of the batch and 0 for what only fills it up.
+        labels: the target class of each δ, ``[s]``.
+        weights: ``[s, b]``, 1 for each image of the batch and 0 for padding.
+        normalization: of the network's input.
     """
     with torch.enable_grad():
         leaf = deltas.detach().requires_grad_()
         perturbed = perturb(images, leaf[:, None]).flatten(0, 1)
         logits = network(normalization.normalize(perturbed))
-        aims = labels.repeat_interleave(weights.shape[1])
-        surprise = F.cross_entropy(logits, aims, reduction="none").view_as(weights)
-        losses = (weights * surprise).sum(1)
+        targets = labels.repeat_interleave(weights.shape[1])
+        cross_entropy = F.cross_entropy(logits, targets, reduction="none").view_as(weights)
+        losses = (weights * cross_entropy).sum(1)
         (gradient,) = torch.autograd.grad(losses.sum(), leaf)
     return gradient, losses.detach()
