@@ -11,7 +11,7 @@ from torch import nn
 from cwx.functional.label_noise import Uniform
 from cwx.functional.rng import stream
 from cwx.methods.construction_algorithms import FeatureMatching, TargetedAttack
-from cwx.methods.dataset_construction import Construct
+from cwx.methods.dataset_construction import DatasetConstructor
 from cwx.networks.eval_mode import freeze
 from cwx.storage.shards import Shards
 from cwx.training.build import build_network
@@ -24,11 +24,11 @@ def data():
 
 def module(data, algorithm, folder, *, size=25):
     train = data.splits.train
-    return Construct(
+    return DatasetConstructor(
         network=freeze(build_network(small_mlp, data, seed=1)),
         data=data,
         algorithm=algorithm,
-        planned=algorithm.plan(train, data.classes, stream(5)),
+        plan=algorithm.plan(train, data.classes, stream(5)),
         seed=5,
         shards=Shards(folder, count=len(train), size=size),
         stage="dataset_construction",
@@ -54,7 +54,7 @@ def test_features_are_matched_from_another_image_and_the_label_stays(data, tmp_p
     each, found = made(data, MATCHING, tmp_path)
     train = data.splits.train
     assert torch.equal(found["labels"], train.labels)
-    starts = each.planned.starts
+    starts = each.plan.starts
     assert (starts != torch.arange(len(train))).all()
     assert 0 <= starts.min() <= starts.max() < len(train)
     assert len(starts.unique()) > len(train) / 2
@@ -67,7 +67,7 @@ def test_features_are_matched_from_another_image_and_the_label_stays(data, tmp_p
     assert found["moved"].min() > 0
 
 
-def test_any_other_image_is_as_likely_a_start(data):
+def test_start_images_are_uniform_over_the_other_images(data):
     train = data.splits.train.first(2)
     starts = torch.stack(
         [MATCHING.plan(train, data.classes, stream(seed)).starts for seed in range(1500)]
@@ -124,10 +124,12 @@ def test_steps_out_of_range_are_refused(given):
         FeatureMatching(**{"layer": None, "step": 0.1, "steps": 10, **given})
 
 
-def test_a_lone_image_and_a_network_without_layers_are_refused(data):
+def test_a_single_image_and_a_network_without_layers_are_refused(data):
     alone = data.splits.train
     alone = type(alone)(alone.images[:1], alone.labels[:1])
-    with pytest.raises(ValueError, match="there is 1 training image: give more, or choose"):
+    with pytest.raises(
+        ValueError, match="number of training images is 1: give 2 or more, or choose"
+    ):
         MATCHING.plan(alone, data.classes, stream(0))
     with pytest.raises(ValueError, match="no linear layer"):
         MATCHING.check(nn.Flatten())

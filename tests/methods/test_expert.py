@@ -5,7 +5,15 @@ from functools import partial
 
 import pytest
 import torch
-from support.builders import experts, image_data, sgd, small_mlp, stages, trained, wanted
+from support.builders import (
+    expert_requests,
+    experts,
+    image_data,
+    sgd,
+    small_mlp,
+    stages,
+    train_experts,
+)
 from support.references import flat
 from torch import nn
 from torch.nn import functional as F
@@ -29,7 +37,11 @@ def batch_normed(**shape):
 
 
 def states(trajectories):
-    return [trajectory.state(epoch) for trajectory in trajectories for epoch in trajectory.recorded]
+    return [
+        trajectory.state(epoch)
+        for trajectory in trajectories
+        for epoch in trajectory.recorded_epochs
+    ]
 
 
 def assert_equal(found, expected):
@@ -42,7 +54,7 @@ def assert_equal(found, expected):
 def test_side_by_side_each_learns_what_it_learns_alone(data, tmp_path, augment):
     settings = {"network": batch_normed, "augment": augment, "epochs": 2}
     alone, together, pairs = (
-        trained(data, [3, 4, 5], TrajectoryStore(tmp_path / str(n)), at_once=n, **settings)
+        train_experts(data, [3, 4, 5], TrajectoryStore(tmp_path / str(n)), at_once=n, **settings)
         for n in (1, 3, 2)
     )
     assert_equal(together, alone)
@@ -51,14 +63,14 @@ def test_side_by_side_each_learns_what_it_learns_alone(data, tmp_path, augment):
 
 def test_only_what_is_missing_is_trained(data, tmp_path):
     store = TrajectoryStore(tmp_path)
-    trained(data, [4], store, at_once=1)
+    train_experts(data, [4], store, at_once=1)
     asked = []
 
     def build(missing):
         asked.extend(expert.seed for expert in missing)
         return experts(data, [expert.seed for expert in missing])
 
-    found = stages().train(build, wanted(3, 4, 5), store, at_once=3)
+    found = stages().train(build, expert_requests(3, 4, 5), store, at_once=3)
     assert asked == [3, 5]
     assert [trajectory.identity["seed"] for trajectory in found] == [3, 4, 5]
     assert not list(tmp_path.glob("*/*.ckpt"))
@@ -66,9 +78,9 @@ def test_only_what_is_missing_is_trained(data, tmp_path):
 
 def test_what_is_wanted_twice_is_trained_once(data, tmp_path):
     store = TrajectoryStore(tmp_path)
-    first, again, other = trained(data, [4, 4, 5], store, at_once=3)
+    first, again, other = train_experts(data, [4, 4, 5], store, at_once=3)
     assert first.path == again.path != other.path
-    assert_equal([other], trained(data, [5], TrajectoryStore(tmp_path / "alone")))
+    assert_equal([other], train_experts(data, [5], TrajectoryStore(tmp_path / "alone")))
 
 
 class Power(Exception):
@@ -91,7 +103,7 @@ def cut(data, seeds, store, **settings):
         return module
 
     with pytest.raises(Power):
-        stages().train(build, wanted(*seeds), store, at_once=len(seeds))
+        stages().train(build, expert_requests(*seeds), store, at_once=len(seeds))
     assert store.find({"seed": seeds[0]}) is None
 
 
@@ -118,15 +130,15 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_experts_cut_together_continue_together(data, tmp_path, way):
-    whole = trained(data, [3, 4], TrajectoryStore(tmp_path / "whole"), at_once=2, **WAYS[way])
+    whole = train_experts(data, [3, 4], TrajectoryStore(tmp_path / "whole"), at_once=2, **WAYS[way])
     store = TrajectoryStore(tmp_path / "cut")
     cut(data, [3, 4], store, **WAYS[way])
-    assert_equal(trained(data, [3, 4], store, at_once=2, **WAYS[way]), whole)
+    assert_equal(train_experts(data, [3, 4], store, at_once=2, **WAYS[way]), whole)
 
 
 def test_channels_last_learns_the_same_up_to_rounding(data, tmp_path):
     usual, other = (
-        trained(
+        train_experts(
             data,
             [3],
             TrajectoryStore(tmp_path / str(last)),
@@ -143,7 +155,9 @@ def test_channels_last_learns_the_same_up_to_rounding(data, tmp_path):
 
 def test_augmentation_changes_what_is_learned_but_not_the_start(data, tmp_path):
     plain, moved = (
-        states(trained(data, [3], TrajectoryStore(tmp_path / str(i)), augment=augment, epochs=1))
+        states(
+            train_experts(data, [3], TrajectoryStore(tmp_path / str(i)), augment=augment, epochs=1)
+        )
         for i, augment in enumerate((Strategy({}), Strategy({"crop": Crop(shift=0.5)})))
     )
     name = next(iter(plain[0]))
@@ -154,7 +168,7 @@ def test_augmentation_changes_what_is_learned_but_not_the_start(data, tmp_path):
 def test_a_loss_that_is_not_finite_names_its_expert(tmp_path):
     data = image_data()
     with pytest.raises(ValueError, match=r"loss of expert-3 .* lower recipe.optimizer.lr"):
-        trained(
+        train_experts(
             data,
             [3],
             TrajectoryStore(tmp_path),
@@ -181,7 +195,7 @@ def test_autocast_computes_in_half_precision_and_keeps_single_weights(data, tmp_
     each = stages(precisions=Precisions(experts=bf16, methods=plain))
     (found,) = each.train(
         lambda _: experts(data, [3], network=network, epochs=1),
-        wanted(3),
+        expert_requests(3),
         TrajectoryStore(tmp_path),
         at_once=1,
     )
@@ -199,7 +213,7 @@ def test_adversarial_training_withstands_what_ordinary_training_does_not(data, t
     found = {}
     for name, attack in (("ordinary", None), ("adversarial", PGD)):
         store = TrajectoryStore(tmp_path / name)
-        trajectories = trained(data, [3, 4], store, at_once=2, attack=attack, epochs=20)
+        trajectories = train_experts(data, [3, 4], store, at_once=2, attack=attack, epochs=20)
         subject = Subject(
             data=data,
             factory=small_mlp,
@@ -222,7 +236,7 @@ def test_adversarial_training_withstands_what_ordinary_training_does_not(data, t
 def test_side_by_side_each_is_attacked_by_itself(data, tmp_path, settings):
     settings = {**settings, "epochs": 2}
     alone, together = (
-        trained(data, [3, 4], TrajectoryStore(tmp_path / str(n)), at_once=n, **settings)
+        train_experts(data, [3, 4], TrajectoryStore(tmp_path / str(n)), at_once=n, **settings)
         for n in (1, 2)
     )
     assert_equal(together, alone)
@@ -243,7 +257,7 @@ def test_what_is_learned_from_is_the_augmented_batch_attacked_in_eval_mode(data,
             return self.head(self.norm(images.flatten(1)))
 
     epochs, steps = 2, 8
-    (found,) = trained(
+    (found,) = train_experts(
         data, [3], TrajectoryStore(tmp_path), network=Spy, attack=PGD, epochs=epochs,
         augment=Strategy({"crop": Crop(shift=0.5)}),
     )  # fmt: skip
@@ -270,7 +284,7 @@ def way_of(data, folder, trainer_precision, **settings):
     for precision in (replace(plain, trainer=trainer_precision), plain):
         (found,) = stages(precisions=Precisions(experts=precision, methods=plain)).train(
             lambda _: experts(data, [3], epochs=2, **settings),
-            wanted(3),
+            expert_requests(3),
             TrajectoryStore(folder / precision.trainer),
             at_once=1,
         )
@@ -289,7 +303,9 @@ def test_a_schedule_changes_the_rate_after_each_epoch(data, tmp_path):
 
     settings = {"at_once": 1, "epochs": 3}
     plain, scheduled = (
-        trained(data, [3], TrajectoryStore(tmp_path / str(n)), schedule=schedule, **settings)[0]
+        train_experts(data, [3], TrajectoryStore(tmp_path / str(n)), schedule=schedule, **settings)[
+            0
+        ]
         for n, schedule in enumerate((None, halving))
     )
     # The first epoch is at the same rate, the second no longer.
@@ -309,7 +325,7 @@ def test_a_schedule_that_waits_for_a_plateau_is_told_the_mean_loss_of_the_epoch(
             told.append(metrics)
 
     # At a rate of 0, the loss of all images is that of the initial weights.
-    (still,) = trained(
+    (still,) = train_experts(
         data, [3], TrajectoryStore(tmp_path), optimizer=sgd(0.0), schedule=Told, epochs=2
     )
     network = build_network(small_mlp, data, seed=3)
@@ -334,7 +350,7 @@ def test_networks_side_by_side_reach_plateaus_of_their_own(data, tmp_path):
     for at_once in (1, 3):
         rates.clear()
         store = TrajectoryStore(tmp_path / str(at_once))
-        states = trained(data, [3, 4, 5], store, at_once=at_once, schedule=schedule)
+        states = train_experts(data, [3, 4, 5], store, at_once=at_once, schedule=schedule)
         found[at_once] = states, list(rates)
     assert_equal(found[3][0], found[1][0])
     # One group each, and not all fall in the same epochs.
@@ -349,7 +365,7 @@ def test_networks_side_by_side_reach_plateaus_of_their_own(data, tmp_path):
 def robust(data, folder, **settings):
     """Accuracy on test images, and on those under PGD, of a network that is trained so."""
     store = TrajectoryStore(folder)
-    (trajectory,) = trained(data, [3], store, epochs=6, **settings)
+    (trajectory,) = train_experts(data, [3], store, epochs=6, **settings)
     subject = Subject(
         data=data,
         factory=settings["network"],

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from support.builders import Looking, image_data, small_mlp
+from support.builders import ColumnClassifier, image_data, small_mlp
 
 from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.functional.canvas_sampling import negative, positive
 from cwx.functional.canvas_sampling import random as any_image
 from cwx.methods.gradcam import GradCamRegions
-from cwx.networks.gradcam import attention_of
+from cwx.networks.gradcam import attention_maps
 from cwx.training.plan import Plan
-from cwx.training.stages import Fitted
+from cwx.training.stages import Fittable
 
 
 def regions(subject, **settings):
@@ -32,9 +32,9 @@ def test_masks_are_maps_scaled_to_reach_one(looking):
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert not found.searched.any()
     assert len(found.searched) == 24
-    network = looking.trained(looking.trajectories[0])
+    network = looking.trained_network(looking.trajectories[0])
     images = looking.data.normalization.normalize(found.canvases)
-    maps = attention_of(network, network.features, images, found.labels, 7)
+    maps = attention_maps(network, network.features, images, found.labels, 7)
     assert maps.amax((1, 2)).min() > 0
     for mask, values in zip(found.masks, maps, strict=True):
         torch.testing.assert_close(mask, values / values.max())
@@ -50,7 +50,7 @@ def test_a_map_of_zeros_stays(looking):
 
 
 def test_it_is_not_fitted(looking):
-    assert not isinstance(regions(looking), Fitted)
+    assert not isinstance(regions(looking), Fittable)
 
 
 def test_the_power_of_the_most_attended_pixels_is_measured(looking):
@@ -73,7 +73,7 @@ def test_settings_choose(looking):
     found = regions(looking, classes=["right"], canvases=1, explains="held-out", layer="features.0")
     assert found.layer is found.network.features[0]
     assert not torch.equal(found.network.slope, regions(looking).network.slope)
-    held_out = looking.trained(looking.held_out[0])
+    held_out = looking.trained_network(looking.held_out[0])
     assert torch.equal(found.network.slope, held_out.slope)
     patterns = found.explanations()
     assert patterns.explains == "held-out"
@@ -114,11 +114,13 @@ def test_a_layer_that_is_none_is_refused_before_anything_is_trained(data):
         data=data,
         methods=["gradcam"],
         held_out=0,
-        networks={"network": small_mlp, "looking": Looking},
+        networks={"network": small_mlp, "looking": ColumnClassifier},
         explains={"gradcam": "looking", "other": "expert"},
     )
     GradCamRegions.check(plan, stage="gradcam", classes=None, layer=None)
-    with pytest.raises(ValueError, match="gradcam.layer is 'x', which is no layer of Looking"):
+    with pytest.raises(
+        ValueError, match="gradcam.layer is 'x', which is no layer of ColumnClassifier"
+    ):
         GradCamRegions.check(plan, stage="gradcam", classes=None, layer="x")
     with pytest.raises(ValueError, match="no layer of MLP gives maps"):
         GradCamRegions.check(plan, stage="other", classes=None, layer=None)

@@ -50,7 +50,7 @@ def fitted(module, folder, **settings):
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_each_search_is_algorithm_1(subject, tmp_path, beta):
     found = fitted(search(subject, beta=beta), tmp_path)
-    network, data = subject.trained(subject.trajectories[0]), subject.data
+    network, data = subject.trained_network(subject.trajectories[0]), subject.data
     test = data.splits.test
     batches = Nontarget(
         searches=[(label, place) for label in range(3) for place in range(2)],
@@ -118,7 +118,7 @@ def test_masks_do_not_depend_on_the_company(subject, tmp_path):
 
 def test_patterns_lead_to_their_class(subject, tmp_path):
     found = fitted(search(subject), tmp_path)
-    network, data = subject.trained(subject.trajectories[0]), subject.data
+    network, data = subject.trained_network(subject.trajectories[0]), subject.data
     cut = found.cut(0.5)
     unit = data.splits.test.images.float() / 255
     for row, label in enumerate(found.labels.tolist()):
@@ -216,7 +216,7 @@ def test_every_canvas_gives_as_many_as_it_can(subject, canvas, places, caplog):
     if canvas is negative:
         with pytest.raises(ValueError, match="finds no canvas for any class.*canvas=random"):
             search(subject, canvas=canvas)
-        assert "class 'left' has 0 canvases of the 2 asked for" in caplog.text
+        assert "class 'left' has 0 canvases instead of 2" in caplog.text
         return
     found = search(subject, canvas=canvas).explanations()
     assert found.labels.tolist() == [label for label in range(3) for _ in range(places)]
@@ -227,14 +227,14 @@ def test_every_canvas_gives_as_many_as_it_can(subject, canvas, places, caplog):
 def test_too_few_candidates_are_named(subject, caplog):
     with caplog.at_level(logging.WARNING):
         search(subject, canvases=50)
-    assert "iscp: class 'left' has 8 canvases of the 50 asked for" in caplog.text
+    assert "iscp: class 'left' has 8 canvases instead of 50" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"canvases": 0}, "method.iscp.canvases is 0"),
-        ({"searched": 0.0}, "method.iscp.searched is 0.0: give a share of the 24 test"),
+        ({"searched": 0.0}, "method.iscp.searched is 0.0: give a fraction of the 24 test"),
         ({"searched": 1.2}, "method.iscp.searched is 1.2"),
         ({"searched": 0.01}, "method.iscp.searched is 0.01"),
         ({"passes": 0}, "method.iscp.passes is 0"),
@@ -286,6 +286,6 @@ def test_patterns_come_back_from_their_file(subject, tmp_path):
 
 def test_the_network_is_that_of_the_kind_asked_for(subject):
     module = search(subject, explains="held-out")
-    held_out = subject.trained(subject.held_out[0])
+    held_out = subject.trained_network(subject.held_out[0])
     for name, tensor in held_out.state_dict().items():
         assert torch.equal(module.network.state_dict()[name], tensor)

@@ -83,7 +83,7 @@ def test_explanations_are_of_their_class(name, subject, tmp_path):
     found = fitted(METHODS[name](subject), tmp_path)
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.images.shape == (6, *subject.data.image_shape)
-    network = subject.trained(subject.held_out[0])
+    network = subject.trained_network(subject.held_out[0])
     assert accuracy(network, [(found.images, found.labels, 6)]) == 1
 
 

@@ -36,7 +36,7 @@ def success(subject, found, index):
     """The rate of other classes' test images that go to the class; last without anything."""
     test, label = subject.data.splits.test, int(found.labels[index])
     images = test.images[test.labels != label].float() / 255
-    network, normalize = subject.explained("expert"), subject.data.normalization.normalize
+    network, normalize = subject.first_network("expert"), subject.data.normalization.normalize
     return [
         (network(normalize(unit)).argmax(1) == label).double().mean().item()
         for unit in (found.attach(index)(images), images)

@@ -1,4 +1,4 @@
-"""What users bring and a study does not take is refused, with the remedy."""
+"""Invalid networks, methods, evaluations and data of users are refused with a remedy."""
 
 import re
 from functools import partial
@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.builders import Blobs, small_mlp
 
-from cwx.data.corruption import Corrupted
+from cwx.data.corruption import CorruptionResult
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet, Splits
 from cwx.evaluations.outcome import Outcome
@@ -18,10 +18,10 @@ from cwx.study.contracts import (
     NETWORK,
     check_builds,
     check_explains,
-    check_fitted,
-    check_left,
-    check_measured,
+    check_fit_attributes,
+    check_method_output,
     check_optimizer,
+    check_outcome,
 )
 
 
@@ -51,32 +51,32 @@ def made(*, subject, seed, stage):
     "build", [partial(Method, rate=1), made, partial(made), partial(GradCamRegions, explains="a",
     classes=None, canvas=None, canvases=1, layer=None)]
 )  # fmt: skip
-def test_methods_that_a_study_can_build_are_taken(build):
+def test_valid_methods_pass(build):
     check_explains("mine", build)
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "message"),
     [
         (Unnamed, "method.mine (Unnamed) cannot be built (got an unexpected keyword argument "
-         "'stage'): it is called with subject, seed, stage and its settings, all by keyword"),
+         "'stage'): it must accept subject, seed, stage and its settings, all by keyword"),
         (partial(Method), "cannot be built (missing a required argument: 'rate')"),
-        (Mute, "method.mine (Mute) has no explanations(): give it one that returns what it leaves, "
+        (Mute, "method.mine (Mute) has no explanations(): define it to return "
          "one of cwx.explanations.images.Explanations, "),
     ],
 )  # fmt: skip
-def test_a_method_that_cannot_be_built_or_leaves_nothing_is_refused(build, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_a_method_that_cannot_be_built_or_has_no_explanations_is_refused(build, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         check_explains("mine", build)
 
 
-def test_a_network_is_told_of_the_data():
+def test_a_network_must_accept_the_shape_of_the_data():
     check_builds("network", small_mlp, NETWORK)
     check_builds("network", dict, NETWORK)
-    said = "network (SqueezeNet) cannot be built (missing a required argument: 'depth'): it is "
-    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+    message = "network (SqueezeNet) cannot be built (missing a required argument: 'depth'): it "
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
         check_builds("network", partial(SqueezeNet, width=3), NETWORK)
-    assert str(refused.value).endswith("is for network=external")
+    assert str(refused.value).endswith("choose network=external")
 
 
 class SqueezeNet:
@@ -90,22 +90,22 @@ class Trained:
 
 
 @pytest.mark.parametrize(
-    ("has", "said"),
+    ("has", "message"),
     [
         ({}, "has a training_step, but no epochs and no batches: set self.batches"),
         ({"epochs": 1}, "has a training_step, but no batches: "),
         ({"epochs": 1, "batches": []}, None),
     ],
 )
-def test_a_method_that_trains_says_on_what(has, said):
+def test_a_method_with_a_training_step_needs_batches_and_epochs(has, message):
     method = Trained()
     vars(method).update(has)
-    check_fitted("mine", object())
-    if said is None:
-        check_fitted("mine", method)
+    check_fit_attributes("mine", object())
+    if message is None:
+        check_fit_attributes("mine", method)
         return
-    with pytest.raises(ValueError, match=re.escape(f"method.mine (Trained) {said}")):
-        check_fitted("mine", method)
+    with pytest.raises(ValueError, match=re.escape(f"method.mine (Trained) {message}")):
+        check_fit_attributes("mine", method)
 
 
 def left(count, labels, *, shape=(2, 4, 4), dtype=torch.float32):
@@ -113,7 +113,7 @@ def left(count, labels, *, shape=(2, 4, 4), dtype=torch.float32):
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "message"),
     [
         (torch.zeros(3, 2, 4, 4), "is of type Tensor: return one of "),
         (left(2, [0, 1, 2]), "has images [2, 2, 4, 4] of torch.float32 for 3 labels: give "
@@ -125,23 +125,23 @@ def left(count, labels, *, shape=(2, 4, 4), dtype=torch.float32):
         (left(2, [0.0, 1.0]), "has labels [2] of torch.float32"),
     ],
 )  # fmt: skip
-def test_what_nobody_could_read_is_refused(data, found, said):
-    check_left("mine", left(3, [0, 1, 2]), data)
-    with pytest.raises(ValueError, match=re.escape(said)) as refused:
-        check_left("mine", found, data)
+def test_invalid_explanations_are_refused(data, found, message):
+    check_method_output("mine", left(3, [0, 1, 2]), data)
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        check_method_output("mine", found, data)
     assert str(refused.value).startswith("explanations() of method.mine ")
 
 
-def test_an_evaluation_returns_an_outcome():
-    check_measured("mine", Outcome(tables={"a": [{"b": 1}]}))
+def test_an_evaluation_must_return_an_outcome():
+    check_outcome("mine", Outcome(tables={"a": [{"b": 1}]}))
     with pytest.raises(ValueError, match=re.escape("evaluation.mine returned a dict: return a")):
-        check_measured("mine", {"a": 1})
-    with pytest.raises(ValueError, match="the table 'a' without a row: leave it out"):
-        check_measured("mine", Outcome(tables={"a": []}))
+        check_outcome("mine", {"a": 1})
+    with pytest.raises(ValueError, match="the table 'a' without rows: leave it out"):
+        check_outcome("mine", Outcome(tables={"a": []}))
 
 
 class Broken(Blobs):
-    """Blobs of which one thing is wrong."""
+    """Blobs with a change of the training images."""
 
     def __init__(self, change):
         self.change = change
@@ -152,7 +152,7 @@ class Broken(Blobs):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda s: ImageSet(s.images / 255, s.labels), "train images [60, 2, 4, 4] of "
          "torch.float32: give bytes"),
@@ -160,21 +160,21 @@ class Broken(Blobs):
         (lambda s: ImageSet(s.images[..., :3], s.labels), "train images [60, 2, 4, 3]"),
         (lambda s: ImageSet(s.images, s.labels[1:]), "train labels [59] of torch.int64 for 60"),
         (lambda s: ImageSet(s.images, s.labels.int()), "train labels [60] of torch.int32"),
-        (lambda s: ImageSet(s.images, s.labels + 1), "train labels in 1-3, and 3 classes"),
+        (lambda s: ImageSet(s.images, s.labels + 1), "train labels in 1-3"),
     ],
 )  # fmt: skip
-def test_data_that_a_study_could_not_read_are_refused(change, said):
+def test_invalid_data_are_refused(change, message):
     data = ImageData(source=Broken(change), mean=0.5, std=0.5, batch_size=4, per_class=None)
-    with pytest.raises(ValueError, match=re.escape(f"data.source gives {said}")):
+    with pytest.raises(ValueError, match=re.escape(f"data.source gives {message}")):
         data.setup()
 
 
-def test_a_corruption_returns_all_images(data):
+def test_a_corruption_must_return_all_images(data):
     fresh = ImageData(source=Blobs(), mean=0.5, std=0.5, batch_size=4, per_class=None)
     fresh.setup()
     for returned in (
         fresh.clean,
-        Corrupted(fresh.clean.at(torch.arange(3)), torch.zeros(3, dtype=torch.bool), None),
+        CorruptionResult(fresh.clean.at(torch.arange(3)), torch.zeros(3, dtype=torch.bool), None),
     ):
         with pytest.raises(ValueError, match="for 60 images: return a cwx"):
             fresh.corrupt(lambda *_, returned=returned: returned)
@@ -182,20 +182,28 @@ def test_a_corruption_returns_all_images(data):
 
 
 @pytest.mark.parametrize(
-    ("made", "settings", "said"),
+    ("made", "settings", "message"),
     [
-        (torch.optim.SGD, {"lr": -1, "momentum": 0.5}, "SGD) does not take lr=-1, momentum=0.5 ("),
-        (torch.optim.SGD, {"rate": 1}, "SGD) does not take rate=1 ("),
-        (SignDescent, {"lr": 0}, "SignDescent) does not take lr=0 (the rate is 0: give one above"),
+        (
+            torch.optim.SGD,
+            {"lr": -1, "momentum": 0.5},
+            "SGD) does not accept lr=-1, momentum=0.5 (",
+        ),
+        (torch.optim.SGD, {"rate": 1}, "SGD) does not accept rate=1 ("),
+        (
+            SignDescent,
+            {"lr": 0},
+            "SignDescent) does not accept lr=0 (the learning rate lr is 0: give",
+        ),
     ],
 )
-def test_settings_that_an_optimizer_refuses_are_named(made, settings, said):
+def test_settings_that_an_optimizer_refuses_are_in_the_message(made, settings, message):
     build = partial(Method, optimizer=partial(made, **settings))
-    with pytest.raises(ValueError, match=re.escape(f"method.mine.optimizer ({said}")):
+    with pytest.raises(ValueError, match=re.escape(f"method.mine.optimizer ({message}")):
         check_optimizer("method.mine", build)
 
 
-def test_parts_whose_optimizer_takes_its_settings_or_without_one_pass():
+def test_parts_without_an_optimizer_or_with_a_valid_one_pass():
     check_optimizer("method.mine", partial(Method, optimizer=partial(torch.optim.SGD, lr=0.1)))
     check_optimizer("method.mine", partial(Method, rate=1))
     check_optimizer("method.mine", Method)

@@ -17,7 +17,7 @@ from cwx.functional.attacks import Attack, Linf
 from cwx.functional.rng import stream
 from cwx.methods.consistency import ConsistencyObjective
 from cwx.training.build import build_network
-from cwx.training.objectives import START, TARGETS, CrossEntropy, Step, perturbed
+from cwx.training.objectives import START, TARGETS, CrossEntropy, Step, perturb
 
 PGD = Attack(
     ball=Linf(), epsilon=60, scale=255, step=15, steps=7, random_start=True, targeted=False
@@ -82,7 +82,7 @@ def adversarial(network, batch, data):
 
 
 @pytest.mark.parametrize("norm", [group_norm, nn.BatchNorm2d])
-def test_consistency_is_that_of_the_straightforward_loop(data, norm):
+def test_the_consistency_loss_equals_a_plain_loop_over_images(data, norm):
     """Attack in eval mode, then one batch of both, every term on its own."""
     network, batch = net(data, norm), whole_batch(data)
     attacked = adversarial(network, batch, data)
@@ -101,7 +101,7 @@ def test_consistency_is_that_of_the_straightforward_loop(data, norm):
         torch.testing.assert_close(a, b)
 
 
-def test_batch_norm_knows_both_kinds_of_images_and_not_the_attack(data):
+def test_batch_norm_uses_clean_and_adversarial_images_but_not_the_attack(data):
     network, batch = net(data, nn.BatchNorm2d), whole_batch(data)
     both = network.maps[0](torch.cat([batch.images, adversarial(network, batch, data)]))
     consistent(network, data)(network, batch, STEP)
@@ -109,11 +109,11 @@ def test_batch_norm_knows_both_kinds_of_images_and_not_the_attack(data):
     torch.testing.assert_close(network.maps[1].running_mean, 0.1 * both.mean((0, 2, 3)))
 
 
-def test_nothing_flows_through_the_attack_but_through_both_features(data):
+def test_gradients_flow_through_both_features_but_not_the_attack(data):
     network, batch = net(data), whole_batch(data)
     images = batch.images.requires_grad_()
     targets = (batch.labels + 1) % 3
-    attacked = perturbed(network, TARGETED, batch, targets, STEP, data)
+    attacked = perturb(network, TARGETED, batch, targets, STEP, data)
     assert not attacked.requires_grad
     assert all(parameter.grad is None for parameter in network.parameters())
     loss = consistent(network, data, alpha=1.0, beta=1.0)(network, batch, STEP)
@@ -131,7 +131,7 @@ def test_nothing_flows_through_the_attack_but_through_both_features(data):
 
 
 @pytest.mark.parametrize("layer", [None, "maps", "maps.0", "act", "head"])
-def test_features_are_of_the_layer_that_is_named(data, layer):
+def test_features_are_outputs_of_the_named_layer(data, layer):
     network, batch = net(data), whole_batch(data)
     found, without = (
         consistent(network, data, beta=beta, layer=layer)(network, batch, STEP)
@@ -158,7 +158,7 @@ def fractions(batch, ranks):
 
 @pytest.mark.parametrize("ranks", [2, 3, 8])
 @pytest.mark.parametrize("attack", [TARGETED, replace(TARGETED, random_start=True)])
-def test_ranks_divide_the_loss_of_one_process(data, ranks, attack):
+def test_the_losses_of_ranks_sum_to_the_loss_of_one_process(data, ranks, attack):
     """With more ranks than images, some have none."""
     network, batch = net(data), whole_batch(data)
     objective = consistent(network, data, attack=attack)
@@ -170,18 +170,18 @@ def test_ranks_divide_the_loss_of_one_process(data, ranks, attack):
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_attack_what_one_process_attacks(data, ranks):
+def test_ranks_make_the_adversarial_images_of_one_process(data, ranks):
     network, batch = net(data), whole_batch(data)
-    whole = perturbed(network, PGD, batch, batch.labels, STEP, data)
+    whole = perturb(network, PGD, batch, batch.labels, STEP, data)
     put_together = torch.full_like(whole, torch.nan)
     for part, mine, step in fractions(batch, ranks):
-        put_together[part] = perturbed(network, PGD, mine, mine.labels, step, data)
+        put_together[part] = perturb(network, PGD, mine, mine.labels, step, data)
     torch.testing.assert_close(put_together, whole, rtol=0, atol=1e-9)
 
 
-def test_starts_are_those_of_the_step(data):
+def test_starts_come_from_the_stream_of_the_step(data):
     network, batch = net(data), whole_batch(data)
-    found = perturbed(network, replace(PGD, steps=0), batch, batch.labels, STEP, data)
+    found = perturb(network, replace(PGD, steps=0), batch, batch.labels, STEP, data)
     start = PGD.draw(7, data.image_shape, stream(STEP.seed, STEP.number, START))
     moved = data.normalization.denormalize(batch.images) + start
     torch.testing.assert_close(
@@ -189,16 +189,16 @@ def test_starts_are_those_of_the_step(data):
     )
 
 
-def test_the_attack_leaves_modes_after_a_failure(data):
+def test_a_failed_attack_restores_the_training_mode(data):
     network, batch = net(data), whole_batch(data)
     with pytest.raises((IndexError, ValueError)):
-        perturbed(network, PGD, batch, batch.labels[:2], STEP, data)
+        perturb(network, PGD, batch, batch.labels[:2], STEP, data)
     assert all(module.training for module in network.modules())
 
 
-def test_cross_entropy_is_of_the_attacked_images_alone(data):
+def test_cross_entropy_uses_only_adversarial_images(data):
     network, batch = net(data), whole_batch(data)
-    attacked = perturbed(network, PGD, batch, batch.labels, STEP, data)
+    attacked = perturb(network, PGD, batch, batch.labels, STEP, data)
     for attack, images in ((None, batch.images), (PGD, attacked)):
         found = CrossEntropy(network=network, data=data, attack=attack)(network, batch, STEP)
         expected = F.cross_entropy(network(images), batch.labels, reduction="sum")
@@ -225,16 +225,18 @@ def test_settings_out_of_range_are_refused(data, settings, message):
 def test_a_single_class_is_refused(data, monkeypatch):
     network = net(data)
     monkeypatch.setattr(type(data), "classes", ("only",))
-    with pytest.raises(ValueError, match="the data have 1: give data of 2 classes or more"):
+    with pytest.raises(
+        ValueError, match="the number of classes is 1: give data of 2 classes or more"
+    ):
         consistent(network, data)
 
 
-def test_a_network_without_maps_needs_the_name_of_a_layer(data):
+def test_a_network_without_maps_needs_the_setting_layer(data):
     network = build_network(small_mlp, data, seed=0)
-    with pytest.raises(ValueError, match="no layer of MLP gives maps .* as recipe.la"):
+    with pytest.raises(ValueError, match="no layer of MLP gives maps .* set recipe.la"):
         consistent(network, data, layer=None)
 
 
-def test_cross_entropy_refuses_to_make_right_labels_easier(data):
+def test_cross_entropy_refuses_a_targeted_attack(data):
     with pytest.raises(ValueError, match="set recipe.attack.targeted to false"):
         CrossEntropy(network=net(data), data=data, attack=TARGETED)

@@ -7,11 +7,11 @@ from cwx.training.precision import Precision
 
 
 @pytest.mark.parametrize("wanted", ["highest", "high", "medium"])
-def test_what_is_global_is_given_back(wanted):
+def test_the_global_precision_is_restored(wanted):
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     with (
         contextlib.suppress(KeyError),
-        Precision(trainer="32-true", float32_matmul=wanted).in_force(),
+        Precision(trainer="32-true", float32_matmul=wanted).activate(),
     ):
         assert torch.get_float32_matmul_precision() == wanted
         assert torch.backends.cudnn.allow_tf32 == (wanted != "highest")

@@ -1,11 +1,11 @@
-"""What a trained network is known by."""
+"""The identity of a trained network in the store."""
 
 import json
 from hashlib import sha256
 
 import pytest
 import torch
-from support.builders import BlobsToTest, image_data, small_mlp
+from support.builders import BlobsWithoutTraining, image_data, small_mlp
 
 from cwx.cli import resolvers
 from cwx.cli import run as entry
@@ -27,29 +27,29 @@ def settings(recipe):
 
 
 @pytest.mark.parametrize("recipe", STORED)
-def test_networks_that_are_stored_keep_their_names(recipe):
-    """Whoever changes what they are known by has all networks trained anew."""
+def test_the_identity_of_stored_networks_does_not_change(recipe):
+    """A change of the identity would train all networks again."""
     identity = json.dumps(_identity(settings(recipe)), sort_keys=True)
     assert sha256(identity.encode()).hexdigest()[:12] == STORED[recipe]
 
 
-def test_a_consistency_loss_makes_another_network():
+def test_the_consistency_loss_changes_the_identity():
     ordinary, consistent = (_identity(settings(name)) for name in ("plateau", "consistency"))
     assert ordinary["_target_"] != consistent["_target_"]
     assert "alpha" in consistent.keys() - ordinary.keys()
 
 
-def test_a_procedure_is_asked_about_every_kind_of_network():
-    data, asked = image_data(BlobsToTest()), []
+def test_a_recipe_checks_every_kind_of_network():
+    data, checked = image_data(BlobsWithoutTraining()), []
 
-    def recipe(*, networks, seeds, stages, **given):
-        assert given == {"data": data}
+    def recipe(*, networks, seeds, stages, **settings):
+        assert settings == {"data": data}
         assert len(networks) == len(seeds) == 1
-        asked.extend(stages)
+        checked.extend(stages)
         assert all(isinstance(network, torch.nn.Module) for network in networks)
         if stages == ["b"]:
             raise ValueError("not b")
 
     with pytest.raises(ValueError, match="not b"):
         check_recipe(recipe, dict.fromkeys("abc", small_mlp), data)
-    assert asked == ["a", "b"]
+    assert checked == ["a", "b"]

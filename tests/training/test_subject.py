@@ -17,30 +17,30 @@ def convolutions(channels):
     )
 
 
-class Answers(nn.Module):
-    """Gives `answer` for any images."""
+class Constant(nn.Module):
+    """Returns, or raises, the same output for all images."""
 
-    def __init__(self, answer):
+    def __init__(self, output):
         super().__init__()
-        self.answer = answer
+        self.output = output
 
     def forward(self, images):
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        if isinstance(self.output, Exception):
+            raise self.output
+        return self.output
 
 
-def answers(answer):
-    return lambda **_: Answers(answer)
+def constant(output):
+    return lambda **_: Constant(output)
 
 
-@pytest.mark.parametrize("factory", [small_mlp, convolutions(2), answers(torch.zeros(2, 3))])
+@pytest.mark.parametrize("factory", [small_mlp, convolutions(2), constant(torch.zeros(2, 3))])
 def test_a_network_that_fits_passes(data, factory):
     check_outputs("network", factory, data)
 
 
 IMAGES = "does not take the data's images of 2 channels and 4x4 pixels"
-REMEDY = "bring these to what it was made for (data.source.channels, data.source.size), or choose"
+REMEDY = "set data.source.channels and data.source.size to its input shape, or choose"
 UNFIT = {
     "channels": (
         convolutions(3),
@@ -50,15 +50,15 @@ UNFIT = {
         lambda **_: nn.Sequential(nn.Conv2d(2, 3, 7)),
         "(Sequential for images of 2 channels) does not take the data's images of 2 channels",
     ),
-    "an assertion": (answers(AssertionError("Wrong image height!")), f"{IMAGES} (Wrong image"),
-    "no reason": (answers(AssertionError()), f"{IMAGES} (AssertionError): {REMEDY}"),
-    "many lines": (answers(RuntimeError("no\nway")), f"{IMAGES} (no): {REMEDY}"),
+    "an assertion": (constant(AssertionError("Wrong image height!")), f"{IMAGES} (Wrong image"),
+    "no reason": (constant(AssertionError()), f"{IMAGES} (AssertionError): {REMEDY}"),
+    "many lines": (constant(RuntimeError("no\nway")), f"{IMAGES} (no): {REMEDY}"),
     "too few logits": (
-        answers(torch.zeros(2, 2)),
-        "network gives outputs of shape (2, 2) for two images, and the data have 3",
+        constant(torch.zeros(2, 2)),
+        "network returns outputs of shape (2, 2) for two images, but the data have 3",
     ),
-    "a map": (answers(torch.zeros(2, 3, 4, 4)), "gives outputs of shape (2, 3, 4, 4)"),
-    "no tensor": (answers({"out": torch.zeros(2, 3)}), "gives outputs of shape dict"),
+    "a map": (constant(torch.zeros(2, 3, 4, 4)), "returns outputs of shape (2, 3, 4, 4)"),
+    "no tensor": (constant({"out": torch.zeros(2, 3)}), "returns outputs of shape dict"),
 }
 
 
@@ -76,8 +76,8 @@ def equal(a, b):
 
 
 @pytest.mark.parametrize("epoch", [None, 0, 2, 4])
-def test_every_network_of_the_kind_is_shown_at_one_epoch(subject, epoch):
-    evaluation_network = subject.trained(subject.held_out[0])
+def test_all_experts_are_used_at_the_epoch_of_the_study(subject, epoch):
+    evaluation_network = subject.trained_network(subject.held_out[0])
     study = replace(subject, epoch=epoch, evaluation_networks={"other": [evaluation_network]})
     end = 4 if epoch is None else epoch
     panel = study.panel()
@@ -85,17 +85,20 @@ def test_every_network_of_the_kind_is_shown_at_one_epoch(subject, epoch):
     for kind, trajectories in (("expert", subject.trajectories), ("held-out", subject.held_out)):
         for found, trajectory in zip(panel[kind], trajectories, strict=True):
             assert equal(found, trained_network(small_mlp, subject.data, trajectory, end))
-    assert equal(study.trained(subject.held_out[0], 3), subject.trained(subject.held_out[0], 3))
+    assert equal(
+        study.trained_network(subject.held_out[0], 3),
+        subject.trained_network(subject.held_out[0], 3),
+    )
 
 
 @pytest.mark.parametrize("epoch", [None, 2])
-def test_each_network_that_is_explained_goes_by_a_recorded_state(subject, epoch):
+def test_state_of_names_the_recorded_state_of_the_first_network(subject, epoch):
     other = subject.held_out[0]
     study = replace(
         subject,
         epoch=epoch,
         fine_tuned=subject.trajectories[1:],
-        evaluation_networks={"network": [subject.trained(other)]},
+        evaluation_networks={"network": [subject.trained_network(other)]},
         evaluation_trajectories={"network": [other]},
     )
     end = 4 if epoch is None else epoch
@@ -108,7 +111,7 @@ def test_each_network_that_is_explained_goes_by_a_recorded_state(subject, epoch)
     ):
         assert study.state_of(name) == (trajectory, shown)
         state = trained_network(small_mlp, subject.data, trajectory, shown)
-        assert equal(study.explained(name), state)
+        assert equal(study.first_network(name), state)
 
 
 def test_an_epoch_that_was_not_recorded_is_refused(subject):

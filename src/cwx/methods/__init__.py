@@ -1,10 +1,10 @@
-"""The LightningModules, one file each. They meet in files and never import each other.
+"""The LightningModules, one file each. They exchange files and never import each other.
 
-A method is built with what it works on and its settings, all by keyword, and offers
+The constructor of a method takes the subject and the settings, all by keyword. A method has
 
-    stage        the name its logs and files go by
+    stage        its name in logs and files
     batches      the LightningDataModule to fit it on
-    epochs       how many of that module's epochs to fit; checkpoints fall between them
+    epochs       the number of epochs to fit; a checkpoint is written after each epoch
 
-and a method that explains also `explanations()`.
+and an explanation method also has `explanations()`.
 """

@@ -1,7 +1,7 @@
-"""One step of searches that run side by side and share nothing: what masks and perturbations need.
+"""One step of independent searches (masks, perturbations) that run in parallel.
 
-Each is moved by a gradient of its own, whichever others run beside it, in whatever chunks, on
-whichever rank.
+Each search has its own gradient, which does not depend on the other searches, the chunks or the
+rank.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from cwx.data.nontarget import NontargetBatch
 
-# From some searches of a batch to the gradient of each ``[s, …]`` and its loss, summed over its
-# images ``[s]``.
+# Maps the searches of a batch to their gradients ``[s, …]`` and their losses ``[s]``, each summed
+# over its images.
 Gradients = Callable[[NontargetBatch], tuple[Tensor, Tensor]]
 
 
-class Searching(Protocol):
-    """The LightningModule that a step is of."""
+class SearchModule(Protocol):
+    """A LightningModule that runs searches in parallel."""
 
     stage: str
     chunk: int | None
@@ -31,7 +31,7 @@ class Searching(Protocol):
 
 
 def parallel_step(
-    module: Searching,
+    module: SearchModule,
     batch: NontargetBatch,
     gradients: Gradients,
     *,
@@ -39,22 +39,23 @@ def parallel_step(
     frozen: Sequence[nn.Parameter] = (),
     **logged: Tensor,
 ) -> Tensor:
-    """A scalar whose gradient is that of every search of this step, to be returned to Lightning.
+    """The scalar loss for Lightning, whose gradient is the gradient of every search of this step.
 
-    No chunk's graph outlives it. DDP averages the ranks' gradients, which do not overlap, and
-    wants all parameters in use. The loss of an image is logged, and whatever is given beside it.
+    The graph of a chunk is freed before the next chunk. DDP averages the gradients of the ranks,
+    which do not overlap, and requires that all parameters are used. The mean loss per image and
+    the tensors of `logged` are logged.
 
     Args:
-        optimised: row i belongs to search i.
-        frozen: other parameters, which this step leaves where they are.
+        optimised: the parameter to update; row i belongs to search i.
+        frozen: other parameters, which this step does not change.
     """
     ranks = int(module.trainer.world_size)
     gradient = torch.zeros_like(optimised)
     total = torch.zeros((), device=optimised.device)
-    for part in batch.parts(rank=module.global_rank, ranks=ranks, chunk=module.chunk):
-        gradient[part.searches], losses = gradients(part)
+    for chunk in batch.parts(rank=module.global_rank, ranks=ranks, chunk=module.chunk):
+        gradient[chunk.searches], losses = gradients(chunk)
         total += losses.sum()
-    # The mean over ranks is that over all images.
+    # The mean over ranks is the mean over all images.
     for name, value in {"loss": total * ranks / batch.weights.sum(), **logged}.items():
         module.log(
             f"{module.stage}/{name}", value, prog_bar=True, batch_size=1, sync_dist=ranks > 1
@@ -64,11 +65,11 @@ def parallel_step(
 
 
 def check_counts(stage: str, **counts: int | None) -> None:
-    """Refuse settings of a method, by name, that are not numbers of 1 or more; null is none.
+    """Refuse counts below 1 among the settings of a method; ``None`` is allowed.
 
     Raises:
-        ValueError: names the first.
+        ValueError: names the first such setting.
     """
-    for name, number in counts.items():
-        if number is not None and number < 1:
-            raise ValueError(f"method.{stage}.{name} is {number}: give 1 or more")
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"method.{stage}.{name} is {count}: give 1 or more")

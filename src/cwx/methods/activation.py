@@ -15,21 +15,22 @@ from cwx.training.subject import Subject
 
 
 class ActivationMaximisation(L.LightningModule):
-    """Climbs each image's own class logit, before the softmax; all classes at once.
+    """Gradient ascent on the logit (before the softmax) of each image's class.
 
-    The images start from Gaussian noise. They share no gradient, so that one batch
-    of them is what one climb after another would be; under DDP each rank climbs its share.
+    The images start from Gaussian noise. Their gradients are independent, so that optimising all
+    images in one batch gives the same result as one after another. Under DDP each rank optimises
+    its part of the images.
 
     Args:
-        subject: the data and the recorded experts, the first of which is explained, at the
+        subject: the data and the recorded experts; the first expert is explained, at the
             subject's epoch.
-        initial_std: of the noise, in normalised pixels.
-        iterations: climbing steps.
-        optimizer: makes the optimiser, whose rate is the step size, from the images.
-        blur_sigma, blur_every: a Gaussian blur of that many pixels (0 for none), each so many
-            steps.
-        clamp: cut pixels to the image range after each step.
-        checkpoint_every: steps from one checkpoint to the next, at most.
+        initial_std: standard deviation of the noise, in normalised pixels.
+        iterations: steps of gradient ascent.
+        optimizer: builds the optimiser from the images; its learning rate is the step size.
+        blur_sigma: standard deviation of the Gaussian blur in pixels; 0 for no blur.
+        blur_every: steps between two blurs.
+        clamp: clip pixels to the image range after each step.
+        checkpoint_every: largest number of steps between two checkpoints.
     """
 
     def __init__(
@@ -52,14 +53,14 @@ class ActivationMaximisation(L.LightningModule):
             raise ValueError(f"method.{stage}.blur_every is {blur_every}: give 1 or more")
         self.subject, self.stage, self.optimizer = subject, stage, optimizer
         self.blur_sigma, self.blur_every, self.clamp = blur_sigma, blur_every, clamp
-        self.network = freeze(subject.trained(subject.trajectories[0]))
+        self.network = freeze(subject.trained_network(subject.trajectories[0]))
         self.batches = Steps(epoch_length(iterations, checkpoint_every))
         self.epochs = iterations // self.batches.count
         self.set = subject.class_images(images_per_class, std=initial_std, seed=seed)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        mine = slice(self.global_rank, None, self.trainer.world_size)
-        logits = self.network(self.set.images[mine]).gather(1, self.set.labels[mine, None])
+        rows = slice(self.global_rank, None, self.trainer.world_size)
+        logits = self.network(self.set.images[rows]).gather(1, self.set.labels[rows, None])
         finite = bool(torch.isfinite(logits.detach()).all())
         self.set.keep(
             finite=self.trainer.strategy.reduce_boolean_decision(finite, all=True),
@@ -74,7 +75,7 @@ class ActivationMaximisation(L.LightningModule):
             batch_size=len(logits),
             sync_dist=self.trainer.world_size > 1,
         )
-        # DDP averages the ranks' gradients, which do not overlap.
+        # DDP averages the gradients of the ranks, which do not overlap.
         loss: Tensor = -logits.sum() * self.trainer.world_size
         return loss
 
@@ -91,5 +92,5 @@ class ActivationMaximisation(L.LightningModule):
         return self.optimizer([self.set.images])
 
     def explanations(self) -> Explanations:
-        """The images as they stand."""
+        """The current images."""
         return self.set.snapshot()

@@ -16,29 +16,29 @@ from cwx.methods.expert import Expert, Optimizer, Schedule
 from cwx.networks.layer_outputs import layer_outputs
 from cwx.networks.layers import feature_layer
 from cwx.storage.recording import Recording
-from cwx.training.objectives import TARGETS, Step, perturbed
+from cwx.training.objectives import TARGETS, Step, perturb
 
 
 class ConsistencyObjective:
-    """Cross-entropy of images and of adversarial ones, whose features are to stay those of the
-    images (Dong et al., Eq 8-11; D8).
+    """Cross-entropy on clean and adversarial images, and a penalty on the distance of their
+    features (Dong et al., Eq 8-11; D8).
 
         α CE(f(x), y) + (1 − α) CE(f(G(x, y*)), y) + β ‖φ(x) − φ(G(x, y*))‖²
 
-    G is the attack, in eval mode, towards a random other class y*; the gradient takes what it
-    leaves as given and flows through both φ. Both kinds of images pass the network in one batch,
-    by which batch norm knows both (Kurakin et al. 2017, §3).
+    G is the attack, in eval mode, towards a random other class y*. No gradient flows through G;
+    it flows through both φ. Clean and adversarial images pass the network in one batch, so that
+    the statistics of batch norm include both (Kurakin et al. 2017, §3).
 
     Args:
         attack: G, targeted.
-        alpha: α, the weight of the images as they are, 0-1.
-        beta: β, of the squared difference, a sum over features.
-        layer: whose output is φ, by its name in the network; ``None`` for the last that gives
-            maps of more than one place.
+        alpha: α, the weight of the clean images, 0-1.
+        beta: β, the weight of the squared distance, a sum over features; 0 or more.
+        layer: the name of the layer whose output is φ; ``None`` for the last layer whose output
+            has more than one spatial position.
 
     Raises:
-        ValueError: a setting is out of range, the attack is missing or not targeted, there is no
-            other class, or no such layer.
+        ValueError: a setting is out of range, the attack is missing or not targeted, the data
+            have a single class, or the network has no such layer.
     """
 
     def __init__(
@@ -56,16 +56,15 @@ class ConsistencyObjective:
         if not 0 <= beta < math.inf:
             raise ValueError(f"recipe.beta is {beta}: give 0 or more, finite")
         if attack is None or not attack.targeted:
-            found = "none" if attack is None else "not targeted"
+            state = "none" if attack is None else "not targeted"
             raise ValueError(
-                f"recipe.attack is {found}, and consistency is between images and those taken "
-                "to another class: set attack@recipe.attack=targeted_fgs, or "
-                "recipe.attack.targeted to true"
+                f"recipe.attack is {state}, but the consistency loss needs a targeted attack: "
+                "set attack@recipe.attack=targeted_fgs, or recipe.attack.targeted to true"
             )
         if len(data.classes) < 2:
             raise ValueError(
-                f"consistency training takes images to another class, and the data have "
-                f"{len(data.classes)}: give data of 2 classes or more"
+                "the consistency loss attacks images towards another class, but the number of "
+                f"classes is {len(data.classes)}: give data of 2 classes or more"
             )
         self.data, self.attack, self.alpha, self.beta = data, attack, alpha, beta
         setting = "recipe.layer"
@@ -73,16 +72,16 @@ class ConsistencyObjective:
 
     def __call__(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
         images = torch.cat([batch.images, self._adversarial(network, batch, step)])
-        # The network itself goes by no name.
-        with layer_outputs(network, [self.layer, ""]) as outputs:
-            given = outputs(images)
-        clean, attacked = given[""].tensor_split(2)
-        features, attacked_features = given[self.layer].tensor_split(2)
+        # The empty name is the network itself.
+        with layer_outputs(network, [self.layer, ""]) as forward:
+            outputs = forward(images)
+        clean_logits, adversarial_logits = outputs[""].tensor_split(2)
+        clean_features, adversarial_features = outputs[self.layer].tensor_split(2)
         losses = consistency(
-            clean,
-            attacked,
-            features,
-            attacked_features,
+            clean_logits,
+            adversarial_logits,
+            clean_features,
+            adversarial_features,
             batch.labels,
             alpha=self.alpha,
             beta=self.beta,
@@ -93,20 +92,21 @@ class ConsistencyObjective:
         classes = len(self.data.classes)
         drawn = shifts(step.total, classes, step.stream(TARGETS))[step.rows]
         targets = others(batch.labels, drawn, classes)
-        return perturbed(network, self.attack, batch, targets, step, self.data)
+        return perturb(network, self.attack, batch, targets, step, self.data)
 
 
 class ConsistencyTrainer(Expert):
-    """Trains networks whose features an attack leaves alone: `Expert` with `ConsistencyObjective`.
+    """Trains networks whose features an attack changes little: `Expert` with
+    `ConsistencyObjective`.
 
     Args:
-        alpha, beta, layer: as `ConsistencyObjective` takes them.
+        alpha, beta, layer: see `ConsistencyObjective`.
         networks, data, seeds, stages, epochs, batch_size, augment, attack, optimizer, schedule,
-            channels_last, recording: as `Expert` takes them; the attack is targeted.
+            channels_last, recording: see `Expert`; the attack is targeted.
 
     Raises:
-        ValueError: a setting is out of range, the attack is missing or not targeted, there is no
-            other class, or no such layer.
+        ValueError: a setting is out of range, the attack is missing or not targeted, the data
+            have a single class, or the network has no such layer.
     """
 
     def __init__(

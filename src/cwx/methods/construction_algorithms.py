@@ -1,4 +1,6 @@
-"""How one network's features are written into images (Ilyas et al. 2019, §3; ISCP §4.4; I15)."""
+"""Algorithms that write the features of a network into images (Ilyas et al. 2019, §3; ISCP §4.4;
+I15).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +14,29 @@ from cwx.functional.attacks import Attack, cross_entropy
 from cwx.functional.feature_matching import match_features
 from cwx.functional.images import Normalization
 from cwx.functional.label_noise import Noise
-from cwx.networks.layer_inputs import find_layer, layer_inputs
+from cwx.networks.layer_inputs import decision_layer, layer_inputs
 
 
-class Planned(NamedTuple):
-    """What a algorithm makes of each training image: the index that it begins from, and its label.
+class ConstructionPlan(NamedTuple):
+    """The start image and the new label of each training image.
 
-    Both are int64 ``[n]``.
+    Attributes:
+        starts: index of the training image to start from, int64 ``[n]``.
+        labels: the new labels, int64 ``[n]``.
     """
 
     starts: Tensor
     labels: Tensor
 
 
-class Task(NamedTuple):
-    """A batch: normalised originals and starts ``[n, C, H, W]``, and the new labels ``[n]``."""
+class ConstructionBatch(NamedTuple):
+    """A batch of images to construct.
+
+    Attributes:
+        images: the normalised originals ``[n, C, H, W]``.
+        starts: the normalised start images ``[n, C, H, W]``.
+        labels: the new labels ``[n]``.
+    """
 
     images: Tensor
     starts: Tensor
@@ -34,48 +44,54 @@ class Task(NamedTuple):
 
 
 class ConstructionAlgorithm(Protocol):
-    """Constructs training images by a network, in eval mode, image by image."""
+    """Constructs each training image independently with a network in eval mode."""
 
     @property
-    def measured(self) -> str:
-        """What `measure` tells, as a name."""
+    def metric_name(self) -> str:
+        """The name of the metric that `measure` computes."""
 
     def check(self, network: nn.Module) -> None:
-        """Refuse a network that it cannot ask.
+        """Refuse a network that the algorithm cannot use.
 
         Raises:
-            ValueError: with the remedy.
+            ValueError: the network lacks a layer that the algorithm needs.
         """
 
-    def plan(self, images: ImageSet, classes: Sequence[str], generator: torch.Generator) -> Planned:
-        """Draw for all images at once, so that batches do not depend on each other."""
+    def plan(
+        self, images: ImageSet, classes: Sequence[str], generator: torch.Generator
+    ) -> ConstructionPlan:
+        """Draw start images and labels for all images at once, so that batches are independent."""
 
-    def make(
+    def construct(
         self,
         network: nn.Module,
-        task: Task,
+        batch: ConstructionBatch,
         *,
         normalization: Normalization,
         generator: torch.Generator,
     ) -> Tensor:
-        """The images, normalised ``[n, C, H, W]``; drawn from `generator` what is random."""
+        """The constructed images, normalised ``[n, C, H, W]``; random numbers come from
+        `generator`.
+        """
 
-    def measure(self, network: nn.Module, images: Tensor, task: Task) -> Tensor:
-        """How far normalised images are what was to be made, one float an image ``[n]``."""
+    def measure(self, network: nn.Module, images: Tensor, batch: ConstructionBatch) -> Tensor:
+        """How well normalised images meet the goal of the algorithm, one float per image
+        ``[n]``.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMatching:
-    """Another random image, moved until the network sees x in it, and labelled as x.
+    """Perturbs another random image x₀ until its features match those of x; the label is that of x.
 
         min ‖g(x') − g(x)‖₂        over x' in [0, 1], from x' = x₀ ≠ x        (Ilyas et al., Eq 6)
 
-    What g ignores in x is not in x': with a robust network, its robust features alone.
+    x' contains only the features of x that g uses: with a robust network, only robust features.
 
     Attributes:
-        layer: whose inputs are g; ``None`` for the last linear layer.
-        step: how far an image moves in a step, in L2 on the unit scale.
-        steps: their number.
+        layer: the layer whose input is g; ``None`` for the last linear layer.
+        step: L2 length of an update, pixels in 0-1.
+        steps: number of updates.
     """
 
     layer: str | None
@@ -86,65 +102,69 @@ class FeatureMatching:
         for name in ("step", "steps"):
             if getattr(self, name) < 0:
                 raise ValueError(
-                    f"dataset_construction.algorithm.{name} is {getattr(self, name)}: give 0 or more"
+                    f"dataset_construction.algorithm.{name} is {getattr(self, name)}: give 0 or "
+                    "more"
                 )
 
     @property
-    def measured(self) -> str:
+    def metric_name(self) -> str:
         return "distance"
 
     def check(self, network: nn.Module) -> None:
-        find_layer(network, self.layer)
+        decision_layer(network, self.layer)
 
-    def plan(self, images: ImageSet, classes: Sequence[str], generator: torch.Generator) -> Planned:
-        """Each begins from any other image."""
+    def plan(
+        self, images: ImageSet, classes: Sequence[str], generator: torch.Generator
+    ) -> ConstructionPlan:
+        """Start each image from a random other image."""
         count = len(images)
         if count < 2:
             raise ValueError(
-                f"features are matched from another image, and there is {count} training image: "
-                "give more, or choose dataset_construction=none"
+                "feature matching needs another start image, but the number of training images is "
+                f"{count}: give 2 or more, or choose dataset_construction=none"
             )
         drawn = torch.randint(count - 1, (count,), generator=generator)
-        # Those from its own index on move up by one, and its own is not among them.
-        return Planned(drawn + (drawn >= torch.arange(count)), images.labels)
+        # Skip the image's own index.
+        return ConstructionPlan(drawn + (drawn >= torch.arange(count)), images.labels)
 
-    def make(
+    def construct(
         self,
         network: nn.Module,
-        task: Task,
+        batch: ConstructionBatch,
         *,
         normalization: Normalization,
         generator: torch.Generator,
     ) -> Tensor:
         with layer_inputs(network, self.layer) as features:
             with torch.no_grad():
-                wanted = features(task.images)
+                target_features = features(batch.images)
             return match_features(
                 features,
-                task.starts,
-                wanted,
+                batch.starts,
+                target_features,
                 normalization=normalization,
                 step=self.step,
                 steps=self.steps,
             )
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, images: Tensor, task: Task) -> Tensor:
+    def measure(self, network: nn.Module, images: Tensor, batch: ConstructionBatch) -> Tensor:
         """‖g(x') − g(x)‖₂."""
         with layer_inputs(network, self.layer) as features:
-            apart: Tensor = (features(images) - features(task.images)).float().norm(dim=1)
-            return apart
+            distance: Tensor = (features(images) - features(batch.images)).float().norm(dim=1)
+            return distance
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetedAttack:
-    """The image itself, attacked until the network takes it for another class, and labelled so.
+    """Attacks each image towards another class, and labels the result as that class.
 
-    What ties it to its label are features that the attack changes: not robust ones.
+    The features that link the image to its new label are those that the attack changes: non-robust
+    features.
 
     Attributes:
-        attack: targeted.
-        target: draws the class that an image is taken to, from its own.
+        attack: a targeted attack.
+        target: draws the target class of an image from its label.
 
     Raises:
         ValueError: the attack is not targeted.
@@ -156,41 +176,43 @@ class TargetedAttack:
     def __post_init__(self) -> None:
         if not self.attack.targeted:
             raise ValueError(
-                "dataset_construction.algorithm.attack is not targeted, and would leave the new label "
-                "instead of reaching it: set dataset_construction.algorithm.attack.targeted to true"
+                "dataset_construction.algorithm.attack is not targeted, and would move images away "
+                "from the new label: set dataset_construction.algorithm.attack.targeted to true"
             )
 
     @property
-    def measured(self) -> str:
+    def metric_name(self) -> str:
         return "success"
 
     def check(self, network: nn.Module) -> None:
         return
 
-    def plan(self, images: ImageSet, classes: Sequence[str], generator: torch.Generator) -> Planned:
-        """Each begins from itself."""
+    def plan(
+        self, images: ImageSet, classes: Sequence[str], generator: torch.Generator
+    ) -> ConstructionPlan:
+        """Start each image from itself."""
         labels = self.target.draw(images.labels, classes, generator)
-        return Planned(torch.arange(len(images)), labels)
+        return ConstructionPlan(torch.arange(len(images)), labels)
 
-    def make(
+    def construct(
         self,
         network: nn.Module,
-        task: Task,
+        batch: ConstructionBatch,
         *,
         normalization: Normalization,
         generator: torch.Generator,
     ) -> Tensor:
-        count, channels, height, width = task.starts.shape
+        count, channels, height, width = batch.starts.shape
         return self.attack(
             cross_entropy(network),
-            task.starts,
-            task.labels,
+            batch.starts,
+            batch.labels,
             normalization=normalization,
             start=self.attack.draw(count, (channels, height, width), generator),
         )
 
     @torch.no_grad()
-    def measure(self, network: nn.Module, images: Tensor, task: Task) -> Tensor:
-        """1 where the network says the new label, 0 elsewhere."""
-        reached: Tensor = network(images).argmax(1) == task.labels
+    def measure(self, network: nn.Module, images: Tensor, batch: ConstructionBatch) -> Tensor:
+        """1 where the network predicts the new label, 0 elsewhere."""
+        reached: Tensor = network(images).argmax(1) == batch.labels
         return reached.float()

@@ -1,4 +1,4 @@
-"""Constructing training images from a network's features, a batch a step."""
+"""Constructing training images from the features of a network, one batch per step."""
 
 import lightning as L
 import torch
@@ -6,24 +6,28 @@ from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
 from cwx.functional.rng import stream
-from cwx.methods.construction_algorithms import ConstructionAlgorithm, Planned, Task
+from cwx.methods.construction_algorithms import (
+    ConstructionAlgorithm,
+    ConstructionBatch,
+    ConstructionPlan,
+)
 from cwx.storage.shards import Shards
 
 
-class Construct(L.LightningModule):
-    """Makes the batches that it is asked for; each depends on its number alone.
+class DatasetConstructor(L.LightningModule):
+    """Constructs batches of training images; a batch is a function of its number.
 
-    Images become bytes, as data sets are kept: whether they are still what was to be made is
-    measured before and after.
+    Images are rounded to bytes, the format of data sets. The metric of the algorithm is measured
+    before and after rounding.
 
     Args:
         network: trained, frozen, in eval mode.
-        data: the images that are replaced.
-        algorithm: how.
-        planned: of all of them.
-        seed: of what is random in a batch.
-        shards: which images are in a batch.
-        stage: its name in logs.
+        data: the training images to replace.
+        algorithm: the construction algorithm.
+        plan: start images and labels of all training images.
+        seed: seeds the random numbers of each batch.
+        shards: assigns images to batches.
+        stage: the name in logs.
     """
 
     def __init__(
@@ -32,52 +36,56 @@ class Construct(L.LightningModule):
         network: nn.Module,
         data: ImageData,
         algorithm: ConstructionAlgorithm,
-        planned: Planned,
+        plan: ConstructionPlan,
         seed: int,
         shards: Shards,
         stage: str,
     ) -> None:
         super().__init__()
-        self.network, self.algorithm, self.planned = network, algorithm, planned
+        self.network, self.algorithm, self.plan = network, algorithm, plan
         self.originals, self.normalization = data.splits.train.images, data.normalization
         self.seed, self.shards, self.stage = seed, shards, stage
 
     def predict_step(self, number: int) -> dict[str, Tensor]:
-        """Batch `number`.
+        """Construct batch `number`.
 
         Returns:
-            ``images`` as bytes and ``labels``; ``moved``, how far each is from its start in L2 on
-            the unit scale; and what the algorithm measures of the ``start``, of what was ``made``, and
-            of that ``rounded`` to bytes.
+            ``images`` as bytes and ``labels``; ``moved``, the L2 distance of each image from its
+            start image, pixels in 0-1; and the metric of the algorithm for the start image
+            (``start``), the constructed image (``made``) and the image in bytes (``rounded``).
         """
-        task, normalization = self._task(number), self.normalization
-        made = self.algorithm.make(
+        batch, normalization = self._batch(number), self.normalization
+        constructed = self.algorithm.construct(
             self.network,
-            task,
+            batch,
             normalization=normalization,
             generator=stream(self.seed, number),
         )
-        rounded = normalization.to_bytes(made)
-        stages = {"start": task.starts, "made": made, "rounded": normalization.from_bytes(rounded)}
+        rounded = normalization.to_bytes(constructed)
+        stages = {
+            "start": batch.starts,
+            "made": constructed,
+            "rounded": normalization.from_bytes(rounded),
+        }
         unit = normalization.denormalize
         return {
             "images": rounded,
-            "labels": task.labels,
-            "moved": (unit(stages["rounded"]) - unit(task.starts)).flatten(1).norm(dim=1),
+            "labels": batch.labels,
+            "moved": (unit(stages["rounded"]) - unit(batch.starts)).flatten(1).norm(dim=1),
             **{
-                name: self.algorithm.measure(self.network, images, task)
+                name: self.algorithm.measure(self.network, images, batch)
                 for name, images in stages.items()
             },
         }
 
-    def _task(self, number: int) -> Task:
+    def _batch(self, number: int) -> ConstructionBatch:
         rows = self.shards.rows(number)
 
-        def normalised(chosen: slice | Tensor) -> Tensor:
-            return self.normalization.from_bytes(self.originals[chosen].to(self.device))
+        def normalised(indices: slice | Tensor) -> Tensor:
+            return self.normalization.from_bytes(self.originals[indices].to(self.device))
 
-        return Task(
+        return ConstructionBatch(
             normalised(rows),
-            normalised(self.planned.starts[rows]),
-            self.planned.labels[rows].to(self.device, torch.int64),
+            normalised(self.plan.starts[rows]),
+            self.plan.labels[rows].to(self.device, torch.int64),
         )

@@ -1,4 +1,4 @@
-"""CWX: images that imitate the training trajectory (CWX, Eq 1-5; C1-C4)."""
+"""CWX: synthetic images that reproduce the training trajectory (CWX, Eq 1-5; C1-C4)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,29 +20,29 @@ from cwx.training.subject import Subject
 
 
 class Distill(L.LightningModule):
-    """Optimises a few images a class so that M steps on them lead from θ_k to θ_{k+N}.
+    """Optimises a few images per class so that M training steps on them lead from θ_k to θ_{k+N}.
 
-    The images S start from Gaussian noise and stay unbounded.
+    The images S start from Gaussian noise; their pixels are not clipped.
 
     Args:
         subject: the data and the recorded experts.
-        seed: of the initial S, of the segments drawn and of what the inner loop draws.
-        images_per_class: |S| over the number of classes.
-        initial_std: of the noise, in normalised pixels.
+        seed: of the initial S, the sampled segments and the random numbers of the inner loop.
+        images_per_class: |S| divided by the number of classes.
+        initial_std: standard deviation of the noise, in normalised pixels.
         iterations: outer steps.
-        segments: segments a step, over all ranks.
+        segments: segments per step, over all ranks.
         span: N, in epochs.
         start_min, start_max: the range of k, both ends included.
-        inner: how the inner loop trains on S: M, η_θ and the like.
-        learning_rate_lr: the outer rate of log η_θ, null to keep η_θ as it is. Learning the logarithm
-            keeps the rate positive.
-        optimizer: makes the outer optimiser (η_S) from groups of parameters.
-        clip: the longest step of S that a gradient may ask for, as a root mean square over pixels
-            in normalised units: a longer gradient is shortened. Networks without normalisation
-            layers have cliffs; on others it concerns the first steps at most.
+        inner: settings of the inner loop, which trains on S: M, η_θ and others.
+        learning_rate_lr: the outer learning rate of log η_θ; null keeps η_θ constant. The logarithm
+            is learned so that η_θ stays positive.
+        optimizer: builds the outer optimiser (η_S) from groups of parameters.
+        clip: largest update of S, as the root mean square over pixels in normalised units: a
+            longer gradient is scaled down. It matters for networks without normalisation layers,
+            whose loss has cliffs; for others it acts at most in the first steps.
         distance: D.
-        unroll: how θ_M and its gradient are computed, made from the loss.
-        checkpoint_every: outer steps from one checkpoint to the next, at most.
+        unroll: computes θ_M and its gradient; built from the loss.
+        checkpoint_every: largest number of outer steps between two checkpoints.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class Distill(L.LightningModule):
         super().__init__()
         if learning_rate_lr is not None and learning_rate_lr <= 0:
             raise ValueError(
-                f"method.{stage}.learning_rate_lr is {learning_rate_lr}: give a rate above 0, or null to keep η fixed"
+                f"method.{stage}.learning_rate_lr is {learning_rate_lr}: give a rate above 0, or "
+                "null to keep η fixed"
             )
         if clip <= 0:
             raise ValueError(f"method.{stage}.clip is {clip}: give a length above 0")
@@ -96,16 +97,16 @@ class Distill(L.LightningModule):
 
     @classmethod
     def check(cls, plan: Plan, *, stage: str, span: int, start_max: int, **_: Any) -> None:
-        """Refuse segments that the experts of a study will not reach, before these are trained.
+        """Refuse segments that end after the last epoch of an expert, before training.
 
         Raises:
-            ValueError: with the remedy.
+            ValueError: a segment is too long, or the experts have a single state.
         """
         for setting, epochs in plan.epochs.items():
             if epochs == 0:
                 raise ValueError(
-                    f"{stage} imitates the way from one recorded state to a later one, and a "
-                    f"network of {setting} has a single state: choose another method, or give "
+                    f"method {stage} needs two recorded states of a trajectory, but a network of "
+                    f"{setting} has a single state: choose another method, or give "
                     "experts.seeds or experts.trajectories instead"
                 )
             if start_max + span > epochs:
@@ -117,27 +118,27 @@ class Distill(L.LightningModule):
     @property
     def rate(self) -> Tensor:
         """η_θ."""
-        # The logarithm of a fixed rate would round it.
+        # exp(log η) would round a fixed η.
         fixed = torch.tensor(self.inner.learning_rate, device=self.device)
         return fixed if self.learning_rate_lr is None else self.log_rate.exp()
 
     def training_step(self, batch: SegmentBatch, batch_idx: int) -> Tensor:
-        losses, matched, reference = self._measure(batch)
-        # DDP averages over ranks, which may hold unequal numbers of segments, even none.
+        losses, end_distance, span_length = self._measure(batch)
+        # DDP averages over ranks, whose numbers of segments may differ or be zero.
         fraction = self.trainer.world_size / batch.total
         loss = losses.sum() * fraction
-        # All ranks stop together, so that none waits for a gradient that never comes.
+        # All ranks must stop together: a single rank would wait for gradients forever.
         finite = bool(torch.isfinite(loss.detach()))
         self.set.keep(
             finite=self.trainer.strategy.reduce_boolean_decision(finite, all=True),
             advice=f"{self.stage} diverged at step {self.global_step}: its loss is not finite. "
-            f"Lower method.{self.stage}.optimizer.lr (the rate of S) or "
+            f"Lower method.{self.stage}.optimizer.lr (the learning rate of S) or "
             f"method.{self.stage}.inner.learning_rate; the last finite S is kept",
         )
         values = {
             "loss": loss.detach(),
-            "matched": matched * fraction,
-            "reference": reference * fraction,
+            "matched": end_distance * fraction,
+            "reference": span_length * fraction,
         }
         if self.learning_rate_lr is not None:
             values["rate"] = self.rate.detach()
@@ -155,17 +156,17 @@ class Distill(L.LightningModule):
     def _measure(self, batch: SegmentBatch) -> tuple[Tensor, Tensor, Tensor]:
         """D of each segment, and the sums of ‖θ_{k+N} − θ_M‖² and ‖θ_k − θ_{k+N}‖²."""
         losses = [0 * (self.set.images.sum() + self.log_rate)]
-        matched = reference = torch.zeros((), device=self.device)
+        end_distance = span_length = torch.zeros((), device=self.device)
         for index, (start, target) in enumerate(batch.segments):
-            # Numbered over all ranks, as one process would number its segments.
-            reached = self.reach(start, self.global_rank + index * self.trainer.world_size)
-            losses.append(self.distance(start, reached, target))
-            matched = matched + squared_distance(reached, target).detach()
-            reference = reference + squared_distance(start, target)
-        return torch.stack(losses), matched, reference
+            # Numbered over all ranks, as in a single process.
+            end = self.reach(start, self.global_rank + index * self.trainer.world_size)
+            losses.append(self.distance(start, end, target))
+            end_distance = end_distance + squared_distance(end, target).detach()
+            span_length = span_length + squared_distance(start, target)
+        return torch.stack(losses), end_distance, span_length
 
     def reach(self, start: Tensor, segment: int) -> Tensor:
-        """θ_M from θ_k for this step's `segment`-th segment."""
+        """θ_M, trained from θ_k on S, for segment number `segment` of this step."""
         return self.unroll(self._descent(segment), start, self.set.images, self.rate)
 
     def _descent(self, segment: int) -> Descent:
@@ -189,6 +190,6 @@ class Distill(L.LightningModule):
         return self.optimizer(groups)
 
     def explanations(self) -> Explanations:
-        """S as it stands, with η_θ if that was learned."""
+        """The current S, with η_θ if it was learned."""
         learned = None if self.learning_rate_lr is None else self.rate.detach().cpu().clone()
         return replace(self.set.snapshot(), inner_learning_rate=learned)

@@ -1,4 +1,4 @@
-"""Attacking several networks at once, a batch a step (Dong et al., §2.1; D1)."""
+"""Attacking an ensemble of networks, one batch per step (Dong et al., §2.1; D1)."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,21 @@ from cwx.functional.ensemble_attack import EnsembleAttack, average_probabilities
 from cwx.storage.shards import Shards
 
 
-class Mislead(L.LightningModule):
-    """Makes the batches that it is asked for; each depends on its number alone.
+class EnsembleAttacker(L.LightningModule):
+    """Makes batches of adversarial images; a batch is a function of its number.
 
-    A batch holds all targets of each of its images, those least likely to the networks together,
-    one example after another. Images become bytes, as data sets are kept: whether networks still
-    take them for their targets is measured afterwards.
+    Each test image is perturbed towards the k = `targets` classes of lowest mean ensemble
+    probability, which gives k consecutive adversarial images in one batch. Images are rounded to
+    bytes, the format of data sets; predictions are measured after rounding.
 
     Args:
         networks: the members of the ensemble, frozen, in eval mode.
-        data: whose test images are attacked.
-        places: where those attacked lie among the test images ``[n]``.
-        targets: their number for each image.
-        attack: how.
-        shards: of n·targets examples, which are in a batch; its size is a multiple of `targets`.
-        stage: its name in logs.
+        data: its test images are attacked.
+        indices: indices of the attacked test images ``[n]``.
+        targets: k, the number of target classes per image.
+        attack: the attack on the ensemble.
+        shards: assigns n·k adversarial images to batches; the batch size is a multiple of k.
+        stage: the name in logs.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Mislead(L.LightningModule):
         *,
         networks: Sequence[nn.Module],
         data: ImageData,
-        places: Tensor,
+        indices: Tensor,
         targets: int,
         attack: EnsembleAttack,
         shards: Shards,
@@ -42,54 +42,59 @@ class Mislead(L.LightningModule):
     ) -> None:
         super().__init__()
         assert shards.size % targets == 0
-        assert shards.count == len(places) * targets
+        assert shards.count == len(indices) * targets
         self.networks = nn.ModuleList(networks)
         self.test, self.normalization = data.splits.test, data.normalization
-        self.places, self.targets, self.attack = places, targets, attack
+        self.indices, self.targets, self.attack = indices, targets, attack
         self.shards, self.stage = shards, stage
 
     def predict_step(self, number: int) -> dict[str, Tensor]:
-        """Batch `number`.
+        """Make batch `number`.
 
         Returns:
-            ``images`` as bytes, ``labels`` and ``targets``, and ``originals``, the index among the
-            test images, of each example; ``distance``, how far the attack took it in L2 on the
-            attack's scale, and ``distance_rounded``, how far its bytes are; and of each network
-            ``[rows, networks]`` whether it takes the bytes for the target (``reached``) or still
-            for the label (``kept``), and whether it took the original for it (``right``).
+            per adversarial image: ``images`` as bytes, ``labels``, ``targets``, and ``originals``,
+            the index of the original test image; ``distance``, the L2 distance from the original
+            on the attack's scale, and ``distance_rounded``, the same after rounding to bytes;
+            boolean ``[rows, networks]``: whether each network predicts the target for the bytes
+            (``reached``) or the label (``kept``), and whether it classifies the original correctly
+            (``right``).
         """
         networks, normalization = list(self.networks), self.normalization
-        places = self._originals(number)
-        clean = normalization.from_bytes(self.test.images[places].to(self.device))
-        own = self.test.labels[places].to(self.device)
-        chosen = least_likely(average_probabilities(networks, clean), own, self.targets)
+        indices = self._originals(number)
+        clean = normalization.from_bytes(self.test.images[indices].to(self.device))
+        true_labels = self.test.labels[indices].to(self.device)
+        probabilities = average_probabilities(networks, clean)
+        target_classes = least_likely(probabilities, true_labels, self.targets)
+        correct = self._predictions(clean) == true_labels[:, None]
         originals, images, labels, right = (
-            each.repeat_interleave(self.targets, 0)
-            for each in (places, clean, own, self._predictions(clean) == own[:, None])
+            tensor.repeat_interleave(self.targets, 0)
+            for tensor in (indices, clean, true_labels, correct)
         )
-        targets = chosen.flatten()
-        made = self.attack(networks, images, targets, normalization=normalization)
-        rounded = normalization.to_bytes(made)
-        seen = normalization.from_bytes(rounded)
-        predicted = self._predictions(seen)
+        targets = target_classes.flatten()
+        adversarial = self.attack(networks, images, targets, normalization=normalization)
+        rounded = normalization.to_bytes(adversarial)
+        dequantised = normalization.from_bytes(rounded)
+        predicted = self._predictions(dequantised)
         return {
             "images": rounded,
             "labels": labels,
             "targets": targets,
             "originals": originals,
-            "distance": self.attack.distance(images, made, normalization=normalization),
-            "distance_rounded": self.attack.distance(images, seen, normalization=normalization),
+            "distance": self.attack.distance(images, adversarial, normalization=normalization),
+            "distance_rounded": self.attack.distance(
+                images, dequantised, normalization=normalization
+            ),
             "reached": predicted == targets[:, None],
             "kept": predicted == labels[:, None],
             "right": right,
         }
 
     def _originals(self, number: int) -> Tensor:
-        """Which test images a batch is made of."""
+        """Indices of the test images that batch `number` attacks."""
         rows = self.shards.rows(number)
-        return self.places[rows.start // self.targets : rows.stop // self.targets]
+        return self.indices[rows.start // self.targets : rows.stop // self.targets]
 
     @torch.no_grad()
     def _predictions(self, images: Tensor) -> Tensor:
-        """The class that each network takes each image for ``[n, networks]``."""
+        """The predicted class of each image by each network ``[n, networks]``."""
         return torch.stack([network(images).argmax(1) for network in self.networks], 1)

@@ -1,4 +1,4 @@
-"""Training the networks that are to be explained (CWX, §3.2, §6.2 and Appendix A; C2, C8, C14;
+"""Training the networks to explain (CWX, §3.2, §6.2 and Appendix A; C2, C8, C14;
 Dong et al., §3 and Appendix A; D8, D12)."""
 
 import math
@@ -17,35 +17,38 @@ from cwx.functional.augmentation import Strategy
 from cwx.storage.recording import Recording
 from cwx.training.objectives import AUGMENTATION, CrossEntropy, ObjectiveFactory, Step
 
-# From groups of parameters, as torch's optimisers take them.
+# Takes groups of parameters, as the optimisers of torch do.
 Optimizer = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]
 Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
 class Expert(L.LightningModule):
-    """Training by an objective, of one network or of several side by side.
+    """Trains one network, or several in parallel, by minimising an objective.
 
-    Networks that train together share the steps and nothing else: each sees the batches of its
-    own seed and moves as it would alone. That saves what a step costs besides computing, which
-    for small networks is most of it.
+    Networks trained in parallel are independent: each receives the batches of its own seed, and
+    its result is the same as if it were trained alone. They share only the overhead of a step,
+    which for small networks is most of its cost.
 
     Args:
-        networks: with their initial weights.
+        networks: networks with their initial weights.
         data: the images.
-        seeds: of each network's batches and augmentation.
-        stages: each network's name in logs.
+        seeds: per network, the seed of its batches and augmentation.
+        stages: per network, its name in logs.
         epochs: T.
-        batch_size: images a step and network, over all ranks.
-        augment: what happens to a batch.
-        attack: how the objective perturbs it then; none for ordinary training.
-        optimizer: makes the optimiser from the parameters, a group a network; it must treat each
-            parameter on its own.
-        schedule: changes a network's rate after each epoch, made from the optimiser; one that
-            waits for a plateau is told the network's mean loss over the epoch, of all ranks. None
-            keeps the rate.
-        channels_last: compute in that memory format.
+        batch_size: images per step and network, over all ranks.
+        augment: augmentation of a batch.
+        attack: perturbs the augmented batch in the objective; ``None`` for standard training.
+        optimizer: builds the optimiser from groups of parameters, one group per network; it must
+            update each parameter independently of the others.
+        schedule: builds the learning rate schedule of a network from the optimiser; stepped after
+            each epoch. `ReduceLROnPlateau` receives the mean loss of the network over the epoch
+            and all ranks. ``None`` for a constant learning rate.
+        channels_last: compute in this memory format.
         recording: which states are recorded.
-        objective: makes what is minimised from a network, the data and the attack.
+        objective: builds the objective from a network, the data and the attack.
+
+    Raises:
+        ValueError: `epochs` is below 1.
     """
 
     def __init__(
@@ -78,13 +81,14 @@ class Expert(L.LightningModule):
 
     @property
     def stage(self) -> str:
-        """The name of all of them together."""
+        """The common name of the networks in logs."""
         return (
             self.stages[0] if len(self.stages) == 1 else f"{self.stages[0]}+{len(self.stages) - 1}"
         )
 
     def on_train_epoch_start(self) -> None:
-        self._sums, self._seen = torch.zeros(len(self.networks), device=self.device), 0
+        self._loss_sums = torch.zeros(len(self.networks), device=self.device)
+        self._image_count = 0
 
     def training_step(self, batches: list[Batch], batch_idx: int) -> Tensor:
         losses = torch.stack(
@@ -93,68 +97,69 @@ class Expert(L.LightningModule):
                 for network, batch, seed in zip(self.networks, batches, self.seeds, strict=True)
             ]
         )
-        self._last, total = losses.detach(), batches[0].total
-        self._sums, self._seen = self._sums + self._last * total, self._seen + total
-        for stage, loss in zip(self.stages, self._last, strict=True):
+        self._last_losses, total = losses.detach(), batches[0].total
+        self._loss_sums = self._loss_sums + self._last_losses * total
+        self._image_count += total
+        for stage, loss in zip(self.stages, self._last_losses, strict=True):
             self.log(f"{stage}/loss", loss, batch_size=total)
-        self.log("loss", self._last.mean(), prog_bar=True, logger=False, batch_size=1)
-        # Parameters are the networks' own: each gets the gradient of its own loss.
+        self.log("loss", self._last_losses.mean(), prog_bar=True, logger=False, batch_size=1)
+        # Networks share no parameters: each receives the gradient of its own loss.
         return losses.sum()
 
     def _loss(self, network: nn.Module, batch: Batch, seed: int) -> Tensor:
         rank, ranks = self.global_rank, self.trainer.world_size
         step = Step(seed=seed, number=self.global_step, total=batch.total, rank=rank, ranks=ranks)
         loss = self.objective(network, self._augmented(batch, step), step)
-        # DDP averages over ranks; slices of a batch may differ in length, even be empty.
+        # DDP averages over ranks, whose parts of a batch may differ in length or be empty.
         return loss * ranks / batch.total
 
     def _augmented(self, batch: Batch, step: Step) -> Batch:
-        # For all ranks, of which this one takes its images' part.
-        whole = self.augment.draw(batch.total, step.stream(AUGMENTATION))
-        images = whole.part(step.rank, step.ranks)(batch.images)
+        # Drawn for the whole batch, so that the number of ranks does not change the result.
+        augmentation = self.augment.draw(batch.total, step.stream(AUGMENTATION))
+        images = augmentation.part(step.rank, step.ranks)(batch.images)
         return batch._replace(images=images.to(memory_format=self.format))
 
     def on_train_epoch_end(self) -> None:
-        # Once an epoch: asking at every step would make a GPU wait. No way leads back from NaN.
-        for stage, loss in zip(self.stages, self._last.tolist(), strict=True):
+        # Once per epoch: reading the loss at every step would stall a GPU. NaN weights stay NaN.
+        for stage, loss in zip(self.stages, self._last_losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 raise ValueError(
-                    f"the loss of {stage} is no longer finite: lower recipe.optimizer.lr"
+                    f"the loss of {stage} is {loss}, not finite: lower recipe.optimizer.lr"
                 )
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer([{"params": [*n.parameters()]} for n in self.networks])
         self._schedules = []
         if self.schedule is not None:
-            for place in range(len(self.networks)):
-                with _group(optimizer, place):
+            for index in range(len(self.networks)):
+                with _single_group(optimizer, index):
                     self._schedules.append(self.schedule(optimizer))
-        # Lightning would take a checkpoint before it tells the loss to a schedule that waits for
-        # it, and would not tell it when training goes on from there: it is told here.
-        told = [{"scheduler": each, "reduce_on_plateau": False} for each in self._schedules]
-        return [optimizer], told
+        # Lightning would write the checkpoint before it passes the loss to `ReduceLROnPlateau`, and
+        # the step would be lost on resume. `lr_scheduler_step` passes the loss instead.
+        schedulers = [{"scheduler": s, "reduce_on_plateau": False} for s in self._schedules]
+        return [optimizer], schedulers
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        place = self._schedules.index(scheduler)
-        with _group(scheduler.optimizer, place):
+        index = self._schedules.index(scheduler)
+        with _single_group(scheduler.optimizer, index):
             if isinstance(scheduler, ReduceLROnPlateau):
-                # Every rank comes here, for each network.
-                scheduler.step(self._mean_losses()[place].item())
+                # A collective operation: every rank calls it for each network.
+                scheduler.step(self._mean_losses()[index].item())
             else:
                 scheduler.step()
 
     def _mean_losses(self) -> Tensor:
-        """Of each network's images of this epoch."""
-        # It is reduced in place.
-        sums: Tensor = self.trainer.strategy.reduce(self._sums.clone(), reduce_op="mean")
-        return sums / self._seen
+        """The mean loss of each network over the images of this epoch ``[networks]``."""
+        # `reduce` works in place.
+        sums: Tensor = self.trainer.strategy.reduce(self._loss_sums.clone(), reduce_op="mean")
+        return sums / self._image_count
 
 
 @contextmanager
-def _group(optimizer: torch.optim.Optimizer, place: int) -> Iterator[None]:
-    """Let an optimiser have but one of its groups, the one whose schedule is at work."""
+def _single_group(optimizer: torch.optim.Optimizer, index: int) -> Iterator[None]:
+    """Restrict an optimiser to the parameter group at `index`, for the schedule of one network."""
     groups = optimizer.param_groups
-    optimizer.param_groups = [groups[place]]
+    optimizer.param_groups = [groups[index]]
     try:
         yield
     finally:

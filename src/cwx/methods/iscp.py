@@ -1,4 +1,6 @@
-"""ISCP: the part of a canvas that sends every image to a class (ISCP, §3, Algorithm 1; I1-I7)."""
+"""ISCP: the pattern of a canvas that makes a network predict its class for every image (ISCP, §3,
+Algorithm 1; I1-I7).
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cwx.data.canvases import choose_canvases, chosen_classes, nontarget_subset, test_logits
+from cwx.data.canvases import choose_canvases, classes_to_explain, nontarget_subset, test_logits
 from cwx.data.nontarget import Nontarget, NontargetBatch
 from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import Canvas
@@ -20,12 +22,15 @@ from cwx.training.subject import Subject
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedCanvas:
-    """Steps by which canvases change as well, in turns with the masks (ISCP, Eq 4; I13).
+    """Optimises canvases alternately with the masks (ISCP, Eq 4; I13).
 
     Attributes:
-        turn: steps of the mask, then as many of the canvas.
-        step: of each pixel, along the sign of the gradient, on the scale.
-        scale: what white is on the scale of `step`.
+        turn: number of mask steps, followed by the same number of canvas steps.
+        step: update of each pixel along the sign of the gradient, in units of `scale`.
+        scale: the value of white in the units of `step`: 1, or 255 for grey levels.
+
+    Raises:
+        ValueError: `turn` is below 1, or `step` is not in (0, `scale`].
     """
 
     turn: int
@@ -38,36 +43,39 @@ class LearnedCanvas:
         if not 0 < self.step <= self.scale:
             raise ValueError(
                 f"learned_canvas.step is {self.step} on a scale of 0 to {self.scale}: give a step "
-                "above 0 on that scale, or state the scale it is on (255 for grey levels)"
+                "above 0 on that scale, or set learned_canvas.scale (255 for grey levels)"
             )
 
 
 class MaskSearch(L.LightningModule):
-    """Searches a mask for each class and canvas, all of them side by side.
+    """Searches a mask for each pair of class and canvas, all pairs in parallel.
 
-    Each search is Algorithm 1 with an order of images of its own; together they are one batch a
-    step. Under DDP each rank computes its share of the searches, and all ranks hold all masks.
+    Each search is Algorithm 1 with its own order of images; a step is one batch of all searches.
+    Under DDP each rank computes a part of the searches, and all ranks hold all masks.
 
     Args:
         subject: the data and the networks.
-        seed: of the images searched on, of random canvases and of the order.
-        explains: the kind of network to search on, the first of which is taken.
-        classes: to explain, by name or index; null for all.
+        seed: of the selected test images, random canvases and the order of images.
+        explains: the kind of network; the first network of the kind is explained.
+        classes: classes to explain, by name or index; null for all.
         canvas: how canvases are sampled.
-        canvases: N, how many a class.
-        searched: the share of the test images whose non-target ones are D_n.
-        passes: T, over D_n.
-        batch_size: B, images a search and step.
-        initial: m at first.
-        alpha: weighs the sparsity of the mask.
-        beta: weighs its total variation (Eq 3).
-        optimizer: makes the optimiser of the masks, whose rate is η.
-        learned_canvas: how canvases change as well; null keeps them.
-        ties: among pixels whose masks are equal at the end, as most of those wide open are, the
-            ones to keep are ``drawn``, or are those with the highest ``mean`` over the search.
-        channels_last: compute in that memory format.
-        chunk: searches that go through the network together, which bounds memory and does not
-            change what is found; null for all.
+        canvases: N, canvases per class.
+        searched: fraction of the test images, 0-1; those of other classes are D_n.
+        passes: T, passes over D_n.
+        batch_size: B, images per search and step.
+        initial: initial value of m, 0-1.
+        alpha: weight of the sparsity of the mask, 0 or more.
+        beta: weight of its total variation (Eq 3), 0 or more.
+        optimizer: builds the optimiser of the masks; its learning rate is η.
+        learned_canvas: how canvases are optimised; null keeps them constant.
+        ties: order of pixels with equal final mask values (many pixels end at exactly 1): random
+            (``drawn``), or by the highest ``mean`` mask over the search.
+        channels_last: compute in this memory format.
+        chunk: searches per forward pass; null for all. It limits memory and does not change the
+            result.
+
+    Raises:
+        ValueError: a setting is out of range, or a class has no test images.
     """
 
     leaves = Patterns
@@ -102,14 +110,14 @@ class MaskSearch(L.LightningModule):
         self.learned_canvas, self.chunk, self.epochs = learned_canvas, chunk, passes
         data = subject.data
         test = data.splits.test
-        self.network = subject.explained(explains).to(subject.device)
+        self.network = subject.first_network(explains).to(subject.device)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         chosen = choose_canvases(
             data,
             test_logits(self.network, data, subject.device),
             canvas=canvas,
-            classes=chosen_classes(classes, data, f"method.{stage}.classes"),
+            classes=classes_to_explain(classes, data, f"method.{stage}.classes"),
             count=canvases,
             seed=seed,
             stage=stage,
@@ -117,7 +125,7 @@ class MaskSearch(L.LightningModule):
         self.searched = nontarget_subset(len(test), searched, seed, f"method.{stage}.searched")
         self.labels = chosen.labels
         self.batches = Nontarget(
-            searches=list(zip(chosen.labels.tolist(), chosen.places.tolist(), strict=True)),
+            searches=list(zip(chosen.labels.tolist(), chosen.ranks.tolist(), strict=True)),
             labels=test.labels,
             searched=self.searched,
             batch_size=batch_size,
@@ -139,10 +147,10 @@ class MaskSearch(L.LightningModule):
         beta: float,
         chunk: int | None,
     ) -> None:
-        """Refuse what no search can do.
+        """Refuse settings out of range.
 
         Raises:
-            ValueError: with the remedy.
+            ValueError: names the first such setting.
         """
         check_counts(stage, passes=passes, batch_size=batch_size, chunk=chunk)
         for name, weight in (("alpha", alpha), ("beta", beta)):
@@ -155,31 +163,35 @@ class MaskSearch(L.LightningModule):
     def check(
         cls, plan: Plan, *, stage: str, classes: Sequence[str | int] | None, **_: Any
     ) -> None:
-        """Refuse classes without test images before anything is trained."""
-        chosen_classes(classes, plan.data, f"method.{stage}.classes")
+        """Refuse classes without test images before training.
+
+        Raises:
+            ValueError: names the class.
+        """
+        classes_to_explain(classes, plan.data, f"method.{stage}.classes")
 
     def on_fit_start(self) -> None:
         self.images = self.subject.data.splits.test.images.to(self.device)
 
     def training_step(self, batch: NontargetBatch, batch_idx: int) -> Tensor:
-        of_canvas = self._moves_canvas()
+        updates_canvas = self._updates_canvas()
 
-        def gradients(part: NontargetBatch) -> tuple[Tensor, Tensor]:
+        def gradients(chunk: NontargetBatch) -> tuple[Tensor, Tensor]:
             return search_gradients(
                 self.network,
-                self.masks[part.searches],
-                self.canvases[part.searches],
-                self.images[part.images].float() / 255,
-                self.labels.to(self.device)[part.searches],
-                part.weights,
+                self.masks[chunk.searches],
+                self.canvases[chunk.searches],
+                self.images[chunk.images].float() / 255,
+                self.labels.to(self.device)[chunk.searches],
+                chunk.weights,
                 normalization=self.subject.data.normalization,
                 alpha=self.alpha,
                 beta=self.beta,
-                canvas=of_canvas,
+                canvas=updates_canvas,
             )
 
         optimised, frozen = self.masks, self.canvases
-        if of_canvas:
+        if updates_canvas:
             optimised, frozen = frozen, optimised
         return parallel_step(
             self,
@@ -190,26 +202,26 @@ class MaskSearch(L.LightningModule):
             area=self.masks.detach().mean(),
         )
 
-    def _moves_canvas(self) -> bool:
-        """Whether it is the canvases' turn."""
+    def _updates_canvas(self) -> bool:
+        """Whether this step updates the canvases instead of the masks."""
         learned = self.learned_canvas
         return learned is not None and self.global_step // learned.turn % 2 == 1
 
     @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:
-        for bounded in (self.masks, self.canvases):
-            bounded.clamp_(0, 1)
+        for parameter in (self.masks, self.canvases):
+            parameter.clamp_(0, 1)
         self.means += (self.masks - self.means) / self.global_step
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": [self.masks]}]
         if self.learned_canvas:
-            rate = self.learned_canvas.step / self.learned_canvas.scale
-            groups.append({"params": [self.canvases], "lr": rate})
+            learning_rate = self.learned_canvas.step / self.learned_canvas.scale
+            groups.append({"params": [self.canvases], "lr": learning_rate})
         return self.optimizer(groups)
 
     def explanations(self) -> Patterns:
-        """The masks as they stand, before they are cut to a size."""
+        """The current masks, before thresholding to a mask size."""
         return Patterns(
             explains=self.explains,
             masks=self.masks.detach().cpu().clone(),

@@ -1,4 +1,4 @@
-"""Targeted universal perturbations, one a class and radius: what ISCP is set against (I11)."""
+"""Targeted universal perturbations, one per class and radius: the baseline of ISCP (I11)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cwx.data.canvases import chosen_classes, nontarget_subset
+from cwx.data.canvases import classes_to_explain, nontarget_subset
 from cwx.data.nontarget import Nontarget, NontargetBatch
 from cwx.explanations.patterns import Perturbations
 from cwx.functional.attacks import Linf
@@ -19,27 +19,31 @@ from cwx.training.subject import Subject
 
 
 class UniversalPerturbation(L.LightningModule):
-    """Sends the images of all other classes to a class by one δ, for each class and radius.
+    """Optimises one δ per class y and radius so that x + δ is classified as y for all images x of
+    other classes.
 
         δ ← Π(δ − η sign ∇_δ L(x + δ, y))
 
-    with L the mean cross-entropy of a batch and Π the projection to the L∞ ball. All δ are moved
-    side by side; those of a class see the same images in the same order, so that none depends on
-    which other radii are asked for. Under DDP each rank computes its share of them.
+    with L the mean cross-entropy of a batch and Π the projection onto the L∞ ball. All δ are
+    optimised in parallel. All δ of a class use the same images in the same order, so that a δ does
+    not depend on the other radii. Under DDP each rank computes a part of the perturbations.
 
     Args:
         subject: the data and the networks.
-        seed: of the images attacked and of their order.
-        explains: the kind of network to attack, the first of which is taken.
-        classes: to lead to, by name or index; null for all.
-        searched: the share of the test images whose non-target ones are attacked.
-        epsilons: the radii, on the scale.
-        step: η, on the scale.
-        scale: what white is on the scale of `epsilons` and `step`: 1, or 255 for grey levels.
-        passes: over the images.
-        batch_size: images a perturbation and step.
-        chunk: perturbations that go through the network together, which bounds memory and does not
-            change what is found; null for all.
+        seed: of the selected test images and their order.
+        explains: the kind of network; the first network of the kind is attacked.
+        classes: target classes, by name or index; null for all.
+        searched: fraction of the test images, 0-1; those of other classes are attacked.
+        epsilons: the radii, in units of `scale`.
+        step: η, in units of `scale`.
+        scale: the value of white in the units of `epsilons` and `step`: 1, or 255 for grey levels.
+        passes: passes over the images.
+        batch_size: images per perturbation and step.
+        chunk: perturbations per forward pass; null for all. It limits memory and does not change
+            the result.
+
+    Raises:
+        ValueError: a setting is out of range, or a class has no test images.
     """
 
     leaves = Perturbations
@@ -66,10 +70,10 @@ class UniversalPerturbation(L.LightningModule):
         check_counts(stage, passes=passes, batch_size=batch_size, chunk=chunk)
         self.check_radii(stage, epsilons, step, scale)
         self.subject, self.stage, self.explains = subject, stage, explains
-        self.rate, self.chunk, self.epochs = step / scale, chunk, passes
+        self.learning_rate, self.chunk, self.epochs = step / scale, chunk, passes
         data, test = subject.data, subject.data.splits.test
-        self.network = subject.explained(explains).to(subject.device)
-        chosen = torch.tensor(chosen_classes(classes, data, f"method.{stage}.classes"))
+        self.network = subject.first_network(explains).to(subject.device)
+        chosen = torch.tensor(classes_to_explain(classes, data, f"method.{stage}.classes"))
         self.searched = nontarget_subset(len(test), searched, seed, f"method.{stage}.searched")
         self.register_buffer("labels", chosen.repeat_interleave(len(epsilons)), persistent=False)
         radii = torch.tensor([epsilon / scale for epsilon in epsilons]).repeat(len(chosen))
@@ -85,17 +89,17 @@ class UniversalPerturbation(L.LightningModule):
 
     @staticmethod
     def check_radii(stage: str, epsilons: Sequence[float], step: float, scale: float) -> None:
-        """Refuse what no two images are apart.
+        """Refuse radii and steps outside (0, `scale`], and repeated radii.
 
         Raises:
-            ValueError: with the remedy.
+            ValueError: names the setting and its value.
         """
         for name, sizes in (("epsilons", list(epsilons)), ("step", [step])):
             if not sizes or not all(0 < size <= scale for size in sizes):
                 raise ValueError(
                     f"method.{stage}.{name} is {sizes if name == 'epsilons' else step} on a scale "
-                    f"of 0 to {scale}: give sizes above 0 on that scale, or state the scale they "
-                    f"are on (method.{stage}.scale=255 for grey levels)"
+                    f"of 0 to {scale}: give sizes above 0 on that scale, or set "
+                    f"method.{stage}.scale=255 for grey levels"
                 )
         if len(set(epsilons)) < len(epsilons):
             raise ValueError(f"method.{stage}.epsilons is {list(epsilons)}: give each radius once")
@@ -104,20 +108,24 @@ class UniversalPerturbation(L.LightningModule):
     def check(
         cls, plan: Plan, *, stage: str, classes: Sequence[str | int] | None, **_: Any
     ) -> None:
-        """Refuse classes without test images before anything is trained."""
-        chosen_classes(classes, plan.data, f"method.{stage}.classes")
+        """Refuse classes without test images before training.
+
+        Raises:
+            ValueError: names the class.
+        """
+        classes_to_explain(classes, plan.data, f"method.{stage}.classes")
 
     def on_fit_start(self) -> None:
         self.images = self.subject.data.splits.test.images.to(self.device)
 
     def training_step(self, batch: NontargetBatch, batch_idx: int) -> Tensor:
-        def gradients(part: NontargetBatch) -> tuple[Tensor, Tensor]:
+        def gradients(chunk: NontargetBatch) -> tuple[Tensor, Tensor]:
             return universal_gradients(
                 self.network,
-                self.deltas[part.searches],
-                self.images[part.images].float() / 255,
-                self.labels[part.searches],
-                part.weights,
+                self.deltas[chunk.searches],
+                self.images[chunk.images].float() / 255,
+                self.labels[chunk.searches],
+                chunk.weights,
                 normalization=self.subject.data.normalization,
             )
 
@@ -128,10 +136,10 @@ class UniversalPerturbation(L.LightningModule):
         self.deltas.copy_(Linf().project(self.deltas, self.radii.view(-1, 1, 1, 1)))
 
     def configure_optimizers(self) -> Any:
-        return SignDescent([self.deltas], lr=self.rate)
+        return SignDescent([self.deltas], lr=self.learning_rate)
 
     def explanations(self) -> Perturbations:
-        """The perturbations as they stand."""
+        """The current perturbations."""
         return Perturbations(
             explains=self.explains,
             deltas=self.deltas.detach().cpu().clone(),

@@ -1,1 +1,1 @@
-"""One study from the first expert to the page."""
+"""Running one study, from training experts to writing the report."""

@@ -1,6 +1,6 @@
-"""What users bring to a study: refused, with the remedy, where it is not what a study takes.
+"""Checks of the interfaces of user-defined networks, methods and evaluations.
 
-Parts of our own pass as well; `docs/extend.md` tells what each has to be.
+Built-in parts pass the same checks; `docs/extend.md` describes each interface.
 """
 
 import inspect
@@ -18,61 +18,61 @@ from cwx.explanations.patterns import MethodOutput
 
 METHOD = ("subject", "seed", "stage")
 NETWORK = ("in_channels", "image_size", "num_classes")
-# By which a study fits a method (`cwx.training.stages.Fitted`).
-_FITTED = ("epochs", "batches")
+# Attributes that a study needs to fit a method (`cwx.training.stages.Fittable`).
+_FIT_ATTRIBUTES = ("epochs", "batches")
 
 
-def check_builds(place: str, build: Callable[..., Any], given: tuple[str, ...]) -> None:
-    """Refuse what cannot be called with its settings and these keywords, before it is.
+def check_builds(setting: str, build: Callable[..., Any], keywords: tuple[str, ...]) -> None:
+    """Refuse a callable that does not accept its settings and these keywords.
 
     Args:
-        place: the setting that names it.
-        given: what a study adds to its settings.
+        setting: the name of the setting that holds the callable.
+        keywords: the keyword arguments that a study adds to the settings.
 
     Raises:
-        ValueError: it takes one of them under no name, or lacks a setting.
+        ValueError: the callable does not accept a keyword, or a setting is missing.
     """
     try:
         signature = inspect.signature(build)
     except ValueError:
-        # Of what is written in C, only a call tells.
+        # Callables written in C may have no signature.
         return
     try:
-        signature.bind(**dict.fromkeys(given))
+        signature.bind(**dict.fromkeys(keywords))
     except TypeError as error:
-        remedy = "; a network that takes no such arguments is for network=external"
+        remedy = "; for a network without these arguments choose network=external"
         raise ValueError(
-            f"{place} ({_name(build)}) cannot be built ({error}): it is called with "
-            f"{', '.join(given)} and its settings, all by keyword"
-            f"{remedy if given == NETWORK else ''}"
+            f"{setting} ({_name(build)}) cannot be built ({error}): it must accept "
+            f"{', '.join(keywords)} and its settings, all by keyword"
+            f"{remedy if keywords == NETWORK else ''}"
         ) from error
 
 
 def check_explains(name: str, build: Callable[..., Any]) -> None:
-    """Refuse a method that could not be built, or would leave nothing, before experts are trained.
+    """Refuse a method that cannot be built or has no `explanations()`, before experts are trained.
 
     Raises:
-        ValueError: with what it lacks.
+        ValueError: names the missing part.
     """
-    place, made = f"method.{name}", getattr(build, "func", build)
-    check_builds(place, build, METHOD)
-    # What a function returns is not known before it is called.
-    if inspect.isclass(made) and not hasattr(made, "explanations"):
+    setting, factory = f"method.{name}", getattr(build, "func", build)
+    check_builds(setting, build, METHOD)
+    # The return type of a function is not known before the call.
+    if inspect.isclass(factory) and not hasattr(factory, "explanations"):
         raise ValueError(
-            f"{place} ({made.__name__}) has no explanations(): give it one that returns what it "
-            f"leaves, one of {_kinds()}"
+            f"{setting} ({factory.__name__}) has no explanations(): define it to return one of "
+            f"{_output_types()}"
         )
 
 
-def check_optimizer(place: str, build: Callable[..., Any]) -> None:
-    """Refuse settings that an optimizer refuses, before it has anything to optimise.
+def check_optimizer(setting: str, build: Callable[..., Any]) -> None:
+    """Refuse invalid settings of an optimizer before training.
 
     Args:
-        place: the setting of the part that it belongs to.
-        build: the part; one without the setting ``optimizer`` passes.
+        setting: the name of the setting that holds the optimizer's owner.
+        build: builds the owner; it passes if it has no setting ``optimizer``.
 
     Raises:
-        ValueError: with those settings.
+        ValueError: names the settings of the optimizer.
     """
     optimizer = getattr(build, "keywords", {}).get("optimizer")
     if not isinstance(optimizer, partial):
@@ -80,72 +80,76 @@ def check_optimizer(place: str, build: Callable[..., Any]) -> None:
     try:
         optimizer([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError) as error:
-        given = ", ".join(f"{name}={value}" for name, value in optimizer.keywords.items())
+        settings = ", ".join(f"{name}={value}" for name, value in optimizer.keywords.items())
         raise ValueError(
-            f"{place}.optimizer ({_name(optimizer)}) does not take {given} ({error}): set others"
+            f"{setting}.optimizer ({_name(optimizer)}) does not accept {settings} ({error}): "
+            f"correct {setting}.optimizer"
         ) from error
 
 
-def check_fitted(name: str, method: Any) -> None:
-    """Refuse a method that trains and does not say on what, or for how long.
+def check_fit_attributes(name: str, method: Any) -> None:
+    """Refuse a method with a `training_step` but without `batches` or `epochs`.
 
     Raises:
-        ValueError: with what it lacks.
+        ValueError: names the missing attributes.
     """
-    lacking = [part for part in _FITTED if not hasattr(method, part)]
-    if hasattr(method, "training_step") and lacking:
+    missing = [part for part in _FIT_ATTRIBUTES if not hasattr(method, part)]
+    if hasattr(method, "training_step") and missing:
         raise ValueError(
             f"method.{name} ({type(method).__name__}) has a training_step, but no "
-            f"{' and no '.join(lacking)}: set self.batches to the LightningDataModule that it is "
-            "fitted on (cwx.data.step_loaders.Steps for steps without data) and self.epochs to how "
-            "many of its epochs"
+            f"{' and no '.join(missing)}: set self.batches to a LightningDataModule "
+            "(cwx.data.step_loaders.Steps for steps without data) and self.epochs to the number "
+            "of epochs"
         )
 
 
-def check_left(name: str, found: Any, data: ImageData) -> None:
-    """Refuse what a method leaves if nobody could read it.
+def check_method_output(name: str, output: Any, data: ImageData) -> None:
+    """Refuse invalid explanations.
 
     Raises:
-        ValueError: it is no explanation, or its images are not of the data's size and classes.
+        ValueError: the type is not `MethodOutput`, or images do not have the size and classes of
+            the data.
     """
-    place = f"explanations() of method.{name}"
-    if not isinstance(found, get_args(MethodOutput)):
-        raise ValueError(f"{place} is of type {type(found).__name__}: return one of {_kinds()}")
-    if not isinstance(found, Explanations):
+    source = f"explanations() of method.{name}"
+    if not isinstance(output, get_args(MethodOutput)):
+        raise ValueError(
+            f"{source} is of type {type(output).__name__}: return one of {_output_types()}"
+        )
+    if not isinstance(output, Explanations):
         return
-    images, labels = found.images, found.labels
+    images, labels = output.images, output.labels
     expected = (len(labels), *data.image_shape)
     if tuple(images.shape) != expected or not images.is_floating_point():
         raise ValueError(
-            f"{place} has images {_shape(images)} of {images.dtype} for {len(labels)} labels: "
+            f"{source} has images {_shape(images)} of {images.dtype} for {len(labels)} labels: "
             f"give normalised floats {list(expected)}"
         )
     outside = (labels < 0) | (labels >= len(data.classes))
     if labels.is_floating_point() or labels.ndim != 1 or outside.any():
         raise ValueError(
-            f"{place} has labels {_shape(labels)} of {labels.dtype}: give one class index in "
+            f"{source} has labels {_shape(labels)} of {labels.dtype}: give one class index in "
             f"0-{len(data.classes) - 1} for each image"
         )
 
 
-def check_measured(name: str, outcome: Any) -> None:
-    """Refuse what an evaluation returns if it is none.
+def check_outcome(name: str, outcome: Any) -> None:
+    """Refuse the result of an evaluation that is not an `Outcome`, or has an empty table.
 
     Raises:
-        ValueError: with what to return.
+        ValueError: names the evaluation.
     """
     if not isinstance(outcome, Outcome):
         raise ValueError(
             f"evaluation.{name} returned a {type(outcome).__name__}: return a "
-            "cwx.evaluations.outcome.Outcome of numbers, tables and figures"
+            "cwx.evaluations.outcome.Outcome of metrics, tables and figures"
         )
     if empty := [table for table, rows in outcome.tables.items() if not rows]:
         raise ValueError(
-            f"evaluation.{name} returned the table {empty[0]!r} without a row: leave it out"
+            f"evaluation.{name} returned the table {empty[0]!r} without rows: leave it out"
         )
 
 
-def _kinds() -> str:
+def _output_types() -> str:
     return ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in get_args(MethodOutput))
 
 
@@ -154,5 +158,5 @@ def _shape(tensor: Tensor) -> list[int]:
 
 
 def _name(build: Callable[..., Any]) -> str:
-    made = getattr(build, "func", build)
-    return getattr(made, "__qualname__", str(made))
+    factory = getattr(build, "func", build)
+    return getattr(factory, "__qualname__", str(factory))

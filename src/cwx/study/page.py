@@ -1,4 +1,4 @@
-"""The page that a study leaves, however it ends."""
+"""Writing the report page when a study ends, with or without an error."""
 
 import logging
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def paged(results: Results) -> Iterator[None]:
-    """Leave a run's page when the run ends, however it ends, and say where it is.
+def page_on_exit(results: Results) -> Iterator[None]:
+    """Write the page of a run when the run ends, with or without an error, and log its path.
 
-    What goes wrong with the page is logged, and changes neither how the run ended nor its error.
-    Nothing is written of a run that could not begin.
+    An error while the page is written is logged; the status and the error of the run stay the
+    same. No page is written if the run could not start.
     """
     try:
         yield
     finally:
         if results.ended:
-            _leave(results.folder)
+            _write(results.folder)
 
 
-def _leave(folder: Path) -> None:
+def _write(folder: Path) -> None:
     try:
         log.info("the page is %s", write_page(folder))
-    # An interruption, too: it is the page that is given up.
+    # Also on an interruption: only the page is given up.
     except BaseException:
         line = "the page could not be written; try again with: cwx report %s"
         log.warning(line, folder, exc_info=True)

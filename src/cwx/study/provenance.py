@@ -1,4 +1,4 @@
-"""What numbers may depend on besides the configuration: the commit, versions, hardware."""
+"""What results may depend on besides the configuration: commit, versions, hardware."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import torch
 
 
 def provenance() -> dict[str, Any]:
-    """Plain values, for a run's ``status.json``."""
+    """Provenance of a run as plain values, for ``status.json``."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "command": " ".join(sys.argv),
@@ -25,28 +25,34 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, if it is one, ``+`` if changed."""
-    here = Path(__file__).parent
+    """The commit of the git checkout of this package, with ``+`` if it has uncommitted changes.
+
+    Returns:
+        ``None`` outside a checkout.
+    """
+    directory = Path(__file__).parent
     try:
         command = [
             "git",
             "-C",
-            str(here),
+            str(directory),
             "describe",
             "--always",
             "--dirty=+",
             "--abbrev=12",
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        tracked = [
+        description = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
+        is_tracked = [
             "git",
             "-C",
-            str(here),
+            str(directory),
             "ls-files",
             "--error-unmatch",
             Path(__file__).name,
         ]
-        subprocess.run(tracked, capture_output=True, timeout=10, check=True)
+        subprocess.run(is_tracked, capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return description.stdout.strip() or None

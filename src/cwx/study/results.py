@@ -1,22 +1,22 @@
-"""A run's directory: the one place where a study leaves what it found.
+"""The directory of a run, which holds all results of a study.
 
-status.json               running, finished, failed or interrupted; when; on what
-traceback.txt             of a run that failed, how it came to that
-metrics.json              flat name → number
+status.json               state (running, finished, failed or interrupted), times, provenance
+traceback.txt             traceback of a failed run
+metrics.json              flat mapping: metric name → number
 tables/*.csv, figures/*.png
-tables/classes.csv        what each class is: name, synset (empty if none), numbers of images
-tables/paper.csv          measured numbers beside those of a paper, if it reports any
-explanations.safetensors  <method>/images (raw), <method>/labels, a learned <method>/inner_learning_rate;
-                          of a mask search <method>/masks and canvases, of a universal perturbation
-                          <method>/deltas (cwx.explanations.patterns); words about them are
-                          in the file's header
-corrupted.safetensors       corrupted: boolean mask, which training images were corrupted, if any were
-suspected.safetensors     suspected: boolean mask, which of them a purification left out, if one was asked
+tables/classes.csv        per class: name, synset (empty if none), numbers of images
+tables/paper.csv          measured metrics beside those of a paper, if it reports any
+explanations.safetensors  <method>/images (raw), <method>/labels, a learned
+                          <method>/inner_learning_rate; for a mask search <method>/masks and
+                          <method>/canvases, for a universal perturbation <method>/deltas
+                          (cwx.explanations.patterns); descriptions are in the file's header
+corrupted.safetensors     is_corrupted: boolean mask of corrupted training images, if any
+suspected.safetensors     suspected: boolean mask of training images that a purification removed
 samples.safetensors       <kind>/images (bytes), <kind>/labels of some real images
                           (cwx.data.samples); the file's header has the mean and std of the
                           normalisation as JSON
 checkpoints/<method>.ckpt while a method runs
-report.html, and traces.html beside it where single predictions were traced
+report.html               the report; traces.html beside it if single predictions were traced
 """
 
 import csv
@@ -34,7 +34,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cwx.data.samples import sampled
+from cwx.data.samples import sample_images
 from cwx.data.splits import Splits
 from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations.images import Explanations
@@ -62,24 +62,24 @@ log = logging.getLogger(__name__)
 
 
 class Results:
-    """Writes one run's directory. What it overwrites, it replaces whole.
+    """Writes the directory of one run. Files are replaced atomically.
 
     Attributes:
-        ended: whether a study has run here and noted how it ended.
+        ended: whether a study has run here and its final state is recorded.
     """
 
     def __init__(self, folder: Path) -> None:
-        # A short path, to read and to copy, where there is one.
+        # Relative to the working directory if possible: shorter to read and to copy.
         self.folder = below(folder, Path.cwd())
-        self._began = time.monotonic()
+        self._start_time = time.monotonic()
         self.ended = False
 
     @contextmanager
     def running(self, *, experiment: str, resumed: bool) -> Iterator[None]:
-        """Keep the status while a study runs: running, then finished, failed or interrupted.
+        """Record the status of a study: running, then finished, failed or interrupted.
 
         Raises:
-            ValueError: the folder holds another run already, or another process is writing it.
+            ValueError: the folder already holds another run, or another process writes to it.
         """
         with writing(self.folder):
             self._start(experiment=experiment, resumed=resumed)
@@ -87,11 +87,11 @@ class Results:
                 yield
             except (KeyboardInterrupt, SystemExit):
                 # Lightning turns both Ctrl-C and SIGTERM into an exit.
-                self._broken_off("interrupted", "stopped from outside", "")
+                self._record_failure("interrupted", "stopped from outside", "")
                 raise
             except BaseException as error:
-                told = "".join(traceback.format_exception(error))
-                self._broken_off("failed", f"{type(error).__name__}: {error}", told)
+                details = "".join(traceback.format_exception(error))
+                self._record_failure("failed", f"{type(error).__name__}: {error}", details)
                 raise
             self._end("finished", None)
 
@@ -115,17 +115,17 @@ class Results:
         write_json(self.folder / STATUS, self._status)
         (self.folder / TRACEBACK).unlink(missing_ok=True)
 
-    def _broken_off(self, state: str, reason: str, told: str) -> None:
-        """Note it as far as that can be done: a full disk must not hide what went wrong."""
+    def _record_failure(self, state: str, reason: str, details: str) -> None:
+        """Record the end of the run; an error here (full disk) must not hide the original error."""
         try:
             self._end(state, reason)
-            if told:
-                write_text(self.folder / TRACEBACK, told)
+            if details:
+                write_text(self.folder / TRACEBACK, details)
         except (OSError, ValueError) as error:
-            log.warning("how the run ended could not be noted: %s", error)
+            log.warning("the final state of the run could not be recorded: %s", error)
 
     def _end(self, state: str, reason: str | None) -> None:
-        seconds = round(self._earlier_seconds + time.monotonic() - self._began, 1)
+        seconds = round(self._earlier_seconds + time.monotonic() - self._start_time, 1)
         self._status |= {"state": state, "reason": reason, "seconds": seconds}
         write_json(self.folder / STATUS, self._status)
         self.ended = True
@@ -134,7 +134,7 @@ class Results:
         return self.folder / "checkpoints" / f"{stage}.ckpt"
 
     def explanations(self) -> dict[str, MethodOutput]:
-        """The explanations of the methods that have finished, by method.
+        """The explanations of the finished methods, by method.
 
         Raises:
             ValueError: the file is damaged.
@@ -142,24 +142,27 @@ class Results:
         return read_explanations(self.folder / EXPLANATIONS)
 
     def add_explanations(self, method: str, explanations: MethodOutput) -> None:
-        together = {**self.explanations(), method: explanations}
-        write_explanations(self.folder / EXPLANATIONS, together)
+        by_method = {**self.explanations(), method: explanations}
+        write_explanations(self.folder / EXPLANATIONS, by_method)
 
-    def keep_last_good(self, method: str, explanations: Explanations) -> None:
-        """Save the last finite images of a method that diverged, apart from those of others."""
+    def save_last_good(self, method: str, explanations: Explanations) -> None:
+        """Save the last finite images of a method that diverged, in a file of their own."""
         file = self.folder / f"last-good-{method}.safetensors"
         write_explanations(file, {method: explanations})
 
-    def keep_corrupted(self, is_corrupted: Tensor) -> None:
+    def save_corrupted(self, is_corrupted: Tensor) -> None:
         """Save which training images, in their order, a corruption corrupted ``[n]``."""
         write_tensors(self.folder / CORRUPTED, {"is_corrupted": is_corrupted}, {})
 
-    def keep_suspected(self, suspected: Tensor) -> None:
-        """Save which training images, in their order, a purification left out ``[n]``."""
+    def save_suspected(self, suspected: Tensor) -> None:
+        """Save the boolean mask of training images that a purification removed ``[n]``."""
         write_tensors(self.folder / SUSPECTED, {"suspected": suspected}, {})
 
     def describe_classes(self, splits: Splits) -> None:
-        """Write each class's synset and numbers of images, the training ones as trained on."""
+        """Write the synset and the numbers of training and test images of each class.
+
+        Training images are counted by the labels that are trained on.
+        """
         count = len(splits.classes)
         train, test = (
             torch.bincount(images.labels, minlength=count).tolist()
@@ -173,19 +176,23 @@ class Results:
         ]
         write_text(self.folder / CLASSES, _csv(rows))
 
-    def keep_samples(self, splits: Splits, normalization: Normalization) -> None:
-        """Save a few real images of each class, and how pixels were normalised."""
-        words = {"mean": json.dumps(normalization.mean), "std": json.dumps(normalization.std)}
-        write_tensors(self.folder / SAMPLES, sampled(splits), words)
+    def save_samples(self, splits: Splits, normalization: Normalization) -> None:
+        """Save a few real images of each class, and the mean and std of the normalisation."""
+        header = {"mean": json.dumps(normalization.mean), "std": json.dumps(normalization.std)}
+        write_tensors(self.folder / SAMPLES, sample_images(splits), header)
 
     def add_outcomes(
         self, outcomes: Mapping[str, Outcome], paper: Mapping[str, float]
     ) -> dict[str, float]:
-        """Write all numbers, tables and figures; the numbers are returned together.
+        """Write all metrics, tables and figures.
 
         Args:
             outcomes: by evaluation.
-            paper: what a paper reports, by number; one that was not measured is left open.
+            paper: values that a paper reports, by metric; the cell of a metric that was not
+                measured stays empty.
+
+        Returns:
+            the metrics of all evaluations.
         """
         metrics: dict[str, float] = {}
         for outcome in outcomes.values():
@@ -195,12 +202,12 @@ class Results:
             for name, figure in outcome.figures.items():
                 _write_figure(self.folder / "figures" / f"{name}.png", figure)
         if paper:
-            write_text(self.folder / PAPER, _csv(_beside(metrics, paper)))
+            write_text(self.folder / PAPER, _csv(_comparison_rows(metrics, paper)))
         write_json(self.folder / METRICS, metrics)
         return metrics
 
 
-def _beside(metrics: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:
+def _comparison_rows(metrics: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:
     return [
         {"name": name, "measured": metrics.get(name, ""), "paper": reported}
         for name, reported in paper.items()
@@ -214,7 +221,7 @@ def _csv(rows: list[Row]) -> str:
 
 def _line(header: list[str], row: Row) -> str:
     text = io.StringIO()
-    # Not every version of Python quotes a carriage return in a cell unless lines end in one.
+    # Some versions of Python quote a carriage return in a cell only if lines end in one.
     csv.DictWriter(text, fieldnames=header, lineterminator="\r\n").writerow(row)
     return text.getvalue().removesuffix("\r\n") + "\n"
 

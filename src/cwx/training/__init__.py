@@ -1,1 +1,1 @@
-"""Trained networks: which ones a study needs, how they are trained, and where they are kept."""
+"""Trained networks: which networks a study needs, their training, and their storage."""

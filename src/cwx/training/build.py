@@ -1,4 +1,4 @@
-"""Building networks for data, untrained and with the weights of a trajectory."""
+"""Building untrained networks, and networks with the weights of a trajectory."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ NetworkFactory = Callable[..., nn.Module]
 def build_network(factory: NetworkFactory, data: ImageData, *, seed: int) -> nn.Module:
     """A network for `data` whose initial weights are a function of `seed`."""
     channels, *size = data.image_shape
-    # Layers draw from the global stream: borrow it and give it back.
+    # Layers initialise from the global random state, which must not change.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return factory(in_channels=channels, image_size=tuple(size), num_classes=len(data.classes))
@@ -23,11 +23,15 @@ def build_network(factory: NetworkFactory, data: ImageData, *, seed: int) -> nn.
 
 @torch.no_grad()
 def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
-    """Refuse a kind of network, named as the user knows it, that does not fit the data.
+    """Refuse a kind of network whose input or output shape does not fit the data.
+
+    Args:
+        name: the name of the network in the configuration.
+        factory: builds the network.
 
     Raises:
-        ValueError: it takes no images of their channels and size, or gives not one logit a class;
-            names both numbers.
+        ValueError: the network does not accept images of this shape, or does not return one logit
+            per class; gives the expected and the actual shape.
     """
     network = freeze(build_network(factory, data, seed=0))
     channels, height, width = data.image_shape
@@ -37,30 +41,30 @@ def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{name} ({_kind(network)}) does not take the data's images of {channels} channels "
-            f"and {height}x{width} pixels ({reason}): bring these to what it was made for "
-            "(data.source.channels, data.source.size), or choose another network"
+            f"and {height}x{width} pixels ({reason}): set data.source.channels and "
+            "data.source.size to its input shape, or choose another network"
         ) from error
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != (2, len(data.classes)):
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (2, len(data.classes)):
         raise ValueError(
-            f"{name} gives outputs of shape {found} for two images, and the data have "
-            f"{len(data.classes)} classes: it must give one logit a class (num_classes)"
+            f"{name} returns outputs of shape {shape} for two images, but the data have "
+            f"{len(data.classes)} classes: it must return one logit per class (num_classes)"
         )
 
 
 def _kind(network: nn.Module) -> str:
-    """The class of a network, and the channels that its first convolution takes, if it has one."""
-    takes = [m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
-    return type(network).__name__ + (f" for images of {takes[0]} channels" if takes else "")
+    """The class of a network, and the input channels of its first convolution, if it has one."""
+    channels = [m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)]
+    return type(network).__name__ + (f" for images of {channels[0]} channels" if channels else "")
 
 
 def trained_network(
     factory: NetworkFactory, data: ImageData, trajectory: Trajectory, epoch: int | None = None
 ) -> nn.Module:
-    """The network of `trajectory` after `epoch` (by default its last), frozen in eval mode.
+    """The network of `trajectory` after `epoch` (default: the last), frozen, in eval mode.
 
     Raises:
-        ValueError: the trajectory was recorded for another network.
+        ValueError: the trajectory was recorded for another network, or not at that epoch.
     """
     network = build_network(factory, data, seed=0)
     trajectory.load_into(network, trajectory.epochs if epoch is None else epoch)

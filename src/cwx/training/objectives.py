@@ -1,4 +1,4 @@
-"""What the training of a network minimises, batch by batch (CWX, §6.2; Dong et al., §3)."""
+"""Training objectives: the loss of a network on a batch (CWX, §6.2; Dong et al., §3)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,23 +11,25 @@ from torch.nn import functional as F
 from cwx.data.datamodule import Batch, ImageData
 from cwx.functional.attacks import Attack, cross_entropy
 from cwx.functional.rng import stream
-from cwx.networks.eval_mode import evaluating
+from cwx.networks.eval_mode import eval_mode
 
-# What is random in a step.
+# Keys of the random streams of a step.
 AUGMENTATION, START, TARGETS = 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One training step of one network, of which each rank does a share.
+    """One training step of one network; each rank processes a part of the batch.
 
-    What is random is drawn for the whole batch, so that any number of ranks sees the same.
+    Random numbers are drawn for the whole batch, so that the result does not depend on the number
+    of ranks.
 
     Attributes:
         seed: of the network's training.
-        number: the step's.
-        total: the images of the whole batch.
-        rank, ranks: whose share it is, of how many.
+        number: the number of the step.
+        total: the number of images in the whole batch.
+        rank: the index of this rank.
+        ranks: the number of ranks.
     """
 
     seed: int
@@ -37,37 +39,38 @@ class Step:
     ranks: int
 
     def stream(self, purpose: int) -> torch.Generator:
-        """What draws for one of the purposes above."""
+        """The random generator for ``AUGMENTATION``, ``START`` or ``TARGETS``."""
         return stream(self.seed, self.number, purpose)
 
     @property
     def rows(self) -> slice:
-        """Of the whole batch, those of this rank."""
+        """The rows of the whole batch that this rank processes."""
         return slice(self.rank, None, self.ranks)
 
 
 class Objective(Protocol):
-    """What is asked of a network's answers to a batch."""
+    """Computes the loss of a network on a batch."""
 
     def __call__(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
-        """The loss, a sum over this rank's images, with gradients for the network's parameters.
+        """The loss, summed over the images of this rank, differentiable in the parameters.
 
         Args:
             network: in training mode.
-            batch: this rank's, augmented.
+            batch: the augmented images of this rank.
+            step: the training step.
         """
 
 
-# Given a `network` of the kind that is to be trained, the `data` and the `attack`.
+# Keyword arguments: a `network` of the kind to train, the `data` and the `attack`.
 ObjectiveFactory = Callable[..., Objective]
 
 
 class CrossEntropy:
-    """Cross-entropy; with an attack, of the images that it perturbs alone (Madry et al. 2018,
-    Eq 2.1).
+    """Cross-entropy of the images; with an attack, of the adversarial images only (Madry et al.
+    2018, Eq 2.1).
 
     Args:
-        attack: not targeted; none for ordinary training.
+        attack: an untargeted attack; ``None`` for standard training.
 
     Raises:
         ValueError: the attack is targeted.
@@ -76,7 +79,7 @@ class CrossEntropy:
     def __init__(self, *, network: nn.Module, data: ImageData, attack: Attack | None) -> None:
         if attack is not None and attack.targeted:
             raise ValueError(
-                "recipe.attack is targeted, and would make the right label easier: "
+                "recipe.attack is targeted, and would move images towards the true label: "
                 "set recipe.attack.targeted to false"
             )
         self.data, self.attack = data, attack
@@ -84,20 +87,24 @@ class CrossEntropy:
     def __call__(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
         images = batch.images
         if self.attack is not None:
-            images = perturbed(network, self.attack, batch, batch.labels, step, self.data)
+            images = perturb(network, self.attack, batch, batch.labels, step, self.data)
         return F.cross_entropy(network(images), batch.labels, reduction="sum")
 
 
-def perturbed(
+def perturb(
     network: nn.Module, attack: Attack, batch: Batch, labels: Tensor, step: Step, data: ImageData
 ) -> Tensor:
-    """The images of a batch under `attack` with `labels`, against the network in eval mode."""
+    """The adversarial images of a batch for `labels`, with the network in eval mode.
+
+    Args:
+        labels: the true labels of an untargeted attack, the target labels of a targeted one.
+    """
     start = torch.zeros_like(batch.images)
     if attack.random_start:
-        whole = attack.draw(step.total, data.image_shape, step.stream(START))
-        start = whole[step.rows]
-    # In training mode, the attack would move running statistics and meet other dropout.
-    with evaluating(network):
+        starts = attack.draw(step.total, data.image_shape, step.stream(START))
+        start = starts[step.rows]
+    # In training mode, the attack would change running statistics and sample dropout.
+    with eval_mode(network):
         return attack(
             cross_entropy(network),
             batch.images,

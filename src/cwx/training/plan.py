@@ -1,4 +1,4 @@
-"""What a study is about to do, for its parts to refuse it before anything is trained."""
+"""The plan of a study, which its parts check before any network is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,20 +14,23 @@ from cwx.training.build import NetworkFactory, build_network
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a study is about to do.
+    """The plan of a study.
 
     Attributes:
         data: the images, loaded and corrupted.
-        methods: the names of those that will explain.
-        held_out: how many experts no method will see.
-        leaves: what each method leaves, by its name; images of classes where it is not there.
-        epochs: how far the experts that methods use are trained here, by the setting that says so;
-            0 for checkpoints, of one state each.
-        networks: build the explained kind of network, as ``network``, and evaluation networks, by name.
-        explains: the kind of network that each method explains, by its name, where it says so.
-        names: what networks that are trained or imported go by: kinds of experts, and evaluation networks.
-        adversarial: whether networks are to be looked at with adversarial images.
-        kinds: these names, and what becomes of the networks; empty where the plan does not tell.
+        methods: names of the explanation methods.
+        held_out: the number of held-out experts.
+        leaves: the output type of each method, by its name; `Explanations` if missing.
+        epochs: the last epoch of the experts that methods use, by the setting that defines it; 0
+            for checkpoints, which have one state.
+        networks: build the explained kind of network, as ``network``, and evaluation networks, by
+            name.
+        explains: the kind of network that a method explains, by the method's name, if it has this
+            setting.
+        names: names of the networks that are trained or imported: kinds of experts and evaluation
+            networks.
+        adversarial: whether the study makes adversarial images.
+        kinds: `names`, and ``fine-tuned`` if the experts are fine-tuned; empty if unknown.
     """
 
     data: ImageData
@@ -42,88 +45,89 @@ class Plan:
     kinds: Sequence[str] = ()
 
     def untrained(self, method: str) -> nn.Module | None:
-        """A network of the kind that a method explains; none where the plan does not tell."""
+        """An untrained network of the kind that a method explains; ``None`` if it is unknown."""
         factory = self.networks.get(self.explains.get(method, ""), self.networks.get("network"))
         return build_network(factory, self.data, seed=0) if factory else None
 
     def refuse(self, methods: Mapping[str, Callable[..., Any]], parts: Sequence[Any]) -> None:
-        """Let every part refuse this study that can tell beforehand.
+        """Run the `check` of every method and part that has one.
 
         Args:
-            methods: what builds them, by name: a class that checks does so before it is built.
-            parts: those that are there already.
+            methods: build the methods, by name; a class with a class method `check` is checked
+                before it is built.
+            parts: other parts of the study, already built.
 
         Raises:
-            ValueError: one does.
+            ValueError: a check fails.
         """
         for name, build in methods.items():
             if isinstance(build, partial) and hasattr(build.func, "check"):
                 build.func.check(self, stage=name, **build.keywords)
         for part in parts:
-            if isinstance(part, Conditional):
+            if isinstance(part, StudyCheck):
                 part.check(self)
 
     def require_explained(self, kinds: Sequence[str]) -> None:
-        """Refuse a method that is to explain a network of another kind than those of the study.
+        """Refuse a method that explains a kind of network that the study does not have.
 
         Raises:
-            ValueError: with the choices.
+            ValueError: lists the choices.
         """
         for method, kind in self.explains.items():
             if kind not in kinds:
                 raise ValueError(
-                    f"method.{method}.explains is {kind!r}, and this study has no such network: "
+                    f"method.{method}.explains is {kind!r}, but this study has no such network: "
                     f"set it to one of {', '.join(kinds)}, or give experts.{kind.replace('-', '_')}"
                     " a seed"
                 )
 
     def require_adversarial(self, name: str) -> None:
-        """Refuse an evaluation, by its name, of adversarial images where there are to be none.
+        """Refuse the evaluation `name`, which needs adversarial images, if the study makes none.
 
         Raises:
-            ValueError: with the remedy.
+            ValueError: names the evaluation.
         """
         if not self.adversarial:
             raise ValueError(
-                f"evaluation.{name} needs adversarial images, and this study makes none: choose "
+                f"evaluation.{name} needs adversarial images, but this study makes none: choose "
                 "adversary=ensemble"
             )
 
-    def require_images(self, name: str, place: str) -> None:
-        """Refuse a setting, at `place`, that names a method which is to make no images of classes.
+    def require_images(self, name: str, setting: str) -> None:
+        """Refuse a setting whose value `name` is not a method that makes images of classes.
 
         Raises:
-            ValueError: with the choices.
+            ValueError: lists the choices.
         """
-        fit = [n for n in self.methods if self.leaves.get(n, Explanations) is Explanations]
-        if name not in fit:
-            choices = f"one of {', '.join(fit)}" if fit else "one of method=[…]"
+        suitable = [n for n in self.methods if self.leaves.get(n, Explanations) is Explanations]
+        if name not in suitable:
+            choices = f"one of {', '.join(suitable)}" if suitable else "one of method=[…]"
             raise ValueError(
-                f"{place} is {name!r}, of which this study makes no images: set it to {choices}, "
-                f"or leave {place.rpartition('.')[0]} out"
+                f"{setting} is {name!r}, but this study has no such method that makes images: set "
+                f"it to {choices}, or remove {setting.rpartition('.')[0]}"
             )
 
 
 @runtime_checkable
-class Conditional(Protocol):
-    """A part of a study that not every study can serve."""
+class StudyCheck(Protocol):
+    """A part of a study that checks the plan before training."""
 
     def check(self, plan: Plan) -> None:
-        """Refuse a study that it cannot measure, before anything is trained.
+        """Refuse a study that this part cannot work with.
 
         Raises:
-            ValueError: with the remedy.
+            ValueError: names the setting and the remedy.
         """
 
 
-def left_by(method: Callable[..., Any]) -> type[Any]:
-    """What a method's class says that it leaves; images of classes if it does not."""
+def output_type(method: Callable[..., Any]) -> type[Any]:
+    """The output type that a method's class declares as `leaves`; `Explanations` by default."""
     kind: type[Any] = getattr(getattr(method, "func", method), "leaves", Explanations)
     return kind
 
 
-def explained_by(methods: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
-    """The kind of network that each method is set to explain, where it says so."""
+def explained_kinds(methods: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """The setting ``explains`` of each method that has it, by the method's name."""
     return {
         name: build.keywords["explains"]
         for name, build in methods.items()

@@ -1,4 +1,4 @@
-"""Named precisions of computing."""
+"""Numerical precisions, by name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,15 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """How exactly a stage computes.
+    """The numerical precision of a stage.
 
     Attributes:
-        trainer: Lightning's precision: "32-true", "64-true", or autocast by "bf16-mixed".
-        float32_matmul: torch's precision of float32 products: "highest", or "high" for TF32 on
-            GPUs that have it; convolutions follow it.
+        trainer: precision of Lightning: "32-true", "64-true", or "bf16-mixed" for autocast.
+        float32_matmul: precision of float32 matrix products in torch: "highest", "high" (TF32 on
+            GPUs that support it) or "medium"; convolutions use TF32 unless "highest".
+
+    Raises:
+        ValueError: `float32_matmul` is none of these names.
     """
 
     trainer: str
@@ -28,8 +31,8 @@ class Precision:
             )
 
     @contextmanager
-    def in_force(self) -> Iterator[None]:
-        """Set what is global in torch; it gets its earlier values back."""
+    def activate(self) -> Iterator[None]:
+        """Set the global precision of torch; the earlier values are restored at the end."""
         before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
         torch.set_float32_matmul_precision(self.float32_matmul)
         torch.backends.cudnn.allow_tf32 = self.float32_matmul != "highest"
@@ -42,11 +45,11 @@ class Precision:
 
 @dataclass(frozen=True, kw_only=True)
 class Precisions:
-    """Of a study's stages.
+    """The precisions of a study's stages.
 
     Attributes:
-        experts: while networks train; an expert is another one in another precision.
-        methods: while explanations are made.
+        experts: for training; part of the identity of an expert in the store.
+        methods: for explanation methods.
     """
 
     experts: Precision

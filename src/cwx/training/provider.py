@@ -1,4 +1,4 @@
-"""The trained networks of a study: found in the store, imported, or trained."""
+"""Providing the trained networks of a study: read from the store, imported, or trained."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,21 +9,21 @@ from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.experts import Experts
-from cwx.training.importing.load import load_evaluation_networks, recorded
-from cwx.training.stages import Configuration, Factory, Stages, Wanted
+from cwx.training.importing.load import load_evaluation_networks, load_trajectories
+from cwx.training.stages import Configuration, ExpertRequest, Factory, Stages
 from cwx.training.subject import Subject
 
 
 class Training:
-    """Trains the networks that the store lacks, all by one recipe.
+    """Trains the networks that are missing in the store, all with one recipe.
 
     Args:
-        stages: fit one module after another.
+        stages: fits the modules.
         network: builds the explained kind of network.
-        store: keeps trained networks for every study.
-        recipe: builds the LightningModule that trains networks side by side.
-        configuration: the resolved settings, by which networks are known in the store.
-        at_once: how many train side by side, at most.
+        store: holds trained networks for all studies.
+        recipe: builds the LightningModule that trains networks in parallel.
+        configuration: the resolved settings, which identify networks in the store.
+        at_once: largest number of networks trained in parallel.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class Training:
         self.store, self.recipe = store, recipe
         self.configuration, self.at_once = configuration, at_once
 
-    def by(self, recipe: Factory, settings: Configuration) -> "Training":
-        """The same by another recipe, whose resolved `settings` name its networks."""
+    def with_recipe(self, recipe: Factory, settings: Configuration) -> "Training":
+        """The same with another recipe, whose resolved `settings` identify its networks."""
         return Training(
             stages=self.stages,
             network=self.network,
@@ -54,25 +54,25 @@ class Training:
     def experts(
         self, name: str, *, seeds: Sequence[int], data: ImageData, epochs: int | None = None
     ) -> list[Trajectory]:
-        """Networks of the explained kind, one a seed, trained on `data`.
+        """Networks of the explained kind, one per seed, trained on `data`.
 
         Args:
-            name: of them all, in logs.
-            epochs: how far to train; by default as the recipe says.
+            name: the common name in logs.
+            epochs: the number of epochs; by default that of the recipe.
         """
-        changed = {} if epochs is None else {"epochs": epochs}
+        overrides = {} if epochs is None else {"epochs": epochs}
         return self._networks(
-            name, self.network, self.configuration["network"], seeds, data, changed
+            name, self.network, self.configuration["network"], seeds, data, overrides
         )
 
     def evaluation_networks(
         self, name: str, factory: NetworkFactory, *, seeds: Sequence[int], data: ImageData
     ) -> list[Trajectory]:
-        """Networks of another architecture, one a seed, trained on `data`.
+        """Networks of another architecture, one per seed, trained on `data`.
 
         Args:
-            name: theirs among the evaluation networks.
-            factory: builds them.
+            name: the name of the evaluation network.
+            factory: builds the networks.
         """
         kind = self.configuration["evaluation_networks"][name]
         return self._networks(name, factory, kind, seeds, data, {})
@@ -86,11 +86,11 @@ class Training:
         seed: int,
         data: ImageData,
     ) -> list[Trajectory]:
-        """Networks of the explained kind, trained further on `data`, one for each trajectory.
+        """Networks of the explained kind, fine-tuned on `data`, one per trajectory.
 
         Args:
-            name: of them all, in logs.
-            epoch: of the trajectories, from which they go on; ``None`` for the last of each.
+            name: the common name in logs.
+            epoch: the epoch of the trajectories to start from; ``None`` for the last of each.
             seed: of this training.
 
         Raises:
@@ -99,21 +99,23 @@ class Training:
         kind = self.configuration["network"]
         common = {**self._common(kind, data, {}), "seed": seed}
         starts = {
-            f"{name}-{place}": (found, found.epochs if epoch is None else epoch)
-            for place, found in enumerate(trajectories)
+            f"{name}-{index}": (trajectory, trajectory.epochs if epoch is None else epoch)
+            for index, trajectory in enumerate(trajectories)
         }
-        wanted = [
-            Wanted(stage, seed, {**common, "expert": found.identity, "epoch": at})
-            for stage, (found, at) in starts.items()
+        requests = [
+            ExpertRequest(
+                stage, seed, {**common, "expert": trajectory.identity, "epoch": start_epoch}
+            )
+            for stage, (trajectory, start_epoch) in starts.items()
         ]
 
-        def begin(one: Wanted) -> nn.Module:
+        def build_start(request: ExpertRequest) -> nn.Module:
             network = build_network(self.network, data, seed=0)
-            found, at = starts[one.stage]
-            found.load_into(network, at)
+            trajectory, start_epoch = starts[request.stage]
+            trajectory.load_into(network, start_epoch)
             return network
 
-        return self._train(wanted, begin, data, {})
+        return self._train(requests, build_start, data, {})
 
     def _networks(
         self,
@@ -122,56 +124,62 @@ class Training:
         kind: Any,
         seeds: Sequence[int],
         data: ImageData,
-        changed: Mapping[str, Any],
+        overrides: Mapping[str, Any],
     ) -> list[Trajectory]:
-        common = self._common(kind, data, changed)
-        wanted = [Wanted(f"{name}-{seed}", seed, {**common, "seed": seed}) for seed in seeds]
-        return self._train(
-            wanted, lambda one: build_network(factory, data, seed=one.seed), data, changed
-        )
+        common = self._common(kind, data, overrides)
+        requests = [
+            ExpertRequest(f"{name}-{seed}", seed, {**common, "seed": seed}) for seed in seeds
+        ]
 
-    def _common(self, kind: Any, data: ImageData, changed: Mapping[str, Any]) -> dict[str, Any]:
-        """What the identities of networks trained together have in common."""
+        def build_start(request: ExpertRequest) -> nn.Module:
+            return build_network(factory, data, seed=request.seed)
+
+        return self._train(requests, build_start, data, overrides)
+
+    def _common(self, kind: Any, data: ImageData, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The common part of the identities of networks trained in parallel."""
         return {
             "data": data.fingerprint(),
-            "recipe": {**_identity(self.configuration["recipe"]), **changed},
+            "recipe": {**_identity(self.configuration["recipe"]), **overrides},
             "precision": self.configuration["precision"]["experts"],
             "network": kind,
         }
 
     def _train(
         self,
-        wanted: Sequence[Wanted],
-        begin: Callable[[Wanted], nn.Module],
+        requests: Sequence[ExpertRequest],
+        build_start: Callable[[ExpertRequest], nn.Module],
         data: ImageData,
-        changed: Mapping[str, Any],
+        overrides: Mapping[str, Any],
     ) -> list[Trajectory]:
-        """Those wanted, each trained from where it begins."""
+        """The requested networks, each trained from the network that `build_start` returns."""
 
-        def build(missing: Sequence[Wanted]) -> Any:
+        def build(missing: Sequence[ExpertRequest]) -> Any:
             return self.recipe(
-                networks=[begin(one) for one in missing],
+                networks=[build_start(request) for request in missing],
                 data=data,
-                seeds=[one.seed for one in missing],
-                stages=[one.stage for one in missing],
-                **changed,
+                seeds=[request.seed for request in missing],
+                stages=[request.stage for request in missing],
+                **overrides,
             )
 
-        return self.stages.train(build, wanted, self.store, at_once=self.at_once)
+        return self.stages.train(build, requests, self.store, at_once=self.at_once)
 
-    def elsewhere(self, experts: Experts, data: ImageData) -> list[Trajectory]:
-        """Experts trained elsewhere, read from the store or imported into it.
+    def load_external(self, experts: Experts, data: ImageData) -> list[Trajectory]:
+        """Experts from `experts.trajectories` and `experts.checkpoints`, read or imported.
 
         Raises:
-            ValueError: one is missing, damaged or of another network, or was not recorded at the
-                epoch that is to be shown.
+            ValueError: an expert is missing, damaged or of another network, or was not recorded at
+                `experts.epoch`.
         """
         network = build_network(self.network, data, seed=0)
-        found = recorded(experts.trajectories, experts.checkpoints, network, self.store)
-        for trajectory in found:
+        trajectories = load_trajectories(
+            experts.trajectories, experts.checkpoints, network, self.store
+        )
+        for trajectory in trajectories:
             if experts.epoch is not None:
                 trajectory.require(experts.epoch)
-        return found
+        return trajectories
 
 
 def prepare_subject(
@@ -180,16 +188,16 @@ def prepare_subject(
     evaluation_networks: Mapping[str, NetworkFactory],
     data: ImageData,
 ) -> Subject:
-    """The networks that a study takes, in its subject; what is not to be had is trained first.
+    """The subject of a study: its networks, read from the store, imported, or trained.
 
     Args:
-        evaluation networks: build networks of other architectures, by name.
+        evaluation_networks: build networks of other architectures, by name.
 
     Raises:
-        ValueError: one from elsewhere is missing, damaged or of another network.
+        ValueError: an imported network is missing, damaged or of another network.
     """
-    # First, for they can be missing.
-    elsewhere = training.elsewhere(experts, data)
+    # Before any training: an import may fail.
+    external = training.load_external(experts, data)
     imported = load_evaluation_networks(
         experts.evaluation_checkpoints, evaluation_networks, data, training.store
     )
@@ -208,12 +216,12 @@ def prepare_subject(
     subject = Subject(
         data=data,
         factory=training.network,
-        trajectories=elsewhere or trained[: len(experts.seeds)],
+        trajectories=external or trained[: len(experts.seeds)],
         early=early,
         held_out=trained[len(experts.seeds) :],
         evaluation_networks={
-            name: [trained_network(evaluation_networks[name], data, t) for t in found]
-            for name, found in evaluation_trajectories.items()
+            name: [trained_network(evaluation_networks[name], data, t) for t in trajectories]
+            for name, trajectories in evaluation_trajectories.items()
         },
         evaluation_trajectories=evaluation_trajectories,
         clean=clean,
@@ -227,17 +235,20 @@ def prepare_subject(
 
 
 def _identity(recipe: Configuration) -> dict[str, Any]:
-    """What of a recipe makes a network what it is: not where its accuracy is measured."""
+    """The settings of a recipe that change the trained network: all except `recording.images`."""
     recording = dict(recipe.get("recording", {}))
     recording.pop("images", None)
     return {**recipe, "recording": recording}
 
 
 def check_recipe(recipe: Factory, networks: Mapping[str, NetworkFactory], data: ImageData) -> None:
-    """Let a recipe refuse the networks that it is to train, by name, before any is trained.
+    """Build a recipe for every kind of network, so that it can refuse them before training.
+
+    Args:
+        networks: build the kinds of networks to train, by name.
 
     Raises:
-        ValueError: it does.
+        ValueError: the recipe refuses a network.
     """
     for name, factory in networks.items():
         network = build_network(factory, data, seed=0)

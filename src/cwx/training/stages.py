@@ -1,4 +1,4 @@
-"""Fitting one LightningModule after another within a study, alone or on several ranks."""
+"""Fitting the LightningModules of a study one after another, on one or several ranks."""
 
 import hashlib
 import logging
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from cwx.data.step_loaders import Turns
+from cwx.data.step_loaders import RoundRobinIndices
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
 from cwx.training.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.training.callbacks.progress import ProgressLines
 from cwx.training.callbacks.recording import RecordStates, WriteShards
-from cwx.training.loggers.logger_group import Records
+from cwx.training.loggers.logger_group import LoggerGroup
 from cwx.training.precision import Precision, Precisions
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ Configuration = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExpertRequest:
     """An expert that a study needs.
 
     Attributes:
-        stage: its name in logs.
-        seed: of its weights and its training.
-        identity: what it is known by in the store.
+        stage: the name in logs.
+        seed: of the weights and the training.
+        identity: identifies the expert in the store.
     """
 
     stage: str
@@ -40,14 +40,14 @@ class Wanted:
 
 
 @runtime_checkable
-class Fitted(Protocol):
-    """A method that takes fitting: a LightningModule that brings its batches.
+class Fittable(Protocol):
+    """A LightningModule of a method with its batches.
 
-    One without only has to be asked for its explanations.
+    A method without these attributes is not fitted; its `explanations()` are called directly.
 
     Attributes:
-        epochs: how often it goes through them.
-        batches: a LightningDataModule.
+        epochs: the number of epochs.
+        batches: the LightningDataModule to fit it on.
     """
 
     epochs: int
@@ -55,19 +55,19 @@ class Fitted(Protocol):
 
 
 class Stages:
-    """Fits one module after another, the same way on every rank.
+    """Fits one module after another, with the same calls on every rank.
 
     Args:
         trainer: builds a Trainer.
-        precision: of computing, while experts train and while methods run.
+        precision: the numerical precision for experts and for methods.
 
     Attributes:
-        records: the loggers that every stage writes to.
+        logger_group: the loggers that every stage writes to.
     """
 
     def __init__(self, trainer: Factory, precision: Precisions) -> None:
         self._trainer, self._precision = trainer, precision
-        self.records = Records()
+        self.logger_group = LoggerGroup()
         self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
 
     def _build(
@@ -80,22 +80,22 @@ class Stages:
             enable_progress_bar=terminal,
             callbacks=[*([] if terminal else [ProgressLines(seconds=10)]), *callbacks],
             plugins=[AtomicCheckpointIO()],
-            logger=list(self.records.loggers),
+            logger=list(self.logger_group.loggers),
             **settings,
         )
 
     @property
-    def leads(self) -> bool:
-        """Whether this process is the one that writes."""
+    def is_rank_zero(self) -> bool:
+        """Whether this process is rank 0, which writes files."""
         return bool(self._last.is_global_zero)
 
     @property
     def device(self) -> Any:
-        """Where this process computes, a `torch.device`."""
+        """The `torch.device` of this process."""
         return self._last.strategy.root_device
 
     def fit(self, module: Any, checkpoint: Path, callbacks: Sequence[Any]) -> None:
-        """Fit a method to its end, from `checkpoint` if there is one."""
+        """Fit a method, from `checkpoint` if it exists."""
         self._fit(module, checkpoint, callbacks, self._precision.methods)
 
     def _fit(
@@ -106,98 +106,100 @@ class Stages:
             callbacks=[*callbacks, every_epoch(checkpoint)],
             precision=precision,
         )
-        with precision.in_force():
+        with precision.activate():
             fit(self._last, module, checkpoint)
 
     def wait(self) -> None:
-        """Wait until every rank is here."""
+        """Wait for all ranks."""
         self._last.strategy.barrier()
 
     def train(
         self,
-        build: Callable[[Sequence[Wanted]], Any],
-        wanted: Sequence[Wanted],
+        build: Callable[[Sequence[ExpertRequest]], Any],
+        requests: Sequence[ExpertRequest],
         store: TrajectoryStore,
         *,
         at_once: int,
     ) -> list[Trajectory]:
-        """The experts wanted, in order; those that the store lacks are trained first.
+        """The requested experts, in order; those missing in the store are trained first.
 
         Args:
-            build: makes the module that trains some of them side by side.
-            at_once: how many at most.
+            build: builds the module that trains several experts in parallel.
+            at_once: largest number of experts trained in parallel.
         """
-        # What is wanted twice is trained once: the store would wait for itself.
-        once = list({store.path(expert.identity): expert for expert in wanted}.values())
-        for first in range(0, len(once), at_once):
-            self._train_together(build, once[first : first + at_once], store)
-        return [Trajectory(store.path(expert.identity)) for expert in wanted]
+        # Duplicates are trained once: the second lock would wait for the first.
+        unique = list({store.path(expert.identity): expert for expert in requests}.values())
+        for first in range(0, len(unique), at_once):
+            self._train_in_parallel(build, unique[first : first + at_once], store)
+        return [Trajectory(store.path(expert.identity)) for expert in requests]
 
-    def _train_together(
+    def _train_in_parallel(
         self,
-        build: Callable[[Sequence[Wanted]], Any],
-        wanted: Sequence[Wanted],
+        build: Callable[[Sequence[ExpertRequest]], Any],
+        requests: Sequence[ExpertRequest],
         store: TrajectoryStore,
     ) -> None:
         with ExitStack() as locks:
-            if self.leads:
-                # In one order everywhere, so that no two jobs wait for each other.
-                for expert in sorted(wanted, key=lambda expert: store.path(expert.identity)):
+            if self.is_rank_zero:
+                # All jobs lock in the same order, which prevents deadlocks.
+                for expert in sorted(requests, key=lambda expert: store.path(expert.identity)):
                     waiting = f"another job trains {expert.stage}: waiting for it"
                     locks.enter_context(store.lock(expert.identity, waiting))
-            # Rank 0 decides: under its locks the answer cannot change any more.
-            missing: list[Wanted] = self._last.strategy.broadcast(
-                [expert for expert in wanted if store.find(expert.identity) is None]
+            # Rank 0 decides: while it holds the locks, the store cannot change.
+            missing: list[ExpertRequest] = self._last.strategy.broadcast(
+                [expert for expert in requests if store.find(expert.identity) is None]
             )
             if missing:
                 self._train_missing(build(missing), missing, store)
 
-    def _train_missing(self, module: Any, missing: list[Wanted], store: TrajectoryStore) -> None:
+    def _train_missing(
+        self, module: Any, missing: list[ExpertRequest], store: TrajectoryStore
+    ) -> None:
         names = ", ".join(expert.stage for expert in missing)
-        log.info("training what is not in the store: %s", names)
+        log.info("training (not in the store): %s", names)
         paths = [store.path(expert.identity) for expert in missing]
-        # The same experts together, and no others, can continue from it.
-        together = hashlib.sha256(repr(sorted(map(str, paths))).encode()).hexdigest()[:8]
-        checkpoint = paths[0] / f"checkpoint-{together}.ckpt"
+        # A checkpoint is valid only for the same group of experts.
+        group = hashlib.sha256(repr(sorted(map(str, paths))).encode()).hexdigest()[:8]
+        checkpoint = paths[0] / f"checkpoint-{group}.ckpt"
         recorders = [
             Recorder(path, expert.identity) for path, expert in zip(paths, missing, strict=True)
         ]
         self._fit(module, checkpoint, [RecordStates(recorders)], self._precision.experts)
-        if self.leads:
+        if self.is_rank_zero:
             checkpoint.unlink(missing_ok=True)
         self.wait()
 
-    def make(
+    def write_shards(
         self,
         build: Callable[[], Any],
         shards: Shards,
         identity: Identity,
         store: TrajectoryStore,
     ) -> None:
-        """Write the batches that `shards` lack; each rank makes its share of them.
+        """Make and write the missing batches of `shards`; each rank makes a part of them.
 
         Args:
-            build: makes the module whose `predict_step` makes a batch from its number.
-            shards: in the folder that `store` has for `identity`.
+            build: builds the module whose `predict_step` makes a batch from its number.
+            shards: the set, in the folder of `identity` in `store`.
         """
         with ExitStack() as locks:
-            if self.leads:
+            if self.is_rank_zero:
                 waiting = f"another job makes {shards.folder}: waiting for it"
                 locks.enter_context(store.lock(identity, waiting))
-            # As for experts: under its lock, rank 0 decides.
+            # As for experts: rank 0 decides while it holds the lock.
             missing: list[int] = self._last.strategy.broadcast(shards.missing())
             if missing:
-                self._make_missing(build(), shards, identity, missing)
-            if self.leads:
+                self._write_missing(build(), shards, identity, missing)
+            if self.is_rank_zero:
                 shards.complete()
             self.wait()
 
-    def _make_missing(
+    def _write_missing(
         self, module: Any, shards: Shards, identity: Identity, missing: list[int]
     ) -> None:
         line = "making %s: %d of %d batches are not in the store"
         log.info(line, module.stage, len(missing), len(shards))
-        if self.leads:
+        if self.is_rank_zero:
             shards.start(identity)
         self._last = self._build(
             epochs=1,
@@ -207,6 +209,8 @@ class Stages:
             inference_mode=False,
             enable_checkpointing=False,
         )
-        with self._precision.methods.in_force():
-            self._last.predict(module, datamodule=Turns(missing), return_predictions=False)
+        with self._precision.methods.activate():
+            self._last.predict(
+                module, datamodule=RoundRobinIndices(missing), return_predictions=False
+            )
         self.wait()

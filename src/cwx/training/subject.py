@@ -1,4 +1,4 @@
-"""What a study explains: images, a kind of network, and trained examples of it."""
+"""The subject of a study: images, a kind of network, and trained networks of this kind."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,32 +13,34 @@ from cwx.explanations.images import Explanations
 from cwx.storage.trajectories import Trajectory
 from cwx.training.build import NetworkFactory, build_network, trained_network
 
-# Of trained networks of the explained kind, by what they are to a study.
+# The kinds of trained networks of the explained architecture, by their role in a study.
 KINDS = frozenset({"expert", "fine-tuned", "held-out", "clean", "purified"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The object of a study, given to every method and evaluation.
+    """The images and networks of a study, passed to every method and evaluation.
 
     Attributes:
         data: the images, loaded.
         factory: builds the explained kind of network for the data.
         trajectories: the experts that methods may use, by seed.
-        early: more of them, trained too short to be judged.
-        held_out: experts of other seeds, for evaluation alone.
-        evaluation networks: networks of other architectures, trained to the end, frozen, by name, one a seed.
-        judged: the trajectories of the evaluation networks, by the same names, in the same order.
-        clean: experts trained on the images before any corruption.
-        fine-tuned: the experts of `trajectories`, each trained further by another recipe.
-        adversarial: images that networks of the study were attacked with, if they were.
-        dataset_construction: numbers that tell how the training images were constructed, if they were.
-        left_out: boolean mask ``[n]``, the training images that a purification took for poisoned, if one
-            was asked.
-        purified: experts trained without these.
-        epoch: the networks of all these trajectories but the fine-tuned are shown as they were after
-            it; ``None`` for the last of each.
-        device: where networks that explain or evaluation network are to run.
+        held_out: experts of other seeds, for evaluation only.
+        evaluation_networks: fully trained networks of other architectures, frozen, by name, one
+            per seed.
+        evaluation_trajectories: the trajectories of the evaluation networks, by the same names, in
+            the same order.
+        early: more experts that methods may use, whose training stopped early; not evaluated.
+        clean: experts trained on the images before corruption.
+        fine_tuned: the experts of `trajectories`, each fine-tuned with another recipe.
+        adversarial: adversarial images for networks of the study; ``None`` if there are none.
+        dataset_construction: metrics of the dataset construction; empty if there was none.
+        left_out: boolean mask ``[n]`` of the training images that purification removed; ``None``
+            without purification.
+        purified: experts trained without these images.
+        epoch: the epoch at which the networks of these trajectories are used, except fine-tuned
+            and evaluation networks; ``None`` for the last.
+        device: the device for explanation and evaluation.
     """
 
     data: ImageData
@@ -63,39 +65,40 @@ class Subject:
         return (*self.trajectories, *self.early)
 
     def network(self) -> nn.Module:
-        """A fresh network of the explained kind, its weights of no meaning."""
+        """A network of the explained kind with random weights."""
         return build_network(self.factory, self.data, seed=0)
 
-    def trained(self, trajectory: Trajectory, epoch: int | None = None) -> nn.Module:
-        """The network of `trajectory` after `epoch` (by default that of the study), frozen, in
-        eval mode.
+    def trained_network(self, trajectory: Trajectory, epoch: int | None = None) -> nn.Module:
+        """The network of `trajectory` after `epoch` (default: the study's epoch), frozen, in eval
+        mode.
 
         Raises:
             ValueError: the trajectory was recorded for another network, or not at that epoch.
         """
-        shown = self.epoch if epoch is None else epoch
-        return trained_network(self.factory, self.data, trajectory, shown)
+        chosen = self.epoch if epoch is None else epoch
+        return trained_network(self.factory, self.data, trajectory, chosen)
 
     def experts(self) -> dict[str, list[nn.Module]]:
-        """The trained networks of the explained kind, by what they are to the study.
+        """The trained networks of the explained kind, by their role in the study.
 
-        ``expert`` are those that methods saw, ``fine_tuned`` the same trained further, ``held-out``
-        those that no method saw, ``clean`` those trained on uncorrupted and ``purified`` those
-        trained on filtered images; what a study lacks is left out.
+        ``expert``: the experts that methods use; ``fine-tuned``: the same after fine-tuning;
+        ``held-out``: experts that no method uses; ``clean``: trained on uncorrupted images;
+        ``purified``: trained after purification. Roles without networks are omitted.
         """
         return {
-            kind: [self._as_shown(kind, t) for t in found] for kind, found in self._kinds().items()
+            kind: [self._network_of(kind, t) for t in trajectories]
+            for kind, trajectories in self._trajectories_by_kind().items()
         }
 
-    def _as_shown(self, kind: str, trajectory: Trajectory) -> nn.Module:
-        return self.trained(trajectory, self._epoch(kind, trajectory))
+    def _network_of(self, kind: str, trajectory: Trajectory) -> nn.Module:
+        return self.trained_network(trajectory, self._epoch(kind, trajectory))
 
     def _epoch(self, kind: str, trajectory: Trajectory) -> int:
-        # FineTune networks begin where the study's epoch is, and are shown at their end.
+        # Fine-tuning starts at the study's epoch; its networks are used at their last epoch.
         chosen = None if kind == "fine-tuned" else self.epoch
         return trajectory.epochs if chosen is None else chosen
 
-    def _kinds(self) -> dict[str, Sequence[Trajectory]]:
+    def _trajectories_by_kind(self) -> dict[str, Sequence[Trajectory]]:
         kinds = {
             "expert": self.trajectories,
             "fine-tuned": self.fine_tuned,
@@ -103,17 +106,17 @@ class Subject:
             "clean": self.clean,
             "purified": self.purified,
         }
-        return {kind: found for kind, found in kinds.items() if found}
+        return {kind: trajectories for kind, trajectories in kinds.items() if trajectories}
 
-    def explained(self, kind: str) -> nn.Module:
-        """The first network of a kind, or of a evaluation network, by name: the one whose patterns are sought.
+    def first_network(self, kind: str) -> nn.Module:
+        """The first expert of a kind, or the first evaluation network of a name.
 
         Raises:
-            ValueError: the study has none.
+            ValueError: the study has no such network.
         """
-        kinds = self._kinds()
+        kinds = self._trajectories_by_kind()
         if kind in kinds:
-            return self._as_shown(kind, kinds[kind][0])
+            return self._network_of(kind, kinds[kind][0])
         if kind in self.evaluation_networks:
             return self.evaluation_networks[kind][0]
         raise ValueError(
@@ -122,20 +125,20 @@ class Subject:
         )
 
     def state_of(self, name: str) -> tuple[Trajectory, int]:
-        """What `explained` shows by that name: a trajectory, and the epoch."""
-        found = {**self.evaluation_trajectories, **self._kinds()}[name][0]
-        return found, found.epochs if name in self.evaluation_trajectories else self._epoch(
-            name, found
-        )
+        """The trajectory and the epoch of `first_network`."""
+        trajectory = {**self.evaluation_trajectories, **self._trajectories_by_kind()}[name][0]
+        if name in self.evaluation_trajectories:
+            return trajectory, trajectory.epochs
+        return trajectory, self._epoch(name, trajectory)
 
     def panel(self) -> dict[str, list[nn.Module]]:
-        """`experts` and the evaluation networks of other architectures, one network a seed."""
+        """`experts` and the evaluation networks, one network per seed, by name."""
         return self.experts() | {
-            name: list(found) for name, found in self.evaluation_networks.items()
+            name: list(networks) for name, networks in self.evaluation_networks.items()
         }
 
     def class_images(self, per_class: int, *, std: float, seed: int) -> ClassImages:
-        """Gaussian noise of the data's shape, `per_class` a class, to be optimised."""
+        """Images to optimise, `per_class` per class, initialised with Gaussian noise of `std`."""
         return ClassImages(
             classes=len(self.data.classes),
             per_class=per_class,
@@ -144,8 +147,8 @@ class Subject:
             seed=seed,
         )
 
-    def real(self, per_class: int) -> Explanations:
-        """The first `per_class` test images of each class (fewer where there are fewer)."""
+    def real_images(self, per_class: int) -> Explanations:
+        """The first `per_class` test images of each class, or all if there are fewer."""
         test = self.data.splits.test
-        chosen = Explanations(test.images, test.labels).first(per_class)
-        return Explanations(self.data.normalization.from_bytes(chosen.images), chosen.labels)
+        examples = Explanations(test.images, test.labels).first(per_class)
+        return Explanations(self.data.normalization.from_bytes(examples.images), examples.labels)

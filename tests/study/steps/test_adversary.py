@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support import references
-from support.builders import BlobsToTest, image_data, small_mlp, stages
+from support.builders import BlobsWithoutTraining, image_data, small_mlp, stages
 from torch import nn
 
 from cwx.data.splits import ImageSet
-from cwx.data.step_loaders import Turns
+from cwx.data.step_loaders import RoundRobinIndices
 from cwx.functional.ensemble_attack import EnsembleAttack
-from cwx.methods.ensemble_attack import Mislead
+from cwx.methods.ensemble_attack import EnsembleAttacker
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.steps.adversary import Ensemble, NoAdversary
@@ -27,7 +27,7 @@ MLP = {"_target_": "MLP", "width": 6}
 
 
 def training(store, precision=PRECISION, **evaluation_networks):
-    """It can train nothing; evaluation networks are of the explained kind unless they say otherwise."""
+    """Cannot train; evaluation networks are of the explained kind by default."""
     return Training(
         stages=stages(),
         network=small_mlp,
@@ -64,7 +64,7 @@ def study(subject):
 
 
 def evaluation_trajectories(subject, **trajectories):
-    evaluation_networks = {name: [subject.trained(t)] for name, t in trajectories.items()}
+    evaluation_networks = {name: [subject.trained_network(t)] for name, t in trajectories.items()}
     return replace(
         subject,
         evaluation_networks=evaluation_networks,
@@ -80,12 +80,12 @@ def made(study, store, **changes):
     return ensemble(**changes)(study, training(store, other=MLP))
 
 
-def test_each_test_image_is_taken_to_its_least_likely_classes(study, tmp_path):
+def test_each_test_image_is_perturbed_towards_its_least_likely_classes(study, tmp_path):
     found, test = made(study, tmp_path), study.data.splits.test
     assert len(found) == 2 * len(test)
     assert found.originals.tolist() == [i for i in range(len(test)) for _ in range(2)]
     assert torch.equal(found.labels, test.labels[found.originals])
-    networks = [study.explained(name) for name in found.members]
+    networks = [study.first_network(name) for name in found.members]
     assert sorted(found.members) == ["expert", "other"]
     clean = study.data.normalization.from_bytes(test.images)
     probabilities = sum(network(clean).softmax(1) for network in networks) / 2
@@ -96,10 +96,10 @@ def test_each_test_image_is_taken_to_its_least_likely_classes(study, tmp_path):
     assert found.targets.view(-1, 2).tolist() == expected
 
 
-def test_the_images_are_those_of_the_attack_and_are_measured_as_bytes(study, tmp_path):
+def test_the_images_equal_the_attack_and_metrics_use_bytes(study, tmp_path):
     found, test = made(study, tmp_path), study.data.splits.test
     normalization = study.data.normalization
-    networks = [study.explained(name) for name in found.members]
+    networks = [study.first_network(name) for name in found.members]
     clean = normalization.from_bytes(test.images)[found.originals]
     whole = ATTACK(networks, clean, found.targets, normalization=normalization)
     images = found.shards.tensor("images")
@@ -127,7 +127,7 @@ def test_the_images_are_those_of_the_attack_and_are_measured_as_bytes(study, tmp
         assert success > 0.3
 
 
-def test_a_set_is_made_once_and_found_again(study, tmp_path, caplog):
+def test_a_set_is_made_once_and_read_again(study, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "cwx"):
         first = made(study, tmp_path)
     assert "making adversarial images: 5 of 5 batches are not in the store" in caplog.messages
@@ -153,21 +153,21 @@ def test_only_what_is_missing_is_made_again(study, tmp_path):
     assert (folder / "complete.json").exists()
 
 
-def test_ranks_make_what_one_makes_whatever_their_order(study, tmp_path):
+def test_several_ranks_make_the_same_set_as_one(study, tmp_path):
     whole = made(study, tmp_path / "whole")
     places = torch.arange(24)
     shards = Shards(tmp_path / "shared", count=48, size=10)
     for rank in (1, 0):
-        module = Mislead(
-            networks=[study.explained(name) for name in whole.members],
+        module = EnsembleAttacker(
+            networks=[study.first_network(name) for name in whole.members],
             data=study.data,
-            places=places,
+            indices=places,
             targets=2,
             attack=ATTACK,
             shards=shards,
             stage="ranks",
         )
-        turns = Turns(shards.missing() if rank else range(5))
+        turns = RoundRobinIndices(shards.missing() if rank else range(5))
         turns.trainer = SimpleNamespace(global_rank=rank, world_size=2)
         for number in turns.predict_dataloader():
             assert number % 2 == rank
@@ -177,7 +177,7 @@ def test_ranks_make_what_one_makes_whatever_their_order(study, tmp_path):
         assert torch.equal(shards.tensor(name), tensor)
 
 
-def test_the_same_networks_by_other_names_share_a_set(study, subject, tmp_path):
+def test_the_same_networks_with_other_names_share_a_set(study, subject, tmp_path):
     first = made(study, tmp_path)
     (evaluation_network, *_), expert = study.evaluation_trajectories["other"], study.trajectories[0]
     swapped = evaluation_trajectories(
@@ -198,7 +198,7 @@ def test_the_same_networks_by_other_names_share_a_set(study, subject, tmp_path):
     assert len(sets(tmp_path)) == 1
 
 
-def test_test_images_not_training_images_make_a_set_what_it_is(study, tmp_path):
+def test_the_identity_depends_on_test_images_only(study, tmp_path):
     made(study, tmp_path)
     train, test = study.data.splits.train, study.data.splits.test
     data = image_data()
@@ -227,7 +227,7 @@ def test_test_images_not_training_images_make_a_set_what_it_is(study, tmp_path):
     ],
     ids=str,
 )
-def test_what_makes_a_set_what_it_is_makes_another(study, tmp_path, change):
+def test_a_change_of_the_identity_makes_another_set(study, tmp_path, change):
     made(study, tmp_path, steps=8)
     if isinstance(change, dict):
         made(study, tmp_path, **change)
@@ -241,7 +241,7 @@ def test_what_makes_a_set_what_it_is_makes_another(study, tmp_path, change):
     assert len(sets(tmp_path)) == 2
 
 
-def test_all_images_or_more_than_there_are_make_one_set(study, tmp_path):
+def test_all_images_and_more_than_all_images_share_a_set(study, tmp_path):
     for images in (None, 24, 25):
         made(study, tmp_path, images=images)
     assert len(sets(tmp_path)) == 1
@@ -254,11 +254,11 @@ def test_some_images_are_spread_evenly(study, tmp_path):
 
 
 @pytest.mark.parametrize(("batch_size", "size"), [(1, 2), (2, 2), (3, 2), (5, 4)])
-def test_the_targets_of_an_image_stay_together(batch_size, size):
+def test_all_targets_of_an_image_are_in_one_batch(batch_size, size):
     assert ensemble(batch_size=batch_size).batch_size == size
 
 
-def test_networks_are_left_as_they_are(study, tmp_path):
+def test_the_networks_are_not_changed(study, tmp_path):
     evaluation_network = study.evaluation_networks["other"][0]
     before = {name: tensor.clone() for name, tensor in evaluation_network.state_dict().items()}
     made(study, tmp_path)
@@ -282,7 +282,7 @@ class Turned(nn.Module):
 
 
 class Wider(Turned):
-    """Knows a class more."""
+    """Has one more class."""
 
     def forward(self, images):
         logits = self.network(images)
@@ -294,11 +294,11 @@ class Wider(Turned):
     [
         (
             Turned,
-            "other of adversary.members labels 0 of the test images rightly, no better than chance "
-            "among 3 classes: it probably takes pixels of another range (data.mean, data.std) or "
-            "knows the classes in another order (data.source.classes); correct that, or leave it",
+            "the test accuracy of other in adversary.members is 0, at chance for 3 classes: check "
+            "the pixel range (data.mean, data.std) and the order of classes (data.source.classes) "
+            "that it was trained with, or remove it from adversary.members",
         ),
-        (Wider, "for the same images: choose adversary.members that know the same classes"),
+        (Wider, "for the same images: choose adversary.members with the same classes"),
     ],
 )
 def test_a_member_that_does_not_fit_is_refused(study, tmp_path, spoilt, message):
@@ -310,10 +310,10 @@ def test_a_member_that_does_not_fit_is_refused(study, tmp_path, spoilt, message)
     assert not sets(tmp_path)
 
 
-def test_pixels_of_another_range_are_taken_for_what_they_are(study, tmp_path):
+def test_pixels_of_another_range_are_refused(study, tmp_path):
     data = image_data()
     data.normalization = replace(data.normalization, mean=(-9.0, 9.0))
-    with pytest.raises(ValueError, match="no better than chance .* of another range"):
+    with pytest.raises(ValueError, match="at chance for 3 classes: check the pixel range"):
         made(replace(study, data=data), tmp_path)
 
 
@@ -324,7 +324,7 @@ def plan(**changes):
 
 def without_test_images():
     data = image_data()
-    data._splits = replace(data.splits, test=data.splits.test.none())
+    data._splits = replace(data.splits, test=data.splits.test.empty())
     return data
 
 
@@ -334,20 +334,24 @@ def without_test_images():
         (
             {"members": ["expert", "vgg"]},
             {},
-            "adversary.members has 'vgg', and this study attacks no such network: give some of "
+            "adversary.members has 'vgg', but this study has no such network: give some of "
             "expert, other, or null for the expert and all evaluation networks",
         ),
         (
             {"targets": 3},
             {},
-            "adversary.targets is 3, and with 3 classes an image can be taken for 2 others",
+            "adversary.targets is 3, but with 3 classes an image has 2 possible targets",
         ),
-        ({}, {"data": without_test_images()}, "attacks test images, and the data have none: give"),
+        (
+            {},
+            {"data": without_test_images()},
+            "attacks test images, but the data have none",
+        ),
     ],
 )
-def test_what_cannot_be_attacked_is_refused_beforehand(settings, changes, message):
+def test_an_impossible_attack_is_refused_before_training(settings, changes, message):
     ensemble().check(plan())
-    ensemble(members=["other"]).check(plan(data=image_data(BlobsToTest())))
+    ensemble(members=["other"]).check(plan(data=image_data(BlobsWithoutTraining())))
     with pytest.raises(ValueError, match=re.escape(message)):
         ensemble(**settings).check(plan(**changes))
 
@@ -368,5 +372,5 @@ def test_bad_settings_are_refused(settings, message):
         ensemble(**settings)
 
 
-def test_none_attacks_nothing(study):
+def test_no_adversary_returns_none(study):
     assert NoAdversary()(study, training("unused")) is None

@@ -17,9 +17,9 @@ from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.splits import ImageSet
 from cwx.functional.label_noise import Uniform
 from cwx.methods.construction_algorithms import FeatureMatching
-from cwx.methods.dataset_construction import Construct
+from cwx.methods.dataset_construction import DatasetConstructor
 from cwx.storage.trajectories import TrajectoryStore
-from cwx.study.steps.dataset_construction import Generated, Imported, NoConstruction
+from cwx.study.steps.dataset_construction import GenerateDataset, ImportDataset, NoConstruction
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 
@@ -31,7 +31,7 @@ def recipe(*, data, seeds, **_):
 
 
 def training(store, settings=SETTINGS):
-    """It knows no recipe but that of the construction."""
+    """Has only the recipe of the dataset construction."""
     return Training(
         stages=stages(),
         network=small_mlp,
@@ -47,39 +47,38 @@ def training(store, settings=SETTINGS):
     )
 
 
-def generated(algorithm=MATCHING, **given):
-    return Generated(
-        **{"recipe": recipe, "algorithm": algorithm, "seed": 7, "batch_size": 25} | given
+def generator(algorithm=MATCHING, **changes):
+    return GenerateDataset(
+        **{"recipe": recipe, "algorithm": algorithm, "seed": 7, "batch_size": 25} | changes
     )
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_the_set_is_made_once_and_found_again(tmp_path, caplog, name):
-    data, construction = image_data(), generated(ALGORITHMS[name])
+def test_the_set_is_constructed_once_and_read_again(tmp_path, caplog, name):
+    data, construction = image_data(), generator(ALGORITHMS[name])
     before = data.splits.train
     with caplog.at_level(logging.INFO, "cwx"):
-        made = construction(data, training(tmp_path))
-    assert len(made.images) == len(before)
-    assert not torch.equal(made.images.images, before.images)
-    measured = construction.algorithm.measured
-    assert made.metrics.keys() == {
-        *(f"dataset_construction/{measured}/{stage}" for stage in ("start", "made", "rounded")),
+        constructed = construction(data, training(tmp_path))
+    assert len(constructed.images) == len(before)
+    assert not torch.equal(constructed.images.images, before.images)
+    metric = construction.algorithm.metric_name
+    assert constructed.metrics.keys() == {
+        *(f"dataset_construction/{metric}/{stage}" for stage in ("start", "made", "rounded")),
         "dataset_construction/moved",
         "dataset_construction/source_accuracy",
     }
     lines = [m for m in caplog.messages if "construct" in m]
-    assert lines[0] == "making construction: 3 of 3 batches are not in the store"
+    assert lines[0] == "making dataset_construction: 3 of 3 batches are not in the store"
     assert f"60 images constructed in {tmp_path}" in lines[-1]
-    assert (
-        f"{measured} {made.numbers[f'construction/{measured}/start']:.4g} at the start" in lines[-1]
-    )
+    start = constructed.metrics[f"dataset_construction/{metric}/start"]
+    assert f"{metric} {start:.4g} at start" in lines[-1]
     caplog.clear()
     with caplog.at_level(logging.INFO, "cwx"):
         again = construction(data, training(tmp_path))
-    assert again.metrics == made.metrics
-    assert torch.equal(again.images.images, made.images.images)
+    assert again.metrics == constructed.metrics
+    assert torch.equal(again.images.images, constructed.images.images)
     assert not [m for m in caplog.messages if "not in the store" in m]
-    # The data are left to the study.
+    # The construction does not change the data of the study.
     assert data.splits.train is before
 
 
@@ -90,75 +89,75 @@ def sets(store):
 @pytest.mark.parametrize(
     "change", ["data", "settings", "seed", "recipe"], ids=lambda change: f"other {change}"
 )
-def test_what_makes_a_set_what_it_is_makes_another(tmp_path, change):
+def test_a_change_of_the_identity_makes_another_set(tmp_path, change):
     data = image_data()
-    generated()(data, training(tmp_path))
-    settings, given = dict(SETTINGS), {}
+    generator()(data, training(tmp_path))
+    settings, changes = dict(SETTINGS), {}
     if change == "data":
         data.corrupt(LabelNoise(kind=Uniform(), rate=0.5, seed=0))
     elif change == "settings":
         settings["algorithm"] = {"name": "other"}
     elif change == "seed":
-        settings["seed"], given = 8, {"seed": 8}
+        settings["seed"], changes = 8, {"seed": 8}
     else:
         settings["recipe"] = {"epochs": 3}
-    generated(**given)(data, training(tmp_path, settings))
+    generator(**changes)(data, training(tmp_path, settings))
     assert len(sets(tmp_path)) == 2
 
 
-def test_where_its_accuracy_is_measured_makes_no_other(tmp_path):
+def test_the_images_of_the_accuracy_do_not_change_the_identity(tmp_path):
     for images in (10, 20):
         recipe = {"epochs": 2, "recording": {"images": images}}
-        generated()(image_data(), training(tmp_path, {**SETTINGS, "recipe": recipe}))
+        generator()(image_data(), training(tmp_path, {**SETTINGS, "recipe": recipe}))
     assert len(sets(tmp_path)) == 1
 
 
-class Power(Exception):
+class PowerCut(Exception):
     pass
 
 
-def test_a_set_that_was_cut_is_continued_to_the_same(tmp_path, monkeypatch):
-    whole = generated(batch_size=9)(image_data(), training(tmp_path / "whole"))
-    step, made = Construct.predict_step, []
+def test_an_interrupted_construction_resumes_to_the_same_set(tmp_path, monkeypatch):
+    whole = generator(batch_size=9)(image_data(), training(tmp_path / "whole"))
+    step, numbers = DatasetConstructor.predict_step, []
 
     def cut(self, number):
         if number == 4:
-            raise Power
-        made.append(number)
+            raise PowerCut
+        numbers.append(number)
         return step(self, number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Construct, "predict_step", cut)
-        with pytest.raises(Power):
-            generated(batch_size=9)(image_data(), training(tmp_path / "cut"))
-        assert made == [0, 1, 2, 3]
-    again = generated(batch_size=9)(image_data(), training(tmp_path / "cut"))
+        patched.setattr(DatasetConstructor, "predict_step", cut)
+        with pytest.raises(PowerCut):
+            generator(batch_size=9)(image_data(), training(tmp_path / "cut"))
+        assert numbers == [0, 1, 2, 3]
+    again = generator(batch_size=9)(image_data(), training(tmp_path / "cut"))
     assert torch.equal(again.images.images, whole.images.images)
     assert again.metrics == whole.metrics
 
 
-def test_a_recipe_is_refused_before_a_network_is_trained(tmp_path):
+def test_an_algorithm_is_refused_before_a_network_is_trained(tmp_path):
     wrong = FeatureMatching(layer="haed", step=0.1, steps=1)
     with pytest.raises(ValueError, match="no layer 'haed'"):
-        generated(wrong)(image_data(), training(tmp_path))
+        generator(wrong)(image_data(), training(tmp_path))
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="dataset_construction.batch_size is 0: give 1 or more"):
-        generated(batch_size=0)
+        generator(batch_size=0)
 
 
-def test_none_leaves_everything():
+def test_no_construction_returns_none():
     assert NoConstruction()(image_data(), training("unused")) is None
 
 
-def test_a_set_of_the_store_is_imported_as_it_was_made(tmp_path):
+def test_a_set_of_the_store_can_be_imported(tmp_path):
     data = image_data()
-    made = generated(ALGORITHMS["next"])(data, training(tmp_path))
+    constructed = generator(ALGORITHMS["next"])(data, training(tmp_path))
     (folder,) = sets(tmp_path)
-    found = Imported(path=str(folder))(data, training(tmp_path))
-    assert torch.equal(found.images.images, made.images.images)
-    assert torch.equal(found.images.labels, made.images.labels)
+    imported = ImportDataset(path=str(folder))(data, training(tmp_path))
+    assert torch.equal(imported.images.images, constructed.images.images)
+    assert torch.equal(imported.images.labels, constructed.images.labels)
     before = data.fingerprint()
-    data.train_on(found.images)
+    data.train_on(imported.images)
     assert torch.equal(data.splits.train.labels, (data.clean.labels + 1) % 3)
     assert data.fingerprint() != before
     assert torch.equal(data.corrupted.images.labels, data.clean.labels)
@@ -178,21 +177,22 @@ def test_a_set_of_other_data_is_refused(images, labels, message):
         data.train_on(ImageSet(torch.zeros(images, dtype=torch.uint8), torch.tensor(labels)))
 
 
-def test_an_import_would_undo_a_corruption(tmp_path):
+def test_an_import_with_a_corruption_is_refused(tmp_path):
     data = image_data()
     plan = Plan(data=data, methods=[], held_out=0)
     data.corrupt(NoCorruption())
-    Imported(path="any").check(plan)
+    ImportDataset(path="any").check(plan)
     data.corrupt(LabelNoise(kind=Uniform(), rate=0.5, seed=0))
-    with pytest.raises(ValueError, match="choose corruption=none, or a construction that is made"):
-        Imported(path="any").check(replace(plan, data=data))
+    with pytest.raises(ValueError, match="choose corruption=none, or a dataset_construction"):
+        ImportDataset(path="any").check(replace(plan, data=data))
 
 
 DIGITS = [
     "network.width=4", "recipe.epochs=2", "experts.seeds=[0]", "experts.held_out=[]",
-    "evaluation_networks={}", "method=[]", "evaluation=[accuracy]", "logger=[]", "dataset_construction=robust",
-    "dataset_construction.recipe.epochs=2", "dataset_construction.recipe.attack.steps=2",
-    "dataset_construction.algorithm.steps=100", "dataset_construction.algorithm.step=0.3", "dataset_construction.batch_size=100",
+    "evaluation_networks={}", "method=[]", "evaluation=[accuracy]", "logger=[]",
+    "dataset_construction=robust", "dataset_construction.recipe.epochs=2",
+    "dataset_construction.recipe.attack.steps=2", "dataset_construction.algorithm.steps=100",
+    "dataset_construction.algorithm.step=0.3", "dataset_construction.batch_size=100",
 ]  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def contents(store):
     return {file.name: file.read_bytes() for file in folder.glob("shard-*")}
 
 
-def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
+def test_a_killed_run_resumes_and_two_processes_make_the_same_set_as_one(tmp_path):
     process = start(tmp_path, *DIGITS, "store=one", "hydra.run.dir=one-run")
     deadline = time.monotonic() + 120
     while not sets(tmp_path / "one") and time.monotonic() < deadline and process.poll() is None:
@@ -220,7 +220,7 @@ def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
         metrics["dataset_construction/distance/rounded"]
         < metrics["dataset_construction/distance/start"]
     )
-    # The network, and the sixth batch, are there already; its shard is not made again.
+    # The network and the sixth batch exist: this shard is not constructed again.
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     (folder,) = sets(tmp_path / "two")
     kept = folder / "shard-00005.safetensors"
@@ -240,8 +240,8 @@ def test_a_killed_run_continues_and_two_processes_make_what_one_makes(tmp_path):
 @pytest.mark.slow
 def test_a_rank_without_a_batch_waits_for_the_others(tmp_path):
     code, output = run(
-        tmp_path, *DIGITS, "dataset_construction.batch_size=5000", "trainer=ddp_cpu", "hydra.run.dir=run",
-        "dataset_construction.algorithm.steps=1",
+        tmp_path, *DIGITS, "dataset_construction.batch_size=5000", "trainer=ddp_cpu",
+        "hydra.run.dir=run", "dataset_construction.algorithm.steps=1",
     )  # fmt: skip
     assert code == 0, output
     assert "1 of 1 batches" in output

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 import torch
-from support.builders import BlobsToTest, experts, image_data, sgd, stages, trained
-from support.studies import CONFIGURATION, accuracies, chosen_experts, study
+from support.builders import BlobsWithoutTraining, experts, image_data, sgd, stages, train_experts
+from support.studies import CONFIGURATION, accuracies, chosen_experts, make_study
 from torch import nn
 
 from cwx.evaluations.accuracy import Accuracy
@@ -31,7 +31,7 @@ TARGETED = Attack(
 
 
 def network(**shape):
-    """With running statistics, which belong to what is trained further."""
+    """A network with running statistics, which fine-tuning continues."""
     return ConvNet(**shape, depth=1, width=4, norm=nn.BatchNorm2d)
 
 
@@ -74,43 +74,43 @@ def before(tmp_path_factory):
     return Subject(
         data=data,
         factory=network,
-        trajectories=trained(data, [0, 1], store, at_once=2, network=network),
+        trajectories=train_experts(data, [0, 1], store, at_once=2, network=network),
         held_out=[],
         evaluation_networks={},
     )
 
 
-def equal(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
+def equal(state, other):
+    return all(torch.equal(state[name], other[name]) for name in state)
 
 
 @pytest.mark.parametrize("epoch", [None, 2])
-def test_each_goes_on_from_the_state_that_is_shown(before, tmp_path, epoch):
+def test_fine_tuning_starts_from_the_epoch_of_the_study(before, tmp_path, epoch):
     subject = replace(before, epoch=epoch)
-    found = FineTune(recipe=recipe(), seed=5)(subject, training(tmp_path))
-    assert len(found) == 2
-    for fine_tuned, expert in zip(found, before.trajectories, strict=True):
-        assert fine_tuned.recorded == (0, 2)
+    trajectories = FineTune(recipe=recipe(), seed=5)(subject, training(tmp_path))
+    assert len(trajectories) == 2
+    for fine_tuned, expert in zip(trajectories, before.trajectories, strict=True):
+        assert fine_tuned.recorded_epochs == (0, 2)
         assert equal(fine_tuned.state(0), expert.state(4 if epoch is None else epoch))
         assert not equal(fine_tuned.state(2), fine_tuned.state(0))
         assert fine_tuned.identity["expert"] == expert.identity
         assert fine_tuned.identity["epoch"] == (4 if epoch is None else epoch)
 
 
-def test_what_is_refined_is_in_the_store_for_every_study(before, tmp_path, caplog):
+def test_fine_tuned_networks_are_shared_through_the_store(before, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "cwx"):
-        found = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path))
-    assert "training what is not in the store: refined-0, refined-1" in caplog.messages
+        trajectories = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path))
+    assert "training (not in the store): fine-tuned-0, fine-tuned-1" in caplog.messages
     caplog.clear()
-    # In whatever order, and among whichever others.
+    # The index and the other experts do not matter.
     second = replace(before, trajectories=before.trajectories[1:])
     with caplog.at_level(logging.INFO, "cwx"):
         again = FineTune(recipe=recipe(), seed=5)(second, training(tmp_path))
-    assert [t.path for t in again] == [found[1].path]
+    assert [t.path for t in again] == [trajectories[1].path]
     assert not [m for m in caplog.messages if "not in the store" in m]
 
 
-def test_alone_each_becomes_what_it_becomes_among_others(before, tmp_path):
+def test_the_result_does_not_depend_on_the_other_experts(before, tmp_path):
     together, second = (
         FineTune(recipe=recipe(), seed=5)(
             replace(before, trajectories=chosen), training(tmp_path / str(len(chosen)))
@@ -121,12 +121,12 @@ def test_alone_each_becomes_what_it_becomes_among_others(before, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["epoch", "seed", "recipe", "precision", "network", "data"])
-def test_what_makes_a_network_what_it_is_makes_another(before, tmp_path, change):
-    refine, subject, changes = FineTune(recipe=recipe(), seed=5), before, {}
+def test_a_change_of_the_identity_trains_another_network(before, tmp_path, change):
+    fine_tune, subject, changes = FineTune(recipe=recipe(), seed=5), before, {}
     if change == "epoch":
         subject = replace(before, epoch=3)
     elif change == "seed":
-        refine = FineTune(recipe=recipe(), seed=6)
+        fine_tune = FineTune(recipe=recipe(), seed=6)
     elif change == "recipe":
         changes = {"settings": {"recipe": {"epochs": 2, "alpha": 1}}}
     elif change == "data":
@@ -136,39 +136,39 @@ def test_what_makes_a_network_what_it_is_makes_another(before, tmp_path, change)
     else:
         changes = {change: {"experts": "other"}}
     first = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path))
-    other = refine(subject, training(tmp_path, **changes))
+    other = fine_tune(subject, training(tmp_path, **changes))
     assert not {t.path for t in first} & {t.path for t in other}
 
 
-class Power(Exception):
+class PowerCut(Exception):
     pass
 
 
-def test_a_refinement_that_is_cut_continues(before, tmp_path):
+def test_an_interrupted_fine_tuning_resumes_to_the_same_weights(before, tmp_path):
     whole = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path / "whole"))
 
-    def failing(**given):
-        module = recipe()(**given)
+    def failing(**settings):
+        module = recipe()(**settings)
         step = module.training_step
 
         def training_step(batches, batch_idx):
             if module.global_step == 11:  # in the second epoch
-                raise Power
+                raise PowerCut
             return step(batches, batch_idx)
 
         module.training_step = training_step
         return module
 
-    with pytest.raises(Power):
+    with pytest.raises(PowerCut):
         FineTune(recipe=failing, seed=5)(before, training(tmp_path / "cut"))
     assert not list((tmp_path / "cut").glob("*/complete.json"))
-    found = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path / "cut"))
-    assert [t.path.name for t in found] == [t.path.name for t in whole]
-    for one, other in zip(found, whole, strict=True):
-        assert equal(one.state(2), other.state(2))
+    resumed = FineTune(recipe=recipe(), seed=5)(before, training(tmp_path / "cut"))
+    assert [t.path.name for t in resumed] == [t.path.name for t in whole]
+    for trajectory, expected in zip(resumed, whole, strict=True):
+        assert equal(trajectory.state(2), expected.state(2))
 
 
-def test_nothing_is_refined_unless_asked(before, tmp_path):
+def test_no_fine_tuning_trains_nothing(before, tmp_path):
     assert NoFineTuning()(before, training(tmp_path)) == ()
     assert not list(tmp_path.iterdir())
 
@@ -180,15 +180,15 @@ def plan(data):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attack": None}, "of fine-tuning, recipe.attack is none"),
-        ({"epochs": 0}, "of fine-tuning, recipe.epochs is 0: give 1 or more"),
+        ({"attack": None}, "in fine_tuning.recipe: recipe.attack is none"),
+        ({"epochs": 0}, "in fine_tuning.recipe: recipe.epochs is 0: give 1 or more"),
         (
             {"objective": partial(ConsistencyObjective, alpha=0.5, beta=0.1, layer="feature")},
-            "of fine-tuning, recipe.layer is 'feature', .* give one such as features",
+            "in fine_tuning.recipe: recipe.layer is 'feature', .* give one such as features",
         ),
     ],
 )
-def test_a_procedure_that_cannot_be_followed_is_refused_beforehand(changes, message):
+def test_an_impossible_recipe_is_refused_before_training(changes, message):
     data = image_data()
     FineTune(recipe=recipe(), seed=0).check(plan(data))
     with pytest.raises(ValueError, match=message):
@@ -196,36 +196,38 @@ def test_a_procedure_that_cannot_be_followed_is_refused_beforehand(changes, mess
 
 
 def test_data_without_training_images_are_refused():
-    with pytest.raises(ValueError, match="fine-tuning trains .* no training images: choose data"):
-        FineTune(recipe=recipe(), seed=0).check(plan(image_data(BlobsToTest())))
+    with pytest.raises(
+        ValueError, match="fine-tuning needs training images, but the data have none: choose data"
+    ):
+        FineTune(recipe=recipe(), seed=0).check(plan(image_data(BlobsWithoutTraining())))
 
 
-def refined_study(store, **chosen):
-    """Experts of one state each or trained, shown beside what they become."""
-    made = study(store)
-    made.network, made.experts = network, chosen_experts(**chosen)
-    made.recipe = lambda *, data, seeds, **_: experts(data, seeds, network=network, epochs=2)
-    made.fine_tuning = FineTune(recipe=recipe(), seed=5)
-    made.method, made.evaluation = {}, {"accuracy": Accuracy(attacks={}, images=None, top=[1])}
-    return made
+def fine_tuning_study(store, **chosen):
+    """A study that fine-tunes experts, trained or imported, and measures accuracies."""
+    study = make_study(store)
+    study.network, study.experts = network, chosen_experts(**chosen)
+    study.recipe = lambda *, data, seeds, **_: experts(data, seeds, network=network, epochs=2)
+    study.fine_tuning = FineTune(recipe=recipe(), seed=5)
+    study.method, study.evaluation = {}, {"accuracy": Accuracy(attacks={}, images=None, top=[1])}
+    return study
 
 
 @pytest.mark.parametrize("kind", ["trained", "checkpoints"])
-def test_a_study_shows_experts_beside_what_they_become(before, tmp_path, kind):
+def test_a_study_evaluates_experts_and_fine_tuned_networks(before, tmp_path, kind):
     chosen = {"seeds": [0, 1], "at_once": 2}
     if kind == "checkpoints":
         path = tmp_path / "foreign.pt"
-        torch.save(before.trained(before.trajectories[0]).state_dict(), path)
+        torch.save(before.trained_network(before.trajectories[0]).state_dict(), path)
         chosen = {"seeds": [], "checkpoints": [str(path)]}
-    made = refined_study(tmp_path / "store", **chosen)
-    made.run(
+    study = fine_tuning_study(tmp_path / "store", **chosen)
+    study.run(
         Results(tmp_path / "run"),
         {**CONFIGURATION, "fine_tuning": SETTINGS},
         experiment="x",
         resumed=False,
     )
     assert accuracies(tmp_path / "run").keys() == {
-        "accuracy/expert/clean", "accuracy/fine_tuned/clean",
+        "accuracy/expert/clean", "accuracy/fine-tuned/clean",
     }  # fmt: skip
     identities = [json.loads(p.read_text()) for p in (tmp_path / "store").glob("*/identity.json")]
     fine_tuned = [identity for identity in identities if "expert" in identity]
@@ -235,9 +237,9 @@ def test_a_study_shows_experts_beside_what_they_become(before, tmp_path, kind):
         assert identity["epoch"] == (0 if kind == "checkpoints" else 2)
 
 
-def test_a_study_refuses_before_it_trains(tmp_path):
-    made = refined_study(tmp_path / "store", seeds=[0])
-    made.fine_tuning = FineTune(recipe=recipe(attack=None), seed=5)
-    with pytest.raises(ValueError, match="of fine-tuning, recipe.attack is none"):
-        made.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
+def test_a_study_refuses_an_impossible_recipe_before_training(tmp_path):
+    study = fine_tuning_study(tmp_path / "store", seeds=[0])
+    study.fine_tuning = FineTune(recipe=recipe(attack=None), seed=5)
+    with pytest.raises(ValueError, match="in fine_tuning.recipe: recipe.attack is none"):
+        study.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     assert not (tmp_path / "store").exists()

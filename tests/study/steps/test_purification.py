@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.builders import Blobs, BlobsToTest
+from support.builders import Blobs, BlobsWithoutTraining
 
 from cwx.data.corruption import Backdoor
 from cwx.data.datamodule import ImageData
@@ -40,8 +40,8 @@ def poisoned(subject):
 
 
 def test_without_training_images_nothing_can_be_suspected():
-    plan = Plan(data=loaded(BlobsToTest()), methods=["distill"], held_out=0)
-    with pytest.raises(ValueError, match="purification is about training images.*: leave it out"):
+    plan = Plan(data=loaded(BlobsWithoutTraining()), methods=["distill"], held_out=0)
+    with pytest.raises(ValueError, match="purification needs training images.*: leave it out"):
         RevealedFilter(source="distill", separation=0.75).check(plan)
 
 
@@ -129,15 +129,15 @@ def test_detection_counts_what_is_right(poisoned):
     assert (
         metrics["poison_detection/known/precision"] == metrics["poison_detection/known/recall"] == 1
     )
-    rows = {row["source"]: row for row in outcome.tables["detection"]}
+    rows = {row["source"]: row for row in outcome.tables["poison_detection"]}
     assert list(rows) == ["known", "real", "train", "mean"]
     assert rows["known"]["suspected"] == int(is_corrupted.sum())
     assert rows["known"]["suspected_class"] == "middle"
     assert rows["known"]["first_precision"] == rows["known"]["first_recall"] == 1
     # Clean test images show no trigger.
     assert rows["real"]["first_precision"] < 1
-    assert len(outcome.tables["separation"]) == len(rows) * 3
-    assert list(outcome.figures) == ["suspected_by_known"]
+    assert len(outcome.tables["poison_detection_classes"]) == len(rows) * 3
+    assert list(outcome.figures) == ["poison_detection_known"]
 
 
 def test_precision_and_recall_are_of_the_suspected(poisoned):

@@ -337,9 +337,7 @@ def ran(folder, *overrides):
     return study
 
 
-def test_an_imported_network_is_evaluated_on_test_images_without_training_images(
-    squeezenet, tmp_path
-):
+def test_an_imported_network_is_evaluated_without_training_images(squeezenet, tmp_path):
     study = ran(tmp_path)
     (path,) = (tmp_path / "store").iterdir()
     trajectory = Trajectory(path)
@@ -367,13 +365,13 @@ MISFITS = {
         "channels and 32x32 pixels"
     ),
     "data.source.size=4": "network .* does not take the data's images of 3 channels and 4x4 pixels",
-    "data.source.classes=null": r"outputs of shape \(2, 3\) for two images, and the data have 2",
+    "data.source.classes=null": r"outputs of shape \(2, 3\) for two images, but the data have 2",
     "+network.build.colours=3": "squeezenet1_0 rejects its arguments .*'colours'",
     "experts.held_out=[1]": "no training images, but experts.held_out need training",
     "experts.checkpoints=[nowhere.pt]": "the checkpoint nowhere.pt cannot be read",
     "network.build.num_classes=3 network.build._target_=torchvision.models.squeezenet1_1": (
         "foreign.pth is of another network: .*different shape features.0.bias .96,. for "
-        "..*choose the network that it was trained as"
+        "..*choose the network that was trained"
     ),
 }
 

@@ -67,14 +67,14 @@ KINDS = {
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_imported_is_what_was_saved(tmp_path, store, kind, zipped):
+def test_the_imported_states_equal_the_saved_states(tmp_path, store, kind, zipped):
     value = KINDS[kind](weights(experts=2, epochs=3))
     path = saved(tmp_path, value, _use_new_zipfile_serialization=zipped)
     found = import_buffer(path, network(), store)
     assert len(found) == 2
     names = [name for name, _ in network().named_parameters()]
     for trajectory, epochs in zip(found, value, strict=True):
-        assert trajectory.recorded == (0, 1, 2)
+        assert trajectory.recorded_epochs == (0, 1, 2)
         for epoch, tensors in enumerate(epochs):
             state = trajectory.state(epoch)
             assert set(state) == set(names)
@@ -93,7 +93,7 @@ def files(store):
     }
 
 
-def test_a_buffer_is_imported_once_wherever_it_lies(tmp_path, store):
+def test_a_buffer_is_imported_once_whatever_its_path(tmp_path, store):
     path = saved(tmp_path, weights())
     first = import_buffer(path, network(), store)
     before = files(store)
@@ -142,7 +142,7 @@ def test_two_jobs_import_each_expert_once(tmp_path, store, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")])
-def test_an_import_cut_short_is_not_taken_for_whole(tmp_path, store, monkeypatch, error):
+def test_an_interrupted_import_is_not_complete(tmp_path, store, monkeypatch, error):
     path, record = saved(tmp_path, weights(experts=1, epochs=3)), Recorder.record
 
     def cut(self, epoch, state, accuracy):
@@ -157,7 +157,7 @@ def test_an_import_cut_short_is_not_taken_for_whole(tmp_path, store, monkeypatch
     assert not list(store.root.rglob("complete.json"))
     monkeypatch.undo()
     (found,) = import_buffer(path, network(), store)
-    assert found.recorded == (0, 1, 2)
+    assert found.recorded_epochs == (0, 1, 2)
 
 
 def test_one_epoch_is_copied_at_a_time(tmp_path, store, monkeypatch):
@@ -199,18 +199,18 @@ MISSHAPEN = {
     "meta": ([[[torch.ones(3, 2, device="meta"), *W[1:]]]], "torch.strided, meta"),
     "deeper": ([[[[*W]]]], "epoch 0 of expert 0 of {path} holds a list"),
     "too few": ([[W[:4]]], "epoch 0 of expert 0 of {path} is of another network: it has no 2.bias"),
-    "too many": ([[[*W, W[0]]]], "it has tensor 5, unknown here; choose the network that"),
+    "too many": ([[[*W, W[0]]]], "it has tensor 5, unknown here; choose the network of"),
     "other": (
         [[W], [W, [W[0].T, *W[1:]]]],
         "epoch 1 of expert 1 of {path} is of another network: 0.weight is (2, 3) there, (3, 2) "
-        "here; choose the network that the buffer was made with",
+        "here; choose the network of the buffer",
     ),
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*[Ss]parse")
 @pytest.mark.parametrize("case", MISSHAPEN)
-def test_what_is_no_buffer_of_the_network_is_refused(tmp_path, store, case):
+def test_an_invalid_buffer_is_refused(tmp_path, store, case):
     value, message = MISSHAPEN[case]
     path = saved(tmp_path, value)
     with pytest.raises(ValueError, match=re.escape(message.format(path=path))):
@@ -256,22 +256,22 @@ def test_a_truncated_file_is_refused(tmp_path, store, fraction, zipped):
     path = saved(tmp_path, weights(), _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(fraction * len(whole))])
-    with pytest.raises(ValueError, match=f"the buffer {path} is truncated, damaged or"):
+    with pytest.raises(ValueError, match=f"the buffer {path} is missing, truncated, damaged or"):
         import_buffer(path, network(), store)
     assert not store.root.exists()
 
 
-def test_a_file_that_is_not_there(tmp_path, store):
+def test_a_missing_file_is_refused(tmp_path, store):
     for path in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(ValueError, match=f"the buffer {path} cannot be read"):
             import_buffer(path, network(), store)
 
 
-def test_running_statistics_are_announced_as_missing(tmp_path, store, caplog):
+def test_missing_running_statistics_are_logged(tmp_path, store, caplog):
     normed = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     with caplog.at_level(logging.WARNING):
         (found, _) = import_buffer(saved(tmp_path, weights(of=normed)), normed, store)
-    assert "holds parameters alone, no 1.running_mean" in caplog.text
+    assert "holds only parameters, no 1.running_mean" in caplog.text
     found.check(normed)
     with pytest.raises(ValueError, match="it has no 1.running_mean; imported buffers"):
         found.load_into(normed, 0)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger
 from PIL import Image
-from support.builders import experts, sgd, stages, wanted
+from support.builders import expert_requests, experts, sgd, stages
 
 from cwx.methods.activation import ActivationMaximisation
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.callbacks.log_images import LogPictures
-from cwx.training.loggers.fault_tolerant import Guarded
-from cwx.training.loggers.logger_group import Records
+from cwx.training.loggers.fault_tolerant import FaultTolerantLogger
+from cwx.training.loggers.logger_group import LoggerGroup
 from cwx.training.loggers.wandb import WandbRun
 
 CALLS = (
@@ -92,7 +92,7 @@ def results(tmp_path):
     (folder / "figures").mkdir()
     rows = "class,value,std,empty,seven\ncat,0.5,,,007\ndog,1,0.25,,7\n"
     (folder / "tables/odd.csv").write_text(rows)
-    Image.new("RGB", (5, 4)).save(folder / "figures/explanations.png")
+    Image.new("RGB", (5, 4)).save(folder / "figures/gallery.png")
     (folder / "explanations.safetensors").write_bytes(b"tensors")
     (folder / "metrics.json").write_text('{"fidelity/ratio": 0.25}')
     return folder
@@ -109,9 +109,7 @@ def activation(subject, **changes):
 
 
 @pytest.mark.parametrize("fails", [*CALLS, "experiment", "start", None])
-def test_a_logger_that_fails_costs_its_record_and_not_the_study(
-    subject, results, tmp_path, fails, caplog
-):
+def test_an_error_of_a_logger_does_not_stop_the_study(subject, results, tmp_path, fails, caplog):
     """Through a whole study's calls, those of Lightning's trainer among them."""
     bad, good = Counting(fails), Counting(None)
 
@@ -127,16 +125,16 @@ def test_a_logger_that_fails_costs_its_record_and_not_the_study(
     running = stages()
     with (
         caplog.at_level(logging.WARNING, "cwx"),
-        running.records.kept({"bad": build, "good": giving(good)}, results, {"a": 1}),
+        running.logger_group.run({"bad": build, "good": giving(good)}, results, {"a": 1}),
     ):
-        running.train(train, wanted(0), TrajectoryStore(tmp_path / "store"), at_once=1)
+        running.train(train, expert_requests(0), TrajectoryStore(tmp_path / "store"), at_once=1)
         method = activation(subject)
         running.fit(
             method, tmp_path / "x.ckpt", [LogPictures("activation", subject.data.normalization)]
         )
-        running.records.add_results(results, {"fidelity/ratio": 0.25})
+        running.logger_group.add_results(results, {"fidelity/ratio": 0.25})
     assert method.explanations().images.isfinite().all()
-    warned = [m for m in caplog.messages if "goes on without it" in m or "does not start" in m]
+    warned = [m for m in caplog.messages if "continues without it" in m]
     unused = {"log_graph", "after_save_checkpoint"} - set(good.calls)
     assert len(warned) == (fails is not None and fails not in unused)
     assert {"log_hyperparams", "log_metrics", "log_image", "log_results", "finish"} <= {*good.calls}
@@ -147,9 +145,9 @@ def test_a_logger_that_fails_costs_its_record_and_not_the_study(
 
 
 @pytest.mark.parametrize("call", [c for c in CALLS if c not in ("log_image", "log_results")])
-def test_each_call_of_a_logger_is_guarded(call, caplog):
+def test_an_error_in_any_call_of_a_logger_is_caught(call, caplog):
     inner = Counting(call)
-    guarded = Guarded(inner, "x")
+    guarded = FaultTolerantLogger(inner, "x")
     given = {
         "log_hyperparams": ({},), "log_metrics": ({}, 1), "log_graph": (None,),
         "after_save_checkpoint": (None,), "finalize": ("success",), "finish": (1, "why"),
@@ -158,18 +156,18 @@ def test_each_call_of_a_logger_is_guarded(call, caplog):
         getattr(guarded, call)(*given)
         getattr(guarded, call)(*given)
     assert caplog.messages[0] == (
-        f"x fails, and this run goes on without it: RuntimeError: {call} is down"
+        f"logger x failed; the run continues without it: RuntimeError: {call} is down"
     )
     # To the end, it is asked each time.
     assert inner.calls.count(call) == (2 if call == "finish" else 1)
 
 
-def test_a_guarded_logger_has_what_the_other_has():
-    assert hasattr(Guarded(Counting(None), "x"), "log_image")
-    assert not hasattr(Guarded(Counting(None), "x"), "log_audio")
-    assert not hasattr(Guarded(CSVLogger(save_dir="."), "x"), "log_image")
+def test_a_fault_tolerant_logger_has_the_methods_of_the_wrapped_logger():
+    assert hasattr(FaultTolerantLogger(Counting(None), "x"), "log_image")
+    assert not hasattr(FaultTolerantLogger(Counting(None), "x"), "log_audio")
+    assert not hasattr(FaultTolerantLogger(CSVLogger(save_dir="."), "x"), "log_image")
     # Which Lightning looks for, and which may fail.
-    assert not hasattr(Guarded(Counting("experiment"), "x"), "experiment")
+    assert not hasattr(FaultTolerantLogger(Counting("experiment"), "x"), "experiment")
 
 
 @pytest.mark.parametrize(
@@ -181,14 +179,14 @@ def test_a_guarded_logger_has_what_the_other_has():
         (SystemExit(0), 255, "stopped from outside"),
     ],
 )
-def test_however_a_study_ends_its_loggers_are_told(tmp_path, error, code, reason):
-    inner, records = Counting(None), Records()
+def test_loggers_are_closed_however_the_study_ends(tmp_path, error, code, reason):
+    inner, loggers = Counting(None), LoggerGroup()
     ending = nullcontext() if error is None else pytest.raises(type(error))
-    with ending, records.kept({"x": giving(inner)}, tmp_path, {}):
+    with ending, loggers.run({"x": giving(inner)}, tmp_path, {}):
         if error is not None:
             raise error
     assert inner.ends == [(code, reason)]
-    assert records.loggers == []
+    assert loggers.loggers == []
 
 
 def record(folder, *, mode="offline", **changes):
@@ -223,7 +221,7 @@ def kept(tmp_path_factory):
     (folder / "figures").mkdir()
     rows = "class,value,std,empty,seven\ncat,0.5,,,007\ndog,1.0,0.25,,7\n"
     (folder / "tables/odd.csv").write_text(rows)
-    Image.new("RGB", (5, 4)).save(folder / "figures/explanations.png")
+    Image.new("RGB", (5, 4)).save(folder / "figures/gallery.png")
     (folder / "explanations.safetensors").write_bytes(b"tensors")
     (folder / "metrics.json").write_text('{"fidelity/ratio": 0.25}')
     before = dict(os.environ)
@@ -258,12 +256,12 @@ def test_a_run_is_named_grouped_and_tagged(read):
         assert run["tags"] == ["digits", "small"]
 
 
-def test_the_configuration_is_kept_as_it_nests(read):
+def test_the_configuration_is_logged_as_nested_values(read):
     (found,) = read[0]["config"]
     assert found["update"]["method"]["distill"] == {"lr": 0.1, "_target_": "x.Y"}
 
 
-def test_numbers_are_the_summary_and_no_step(read):
+def test_metrics_are_in_the_summary_and_not_in_the_history(read):
     found = read[1]
     summary = {k: v for entry in found["summary"] for k, v in entry.get("update", {}).items()}
     assert summary["fidelity/ratio"] == 0.25
@@ -271,7 +269,7 @@ def test_numbers_are_the_summary_and_no_step(read):
     assert not any("fidelity/ratio" in row["item"] for row in found["history"])
 
 
-def test_curves_and_pictures_stand_at_their_steps(kept, read):
+def test_curves_and_images_are_logged_at_their_steps(kept, read):
     rows = [row["item"] for row in read[0]["history"]]
     curve = [(r["trainer/global_step"], r["distill/loss"]) for r in rows if "distill/loss" in r]
     assert curve == [(5, 0.2), (10, 0.1)]
@@ -283,17 +281,17 @@ def test_curves_and_pictures_stand_at_their_steps(kept, read):
             assert picture.size == (5, 4)
 
 
-def test_tables_keep_numbers_numbers_and_names_names(kept, read):
+def test_tables_keep_numbers_and_names_apart(kept, read):
     row = read[1]["history"][-1]["item"]
     table = json.loads((logs(kept)[1] / "files" / row["tables/odd.path"]).read_text())
     assert table["columns"] == ["class", "value", "std", "empty", "seven"]
     assert table["data"] == [["cat", 0.5, None, "", "007"], ["dog", 1.0, 0.25, "", "7"]]
-    assert (row["figures/explanations.width"], row["figures/explanations.height"]) == (5, 4)
+    assert (row["figures/gallery.width"], row["figures/gallery.height"]) == (5, 4)
 
 
-def test_explanations_are_an_artefact(kept, read):
-    artefacts = {a["name"]: a for a in read[1]["artifact"]}
-    explanations = artefacts["explanations-0123abcd"]
+def test_explanations_are_an_artifact(kept, read):
+    artifacts = {a["name"]: a for a in read[1]["artifact"]}
+    explanations = artifacts["explanations-0123abcd"]
     assert explanations["type"] == "explanations"
     contents = {c["path"]: c["local_path"] for c in explanations["manifest"]["contents"]}
     assert contents == {
@@ -301,21 +299,21 @@ def test_explanations_are_an_artefact(kept, read):
     }
 
 
-def test_everything_lies_in_the_folder_of_the_study(kept, read):
+def test_all_files_are_in_the_run_directory(kept, read):
     for found in read:
-        for artefact in found.get("artifact", []):
-            for part in artefact["manifest"]["contents"]:
+        for artifact in found.get("artifact", []):
+            for part in artifact["manifest"]["contents"]:
                 assert Path(part["local_path"]).is_relative_to(kept.resolve())
 
 
-def test_how_it_ended_is_kept(read):
+def test_the_exit_code_and_reason_are_logged(read):
     first, second = read
     assert [found["exit"][0].get("exit_code", 0) for found in (first, second)] == [1, 0]
     reasons = [entry["update"] for entry in first["summary"] if "reason" in entry.get("update", {})]
     assert reasons == [{"reason": "ValueError: too much"}]
 
 
-def test_a_run_that_is_continued_goes_on_after_its_earlier_rows(read):
+def test_a_resumed_run_appends_after_its_earlier_rows(read):
     """Uploaded one after the other, no row of the second log takes the place of one of the first.
 
     Whether W&B's servers join them is theirs to say; they drop rows whose number is not new.
@@ -326,7 +324,7 @@ def test_a_run_that_is_continued_goes_on_after_its_earlier_rows(read):
     assert first[-1] < second[0]
 
 
-def test_disabled_keeps_nothing(tmp_path):
+def test_mode_disabled_writes_nothing(tmp_path):
     before = dict(os.environ)
     logger = record(tmp_path, mode="disabled")
     logger.log_hyperparams({"a": 1})
@@ -337,14 +335,14 @@ def test_disabled_keeps_nothing(tmp_path):
     assert dict(os.environ) == before
 
 
-def test_a_run_that_does_not_start_leaves_no_variable(tmp_path):
+def test_a_run_that_cannot_start_restores_the_environment(tmp_path):
     before = dict(os.environ)
     with pytest.raises(Exception, match="mode"):
         record(tmp_path, mode="sideways")
     assert dict(os.environ) == before
 
 
-def test_names_that_w_and_b_would_refuse_are_cut(tmp_path):
+def test_names_too_long_for_w_and_b_are_truncated(tmp_path):
     logger = record(tmp_path, tags=["x" * 100], name="y" * 300, group="z" * 200)
     logger.finish(0, None)
     (run,) = inspected(logs(tmp_path)[0])["run"]
@@ -352,7 +350,7 @@ def test_names_that_w_and_b_would_refuse_are_cut(tmp_path):
     assert len(run["display_name"]) == len(run["run_group"]) == 128
 
 
-def test_two_runs_in_one_process_are_two_and_lie_together_in_their_sweep(tmp_path):
+def test_two_runs_in_one_process_are_separate_and_linked_in_their_sweep(tmp_path):
     for name in ("one", "two"):
         logger = record(tmp_path / name, id=name, sweep=str(tmp_path))
         logger.log_metrics({"loss": 1.0}, 1)

@@ -1,4 +1,4 @@
-"""Who makes adversarial images for a study to look at its networks with (Dong et al., §2.1; D1)."""
+"""Making the adversarial images of a study (Dong et al., §2.1; D1)."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cwx.data.adversarial_set import AdversarialSet
 from cwx.functional.attack_targets import check_targets
 from cwx.functional.ensemble_attack import EnsembleAttack
-from cwx.methods.ensemble_attack import Mislead
+from cwx.methods.ensemble_attack import EnsembleAttacker
 from cwx.networks.eval_mode import accuracy
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Identity
@@ -25,7 +25,7 @@ Adversary = Callable[[Subject, Training], AdversarialSet | None]
 
 
 class NoAdversary:
-    """Real images alone."""
+    """Makes no adversarial images."""
 
     def __call__(self, subject: Subject, training: Training) -> None:
         return
@@ -33,7 +33,13 @@ class NoAdversary:
 
 @dataclass(frozen=True)
 class Member:
-    """A network of an ensemble: its name in the study, itself, and what it is known by anywhere."""
+    """A network of an ensemble.
+
+    Attributes:
+        name: its name in the study.
+        network: the network.
+        identity: identifies the network in the store, independently of its name.
+    """
 
     name: str
     network: nn.Module
@@ -41,26 +47,29 @@ class Member:
 
 
 class Ensemble:
-    """Attacks test images on several networks together, and keeps the set in the store.
+    """Attacks an ensemble of networks with test images, and saves the set in the store.
 
-    Each image is taken to the classes that the members together hold for least likely. Studies in
-    which the same networks go by other names, or by the same in another order, share a set.
+    Each image is perturbed towards the k classes of lowest mean ensemble probability. The set does
+    not depend on the names and the order of the networks, so that studies with the same networks
+    share it.
 
-    ``adversary/success/<member>`` is the share of the images, as bytes, that a member takes for
-    the target, ``adversary/accuracy/<member>`` that of their originals that it labels rightly, both
-    in 0-1, and ``adversary/distance`` how far the bytes are from these in L2, on `scale`.
+    Metrics: ``adversary/success/<member>``, the fraction (0-1) of adversarial images, as bytes,
+    that a member classifies as the target; ``adversary/accuracy/<member>``, the fraction (0-1) of
+    their originals that it classifies correctly; ``adversary/distance``, the mean L2 distance of
+    the images in bytes from their originals, in units of `scale`.
 
     Args:
-        members: the networks attacked, by name: a evaluation network, or a kind of expert, of each the first;
-            ``None`` for the expert and all evaluation networks.
-        targets: classes that each image is taken to, one adversarial image a class.
-        images: at most so many test images, spread evenly; ``None`` for all.
-        weight, scale, step, steps: of `EnsembleAttack`.
-        batch_size: adversarial images at a time, which is brought to whole sets of `targets`; a set
-            is kept and continued by such batches.
+        members: names of the attacked networks: an evaluation network, or a kind of expert; the
+            first network of each name is used. ``None`` for the expert and all evaluation
+            networks.
+        targets: k, the target classes per image; one adversarial image per class.
+        images: largest number of test images, spread evenly; ``None`` for all.
+        weight, scale, step, steps: see `EnsembleAttack`.
+        batch_size: adversarial images per batch, rounded down to a multiple of `targets` (at least
+            `targets`); a set is written and resumed batch by batch.
 
     Raises:
-        ValueError: a setting is out of range, or a member is given twice.
+        ValueError: a setting is out of range, or a member is repeated.
     """
 
     def __init__(
@@ -92,60 +101,64 @@ class Ensemble:
     def check(self, plan: Plan) -> None:
         if unknown := [name for name in self.members or () if name not in plan.names]:
             raise ValueError(
-                f"adversary.members has {unknown[0]!r}, and this study attacks no such network: "
-                f"give some of {', '.join(plan.names)}, or null for the expert and all evaluation networks"
+                f"adversary.members has {unknown[0]!r}, but this study has no such network: give "
+                f"some of {', '.join(plan.names)}, or null for the expert and all evaluation "
+                "networks"
             )
         check_targets(self.targets, len(plan.data.classes))
         if not len(plan.data.splits.test):
             raise ValueError(
-                "adversary=ensemble attacks test images, and the data have none: give some, or "
-                "choose adversary=none"
+                "adversary=ensemble attacks test images, but the data have none: choose data with "
+                "test images, or adversary=none"
             )
 
     def __call__(self, subject: Subject, training: Training) -> AdversarialSet:
-        """The set, whole and the same on every rank.
+        """The complete set of adversarial images, the same on every rank.
 
         Raises:
-            ValueError: the members know different classes, or one labels the originals no better
-                than by chance.
+            ValueError: the members have different numbers of classes, or the test accuracy of a
+                member is at chance.
         """
         data, members = subject.data, self._members(subject, training)
-        places = data.splits.test.places(self.images)
+        indices = data.splits.test.spread_indices(self.images)
         identity = {
             "adversarial": {"targets": self.targets, "batch_size": self.batch_size}
             | {name: getattr(self.attack, name) for name in ("weight", "scale", "step", "steps")},
             "members": [member.identity for member in members],
             "data": data.test_fingerprint(),
-            "images": len(places),
+            "images": len(indices),
             "precision": training.configuration["precision"]["methods"],
         }
         shards = Shards(
-            training.store.path(identity), count=len(places) * self.targets, size=self.batch_size
+            training.store.path(identity), count=len(indices) * self.targets, size=self.batch_size
         )
 
-        def build() -> Mislead:
+        def build() -> EnsembleAttacker:
             for member in members:
                 self._check_member(member, subject)
-            return Mislead(
+            return EnsembleAttacker(
                 networks=[member.network for member in members],
                 data=data,
-                places=places,
+                indices=indices,
                 targets=self.targets,
                 attack=self.attack,
                 shards=shards,
                 stage="adversarial images",
             )
 
-        training.stages.make(build, shards, identity, training.store)
+        training.stages.write_shards(build, shards, identity, training.store)
         names = [member.name for member in members]
         metrics = _metrics(names, shards)
-        line = "%d adversarial images in %s, at a mean distance of %.4g; they succeed on %s"
+        line = "%d adversarial images in %s: mean distance %.4g, success rates: %s"
         success = ", ".join(f"{n} {metrics[f'adversary/success/{n}']:.1%}" for n in names)
         log.info(line, shards.count, shards.folder, metrics["adversary/distance"], success)
-        return AdversarialSet.of(shards, members=names, metrics=metrics)
+        return AdversarialSet.from_shards(shards, members=names, metrics=metrics)
 
     def _members(self, subject: Subject, training: Training) -> list[Member]:
-        """In an order that does not depend on their names, by which losses are summed."""
+        """The members, in an order that does not depend on their names.
+
+        The order fixes the order of summation of their losses.
+        """
         names = ["expert", *subject.evaluation_networks] if self.members is None else self.members
         members = [_member(name, subject, training) for name in names]
         return sorted(members, key=lambda member: json.dumps(member.identity, sort_keys=True))
@@ -156,13 +169,13 @@ class Ensemble:
             (images.to(device), labels.to(device), total)
             for images, labels, total in subject.data.test_batches(self.images)
         )
-        rate = accuracy(member.network.to(device), batches)
-        if rate <= 1 / classes:
+        test_accuracy = accuracy(member.network.to(device), batches)
+        if test_accuracy <= 1 / classes:
             raise ValueError(
-                f"{member.name} of adversary.members labels {rate:.3g} of the test images rightly, "
-                f"no better than chance among {classes} classes: it probably takes pixels of "
-                "another range (data.mean, data.std) or knows the classes in another order "
-                "(data.source.classes); correct that, or leave it out"
+                f"the test accuracy of {member.name} in adversary.members is {test_accuracy:.3g}, "
+                f"at chance for {classes} classes: check the pixel range (data.mean, data.std) and "
+                "the order of classes (data.source.classes) that it was trained with, or remove it "
+                "from adversary.members"
             )
 
 
@@ -176,8 +189,8 @@ def _member(name: str, subject: Subject, training: Training) -> Member:
     trajectory, epoch = subject.state_of(name)
     return Member(
         name,
-        # Others, too, use the evaluation networks, where they are.
-        deepcopy(subject.explained(name)),
+        # A copy: the attack moves the network to its device, and others use the original.
+        deepcopy(subject.first_network(name)),
         {"network": kind, "trained": trajectory.identity, "epoch": epoch},
     )
 
@@ -186,9 +199,9 @@ def _metrics(names: Sequence[str], shards: Shards) -> dict[str, float]:
     def mean(tensor: Tensor) -> list[float]:
         return [float(value) for value in tensor.double().mean(0).view(-1)]
 
-    rates = {kind: mean(shards.tensor(kind)) for kind in ("reached", "right")}
+    fractions = {kind: mean(shards.tensor(kind)) for kind in ("reached", "right")}
     return {
-        **{f"adversary/success/{n}": v for n, v in zip(names, rates["reached"], strict=True)},
-        **{f"adversary/accuracy/{n}": v for n, v in zip(names, rates["right"], strict=True)},
+        **{f"adversary/success/{n}": v for n, v in zip(names, fractions["reached"], strict=True)},
+        **{f"adversary/accuracy/{n}": v for n, v in zip(names, fractions["right"], strict=True)},
         "adversary/distance": mean(shards.tensor("distance_rounded"))[0],
     }

@@ -1,7 +1,7 @@
 """Replacing the training images by constructed ones (Ilyas et al. 2019, §3; ISCP §4.4; I15).
 
-D_R     a robust network's features of x, written into another image, labelled as x
-D_NR    x, attacked until a standard network takes it for another class, and labelled so
+D_R     another image whose features in a robust network match those of x; the label of x
+D_NR    x, attacked towards another class of a standard network; the label of that class
 """
 
 import logging
@@ -16,7 +16,7 @@ from cwx.data.datasets.constructed import read_constructed
 from cwx.data.splits import ImageSet
 from cwx.functional.rng import stream
 from cwx.methods.construction_algorithms import ConstructionAlgorithm
-from cwx.methods.dataset_construction import Construct
+from cwx.methods.dataset_construction import DatasetConstructor
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Trajectory
 from cwx.training.build import build_network, trained_network
@@ -28,38 +28,41 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Constructed:
-    """What a construction leaves.
+class ConstructedDataset:
+    """The result of a dataset construction.
 
     Attributes:
-        images: to train on.
-        metrics: how well it went, by name.
+        images: the constructed training images.
+        metrics: metrics of the construction, by name.
     """
 
     images: ImageSet
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-Construction = Callable[[ImageData, Training], Constructed | None]
+Construction = Callable[[ImageData, Training], ConstructedDataset | None]
 
 
 class NoConstruction:
-    """Training images as they are."""
+    """Keeps the original training images."""
 
     def __call__(self, data: ImageData, training: Training) -> None:
         return
 
 
-class Generated:
-    """Makes a set by a network that is trained, or found, for it, and keeps it in the store.
+class GenerateDataset:
+    """Constructs a dataset with a network trained for it, and saves it in the store.
 
-    Image i of the set stands in the place of training image i.
+    The network is read from the store if it is there. Image i of the set replaces training image i.
 
     Args:
-        recipe: trains the network, one of the study's kind, on the study's images.
-        algorithm: how its features are written into images.
-        seed: of the network and of what the algorithm draws.
-        batch_size: images at a time.
+        recipe: trains a network of the explained kind on the study's images.
+        algorithm: writes the network's features into images.
+        seed: of the network and the random numbers of the algorithm.
+        batch_size: images per batch.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
     """
 
     def __init__(
@@ -70,17 +73,17 @@ class Generated:
         self.recipe, self.algorithm = recipe, algorithm
         self.seed, self.batch_size = seed, batch_size
 
-    def __call__(self, data: ImageData, training: Training) -> Constructed:
-        """The set, whole and the same on every rank.
+    def __call__(self, data: ImageData, training: Training) -> ConstructedDataset:
+        """The complete constructed set, the same on every rank.
 
         Raises:
-            ValueError: the algorithm cannot be followed with these images or this kind of network.
+            ValueError: the algorithm cannot use these images or this kind of network.
         """
-        # Both may refuse, so before a network is trained.
+        # Both may raise: before a network is trained.
         self.algorithm.check(build_network(training.network, data, seed=self.seed))
-        planned = self.algorithm.plan(data.splits.train, data.classes, stream(self.seed))
+        plan = self.algorithm.plan(data.splits.train, data.classes, stream(self.seed))
         settings = training.configuration["dataset_construction"]
-        (source,) = training.by(self.recipe, settings["recipe"]).experts(
+        (source,) = training.with_recipe(self.recipe, settings["recipe"]).experts(
             "source", seeds=[self.seed], data=data
         )
         identity = {
@@ -89,46 +92,44 @@ class Generated:
             "data": data.fingerprint(),
             "precision": training.configuration["precision"]["methods"],
         }
-        shards = Shards(
-            training.store.path(identity), count=len(planned.labels), size=self.batch_size
-        )
+        shards = Shards(training.store.path(identity), count=len(plan.labels), size=self.batch_size)
 
-        def build() -> Construct:
-            return Construct(
+        def build() -> DatasetConstructor:
+            return DatasetConstructor(
                 network=trained_network(training.network, data, source),
                 data=data,
                 algorithm=self.algorithm,
-                planned=planned,
+                plan=plan,
                 seed=self.seed,
                 shards=shards,
                 stage="dataset_construction",
             )
 
-        training.stages.make(build, shards, identity, training.store)
-        return self._described(shards.read(), source, shards.folder)
+        training.stages.write_shards(build, shards, identity, training.store)
+        return self._load_result(shards.read(), source, shards.folder)
 
-    def _described(
-        self, found: Mapping[str, Tensor], source: Trajectory, folder: Path
-    ) -> Constructed:
-        measured = self.algorithm.measured
+    def _load_result(
+        self, tensors: Mapping[str, Tensor], source: Trajectory, folder: Path
+    ) -> ConstructedDataset:
+        metric = self.algorithm.metric_name
         metrics = {
-            f"dataset_construction/{measured}/{name}": found[name].double().mean().item()
+            f"dataset_construction/{metric}/{name}": tensors[name].double().mean().item()
             for name in ("start", "made", "rounded")
         }
-        metrics["dataset_construction/moved"] = found["moved"].double().mean().item()
-        # NaN where the network was imported.
+        metrics["dataset_construction/moved"] = tensors["moved"].double().mean().item()
+        # NaN if the network was imported.
         metrics["dataset_construction/source_accuracy"] = source.accuracy(source.epochs)
-        line = "%d images constructed in %s, %s %.4g at the start, %.4g made, %.4g in bytes"
-        log.info(line, len(found["labels"]), folder, measured, *list(metrics.values())[:3])
-        return Constructed(ImageSet(found["images"], found["labels"]), metrics)
+        line = "%d images constructed in %s: mean %s %.4g at start, %.4g constructed, %.4g in bytes"
+        log.info(line, len(tensors["labels"]), folder, metric, *list(metrics.values())[:3])
+        return ConstructedDataset(ImageSet(tensors["images"], tensors["labels"]), metrics)
 
 
-class Imported:
-    """Takes a set that was made elsewhere, or by another study.
+class ImportDataset:
+    """Imports a constructed dataset from files.
 
     Args:
-        path: a folder of torch files as published by Ilyas et al., a folder that `Generated` left
-            in a store, or a safetensors file with ``images`` and ``labels``.
+        path: a folder of torch files as published by Ilyas et al., a folder that `GenerateDataset`
+            wrote into a store, or a safetensors file with ``images`` and ``labels``.
     """
 
     def __init__(self, *, path: str) -> None:
@@ -137,16 +138,17 @@ class Imported:
     def check(self, plan: Plan) -> None:
         if plan.data.corrupted.is_corrupted.any():
             raise ValueError(
-                "dataset_construction=imported replaces all training images, also those that the "
-                "corruption corrupted: choose corruption=none, or a construction that is made here"
+                "dataset_construction=imported replaces all training images, including the "
+                "corrupted ones: choose corruption=none, or a dataset_construction that uses the "
+                "corrupted images"
             )
 
-    def __call__(self, data: ImageData, training: Training) -> Constructed:
-        """The set.
+    def __call__(self, data: ImageData, training: Training) -> ConstructedDataset:
+        """The imported set.
 
         Raises:
-            ValueError: it cannot be read, or is not of the size and classes of the data.
+            ValueError: the files cannot be read.
         """
         images = read_constructed(Path(self.path))
-        log.info("%d training images are imported from %s", len(images), self.path)
-        return Constructed(images)
+        log.info("%d training images imported from %s", len(images), self.path)
+        return ConstructedDataset(images)

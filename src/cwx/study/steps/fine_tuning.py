@@ -1,4 +1,4 @@
-"""Training a study's experts further, by another recipe (Dong et al., §3; D8)."""
+"""Fine-tuning a study's experts with another recipe (Dong et al., §3; D8)."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,23 +8,23 @@ from cwx.training.provider import Training, check_recipe
 from cwx.training.stages import Factory
 from cwx.training.subject import Subject
 
-# One fine-tuned network for each expert that methods may use, in their order.
+# Returns one fine-tuned network per expert in `Subject.trajectories`, in the same order.
 FineTuning = Callable[[Subject, Training], Sequence[Trajectory]]
 
 
 class NoFineTuning:
-    """Experts as they are."""
+    """Does not fine-tune."""
 
     def __call__(self, subject: Subject, training: Training) -> Sequence[Trajectory]:
         return ()
 
 
 class FineTune:
-    """Trains every expert further, from the state in which the study shows it.
+    """Fine-tunes every expert, from its state at the epoch that the study explains.
 
     Args:
-        recipe: of this training.
-        seed: of its batches, augmentation and targets, the same for every expert.
+        recipe: the training recipe of the fine-tuning.
+        seed: of its batches, augmentation and attack targets; the same for every expert.
     """
 
     def __init__(self, *, recipe: Factory, seed: int) -> None:
@@ -33,23 +33,23 @@ class FineTune:
     def check(self, plan: Plan) -> None:
         if not len(plan.data.splits.train):
             raise ValueError(
-                "fine-tuning trains the experts further, and the data have no training images: "
-                "choose data that have, or fine_tuning=none"
+                "fine-tuning needs training images, but the data have none: choose data with "
+                "training images, or fine_tuning=none"
             )
         try:
             check_recipe(self.recipe, {"network": plan.networks["network"]}, plan.data)
         except ValueError as error:
-            raise ValueError(f"of fine-tuning, {error}") from error
+            raise ValueError(f"in fine_tuning.recipe: {error}") from error
 
     def __call__(self, subject: Subject, training: Training) -> Sequence[Trajectory]:
-        """The fine-tuned, found in the store or trained.
+        """The fine-tuned networks, read from the store or trained.
 
         Raises:
-            ValueError: an expert's states lack what a network needs to go on, such as running
+            ValueError: the states of an expert are incomplete, for example without running
                 statistics.
         """
         settings = training.configuration["fine_tuning"]["recipe"]
-        return training.by(self.recipe, settings).fine_tuned(
+        return training.with_recipe(self.recipe, settings).fine_tuned(
             "fine-tuned",
             subject.trajectories,
             epoch=subject.epoch,

@@ -1,4 +1,4 @@
-"""Finding the training images that are left out when experts are trained anew (CWX, §5; C12)."""
+"""Finding the training images to remove before experts are trained again (CWX, §5; C12)."""
 
 from collections.abc import Callable
 
@@ -13,18 +13,18 @@ Purification = Callable[[Subject, Sources], Suspicion | None]
 
 
 class NoPurification:
-    """Suspects nothing and trains nothing anew."""
+    """Removes no images."""
 
     def __call__(self, subject: Subject, sources: Sources) -> None:
         return
 
 
 class RevealedFilter:
-    """Suspects the images that carry what one method's images reveal of their class.
+    """Suspects training images that contain the trigger revealed by the images of one method.
 
     Args:
-        source: the method.
-        separation: how well a class must fall into two groups to be suspected, 0-1.
+        source: the name of the method.
+        separation: minimum separation of a class into two clusters to be suspected, 0-1.
     """
 
     def __init__(self, *, source: str, separation: float) -> None:
@@ -35,5 +35,5 @@ class RevealedFilter:
         check_suspicions(plan.data, self.separation, "purification")
 
     def __call__(self, subject: Subject, sources: Sources) -> Suspicion:
-        revealing = {self.source: of_kind(sources, Explanations)[self.source]}
-        return suspicions(subject.data, revealing, separation=self.separation)[self.source]
+        explanations = {self.source: of_kind(sources, Explanations)[self.source]}
+        return suspicions(subject.data, explanations, separation=self.separation)[self.source]

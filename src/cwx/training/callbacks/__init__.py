@@ -1,1 +1,1 @@
-"""What happens around a Lightning fit: recording, checkpoints, progress, pictures."""
+"""Lightning callbacks: recording, checkpoints, progress, images."""

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a full disk and a killed process."""
+"""Checkpoints that stay valid after a full disk or a killed process."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from cwx.storage.atomic import atomic
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the earlier checkpoint and swaps the two when the new one is on disk.
+    """Writes a new file beside the checkpoint, then replaces the checkpoint atomically.
 
-    Lightning's own writer goes through the system's temporary folder, from where a move to
-    another file system is a copy that a full disk can cut short.
+    Lightning's own writer uses the system's temporary folder: moving from there to another file
+    system is a copy, which a full disk can truncate.
     """
 
     def save_checkpoint(
@@ -26,7 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def every_epoch(file: Path) -> ModelCheckpoint:
-    """One checkpoint at `file`, replaced at the end of each training epoch."""
+    """A callback that writes a checkpoint to `file` after each training epoch."""
     return ModelCheckpoint(
         dirpath=file.parent,
         filename=file.stem,
@@ -37,10 +37,10 @@ def every_epoch(file: Path) -> ModelCheckpoint:
 
 
 def resume_point(file: Path) -> Path | None:
-    """The checkpoint to continue from, or ``None`` to start anew.
+    """The checkpoint to resume from, or ``None`` if `file` does not exist.
 
     Raises:
-        ValueError: the file is there but cannot be read.
+        ValueError: the file exists but cannot be read.
     """
     if not file.exists():
         return None
@@ -50,11 +50,11 @@ def resume_point(file: Path) -> Path | None:
         # The unpickler of a damaged or hostile file may raise anything.
         raise ValueError(
             f"the checkpoint {file} is truncated, damaged or not plain data "
-            f"({type(error).__name__}): delete it to start that stage anew"
+            f"({type(error).__name__}): delete it to restart that stage"
         ) from error
     return file
 
 
 def fit(trainer: L.Trainer, module: Any, file: Path) -> None:
-    """Fit `module` on its own batches, from the checkpoint at `file` if there is one."""
+    """Fit `module` on its own batches, from the checkpoint at `file` if it exists."""
     trainer.fit(module, datamodule=module.batches, ckpt_path=resume_point(file), weights_only=True)

@@ -1,4 +1,4 @@
-"""Explanations as they evolve, in every logger that takes pictures."""
+"""Logging the images of explanations during optimisation."""
 
 from typing import Any
 
@@ -9,11 +9,13 @@ from cwx.functional.images import Normalization
 
 
 class LogPictures(L.Callback):
-    """Sends a mosaic of the explanations, a row a class, at the end of each epoch.
+    """Logs a mosaic of the explanations, one row per class, at the end of each epoch.
+
+    Loggers without ``log_image`` are skipped.
 
     Args:
         stage: the name of the method.
-        normalization: of the images.
+        normalization: the normalisation of the images.
     """
 
     def __init__(self, stage: str, normalization: Normalization) -> None:
@@ -21,11 +23,11 @@ class LogPictures(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         method: Any = pl_module
-        takers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
-        if trainer.is_global_zero and takers:
-            shown = method.explanations().shown(self._normalization)
-            picture = mosaic(shown, self._normalization)
-            for logger in takers:
+        image_loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+        if trainer.is_global_zero and image_loggers:
+            images = method.explanations().for_display(self._normalization)
+            picture = mosaic(images, self._normalization)
+            for logger in image_loggers:
                 logger.log_image(
                     key=f"{self._stage}/images", images=[picture], step=trainer.global_step
                 )

@@ -1,4 +1,4 @@
-"""Progress with an estimate where there is no terminal for a bar: a line now and then."""
+"""Log lines of progress with the estimated time left, for runs without a terminal."""
 
 import logging
 import time
@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 
 
 class ProgressLines(L.Callback):
-    """Logs the steps done, the loss and the time left, at most every `seconds`.
+    """Logs the completed steps, the loss and the time left, at most once per `seconds`.
 
-    Of a prediction, those of this rank, which has its share of them.
+    For prediction, the completed batches of this rank.
     """
 
     def __init__(self, *, seconds: float) -> None:
@@ -26,11 +26,11 @@ class ProgressLines(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
         if self._is_due(trainer):
-            self._show_training(trainer, pl_module)
+            self._log_training(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            self._show_training(trainer, pl_module)
+            self._log_training(trainer, pl_module)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start(0)
@@ -47,30 +47,30 @@ class ProgressLines(L.Callback):
     ) -> None:
         done, total = batch_idx + 1, int(sum(trainer.num_predict_batches))
         if self._is_due(trainer) or (trainer.is_global_zero and done == total):
-            self._show(pl_module, done, total, "batches")
+            self._log_line(pl_module, done, total, "batches")
 
     def _start(self, first: int) -> None:
-        self.began = self.shown = time.monotonic()
+        self.start_time = self.last_log = time.monotonic()
         self.first = first
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         now = time.monotonic()
-        due = bool(trainer.is_global_zero) and now - self.shown >= self.seconds
+        due = bool(trainer.is_global_zero) and now - self.last_log >= self.seconds
         if due:
-            self.shown = now
+            self.last_log = now
         return due
 
-    def _show_training(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def _log_training(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         values = trainer.progress_bar_metrics
-        self._show(
+        self._log_line(
             module,
             trainer.global_step,
             int(trainer.estimated_stepping_batches),
             "  ".join(f"{name.split('/')[-1]} {value:.3g}" for name, value in values.items()),
         )
 
-    def _show(self, module: Any, done: int, total: int, values: str) -> None:
-        elapsed = time.monotonic() - self.began
+    def _log_line(self, module: Any, done: int, total: int, values: str) -> None:
+        elapsed = time.monotonic() - self.start_time
         left = elapsed * (total - done) / max(1, done - self.first)
         line = "%-12s %5d/%d  %s  %s elapsed, %s left"
         log.info(line, module.stage, done, total, values, _clock(elapsed), _clock(left))

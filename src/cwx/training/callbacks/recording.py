@@ -1,4 +1,4 @@
-"""Recording experts' trajectories and what is made batch by batch."""
+"""Callbacks that write trajectories of experts, and predicted batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from cwx.storage.trajectories import Recorder
 
 
 class RecordStates(L.Callback):
-    """Records the initial weights and those after each epoch that the module's `recording` keeps.
+    """Records the initial weights, and the weights after each epoch that `recording` selects.
 
-    It measures the test accuracy after every epoch itself, so that no state depends on when, or
-    whether, Lightning validates.
+    The callback measures the test accuracy after every epoch itself, so that the recorded states do
+    not depend on the validation of Lightning.
 
     Args:
-        recorders: one for each of the module's networks, in order.
+        recorders: one per network of the module, in order.
     """
 
     def __init__(self, recorders: Sequence[Recorder]) -> None:
@@ -34,26 +34,26 @@ class RecordStates(L.Callback):
     def _record(self, trainer: L.Trainer, module: Any, epoch: int) -> None:
         if not trainer.is_global_zero:
             return
-        rates = {}
-        kept = module.recording.kept(module.epochs)
+        accuracies = {}
+        epochs = module.recording.recorded_epochs(module.epochs)
         for recorder, network, stage in zip(
             self.recorders, module.networks, module.stages, strict=True
         ):
             batches = module.batches.test_batches(module.recording.images)
-            rate = rates[f"{stage}/accuracy"] = accuracy(network, batches)
+            value = accuracies[f"{stage}/accuracy"] = accuracy(network, batches)
             if epoch == 0:
                 recorder.start()
-            if epoch in kept:
-                recorder.record(epoch, module.recording.state(network), rate)
-            # Before Lightning's checkpoint of the last epoch, from which no training would follow.
+            if epoch in epochs:
+                recorder.record(epoch, module.recording.state(network), value)
+            # Before Lightning writes the last checkpoint: a resume from it calls no more callbacks.
             if epoch == module.epochs:
-                recorder.complete(kept)
+                recorder.complete(epochs)
         for logger in trainer.loggers:
-            logger.log_metrics(rates, step=trainer.global_step)
+            logger.log_metrics(accuracies, step=trainer.global_step)
 
 
 class WriteShards(L.Callback):
-    """Writes each batch at once under the number that it was predicted for."""
+    """Writes each predicted batch immediately, under its number."""
 
     def __init__(self, shards: Shards) -> None:
         self.shards = shards

@@ -1,4 +1,4 @@
-"""A logger that cannot end a study."""
+"""A logger whose errors do not stop a study."""
 
 import logging
 from argparse import Namespace
@@ -10,50 +10,50 @@ from lightning.pytorch.loggers import Logger
 log = logging.getLogger(__name__)
 
 
-class Guarded(Logger):
-    """Another logger, which is left alone once it has failed: that costs its record, no more.
+class FaultTolerantLogger(Logger):
+    """Wraps a logger, and stops calling it after its first error: the study goes on without it.
 
-    It takes whatever the other takes (``log_image``, …), and has no attribute that it lacks.
+    It has the methods of the wrapped logger (``log_image``, …), and no others.
 
     Args:
-        logger: the other.
+        logger: the wrapped logger.
         label: its name in the warning.
     """
 
     def __init__(self, logger: Any, label: str) -> None:
         super().__init__()
         self._logger, self._label = logger, label
-        self._failed = self._told = False
+        self._failed = self._warned = False
 
-    def attempt(self, call: str, *given: Any, **named: Any) -> Any:
-        """What the other answers; ``None`` once it has failed."""
+    def attempt(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the wrapped logger; returns ``None`` after an error."""
         if self._failed:
             return None
         try:
-            return getattr(self._logger, call)(*given, **named)
+            return getattr(self._logger, method)(*args, **kwargs)
         except Exception as error:
             self._give_up(error)
             return None
 
     def _give_up(self, error: Exception) -> None:
-        if not self._told:
-            line = "%s fails, and this run goes on without it: %s: %s"
+        if not self._warned:
+            line = "logger %s failed; the run continues without it: %s: %s"
             log.warning(line, self._label, type(error).__name__, error)
-        self._failed = self._told = True
+        self._failed = self._warned = True
 
     def __getattr__(self, name: str) -> Any:
-        # Not for what is missing here because it is not set yet.
+        # Own attributes that are not set yet must not reach the wrapped logger.
         if name.startswith("_"):
             raise AttributeError(name)
         try:
-            found = getattr(self._logger, name)
+            attribute = getattr(self._logger, name)
         except AttributeError:
             raise
         except Exception as error:
-            # As a property may do.
+            # A property may raise any error.
             self._give_up(error)
             raise AttributeError(name) from error
-        return partial(self.attempt, name) if callable(found) else found
+        return partial(self.attempt, name) if callable(attribute) else attribute
 
     @property
     def name(self) -> str | None:
@@ -61,13 +61,13 @@ class Guarded(Logger):
 
     @property
     def version(self) -> str | int | None:
-        # Lightning asks for it only to name folders, which studies do themselves.
+        # Lightning uses the version only in folder names, which a study does not need.
         return None
 
     def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *given: Any, **named: Any
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        self.attempt("log_hyperparams", params, *given, **named)
+        self.attempt("log_hyperparams", params, *args, **kwargs)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.attempt("log_metrics", metrics, step)
@@ -85,11 +85,11 @@ class Guarded(Logger):
         self.attempt("finalize", status)
 
     def finish(self, exit_code: int, reason: str | None) -> None:
-        """Close the other, also if it has failed: the next run in this process starts its own.
+        """Close the wrapped logger, also after an error, so that the next run can start its own.
 
         Args:
-            exit_code: as of a process, 0 if the study went to its end.
-            reason: why it did not.
+            exit_code: 0 if the study finished, as the exit code of a process.
+            reason: why the study did not finish.
         """
         failed, self._failed = self._failed, False
         if hasattr(type(self._logger), "finish"):

@@ -1,4 +1,4 @@
-"""The loggers of one study, from its start to its end."""
+"""Starting, calling and closing the loggers of one study."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -6,28 +6,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cwx.training.loggers.fault_tolerant import Guarded
+from cwx.training.loggers.fault_tolerant import FaultTolerantLogger
 
 log = logging.getLogger(__name__)
 
-# As a process says that Ctrl-C ended it, and W&B too.
+# The exit code that W&B uses for a run stopped by Ctrl-C.
 _INTERRUPTED = 255
 
 
-class Records:
-    """Every logger that has started; one that fails costs its record, not the study."""
+class LoggerGroup:
+    """All started loggers. An error in one of them does not stop the study."""
 
     def __init__(self) -> None:
-        self.loggers: list[Guarded] = []
+        self.loggers: list[FaultTolerantLogger] = []
 
     @contextmanager
-    def kept(
+    def run(
         self,
         factories: Mapping[str, Callable[..., Any]],
         folder: Path,
         configuration: Mapping[str, Any],
     ) -> Iterator[None]:
-        """Start the loggers, and close them however the study ends."""
+        """Start the loggers; close them when the study ends, with or without an error."""
         self._start(factories, folder, configuration)
         try:
             yield
@@ -47,19 +47,24 @@ class Records:
     ) -> None:
         for name, build in factories.items():
             try:
-                logger = Guarded(build(save_dir=str(folder)), name)
+                logger = FaultTolerantLogger(build(save_dir=str(folder)), name)
             except Exception as error:
-                log.warning("%s does not start, and this run goes without it: %s", name, error)
+                log.warning(
+                    "logger %s could not start; the run continues without it: %s", name, error
+                )
             else:
                 self.loggers.append(logger)
                 logger.log_hyperparams(dict(configuration))
 
     def add_results(self, folder: Path, metrics: Mapping[str, float]) -> None:
-        """Send every logger what it takes of a study's results.
+        """Send the results of a study to every logger.
+
+        A logger with ``log_results`` gets the folder and the metrics, any other logger the metrics,
+        and the figures if it has ``log_image``.
 
         Args:
-            folder: where they are.
-            metrics: all that was measured.
+            folder: the run directory.
+            metrics: all metrics.
         """
         for logger in self.loggers:
             if hasattr(logger, "log_results"):

@@ -1,4 +1,4 @@
-"""One Weights & Biases run a study: the one place that knows W&B."""
+"""One Weights & Biases run per study; the only module that uses W&B."""
 
 import csv
 import logging
@@ -14,32 +14,33 @@ from lightning.pytorch.loggers import WandbLogger
 log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"
-# What the artefact of a run holds, as far as it is there.
-_ARTEFACT = ("explanations.safetensors", "metrics.json", "tables/classes.csv")
-# W&B refuses longer tags, and cuts longer groups and job types.
+# The files of a run's artifact, if they exist.
+_ARTIFACT = ("explanations.safetensors", "metrics.json", "tables/classes.csv")
+# W&B refuses longer tags, and truncates longer groups and job types.
 _TAG, _NAME = 64, 128
 
 
 class WandbRun(WandbLogger):
-    """Keeps a study as a run of W&B: offline in the study's folder, or uploaded.
+    """Logs a study as a W&B run: offline in the run directory, or uploaded.
 
-    A study that is continued goes on with its run, by the same `id`: offline that is one more log
-    of that id, whose rows come after all earlier ones. Everything that W&B writes lies in
-    ``<save_dir>/wandb``, and no variable of the environment outlives the run.
+    A resumed study continues its W&B run with the same `id`: offline, W&B writes another log of
+    this id, whose row numbers follow those of all earlier logs. W&B writes only into
+    ``<save_dir>/wandb``; changes of environment variables are undone at the end.
 
     Args:
-        save_dir: the study's folder.
-        project, entity: where the run belongs; ``None`` for the account's own entity.
-        id: the same for the same study.
-        name: what it is called there.
-        group: of runs that belong together; ``None`` for a study by itself.
-        job_type: what runs of a group are told apart by.
-        tags: by which runs are found.
-        sweep: the folder of the sweep that the study is a job of: ``<sweep>/wandb`` gets a link to
-            the log of each of its jobs, to look at them together; ``None`` for a study by itself.
+        save_dir: the run directory.
+        project: the W&B project of the run.
+        entity: the W&B entity of the run; ``None`` for the account's default.
+        id: identifies the study; a resumed study has the same id.
+        name: display name of the run.
+        group: name of a group of runs; ``None`` for a single study.
+        job_type: distinguishes runs within a group.
+        tags: tags of the run.
+        sweep: directory of the sweep that contains this study; ``<sweep>/wandb`` gets a link to
+            the log of each job, to open them together. ``None`` for a single study.
         mode: offline, online or disabled.
-        patience: seconds that an upload may take when the study is over; what is missing then can
-            still be uploaded by ``wandb sync``. 0 waits as long as it takes.
+        patience: largest time in seconds to wait for uploads at the end of the study; ``wandb
+            sync`` can upload the rest later. 0 waits without limit.
     """
 
     def __init__(
@@ -57,10 +58,10 @@ class WandbRun(WandbLogger):
         mode: str,
         patience: float,
     ) -> None:
-        self._before = {k: v for k, v in os.environ.items() if k.startswith("WANDB")}
+        self._environment = {k: v for k, v in os.environ.items() if k.startswith("WANDB")}
         folder = Path(save_dir) / "wandb"
         first = _first_row(folder, id)
-        # Else copies of tables lie in the user's home until they are uploaded.
+        # By default W&B stages copies of tables in the user's home directory.
         os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "data"))
         try:
             run = wandb.init(
@@ -74,7 +75,7 @@ class WandbRun(WandbLogger):
                 tags=[tag[:_TAG] for tag in tags],
                 mode=mode,  # type: ignore[arg-type]
                 resume="allow",
-                # Never a run that something else in this process has begun.
+                # Never reuse another run of this process.
                 reinit="create_new",
                 settings=wandb.Settings(silent=True, finish_timeout=patience),
             )
@@ -88,24 +89,24 @@ class WandbRun(WandbLogger):
         if sweep is not None:
             _link(Path(run.dir).parent, Path(sweep) / "wandb")
         if mode == "online":
-            log.info("its W&B run is %s", run.url)
+            log.info("W&B run: %s", run.url)
 
     def log_hyperparams(self, params: Mapping[str, Any] | Namespace) -> None:
-        """Keep the resolved configuration, as it nests."""
+        """Log the resolved configuration as nested values."""
         configuration = vars(params) if isinstance(params, Namespace) else dict(params)
         self.experiment.config.update(configuration, allow_val_change=True)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add a row of values, pictures or tables, at a step of the stage that trains."""
+        """Log a row of values, images or tables, at a step of the current stage."""
         row = dict(metrics) if step is None else {**metrics, STEP: step}
         self.experiment.log(row, step=self._row, commit=True)
         self._row += 1
 
     def log_results(self, folder: Path, metrics: Mapping[str, float]) -> None:
-        """Keep what a finished study has left in its `folder`.
+        """Log the results of a finished study from its run directory.
 
-        Numbers become the run's summary, tables and figures one row of its history, and
-        explanations with what was measured on them an artefact.
+        Metrics are written to the run's summary, tables and figures to one row of its history, and
+        the explanations with their metrics to an artifact.
         """
         self.experiment.summary.update(dict(metrics))
         tables = {f"tables/{f.stem}": _table(f) for f in sorted(folder.glob("tables/*.csv"))}
@@ -114,18 +115,18 @@ class WandbRun(WandbLogger):
         }
         if tables or figures:
             self.log_metrics({**tables, **figures})
-        if (folder / _ARTEFACT[0]).exists():
-            artefact = wandb.Artifact(f"explanations-{self.experiment.id}", type="explanations")
-            for name in _ARTEFACT:
+        if (folder / _ARTIFACT[0]).exists():
+            artifact = wandb.Artifact(f"explanations-{self.experiment.id}", type="explanations")
+            for name in _ARTIFACT:
                 if (folder / name).exists():
-                    # They are not written again: no copy is needed. By their whole path, for an
-                    # upload may start elsewhere.
-                    whole = str((folder / name).resolve())
-                    artefact.add_file(whole, name=name, policy="immutable")
-            self.experiment.log_artifact(artefact)
+                    # The files do not change, so W&B needs no copy. The path is absolute because
+                    # an upload may start in another directory.
+                    path = str((folder / name).resolve())
+                    artifact.add_file(path, name=name, policy="immutable")
+            self.experiment.log_artifact(artifact)
 
     def finish(self, exit_code: int, reason: str | None) -> None:
-        """End the run, and with it the process that W&B keeps for it."""
+        """End the run and the W&B process behind it."""
         try:
             if reason is not None:
                 self.experiment.summary["reason"] = reason
@@ -139,43 +140,45 @@ class WandbRun(WandbLogger):
     def _restore_environment(self) -> None:
         for name in [name for name in os.environ if name.startswith("WANDB")]:
             del os.environ[name]
-        os.environ.update(self._before)
+        os.environ.update(self._environment)
 
 
 def _first_row(folder: Path, id: str) -> int:
-    """A row number beyond all in the earlier logs of this run: no row is as short as a byte.
+    """A row number above all row numbers in the earlier logs of this run.
 
-    Uploaded one after another, the logs of one run must not share a row number.
+    Logs of one run must not share row numbers when they are uploaded. Every row takes more than
+    one byte, so the total size in bytes of the earlier logs is such a number.
     """
     return sum(f.stat().st_size for f in folder.glob(f"*run-*-{id}/run-{id}.wandb"))
 
 
-def _link(written: Path, together: Path) -> None:
-    """Put a link to a log beside those of other jobs, unless W&B keeps none."""
-    if not written.is_dir():
+def _link(log_directory: Path, sweep_directory: Path) -> None:
+    """Link a log beside those of the other jobs of a sweep, if W&B writes a log."""
+    if not log_directory.is_dir():
         return
     try:
-        together.mkdir(exist_ok=True)
-        (together / written.name).symlink_to(os.path.relpath(written, together))
+        sweep_directory.mkdir(exist_ok=True)
+        link = sweep_directory / log_directory.name
+        link.symlink_to(os.path.relpath(log_directory, sweep_directory))
     except OSError as error:
-        # It is there without.
-        log.debug("no link to %s in %s: %s", written, together, error)
+        # The link is only a convenience.
+        log.debug("no link to %s in %s: %s", log_directory, sweep_directory, error)
 
 
 def _table(file: Path) -> wandb.Table:
     with file.open(newline="") as lines:
         header, *rows = csv.reader(lines)
-    columns = [_column([row[place] for row in rows]) for place in range(len(header))]
+    columns = [_column([row[index] for row in rows]) for index in range(len(header))]
     return wandb.Table(columns=[*header], data=[list(row) for row in zip(*columns, strict=True)])
 
 
 def _column(cells: Sequence[str]) -> Sequence[str | float | None]:
-    """Numbers where all that is not empty is one, for W&B takes one type a column."""
+    """The cells as numbers if all non-empty cells are numbers: W&B needs one type per column."""
     try:
-        metrics = [_number(cell) if cell else None for cell in cells]
+        numbers = [_number(cell) if cell else None for cell in cells]
     except ValueError:
         return cells
-    return metrics if any(number is not None for number in metrics) else cells
+    return numbers if any(number is not None for number in numbers) else cells
 
 
 def _number(cell: str) -> float:
