@@ -1,4 +1,4 @@
-"""Augmentation: a row an operation, and the laws that each obeys."""
+"""Properties of each augmentation operation."""
 
 import pytest
 import torch
@@ -157,7 +157,7 @@ NOTHING = {
 
 @pytest.mark.parametrize(("strategy", "tolerance"), NOTHING.values(), ids=list(NOTHING))
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 99))
-def test_settings_that_allow_no_change_make_none(strategy, tolerance, height, width, seed):
+def test_neutral_settings_do_not_change_images(strategy, tolerance, height, width, seed):
     images = pictures(4, height, width)
     found = strategy.draw(4, stream(seed))(images)
     torch.testing.assert_close(found, images, atol=tolerance, rtol=0)
@@ -185,7 +185,7 @@ def test_parameters_fill_their_ranges(operation, ranges):
 
 
 @given(st.floats(0, 1))
-def test_flips_are_as_many_as_asked_for(probability):
+def test_the_fraction_of_flips_is_the_probability(probability):
     drawn = Flip(probability=probability).draw(2000, stream(1))
     assert abs(drawn.mean() - probability) < 0.05
 
@@ -328,13 +328,13 @@ def test_a_scaled_ramp_is_less_steep_by_as_much(slope, taller, wider, height, wi
     assert not found[0, 0][outside].any()
 
 
-def test_a_batch_gets_one_operation_and_each_gets_its_share_of_batches():
+def test_operations_of_batches_are_equally_likely():
     chosen = [ALL.draw(2, stream(0, step)).operation for step in range(1200)]
     for operation in OPERATIONS.values():
         assert 120 < chosen.count(operation) < 280
 
 
-def test_images_that_nothing_was_drawn_for_are_refused():
+def test_another_number_of_images_than_parameters_is_refused():
     with pytest.raises(ValueError, match="6 images, but parameters for 1: draw"):
         ALL.draw(1, stream(0))(pictures())
 
@@ -386,7 +386,7 @@ def test_a_configuration_names_its_operations(name):
     assert augmentation(pictures()).shape == pictures().shape
 
 
-def test_a_chain_does_one_thing_after_the_other():
+def test_a_chain_applies_its_operations_in_sequence():
     scale, flip = OPERATIONS["scale"], OPERATIONS["flip"]
     parameters = OPERATIONS["chain"].draw(6, stream(1))
     by_scale = scale.draw(6, stream(0)).shape[1]

@@ -1,4 +1,4 @@
-"""Triggers and label noise: a row a kind, and the laws that each obeys."""
+"""Properties of backdoor triggers and label noise, for each kind."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def every_level(shape):
 
 @each_trigger
 @each_shape
-def test_a_trigger_makes_new_bytes_of_the_same_shape(trigger, shape):
+def test_a_trigger_returns_new_bytes_of_the_same_shape(trigger, shape):
     images = pictures(shape)
     before = images.clone()
     found = trigger.apply(images)
@@ -113,7 +113,7 @@ def test_a_patch_without_a_margin_ends_with_the_image():
 
 
 @given(st.integers(1, 24), st.integers(1, 255), st.floats(0.1, 20), st.integers(0, 99))
-def test_stripes_are_those_of_the_formula(width, delta, frequency, seed):
+def test_stripes_equal_the_formula(width, delta, frequency, seed):
     images = pictures((2, 3, width), count=2, seed=seed)
     found = Sinusoid(delta=delta, frequency=frequency).apply(images)
     for before, after in zip(images.view(-1, width), found.view(-1, width), strict=True):
@@ -122,7 +122,7 @@ def test_stripes_are_those_of_the_formula(width, delta, frequency, seed):
 
 
 @given(st.floats(0.01, 1), st.integers(1, 12), st.integers(0, 99))
-def test_a_blend_is_that_of_the_formula(ratio, width, seed):
+def test_a_blend_equals_the_formula(ratio, width, seed):
     images = pictures((3, 4, width), count=2, seed=seed)
     trigger = Blend(ratio=ratio, picture=Face())
     rows = trigger.pattern((3, 4, width)).expand(2, -1, -1, -1).reshape(-1, width)
@@ -181,7 +181,7 @@ def test_an_impossible_trigger_is_refused(message):
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(0, 3))
-def test_who_may_be_poisoned(labels, target):
+def test_candidates_are_all_images_or_those_of_the_target(labels, target):
     labels = torch.tensor(labels, dtype=torch.int64)
     assert AllToOne().candidates(labels, target).tolist() == list(range(len(labels)))
     clean = CleanLabel().candidates(labels, target)
@@ -239,7 +239,7 @@ def test_permuted_labels_are_the_same_labels(count, seed):
 
 
 @pytest.mark.parametrize("kind", [Permuted(), Uniform()], ids=["permuted", "uniform"])
-def test_a_share_of_random_labels_is_right_by_chance(kind):
+def test_a_fraction_of_random_labels_is_correct_by_chance(kind):
     labels = labels_of(4000)
     right = (kind.draw(labels, NAMES, stream(1)) == labels).double().mean()
     assert abs(right - 1 / len(NAMES)) < 0.02
@@ -259,15 +259,15 @@ def test_uniform_labels_fill_all_classes():
         ({}, [0, 1, 2, 3]),
     ],
 )
-def test_a_class_is_mistaken_for_the_one_given(to, expected):
+def test_asymmetric_noise_replaces_a_class_by_the_configured_one(to, expected):
     labels = torch.arange(4).repeat(3)
     found = Asymmetric(to=to).draw(labels, NAMES, stream(0))
     assert found.tolist() == expected * 3
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_a_class_goes_by_name_and_index(place):
-    assert class_index(NAMES[place], NAMES) == class_index(place, NAMES) == place
+@pytest.mark.parametrize("index", range(4))
+def test_a_class_is_selected_by_name_or_index(index):
+    assert class_index(NAMES[index], NAMES) == class_index(index, NAMES) == index
 
 
 @pytest.mark.parametrize(

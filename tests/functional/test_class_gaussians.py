@@ -91,7 +91,7 @@ def test_batches_do_not_change_moments(size, count, dimensions, offset):
 
 
 @given(st.integers(2, 40), st.integers(1, 12), st.integers(0, 99))
-def test_shrinkage_is_that_of_the_published_code(count, dimensions, seed):
+def test_shrinkage_equals_that_of_scikit_learn(count, dimensions, seed):
     points = features(count, dimensions, seed)
     expected = torch.from_numpy(Published().fit(points.numpy()).covariance_)
     torch.testing.assert_close(ledoit_wolf_covariance(moments(points, 7)), expected)
@@ -131,7 +131,7 @@ def test_a_singular_covariance_is_refused(fit, points, message):
 
 
 @pytest.mark.parametrize("fit", [Tied(ridge=1e-6), Diagonal(ridge=1e-6), LedoitWolf()])
-def test_what_never_fired_is_unlikely_to(fit):
+def test_a_channel_that_never_fired_is_unlikely_to_fire(fit):
     gaussians = fit([moments(dead())])
     still, firing = gaussians.log_prob(
         torch.tensor([[0.0, 0, 0], [0, 0, 1]]), torch.zeros(2, dtype=torch.long)

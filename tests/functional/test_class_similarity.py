@@ -1,4 +1,4 @@
-"""Semantic distance against its formulas, term by term, and its laws."""
+"""LC, CS and the class correlation equal their formulas, term by term."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def fractions(counts):
 
 
 @given(SIGMAS, COUNTS, COUNTS)
-def test_each_measure_is_that_of_the_paper(sigma, first, second):
+def test_each_measure_equals_the_formula_of_the_paper(sigma, first, second):
     common = correlation(TREE, sigma)
     expected = references.correlation(TREE.tolist(), sigma)
     torch.testing.assert_close(common, torch.tensor(expected, dtype=torch.float64))
@@ -42,7 +42,7 @@ def test_each_measure_is_that_of_the_paper(sigma, first, second):
 
 
 @given(SIGMAS, COUNTS, COUNTS, st.permutations(range(5)))
-def test_laws(sigma, first, second, order):
+def test_level_and_similarity_have_their_ranges_and_symmetries(sigma, first, second, order):
     common, p, q = correlation(TREE, sigma), fractions(first), fractions(second)
     level, like = level_consistency(p, common).item(), similarity(p, q, common).item()
     assert 0 < level <= 1 + 1e-12
@@ -62,7 +62,7 @@ def test_one_class_has_the_highest_level_and_near_ones_a_higher_one_than_far_one
     assert level_consistency(siblings, common) > level_consistency(strangers, common)
 
 
-def test_what_responds_to_nothing_has_no_level_and_is_like_nothing():
+def test_inactive_neurons_have_level_and_similarity_0():
     common, empty = correlation(TREE, 1.0), torch.zeros(2, 5)
     assert level_consistency(empty, common).tolist() == [0, 0]
     some = fractions([1, 2, 3, 4, 5]).float().expand(2, 5)
@@ -103,7 +103,7 @@ def test_an_indefinite_correlation_is_refused():
         correlation(torch.zeros(2, 2), 1)
 
 
-def test_shares_are_of_what_counts():
+def test_class_fractions_count_the_masked_images_only():
     labels = torch.tensor([[0, 2], [0, 2], [1, 1]])
     counted = torch.tensor([[True, False], [True, False], [True, False]])
     found = class_fractions(labels, counted, 3)
@@ -113,7 +113,7 @@ def test_shares_are_of_what_counts():
 
 
 @given(st.lists(st.tuples(st.floats(-1, 5), st.floats(-9, 9)), min_size=1, max_size=20))
-def test_bins_hold_what_lies_between_their_edges(pairs):
+def test_bin_statistics_are_of_the_values_between_the_edges(pairs):
     x, values = torch.tensor(pairs, dtype=torch.float64).T
     edges = torch.tensor([0, 1, 3, 4], dtype=torch.float64)
     found = bin_statistics(x, values, edges)

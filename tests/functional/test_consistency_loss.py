@@ -1,4 +1,4 @@
-"""The consistency loss against its formula."""
+"""The consistency loss equals its formula."""
 
 import pytest
 import torch
@@ -21,14 +21,14 @@ def parts(seed, dtype=torch.float64):
 
 
 @given(seed=st.integers(0, 2**32), alpha=st.floats(0, 1), beta=st.floats(0, 10))
-def test_it_is_the_formula(seed, alpha, beta):
+def test_the_loss_equals_the_formula(seed, alpha, beta):
     given = parts(seed)
-    found = consistency(*given, LABELS, alpha=alpha, beta=beta)
+    losses = consistency(*given, LABELS, alpha=alpha, beta=beta)
     expected = [
         references.consistency(*(t[i].flatten().tolist() for t in given), label, alpha, beta)
         for i, label in enumerate(LABELS.tolist())
     ]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64))
 
 
 def test_both_kinds_of_logits_and_features_get_their_gradients():
@@ -43,8 +43,8 @@ def test_features_of_half_precision_are_added_up_in_single(dtype):
     """A sum of 4,096 squares of 1 is not 256, as it is where 256 + 1 is rounded to 256."""
     logits = torch.zeros(1, 3)
     features = torch.ones(1, 4096, dtype=dtype)
-    found = consistency(
+    losses = consistency(
         logits, logits, features, 0 * features, torch.tensor([0]), alpha=0.5, beta=1.0
     )
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(4096 + torch.tensor(3.0).log().item())
+    assert losses.dtype == torch.float32
+    assert losses.item() == pytest.approx(4096 + torch.tensor(3.0).log().item())

@@ -33,7 +33,7 @@ def test_an_open_mask_shows_the_canvas_and_a_closed_one_the_image():
     torch.testing.assert_close(mixed[0, 3, :, 1, 2], expected)
 
 
-def test_the_loss_is_that_of_the_paper():
+def test_the_loss_equals_the_formula_of_the_paper():
     logits, masks = drawn(2, 3, 4), drawn(2, 2, 3, seed=1)
     labels = torch.tensor([1, 3])
     weights = torch.tensor([[1, 1, 1], [1, 1, 0]], dtype=torch.float64)
@@ -47,7 +47,7 @@ def test_the_loss_is_that_of_the_paper():
         torch.testing.assert_close(found[s], expected)
 
 
-def test_the_loss_of_a_mask_is_differentiated_rightly():
+def test_the_gradient_of_the_loss_passes_gradcheck():
     masks, logits = drawn(2, 3, 3).requires_grad_(), drawn(2, 2, 4, seed=1).requires_grad_()
     labels, weights = torch.tensor([0, 2]), torch.ones(2, 2, dtype=torch.float64)
 
@@ -62,7 +62,7 @@ def test_a_flat_mask_has_no_variation():
 
 
 @pytest.mark.parametrize("canvas", [False, True])
-def test_searches_do_not_see_each_other(canvas):
+def test_searches_do_not_influence_each_other(canvas):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(18, 4)).double()
     masks, canvases = drawn(3, 3, 3), drawn(3, 2, 3, 3, seed=1)
     images, labels = drawn(3, 2, 2, 3, 3, seed=2), torch.tensor([0, 1, 3])
@@ -83,7 +83,7 @@ def test_searches_do_not_see_each_other(canvas):
         for whole, alone in zip(together, found([row]), strict=True):
             torch.testing.assert_close(whole[row : row + 1], alone)
     assert together[0].shape == (canvases if canvas else masks).shape
-    # What only fills a batch up weighs nothing.
+    # Padding has weight 0.
     images[1, 1] = 0
     assert torch.equal(found(slice(None))[0], together[0])
     assert all(p.grad is None for p in network.parameters())
@@ -110,7 +110,7 @@ def test_ties_are_drawn_by_the_seed():
     assert counts.max() < 85
 
 
-def test_rounding_decides_no_tie():
+def test_rounding_errors_do_not_decide_ties():
     steps = torch.tensor([0.5]).repeat(4)
     up_and_down = steps + 0.02 - 0.02 + 0.02 - 0.02
     masks = torch.stack([steps, up_and_down]).view(1, 2, 4)
@@ -128,7 +128,7 @@ def test_ties_are_counted_where_they_decide(levels, count, expected):
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.01, 10), (0.05, 51), (0.1, 102), (1, 1024)])
-def test_a_share_is_rounded_to_pixels(fraction, count):
+def test_a_fraction_is_rounded_to_pixels(fraction, count):
     assert pixels(fraction, 32, 32) == count
 
 
@@ -145,7 +145,7 @@ def test_sign_descent_takes_equal_steps():
     torch.testing.assert_close(parameter.data, torch.tensor([0.48, 0.52, 0.5]))
 
 
-def test_seconds_order_what_ties_and_nothing_else():
+def test_tie_breakers_order_only_pixels_that_tie():
     masks = torch.tensor([[[1, 1, 1], [0.98, 0.5, 0]]])
     seconds = torch.tensor([[[0.2, 0.9, 0.4], [1, 1, 1]]])
     ranks = sort_keys(masks, seconds)

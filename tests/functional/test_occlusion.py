@@ -1,4 +1,4 @@
-"""Discrepancy maps against occluders one by one, and on neurons whose place is known."""
+"""Discrepancy maps equal the literal form, and locate a neuron whose position is known."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_every_pixel_is_covered_and_none_beyond(height, width, size, stride, see
     assert torch.equal(occluders.patches, again.patches)
 
 
-def test_the_paper_has_some_5000_places():
+def test_the_settings_of_the_paper_give_about_5000_occluders():
     occluders = random_occluders((1, 224, 224), size=11, stride=3, generator=stream(0))
     assert len(occluders.corners) == 72**2
 

@@ -1,4 +1,4 @@
-"""Prediction differences against whole copies of the image, on networks of every kind."""
+"""Prediction differences equal those of copies of the whole image, for networks of every kind."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from cwx.networks.resnet import ResNet, basic_block
 SHAPE = {"in_channels": 3, "image_size": (16, 16), "num_classes": 5}
 IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 DISTANCES = torch.tensor([[abs(i - j) for j in range(5)] for i in range(5)]).double()
-CLOSENESS = correlation(DISTANCES, 1.0)
+CORRELATION = correlation(DISTANCES, 1.0)
 
 
 class Again(nn.Module):
@@ -88,7 +88,7 @@ def literally(network, layer, image, channel):
 
 @pytest.mark.parametrize("chunk", [1, 3, 99])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_copies_of_a_layer_are_as_copies_of_the_image(name, chunk):
+def test_copies_of_the_layer_output_equal_copies_of_the_image(name, chunk):
     network = build_network(name)
     for layer in layers(name, network):
         whole, without = probabilities_without(network, layer, IMAGE, chunk=chunk)
@@ -99,7 +99,7 @@ def test_copies_of_a_layer_are_as_copies_of_the_image(name, chunk):
         assert not layer._forward_hooks
 
 
-def test_what_precedes_the_layer_runs_on_one_image():
+def test_the_layers_before_the_layer_run_on_one_image():
     network, seen = build_network("convnet"), []
     network.features[0].register_forward_hook(lambda _m, _i, out: seen.append(len(out)))
     network.classifier.register_forward_hook(lambda _m, _i, out: seen.append(len(out)))
@@ -107,15 +107,15 @@ def test_what_precedes_the_layer_runs_on_one_image():
     assert seen == [1, 1, 1, 3, 1, 1]
 
 
-def test_differences_are_those_of_the_formula():
+def test_differences_equal_the_formula():
     network = build_network("again")
     maps = network.relu(network.second(network.relu(network.first(IMAGE))))[0]
     found = prediction_differences(
-        *probabilities_without(network, network.relu, IMAGE, chunk=2), CLOSENESS
+        *probabilities_without(network, network.relu, IMAGE, chunk=2), CORRELATION
     )
     for channel, difference in enumerate(found.tolist()):
         expected = references.prediction_difference(
-            lambda m: network.tail(m[None])[0], maps, channel, CLOSENESS.tolist()
+            lambda m: network.tail(m[None])[0], maps, channel, CORRELATION.tolist()
         )
         assert difference == pytest.approx(expected, rel=1e-9, abs=1e-20)
 
@@ -123,7 +123,7 @@ def test_differences_are_those_of_the_formula():
 def test_a_channel_that_nothing_reads_makes_no_difference():
     network = build_network("again")
     found = prediction_differences(
-        *probabilities_without(network, network.relu, IMAGE, chunk=4), CLOSENESS
+        *probabilities_without(network, network.relu, IMAGE, chunk=4), CORRELATION
     )
     assert found[2].item() == pytest.approx(0, abs=1e-24)
     assert (found >= 0).all()
@@ -133,6 +133,6 @@ def test_a_channel_that_nothing_reads_makes_no_difference():
 def test_close_classes_count_for_less():
     """What moves from one class to another matters less, the closer they are."""
     whole, without = torch.tensor([1.0, 0, 0, 0, 0]), torch.eye(5)
-    found = prediction_differences(whole.double(), without.double(), CLOSENESS)
+    found = prediction_differences(whole.double(), without.double(), CORRELATION)
     assert found[0] == 0
     assert found.tolist() == sorted(found.tolist())

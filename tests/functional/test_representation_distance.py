@@ -26,23 +26,23 @@ def real(seed, counts=(4, 2, 5), dimensions=3):
 
 
 @given(st.integers(0, 1000), st.integers(1, 6))
-def test_the_ratios_are_those_of_the_formulas(seed, count):
+def test_the_ratios_equal_the_formulas(seed, count):
     features, own = points(count, 3, seed=seed + 9), real(seed)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (count,), generator=generator)
     targets = (labels + torch.randint(1, CLASSES, (count,), generator=generator)) % CLASSES
     # Of some, the original is not among the real ones.
-    places = torch.randint(-1, 2, (count,), generator=generator)
-    found = RealRepresentations(own).ratios(features, labels, targets, places)
+    originals = torch.randint(-1, 2, (count,), generator=generator)
+    found = RealRepresentations(own).ratios(features, labels, targets, originals)
     for i, (label, target) in enumerate(zip(labels.tolist(), targets.tolist(), strict=True)):
         expected = references.distance_ratios(
-            features[i].tolist(), int(places[i]), own[label].tolist(), own[target].tolist()
+            features[i].tolist(), int(originals[i]), own[label].tolist(), own[target].tolist()
         )
         assert [ratio[i].item() for ratio in found] == pytest.approx(expected, rel=1e-9)
 
 
 @given(st.integers(0, 1000), st.integers(2, 40))
-def test_what_an_attack_does_not_change_has_a_mean_of_one(seed, count):
+def test_unperturbed_images_have_mean_ratios_of_1(seed, count):
     own = {0: points(count, 4, seed=seed), 1: points(3, 4, seed=seed + 1, offset=2)}
     labels = torch.zeros(count, dtype=torch.long)
     for dtype, near in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
@@ -56,27 +56,27 @@ def test_what_an_attack_does_not_change_has_a_mean_of_one(seed, count):
 
 @given(st.floats(0.01, 100), st.floats(-10, 10), st.integers(0, 1000))
 def test_scaling_and_shifting_leaves_ratios_as_they_are(scale, shift, seed):
-    labels, places = torch.tensor([0, 1, 2]), torch.tensor([1, -1, 0])
+    labels, originals = torch.tensor([0, 1, 2]), torch.tensor([1, -1, 0])
     features, own = points(3, 3, seed=seed + 9), real(seed)
-    first = RealRepresentations(own).ratios(features, labels, labels.roll(1), places)
+    first = RealRepresentations(own).ratios(features, labels, labels.roll(1), originals)
     moved = RealRepresentations({c: scale * f + shift for c, f in own.items()}).ratios(
-        scale * features + shift, labels, labels.roll(1), places
+        scale * features + shift, labels, labels.roll(1), originals
     )
     torch.testing.assert_close(moved, first)
 
 
-def test_a_batch_is_its_images_one_by_one():
+def test_ratios_do_not_depend_on_the_batch():
     features, own = points(6, 3, seed=9), RealRepresentations(real(0))
-    labels, places = torch.tensor([0, 0, 1, 2, 2, 0]), torch.tensor([0, 3, 1, -1, 4, -1])
+    labels, originals = torch.tensor([0, 0, 1, 2, 2, 0]), torch.tensor([0, 3, 1, -1, 4, -1])
     targets = torch.tensor([1, 2, 0, 0, 1, 1])
-    whole = own.ratios(features, labels, targets, places)
+    whole = own.ratios(features, labels, targets, originals)
     for i in range(6):
         one = slice(i, i + 1)
-        alone = own.ratios(features[one], labels[one], targets[one], places[one])
+        alone = own.ratios(features[one], labels[one], targets[one], originals[one])
         torch.testing.assert_close(alone, tuple(ratio[one] for ratio in whole))
 
 
-def test_a_class_that_is_one_point_has_no_ratio():
+def test_a_class_of_equal_representations_has_no_finite_ratio():
     own = {0: torch.ones(3, 2), 1: points(3, 2).float()}
     r1, r2 = RealRepresentations(own).ratios(
         torch.zeros(1, 2), torch.tensor([0]), torch.tensor([1]), torch.tensor([-1])
@@ -98,7 +98,7 @@ def test_parts_of_a_distance_matrix_add_up(monkeypatch):
     assert mean_distance_within(many[:1]).isnan()
 
 
-def test_pooling_keeps_all_places_or_their_mean():
+def test_pooling_keeps_all_positions_or_their_mean():
     maps = torch.arange(12.0).view(1, 3, 2, 2)
     assert flat(maps).tolist() == [list(range(12))]
     assert mean_over_positions(maps).tolist() == [[1.5, 5.5, 9.5]]

@@ -1,4 +1,4 @@
-"""Scores of a revealed trigger: literal forms, and the laws that each obeys."""
+"""Scores of a revealed trigger equal their literal forms, and their properties."""
 
 import math
 
@@ -60,7 +60,7 @@ def scores(own, others, name):
 
 
 @given(seeds)
-def test_each_score_is_its_literal_form(seed):
+def test_each_score_equals_its_literal_form(seed):
     own, others = noise(3, *SHAPE, seed=seed), noise(7, *SHAPE, seed=seed + 1)
     values = revealed_map(own, others)
     literal = revealed_map_literal(own, others)
@@ -216,5 +216,5 @@ def test_a_pattern_is_signed_and_of_the_means():
     torch.testing.assert_close(found, revealed_pattern(own.repeat(2, 1, 1, 1), others))
 
 
-def test_what_covers_the_image_has_no_place():
+def test_triggers_that_cover_the_image_are_not_local():
     assert [name for name in TRIGGERS if is_local(truth(name)["mask"])] == ["patch", "pixel"]

@@ -1,4 +1,4 @@
-"""The exact gradient against the plain one and a literal reference: a row a way, a network."""
+"""The exact and the plain inner loop equal a literal reference, for each setting and network."""
 
 import warnings
 
@@ -217,7 +217,7 @@ def arguments(problem):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_compiled_is_the_same_function(name, monkeypatch):
+def test_compiled_derivatives_equal_eager_ones(name, monkeypatch):
     problem = Problem(name)
     given = arguments(problem)
     ours = compiled(monkeypatch, lambda result: result, problem)

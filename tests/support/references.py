@@ -1,4 +1,4 @@
-"""Slow, literal forms of the papers' formulas, against which the real ones are compared."""
+"""Slow, literal forms of the papers' formulas, as references for the fast ones."""
 
 import torch
 from torch import Tensor
@@ -14,11 +14,11 @@ def descent(network, start: Tensor, images, labels, rate, steps, momentum=0.0, b
         seen, its_labels = batch(images, step) if batch else (images, labels)
         logits = torch.func.functional_call(network, state, (seen,))
         loss = -logits.log_softmax(1)[torch.arange(len(seen)), its_labels].mean()
-        slopes = {
+        gradients = {
             n: torch.autograd.grad(loss, p, create_graph=True, retain_graph=True)[0]
             for n, p in state.items()
         }
-        velocity = {n: momentum * velocity[n] + slopes[n] for n in state}
+        velocity = {n: momentum * velocity[n] + gradients[n] for n in state}
         state = {n: p - rate * velocity[n] for n, p in state.items()}
     return flat(state.values())
 
@@ -84,8 +84,8 @@ def projected_gradient(network, image, label, start, mean, std, *, radius, step,
     for _ in range(steps):
         moved = moved.detach().requires_grad_()
         logits = network(((moved - mean) / std)[None])[0]
-        (slope,) = torch.autograd.grad(-logits.log_softmax(0)[label], moved)
-        unit = slope.sign() if norm == "linf" else slope / slope.square().sum().sqrt()
+        (gradient,) = torch.autograd.grad(-logits.log_softmax(0)[label], moved)
+        unit = gradient.sign() if norm == "linf" else gradient / gradient.square().sum().sqrt()
         moved = within(moved + step * unit)
     return moved.detach()
 
@@ -97,8 +97,8 @@ def targeted_signs(network, image, target, mean, std, *, step, steps):
     for _ in range(steps):
         moved = moved.detach().requires_grad_()
         logits = network(((moved - mean) / std)[None])[0]
-        (slope,) = torch.autograd.grad(-logits.log_softmax(0)[target], moved)
-        moved = (moved - step * slope.sign()).clamp(0, 1)
+        (gradient,) = torch.autograd.grad(-logits.log_softmax(0)[target], moved)
+        moved = (moved - step * gradient.sign()).clamp(0, 1)
     return moved.detach()
 
 
@@ -215,8 +215,8 @@ def pattern_search(network, canvas, label, batches, *, normalize, alpha, beta=0.
             edges = ((leaf[1:] - leaf[:-1]) ** 2).sum() + ((leaf[:, 1:] - leaf[:, :-1]) ** 2).sum()
             size = height * width
             loss = loss - probability.log() + alpha * leaf.abs().sum() / size + beta * edges / size
-        (slope,) = torch.autograd.grad(loss, leaf)
-        mask = (mask - step * slope.sign()).clamp(0, 1)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        mask = (mask - step * gradient.sign()).clamp(0, 1)
     return mask
 
 
@@ -227,11 +227,11 @@ def grad_cam(head, features: Tensor, label: int) -> list[list[float]]:
         head: from the channels A of one image ``[K, h, w]`` to its logits.
     """
     leaf = features.detach().clone().requires_grad_()
-    (slopes,) = torch.autograd.grad(head(leaf)[label], leaf)
+    (gradients,) = torch.autograd.grad(head(leaf)[label], leaf)
     channels = leaf.detach()
     count, height, width = channels.shape
     places = [(i, j) for i in range(height) for j in range(width)]
-    alphas = [sum(float(slopes[k, i, j]) for i, j in places) / len(places) for k in range(count)]
+    alphas = [sum(float(gradients[k, i, j]) for i, j in places) / len(places) for k in range(count)]
 
     def value(i, j):
         return max(0.0, sum(alphas[k] * float(channels[k, i, j]) for k in range(count)))
@@ -357,7 +357,7 @@ def ensemble_attack(networks, image, target, mean, std, *, weight, scale, step, 
     adam = torch.optim.Adam([leaf], lr=step)
     for _ in range(steps):
         squares = sum((a - b) ** 2 for a, b in zip(leaf.flatten(), start.flatten(), strict=True))
-        # At 0 the root has no slope, and 0 is one of its subgradients.
+        # At 0 the root has no gradient, and 0 is one of its subgradients.
         loss = weight * squares.sqrt() if squares > 0 else torch.zeros((), dtype=image.dtype)
         for network in networks:
             logits = network(((leaf / scale - mean) / std)[None])[0]
