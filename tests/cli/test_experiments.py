@@ -206,7 +206,8 @@ def test_experiments_of_a_user_are_listed_and_shown(mine, capsys):
     assert "data.per_class 7 500" in " ".join(words)
     text = output(capsys, "--config-dir", mine, "inactive")
     assert f"--config-dir {mine} experiment=inactive\n" in text
-    assert "Its file has no summary." in output(capsys, "--config-dir", mine, "inactive", "--markdown")
+    page_text = output(capsys, "--config-dir", mine, "inactive", "--markdown")
+    assert "Its file has no summary." in page_text
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def test_a_line_has_the_time_state_settings_and_metrics_of_a_run(runs, capsys):
     new = next(line for line in lines if "quickstart/new" in line)
     assert "digits/quickstart" in new
     assert "2026-11-21" in new
-    for word in ("finished", "1m00s", "0.25", "seed=3"):
+    assert " 1 min 0 s " in new
+    for word in ("finished", "0.25", "seed=3"):
         assert word in new.split()
     (sweep,) = (line for line in lines if line.startswith("runs/sweep"))
     assert sweep.split()[1:] == ["11", "finished"]

@@ -24,8 +24,8 @@ def parser() -> Parser:
     name = f"{program_name()} experiments"
     arguments = Parser(
         "experiments",
-        does="List the experiments, or show one: its source, the settings that the paper states, the\n"
-        "chosen ones, its commands, and what scale=small changes.",
+        does="List the experiments, or show one: its source, the settings that the paper states,\n"
+        "the chosen ones, its commands, and what scale=small changes.",
         examples=f"""  {name}                                   all experiments
   {name} 'svhn/*' digits/iscp              some
   {name} cifar10/cwx                       one, in full

@@ -10,8 +10,8 @@ from cwx.storage.sweeps import FINISHED, Job
 Metrics = Mapping[str, float | None]
 # The main metrics, of evaluations with several.
 _MAIN = ("fidelity/ratio",)
-# Groups of metrics that describe settings or pixel ranges.
-_NO_RESULTS = {"corruption", "range"}
+# Metrics that describe settings or pixel ranges.
+_NO_RESULTS = ("corruption/", "gallery/range/")
 
 
 def remaining_seconds(
@@ -51,7 +51,7 @@ def main_metrics(metrics: Sequence[Metrics], *, wanted: Sequence[str], most: int
     groups = {name.partition("/")[0] for name in selected}
     for name in names:
         group = name.partition("/")[0]
-        if group not in groups | _NO_RESULTS:
+        if group not in groups and not name.startswith(_NO_RESULTS):
             groups.add(group)
             selected.append(name)
     return selected[: max(most, len(wanted))]
