@@ -101,7 +101,7 @@ def _in_full(experiment: Experiment, folder: Path) -> Iterator[str]:
         yield from ("", *_note(note))
     yield ""
     for label, text in _facts(experiment):
-        yield from _wrapped(text, f"{label:<14}")
+        yield from _wrapped(text, f"{label:<21}")
     yield ""
     rows = _scale_differences(experiment, folder)
     yield f"scale=small changes{'' if rows else ' nothing'}"
