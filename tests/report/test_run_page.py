@@ -19,11 +19,11 @@ from support.run_folders import CLASSES, GREY, make_explanations, make_full_run,
 from cwx.data.samples import sample_images
 from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.report import figures as figures_module
-from cwx.report import run_page as page_module
 from cwx.report.figures import run_figures
 from cwx.report.run import read_run
 from cwx.report.run_page import write_page
 from cwx.storage.locks import writing
+from cwx.study import page as study_page
 from cwx.study.page import page_on_exit
 from cwx.study.results import Results
 
@@ -272,7 +272,7 @@ def test_a_page_error_does_not_hide_the_error_of_the_run(
     def fail(folder):
         raise broken
 
-    monkeypatch.setattr(page_module, "write_page", fail)
+    monkeypatch.setattr(study_page, "write_page", fail)
     results = Results(tmp_path)
     caught = nullcontext() if error is None else pytest.raises(type(error))
     with caught as raised, page_on_exit(results), results.running(experiment="e", resumed=False):
