@@ -38,7 +38,7 @@ def test_the_quickstart_leaves_what_it_promises(quickstart):
     assert tensors["distill/images"].shape == tensors["activation/images"].shape == (30, 1, 8, 8)
     for name in (
         "report.html",
-        "figures/explanations.png",
+        "figures/gallery.png",
         "tables/fidelity.csv",
         "logs/version_0/metrics.csv",
         ".hydra/config.yaml",
@@ -61,7 +61,7 @@ def test_weights_and_biases_has_the_run_offline(quickstart):
     assert {"expert-0/loss", "expert-0/accuracy", "distill/loss"} <= curves
     grids = [r["item"] for r in of["history"] if "distill/images._type" in r["item"]]
     assert [row["trainer/global_step"] for row in grids] == [2, 4, 6]
-    assert {"tables/fidelity._type", "figures/explanations._type"} <= curves
+    assert {"tables/fidelity._type", "figures/gallery._type"} <= curves
     summary = {k: v for r in of["summary"] for k, v in r.get("update", {}).items()}
     metrics = json.loads((folder / "metrics.json").read_text())
     # Infinite power, of classes that are never recognised, is null in one and a word in the other.
@@ -91,7 +91,7 @@ def test_two_processes_find_and_measure_what_one_does(quickstart):
     assert one["gradcam/masks"].shape == (20, 8, 8)
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-5)
-    for name in ("tables/attention.csv", "tables/power_canvases.csv"):
+    for name in ("tables/attention.csv", "tables/predictive_power_canvases.csv"):
         alone, divided = ((folder / name).read_bytes() for folder in folders)
         assert alone == divided
     metrics, divided = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
@@ -105,7 +105,7 @@ def test_two_processes_train_the_experts_of_one(quickstart):
         "method=[]", "store=other", "hydra.run.dir=three",
     )  # fmt: skip
     assert code == 0, output
-    assert "training what is not in the store: refined-0" in output
+    assert "training (not in the store): fine-tuned-0" in output
     folders = sorted(path.name for path in (quickstart / "store").iterdir())
     assert sorted(path.name for path in (quickstart / "other").iterdir()) == folders
     for folder in folders:
@@ -123,10 +123,10 @@ def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
         "evaluation=[attack_success]", "store=filtered", "hydra.run.dir=pure",
     )  # fmt: skip
     assert code == 0, output
-    assert "training what is not in the store: purified-0" in output
+    assert "training (not in the store): purified-0" in output
     is_corrupted, suspected = (
-        load_file(tmp_path / "pure" / f"{name}.safetensors")[name]
-        for name in ("is_corrupted", "suspected")
+        load_file(tmp_path / "pure" / f"{file}.safetensors")[name]
+        for file, name in (("corrupted", "is_corrupted"), ("suspected", "suspected"))
     )
     assert (is_corrupted & suspected).sum() > 0.9 * max(is_corrupted.sum(), suspected.sum())
     metrics = tmp_path / "pure" / "metrics.json"
@@ -136,7 +136,7 @@ def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
     metrics.unlink()
     code, output = run(tmp_path, "resume=pure")
     assert code == 0, output
-    assert "training what is not in the store: purified-0" in output
+    assert "training (not in the store): purified-0" in output
     assert metrics.read_bytes() == before
 
 
@@ -201,8 +201,8 @@ def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(tmp_path, u
         True,
     ]
     said = "".join(outputs)
-    assert said.count("training what is not in the store: expert-0") == 1
-    assert said.count("is there from an earlier start") == 0
+    assert said.count("training (not in the store): expert-0") == 1
+    assert said.count("explanations exist from an earlier start") == 0
     assert same(folder / "0", uninterrupted)
     assert not same(folder / "1", uninterrupted)
 
