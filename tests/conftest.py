@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 from hypothesis import settings
-from support.builders import Looking, image_data, sgd, small_convnet, small_mlp, trained
+from support.builders import ColumnClassifier, image_data, sgd, small_convnet, small_mlp, train_experts
 
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.subject import Subject
@@ -32,7 +32,7 @@ def data():
 def subject(data, tmp_path_factory):
     """Two experts to explain and one held out, trained once."""
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
-    trajectories = trained(data, [0, 1, 2], store, at_once=3)
+    trajectories = train_experts(data, [0, 1, 2], store, at_once=3)
     return Subject(
         data=data,
         factory=small_mlp,
@@ -46,7 +46,7 @@ def subject(data, tmp_path_factory):
 def convolutional(data, tmp_path_factory):
     """Two convolutional experts, and what stands for both after they were fine-tuned."""
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
-    found = trained(data, [0, 1, 2, 3], store, at_once=4, network=small_convnet)
+    found = train_experts(data, [0, 1, 2, 3], store, at_once=4, network=small_convnet)
     return Subject(
         data=data,
         factory=small_convnet,
@@ -61,10 +61,10 @@ def convolutional(data, tmp_path_factory):
 def looking(data, tmp_path_factory):
     """Networks whose attention is known, one to explain and one held out: trained not at all."""
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
-    found = trained(data, [0, 1], store, at_once=2, network=Looking, epochs=1, optimizer=sgd(0.0))
+    found = train_experts(data, [0, 1], store, at_once=2, network=ColumnClassifier, epochs=1, optimizer=sgd(0.0))
     return Subject(
         data=data,
-        factory=Looking,
+        factory=ColumnClassifier,
         trajectories=found[:1],
         held_out=found[1:],
         evaluation_networks={},

@@ -106,7 +106,7 @@ class OpenRun:
             UserError: no such method has finished; names the most similar.
         """
         _require(method, self.explanations, f"{self.folder} has no explanations of")
-        shown = self.explanations[method].shown(self.normalization)
+        shown = self.explanations[method].for_display(self.normalization)
         return self._by_class(self.normalization.denormalize(shown.images), shown.labels)
 
     def real_images(self, kind: str = "real") -> dict[str, Tensor]:

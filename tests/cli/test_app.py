@@ -140,7 +140,7 @@ def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
     assert metrics.read_bytes() == before
 
 
-LONGER = [*SMALL, "logger=[csv]", "method.distill.iterations=300", "evaluation=[fidelity]"]
+LONGER = [*SMALL, "logger=[csv]", "method.distill.iterations=150", "evaluation=[fidelity]"]
 
 
 @pytest.fixture(scope="module")
@@ -156,54 +156,37 @@ def same(run, other):
     return all((run / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-def test_a_killed_run_continues_to_the_same_result(uninterrupted):
-    folder = uninterrupted.parent
-    process = start(folder, *LONGER, "hydra.run.dir=cut")
-    deadline = time.monotonic() + 120
-    while not (folder / "cut/checkpoints/distill.ckpt").exists() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.kill()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0, output
-    assert json.loads((folder / "cut/status.json").read_text())["state"] == "running"
-    assert not (folder / "cut/explanations.safetensors").exists()
-    code, output = run(folder, "resume=cut")
-    assert code == 0, output
-    assert same(folder / "cut", uninterrupted)
-
-
-def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(tmp_path, uninterrupted):
+def test_a_killed_sweep_and_its_killed_jobs_continue_to_the_same_result(tmp_path, uninterrupted):
     sweep = ["-m", *LONGER, "seed=0,1", "store=shared", "hydra.launcher.n_jobs=2"]
     process = start(tmp_path, *sweep)
-    place = tmp_path / "runs" / "digits" / "quickstart"
+    studies = tmp_path / "runs" / "digits" / "quickstart"
     deadline = time.monotonic() + 240
-    while len([*place.glob("*/*/checkpoints/distill.ckpt")]) < 2 and process.poll() is None:
+    while len([*studies.glob("*/*/checkpoints/distill.ckpt")]) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    (folder,) = place.iterdir()
+    (folder,) = studies.iterdir()
     # Its jobs end with it, though nobody tells them to.
     while any(is_written(folder / job) for job in "01"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert {job.state for job in read_jobs(folder)} == {"interrupted"}
+    assert json.loads((folder / "0/status.json").read_text())["state"] == "running"
+    assert not (folder / "0/explanations.safetensors").exists()
+    # One job by itself, and the sweep with the other.
+    relative = folder.relative_to(tmp_path)
+    code, output = run(tmp_path, f"resume={relative / '0'}")
+    assert code == 0, output
+    assert same(folder / "0", uninterrupted)
     code, output = run(tmp_path, *sweep, "resume=true")
     assert code == 0, output
     assert {job.state for job in read_jobs(folder)} == {"finished"}
     assert (folder / "report.html").exists()
-    outputs = [(folder / job / "output.log").read_text() for job in "01"]
-    place = folder.relative_to(tmp_path)
-    assert [f"resume={place / str(job)}" in said for job, said in enumerate(outputs)] == [
-        True,
-        True,
-    ]
-    said = "".join(outputs)
-    assert said.count("training (not in the store): expert-0") == 1
-    assert said.count("explanations exist from an earlier start") == 0
-    assert same(folder / "0", uninterrupted)
+    assert f"resume={relative / '1'}" in (folder / "1/output.log").read_text()
+    outputs = "".join((folder / job / "output.log").read_text() for job in "01")
+    assert outputs.count("training what is not in the store: expert-0") == 1
+    assert outputs.count("is there from an earlier start") == 0
     assert not same(folder / "1", uninterrupted)
 
 

@@ -128,7 +128,14 @@ def test_impossible_folders_are_refused_in_one_line(app):
     assert "cwx: job 0 (x=1) and job 1 (x=3) have the folder other/same: let hydra.sweep" in errors
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "signal_number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_sweep_stops_its_jobs_and_logs_how_to_resume(app, signal_number):
     process = start(app, "x=9,1", "hydra.launcher.grace=20")
     deadline = time.monotonic() + 60

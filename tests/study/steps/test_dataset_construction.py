@@ -201,17 +201,8 @@ def contents(store):
     return {file.name: file.read_bytes() for file in folder.glob("shard-*")}
 
 
-def test_a_killed_run_resumes_and_two_processes_make_the_same_set_as_one(tmp_path):
-    process = start(tmp_path, *DIGITS, "store=one", "hydra.run.dir=one-run")
-    deadline = time.monotonic() + 120
-    while not sets(tmp_path / "one") and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
-    (folder,) = sets(tmp_path / "one")
-    assert not (folder / "complete.json").exists()
-    code, output = run(tmp_path, "resume=one-run")
+def test_two_processes_that_were_killed_resume_to_the_set_of_one(tmp_path):
+    code, output = run(tmp_path, *DIGITS, "store=one", "hydra.run.dir=one-run")
     assert code == 0, output
     one = contents(tmp_path / "one")
     assert len(one) == 15
@@ -228,9 +219,19 @@ def test_a_killed_run_resumes_and_two_processes_make_the_same_set_as_one(tmp_pat
     for file in [*folder.glob("*.json"), *folder.glob("shard-*")]:
         if file != kept:
             file.unlink()
-    code, output = run(tmp_path, *DIGITS, "store=two", "trainer=ddp_cpu", "hydra.run.dir=two-run")
-    assert code == 0, output
+    settings = ["store=two", "trainer=ddp_cpu", "hydra.run.dir=two-run"]
+    process = start(tmp_path, *DIGITS, *settings)
+    deadline = time.monotonic() + 120
+    while len([*folder.glob("shard-*")]) < 2 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, output
     assert "14 of 15 batches are not in the store" in output
+    assert not (folder / "complete.json").exists()
+    code, output = run(tmp_path, "resume=two-run")
+    assert code == 0, output
     assert contents(tmp_path / "two") == one
     assert kept.stat().st_mtime_ns == stamp
     again = json.loads((tmp_path / "two-run" / "metrics.json").read_text())
