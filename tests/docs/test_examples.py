@@ -182,6 +182,7 @@ def _check_study(folder):
 
 def _check_continued(folder, monkeypatch):
     """Without --config-dir, which the run has recorded."""
+    resolvers.register_resolvers()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(EXAMPLES)])
     words, resumed = entry._prepare(["resume=all/0"])
