@@ -4,13 +4,32 @@ import os
 import pytest
 import torch
 from hypothesis import settings
-from support.builders import ColumnClassifier, image_data, sgd, small_convnet, small_mlp, train_experts
+from support.builders import (
+    ColumnClassifier,
+    image_data,
+    sgd,
+    small_convnet,
+    small_mlp,
+    train_experts,
+)
 
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.subject import Subject
 
 settings.register_profile("offline", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("offline")
+
+
+# Modules that start studies in processes of their own: workers take these first, the others
+# fill the time that is left.
+SLOW_MODULES = (
+    "cli/test_app", "study/steps/test_dataset_construction", "docs/test_examples",
+    "cli/sweep/test_cwx_processes", "cli/sweep/test_subprocess_job", "docs/test_documents",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not any(name in item.nodeid for name in SLOW_MODULES))
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -61,7 +80,9 @@ def convolutional(data, tmp_path_factory):
 def looking(data, tmp_path_factory):
     """Networks whose attention is known, one to explain and one held out: trained not at all."""
     store = TrajectoryStore(tmp_path_factory.mktemp("store"))
-    found = train_experts(data, [0, 1], store, at_once=2, network=ColumnClassifier, epochs=1, optimizer=sgd(0.0))
+    found = train_experts(
+        data, [0, 1], store, at_once=2, network=ColumnClassifier, epochs=1, optimizer=sgd(0.0)
+    )
     return Subject(
         data=data,
         factory=ColumnClassifier,

@@ -88,7 +88,7 @@ def test_images_are_of_their_classes_and_in_the_unit_range(here):
     run = cwx.open_run(str(RUN))
     distilled = run.images("distill")
     assert list(distilled) == list(run.classes) == list(CLASSES)
-    for name, images in distilled.items():
+    for images in distilled.values():
         assert images.shape == (2, 1, 8, 8)
         assert 0 <= images.min() <= images.max() <= 1
     assert run.images("iscp")["7"].allclose(torch.tensor(0.75), atol=1e-6)

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.entry import MEASURED, PATTERNS, QUICKSTART, REFINED, SMALL, run, start
+from support.entry import FINE_TUNED, MEASURED, PATTERNS, QUICKSTART, SMALL, run, start
 
 from cwx.storage.locks import is_written
 from cwx.storage.sweeps import read_jobs
@@ -19,7 +19,7 @@ from cwx.storage.sweeps import read_jobs
 def quickstart(tmp_path_factory):
     """A folder in which the small study has run once, with every logger."""
     folder = tmp_path_factory.mktemp("work")
-    study = [*SMALL, *PATTERNS, *MEASURED, QUICKSTART, *REFINED]
+    study = [*SMALL, *PATTERNS, *MEASURED, QUICKSTART, *FINE_TUNED]
     code, output = run(folder, *study, "hydra.run.dir=one")
     assert code == 0, output
     return folder
@@ -101,7 +101,7 @@ def test_two_processes_find_and_measure_what_one_does(quickstart):
 
 def test_two_processes_train_the_experts_of_one(quickstart):
     code, output = run(
-        quickstart, *SMALL, *REFINED, "trainer=ddp_cpu", "logger=[]", "evaluation=[]",
+        quickstart, *SMALL, *FINE_TUNED, "trainer=ddp_cpu", "logger=[]", "evaluation=[]",
         "method=[]", "store=other", "hydra.run.dir=three",
     )  # fmt: skip
     assert code == 0, output
@@ -115,6 +115,7 @@ def test_two_processes_train_the_experts_of_one(quickstart):
                 torch.testing.assert_close(divided[name], alone[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
     """A resumed run may come to the purification before any training has joined its processes."""
     code, output = run(
@@ -144,11 +145,11 @@ LONGER = [*SMALL, "logger=[csv]", "method.distill.iterations=150", "evaluation=[
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("longer")
-    code, output = run(folder, *LONGER, "hydra.run.dir=whole")
+def uninterrupted(quickstart):
+    """A longer distillation, of experts that the store has."""
+    code, output = run(quickstart, *LONGER, "hydra.run.dir=whole")
     assert code == 0, output
-    return folder / "whole"
+    return quickstart / "whole"
 
 
 def same(run, other):
@@ -156,50 +157,67 @@ def same(run, other):
     return all((run / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-def test_a_killed_sweep_and_its_killed_jobs_continue_to_the_same_result(tmp_path, uninterrupted):
+def test_a_killed_run_continues_to_the_same_result(uninterrupted):
+    folder = uninterrupted.parent
+    process = start(folder, *LONGER, "hydra.run.dir=cut")
+    deadline = time.monotonic() + 120
+    while not (folder / "cut/checkpoints/distill.ckpt").exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.kill()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, output
+    assert json.loads((folder / "cut/status.json").read_text())["state"] == "running"
+    assert not (folder / "cut/explanations.safetensors").exists()
+    code, output = run(folder, "resume=cut")
+    assert code == 0, output
+    assert same(folder / "cut", uninterrupted)
+
+
+def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(tmp_path, uninterrupted):
     sweep = ["-m", *LONGER, "seed=0,1", "store=shared", "hydra.launcher.n_jobs=2"]
     process = start(tmp_path, *sweep)
-    studies = tmp_path / "runs" / "digits" / "quickstart"
+    place = tmp_path / "runs" / "digits" / "quickstart"
     deadline = time.monotonic() + 240
-    while len([*studies.glob("*/*/checkpoints/distill.ckpt")]) < 2 and process.poll() is None:
+    while len([*place.glob("*/*/checkpoints/distill.ckpt")]) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    (folder,) = studies.iterdir()
+    (folder,) = place.iterdir()
     # Its jobs end with it, though nobody tells them to.
     while any(is_written(folder / job) for job in "01"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert {job.state for job in read_jobs(folder)} == {"interrupted"}
-    assert json.loads((folder / "0/status.json").read_text())["state"] == "running"
-    assert not (folder / "0/explanations.safetensors").exists()
-    # One job by itself, and the sweep with the other.
-    relative = folder.relative_to(tmp_path)
-    code, output = run(tmp_path, f"resume={relative / '0'}")
-    assert code == 0, output
-    assert same(folder / "0", uninterrupted)
     code, output = run(tmp_path, *sweep, "resume=true")
     assert code == 0, output
     assert {job.state for job in read_jobs(folder)} == {"finished"}
     assert (folder / "report.html").exists()
-    assert f"resume={relative / '1'}" in (folder / "1/output.log").read_text()
-    outputs = "".join((folder / job / "output.log").read_text() for job in "01")
-    assert outputs.count("training what is not in the store: expert-0") == 1
-    assert outputs.count("is there from an earlier start") == 0
+    outputs = [(folder / job / "output.log").read_text() for job in "01"]
+    place = folder.relative_to(tmp_path)
+    assert [f"resume={place / str(job)}" in said for job, said in enumerate(outputs)] == [
+        True,
+        True,
+    ]
+    said = "".join(outputs)
+    assert said.count("training (not in the store): expert-0") == 1
+    assert said.count("explanations exist from an earlier start") == 0
+    assert same(folder / "0", uninterrupted)
     assert not same(folder / "1", uninterrupted)
 
 
-def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(tmp_path):
+def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(quickstart):
     unbounded = ["method.distill.optimizer.lr=1e30", "method.distill.clip=1e38"]
     code, output = run(
-        tmp_path, *SMALL, "logger=[]", "hydra.run.dir=wild", "method=[distill]", *unbounded
+        quickstart, *SMALL, "logger=[]", "hydra.run.dir=wild", "method=[distill]", *unbounded
     )
     assert code == 1
     assert "cwx: distill diverged at step" in output
     assert "Traceback" not in output
-    status = json.loads((tmp_path / "wild" / "status.json").read_text())
+    status = json.loads((quickstart / "wild" / "status.json").read_text())
     assert status["state"] == "failed"
-    kept = load_file(tmp_path / "wild" / "last-good-distill.safetensors")
+    kept = load_file(quickstart / "wild" / "last-good-distill.safetensors")
     assert kept["distill/images"].isfinite().all()
-    assert "Traceback" in (tmp_path / "wild" / "cwx.log").read_text()
+    assert "Traceback" in (quickstart / "wild" / "cwx.log").read_text()

@@ -27,7 +27,7 @@ PATTERNS = [
 MEASURED = ["evaluation.attention.size=0.1", "evaluation.attention.images=2"]
 QUICKSTART = "evaluation=[fidelity,discriminative,diversity,gallery,attention,predictive_power]"
 # Each expert goes on against an attack, at a rate that falls with its loss.
-REFINED = [
+FINE_TUNED = [
     "fine_tuning=consistency",
     "fine_tuning.recipe.epochs=3",
     "fine_tuning.recipe.attack.steps=2",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cwx.errors import closest
-from cwx.functional.evenly_spaced import evenly_spaced
+from cwx.functional.spacing import evenly_spaced
 
 
 @dataclass(frozen=True)

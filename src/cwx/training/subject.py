@@ -149,6 +149,7 @@ class Subject:
 
     def real_images(self, per_class: int) -> Explanations:
         """The first `per_class` test images of each class, or all if there are fewer."""
-        test = self.data.splits.test
-        examples = Explanations(test.images, test.labels).first(per_class)
-        return Explanations(self.data.normalization.from_bytes(examples.images), examples.labels)
+        test = self.data.splits.test.first(per_class)
+        images = self.data.normalization.from_bytes(test.images)
+        # Ordered by class.
+        return Explanations(images, test.labels).first(per_class)

@@ -98,15 +98,65 @@ def test_each_file_of_a_scale_belongs_to_an_existing_choice():
         assert name in options([CONF])[group]
 
 
-@pytest.mark.parametrize(
-    ("group", "name"),
-    [
-        (group, name)
-        for group in CHOICES
-        for name in sorted(options([CONF])[group])
-        if group != "scale" or "/" not in name
-    ],
-)
-def test_each_file_of_a_group_composes(group, name):
+# Groups whose choices are independent: one composition takes a file of each.
+INDEPENDENT = [
+    "adversary", "attack", "augment", "canvas", "corruption", "covariance", "data",
+    "dataset_construction", "experts", "fine_tuning", "pooling", "precision", "purification",
+    "recipe", "taxonomy", "trainer", "unroll",
+]  # fmt: skip
+# The parts that these groups are parts of.
+WITH_PARTS = [
+    "method=[distill,iscp,gradcam,iscp_learned_canvas]",
+    "evaluation=[neurons,attention,representations,adversarial_detection]",
+]
+FILES = {group: sorted(options([CONF])[group]) for group in CHOICES}
+ROWS = range(max(len(FILES[group]) for group in INDEPENDENT))
+
+
+def row_of_choices(row):
+    for group in INDEPENDENT:
+        name = FILES[group][row % len(FILES[group])]
+        yield from (line.format(name) for line in CHOICES[group] if "{}" in line)
+        yield from REQUIRED.get(name, [])
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_choice_of_independent_groups_composes(row):
     """A configuration that no test composes is dead."""
-    check(*(override.format(name) for override in CHOICES[group]), *REQUIRED.get(name, []))
+    check(*WITH_PARTS, *row_of_choices(row))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method=[{}]".format(",".join(FILES["method"])), "evaluation=[]"],
+        # Three files of `evaluation` have settings of `accuracy`.
+        *(
+            [
+                "evaluation=[{}]".format(
+                    ",".join(n for n in FILES["evaluation"] if n not in left_out)
+                )
+            ]
+            for left_out in (
+                {"accuracy", "accuracy_dong"},
+                {"accuracy", "accuracy_under_attack"},
+                {"accuracy_dong", "accuracy_under_attack"},
+            )
+        ),
+        ["logger=[{}]".format(",".join(FILES["logger"]))],
+        *(["experiment=cifar10/cwx", f"scale={name}"] for name in ("paper", "small")),
+    ],
+    ids=" ".join,
+)
+def test_every_method_evaluation_logger_and_scale_composes(overrides):
+    check(*overrides)
+
+
+@pytest.mark.parametrize("name", FILES["network"])
+def test_every_network_composes(name):
+    check(*(line.format(name) for line in CHOICES["network"]), *REQUIRED.get(name, []))
+
+
+def test_these_tests_compose_every_group():
+    listed = {"method", "evaluation", "logger", "scale", "network"}
+    assert {*INDEPENDENT, *listed} == CHOICES.keys()

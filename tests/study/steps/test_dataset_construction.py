@@ -166,7 +166,7 @@ def test_a_set_of_the_store_can_be_imported(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        ((5, 1, 4, 4), [0, 1, 2, 0, 1], "images of 1x4x4, but the test images are 2x4x4"),
+        ((5, 1, 4, 4), [0, 1, 2, 0, 1], "images are 1x4x4, but the test images are 2x4x4"),
         ((2, 2, 4, 4), [0, 3], "labels in 0-3, but there are 3 classes"),
         ((2, 2, 4, 4), [-1, 0], "labels in -1-0"),
     ],
@@ -192,7 +192,8 @@ DIGITS = [
     "evaluation_networks={}", "method=[]", "evaluation=[accuracy]", "logger=[]",
     "dataset_construction=robust", "dataset_construction.recipe.epochs=2",
     "dataset_construction.recipe.attack.steps=2", "dataset_construction.algorithm.steps=100",
-    "dataset_construction.algorithm.step=0.3", "dataset_construction.batch_size=100",
+    "dataset_construction.algorithm.step=0.3", "dataset_construction.batch_size=20",
+    "data.per_class=30",
 ]  # fmt: skip
 
 

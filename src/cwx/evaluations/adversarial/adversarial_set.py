@@ -13,7 +13,7 @@ from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
 from cwx.explanations.drawing import sheet
-from cwx.functional.evenly_spaced import evenly_spaced
+from cwx.functional.spacing import evenly_spaced
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 

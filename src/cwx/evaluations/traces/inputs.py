@@ -10,7 +10,7 @@ from torch import Tensor
 from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.data.image_files import Reader, fill
-from cwx.functional.evenly_spaced import evenly_spaced
+from cwx.functional.spacing import evenly_spaced
 from cwx.training.subject import Subject
 
 

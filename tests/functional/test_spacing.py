@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cwx.functional.evenly_spaced import evenly_spaced, evenly_spaced_with_ends
+from cwx.functional.spacing import evenly_spaced, evenly_spaced_with_ends
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 24, 1000])
