@@ -19,8 +19,8 @@ from cwx.evaluations.adversarial.features import (
 from cwx.evaluations.memory_limit import STATISTICS_BYTES
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks
 from cwx.functional.class_gaussians import Covariance, Gaussians, Moments, RunningMoments
-from cwx.functional.spacing import evenly_spaced_with_ends
 from cwx.functional.representation_distance import Pooling
+from cwx.functional.spacing import evenly_spaced_with_ends
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 

@@ -21,8 +21,8 @@ from cwx.evaluations.adversarial.features import (
 )
 from cwx.evaluations.memory_limit import STATISTICS_BYTES
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks
-from cwx.functional.spacing import evenly_spaced
 from cwx.functional.representation_distance import Pooling, RealRepresentations
+from cwx.functional.spacing import evenly_spaced
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
