@@ -23,7 +23,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cwx.cli.config.compose import configuration_folder
+from cwx.cli.config.groups import configuration_folder
 from cwx.cli.config.validate import experiment_name
 from cwx.cli.resume import check_same_job
 from cwx.cli.sweep.command_line import JobCommands, entry, for_jobs, program

@@ -28,6 +28,8 @@ def run(*arguments):
     [
         (["--help"], 0, "resume=runs/"),
         (["--help"], 0, "scale: paper, small"),
+        (["--help", "--config-dir", "nowhere"], 1, "cwx: --config-dir nowhere is not a folder"),
+        (["-h", "--config-dir", str(ROOT / "docs/examples")], 0, "own/study"),
         (["experiment=cifar10/cwx", "scale=small", "--cfg", "job"], 0, "width: 32"),
         (["--cfg", "job"], 0, "steps: 20"),
         (["-sc", "query=bash"], 0, "method.distill.iterations="),

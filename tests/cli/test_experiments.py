@@ -11,7 +11,8 @@ from support.paths import ROOT
 
 from cwx.cli.commands import experiments
 from cwx.cli.commands.experiments_markdown import GROUPS, RENEW, page
-from cwx.cli.config.compose import compose_checked, configuration_folder
+from cwx.cli.config.compose import compose_checked
+from cwx.cli.config.groups import configuration_folder
 from cwx.cli.experiments import overrides_of, read_experiments, scale_remarks
 from cwx.cli.run import register_resolvers
 from cwx.errors import UserError

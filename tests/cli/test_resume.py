@@ -7,12 +7,13 @@ import pytest
 from cwx.cli import resolvers
 from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked, sweep_directory
+from cwx.cli.config.groups import configuration_folder
 from cwx.cli.config.hydra_files import SAVED
 from cwx.cli.resume import check_launcher, check_same_job, resolve_resume
 from cwx.errors import UserError
 from cwx.storage.sweeps import Sweep
 
-CONF = entry.configuration_folder()
+CONF = configuration_folder()
 SWEPT = ["experiment=digits/quickstart", "seed=0,1"]
 
 

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from support.builders import Blobs
 
-from cwx.cli.run import configuration_folder
+from cwx.cli.config.groups import configuration_folder
 from cwx.data import wordnet
 from cwx.data.splits import Splits
 from cwx.data.taxonomy import File, Flat, WordNet

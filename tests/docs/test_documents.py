@@ -13,8 +13,8 @@ from support.documents import ROOT, Document, documents
 from cwx.cli import resolvers
 from cwx.cli.app import COMMANDS
 from cwx.cli.arguments import parse_arguments
-from cwx.cli.config.compose import compose_checked, configuration_folder
-from cwx.cli.config.groups import options
+from cwx.cli.config.compose import compose_checked
+from cwx.cli.config.groups import configuration_folder, options
 from cwx.cli.resume import check_launcher
 from cwx.errors import UserError
 

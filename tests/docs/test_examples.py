@@ -17,7 +17,8 @@ from support.paths import ROOT
 from cwx.cli import resolvers
 from cwx.cli import run as entry
 from cwx.cli.commands import experiments
-from cwx.cli.config.compose import compose_checked, configuration_folder
+from cwx.cli.config.compose import compose_checked
+from cwx.cli.config.groups import configuration_folder
 from cwx.cli.experiments import overrides_of
 from cwx.errors import UserError
 

@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from cwx.cli.run import configuration_folder
+from cwx.cli.config.groups import configuration_folder
 from cwx.networks.eval_mode import freeze
 from cwx.networks.layer_inputs import layer_inputs
 

@@ -1,10 +1,9 @@
 """Composes and checks configurations as the command line does; the choices of each group."""
 
-from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked
-from cwx.cli.config.groups import options
+from cwx.cli.config.groups import configuration_folder, options
 
-CONF = entry.configuration_folder()
+CONF = configuration_folder()
 EXPERIMENTS = sorted(options([CONF])["experiment"])
 
 

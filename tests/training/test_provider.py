@@ -8,8 +8,8 @@ import torch
 from support.builders import BlobsWithoutTraining, image_data, small_mlp
 
 from cwx.cli import resolvers
-from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked
+from cwx.cli.config.groups import configuration_folder
 from cwx.training.provider import _identity, check_recipe
 
 STORED = {
@@ -21,7 +21,7 @@ STORED = {
 
 def settings(recipe):
     resolvers.register_resolvers()
-    folder, chosen = entry.configuration_folder(), [f"recipe={recipe}"]
+    folder, chosen = configuration_folder(), [f"recipe={recipe}"]
     config = compose_checked(folder, chosen, multirun=False, extra=None, resumed=None)
     return config["recipe"]
 

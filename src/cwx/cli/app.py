@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from cwx.cli.failures import exit_with_message
+from cwx.errors import UserError
 
 # Each command is the module of its name in cwx.cli.commands, with a function `main(argv)`.
 COMMANDS = {
@@ -33,6 +34,8 @@ def _dispatch(argv: Sequence[str]) -> None:
         _run_command(argv[0], argv[1:])
     elif argv and _is_word(argv[0]):
         exit_with_message(_unknown_command(argv[0]))
+    elif {"-h", "--help"} & {*argv}:
+        _print_help(argv)
     elif len(argv) == 2 and argv[0] in ("-sc", "--shell-completion"):
         _complete(argv[1])
     else:
@@ -53,9 +56,19 @@ def _run_command(name: str, argv: Sequence[str]) -> None:
         exit_with_message(error)
 
 
+def _print_help(argv: Sequence[str]) -> None:
+    from cwx.cli.help import help_text
+    from cwx.cli.tables import print_text
+
+    try:
+        print_text(help_text(argv))
+    except UserError as error:
+        exit_with_message(error)
+
+
 def _complete(request: str) -> None:
     from cwx.cli.completion import SEPARATORS, print_completions
-    from cwx.cli.config.compose import configuration_folder
+    from cwx.cli.config.groups import configuration_folder
     from cwx.cli.resolvers import register_resolvers
     from cwx.cli.run import main as run_study
 

@@ -8,15 +8,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from cwx.cli import run_directory
-from cwx.cli.config.compose import configuration_folder
-from cwx.cli.config.groups import describe_choices
+from cwx.cli.config.groups import configuration_folder
 from cwx.cli.config.validate import experiment_name
 from cwx.cli.failures import exit_with_message
 from cwx.cli.sweep.resources import is_rank
@@ -30,7 +28,7 @@ _UNKNOWN = "unnamed"
 def register_resolvers() -> None:
     """Register the resolvers that configuration files use."""
     OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
-    for resolver in (choice, experiment, group_choices, run_id, run_name, sweep, unused):
+    for resolver in (choice, experiment, run_id, run_name, sweep, unused):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     # Cached: a job of a sweep has one experiment, but belongs to the directory of all.
     OmegaConf.register_new_resolver("studies", studies, replace=True, use_cache=True)
@@ -119,11 +117,6 @@ def sweep() -> str | None:
     if parent is None:
         return None
     return str(below(parent.resolve(), Path.cwd()))
-
-
-def group_choices(kind: Literal["study", "part"]) -> str:
-    """The configuration groups and their choices, for ``--help``; see `describe_choices`."""
-    return describe_choices(kind, configuration_folders())
 
 
 def configuration_folders() -> list[Path]:

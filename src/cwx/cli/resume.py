@@ -10,13 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cwx.cli.config import hydra_files
-from cwx.cli.config.compose import (
-    compose_checked,
-    configuration_folders,
-    directory_override,
-    sweep_directory,
-)
-from cwx.cli.config.groups import options
+from cwx.cli.config.compose import compose_checked, directory_override, sweep_directory
+from cwx.cli.config.groups import configuration_folders, options
 from cwx.cli.config.hydra_files import SAVED
 from cwx.cli.config.validate import check, drop_unchosen
 from cwx.cli.sweep.launch import Settings
@@ -128,7 +123,7 @@ def check_same_job(folder: Path, run: Path, overrides: Sequence[str], *, extra: 
 
 
 def _check_version(folder: Path, run: Path, extra: str | None) -> None:
-    known = options(configuration_folders(folder, extra))
+    known = options(configuration_folders(extra, folder))
     hydra_files.check_version(run, lambda saved: drop_unchosen(saved, known))
 
 

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cwx.cli import resolvers, run_directory
 from cwx.cli.arguments import parse_arguments
-from cwx.cli.config.compose import compose_checked, configuration_folder, explicit_directory
-from cwx.cli.config.groups import options
+from cwx.cli.config.compose import compose_checked, explicit_directory
+from cwx.cli.config.groups import configuration_folder, options
 from cwx.cli.config.scales import unscaled_networks
 from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.failures import exit_with_message, explain_failure

@@ -12,7 +12,8 @@ from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
 from cwx.cli.config.compose import sweep_directory
-from cwx.cli.run import configuration_folder, register_resolvers
+from cwx.cli.config.groups import configuration_folder
+from cwx.cli.resolvers import register_resolvers
 from cwx.storage.sweeps import Job
 from hydra_plugins.cwx_processes import Processes
 

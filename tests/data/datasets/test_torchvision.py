@@ -6,7 +6,7 @@ import torch
 from omegaconf import OmegaConf
 from torchvision import datasets
 
-from cwx.cli.run import configuration_folder
+from cwx.cli.config.groups import configuration_folder
 from cwx.data.datasets.torchvision import SVHN, Torchvision
 from cwx.data.splits import synsets_by_index
 

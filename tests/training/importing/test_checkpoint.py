@@ -16,8 +16,8 @@ from support.pictures import write_image
 from torch import nn
 
 from cwx.cli import resolvers
-from cwx.cli import run as entry
 from cwx.cli.config.compose import compose_checked
+from cwx.cli.config.groups import configuration_folder
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.study.results import Results
 from cwx.training.importing.checkpoint import import_checkpoint
@@ -322,7 +322,7 @@ def composed(folder, *overrides):
     """The study of a command line and its configuration."""
     resolvers.register_resolvers()
     configuration = compose_checked(
-        entry.configuration_folder(),
+        configuration_folder(),
         [*settings(folder), *overrides],
         multirun=False,
         extra=None,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cwx.cli.commands.experiments_markdown import GROUPS, page
-from cwx.cli.config.compose import compose_checked, configuration_folder
+from cwx.cli.config.compose import compose_checked
+from cwx.cli.config.groups import configuration_folder
 from cwx.cli.experiments import PARTS, Experiment, Note, read_experiments
 from cwx.cli.parser import Parser, existing_directory, program_name, suggestion
 from cwx.cli.tables import Cell, print_text, printable, table

@@ -26,17 +26,10 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from cwx.cli.config.groups import choices, options, selectable
+from cwx.cli.config.groups import choices, configuration_folders, options, selectable
 from cwx.cli.config.hydra_files import check_unchanged
 from cwx.cli.config.validate import check, drop_unchosen
 from cwx.errors import UserError, did_you_mean
-
-
-def configuration_folder() -> Path:
-    """The path of `conf/`: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).parents[2]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def compose_checked(
@@ -62,7 +55,7 @@ def compose_checked(
     Raises:
         UserError: the first error found.
     """
-    folders, parsed = configuration_folders(folder, extra), _parse(overrides)
+    folders, parsed = configuration_folders(extra, folder), _parse(overrides)
     if not multirun and (swept := [o.input_line for o in parsed if o.is_sweep_override()]):
         raise UserError(f"{swept[0]} gives several values: add -m to run one job for each")
     with _composing(folder):
@@ -109,7 +102,7 @@ def _output_directory(
     folder: Path, overrides: Sequence[str], *, extra: str | None, mode: RunMode
 ) -> tuple[Path, DictConfig]:
     """The directory that Hydra would write to, and the composed configuration with its own."""
-    folders = configuration_folders(folder, extra)
+    folders = configuration_folders(extra, folder)
     # Hydra reads sweep overrides itself; they are not part of the configuration.
     lines = [
         str(override.input_line) if override.is_sweep_override() else _lenient(override, folders)[0]
@@ -150,19 +143,6 @@ def _composing(folder: Path) -> Iterator[None]:
             yield
     finally:
         GlobalHydra.instance().hydra = earlier
-
-
-def configuration_folders(folder: Path, extra: str | None) -> list[Path]:
-    """The configuration folder and, after it, the one from ``--config-dir``.
-
-    Raises:
-        UserError: ``--config-dir`` is not a folder.
-    """
-    if extra and not Path(extra).is_dir():
-        raise UserError(
-            f"--config-dir {extra} is not a folder: name the one that holds your configuration"
-        )
-    return [folder, *([Path(extra).resolve()] if extra else [])]
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

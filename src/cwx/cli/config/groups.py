@@ -7,7 +7,33 @@ from typing import Literal
 
 import yaml
 
+from cwx.errors import UserError
+
 _WIDTH = 100
+
+
+def configuration_folder() -> Path:
+    """The path of `conf/`: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).parents[2]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def configuration_folders(extra: str | None, folder: Path | None = None) -> list[Path]:
+    """The folder of the package, and a further one of the user.
+
+    Args:
+        extra: a further configuration folder, from ``--config-dir``.
+        folder: instead of the package's.
+
+    Raises:
+        UserError: the further folder does not exist.
+    """
+    if extra and not Path(extra).is_dir():
+        raise UserError(
+            f"--config-dir {extra} is not a folder: name the folder of your configuration"
+        )
+    return [folder or configuration_folder(), *([Path(extra).resolve()] if extra else [])]
 
 
 def options(folders: Iterable[Path]) -> dict[str, set[str]]:
