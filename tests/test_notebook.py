@@ -67,7 +67,7 @@ def test_functional_has_every_topic():
     assert names <= set(dir(cwx.functional))
     for name in names:
         assert getattr(cwx.functional, name).__name__ == f"cwx.functional.{name}"
-    with pytest.raises(AttributeError, match="no topic 'nothing'"):
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = cwx.functional.nothing
 
 

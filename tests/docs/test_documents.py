@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from support.configurations import CHOICES, EXPERIMENTS, NEEDED, REQUIRED
 from support.documents import ROOT, Document, documents
 
@@ -53,7 +54,7 @@ def first_job(overrides):
 
 def sweep_values(override):
     value = override.value()
-    if hasattr(value, "start"):
+    if isinstance(value, IntervalSweep):
         return [str(value.start), str(value.end)]
     return list(override.sweep_string_iterator())
 

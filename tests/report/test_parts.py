@@ -307,3 +307,14 @@ def test_durations_and_sizes_have_units():
         "0.4 s", "59 s", "1 min 0 s", "1 h 0 min", "", "", "",
     ]  # fmt: skip
     assert [size(n) for n in (0, 999, 1500, 2e6, 3e9)] == ["0 B", "999 B", "1.5 kB", "2 MB", "3 GB"]
+
+
+def test_a_downsampled_curve_keeps_its_peaks_and_order():
+    points = [
+        (step, 100.0 if step == 617 else -50.0 if step == 342 else 0.0) for step in range(1000)
+    ]
+    shorter = downsample(points, 40)
+    assert len(shorter) <= 40
+    assert {(617, 100.0), (342, -50.0)} <= set(shorter)
+    assert shorter == sorted(shorter)
+    assert downsample(points[:40], 40) == points[:40]
