@@ -157,6 +157,7 @@ def same(run, other):
     return all((run / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_result(uninterrupted):
     folder = uninterrupted.parent
     process = start(folder, *LONGER, "hydra.run.dir=cut")

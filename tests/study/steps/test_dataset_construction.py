@@ -202,26 +202,41 @@ def contents(store):
     return {file.name: file.read_bytes() for file in folder.glob("shard-*")}
 
 
-def test_two_processes_that_were_killed_resume_to_the_set_of_one(tmp_path):
+def construct_alone(tmp_path):
+    """The shards and metrics of one process; of them the store "two" has the network and a shard."""
     code, output = run(tmp_path, *DIGITS, "store=one", "hydra.run.dir=one-run")
     assert code == 0, output
-    one = contents(tmp_path / "one")
-    assert len(one) == 15
-    metrics = json.loads((tmp_path / "one-run" / "metrics.json").read_text())
-    assert (
-        metrics["dataset_construction/distance/rounded"]
-        < metrics["dataset_construction/distance/start"]
-    )
-    # The network and the sixth batch exist: this shard is not constructed again.
+    shards = contents(tmp_path / "one")
+    assert len(shards) == 15
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     (folder,) = sets(tmp_path / "two")
-    kept = folder / "shard-00005.safetensors"
-    stamp = kept.stat().st_mtime_ns
     for file in [*folder.glob("*.json"), *folder.glob("shard-*")]:
-        if file != kept:
+        if file.name != "shard-00005.safetensors":
             file.unlink()
-    settings = ["store=two", "trainer=ddp_cpu", "hydra.run.dir=two-run"]
-    process = start(tmp_path, *DIGITS, *settings)
+    return shards, json.loads((tmp_path / "one-run" / "metrics.json").read_text()), folder
+
+
+TWO = ["store=two", "trainer=ddp_cpu", "hydra.run.dir=two-run"]
+
+
+def test_two_processes_construct_the_set_of_one(tmp_path):
+    shards, metrics, folder = construct_alone(tmp_path)
+    distance = "dataset_construction/distance"
+    assert metrics[f"{distance}/rounded"] < metrics[f"{distance}/start"]
+    stamp = (folder / "shard-00005.safetensors").stat().st_mtime_ns
+    code, output = run(tmp_path, *DIGITS, *TWO)
+    assert code == 0, output
+    assert "14 of 15 batches are not in the store" in output
+    assert contents(tmp_path / "two") == shards
+    # What exists is not constructed again.
+    assert (folder / "shard-00005.safetensors").stat().st_mtime_ns == stamp
+    assert json.loads((tmp_path / "two-run" / "metrics.json").read_text()) == metrics
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_resume_to_the_set_of_one(tmp_path):
+    shards, metrics, folder = construct_alone(tmp_path)
+    process = start(tmp_path, *DIGITS, *TWO)
     deadline = time.monotonic() + 120
     while len([*folder.glob("shard-*")]) < 2 and process.poll() is None:
         assert time.monotonic() < deadline
@@ -229,14 +244,11 @@ def test_two_processes_that_were_killed_resume_to_the_set_of_one(tmp_path):
     process.send_signal(signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0, output
-    assert "14 of 15 batches are not in the store" in output
     assert not (folder / "complete.json").exists()
     code, output = run(tmp_path, "resume=two-run")
     assert code == 0, output
-    assert contents(tmp_path / "two") == one
-    assert kept.stat().st_mtime_ns == stamp
-    again = json.loads((tmp_path / "two-run" / "metrics.json").read_text())
-    assert again == metrics
+    assert contents(tmp_path / "two") == shards
+    assert json.loads((tmp_path / "two-run" / "metrics.json").read_text()) == metrics
 
 
 @pytest.mark.slow
