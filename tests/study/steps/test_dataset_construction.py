@@ -203,7 +203,7 @@ def contents(store):
 
 
 def construct_alone(tmp_path):
-    """The shards and metrics of one process; of them the store "two" has the network and a shard."""
+    """The shards and metrics of one process; store "two" has its network and one shard."""
     code, output = run(tmp_path, *DIGITS, "store=one", "hydra.run.dir=one-run")
     assert code == 0, output
     shards = contents(tmp_path / "one")
