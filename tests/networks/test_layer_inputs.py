@@ -42,6 +42,9 @@ class UnusedLayer(nn.Module):
 
 def test_a_layer_is_selected_by_name_and_features_are_differentiable():
     network, images = UnusedLayer(), torch.rand(5, 1, 2, 2, requires_grad=True)
+    # With random weights, all units may be inactive.
+    torch.nn.init.constant_(network.first.weight, 0.5)
+    torch.nn.init.constant_(network.first.bias, 0.5)
     with layer_inputs(network, "first") as features:
         assert torch.equal(features(images), images.flatten(1))
     with layer_inputs(network, None) as features:
