@@ -16,6 +16,8 @@ from cwx.storage.sweeps import Job
 JOB = """
 import json, os, pathlib, signal, sys, time
 folder, way = pathlib.Path(sys.argv[1]), sys.argv[2]
+# As `stop_with_launcher` does: a shell starts its background jobs with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
 if way == "dies":
     print("last words", flush=True)
