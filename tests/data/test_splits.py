@@ -102,3 +102,17 @@ def test_spread_selects_evenly_spaced_images(count, expected):
     part = whole.spread(count)
     assert part.labels.tolist() == (expected or list(range(10)))
     assert part.images.flatten().tolist() == part.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("cat", ""), "names a class '': give a text that is not empty"),
+        (("cat", " "), "names a class ' '"),
+        (("cat", 7), "names a class 7"),
+        (("cat", "dog", "cat"), "names 2 classes 'cat': give each class a name of its own"),
+    ],
+)
+def test_names_of_classes_are_unique_texts(classes, message):
+    with pytest.raises(ValueError, match=message):
+        splits_of(classes, None).check()

@@ -23,6 +23,7 @@ from cwx.report.figures import run_figures
 from cwx.report.run import read_run
 from cwx.report.run_page import write_page
 from cwx.storage.locks import writing
+from cwx.storage.metric_names import class_metric
 from cwx.study import page as study_page
 from cwx.study.page import page_on_exit
 from cwx.study.results import Results
@@ -174,17 +175,20 @@ def test_metrics_are_shown_with_the_papers_values(tmp_path):
 
 
 def test_paper_values_by_class_and_size_are_a_two_way_table(tmp_path):
-    sizes, classes = ("0.01", "0.02", "0.1"), ("std", *CLASSES)
-    paper = {f"predictive_power/whole/iscp/{s}/{c}": 0.25 for s in sizes for c in classes}
-    paper |= {f"predictive_power/whole/iscp/{s}": 0.5 for s in sizes}
+    # A class may have the name of a statistic, or a slash in its name.
+    sizes, classes = ("0.01", "0.02", "0.1"), ("std", "a/b", *CLASSES)
+    means = [f"predictive_power/whole/iscp/{s}" for s in sizes]
+    paper = {class_metric(mean, name): 0.25 for mean in means for name in classes}
+    paper |= dict.fromkeys(means, 0.5) | {f"{mean}/std": 0.0625 for mean in means}
     metrics = dict.fromkeys(paper, 0.125)
     page = page_of(make_full_run(tmp_path / "run", metrics=metrics, paper=paper))
     (table,) = [t for t in page.all("table") if t.all("caption")[0].text.endswith("images: iscp")]
     assert [head.text for head in table.all("thead")[0].all("th")] == ["", *sizes]
     rows = table.rows()
-    assert [row[0] for row in rows] == ["overall", *CLASSES, "std"]
-    assert rows[0][1] == "0.125 paper 0.5"
-    assert rows[1][1] == "0.125 paper 0.25"
+    assert [row[0] for row in rows] == ["overall", *classes, "std"]
+    assert [row[1] for row in rows] == [
+        "0.125 paper 0.5", *["0.125 paper 0.25"] * len(classes), "0.125 paper 0.0625"
+    ]  # fmt: skip
 
 
 def test_the_page_of_a_failed_run_states_the_error_and_the_missing_parts(tmp_path):

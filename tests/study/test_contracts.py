@@ -17,6 +17,7 @@ from cwx.methods.gradcam import GradCamRegions
 from cwx.study.contracts import (
     NETWORK,
     check_builds,
+    check_distinct,
     check_explains,
     check_fit_attributes,
     check_method_output,
@@ -138,6 +139,14 @@ def test_an_evaluation_must_return_an_outcome():
         check_outcome("mine", {"a": 1})
     with pytest.raises(ValueError, match="the table 'a' without rows: leave it out"):
         check_outcome("mine", Outcome(tables={"a": []}))
+
+
+@pytest.mark.parametrize("kind", ["metrics", "tables", "figures"])
+def test_two_parts_may_not_write_under_one_name(kind):
+    first, second = (Outcome(**{kind: {name: 1, "x": 2}}) for name in ("a", "b"))
+    check_distinct({"evaluation.one": first})
+    with pytest.raises(ValueError, match=f"evaluation.one and corruption both write {kind} .*'x'"):
+        check_distinct({"evaluation.one": first, "corruption": second})
 
 
 class Broken(Blobs):

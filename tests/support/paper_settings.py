@@ -130,12 +130,12 @@ COMPARISON = (
                 "iscp/0.05": 0.609,
                 "iscp_tv02/0.05": 0.58,
                 "iscp_tv1/0.05": 0.302,
-                "iscp/0.05/airplane": 0.745,
-                "iscp/0.05/deer": 0.698,
-                "iscp/0.05/frog": 0.383,
-                "iscp_learned_canvas/0.05/airplane": 0.76,
-                "iscp_learned_canvas/0.05/deer": 0.659,
-                "iscp_learned_canvas/0.05/frog": 0.515,
+                "iscp/0.05/class/airplane": 0.745,
+                "iscp/0.05/class/deer": 0.698,
+                "iscp/0.05/class/frog": 0.383,
+                "iscp_learned_canvas/0.05/class/airplane": 0.76,
+                "iscp_learned_canvas/0.05/class/deer": 0.659,
+                "iscp_learned_canvas/0.05/class/frog": 0.515,
             }.items()
         },
     }

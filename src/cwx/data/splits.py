@@ -1,6 +1,7 @@
 """Labelled image sets as byte tensors, and the protocol of data sources."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -90,11 +91,13 @@ class Splits:
                 )
 
     def check(self) -> None:
-        """Validate dtypes, shapes and labels, which a user's own source may get wrong.
+        """Validate class names, dtypes, shapes and labels, which a user's own source may get wrong.
 
         Raises:
-            ValueError: images are not bytes of one size, or labels are not class indices.
+            ValueError: names of classes are not unique texts, images are not bytes of one size, or
+                labels are not class indices.
         """
+        self._check_classes()
         for name, image_set in (("train", self.train), ("test", self.test)):
             images, labels = image_set.images, image_set.labels
             size = tuple(self.test.images.shape[1:])
@@ -113,6 +116,18 @@ class Splits:
                     f"data.source gives {name} labels in {int(labels.min())}-{int(labels.max())}, "
                     f"but {len(self.classes)} classes: name each class, in the order of the labels"
                 )
+
+    def _check_classes(self) -> None:
+        for name in self.classes:
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(
+                    f"data.source names a class {name!r}: give a text that is not empty for each"
+                )
+        if twice := [name for name, count in Counter(self.classes).items() if count > 1]:
+            raise ValueError(
+                f"data.source names {self.classes.count(twice[0])} classes {twice[0]!r}: give each "
+                "class a name of its own"
+            )
 
 
 NOUN = re.compile("n[0-9]{8}")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cwx.report.tables import Cell, Column, Table, number_cell
+from cwx.storage.metric_names import metric_parts, part_label
 
 # With fewer columns than this, a list is easier to read.
 MIN_COLUMNS = 3
@@ -19,7 +20,7 @@ def paper_tables(metrics: Mapping[str, float], paper: Mapping[str, float]) -> li
     """A two-way table for names that differ in exactly two parts; one list of all other names."""
     by_shape: dict[tuple[str, int], list[Parts]] = {}
     for name in paper:
-        parts = tuple(name.split("/"))
+        parts = metric_parts(name)
         by_shape.setdefault((_prefix(parts), len(parts)), []).append(parts)
     tables, tabulated = [], set[str]()
     for (prefix, _), names in by_shape.items():
@@ -89,10 +90,13 @@ def _two_way_table(
     rest = constant[prefix.count("/") + 1 :]
     title = TITLES.get(prefix, prefix)
     table = Table(
-        f"{title}: {', '.join(rest)}" if rest else title,
-        [Column(""), *(Column(column, True) for column in values[across])],
+        f"{title}: {', '.join(map(part_label, rest))}" if rest else title,
+        [Column(""), *(Column(part_label(column), True) for column in values[across])],
         [
-            [Cell(row or "overall"), *(cell(row, column) for column in values[across])]
+            [
+                Cell(part_label(row) if row else "overall"),
+                *(cell(row, column) for column in values[across]),
+            ]
             for row in rows
         ],
         note="Large: measured. Small: the paper's value.",

@@ -4,7 +4,7 @@ Built-in parts pass the same checks; `docs/extend.md` describes each interface.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_args
 
@@ -147,6 +147,27 @@ def check_outcome(name: str, outcome: Any) -> None:
         raise ValueError(
             f"evaluation.{name} returned the table {empty[0]!r} without rows: leave it out"
         )
+
+
+def check_distinct(outcomes: Mapping[str, Outcome]) -> None:
+    """Refuse metrics, tables and figures that two parts of a study write under one name.
+
+    Args:
+        outcomes: by the setting of the part, such as ``evaluation.fidelity``.
+
+    Raises:
+        ValueError: names the two parts and what both write.
+    """
+    for kind in ("metrics", "tables", "figures"):
+        writers: dict[str, str] = {}
+        for part, outcome in outcomes.items():
+            for name in getattr(outcome, kind):
+                if name in writers:
+                    raise ValueError(
+                        f"{writers[name]} and {part} both write {kind} called {name!r}, and "
+                        "one would replace the other: begin the names of each with the part's name"
+                    )
+                writers[name] = part
 
 
 def _output_types() -> str:

@@ -187,7 +187,7 @@ class Results:
         """Write all metrics, tables and figures.
 
         Args:
-            outcomes: by evaluation.
+            outcomes: by the part of the study that made them.
             paper: values that a paper reports, by metric; the cell of a metric that was not
                 measured stays empty.
 

@@ -11,7 +11,12 @@ from cwx.evaluations.outcome import Evaluation, Outcome, Sources
 from cwx.explanations.class_images import DivergedError
 from cwx.storage.runs import Run
 from cwx.storage.trajectories import TrajectoryStore
-from cwx.study.contracts import check_fit_attributes, check_method_output, check_outcome
+from cwx.study.contracts import (
+    check_distinct,
+    check_fit_attributes,
+    check_method_output,
+    check_outcome,
+)
 from cwx.study.page import page_on_exit
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
@@ -262,7 +267,9 @@ class Study:
             outcomes["purification"] = Outcome(metrics={"purification/left_out": fraction})
         for name, evaluation in self.evaluation.items():
             log.info("evaluating %s", name)
-            outcomes[name] = evaluation(subject, sources)
-            check_outcome(name, outcomes[name])
+            outcome = evaluation(subject, sources)
+            check_outcome(name, outcome)
+            outcomes[f"evaluation.{name}"] = outcome
+            check_distinct(outcomes)
         metrics = results.add_outcomes(outcomes, self.paper)
         stages.logger_group.add_results(results.folder, metrics)

@@ -75,7 +75,7 @@ def test_powers_equal_those_of_the_formula(subject, outcome, size):
     assert means[f"predictive_power/power/iscp/{size:g}/std"] == pytest.approx(
         pstdev(p for _, p, _ in best)
     )
-    assert means[f"predictive_power/power/iscp/{size:g}/right"] == pytest.approx(best[2][1])
+    assert means[f"predictive_power/power/iscp/{size:g}/class/right"] == pytest.approx(best[2][1])
 
 
 def test_the_column_of_a_class_is_its_best_canvas(outcome):
@@ -116,7 +116,7 @@ def test_patterns_are_evaluated_on_the_network_that_they_explain(subject):
     expected = list(
         losses_and_powers(subject, subject.trained_network(subject.held_out[0]), source, 0.25)
     )
-    assert metrics["predictive_power/power/x/0.25/middle"] == pytest.approx(expected[3][1])
+    assert metrics["predictive_power/power/x/0.25/class/middle"] == pytest.approx(expected[3][1])
 
 
 def test_fewer_test_images_are_evenly_spaced(subject):

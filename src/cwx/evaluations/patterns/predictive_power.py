@@ -24,6 +24,7 @@ from cwx.evaluations.patterns.selection import (
 from cwx.explanations.drawing import sheet
 from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.functional.mask_search import pixels
+from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -35,10 +36,10 @@ class PredictivePower:
     the images of the search (D_n).
 
     - ``predictive_power/power/<source>/<size>``: the mean over classes on test images outside D;
-      ``…/std`` the standard deviation over classes (ddof 0), ``…/<class>`` the power of a class.
+      ``…/std`` the std over classes (ddof 0), ``…/class/<class>`` the power of a class.
     - ``predictive_power/whole/…``: the same on all test images, as in the paper's tables.
-    - ``predictive_power/canvases/<source>/<size>/<class>/top-<i>``: the power of canvas i of a
-      class on all test images, i from 1 in the order of preference; ``…/std`` over the canvases.
+    - ``predictive_power/canvases/<source>/<size>/class/<class>/top-<i>``: the power of canvas i
+      of a class on all test images, i from 1 in the order of preference; ``…/std`` over i.
     - ``predictive_power/transfer/<source>/<size>/<network>``: the mean power on that network,
       divided by the mean power on the explained network.
 
@@ -229,10 +230,11 @@ def _metrics(powers: Sequence[SetPower]) -> dict[str, float]:
         for kind, column in (("power", "power"), ("whole", "power_whole")):
             name = f"predictive_power/{kind}/{source_and_size}"
             metrics |= _mean_and_std(name, power.class_rows, column)
-            metrics |= {f"{name}/{row['class']}": float(row[column]) for row in power.class_rows}
+            for row in power.class_rows:
+                metrics[class_metric(name, str(row["class"]))] = float(row[column])
         for label, canvases in groupby(power.canvas_rows, key=lambda row: row["class"]):
-            name, rows = f"predictive_power/canvases/{source_and_size}/{label}", [*canvases]
-            if len(rows) > 1:
+            name = class_metric(f"predictive_power/canvases/{source_and_size}", str(label))
+            if len(rows := [*canvases]) > 1:
                 metrics |= {
                     f"{name}/top-{int(row['canvas']) + 1}": float(row["power_whole"])
                     for row in rows
