@@ -141,7 +141,7 @@ def test_a_run_with_a_damaged_file_is_refused_in_one_line(here, name):
 def test_a_damaged_sweep_is_refused_with_a_remedy(here):
     sweep(here / "mine", *SWEPT)
     (here / "mine/sweep.json").write_text("{")
-    with pytest.raises(UserError, match=r"no readable sweep\.json: continue its jobs one"):
+    with pytest.raises(UserError, match=r"no readable sweep\.json \(.*\): continue its jobs one"):
         resolve("resume=mine")
 
 

@@ -20,7 +20,8 @@ from cwx.cli.failures import exit_with_message
 from cwx.cli.sweep.resources import is_rank
 from cwx.errors import UserError
 from cwx.storage.paths import below
-from cwx.storage.runs import Run, sweep_of
+from cwx.storage.run_folders import sweep_of
+from cwx.storage.runs import Run
 
 _UNKNOWN = "unnamed"
 

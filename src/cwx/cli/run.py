@@ -119,7 +119,7 @@ def job(
     swept = hydra_config.mode is RunMode.MULTIRUN
     resumed |= swept and is_requeued(folder, str(hydra_config.job.id), os.environ)
     if swept and resumed:
-        state = read_status(folder)["state"] if (folder / STATUS).exists() else None
+        state = str(read_status(folder).get("state")) if (folder / STATUS).exists() else None
         resumed = state is not None
         if state == FINISHED:
             log.info("%s has finished already", _relative(folder))

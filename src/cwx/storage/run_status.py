@@ -5,13 +5,19 @@ metrics.json  flat name → number, once the run is finished
 .lock         held by the process that writes the folder; released when it ends or dies
 """
 
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cwx.errors import did_you_mean
+from cwx.storage.json_files import read_object
 from cwx.storage.run_files import METRICS, STATUS
+
+# In bytes; a status has some kilobytes.
+_MAX_STATUS = 2**20
+# A hundred years.
+_MAX_SECONDS = 100 * 366 * 86400
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -21,20 +27,45 @@ def read_status(folder: Path) -> dict[str, Any]:
         ValueError: the folder has no readable status, so it is not that of a run.
     """
     try:
-        status = json.loads((folder / STATUS).read_text())
+        return read_object(folder / STATUS, _MAX_STATUS)
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
-            f"{folder} is not the folder of a run: it has no readable {STATUS}"
+            f"{folder} is not the folder of a run: it has no readable {STATUS} ({reason})"
         ) from error
-    return dict(status)
 
 
 def read_metrics(folder: Path) -> dict[str, float | None]:
     """All metrics of the run in `folder`: ``None`` if not finite; empty if there are none."""
     try:
-        return dict(json.loads((folder / METRICS).read_text()))
+        metrics, _ = read_numbers(folder / METRICS)
     except (OSError, ValueError):
         return {}
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def read_numbers(file: Path) -> tuple[dict[str, float], list[str]]:
+    """The metrics in a file, NaN for null, and the names whose values are no numbers.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        ValueError: the file is damaged.
+    """
+    content = read_object(file)
+    numbers = {
+        name: math.nan if value is None else value
+        for name, value in content.items()
+        if isinstance(value, int | float | None) and not isinstance(value, bool)
+    }
+    return numbers, [name for name in content if name not in numbers]
+
+
+def run_seconds(status: Mapping[str, Any]) -> float | None:
+    """The duration in a run's status; ``None`` if it states none, or no plausible one."""
+    seconds = status.get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    return float(seconds) if 0 <= seconds <= _MAX_SECONDS else None
 
 
 def objective(folder: Path, optimize: str | Sequence[str] | None) -> float | list[float] | None:

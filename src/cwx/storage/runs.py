@@ -3,34 +3,40 @@
 A run is a folder with a ``status.json``, or only with Hydra's ``.hydra`` if it never started. A
 sweep is a folder with Hydra's ``multirun.yaml`` or our ``sweep.json``; its jobs are runs below it.
 ``sweep.json`` also lists jobs without a folder. Missing or damaged files leave attributes empty;
-they raise no errors.
+they raise no errors, and `Run.damage` names what is damaged.
 """
 
-import json
-import os
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cwx.storage.json_files import read_object
 from cwx.storage.locks import is_written
-from cwx.storage.run_files import MULTIRUN, STATUS, SWEEP
-from cwx.storage.run_status import read_metrics, read_status
+from cwx.storage.run_files import METRICS, MULTIRUN, STATUS, SWEEP
+from cwx.storage.run_folders import (
+    OVERRIDES,
+    is_run,
+    read_fault,
+    sweep_of,
+    walk,
+)
+from cwx.storage.run_status import read_numbers, read_status, run_seconds
+from cwx.storage.yaml_files import read_yaml
 
-_OVERRIDES = Path(".hydra") / "overrides.yaml"
 # Killed: the status says running, but no process holds the lock.
 LOST = "lost"
 NOT_STARTED = "not started"
 DAMAGED = "damaged"
 STATES = ("running", "finished", "failed", "interrupted", LOST, NOT_STARTED, DAMAGED)
-# The errors of reading damaged JSON.
-_DAMAGE = (OSError, ValueError, TypeError, RecursionError)
-# Job folders may be nested: their names may contain settings with slashes.
-_MAX_DEPTH = 4
+# The fields of a status that are texts.
+_TEXTS = ("state", "reason", "experiment", "started", "commit")
+# Runs started in these years; other dates are damage.
+_YEARS = range(2000, 2200)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Run:
         state: one of `STATES`.
         overrides: the overrides that it was started with.
         sweep: the folder of its sweep; ``None`` if it is not a job of a sweep.
+        unreadable: the files that cannot be read, a line each.
     """
 
     folder: Path
@@ -50,15 +57,21 @@ class Run:
     state: str
     overrides: tuple[str, ...]
     sweep: Path | None
+    unreadable: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        try:
-            status = read_status(folder)
-        except _DAMAGE:
-            status = {}
-        overrides = tuple(str(o) for o in _list(_yaml(folder / _OVERRIDES)))
-        return cls(folder, status, state_of(folder, status), overrides, sweep_of(folder))
+        faults: list[str] = []
+        status: Mapping[str, Any] = {}
+        if lexists(folder / STATUS):
+            try:
+                status = read_status(folder)
+            except ValueError as error:
+                faults.append(read_fault(error.__cause__ or error, STATUS))
+        overrides, fault = _read_overrides(folder / OVERRIDES)
+        faults += [fault] if fault else []
+        state = state_of(folder, status)
+        return cls(folder, status, state, overrides, sweep_of(folder), tuple(faults))
 
     @property
     def experiment(self) -> str:
@@ -67,30 +80,56 @@ class Run:
     @property
     def started(self) -> datetime:
         """The time of its first start, or of the last change of its folder if unknown."""
+        moment = _moment(self.status.get("started"))
+        if moment is not None:
+            return moment
         try:
-            return datetime.fromisoformat(str(self.status.get("started"))).astimezone(UTC)
-        except ValueError:
             return datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
+        except (OSError, ValueError, OverflowError):
+            return datetime.fromtimestamp(0, UTC)
 
     @property
     def seconds(self) -> float | None:
-        seconds = self.status.get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else None
+        return run_seconds(self.status)
+
+    @cached_property
+    def damage(self) -> tuple[str, ...]:
+        """What is damaged in its status, overrides and metrics: a line each."""
+        faults = list(self.unreadable)
+        for name in _TEXTS:
+            value = self.status.get(name)
+            if value is not None and not isinstance(value, str):
+                faults.append(f"{STATUS}: {name} is not a text")
+            elif name == "started" and value is not None and _moment(value) is None:
+                faults.append(f"{STATUS}: started is {value[:40]!r}, not a date")
+            elif name == "state" and self.status and value not in STATES:
+                faults.append(f"{STATUS}: state is {str(value)[:40]!r}")
+        if self.status.get("seconds") is not None and self.seconds is None:
+            faults.append(f"{STATUS}: seconds is {str(self.status['seconds'])[:40]}")
+        return (*faults, *self._metrics[1])
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Its finite metrics, by name."""
+        return self._metrics[0]
+
+    @cached_property
+    def _metrics(self) -> tuple[Mapping[str, float], list[str]]:
+        """The finite metrics, and what is damaged in their file."""
+        if not lexists(self.folder / METRICS):
+            return {}, []
+        try:
+            numbers, others = read_numbers(self.folder / METRICS)
+        except (OSError, ValueError) as error:
+            return {}, [read_fault(error, METRICS)]
+        faults = [f"{METRICS}: {others[0][:100]} is no number"] if others else []
+        return {k: float(v) for k, v in numbers.items() if math.isfinite(v)}, faults
 
     @property
     def swept(self) -> tuple[str, ...]:
         """The overrides that vary within the sweep; all overrides of a run without a sweep."""
         common = sweep_overrides(self.sweep) if self.sweep else frozenset()
         return tuple(override for override in self.overrides if override not in common)
-
-    @cached_property
-    def metrics(self) -> Mapping[str, float]:
-        """Its finite metrics, by name."""
-        try:
-            metrics = read_metrics(self.folder)
-        except _DAMAGE:
-            metrics = {}
-        return {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
 
     @cached_property
     def configuration(self) -> Mapping[str, Any]:
@@ -107,23 +146,14 @@ class Run:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """All runs in or below `folder`; links are not followed."""
-    return [Run.read(run) for run in _walk(folder)]
+    """All runs in or below `folder`, and the folders that cannot be read; links are not followed.
 
-
-def is_run(folder: Path) -> bool:
-    return (folder / STATUS).is_file() or (folder / _OVERRIDES).is_file()
-
-
-def sweep_of(folder: Path) -> Path | None:
-    """The folder of the sweep of the run in `folder`; ``None`` if it has none."""
-    parents = folder.absolute().parents[:_MAX_DEPTH]
-    sweep = next((parent for parent in parents if _is_sweep(parent)), None)
-    if sweep is None:
-        return None
-    # Relative if `folder` is relative.
-    depth = parents.index(sweep)
-    return folder.parents[depth] if depth < len(folder.parents) else sweep
+    A folder that cannot be read is a damaged run, because it may hold one.
+    """
+    return [
+        Run.read(path) if fault is None else Run(path, {}, DAMAGED, (), None, (fault,))
+        for path, fault in walk(folder)
+    ]
 
 
 def sweep_overrides(sweep: Path) -> frozenset[str]:
@@ -137,6 +167,18 @@ def count_waiting_jobs(sweep: Path) -> int:
     return sum(isinstance(name, str) and not is_run(sweep / name) for name in folders)
 
 
+def sweep_damage(sweep: Path) -> list[str]:
+    """What is damaged in the files of a sweep: a line each."""
+    faults = []
+    for name, read in ((MULTIRUN, read_yaml), (SWEEP, read_object)):
+        try:
+            if lexists(sweep / name):
+                read(sweep / name)
+        except (OSError, ValueError) as error:
+            faults.append(read_fault(error, name))
+    return faults
+
+
 @lru_cache(maxsize=64)
 def _sweep_overrides(sweep: Path) -> frozenset[str]:
     node = _mapping(_yaml(sweep / MULTIRUN))
@@ -146,55 +188,56 @@ def _sweep_overrides(sweep: Path) -> frozenset[str]:
     return frozenset(map(str, overrides))
 
 
-def _is_sweep(folder: Path) -> bool:
-    return (folder / MULTIRUN).is_file() or (folder / SWEEP).is_file()
-
-
 def _jobs(sweep: Path) -> Mapping[str, Any]:
     try:
-        return _mapping(json.loads((sweep / SWEEP).read_text()))
-    except _DAMAGE:
+        return read_object(sweep / SWEEP)
+    except (OSError, ValueError):
         return {}
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    if is_run(folder):
-        yield folder
-        return
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry))
-    except OSError:
-        return
-    for name in names:
-        yield from _walk(folder / name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
 
 
 def state_of(folder: Path, status: Mapping[str, Any]) -> str:
     """The state of the run in `folder` with this status: one of `STATES`."""
-    if not (folder / STATUS).exists():
+    if not lexists(folder / STATUS):
         return NOT_STARTED
-    state = str(status.get("state"))
+    state = status.get("state")
     if state not in STATES:
         return DAMAGED
     if state != "running":
-        return state
+        return str(state)
     try:
-        return state if is_written(folder) else LOST
+        return str(state) if is_written(folder) else LOST
     except OSError:
         # The lock belongs to another user and cannot be tested.
-        return state
+        return str(state)
+
+
+def _moment(started: object) -> datetime | None:
+    """A time in ISO format; ``None`` if it is none, or not in `_YEARS`."""
+    try:
+        moment = datetime.fromisoformat(started) if isinstance(started, str) else None
+        moment = moment.astimezone(UTC) if moment is not None else None
+    except (ValueError, OverflowError):
+        return None
+    return moment if moment is not None and moment.year in _YEARS else None
+
+
+def _read_overrides(file: Path) -> tuple[tuple[str, ...], str]:
+    """The overrides in a file, and what is damaged in it."""
+    if not lexists(file):
+        return (), ""
+    try:
+        content = read_yaml(file)
+    except (OSError, ValueError) as error:
+        return (), read_fault(error, file.name)
+    if not isinstance(content, list) or not all(isinstance(line, str) for line in content):
+        return (), f"{file.name} is not a list of texts"
+    return tuple(content), ""
 
 
 def _yaml(file: Path) -> Any:
-    # The C loader, if installed, is ten times faster.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(file.read_bytes(), Loader=loader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return read_yaml(file)
+    except (OSError, ValueError):
         return None
 
 

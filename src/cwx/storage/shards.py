@@ -5,7 +5,6 @@ shard-00000.safetensors …    one batch each: tensors by name, one row per exam
 complete.json                written last: the number of examples and the batch size
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cwx.storage.atomic import write_json, write_tensors
+from cwx.storage.json_files import read_object
+from cwx.storage.regular_files import check_regular
 
 _COMPLETE = "complete.json"
+# Examples of a set; a larger number in a file is damage.
+_MAX_COUNT = 10**9
 
 
 class Shards:
@@ -47,11 +50,15 @@ class Shards:
             ValueError: the folder has no complete set.
         """
         try:
-            complete = json.loads((folder / _COMPLETE).read_text())
-            return cls(folder, count=int(complete["count"]), size=int(complete["size"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            complete = read_object(folder / _COMPLETE)
+            count, size = complete.get("count"), complete.get("size")
+            if not (type(count) is type(size) is int and max(count, size) <= _MAX_COUNT):
+                raise ValueError(f"{_COMPLETE} states no valid count and size")
+            return cls(folder, count=count, size=size)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(
-                f"{folder} holds no complete set of examples ({type(error).__name__}): let the run "
+                f"{folder} holds no complete set of examples ({reason}): let the run "
                 "that writes it finish, or name another folder"
             ) from error
 
@@ -95,7 +102,13 @@ class Shards:
         Raises:
             ValueError: a batch is missing or damaged, or lacks the tensor.
         """
-        return torch.cat([self._read(number, name) for number in range(len(self))])
+        parts = [self._read(number, name) for number in range(len(self))]
+        if len({(part.dtype, part.shape[1:]) for part in parts}) > 1:
+            raise ValueError(
+                f"the batches in {self.folder} have {name} of several shapes or types: delete the "
+                "folder, and start its run again to write it anew"
+            )
+        return torch.cat(parts)
 
     def batches(self, name: str) -> Iterator[tuple[slice, Tensor]]:
         """One tensor, batch by batch: the examples, and their rows ``[rows, …]``."""
@@ -127,7 +140,7 @@ class Shards:
             if name not in opened.keys():  # noqa: SIM118
                 raise ValueError(f"{file} has no tensor {name}: name another set")
             tensor: Tensor = opened.get_tensor(name)
-        if len(tensor) != self._length(number):
+        if tensor.ndim == 0 or len(tensor) != self._length(number):
             raise ValueError(
                 f"{file} does not have the {self._length(number)} examples of its batch: delete "
                 "it, and start its run again to write it anew"
@@ -138,6 +151,7 @@ class Shards:
     def _open(self, number: int) -> Iterator[Any]:
         file = self._file(number)
         try:
+            check_regular(file)
             with safe_open(file, framework="pt") as opened:
                 yield opened
         except (SafetensorError, OSError) as error:

@@ -22,7 +22,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cwx.storage.atomic import write_json
+from cwx.storage.json_files import parse_json, read_object
 from cwx.storage.locks import is_written
+from cwx.storage.regular_files import open_regular
 
 USES = "uses.json"
 LOCK = "lock"
@@ -95,7 +97,7 @@ class Entry:
     def accuracy(self) -> float | None:
         """Test accuracy of the last state, in 0-1; ``None`` if unknown."""
         epochs = self.complete.get("epochs")
-        if not (isinstance(epochs, list) and epochs and isinstance(epochs[-1], int)):
+        if not (isinstance(epochs, list) and epochs and type(epochs[-1]) is int):
             return None
         header = _header(self.path / f"state-{epochs[-1]:04d}.safetensors")
         try:
@@ -228,18 +230,17 @@ def _is_running(run: Path) -> bool:
 
 def _json(file: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
+        return read_object(file)
+    except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _header(file: Path) -> Mapping[str, Any]:
     """The header of a safetensors file; empty if it cannot be read."""
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(length)) if length <= _MAX_HEADER else {}
-    except (OSError, ValueError, RecursionError):
+            header = parse_json(opened.read(length).decode()) if length <= _MAX_HEADER else {}
+    except (OSError, ValueError):
         return {}
     return header if isinstance(header, dict) else {}

@@ -9,7 +9,6 @@ multirun.yaml     Hydra's configuration of the sweep
 
 import csv
 import io
-import json
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from cwx.storage.atomic import write_json, write_text
+from cwx.storage.json_files import json_type, read_object
 from cwx.storage.locks import is_written, writing
 from cwx.storage.paths import below
+from cwx.storage.regular_files import open_regular
 from cwx.storage.run_files import OUTPUT, STATUS, SWEEP
-from cwx.storage.run_status import read_metrics, read_status
+from cwx.storage.run_status import read_metrics, read_status, run_seconds
 
 JOBS = "jobs.csv"
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
 RUNNING, WAITING, NOT_STARTED = "running", "waiting", "not started"
+# The fields of a sweep's file.
+_FIELDS = {"overrides": list, "hydra": list, "started": str, "jobs": list}
 
 
 @dataclass
@@ -70,8 +73,10 @@ class Job:
     def read(self) -> None:
         """Update state, reason and duration from the run's status file, if it exists."""
         if status := self.status():
-            self.state, self.reason = str(status.get("state")), status.get("reason")
-            self.seconds = status.get("seconds")
+            reason = status.get("reason")
+            self.state = str(status.get("state"))
+            self.reason = None if reason is None else str(reason)
+            self.seconds = run_seconds(status)
             if self.state == RUNNING and not is_written(self.folder):
                 self.state, self.reason = INTERRUPTED, "its process was killed"
 
@@ -96,7 +101,7 @@ class Job:
                         INTERRUPTED if stopped else FAILED,
                         "stopped with the sweep" if stopped else _cause_of_death(code, self.output),
                         experiment=self.experiment,
-                        seconds=float(before.get("seconds") or 0) + seconds,
+                        seconds=(run_seconds(before) or 0.0) + seconds,
                     )
             except ValueError as error:
                 # Another process writes the run's folder now.
@@ -141,7 +146,7 @@ def _cause_of_death(code: int, output: Path) -> str:
 def last_line(output: Path) -> str:
     """The last non-empty line of a process's output, at most 500 characters."""
     try:
-        with output.open("rb") as file:
+        with open_regular(output) as file:
             file.seek(max(0, output.stat().st_size - 8192))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
@@ -199,38 +204,59 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     """The content of ``sweep.json`` in `folder`.
 
     Raises:
-        ValueError: the file is missing or cannot be read.
+        ValueError: the file is missing, cannot be read, or lacks a field.
     """
     try:
-        return dict(json.loads((folder / SWEEP).read_text()))
+        content = read_object(folder / SWEEP)
+        for name, kind in _FIELDS.items():
+            if not isinstance(content.get(name), kind):
+                raise ValueError(f"{name} is {json_type(content.get(name))}")
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
-            f"{folder} is not the folder of a sweep: it has no readable {SWEEP}"
+            f"{folder} is not the folder of a sweep: it has no readable {SWEEP} ({reason})"
         ) from error
+    return content
 
 
 def read_jobs(folder: Path) -> list[Job]:
     """The jobs of the sweep in `folder`, with their current states.
 
     Raises:
-        ValueError: `folder` is not that of a sweep.
+        ValueError: `folder` is not that of a sweep, or its file is damaged.
     """
-    jobs = [
-        Job(
-            number=saved["number"],
-            folder=folder / saved["folder"],
-            overrides=tuple(saved["overrides"]),
-            swept=saved["swept"],
-            experiment=saved["experiment"],
-            state=saved["state"],
-            reason=saved["reason"],
-            seconds=saved["seconds"],
+    jobs = [_job(folder, saved) for saved in read_sweep(folder)["jobs"]]
+    if None in jobs:
+        raise ValueError(
+            f"{folder / SWEEP} is damaged: a job has no valid number, folder or settings; start "
+            "the sweep anew, or continue its jobs one by one (resume=<folder of the job>)"
         )
-        for saved in read_sweep(folder)["jobs"]
-    ]
-    for job in jobs:
+    intact = [job for job in jobs if job is not None]
+    for job in intact:
         job.read()
-    return jobs
+    return intact
+
+
+def _job(sweep: Path, saved: Any) -> Job | None:
+    """A job in the file of a sweep; ``None`` if it is damaged, or outside of the sweep."""
+    job = saved if isinstance(saved, dict) else {}
+    number, folder, swept = job.get("number"), job.get("folder"), job.get("swept")
+    overrides = job.get("overrides")
+    if type(number) is not int or not isinstance(folder, str) or not isinstance(swept, dict):
+        return None
+    if not isinstance(overrides, list) or Path(folder).is_absolute() or ".." in Path(folder).parts:
+        return None
+    experiment, reason = (job.get(name) for name in ("experiment", "reason"))
+    return Job(
+        number=number,
+        folder=sweep / folder,
+        overrides=tuple(map(str, overrides)),
+        swept={name: str(value) for name, value in swept.items()},
+        experiment=None if experiment is None else str(experiment),
+        state=str(job.get("state")),
+        reason=None if reason is None else str(reason),
+        seconds=run_seconds(job),
+    )
 
 
 def _csv(jobs: Sequence[Job]) -> str:

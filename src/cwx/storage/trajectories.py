@@ -10,8 +10,8 @@ The digest of an expert's identity (data, network, recipe and seed) names its fo
     checkpoint-….ckpt          during training, in the folder of one of the experts trained jointly
 """
 
-import json
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cwx.storage.atomic import write_json, write_tensors
+from cwx.storage.json_files import read_object
+from cwx.storage.regular_files import check_regular
 from cwx.storage.store_entries import digest, record_use
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,8 @@ class Trajectory:
         """
         self.path = path
         try:
-            self.identity: dict[str, Any] = json.loads((path / "identity.json").read_text())
-            self.recorded_epochs = _epochs(json.loads((path / "complete.json").read_text()))
+            self.identity: dict[str, Any] = read_object(path / "identity.json")
+            self.recorded_epochs = _epochs(read_object(path / "complete.json"))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path} is not a complete trajectory ({error}): delete the folder to train it "
@@ -71,9 +73,23 @@ class Trajectory:
             return {name: _to_float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
 
     def accuracy(self, epoch: int) -> float:
-        """Test accuracy in 0-1 of θ_epoch before rounding to the stored dtype; NaN if unknown."""
+        """Test accuracy in 0-1 of θ_epoch before rounding to the stored dtype; NaN if unknown.
+
+        Raises:
+            ValueError: as `state`, or the file states no accuracy.
+        """
         with self._open(epoch) as file:
-            return float(file.metadata()["accuracy"])
+            text = (file.metadata() or {}).get("accuracy", "")
+        try:
+            accuracy = float(text)
+        except ValueError:
+            accuracy = math.inf
+        if not (math.isnan(accuracy) or 0 <= accuracy <= 1):
+            raise ValueError(
+                f"{self.path / state_name(epoch)} is damaged (its accuracy is {text[:40]!r}): "
+                f"delete the folder {self.path} to train the expert again"
+            )
+        return accuracy
 
     def require(self, epoch: int) -> None:
         """Check that an epoch was recorded.
@@ -93,6 +109,7 @@ class Trajectory:
         self.require(epoch)
         file = self.path / state_name(epoch)
         try:
+            check_regular(file)
             with safe_open(file, framework="pt", device=device) as opened:
                 yield opened
         except (SafetensorError, OSError) as error:
@@ -239,10 +256,12 @@ def format_epochs(epochs: Iterable[int]) -> str:
     return ", ".join("-".join(map(str, span)) for span in spans)
 
 
-def _epochs(complete: Any) -> tuple[int, ...]:
-    epochs = complete.get("epochs") if isinstance(complete, dict) else None
+def _epochs(complete: Mapping[str, Any]) -> tuple[int, ...]:
+    epochs = complete.get("epochs")
     if not (isinstance(epochs, list) and epochs and all(type(epoch) is int for epoch in epochs)):
         raise ValueError("complete.json lists no epochs")
+    if min(epochs) < 0 or len(set(epochs)) < len(epochs):
+        raise ValueError("complete.json lists an epoch twice or a negative one")
     return tuple(sorted(epochs))
 
 

@@ -56,6 +56,7 @@ from cwx.storage.run_files import (
     TRACEBACK,
 )
 from cwx.storage.run_status import read_status as read_status
+from cwx.storage.run_status import run_seconds
 from cwx.study.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Results:
                 "choose another hydra.run.dir"
             )
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._earlier_seconds = float(earlier.get("seconds") or 0)
+        self._earlier_seconds = run_seconds(earlier) or 0.0
         self._status = {
             "state": "running",
             "reason": None,

@@ -169,7 +169,8 @@ def test_json_has_all_fields(runs, capsys):
     assert run == {
         "folder": "runs/digits/quickstart/new", "experiment": "digits/quickstart",
         "started": "2026-11-21T12:00:00+00:00", "state": "finished", "reason": None,
-        "seconds": 60.0, "sweep": None, "swept": [], "overrides": ["seed=3"], "commit": "abc",
+        "damage": [], "seconds": 60.0, "sweep": None, "swept": [], "overrides": ["seed=3"],
+        "commit": "abc",
         "metrics": {"fidelity/ratio": 0.25, "other": 1.0},
     }  # fmt: skip
     assert json.loads(listed(capsys, "--json", "--state", "running")) == []

@@ -15,7 +15,7 @@ from cwx.cli.parser import Parser, existing_directory, program_name, suggestion
 from cwx.cli.tables import Cell, local_time, print_text, printable, table
 from cwx.errors import UserError
 from cwx.storage.quantities import duration
-from cwx.storage.runs import STATES, Run, count_waiting_jobs, find_runs
+from cwx.storage.runs import STATES, Run, count_waiting_jobs, find_runs, sweep_damage
 
 # The default columns: of each group of names, the first that any run has.
 _MAIN = (
@@ -178,7 +178,8 @@ def _as_table(runs: Sequence[Run], columns: Sequence[str], *, fixed: bool) -> st
             states = Counter(run.state for run in jobs)
             if left := count_waiting_jobs(sweep):
                 states["not begun"] = left
-            summary = ", ".join(f"{count} {state}" for state, count in states.items())
+            counts = ", ".join(f"{count} {state}" for state, count in states.items())
+            summary = " ".join([counts, *(f"({fault})" for fault in sweep_damage(sweep))])
             rows.append([str(sweep), "", "", "", "", *[None] * len(columns), summary])
         rows += [_row(run, columns) for run in jobs]
     header = ["run", "experiment", "started", "state", "time", *columns, "settings"]
@@ -200,14 +201,21 @@ def _row(run: Run, columns: Sequence[str]) -> list[Cell]:
 
 
 def _settings(run: Run) -> str:
-    """Why the run has not finished, and its settings.
+    """Why the run has not finished, what is damaged, and its settings.
 
-    The reason comes first, for a narrow terminal cuts off the end.
+    The settings come last, for a narrow terminal cuts off the end.
     """
     # The experiment has its own column.
     words = [override for override in run.swept if not override.startswith("experiment=")]
-    reason = run.status.get("reason")
-    return " ".join([*([f"({reason})"] if reason else []), *words])
+    reason = _text(run, "reason")
+    remarks = [*([reason] if reason else []), *run.damage]
+    return " ".join([*(f"({remark})" for remark in remarks), *words])
+
+
+def _text(run: Run, field: str) -> str | None:
+    """A text in the run's status; ``None`` if it is no text."""
+    value = run.status.get(field)
+    return value if isinstance(value, str) else None
 
 
 def _elapsed(run: Run) -> float | None:
@@ -222,11 +230,12 @@ def _as_json(run: Run) -> dict[str, Any]:
         "experiment": run.experiment,
         "started": run.started.isoformat(),
         "state": run.state,
-        "reason": run.status.get("reason"),
+        "reason": _text(run, "reason"),
+        "damage": list(run.damage),
         "seconds": run.seconds,
         "sweep": str(run.sweep) if run.sweep else None,
         "swept": list(run.swept) if run.sweep else [],
         "overrides": list(run.overrides),
-        "commit": run.status.get("commit"),
+        "commit": _text(run, "commit"),
         "metrics": dict(run.metrics),
     }

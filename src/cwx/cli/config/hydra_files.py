@@ -1,6 +1,7 @@
 """The files that Hydra saves in a run's directory, from which ``resume=`` continues."""
 
 from collections.abc import Callable, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from yaml import YAMLError
 from cwx.cli.config.validate import check, first_difference
 from cwx.errors import UserError
 from cwx.storage.run_status import read_status
+from cwx.storage.yaml_files import read_plain_yaml
 
 SAVED = Path(".hydra")
 
@@ -22,10 +24,11 @@ def read(file: Path) -> Any:
         UserError: the file is damaged or missing.
     """
     try:
-        return OmegaConf.load(file)
+        return OmegaConf.load(StringIO(read_plain_yaml(file)))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise UserError(
-            f"{file} cannot be read ({type(error).__name__}), and the run cannot be continued "
+            f"{file} cannot be read ({reason}), and the run cannot be continued "
             "without it: restore it, or start anew"
         ) from error
 

@@ -1,0 +1,60 @@
+"""Finding the folders of runs and sweeps on disk."""
+
+import os
+from collections.abc import Iterator
+from os.path import lexists
+from pathlib import Path
+
+from cwx.storage.run_files import MULTIRUN, STATUS, SWEEP
+
+OVERRIDES = Path(".hydra") / "overrides.yaml"
+# Job folders may be nested: their names may contain settings with slashes.
+_MAX_DEPTH = 4
+
+
+def is_run(folder: Path) -> bool:
+    return lexists(folder / STATUS) or lexists(folder / OVERRIDES)
+
+
+def is_sweep(folder: Path) -> bool:
+    return lexists(folder / MULTIRUN) or lexists(folder / SWEEP)
+
+
+def sweep_of(folder: Path) -> Path | None:
+    """The folder of the sweep of the run in `folder`; ``None`` if it has none."""
+    parents = folder.absolute().parents[:_MAX_DEPTH]
+    sweep = next((parent for parent in parents if is_sweep(parent)), None)
+    if sweep is None:
+        return None
+    # Relative if `folder` is relative.
+    depth = parents.index(sweep)
+    return folder.parents[depth] if depth < len(folder.parents) else sweep
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Folders of runs, ordered by path, and unreadable folders with the reason."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        if is_run(folder):
+            yield folder, None
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                names = sorted((e.name for e in entries if _is_folder(e)), reverse=True)
+        except (OSError, ValueError) as error:
+            # A folder that does not exist holds no run.
+            if lexists(folder):
+                yield folder, read_fault(error, "the folder")
+            continue
+        waiting += [folder / name for name in names]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+
+
+def read_fault(error: BaseException, name: str) -> str:
+    """One line that says why the file `name` cannot be read."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"{name} cannot be read: {' '.join(str(reason).split())[:200]}"
