@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,12 +170,17 @@ def test_overrides_of_nested_aliases_take_no_time(tmp_path):
 
 
 def test_a_deep_folder_is_searched(tmp_path):
-    folder = tmp_path
-    for _ in range(1500):
-        folder = Path(f"{folder}/a")
-        folder.mkdir()
-    make_run(folder)
-    assert [str(run.folder) for run in find_runs(tmp_path)] == [str(folder)]
+    folders = [Path(f"{tmp_path}{'/a' * depth}") for depth in range(1, 1501)]
+    try:
+        for folder in folders:
+            folder.mkdir()
+        make_run(folders[-1])
+        assert [str(run.folder) for run in find_runs(tmp_path)] == [str(folders[-1])]
+    finally:
+        # Python 3.11 cannot remove so deep a tree at once.
+        shutil.rmtree(folders[-1])
+        for folder in reversed(folders[:-1]):
+            folder.rmdir()
 
 
 def test_a_folder_that_cannot_be_read_is_a_damaged_run(tmp_path, monkeypatch):
