@@ -157,7 +157,6 @@ def same(run, other):
     return all((run / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_result(uninterrupted):
     folder = uninterrupted.parent
     process = start(folder, *LONGER, "hydra.run.dir=cut")
@@ -176,6 +175,7 @@ def test_a_killed_run_continues_to_the_same_result(uninterrupted):
     assert same(folder / "cut", uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(tmp_path, uninterrupted):
     sweep = ["-m", *LONGER, "seed=0,1", "store=shared", "hydra.launcher.n_jobs=2"]
     process = start(tmp_path, *sweep)

@@ -1,9 +1,8 @@
 """The real entry as a user calls it, on real digits, shrunk by overrides."""
 
 import os
-import subprocess
-import sys
 
+from support.forked import ForkedProcess
 from support.paths import ROOT
 
 RUN = str(ROOT / "run.py")
@@ -40,14 +39,7 @@ FINE_TUNED = [
 def start(folder, *overrides):
     # One thread a process: with two, one process sums in another order than each of two ranks.
     settings = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    return subprocess.Popen(
-        [sys.executable, RUN, *overrides],
-        cwd=folder,
-        env={**os.environ, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return ForkedProcess(RUN, overrides, folder=folder, environment={**os.environ, **settings})
 
 
 def run(folder, *overrides):
