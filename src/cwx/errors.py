@@ -41,3 +41,13 @@ def did_you_mean(
     """
     near = closest(given, known, 1, cutoff=cutoff)
     return f"did you mean {prefix}{near[0]}?" if near else otherwise
+
+
+def printable(value: object) -> str:
+    r"""`value` as text for a message: control characters and undecodable bytes are escaped.
+
+    >>> printable("café.png"), printable("a\x1b[2J"), printable("\udcff.png")
+    ('café.png', 'a\\x1b[2J', '\\udcff.png')
+    """
+    text = str(value)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cwx.data.image_files import Reader
+from cwx.data.pixel_conversion import PixelRules
+from cwx.data.resizing import stretch_to
 from cwx.data.splits import ImageSet
 from cwx.functional.backdoor import Shape, Trigger, Variant, choose
 from cwx.functional.class_names import class_index
@@ -164,7 +165,8 @@ class PictureFile:
         channels, height, width = shape
         reader = Reader(
             channels=3 if channels == 3 else 1,
-            fit=lambda image: image.resize((width, height), Image.Resampling.BICUBIC),
+            fit=stretch_to(width, height, interpolation="bicubic"),
+            rules=PixelRules(),
         )
         picture = reader.read([(file, 0)]).images[0]
         return (picture / 255).expand(channels, -1, -1)

@@ -1,113 +1,28 @@
 """Reading image files as byte tensors of one size."""
 
-import warnings
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from cwx.data.image_decoding import decode
+from cwx.data.pixel_conversion import PixelRules
+from cwx.data.resizing import Fit
 from cwx.data.splits import ImageSet
+from cwx.errors import printable
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
-Fit = Callable[[Image.Image], Image.Image]
-"""Resizes an image to the common size."""
+log = logging.getLogger(__name__)
 
 LabelledFiles = Sequence[tuple[Path, int]]
 """Image files, each with its class index."""
 
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-
-
-T = TypeVar("T")
-
-
-def open_image(file: Path, use: Callable[[Image.Image], T]) -> T:
-    """Open an image file and return `use` of it.
-
-    Raises:
-        ValueError: the file cannot be read, or has so many pixels that it may be a
-            decompression bomb.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns about a possible decompression bomb: refuse it.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                return use(image)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        raise ValueError(
-            f"{file} cannot be read as an image ({error}): replace or remove it"
-        ) from error
-
-
-def crop_to(side: int, resize: int | None = None) -> Fit:
-    """Resizes the shorter side to `resize` pixels, then crops the central `side` x `side` pixels.
-
-    Args:
-        resize: ``None`` for `side`, so that only the longer side is cropped.
-
-    Raises:
-        ValueError: `side` is below 1, or `resize` is below `side`.
-    """
-    _check_side(side)
-    shorter = side if resize is None else resize
-    if shorter < side:
-        raise ValueError(
-            f"data.source.resize is {shorter}, less than the {side} pixels of data.source.size: "
-            f"give {side} or more, or null"
-        )
-
-    def fit(image: Image.Image) -> Image.Image:
-        scale = shorter / min(image.size)
-        width, height = (max(shorter, round(length * scale)) for length in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = (width - side) // 2, (height - side) // 2
-        return image.crop((left, top, left + side, top + side))
-
-    return fit
-
-
-def stretch_to(side: int) -> Fit:
-    """Resizes both sides to `side` pixels, without cropping; the aspect ratio may change."""
-    _check_side(side)
-    return lambda image: image.resize((side, side), Image.Resampling.BICUBIC)
-
-
-def fill(height: int, width: int) -> Fit:
-    """Resizes to the smallest size that covers `height` x `width` pixels, then crops the centre."""
-
-    def fit(image: Image.Image) -> Image.Image:
-        scale = max(width / image.width, height / image.height)
-        size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-        image = image.resize(size, Image.Resampling.BICUBIC)
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        return image.crop((left, top, left + width, top + height))
-
-    return fit
-
-
-def _check_side(side: int) -> None:
-    if side < 1:
-        raise ValueError(f"data.source.size is {side}: give 1 pixel or more")
-
-
-def is_grey(file: Path) -> bool:
-    return open_image(file, lambda image: image.mode in ("1", "L", "I;16"))
+# The brightest of all pixels with more than 8 bits, as a fraction of white: darker sets are
+# likely to have another white, such as 255 or 4095 in files of 16 bits.
+_LEAST_WHITE = 1 / 16
 
 
 class Reader:
@@ -116,39 +31,93 @@ class Reader:
     Args:
         channels: 1 for grey, 3 for colour.
         fit: resizes each image to the common size; ``None`` if the files have one size already.
+        rules: the meaning of pixels that the files do not tell.
     """
 
-    def __init__(self, *, channels: int, fit: Fit | None) -> None:
-        self.mode, self.fit = "L" if channels == 1 else "RGB", fit
+    def __init__(self, *, channels: int, fit: Fit | None, rules: PixelRules) -> None:
+        self.mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+        self.fit, self.rules = fit, rules
         self.first: tuple[Path, tuple[int, int]] | None = None
 
     def read(self, files: LabelledFiles) -> ImageSet:
         """The images in the order of `files`, as bytes.
 
+        The first frame or page of a file is read; a log line counts files that have more.
+
         Raises:
-            ValueError: a file is not an image, or its size differs from the first image that this
-                reader has read, in this call or an earlier one.
+            ValueError: a file is not an image, its pixels have no clear meaning, its size differs
+                from the first image that this reader has read, in this call or an earlier one, or
+                the images do not fit into memory.
         """
+        survey = _Survey(self.rules)
         # Fill one tensor: stacking a list would need twice the memory.
-        shape = self._image(files[0][0]).shape
-        images = torch.empty((len(files), *shape), dtype=torch.uint8)
-        for index, (file, _) in enumerate(files):
-            images[index] = self._image(file)
+        first = self._image(files[0][0], survey)
+        images = _allocate(len(files), first)
+        images[0] = first
+        for index, (file, _) in enumerate(files[1:], start=1):
+            images[index] = self._image(file, survey)
+        survey.check()
         return ImageSet(images, torch.tensor([label for _, label in files]))
 
-    def _image(self, file: Path) -> Tensor:
-        picture = open_image(file, self._decode)
+    def _image(self, file: Path, survey: "_Survey") -> Tensor:
+        decoded = decode(file, mode=self.mode, rules=self.rules, fit=self.fit)
+        picture = decoded.image
         if self.first is None:
             self.first = file, picture.size
         if picture.size != self.first[1]:
             (width, height), (first, (first_width, first_height)) = picture.size, self.first
             raise ValueError(
-                f"images differ in size: {first} is {first_width}x{first_height}, {file} is "
-                f"{width}x{height}; set data.source.size to resize them"
+                f"images differ in size: {printable(first)} is {first_width}x{first_height}, "
+                f"{printable(file)} is {width}x{height}; set data.source.size to resize them"
             )
         array = np.asarray(picture)
+        survey.add(file, decoded.bits, decoded.has_frames, int(array.max()) / 255)
         return torch.from_numpy(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).copy())
 
-    def _decode(self, image: Image.Image) -> Image.Image:
-        image = image.convert(self.mode)
-        return image if self.fit is None else self.fit(image)
+
+class _Survey:
+    """What only all files together tell."""
+
+    def __init__(self, rules: PixelRules) -> None:
+        self.rules = rules
+        self.with_frames: list[Path] = []
+        self.deepest: tuple[Path, int] | None = None
+        self.brightest = 0.0
+
+    def add(self, file: Path, bits: int, has_frames: bool, brightest: float) -> None:
+        if has_frames:
+            self.with_frames.append(file)
+        if bits > 8:
+            self.deepest = self.deepest or (file, bits)
+            self.brightest = max(self.brightest, brightest)
+
+    def check(self) -> None:
+        """Log files with several frames, and refuse files whose white is likely another."""
+        if self.with_frames:
+            log.warning(
+                "%d files have several frames or pages, such as %s: only the first is read",
+                len(self.with_frames),
+                printable(self.with_frames[0]),
+            )
+        if self.deepest is None or self.rules.white_level is not None:
+            return
+        if self.brightest < _LEAST_WHITE:
+            file, bits = self.deepest
+            raise ValueError(
+                f"the images with more than 8 bits per sample, such as {printable(file)} with "
+                f"{bits}, are almost black, so that white is likely another value than the "
+                "largest: "
+                + self.rules.remedy("white_level", "the value that is white, such as 255 or 4095")
+                + "save them with 8 bits"
+            )
+
+
+def _allocate(count: int, image: Tensor) -> Tensor:
+    try:
+        return torch.empty((count, *image.shape), dtype=torch.uint8)
+    except RuntimeError as error:
+        size = count * image.numel() / 2**30
+        raise ValueError(
+            f"{count} images of {'x'.join(map(str, image.shape))} need {size:.1f} GiB of memory, "
+            "more than there is: lower data.source.size, or use fewer images"
+        ) from error

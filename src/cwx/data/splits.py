@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -146,8 +147,9 @@ def synsets_by_index(
     """
     if synsets is None:
         return None
-    # YAML reads a class name such as 7 as a number.
-    by_name = {str(name): synset for name, synset in synsets.items()}
+    # YAML reads a class name such as 7 as a number. Unicode writes an é in one character or two.
+    by_name = {normalize("NFC", str(name)): synset for name, synset in synsets.items()}
+    classes = [normalize("NFC", name) for name in classes]
     faults = []
     if unknown := [name for name in by_name if name not in classes]:
         near = closest(unknown[0], classes)

@@ -7,14 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
 
 from cwx.data import wordnet
-from cwx.data.datasets.folders import preview_names
+from cwx.data.datasets.class_folders import preview_names
 from cwx.data.splits import Splits
 from cwx.errors import closest
+from cwx.storage.regular_files import read_regular_text
+
+# A matrix of 2,000 classes has some 40 MB.
+_MAX_BYTES = 2**27
 
 
 class Taxonomy(Protocol):
@@ -89,12 +94,14 @@ class File:
         if self.path.suffix not in (".json", ".csv"):
             raise ValueError(f"{setting}.path is {self.path}: give a .json or a .csv file")
         try:
-            return self.path.read_text(encoding="utf-8-sig")
+            text = read_regular_text(self.path, _MAX_BYTES, encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{self.path} cannot be read as text ({error}): set {setting}.path to a taxonomy, "
                 f"or choose another by taxonomy@{setting}=…"
             ) from error
+        # Class names are in Unicode's composed form.
+        return normalize("NFC", text)
 
     def _object(self, text: str) -> Mapping[str, str]:
         try:

@@ -2,9 +2,11 @@ import os
 
 import pytest
 import torch
+from PIL import Image
 from support.pictures import remove, write_image
 
-from cwx.data.datasets.folders import ClassFolders, ImageFolder, match_listing, preview_names
+from cwx.data.datasets.class_folders import match_listing, preview_names
+from cwx.data.datasets.folders import ClassFolders, ImageFolder
 
 
 @pytest.fixture
@@ -16,9 +18,11 @@ def folder(tmp_path):
     return tmp_path
 
 
+UNSET = dict.fromkeys(("size", "interpolation", "channels", "background", "white_level", "synsets"))
+
+
 def load(root, **settings):
-    arguments = {"size": None, "channels": None, "synsets": None, **settings}
-    return ImageFolder(root=str(root), **arguments).load()
+    return ImageFolder(root=str(root), **{**UNSET, **settings}).load()
 
 
 def test_folder_is_read_with_its_classes_in_order(folder):
@@ -56,6 +60,8 @@ def test_grey_images_keep_one_channel_unless_asked(tmp_path):
     assert load(tmp_path).train.images.shape[1] == 3
 
 
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
 BROKEN = {
     "no folder": (lambda root: remove(root / "train"), "no folder .* set data.source.root"),
     "an unprintable name": (
@@ -79,6 +85,36 @@ BROKEN = {
         ),
         r"cut\.png cannot be read",
     ),
+    "an empty file": (lambda root: (root / "test/cat/x.gif").touch(), r"x\.gif .*it is empty"),
+    "EPS in a PNG": (
+        lambda root: (root / "train/cat/x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0"),
+        r"x\.png cannot be read as an image .it is EPS",
+    ),
+    "a pipe": (lambda root: os.mkfifo(root / "train/cat/x.png"), "a named pipe, not a regular"),
+    "a broken link": (
+        lambda root: (root / "train/cat/x.png").symlink_to("nowhere"),
+        r"x\.png cannot be read as an image .No such file",
+    ),
+    "most files are lost": (
+        lambda root: [(root / f"train/cat/{n}.heic").touch() for n in "abcd"],
+        r"cat has only 3 images of the formats .*, and 4 other files .4 \.heic: a\.heic, ",
+    ),
+    "a class in another format": (
+        lambda root: (root / "train/eel").mkdir() or (root / "train/eel/a.avif").touch(),
+        "eel has no image of the formats that are read .*1 other file .1 .avif: a.avif",
+    ),
+    "images in no class": (
+        lambda root: [write_image(root / f"train/{n}.jpg") for n in range(7)],
+        r"train has 6 images in folders of classes and 7 in no such folder, such as 0\.jpg",
+    ),
+    "one name in two Unicode forms": (
+        lambda root: [write_image(root / "train" / n / "0.png") for n in (COMPOSED, DECOMPOSED)],
+        f"two folders of the name {COMPOSED}, .*which differ only in how Unicode writes it",
+    ),
+    "another case": (
+        lambda root: (root / "test/cat").rename(root / "test/Cat"),
+        "train lacks: Cat; did you mean .*train/cat",
+    ),
     "sizes": (
         lambda root: write_image(root / "train/dog/9.png", size=(7, 7)),
         "set data.source.size",
@@ -100,9 +136,86 @@ def test_impossible_settings_are_refused(folder, settings):
         load(folder, **settings)
 
 
+def test_names_in_two_unicode_forms_are_one_class(folder):
+    write_image(folder / "train" / DECOMPOSED / "0.png")
+    write_image(folder / "test" / COMPOSED / "0.png")
+    synsets = {"cat": "n00000001", "dog": "n00000002", DECOMPOSED: "n00000003"}
+    splits = load(folder, synsets=synsets)
+    assert splits.classes == (COMPOSED, "cat", "dog")
+    assert splits.test.labels.tolist() == [0, 1, 2]
+    assert splits.synsets == ("n00000003", "n00000001", "n00000002")
+    listing = names(folder, "cat", "dog", DECOMPOSED)
+    assert load_test(folder / "test", classes=listing).classes == ("cat", "dog", COMPOSED)
+
+
+def test_what_is_left_out_is_counted_and_named_in_the_log(folder, caplog):
+    (folder / "train/cat/1.avif").touch()
+    (folder / "train/dog/read.me").touch()
+    write_image(folder / "train/loose.png")
+    write_image(folder / "train/dog/.hidden.png")
+    (folder / "train/.DS_Store").touch()
+    (folder / "val").mkdir()
+    remove(folder / "test/dog")
+    assert len(load(folder).train) == 6
+    text = caplog.text
+    assert "train: 6 images are read, and 4 other files" in text
+    assert "1 .avif" in text
+    assert "loose.png, cat/1.avif, dog/.hidden.png, …) are left out" in text
+    assert f"{folder} has folders that are not read: val" in text
+    assert "test lacks classes: dog" in text
+    assert "DS_Store" not in text
+
+
+def test_whole_folders_leave_no_line(folder, caplog):
+    load(folder)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["gif", "jfif", "JPG", "dat", "tiff", "webp", "bmp", "pgm"])
+def test_classes_of_any_suffix_in_any_depth_are_read_whole(folder, suffix, caplog):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            for i, path in enumerate((f"a.{suffix}", f"x/b.{suffix}", f"x/y/c.{suffix}")):
+                file = folder / split / name / path
+                write_image(folder / "image.png", value=i)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with Image.open(folder / "image.png") as image:
+                    image.save(file, {"dat": "PNG", "jfif": "JPEG", "pgm": "PPM"}.get(suffix))
+    splits = load(folder)
+    assert (len(splits.train), len(splits.test)) == (12, 8)
+    assert "left out" not in caplog.text
+
+
+def test_the_number_of_channels_comes_from_all_files(tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            write_image(tmp_path / split / name / "0.png", mode="L", value=40)
+            write_image(tmp_path / split / name / "1.gif", mode="L", value=50)
+    assert load(tmp_path).train.images.unique().tolist() == [40, 50]
+    assert load(tmp_path).train.images.shape[1] == 1
+    # A class of grey images among others in colour.
+    write_image(tmp_path / "test/b/2.png", mode="RGB", value=9)
+    splits = load(tmp_path)
+    assert splits.train.images.shape[1] == 3
+    assert splits.train.images.unique().tolist() == [40, 50]
+
+
+@pytest.mark.parametrize(("mode", "name"), [("RGBA", "9.png"), ("LA", "9.png"), ("RGBA", "9.gif")])
+def test_transparent_images_are_refused_without_a_background(folder, mode, name):
+    image = Image.new("LA", (6, 5), (0, 0))
+    image.putpixel((0, 0), (0, 255))
+    image.convert(mode).save(folder / "train/cat" / name)
+    message = rf"{name} has transparent pixels: set data\.source\.background"
+    for read in (lambda **s: load(folder, **s), lambda **s: load_test(folder / "train", **s)):
+        with pytest.raises(ValueError, match=message):
+            read()
+    images = load(folder, background="white").train.images
+    assert images[3, :, 0, :2].tolist() == [[0, 255]] * 3
+
+
 def load_test(root, **settings):
-    arguments = {"classes": None, "size": None, "resize": None, "channels": None, "synsets": None}
-    return ClassFolders(root=str(root), **{**arguments, **settings}).load()
+    arguments = {**UNSET, "classes": None, "resize": None, **settings}
+    return ClassFolders(root=str(root), **arguments).load()
 
 
 def names(folder, *lines):

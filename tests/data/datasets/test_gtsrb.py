@@ -45,7 +45,10 @@ def root(tmp_path):
 
 
 def source(root, **settings):
-    arguments = {"training": "whole", "size": 32, "download": False, **settings}
+    arguments = {
+        **{"training": "whole", "size": 32, "interpolation": "bicubic", "download": False},
+        **settings,
+    }
     return GTSRB(root=str(root), **arguments)
 
 

@@ -47,7 +47,7 @@ def write_by_class(root):
 
 
 def load(root, size=None):
-    return TinyImageNet(root=str(root), size=size, download=False).load()
+    return TinyImageNet(root=str(root), size=size, interpolation="bicubic", download=False).load()
 
 
 def test_the_published_layout_is_read(tmp_path):
@@ -182,13 +182,17 @@ def test_the_archive_is_unpacked_to_the_root(tmp_path, monkeypatch):
             file.write(path, path.relative_to(whole.parent))
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
     monkeypatch.setattr(tiny_imagenet, "ARCHIVE", replace(tiny_imagenet.ARCHIVE, md5=md5))
-    source = TinyImageNet(root=str(tmp_path / "data/tiny"), size=None, download=True)
+    source = TinyImageNet(
+        root=str(tmp_path / "data/tiny"), size=None, interpolation=None, download=True
+    )
     source.prepare()
     assert source.load().classes == NAMES
 
 
 def test_nothing_is_downloaded_by_default(tmp_path):
-    source = TinyImageNet(root=str(tmp_path / "tiny"), size=None, download=False)
+    source = TinyImageNet(
+        root=str(tmp_path / "tiny"), size=None, interpolation=None, download=False
+    )
     source.prepare()
     assert not list(tmp_path.iterdir())
     archive = tmp_path / "tiny-imagenet-200.zip"

@@ -1,14 +1,33 @@
-"""Images in one folder per class, and data sources of the user's own images."""
+"""Data sources of the user's own images, in one folder per class."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cwx.data.image_files import LabelledFiles, Reader, crop_to, image_files, is_grey
+from cwx.data.datasets.class_folders import (
+    FilesByClass,
+    class_order,
+    composed,
+    files_by_class,
+    label_files,
+    preview_names,
+)
+from cwx.data.image_decoding import is_grey_file
+from cwx.data.image_files import Reader
+from cwx.data.image_listing import is_desktop_file
+from cwx.data.pixel_conversion import PixelRules
+from cwx.data.resizing import crop_to
 from cwx.data.splits import NOUN, Splits, synsets_by_index
-from cwx.errors import closest
+from cwx.errors import closest, did_you_mean
+from cwx.storage.regular_files import read_regular_text
 
-FilesByClass = Mapping[str, Sequence[Path]]
+log = logging.getLogger(__name__)
+
+# A name in each of a million lines.
+_MAX_NAMES_BYTES = 2**26
+# The names of the settings of `PixelRules`, for messages.
+_SETTING = "data.source."
 
 
 class ImageFolder:
@@ -20,6 +39,11 @@ class ImageFolder:
         root: the folder that holds ``train`` and ``test``.
         size: side in pixels: every image is resized and centre-cropped to a square; ``None`` to
             keep images of one common size.
+        interpolation: the filter that resizes images, a name of
+            `cwx.data.resizing.INTERPOLATIONS`; ``None`` for that of most published weights.
+        background: the colour behind transparent pixels; ``None`` to refuse them.
+        white_level: the value of white in files of more than 8 bits; ``None`` for the largest of
+            16 bits, and 1 in floats.
         channels: 1 for grey, 3 for colour; ``None`` for grey if all images are grey, else colour.
         synsets: the WordNet 3.0 noun id of each class, by folder name; ``None`` for none.
     """
@@ -29,12 +53,17 @@ class ImageFolder:
         *,
         root: str,
         size: int | None,
+        interpolation: str | None,
         channels: int | None,
+        background: str | None,
+        white_level: float | None,
         synsets: Mapping[str, str] | None,
     ) -> None:
         _check_channels(channels)
         self.root, self.channels, self.synsets = Path(root), channels, synsets
-        self.fit = None if size is None else crop_to(size)
+        self.interpolation = interpolation
+        self.rules = PixelRules(background, white_level, _SETTING)
+        self.fit = None if size is None else crop_to(size, interpolation=interpolation)
 
     def prepare(self) -> None:
         return
@@ -43,14 +72,11 @@ class ImageFolder:
         remedy = "set data.source.root to a folder with train/<class>/ and test/<class>/"
         train, test = (files_by_class(self.root / split, remedy) for split in ("train", "test"))
         classes = class_order(train, self.root / "train")
-        if unknown := test.keys() - train.keys():
-            raise ValueError(
-                f"{self.root / 'test'} has classes that train lacks: {preview_names(unknown)}; "
-                "remove them or add their training images"
-            )
+        _check_test(test, train, self.root)
         # Check the synsets first: reading the images takes longer.
         synsets = synsets_by_index(self.synsets, classes)
-        reader = Reader(channels=self.channels or _common_channels([train, test]), fit=self.fit)
+        channels = self.channels or _common_channels([train, test])
+        reader = Reader(channels=channels, fit=self.fit, rules=self.rules)
         return Splits(
             reader.read(label_files(train, classes)),
             reader.read(label_files(test, classes)),
@@ -70,6 +96,11 @@ class ClassFolders:
         size: side in pixels of the central crop; ``None`` to keep images of one common size.
         resize: pixels to which the shorter side is resized before cropping; ``None`` for `size`.
             Networks of torchvision use ``size: 224`` and ``resize: 256``.
+        interpolation: the filter that resizes images, a name of
+            `cwx.data.resizing.INTERPOLATIONS`; ``None`` for that of most published weights.
+        background: the colour behind transparent pixels; ``None`` to refuse them.
+        white_level: the value of white in files of more than 8 bits; ``None`` for the largest of
+            16 bits, and 1 in floats.
         channels: 1 for grey, 3 for colour; ``None`` for grey if all images are grey, else colour.
         synsets: the WordNet 3.0 noun id of each class, by class name; ``None`` to use the names
             if all are such ids, and no synsets otherwise.
@@ -82,15 +113,20 @@ class ClassFolders:
         classes: str | None,
         size: int | None,
         resize: int | None,
+        interpolation: str | None,
         channels: int | None,
+        background: str | None,
+        white_level: float | None,
         synsets: Mapping[str, str] | None,
     ) -> None:
         _check_channels(channels)
         self.root, self.channels, self.synsets = Path(root), channels, synsets
+        self.interpolation = interpolation
+        self.rules = PixelRules(background, white_level, _SETTING)
         self.names = None if classes is None else Path(classes)
         if size is None and resize is not None:
             raise ValueError(f"data.source.resize is {resize} without data.source.size: give both")
-        self.fit = None if size is None else crop_to(size, resize)
+        self.fit = None if size is None else crop_to(size, resize, interpolation=interpolation)
 
     def prepare(self) -> None:
         return
@@ -104,7 +140,8 @@ class ClassFolders:
             _check_known(test, classes, self.root, self.names)
         # Check the synsets first: reading the images takes longer.
         synsets = self._synsets(classes)
-        reader = Reader(channels=self.channels or _common_channels([test]), fit=self.fit)
+        channels = self.channels or _common_channels([test])
+        reader = Reader(channels=channels, fit=self.fit, rules=self.rules)
         images = reader.read(label_files(test, classes))
         return Splits(images.empty(), images, classes, synsets)
 
@@ -122,13 +159,13 @@ def read_names(file: Path) -> tuple[str, ...]:
             with unprintable characters.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = read_regular_text(file, _MAX_NAMES_BYTES, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{file} cannot be read as text ({error}): set data.source.classes to a file with the "
             "name of one class per line, or to null"
         ) from error
-    names = tuple(name for line in lines if (name := line.strip()))
+    names = tuple(name for line in text.splitlines() if (name := composed(line.strip())))
     if len(names) < 2:
         raise ValueError(f"{file} names {len(names)} classes: a classifier needs two or more")
     if duplicates := [name for name, count in Counter(names).items() if count > 1]:
@@ -140,6 +177,31 @@ def read_names(file: Path) -> tuple[str, ...]:
             f"{file} has a name with unprintable characters, {unprintable[0]!a}: change it"
         )
     return names
+
+
+def _check_test(test: FilesByClass, train: FilesByClass, root: Path) -> None:
+    """Refuse test classes that train lacks, and name what is not read."""
+    if unknown := sorted(test.keys() - train.keys()):
+        other_case = [name for name in train if name.casefold() == unknown[0].casefold()]
+        remedy = did_you_mean(
+            unknown[0],
+            other_case or train,
+            "remove them or add their training images",
+            prefix=f"{root / 'train'}/",
+            cutoff=0.0 if other_case else 0.6,
+        )
+        raise ValueError(
+            f"{root / 'test'} has classes that train lacks: {preview_names(unknown)}; {remedy}"
+        )
+    if untested := train.keys() - test.keys():
+        log.warning("%s lacks classes: %s", root / "test", preview_names(untested))
+    others = [
+        path.name
+        for path in root.iterdir()
+        if path.is_dir() and path.name not in ("train", "test") and not is_desktop_file(path)
+    ]
+    if others:
+        log.warning("%s has folders that are not read: %s", root, preview_names(others))
 
 
 def _check_known(files: FilesByClass, classes: Sequence[str], folder: Path, names: Path) -> None:
@@ -157,99 +219,6 @@ def _check_channels(channels: int | None) -> None:
         raise ValueError(f"data.source.channels is {channels}: give 1, 3 or null")
 
 
-def files_by_class(
-    folder: Path, remedy: str, files: Callable[[Path], list[Path]] = image_files
-) -> FilesByClass:
-    """The image files of each subfolder, by the subfolder's name.
-
-    Args:
-        remedy: for the error message if `folder` does not exist.
-        files: lists the image files of a subfolder.
-
-    Raises:
-        ValueError: `folder` does not exist or has no subfolders, or a subfolder has no images or
-            a name with unprintable characters.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: {remedy}")
-    subfolders = {
-        path.name: path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."
-    }
-    if not subfolders:
-        raise ValueError(f"{folder} is empty: it needs one folder of images per class")
-    if unprintable := [name for name in subfolders if not name.isprintable()]:
-        raise ValueError(
-            f"{folder} has a folder name with unprintable characters, {unprintable[0]!a}: rename it"
-        )
-    images = {name: files(path) for name, path in subfolders.items()}
-    for name, paths in images.items():
-        if not paths:
-            raise ValueError(f"{subfolders[name]} has no images: add some or remove the folder")
-    return images
-
-
-def class_order(train: FilesByClass, folder: Path) -> tuple[str, ...]:
-    """The sorted names of the training folders.
-
-    Raises:
-        ValueError: there is only one class.
-    """
-    classes = tuple(sorted(train))
-    if len(classes) < 2:
-        raise ValueError(
-            f"{folder} has one class, {classes[0]!r}: a classifier needs two folders or more"
-        )
-    return classes
-
-
-def label_files(images: FilesByClass, classes: Sequence[str]) -> LabelledFiles:
-    """The files class by class, each with the index of its class in `classes`."""
-    return [(file, label) for label, name in enumerate(classes) for file in images.get(name, ())]
-
-
-def match_listing(folder: Path, labels: Sequence[tuple[str, int]], listing: Path) -> LabelledFiles:
-    """The images of `folder` in the order of a list, each with its label from the list.
-
-    Only files in `folder` are returned: no name in the list can lead out of it.
-
-    Args:
-        labels: file names and labels, as read from `listing`.
-        listing: the file with the list, for error messages.
-
-    Raises:
-        ValueError: the list and the folder do not have the same names, each exactly once.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}, whose images {listing} lists")
-    present = {file.name: file for file in image_files(folder)}
-    names = [name for name, _ in labels]
-    if missing := set(names) - present.keys():
-        raise ValueError(
-            f"{listing} lists files that {folder} lacks: {preview_names(missing)}; unpack it again"
-        )
-    if unlisted := present.keys() - set(names):
-        raise ValueError(
-            f"{folder} has images without a label in {listing}: {preview_names(unlisted)}; unpack "
-            "both again or remove them"
-        )
-    if duplicates := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(
-            f"{listing} lists more than once: {preview_names(duplicates)}; keep one line each"
-        )
-    return [(present[name], label) for name, label in labels]
-
-
-def preview_names(names: Iterable[str]) -> str:
-    """The first three of the sorted names, and the number of the others.
-
-    >>> preview_names(["d", "b", "a", "c", "e"])
-    'a, b, c and 2 more'
-    """
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return ", ".join(ordered[:3]) + more
-
-
 def _common_channels(splits: Sequence[FilesByClass]) -> int:
     files = (file for split in splits for paths in split.values() for file in paths)
-    return 1 if all(is_grey(file) for file in files) else 3
+    return 1 if all(is_grey_file(file) for file in files) else 3

@@ -4,10 +4,18 @@ import csv
 from pathlib import Path
 from typing import Literal
 
+from cwx.data.datasets.class_folders import (
+    files_by_class,
+    label_files,
+    match_listing,
+    preview_names,
+)
 from cwx.data.datasets.download import Archive, fetch
-from cwx.data.datasets.folders import files_by_class, label_files, match_listing, preview_names
-from cwx.data.image_files import LabelledFiles, Reader, stretch_to
+from cwx.data.image_files import LabelledFiles, Reader
+from cwx.data.pixel_conversion import PixelRules
+from cwx.data.resizing import check_side, stretch_to
 from cwx.data.splits import Splits
+from cwx.storage.regular_files import read_regular_text
 
 PUBLISHER = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
 
@@ -77,6 +85,12 @@ SIGNS = (
 """The names of classes 0 to 42."""
 
 
+# The bounding boxes of a class, beside its images.
+_ANNOTATIONS = ("GT-*.csv",)
+# The published list has 500 kB.
+_MAX_LISTING_BYTES = 2**26
+
+
 class GTSRB:
     """43 classes of traffic signs in colour, 15 to 250 pixels wide, with 12,630 test images.
 
@@ -92,16 +106,26 @@ class GTSRB:
         training: ``whole`` for the 39,209 images of the final training archive, ``torchvision``
             for the 26,640 images of the archive that torchvision uses.
         size: side in pixels to which every image is stretched.
+        interpolation: the filter that resizes images, a name of
+            `cwx.data.resizing.INTERPOLATIONS`; ``None`` for that of most published weights.
         download: whether to download missing parts.
     """
 
     def __init__(
-        self, *, root: str, training: Literal["whole", "torchvision"], size: int, download: bool
+        self,
+        *,
+        root: str,
+        training: Literal["whole", "torchvision"],
+        size: int,
+        interpolation: str | None,
+        download: bool,
     ) -> None:
         if training not in TRAINING:
             raise ValueError(f"data.source.training is {training!r}: give whole or torchvision")
         self.root, self.download = Path(root), download
-        self.training, self.fit = TRAINING[training], stretch_to(size)
+        check_side(size)
+        self.training, self.interpolation = TRAINING[training], interpolation
+        self.fit = stretch_to(size, size, interpolation=interpolation)
 
     def prepare(self) -> None:
         if self.download:
@@ -109,7 +133,7 @@ class GTSRB:
                 fetch(archive, self._path(archive), self.root)
 
     def load(self) -> Splits:
-        reader = Reader(channels=3, fit=self.fit)
+        reader = Reader(channels=3, fit=self.fit, rules=PixelRules())
         train, test = self._train(), self._test()
         return Splits(reader.read(train), reader.read(test), SIGNS)
 
@@ -122,7 +146,7 @@ class GTSRB:
 
     def _train(self) -> LabelledFiles:
         folder = self._path(self.training)
-        images = files_by_class(folder, self._remedy(self.training))
+        images = files_by_class(folder, self._remedy(self.training), _ANNOTATIONS)
         names = [f"{label:05}" for label in range(len(SIGNS))]
         if different := images.keys() ^ set(names):
             raise ValueError(
@@ -141,16 +165,26 @@ class GTSRB:
     def _test_labels(self, listing: Path) -> list[tuple[str, int]]:
         labels_by_text = {str(label): label for label in range(len(SIGNS))}
         labels = []
-        with listing.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            rows = csv.DictReader(file, delimiter=";", skipinitialspace=True)
-            for row in rows:
-                name, label = row.get("Filename"), row.get("ClassId")
-                if name is None or label not in labels_by_text:
-                    raise ValueError(
-                        f"line {rows.line_num} of {listing} gives {name!r} the ClassId {label!r}, "
-                        f"not one of 0 to {len(SIGNS) - 1}: {self._remedy(TEST_LABELS)}"
-                    )
-                labels.append((name, labels_by_text[label]))
+        rows = csv.DictReader(self._lines(listing), delimiter=";", skipinitialspace=True)
+        for row in rows:
+            name, label = row.get("Filename"), row.get("ClassId")
+            if name is None or label not in labels_by_text:
+                raise ValueError(
+                    f"line {rows.line_num} of {listing} gives {name!r} the ClassId {label!r}, "
+                    f"not one of 0 to {len(SIGNS) - 1}: {self._remedy(TEST_LABELS)}"
+                )
+            labels.append((name, labels_by_text[label]))
         if not labels:
             raise ValueError(f"{listing} lists no images: {self._remedy(TEST_LABELS)}")
         return labels
+
+    def _lines(self, listing: Path) -> list[str]:
+        try:
+            text = read_regular_text(
+                listing, _MAX_LISTING_BYTES, encoding="utf-8-sig", errors="replace"
+            )
+        except OSError as error:
+            raise ValueError(
+                f"{listing} cannot be read ({error.strerror}): {self._remedy(TEST_LABELS)}"
+            ) from error
+        return text.splitlines(keepends=True)

@@ -4,22 +4,31 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from cwx.data.datasets.download import Archive, fetch
-from cwx.data.datasets.folders import (
+from cwx.data.datasets.class_folders import (
     class_order,
     files_by_class,
     label_files,
     match_listing,
     preview_names,
 )
-from cwx.data.image_files import LabelledFiles, Reader, crop_to, image_files
+from cwx.data.datasets.download import Archive, fetch
+from cwx.data.image_files import LabelledFiles, Reader
+from cwx.data.pixel_conversion import PixelRules
+from cwx.data.resizing import crop_to
 from cwx.data.splits import NOUN, Splits
+from cwx.storage.regular_files import read_regular_text
 
 ARCHIVE = Archive(
     url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     md5="90528d7ca1a48142e341f4ef8d21d0de",
     part="tiny-imagenet-200",
 )
+
+
+# The bounding boxes of a class, beside its images.
+_BOXES = ("*_boxes.txt",)
+# The published lists have up to 3 MB.
+_MAX_LISTING_BYTES = 2**26
 
 
 class TinyImageNet:
@@ -35,24 +44,29 @@ class TinyImageNet:
             ``val/val_annotations.txt`` (as published), or ``train/<id>/`` and ``val/<id>/``. If
             ``wnids.txt`` exists, the classes must be the ones that it lists.
         size: side in pixels to which every image is resized; ``None`` for the published 64.
+        interpolation: the filter that resizes images, a name of
+            `cwx.data.resizing.INTERPOLATIONS`; ``None`` for that of most published weights.
         download: whether to download a missing data set into the parent folder of `root`.
     """
 
-    def __init__(self, *, root: str, size: int | None, download: bool) -> None:
+    def __init__(
+        self, *, root: str, size: int | None, interpolation: str | None, download: bool
+    ) -> None:
         self.root, self.download = Path(root), download
-        self.fit = None if size is None else crop_to(size)
+        self.interpolation = interpolation
+        self.fit = None if size is None else crop_to(size, interpolation=interpolation)
 
     def prepare(self) -> None:
         if self.download:
             fetch(ARCHIVE, self.root, self.root.parent)
 
     def load(self) -> Splits:
-        train = files_by_class(self.root / "train", self._remedy(), _images_of)
+        train = files_by_class(self.root / "train", self._remedy(), _BOXES)
         ids = class_order(train, self.root / "train")
         self._check_ids(ids)
         names = self._names(ids)
         test = self._validation(ids)
-        reader = Reader(channels=3, fit=self.fit)
+        reader = Reader(channels=3, fit=self.fit, rules=PixelRules())
         return Splits(reader.read(label_files(train, ids)), reader.read(test), names, ids)
 
     def _remedy(self) -> str:
@@ -97,7 +111,7 @@ class TinyImageNet:
         folder = self.root / "val"
         if (folder / "images").is_dir():
             return self._annotated(folder, ids)
-        test = files_by_class(folder, self._remedy(), _images_of)
+        test = files_by_class(folder, self._remedy(), _BOXES)
         if different := test.keys() ^ set(ids):
             raise ValueError(
                 f"{folder} and {self.root / 'train'} do not hold the same classes: "
@@ -128,14 +142,13 @@ class TinyImageNet:
         return match_listing(folder / "images", labels, listing)
 
 
-def _images_of(folder: Path) -> list[Path]:
-    """The images of a class: in ``images``, as published, or directly in the folder."""
-    inner = folder / "images"
-    return image_files(inner if inner.is_dir() else folder)
-
-
 def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace")
+    try:
+        return read_regular_text(file, _MAX_LISTING_BYTES, errors="replace")
+    except OSError as error:
+        raise ValueError(
+            f"{file} cannot be read ({error.strerror}): take it from {ARCHIVE.url}"
+        ) from error
 
 
 def _printable(text: str) -> str:

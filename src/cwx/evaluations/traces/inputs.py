@@ -9,7 +9,9 @@ from torch import Tensor
 
 from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
-from cwx.data.image_files import Reader, fill
+from cwx.data.image_files import Reader
+from cwx.data.pixel_conversion import PixelRules
+from cwx.data.resizing import fill
 from cwx.functional.spacing import evenly_spaced
 from cwx.training.subject import Subject
 
@@ -91,7 +93,10 @@ def file_images(files: Sequence[Path], data: ImageData, setting: str) -> list[Tr
             f"{setting} names pictures, which are grey or in colour, and the data's images have "
             f"{channels} channels: set it to []"
         )
-    reader = Reader(channels=channels, fit=fill(height, width))
+    # As the data's images, where their source resizes any.
+    interpolation = getattr(data.source, "interpolation", None)
+    fit = fill(height, width, interpolation=interpolation)
+    reader = Reader(channels=channels, fit=fit, rules=PixelRules())
     try:
         return [
             TraceImage(kind="file", name=str(file), pixels=reader.read([(file, 0)]).images[0])

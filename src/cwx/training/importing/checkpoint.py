@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
-from cwx.data.datasets.folders import preview_names
+from cwx.data.datasets.class_folders import preview_names
 from cwx.storage.safe_load import describe, file_digest, is_plain, load_tensors
 from cwx.storage.trajectories import Trajectory, TrajectoryStore, shapes
 from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
