@@ -68,8 +68,8 @@ class MaskSearch(L.LightningModule):
         beta: weight of its total variation (Eq 3), 0 or more.
         optimizer: builds the optimiser of the masks; its learning rate is η.
         learned_canvas: how canvases are optimised; null keeps them constant.
-        ties: order of pixels with equal final mask values (many pixels end at exactly 1): random
-            (``drawn``), or by the highest ``mean`` mask over the search.
+        ties: order of pixels with equal final mask values (many pixels end at exactly 1): by the
+            highest ``mean`` mask over the search, or at random (``drawn``).
         channels_last: compute in this memory format.
         chunk: searches per forward pass; null for all. It limits memory and does not change the
             result.

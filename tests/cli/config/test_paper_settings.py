@@ -2,9 +2,10 @@
 
 import pytest
 from hydra.utils import instantiate
-from support.configurations import EXPERIMENTS, NEEDED, at, check, kind
+from support.configurations import CONF, EXPERIMENTS, NEEDED, at, check, kind
 from support.paper_settings import COMMON, CONSTRUCTIONS, DONG, ISCP, RECIPES, STUDIES
 
+from cwx.cli.config.groups import options
 from cwx.cli.resolvers import register_resolvers
 
 
@@ -121,3 +122,11 @@ def test_the_ensemble_attack_has_the_settings_of_the_paper():
     assert stated.items() <= adversary.items()
     assert 10 <= adversary["steps"] <= 20
     instantiate(adversary, _convert_="all")
+
+
+def test_every_mask_search_breaks_ties_by_the_mean_mask():
+    """A random choice of the pixels at exactly 1 loses most of the power of a pattern."""
+    for choice in sorted(options([CONF])["method"]):
+        method = check(f"method=[{choice}]", "evaluation=[]")["method"][choice]
+        if kind(method["_target_"]) == "MaskSearch":
+            assert method["ties"] == "mean", choice
