@@ -7,6 +7,7 @@ from cwx.data.datamodule import ImageData
 from cwx.study.contracts import NETWORK, check_builds, check_explains, check_optimizer
 from cwx.training.build import NetworkFactory, check_outputs
 from cwx.training.experts import Experts
+from cwx.training.importing.preprocessing import check_interpolation
 from cwx.training.plan import Plan, explained_kinds, output_type
 from cwx.training.provider import check_recipe
 from cwx.training.stages import Configuration, Factory
@@ -53,6 +54,14 @@ def check_study(
         setting = name if name == "network" else f"evaluation_networks.{name}"
         check_builds(setting, factory, NETWORK)
         check_outputs(name, factory, data)
+    check_interpolation(
+        data,
+        {
+            "network": experts.checkpoints,
+            **{name: [source] for name, source in experts.evaluation_checkpoints.items()},
+        },
+        networks,
+    )
     plan = Plan(
         data=data,
         methods=list(method),

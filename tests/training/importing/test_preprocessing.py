@@ -1,0 +1,93 @@
+import re
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+from torchvision import models
+
+from cwx.training.importing import preprocessing
+from cwx.training.importing.preprocessing import (
+    check_interpolation,
+    interpolation_of_network,
+    interpolation_of_weights,
+)
+
+BILINEAR = "ResNet50_Weights.IMAGENET1K_V2"
+BICUBIC = "EfficientNet_B0_Weights.IMAGENET1K_V1"
+
+
+class Stated(nn.Module):
+    """A network as timm builds it."""
+
+    def __init__(self, interpolation):
+        super().__init__()
+        self.pretrained_cfg = {"interpolation": interpolation, "crop_pct": 0.9}
+
+
+def images(**source):
+    return SimpleNamespace(source=SimpleNamespace(**{"fit": object(), **source}))
+
+
+@pytest.fixture
+def check(monkeypatch):
+    monkeypatch.setattr(preprocessing, "build_network", lambda factory, *_, **__: factory())
+
+    def check(checkpoint, network=nn.Identity, **source):
+        data = images(**{"interpolation": None, **source})
+        check_interpolation(data, {"network": [checkpoint]}, {"network": network})
+
+    return check
+
+
+def test_the_filters_are_those_of_torchvisions_presets():
+    for name in models.list_models(module=models):
+        for weights in models.get_model_weights(name):
+            stated = interpolation_of_weights(str(weights))
+            assert stated == weights.transforms().interpolation.value
+
+
+def test_torchvisions_files_are_recognised_by_their_content(tmp_path, monkeypatch):
+    weights = models.get_weight(BICUBIC)
+    digest = re.search(r"-([0-9a-f]{8})\.pth", weights.url)[1] + 56 * "0"
+    (tmp_path / "renamed.pt").write_bytes(b"")
+    monkeypatch.setattr(preprocessing, "file_digest", lambda *_: digest)
+    assert interpolation_of_weights(str(tmp_path / "renamed.pt")) == "bicubic"
+    monkeypatch.setattr(preprocessing, "file_digest", lambda *_: 64 * "0")
+    assert interpolation_of_weights(str(tmp_path / "renamed.pt")) is None
+
+
+@pytest.mark.parametrize("checkpoint", ["nowhere.pt", "X_Weights.Y", "ResNet50_Weights.V9"])
+def test_unknown_weights_state_no_filter(checkpoint):
+    assert interpolation_of_weights(checkpoint) is None
+
+
+@pytest.mark.parametrize(
+    ("network", "stated"),
+    [(Stated("bicubic"), "bicubic"), (Stated("random"), None), (nn.Identity(), None)],
+)
+def test_networks_of_timm_state_their_filter(network, stated):
+    assert interpolation_of_network(network) == stated
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "network"), [(BICUBIC, nn.Identity), ("own.pt", partial(Stated, "bicubic"))]
+)
+def test_weights_made_for_another_filter_than_the_default_are_refused(check, checkpoint, network):
+    message = rf"weights {checkpoint} were made .* filter bicubic, .*set data\.source\.interpol"
+    with pytest.raises(ValueError, match=message):
+        check(checkpoint, network)
+    # An explicit filter is the user's; without resizing, the filter does not matter.
+    check(checkpoint, network, interpolation="bicubic")
+    check(checkpoint, network, interpolation="bilinear")
+    check(checkpoint, network, fit=None)
+
+
+def test_weights_made_for_the_default_are_accepted(check):
+    check(BILINEAR)
+    check("own.pt")
+    check("own.pt", partial(Stated, "bilinear"))
+
+
+def test_sources_without_the_setting_are_not_checked(check):
+    check_interpolation(SimpleNamespace(source=object()), {"network": [BICUBIC]}, {})
