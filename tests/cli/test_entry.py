@@ -1,26 +1,76 @@
 """The command line answers help, completion and errors without importing torch."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from support.paths import ROOT
 
+# Forks once per command line, so that Python and Hydra start only once. Prints one JSON line for
+# each: the exit status, the output, and the names of the packages that were imported.
+SERVER = """
+import contextlib, io, json, os, sys
 
-def run(*arguments):
+import hydra
+import cwx.cli.app
+
+for line in sys.stdin:
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        status, output = 0, io.StringIO()
+        sys.argv = ["run.py", *json.loads(line)]
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            try:
+                cwx.cli.app.main()
+            except SystemExit as exit:
+                # A message instead of a number means status 1.
+                status = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+                if isinstance(exit.code, str):
+                    print(exit.code)
+        packages = sorted({name.partition(".")[0] for name in sys.modules})
+        with os.fdopen(writer, "w") as file:
+            json.dump([status, output.getvalue(), packages], file)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        print(file.read(), flush=True)
+    os.wait()
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    output: str
+    packages: set[str]
+
+
+@pytest.fixture(scope="module")
+def answer():
+    """Runs a command line of `run.py`."""
     line = "python run.py method.distill.iter"
     completion = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-    return subprocess.run(
-        [sys.executable, "-X", "importtime", "run.py", *arguments],
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
         cwd=ROOT,
         env={**os.environ, **completion},
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
-    )
+    ) as server:
+
+        def run(arguments):
+            server.stdin.write(json.dumps(arguments) + "\n")
+            server.stdin.flush()
+            status, output, packages = json.loads(server.stdout.readline())
+            return Answer(status, output, {*packages})
+
+        yield run
+        server.stdin.close()
 
 
 @pytest.mark.parametrize(
@@ -58,17 +108,29 @@ def run(*arguments):
         (["-m", "scale=small,null"], 1, "cwx: there is no scale=null: there are paper, small"),
     ],
 )
-def test_the_command_line_answers_without_torch(arguments, code, text):
-    process = run(*arguments)
-    assert process.returncode == code
-    assert text in process.stdout + process.stderr
-    assert "Traceback" not in process.stderr
-    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
-    assert not imported & {"torch", "lightning", "wandb", "torchvision"}
+def test_the_command_line_answers_without_torch(answer, arguments, code, text):
+    result = answer(arguments)
+    assert result.status == code, result.output
+    assert text in result.output
+    assert "Traceback" not in result.output
+    assert not result.packages & {"torch", "lightning", "wandb", "torchvision"}
 
 
-def test_help_lists_the_parts_of_a_study_and_the_parts_of_parts():
-    text = run("--help").stdout
+def test_a_process_of_the_shell_ends_with_the_status_and_the_message():
+    process = subprocess.run(
+        [sys.executable, "run.py", "sed=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("cwx: unknown key sed: did you mean seed?")
+
+
+def test_help_lists_the_parts_of_a_study_and_the_parts_of_parts(answer):
+    text = answer(["--help"]).output
     _, study, parts = re.split(r"^Parts of .*$", text, flags=re.MULTILINE)
     groups = [re.findall(r"^  (\w+): \w", block, re.MULTILINE) for block in (study, parts)]
     assert groups == [
