@@ -1,5 +1,6 @@
 """Reading constructed training sets, and the errors for invalid ones."""
 
+import os
 import pickle
 
 import pytest
@@ -113,11 +114,13 @@ def test_a_missing_or_damaged_part_is_named(tmp_path):
     (write_published(tmp_path / "half", IMAGES, LABELS) / "CIFAR_lab").unlink()
     save_file({"images": BYTES}, tmp_path / "few.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"{")
+    os.mkfifo(tmp_path / "pipe.safetensors")
     for name, message in (
         ("half", "CIFAR_lab is missing"),
         ("none", "none is not a constructed set: give a folder with CIFAR_ims and CIFAR_lab"),
         ("few.safetensors", "has no tensor labels, only images"),
         ("cut.safetensors", "is damaged or missing"),
+        ("pipe.safetensors", "a named pipe, not a regular file"),
     ):
         with pytest.raises(ValueError, match=message):
             read_constructed(tmp_path / name)

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +40,13 @@ def published(tmp_path):
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
+
+
+def test_an_archive_that_is_a_named_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "set.zip")
+    archive = Archive(f"{NOWHERE}/set.zip", "0" * 32, "set/a")
+    with pytest.raises(ValueError, match="a named pipe, not a regular file"):
+        fetch(archive, tmp_path / "here", tmp_path)
 
 
 def everything(folder):

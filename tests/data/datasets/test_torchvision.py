@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,29 @@ def test_each_class_of_cifar10_has_a_synset_of_its_own():
     synsets = synsets_by_index(source.synsets, CIFAR10)
     assert len(set(synsets)) == 10
     assert dict(zip(CIFAR10, synsets, strict=True))["dog"] == "n02084071"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file"),
+    [
+        (datasets.CIFAR10, "cifar-10-batches-py/data_batch_1"),
+        (datasets.CIFAR10, "cifar-10-python.tar.gz"),
+        (datasets.FashionMNIST, "FashionMNIST/raw/t10k-labels-idx1-ubyte"),
+    ],
+)
+@pytest.mark.parametrize("download", [True, False])
+def test_a_named_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, dataset, file, download):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(tmp_path / file)
+    source = Torchvision(dataset=dataset, root=str(tmp_path), download=download, synsets=None)
+    with pytest.raises(ValueError, match=f"{Path(file).name} cannot be read .a named pipe"):
+        source.prepare() if download else source.load()
+
+
+def test_a_named_pipe_in_place_of_svhn_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "train_32x32.mat")
+    with pytest.raises(ValueError, match=r"train_32x32\.mat cannot be read .a named pipe"):
+        SVHN(root=str(tmp_path), download=False).load()
 
 
 def test_a_missing_data_set_is_an_error(tmp_path):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cwx.data.splits import ImageSet
+from cwx.storage.regular_files import check_regular
 from cwx.storage.safe_load import describe, is_plain, load_tensors
 from cwx.storage.shards import Shards
 
@@ -45,6 +46,7 @@ def read_constructed(path: Path) -> ImageSet:
 def _read_tensors(path: Path) -> Mapping[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
+            check_regular(path)
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is damaged or missing ({error}): copy it again") from error

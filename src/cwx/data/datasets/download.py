@@ -9,6 +9,8 @@ from zipfile import BadZipFile
 from filelock import FileLock
 from torchvision.datasets.utils import download_and_extract_archive
 
+from cwx.storage.regular_files import check_regular
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -50,7 +52,11 @@ def fetch(archive: Archive, destination: Path, archives: Path) -> None:
     """
     if is_present(destination):
         return
+    name = archive.url.rpartition("/")[2]
     try:
+        if (archives / name).exists():
+            # Computing the checksum of a named pipe would wait for its writer.
+            check_regular(archives / name)
         for folder in (destination.parent, archives):
             folder.mkdir(parents=True, exist_ok=True)
         with FileLock(archives / f".{archive.md5}.lock"):

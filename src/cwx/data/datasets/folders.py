@@ -44,7 +44,8 @@ class ImageFolder:
         background: the colour behind transparent pixels; ``None`` to refuse them.
         white_level: the value of white in files of more than 8 bits; ``None`` for the largest of
             16 bits, and 1 in floats.
-        channels: 1 for grey, 3 for colour; ``None`` for grey if all images are grey, else colour.
+        channels: 1 for grey, 3 for colour; ``None`` for grey if all images are stored in grey, else
+            colour.
         synsets: the WordNet 3.0 noun id of each class, by folder name; ``None`` for none.
     """
 
@@ -101,7 +102,8 @@ class ClassFolders:
         background: the colour behind transparent pixels; ``None`` to refuse them.
         white_level: the value of white in files of more than 8 bits; ``None`` for the largest of
             16 bits, and 1 in floats.
-        channels: 1 for grey, 3 for colour; ``None`` for grey if all images are grey, else colour.
+        channels: 1 for grey, 3 for colour; ``None`` for grey if all images are stored in grey, else
+            colour.
         synsets: the WordNet 3.0 noun id of each class, by class name; ``None`` to use the names
             if all are such ids, and no synsets otherwise.
     """

@@ -1,6 +1,6 @@
 """Data sets that torchvision downloads and decodes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from cwx.data.splits import ImageSet, Splits, synsets_by_index
+from cwx.storage.regular_files import check_regular
 
 
 class Torchvision:
@@ -46,6 +47,7 @@ class Torchvision:
 
     def _open(self, *, train: bool, download: bool) -> Any:
         name = getattr(self.dataset, "__name__", str(self.dataset))
+        _check_files(self.root, _parts(self.dataset))
         return _open_dataset(
             lambda: self.dataset(root=self.root, train=train, download=download),
             f"{name} is not in {self.root}",
@@ -89,11 +91,37 @@ class SVHN:
         )
 
     def _open(self, split: str, *, download: bool) -> Any:
+        _check_files(self.root, (f"{split}_32x32.mat",))
         return _open_dataset(
             lambda: datasets.SVHN(root=self.root, split=split, download=download),
             f"SVHN's {split} split is missing or damaged in {self.root}",
             f"place http://ufldl.stanford.edu/housenumbers/{split}_32x32.mat there",
         )
+
+
+def _parts(dataset: Any) -> Sequence[str]:
+    """Where a data set of torchvision keeps its files within the root, besides archives."""
+    # Those of MNIST's kind are in a folder of the class's name.
+    folder = getattr(dataset, "base_folder", None) or f"{getattr(dataset, '__name__', '')}/raw"
+    return (str(folder), str(getattr(dataset, "filename", "")))
+
+
+def _check_files(root: Path, parts: Sequence[str]) -> None:
+    """Refuse named pipes, devices and sockets in place of files: torchvision would wait for them.
+
+    Args:
+        parts: files, or folders whose files are checked.
+    """
+    for path in (root / part for part in parts if part):
+        try:
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                if not file.is_dir() and file.exists():
+                    check_regular(file)
+        except OSError as error:
+            raise ValueError(
+                f"{error.filename} cannot be read ({error.strerror}): remove it, and set "
+                "data.source.download=true"
+            ) from error
 
 
 def _open_dataset(constructor: Callable[[], Any], missing: str, remedy: str) -> Any:
