@@ -136,7 +136,7 @@ def test_a_frame_is_of_pandas_where_that_is_installed(here, monkeypatch):
         (lambda run: run.images("distil"), "no explanations of 'distil': did you mean distill?"),
         (lambda run: run.table("fidelit"), "no table 'fidelit': did you mean fidelity?"),
         (lambda run: run.real_images("reel"), "images of kind 'reel': did you mean real?"),
-        (lambda run: run.figure("x"), "no class 'x': there are 0, 1, 2"),
+        (lambda run: run.figure("x"), "'x', and there is no such class among the 10"),
         (lambda _: cwx.open_run("runs/digits"), "not a single run: it holds 3 runs"),
         (lambda _: cwx.open_run("nowhere"), "nowhere is not a folder"),
         (lambda run: cwx.open_sweep(run.folder / "tables"), "there is no run in"),

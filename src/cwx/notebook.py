@@ -27,6 +27,7 @@ from cwx.errors import UserError, did_you_mean
 from cwx.explanations.drawing import sheet
 from cwx.explanations.patterns import MethodOutput
 from cwx.explanations.serialisation import read_explanations
+from cwx.functional.class_names import ClassName, class_index
 from cwx.functional.images import Normalization
 from cwx.storage.run_files import CLASSES, EXPLANATIONS, SAMPLES
 from cwx.storage.runs import Run, find_runs
@@ -123,19 +124,25 @@ class OpenRun:
         _require(kind, kept, f"{self.folder} kept no images of kind")
         return self._by_class(kept[kind].images.float() / 255, kept[kind].labels)
 
-    def figure(self, class_name: str) -> "Figure":
+    def figure(self, class_name: ClassName) -> "Figure":
         """Test images of one class beside what each method shows of it.
+
+        Args:
+            class_name: its name, or its index if no class is named by a number.
 
         Raises:
             UserError: there is no such class; names the most similar.
         """
-        _require(class_name, self.classes, "there is no class")
+        try:
+            index = class_index(class_name, self.classes, "class_name")
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        name = self.classes[index]
         columns = {"test images": self.real_images()} if "real" in self._samples[0] else {}
         columns |= {method: self.images(method) for method in self.explanations}
-        shown = {title: of[class_name] for title, of in columns.items() if class_name in of}
-        index = self.classes.index(class_name)
+        shown = {title: of[name] for title, of in columns.items() if name in of}
         if not shown:
-            raise UserError(f"{self.folder} shows nothing of class {class_name!r}")
+            raise UserError(f"{self.folder} shows nothing of class {name!r}")
         labels = {title: torch.full((len(images),), index) for title, images in shown.items()}
         return sheet(shown, labels, self.classes)
 

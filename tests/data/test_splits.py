@@ -78,15 +78,14 @@ def test_synsets_by_name_follow_the_order_of_the_classes(named, synsets):
     [
         (
             {"car": CAT, "bird": BIRD, "7": DOG},
-            r"3 classes, by name: no class is called 'car' \(the nearest are cat, bird, 7\); "
-            r"none is given for 'cat'; correct the names, or set data\.source\.synsets=null",
+            r"data\.source\.synsets is 'car', and there is no such class among the 3: the nearest "
+            r"are 'cat', 'bird', '7'; give one of the names; data\.source\.synsets=null gives none",
         ),
-        (
-            {"cat": CAT, "bird": BIRD, "7": DOG, "dogs": DOG, "do": DOG},
-            r"by name: no class is called 'dogs' and 1 more \(.*\); correct",
-        ),
-        ({"cat": CAT}, "by name: none is given for 'bird' and 1 more; correct"),
-        ({}, "by name: none is given for 'bird' and 2 more; correct"),
+        ({"cat": CAT}, "no synset to 'bird' and 1 more of the 3 classes: .*=null"),
+        ({}, "data.source.synsets is empty"),
+        # Both are the class 7.
+        ({7: DOG, "7": CAT, "cat": CAT, "bird": BIRD}, "has class '7' .index 2. more than once"),
+        ({0: DOG}, "is 0, and no class is called '0': where names of classes are numbers"),
     ],
 )
 def test_synsets_that_do_not_fit_the_classes_are_refused(named, message):

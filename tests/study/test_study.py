@@ -47,7 +47,10 @@ def test_training_images_are_corrupted_before_training(subject, tmp_path, caplog
     assert torch.equal(saved["is_corrupted"], expected.is_corrupted)
     count = int(expected.is_corrupted.sum())
     lines = [message for message in caplog.messages if "corrupted" in message]
-    assert lines == [f"{count} of 60 training images are corrupted, a fraction of {count / 60:.4g}"]
+    assert lines == [
+        f"corruption: {count} of 60 training images are corrupted, a fraction of {count / 60:.4g}; "
+        f"{count} have another label"
+    ]
 
 
 @pytest.mark.parametrize("corruption", [NoCorruption(), NOISE], ids=["none", "noise"])
@@ -69,7 +72,9 @@ def test_the_effective_rate_is_a_metric(subject, tmp_path, corruption):
     study.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     is_corrupted = corruption(subject.data.splits.train, subject.data.classes).is_corrupted
-    assert metrics == {"corruption/effective_rate": is_corrupted.double().mean().item()}
+    rate = is_corrupted.double().mean().item()
+    changes = {"corruption/changed_pixels": 0, "corruption/changed_labels": rate} if rate else {}
+    assert metrics == {"corruption/effective_rate": rate} | changes
     assert (tmp_path / "run" / "corrupted.safetensors").exists() == bool(is_corrupted.any())
 
 

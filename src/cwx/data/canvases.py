@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
 from cwx.functional.canvas_sampling import Canvas
-from cwx.functional.class_names import class_index
+from cwx.functional.class_names import ClassName, class_indices
 from cwx.functional.rng import stream
 
 log = logging.getLogger(__name__)
@@ -31,18 +31,18 @@ class CanvasSet:
 
 
 def classes_to_explain(
-    names: Sequence[str | int] | None, data: ImageData, setting: str
+    names: Sequence[ClassName] | None, data: ImageData, setting: str
 ) -> list[int]:
     """Indices of the classes to explain: the named ones, or all (with `names` ``None``).
 
     Raises:
-        ValueError: a class does not exist, or has no test image.
+        ValueError: a class does not exist, is named twice, or has no test image; or none is named.
     """
     present = set(data.splits.test.labels.tolist())
     if names is None:
         indices = list(range(len(data.classes)))
     else:
-        indices = [class_index(name, data.classes) for name in names]
+        indices = class_indices(names, data.classes, setting)
     if absent := [data.classes[label] for label in indices if label not in present]:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise ValueError(

@@ -4,18 +4,19 @@ A corruption acts on the stored bytes, before any augmentation, and records whic
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cwx.data.corruption_changes import Changes, measure_changes
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import stretch_to
 from cwx.data.splits import ImageSet
 from cwx.functional.backdoor import Shape, Trigger, Variant, choose
-from cwx.functional.class_names import class_index
+from cwx.functional.class_names import ClassName, class_index, describe_class
 from cwx.functional.label_noise import Noise
 from cwx.functional.rng import stream
 
@@ -34,7 +35,8 @@ class CorruptionResult:
 
     Attributes:
         images: all training images, in the order of the clean ones.
-        is_corrupted: boolean mask ``[n]``: True where an image got a trigger or another label.
+        is_corrupted: boolean mask ``[n]``: True where a pixel or the label differs from the clean
+            ones.
         backdoor: the planted backdoor; ``None`` if there is none.
     """
 
@@ -66,39 +68,59 @@ class Backdoor:
     Attributes:
         trigger: the pattern added to the poisoned images.
         target: the target class, by name or index.
-        rate: the fraction of all training images that is poisoned, in 0-1, for every variant.
+        rate: the fraction of all training images that is poisoned, above 0 and at most 1, for every
+            variant.
         variant: selects the images that may be poisoned.
         seed: of the random choice of poisoned images.
 
     Raises:
-        ValueError: the rate is outside 0-1; when called: the rate exceeds what the variant allows,
-            the target class does not exist, or the trigger does not fit the images.
+        ValueError: the rate is out of range; when called: the rate exceeds what the variant allows,
+            the target class does not exist, the trigger does not fit the images, or it changes
+            no pixel of them.
     """
 
     trigger: Trigger
-    target: str | int
+    target: ClassName
     rate: float
     variant: Variant
     seed: int
 
     def __post_init__(self) -> None:
         _check_rate(self.rate)
+        if self.rate == 0:
+            raise ValueError(
+                f"corruption.rate is {self.rate}, so that no image would be poisoned: give a "
+                "fraction of the images above 0, or choose corruption=none"
+            )
 
     def __call__(self, images: ImageSet, classes: Sequence[str]) -> CorruptionResult:
-        target = class_index(self.target, classes)
-        indices = choose(
-            self.variant.candidates(images.labels, target),
-            rate=self.rate,
-            total=len(images),
-            generator=stream(self.seed),
-        )
+        target = class_index(self.target, classes, "corruption.target")
+        candidates = self.variant.candidates(images.labels, target)
+        if len(images) and not len(candidates):
+            raise ValueError(
+                "corruption.variant allows to poison none of the training images, such as those of "
+                f"the target class {describe_class(target, classes)}, if it has none: choose "
+                "another corruption.target or corruption.variant"
+            )
+        indices = choose(candidates, rate=self.rate, total=len(images), generator=stream(self.seed))
         pixels, labels = images.images.clone(), images.labels.clone()
         pixels[indices] = self.trigger.apply(images.images[indices])
         labels[indices] = target
-        is_corrupted = torch.zeros(len(images), dtype=torch.bool)
-        is_corrupted[indices] = True
-        backdoor = PlantedBackdoor(self.trigger, target)
-        return CorruptionResult(ImageSet(pixels, labels), is_corrupted, backdoor)
+        poisoned = ImageSet(pixels, labels)
+        changes = measure_changes(images, poisoned)
+        if not changes.pixels.any():
+            raise ValueError(self._unchanged(len(indices)))
+        return CorruptionResult(poisoned, changes.either, PlantedBackdoor(self.trigger, target))
+
+    def _unchanged(self, count: int) -> str:
+        trigger: object = self.trigger
+        names = fields(trigger) if is_dataclass(trigger) else ()
+        settings = ", ".join(f"corruption.trigger.{field.name}" for field in names)
+        return (
+            f"the trigger ({self.trigger}) changes no pixel of the {count} training images that it "
+            f"should poison: make it stronger ({settings or 'corruption.trigger'}), or choose "
+            "another corruption"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +133,8 @@ class LabelNoise:
         seed: of the random choice of images and of the noise.
 
     Raises:
-        ValueError: the rate is outside 0-1; when called: there are no images, or all belong to
-            one class.
+        ValueError: the rate is outside 0-1; when called: there are no images, all belong to one
+            class, or a rate above 0 changes no label.
     """
 
     kind: Noise
@@ -137,7 +159,14 @@ class LabelNoise:
         indices = choose(candidates, rate=self.rate, total=len(images), generator=generator)
         labels = images.labels.clone()
         labels[indices] = self.kind.draw(labels[indices], classes, generator)
-        return CorruptionResult(ImageSet(images.images, labels), labels != images.labels, None)
+        is_corrupted = labels != images.labels
+        if self.rate > 0 and not is_corrupted.any():
+            raise ValueError(
+                f"corruption.rate is {self.rate}, and {self.kind} changes none of the "
+                f"{len(indices)} labels that it selects: raise corruption.rate, or choose another "
+                "corruption.kind or corruption.seed"
+            )
+        return CorruptionResult(ImageSet(images.images, labels), is_corrupted, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +183,7 @@ class PictureFile:
         """The picture ``[C, H, W]``, pixels in 0-1.
 
         Raises:
-            ValueError: the file is missing or is not an image.
+            ValueError: the file is missing, is not an image, or has transparent pixels.
         """
         file = Path(self.path)
         if not file.is_file():
@@ -170,6 +199,39 @@ class PictureFile:
         )
         picture = reader.read([(file, 0)]).images[0]
         return (picture / 255).expand(channels, -1, -1)
+
+
+def check_result(result: object, clean: ImageSet, classes: Sequence[str]) -> Changes:
+    """What a corruption changed, if its result fits the clean images and marks these changes.
+
+    Raises:
+        ValueError: the result is no `CorruptionResult`, its images or labels do not fit, or
+            `CorruptionResult.is_corrupted` is not the mask of the images that differ.
+    """
+    if not isinstance(result, CorruptionResult) or len(result.images) != len(clean):
+        raise ValueError(
+            f"corruption returned {type(result).__name__} for {len(clean)} images: "
+            "return a cwx.data.corruption.CorruptionResult with all images, in their order"
+        )
+    images, labels = result.images.images, result.images.labels
+    if images.shape != clean.images.shape or images.dtype != torch.uint8:
+        raise ValueError(
+            f"corruption returned images {list(images.shape)} of {images.dtype}: return bytes "
+            f"(torch.uint8) {list(clean.images.shape)}, as the clean images"
+        )
+    if labels.dtype != torch.int64 or ((labels < 0) | (labels >= len(classes))).any():
+        raise ValueError(
+            f"corruption returned labels of {labels.dtype} in {labels.min()}-{labels.max()}: "
+            f"return class indices (torch.int64) in 0-{len(classes) - 1}"
+        )
+    changes = measure_changes(clean, result.images)
+    if not torch.equal(result.is_corrupted, changes.either):
+        raise ValueError(
+            f"corruption marks {int(result.is_corrupted.sum())} images as corrupted, and "
+            f"{int(changes.either.sum())} differ from the clean images in a pixel or the label: "
+            "mark exactly these in CorruptionResult.is_corrupted (a boolean mask)"
+        )
+    return changes
 
 
 def _check_rate(rate: float) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cwx.data.corruption import Corruption, CorruptionResult, NoCorruption
+from cwx.data.corruption import Corruption, CorruptionResult, NoCorruption, check_result
+from cwx.data.corruption_changes import Changes
 from cwx.data.global_batches import Draw, GlobalBatches
 from cwx.data.splits import ImageSet, Source, Splits
 from cwx.data.step_loaders import rank_and_world_size
@@ -49,9 +50,11 @@ class ImageData(L.LightningDataModule):
         clean: the training images before any corruption; set by `setup`.
         corrupted: the result of the corruption; its images are trained on, unless `train_on`
             replaced them.
+        changes: what the corruption changed.
     """
 
     clean: ImageSet
+    changes: Changes
     corrupted: CorruptionResult
 
     def __init__(
@@ -93,11 +96,7 @@ class ImageData(L.LightningDataModule):
             ValueError: the corruption does not fit these images.
         """
         result = corruption(self.clean, self.classes)
-        if not isinstance(result, CorruptionResult) or len(result.images) != len(self.clean):
-            raise ValueError(
-                f"corruption returned {type(result).__name__} for {len(self.clean)} images: "
-                "return a cwx.data.corruption.CorruptionResult with all images, in their order"
-            )
+        self.changes = check_result(result, self.clean, self.classes)
         self.corrupted = result
         self._splits = replace(self.splits, train=self.corrupted.images)
         return self.corrupted

@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-from unicodedata import normalize
 
 import torch
 from torch import Tensor
 
-from cwx.errors import closest
+from cwx.functional.class_names import ClassName, class_indices
 from cwx.functional.spacing import evenly_spaced
 
 
@@ -135,7 +134,7 @@ NOUN = re.compile("n[0-9]{8}")
 
 
 def synsets_by_index(
-    synsets: Mapping[str, str] | None, classes: Sequence[str]
+    synsets: Mapping[ClassName, str] | None, classes: Sequence[str]
 ) -> tuple[str, ...] | None:
     """Order synsets, given by class name, by class index.
 
@@ -143,27 +142,22 @@ def synsets_by_index(
     ('n02121620', 'n02084071')
 
     Raises:
-        ValueError: a name is not a class, or a class has no synset.
+        ValueError: a name is not a class or is given twice, or a class has no synset.
     """
     if synsets is None:
         return None
-    # YAML reads a class name such as 7 as a number. Unicode writes an é in one character or two.
-    by_name = {normalize("NFC", str(name)): synset for name, synset in synsets.items()}
-    classes = [normalize("NFC", name) for name in classes]
-    faults = []
-    if unknown := [name for name in by_name if name not in classes]:
-        near = closest(unknown[0], classes)
-        faults.append(
-            f"no class is called {_first_name(unknown)} (the nearest are {', '.join(near)})"
-        )
-    if missing := [name for name in classes if name not in by_name]:
-        faults.append(f"none is given for {_first_name(missing)}")
-    if faults:
+    setting = "data.source.synsets"
+    try:
+        indices = class_indices(synsets, classes, setting)
+    except ValueError as error:
+        raise ValueError(f"{error}; {setting}=null gives none to any class") from error
+    if missing := [name for index, name in enumerate(classes) if index not in indices]:
         raise ValueError(
-            f"data.source.synsets must give one synset for each of the {len(classes)} classes, by "
-            f"name: {'; '.join(faults)}; correct the names, or set data.source.synsets=null"
+            f"{setting} gives no synset to {_first_name(missing)} of the {len(classes)} classes: "
+            f"give each class one, by its name, or set {setting}=null"
         )
-    return tuple(by_name[name] for name in classes)
+    by_index = dict(zip(indices, synsets.values(), strict=True))
+    return tuple(by_index[index] for index in range(len(classes)))
 
 
 def _first_name(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ Settings out of range raise a `ValueError`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args, get_type_hints
 
 import torch
@@ -59,11 +59,11 @@ class Patch:
     margin: int
 
     def __post_init__(self) -> None:
-        _require("patch.size", self.size, self.size >= 1, "1 or more")
-        _require("patch.margin", self.margin, self.margin >= 0, "0 or more")
+        _require("corruption.trigger.size", self.size, self.size >= 1, "1 or more")
+        _require("corruption.trigger.margin", self.margin, self.margin >= 0, "0 or more")
         corners = get_args(get_type_hints(Patch)["corner"])
         valid = self.corner in corners
-        _require("patch.corner", self.corner, valid, f"one of {', '.join(corners)}")
+        _require("corruption.trigger.corner", self.corner, valid, f"one of {', '.join(corners)}")
 
     def apply(self, images: Tensor) -> Tensor:
         shape = images.shape[1:]
@@ -85,7 +85,8 @@ class Patch:
         if extent > min(height, width):
             raise ValueError(
                 f"the trigger takes {self.size}x{self.size} pixels and a margin of {self.margin}, "
-                f"the images are {height}x{width}: lower the trigger's size or margin"
+                f"the images are {height}x{width}: lower corruption.trigger.size or "
+                "corruption.trigger.margin"
             )
         vertical, horizontal = self.corner.split("-")
         top = self.margin if vertical == "top" else height - extent
@@ -145,7 +146,7 @@ class Blend:
     picture: Picture
 
     def __post_init__(self) -> None:
-        _require("blend.ratio", self.ratio, 0 < self.ratio <= 1, "above 0, at most 1")
+        _require("corruption.trigger.ratio", self.ratio, 0 < self.ratio <= 1, "above 0, at most 1")
 
     def apply(self, images: Tensor) -> Tensor:
         pattern = 255 * self.pattern(images.shape[1:]).to(images.device)
@@ -167,15 +168,20 @@ class Sinusoid:
     Attributes:
         delta: δ, on the 0-255 scale.
         frequency: f, waves across the image.
+
+    Raises:
+        ValueError: when called: the stripes are 0 in every column, once rounded.
     """
 
     delta: float
     frequency: float
 
     def __post_init__(self) -> None:
-        _require("sinusoid.delta", self.delta, 0 < self.delta <= 255, "above 0, at most 255")
+        _require(
+            "corruption.trigger.delta", self.delta, 0 < self.delta <= 255, "above 0, at most 255"
+        )
         finite = 0 < self.frequency < math.inf
-        _require("sinusoid.frequency", self.frequency, finite, "above 0, finite")
+        _require("corruption.trigger.frequency", self.frequency, finite, "above 0, finite")
 
     def apply(self, images: Tensor) -> Tensor:
         levels = self._levels(images.shape[-1]).to(images.device)
@@ -185,6 +191,7 @@ class Sinusoid:
         return (self._levels(shape[-1]) != 0).float().repeat(shape[1], 1)
 
     def pattern(self, shape: Shape) -> Tensor:
+        self._levels(shape[-1])
         return (self._wave(shape[-1]) / 255).float().expand(*shape)
 
     def _wave(self, width: int) -> Tensor:
@@ -193,7 +200,22 @@ class Sinusoid:
 
     def _levels(self, width: int) -> Tensor:
         """The wave rounded to integers; x is an integer, so this rounds the sum."""
-        return self._wave(width).round().short()
+        levels = self._wave(width).round().short()
+        if not levels.any():
+            raise ValueError(
+                f"the stripes with corruption.trigger.delta={self.delta:g} and corruption.trigger."
+                f"frequency={self.frequency:g} round to 0 in each of the {width} columns of the "
+                f"images: {self._remedy(width)}"
+            )
+        return levels
+
+    def _remedy(self, width: int) -> str:
+        if width < 2:
+            return "stripes need wider images"
+        visible = f"corruption.trigger.frequency={width / 4:g}"
+        if replace(self, frequency=width / 4)._wave(width).round().any():
+            return f"they are visible with {visible}"
+        return f"give a corruption.trigger.delta of 1 or more, and {visible}"
 
 
 class Variant(Protocol):
@@ -234,17 +256,19 @@ def choose(candidates: Tensor, *, rate: float, total: int, generator: torch.Gene
         ValueError: the number is 0 although the rate is above 0, or exceeds the candidates.
     """
     if rate > 0 and total == 0:
-        raise ValueError(f"the rate is {rate}, but there are no training images: give 0")
+        raise ValueError(
+            f"corruption.rate is {rate}, and there are no training images: choose corruption=none"
+        )
     count = round(rate * total)
     if rate > 0 and count == 0:
         raise ValueError(
-            f"a rate of {rate} of {total} training images is less than one image: give 0, or "
-            f"{1 / total:.2g} or more"
+            f"corruption.rate is {rate}, which is less than one of the {total} training images: "
+            f"give {1 / total:.2g} or more"
         )
     if count > len(candidates):
         raise ValueError(
-            f"a rate of {rate} of {total} training images is {count}, and {len(candidates)} may "
-            f"be corrupted: give {len(candidates) / total:.4g} or less"
+            f"corruption.rate is {rate}, which is {count} of the {total} training images, and "
+            f"{len(candidates)} may be corrupted: give {len(candidates) / total:.6g} or less"
         )
     return candidates[torch.randperm(len(candidates), generator=generator)[:count]]
 

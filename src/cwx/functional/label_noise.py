@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cwx.functional.class_names import class_index
+from cwx.functional.class_names import ClassName, class_index, class_indices, describe_class
 
 
 class Noise(Protocol):
@@ -43,18 +43,29 @@ class Asymmetric:
     Attributes:
         to: the class that replaces each class, by names or indices; classes that are not keys
             keep their labels. ``None``: each class becomes the next one, the last the first.
+
+    Raises:
+        ValueError: when called: a class does not exist, is replaced twice, or by itself.
     """
 
-    to: Mapping[str | int, str | int] | None
+    to: Mapping[ClassName, ClassName] | None
 
     def draw(self, labels: Tensor, classes: Sequence[str], generator: torch.Generator) -> Tensor:
-        return self._noisy_labels(classes)[labels]
+        return self.noisy_labels(classes)[labels]
 
-    def _noisy_labels(self, classes: Sequence[str]) -> Tensor:
+    def noisy_labels(self, classes: Sequence[str]) -> Tensor:
         """The new label of each class ``[classes]``."""
         noisy = torch.arange(len(classes))
         if self.to is None:
             return noisy.roll(-1)
-        for old, new in self.to.items():
-            noisy[class_index(old, classes)] = class_index(new, classes)
+        setting = "corruption.kind.to"
+        replaced = class_indices(self.to, classes, setting)
+        for old, value in zip(replaced, self.to.values(), strict=True):
+            new = class_index(value, classes, f"{setting} for class {classes[old]!r}")
+            if new == old:
+                raise ValueError(
+                    f"{setting} replaces class {describe_class(old, classes)} by itself: give "
+                    "another class, or leave it out"
+                )
+            noisy[old] = new
         return noisy

@@ -9,6 +9,7 @@ from torch import Tensor
 from cwx.data.canvases import choose_canvases, classes_to_explain, test_logits
 from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import Canvas
+from cwx.functional.class_names import ClassName
 from cwx.networks.gradcam import attention_maps
 from cwx.networks.layers import attention_layer
 from cwx.training.plan import Plan
@@ -40,7 +41,7 @@ class GradCamRegions:
         seed: int,
         stage: str,
         explains: str,
-        classes: Sequence[str | int] | None,
+        classes: Sequence[ClassName] | None,
         canvas: Canvas,
         canvases: int,
         layer: str | None,
@@ -60,7 +61,7 @@ class GradCamRegions:
         plan: Plan,
         *,
         stage: str,
-        classes: Sequence[str | int] | None,
+        classes: Sequence[ClassName] | None,
         layer: str | None,
         **_: Any,
     ) -> None:

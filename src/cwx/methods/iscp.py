@@ -14,6 +14,7 @@ from cwx.data.canvases import choose_canvases, classes_to_explain, nontarget_sub
 from cwx.data.nontarget import Nontarget, NontargetBatch
 from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import Canvas
+from cwx.functional.class_names import ClassName
 from cwx.functional.mask_search import search_gradients
 from cwx.methods._parallel_search import check_counts, parallel_step
 from cwx.training.plan import Plan
@@ -88,7 +89,7 @@ class MaskSearch(L.LightningModule):
         seed: int,
         stage: str,
         explains: str,
-        classes: Sequence[str | int] | None,
+        classes: Sequence[ClassName] | None,
         canvas: Canvas,
         canvases: int,
         searched: float,
@@ -161,7 +162,7 @@ class MaskSearch(L.LightningModule):
 
     @classmethod
     def check(
-        cls, plan: Plan, *, stage: str, classes: Sequence[str | int] | None, **_: Any
+        cls, plan: Plan, *, stage: str, classes: Sequence[ClassName] | None, **_: Any
     ) -> None:
         """Refuse classes without test images before training.
 

@@ -11,6 +11,7 @@ from cwx.data.canvases import classes_to_explain, nontarget_subset
 from cwx.data.nontarget import Nontarget, NontargetBatch
 from cwx.explanations.patterns import Perturbations
 from cwx.functional.attacks import Linf
+from cwx.functional.class_names import ClassName
 from cwx.functional.mask_search import SignDescent
 from cwx.functional.universal_perturbation import universal_gradients
 from cwx.methods._parallel_search import check_counts, parallel_step
@@ -57,7 +58,7 @@ class UniversalPerturbation(L.LightningModule):
         seed: int,
         stage: str,
         explains: str,
-        classes: Sequence[str | int] | None,
+        classes: Sequence[ClassName] | None,
         searched: float,
         epsilons: Sequence[float],
         step: float,
@@ -106,7 +107,7 @@ class UniversalPerturbation(L.LightningModule):
 
     @classmethod
     def check(
-        cls, plan: Plan, *, stage: str, classes: Sequence[str | int] | None, **_: Any
+        cls, plan: Plan, *, stage: str, classes: Sequence[ClassName] | None, **_: Any
     ) -> None:
         """Refuse classes without test images before training.
 

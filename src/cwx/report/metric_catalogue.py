@@ -271,9 +271,9 @@ METRIC_PATTERNS = (
         _CONSTRUCTION.__getitem__, fraction=False, better="",
     ),
     MetricPattern(
-        r"corruption/(?P<label>effective_rate)", "Corrupted training images",
+        r"corruption/(?P<label>effective_rate|changed_\w+)", "Corrupted training images",
         "Fraction of the training images that differ from the original data.",
-        lambda _: "effective rate",
+        lambda label: label.replace("_", " "),
         better="", hidden=lambda value: value == 0,
     ),
     MetricPattern(

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cwx.report.corruption_line import corruption_line
 from cwx.report.figures import run_figures
+from cwx.report.file_readers import Rows
 from cwx.report.image_grid import run_grid
 from cwx.report.metric_cards import metric_cards
 from cwx.report.paper_tables import paper_tables
@@ -17,7 +19,7 @@ from cwx.report.traces_page import TABLE as TRACES_TABLE
 from cwx.report.traces_page import write_traces
 from cwx.report.training_curves import curve_charts, read_curves
 from cwx.storage.atomic import write_text
-from cwx.storage.run_files import EXPLANATIONS, SAMPLES, TRACEBACK
+from cwx.storage.run_files import CORRUPTION, EXPLANATIONS, SAMPLES, TRACEBACK
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ def write_page(folder: Path) -> Path:
     grid = run_grid(run)
     curves = run.attempt("logs", lambda: curve_charts(read_curves(folder))) or []
     figures = run_figures(run)
+    tables = run.tables()
     text = render(
         "run.html.j2",
         title=str(run.status.get("experiment") or folder.name),
@@ -55,7 +58,8 @@ def write_page(folder: Path) -> Path:
         paper=paper_tables(run.metrics, run.paper),
         metrics=metrics_table(run.metrics, run.paper) if run.metrics else None,
         curves=curves,
-        tables=ordered_tables(run.tables()),
+        tables=ordered_tables(tables),
+        corruption=_corruption(run, tables),
         figures=figures,
         # Without explanations, the figures are the main result.
         figures_first=bool(figures) and not run.has_methods,
@@ -107,6 +111,11 @@ def _seeds(settings: Mapping[str, Any]) -> str:
         for name, value in parts.items()
         if value not in (None, [])
     )
+
+
+def _corruption(run: RunContents, tables: Mapping[str, Rows]) -> str:
+    rows = tables.get(Path(CORRUPTION).stem)
+    return (run.attempt(CORRUPTION, lambda: corruption_line(rows[0])) or "") if rows else ""
 
 
 def _other_pages(folder: Path) -> list[str]:

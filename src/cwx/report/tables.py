@@ -15,6 +15,7 @@ TITLES = {
     "attack_success": "Backdoor: clean accuracy and attack success rate",
     "attention": "Grad-CAM attention on patterns",
     "classes": "Classes",
+    "corruption": "Corruption of the training images",
     "discriminative": "Accuracy on the explanations",
     "diversity": "Diversity within each class",
     "fidelity": "Fidelity by trajectory segment",

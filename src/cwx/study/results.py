@@ -5,6 +5,7 @@ traceback.txt             traceback of a failed run
 metrics.json              flat mapping: metric name → number
 tables/*.csv, figures/*.png
 tables/classes.csv        per class: name, synset (empty if none), numbers of images
+tables/corruption.csv     what a corruption of the training images changed, and a backdoor's target
 tables/paper.csv          measured metrics beside those of a paper, if it reports any
 explanations.safetensors  <method>/images (raw), <method>/labels, a learned
                           <method>/inner_learning_rate; for a mask search <method>/masks and
@@ -34,6 +35,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cwx.data.datamodule import ImageData
 from cwx.data.samples import sample_images
 from cwx.data.splits import Splits
 from cwx.evaluations.outcome import Outcome, Row
@@ -47,6 +49,7 @@ from cwx.storage.paths import below
 from cwx.storage.run_files import (
     CLASSES,
     CORRUPTED,
+    CORRUPTION,
     EXPLANATIONS,
     METRICS,
     PAPER,
@@ -151,9 +154,14 @@ class Results:
         file = self.folder / f"last-good-{method}.safetensors"
         write_explanations(file, {method: explanations})
 
-    def save_corrupted(self, is_corrupted: Tensor) -> None:
-        """Save which training images, in their order, a corruption corrupted ``[n]``."""
+    def save_corrupted(self, is_corrupted: Tensor, row: Row) -> None:
+        """Save which training images, in their order, were corrupted ``[n]``, and a summary.
+
+        Args:
+            row: see `corruption_row`.
+        """
         write_tensors(self.folder / CORRUPTED, {"is_corrupted": is_corrupted}, {})
+        write_text(self.folder / CORRUPTION, _csv([row]))
 
     def save_suspected(self, suspected: Tensor) -> None:
         """Save the boolean mask of training images that a purification removed ``[n]``."""
@@ -206,6 +214,22 @@ class Results:
             write_text(self.folder / PAPER, _csv(_comparison_rows(metrics, paper)))
         write_json(self.folder / METRICS, metrics)
         return metrics
+
+
+def corruption_row(data: ImageData) -> Row:
+    """What the corruption of the training images changed, and the target of a backdoor."""
+    changes, backdoor = data.changes, data.corrupted.backdoor
+    target = "" if backdoor is None else backdoor.target
+    return {
+        "target_class": data.classes[target] if isinstance(target, int) else "",
+        "target_index": target,
+        "training_images": len(changes.labels),
+        "corrupted": int(changes.either.sum()),
+        "effective_rate": data.corrupted.effective_rate,
+        "pixels_changed": int(changes.pixels.sum()),
+        "labels_changed": int(changes.labels.sum()),
+        "mean_change": changes.mean,
+    }
 
 
 def _comparison_rows(metrics: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:

@@ -9,6 +9,7 @@ from cwx.data.corruption import Corruption
 from cwx.data.datamodule import ImageData
 from cwx.evaluations.outcome import Evaluation, Outcome, Sources
 from cwx.explanations.class_images import DivergedError
+from cwx.report.corruption_line import corruption_line
 from cwx.storage.runs import Run
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.contracts import (
@@ -18,7 +19,7 @@ from cwx.study.contracts import (
     check_outcome,
 )
 from cwx.study.page import page_on_exit
-from cwx.study.results import Results
+from cwx.study.results import Results, corruption_row
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.dataset_construction import Construction
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
@@ -165,12 +166,12 @@ class Study:
 
     def _corrupt(self, stages: Stages, results: Results) -> None:
         corrupted = self.data.corrupt(self.corruption)
-        is_corrupted, total = int(corrupted.is_corrupted.sum()), len(corrupted.is_corrupted)
-        if is_corrupted:
-            line = "%d of %d training images are corrupted, a fraction of %.4g"
-            log.info(line, is_corrupted, total, corrupted.effective_rate)
-            if stages.is_rank_zero:
-                results.save_corrupted(corrupted.is_corrupted)
+        if not corrupted.is_corrupted.any():
+            return
+        row = corruption_row(self.data)
+        log.info("corruption: %s", corruption_line(row))
+        if stages.is_rank_zero:
+            results.save_corrupted(corrupted.is_corrupted, row)
 
     def _check(self, configuration: Configuration) -> None:
         check_study(
@@ -256,8 +257,7 @@ class Study:
 
     def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
         sources = self._sources(results)
-        rate = subject.data.corrupted.effective_rate
-        outcomes = {"corruption": Outcome(metrics={"corruption/effective_rate": rate})}
+        outcomes = {"corruption": Outcome(metrics=subject.data.changes.metrics())}
         if subject.dataset_construction:
             outcomes["dataset_construction"] = Outcome(metrics=subject.dataset_construction)
         if subject.adversarial is not None:

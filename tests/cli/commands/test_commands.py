@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.run_folders import make_run, make_sweep
+from support.run_folders import make_run, make_sweep, write
 
 from cwx.cli import app
 from cwx.cli.commands import ls, report
@@ -127,6 +127,38 @@ def test_a_sweep_counts_jobs_that_have_not_started(tmp_path, capsys):
 )
 def test_runs_are_selected_by_state_experiment_and_settings(runs, capsys, argv, count):
     assert len(folders(capsys, *argv)) == count
+
+
+NUMBERS, WORDS = ("1", "2", "3", "007"), ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("target", "classes", "matching", "others"),
+    [
+        (2, NUMBERS, ["2", "1,2"], ["1", "3", "02"]),
+        ("2", NUMBERS, ["2"], ["1", "3"]),
+        ("007", NUMBERS, ["007", "00*"], ["7", "7.0", "3"]),
+        (1, WORDS, ["1", "dog", "d*"], ["cat", "0"]),
+        ("dog", WORDS, ["1", "dog"], ["cat", "0"]),
+        ("1e3", ("1e3", "1000"), ["1e3"], ["1000", "0"]),
+        (None, ("null", "x"), ["null"], ["x"]),
+        ("nan", ("nan", "x"), ["nan"], ["x"]),
+        # The run stopped before its classes were known.
+        (1, None, ["1"], ["dog"]),
+    ],
+)
+def test_runs_are_selected_by_the_class_that_a_setting_means(
+    tmp_path, capsys, target, classes, matching, others
+):
+    run = make_run(tmp_path / "run", config={"corruption": {"target": target}})
+    if classes:
+        rows = "".join(f"{index},{name}\n" for index, name in enumerate(classes))
+        write(run / "tables/classes.csv", f"index,class\n{rows}")
+    counts = [
+        len(folders(capsys, str(tmp_path), f"corruption.target={text}"))
+        for text in [*matching, *others]
+    ]
+    assert counts == [1] * len(matching) + [0] * len(others)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_torchvision_sets_may_have_synsets(tmp_path):
     (tmp_path / "here").touch()
     synsets = {"b": "n02084071", "a": "n02121620"}
     assert published(tmp_path, synsets=synsets).load().synsets == ("n02121620", "n02084071")
-    with pytest.raises(ValueError, match="none is given for 'b'"):
+    with pytest.raises(ValueError, match="gives no synset to 'b'"):
         published(tmp_path, synsets={"a": "n02121620"}).load()
 
 

@@ -58,7 +58,7 @@ def with_networks(subject, data, **evaluation_networks):
 
 
 def test_success_is_measured_on_images_of_other_classes_only(subject):
-    data = poisoned_data(rate=0)
+    data = poisoned_data(rate=0.25)
     evaluation_networks = {f"always-{label}": Constant(label) for label in range(3)}
     evaluation_networks["backdoored"] = Backdoored(data.normalization)
     metrics = AttackSuccess()(with_networks(subject, data, **evaluation_networks), {}).metrics
@@ -95,7 +95,7 @@ def test_metrics_equal_those_counted_image_by_image(subject):
 
 def test_a_network_learns_the_backdoor_and_a_clean_one_has_none(tmp_path):
     success = {}
-    for rate in (0, 0.3):
+    for rate in (0.02, 0.3):
         data = poisoned_data(rate)
         trajectories = train_experts(data, [0, 1], TrajectoryStore(tmp_path / str(rate)), at_once=2)
         poisoned = Subject(
@@ -106,7 +106,7 @@ def test_a_network_learns_the_backdoor_and_a_clean_one_has_none(tmp_path):
             evaluation_networks={},
         )
         success[rate] = AttackSuccess()(poisoned, {}).metrics["attack_success/expert/success"]
-    assert success[0] < 0.5 < success[0.3]
+    assert success[0.02] < 0.5 < success[0.3]
 
 
 @pytest.mark.parametrize(
@@ -125,4 +125,11 @@ def test_a_test_set_with_only_the_target_class_is_refused():
     data = poisoned_data(rate=0.25)
     data.splits.test.labels.fill_(TARGET)
     with pytest.raises(ValueError, match="other than the target 'right'"):
+        AttackSuccess().check(Plan(data=data, methods=[], held_out=0))
+
+
+def test_test_images_that_all_show_the_trigger_are_refused():
+    data = poisoned_data(rate=0.25)
+    data.splits.test.images.copy_(PATCH.apply(data.splits.test.images))
+    with pytest.raises(ValueError, match=r"no pixel of the 16 test images .* 'right' .index 2."):
         AttackSuccess().check(Plan(data=data, methods=[], held_out=0))

@@ -29,7 +29,7 @@ LOCATION, APPEARANCE = ["location_error", "iou"], ["correlation", "psnr"]
 DEFINED = {"patch": LOCATION + APPEARANCE, "blend": APPEARANCE, "sinusoid": APPEARANCE}
 
 
-def poisoned(subject, trigger, rate=0.0):
+def poisoned(subject, trigger, rate=0.1):
     data = image_data()
     data.corrupt(Backdoor(trigger=trigger, target=TARGET, rate=rate, variant=AllToOne(), seed=0))
     return replace(subject, data=data)
@@ -95,7 +95,7 @@ def test_the_control_is_the_mean_over_the_other_classes(subject):
     for other in (0, 1):
         # The scores of one other class: as if it were the target.
         data = image_data()
-        data.corrupt(Backdoor(trigger=trigger, target=other, rate=0.0, variant=AllToOne(), seed=0))
+        data.corrupt(Backdoor(trigger=trigger, target=other, rate=0.1, variant=AllToOne(), seed=0))
         outcome = RevealedTrigger()(replace(subject, data=data), {"known": source})
         scores[other] = outcome.metrics["revealed_trigger/known/target/psnr"]
     metrics = RevealedTrigger()(changed, {"known": source}).metrics

@@ -1,5 +1,7 @@
 """Selects runs by state, experiment, settings and choices."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -9,10 +11,17 @@ from typing import Any
 from cwx.cli.parser import suggestion
 from cwx.cli.tables import printable
 from cwx.errors import UserError
+from cwx.functional.class_names import class_index, names_by_number
+from cwx.storage.regular_files import read_regular_text
+from cwx.storage.run_files import CLASSES
 from cwx.storage.runs import STATES, Run
 
 _REFERENCE = re.compile(r"\$\{(\w[\w.]*)\}")
 _MISSING = object()
+# Settings that take a class by its name or index.
+_CLASS_SETTINGS = frozenset({"corruption.target"})
+# Of a run's table of classes.
+_MAX_BYTES = 2**24
 _DEEPEST = 20
 
 
@@ -52,7 +61,9 @@ def select_runs(
             known = {name for run in selected for name in _names(run)}
             raise UserError(f"no run has a setting {printable(key)}: {suggestion(key, known)}")
         selected = [
-            run for run, value in values if value is not _MISSING and _matches(value, pattern)
+            run
+            for run, value in values
+            if value is not _MISSING and _matches(value, pattern, _classes(run, key))
         ]
     return selected
 
@@ -100,9 +111,33 @@ def _names(run: Run) -> set[str]:
     return names
 
 
-def _matches(value: Any, pattern: str) -> bool:
-    text = _format(value)
-    return any(_equal(text, value) for value in [pattern, *pattern.split(",")])
+def _matches(value: Any, pattern: str, classes: Sequence[str]) -> bool:
+    of_class = _names_of_class(value, classes)
+    texts, patterns = [_format(value), *of_class], [pattern, *pattern.split(",")]
+    numeric = not of_class and not isinstance(value, str)
+    return any(_equal(text, part, numeric=numeric) for text in texts for part in patterns)
+
+
+def _classes(run: Run, key: str) -> Sequence[str]:
+    """The names of the run's classes if the setting `key` takes a class; else none."""
+    if key not in _CLASS_SETTINGS:
+        return ()
+    try:
+        text = read_regular_text(run.folder / CLASSES, _MAX_BYTES)
+        return [row["class"] for row in csv.DictReader(io.StringIO(text))]
+    except (OSError, ValueError, KeyError, csv.Error):
+        return ()
+
+
+def _names_of_class(value: Any, classes: Sequence[str]) -> list[str]:
+    """The name of the class that a setting means, and its index if no class is a number."""
+    if not classes:
+        return []
+    try:
+        index = class_index(value, classes, "")
+    except ValueError:
+        return []
+    return [classes[index], *([] if names_by_number(classes) else [str(index)])]
 
 
 def _format(value: Any) -> str:
@@ -114,8 +149,14 @@ def _format(value: Any) -> str:
     return str(value)
 
 
-def _equal(text: str, pattern: str) -> bool:
+def _equal(text: str, pattern: str, *, numeric: bool) -> bool:
+    """Whether a pattern matches; of a number, whether it has the same value.
+
+    A text is no number, also if it looks like one: the class 007 is not the class 7.
+    """
+    if text == pattern or fnmatchcase(text, pattern):
+        return True
     try:
-        return float(text) == float(pattern)
+        return numeric and float(text) == float(pattern)
     except ValueError:
-        return text == pattern or fnmatchcase(text, pattern)
+        return False

@@ -140,6 +140,8 @@ SCALARS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "Path": (str,),
     "None": (type(None),),
+    # A class, or what YAML reads in place of its name (cwx.functional.class_names).
+    "ClassName": (str, int, float, bool, type(None)),
 }
 
 # Types of libraries that no plain value has.
@@ -185,7 +187,7 @@ def _fits(value: Any, kind: ast.expr, *, strict: bool) -> bool:
     name = _name(kind)
     if name in SCALARS:
         fits = isinstance(value, SCALARS[name])
-        return fits and (name == "bool" or not isinstance(value, bool))
+        return fits and (name in ("bool", "ClassName") or not isinstance(value, bool))
     if name in OBJECTS:
         return False
     if name == "Literal":

@@ -20,6 +20,7 @@ from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import crop_to
 from cwx.data.splits import NOUN, Splits, synsets_by_index
 from cwx.errors import closest, did_you_mean
+from cwx.functional.class_names import ClassName
 from cwx.storage.regular_files import read_regular_text
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class ImageFolder:
         channels: int | None,
         background: str | None,
         white_level: float | None,
-        synsets: Mapping[str, str] | None,
+        synsets: Mapping[ClassName, str] | None,
     ) -> None:
         _check_channels(channels)
         self.root, self.channels, self.synsets = Path(root), channels, synsets
@@ -119,7 +120,7 @@ class ClassFolders:
         channels: int | None,
         background: str | None,
         white_level: float | None,
-        synsets: Mapping[str, str] | None,
+        synsets: Mapping[ClassName, str] | None,
     ) -> None:
         _check_channels(channels)
         self.root, self.channels, self.synsets = Path(root), channels, synsets

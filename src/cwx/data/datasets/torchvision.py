@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from cwx.data.splits import ImageSet, Splits, synsets_by_index
+from cwx.functional.class_names import ClassName
 from cwx.storage.regular_files import check_regular
 
 
@@ -29,7 +30,7 @@ class Torchvision:
         dataset: Callable[..., Any],
         root: str,
         download: bool,
-        synsets: Mapping[str, str] | None,
+        synsets: Mapping[ClassName, str] | None,
     ) -> None:
         self.dataset, self.root, self.download = dataset, Path(root), download
         self.synsets = synsets

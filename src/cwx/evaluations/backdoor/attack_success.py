@@ -1,11 +1,13 @@
 """Clean accuracy and success rate of the study's backdoor (CWX, §5; C12)."""
 
+import torch
 from torch import nn
 
 from cwx.data.corruption import PlantedBackdoor
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
+from cwx.functional.class_names import describe_class
 from cwx.networks.eval_mode import accuracy
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
@@ -23,12 +25,20 @@ class AttackSuccess:
     """
 
     def check(self, plan: Plan) -> None:
-        target = require_backdoor(plan.data, "attack_success").target
-        if not (plan.data.splits.test.labels != target).any():
+        backdoor = require_backdoor(plan.data, "attack_success")
+        test = plan.data.splits.test
+        others = test.images[test.labels != backdoor.target]
+        target = describe_class(backdoor.target, plan.data.classes)
+        if not len(others):
             raise ValueError(
-                "attack_success needs test images of classes other than the target "
-                f"{plan.data.classes[target]!r}, and there are none: choose another "
-                "corruption.target"
+                f"attack_success needs test images of classes other than the target {target}, and "
+                "there are none: choose another corruption.target"
+            )
+        if torch.equal(backdoor.trigger.apply(others), others):
+            raise ValueError(
+                f"the trigger changes no pixel of the {len(others)} test images of classes other "
+                f"than the target {target}, so that attack_success would measure clean images: "
+                "choose another corruption.trigger"
             )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
