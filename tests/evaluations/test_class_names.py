@@ -68,7 +68,7 @@ EVALUATIONS = {
             sheet=None,
         ),
         partial(Attention, source="patterns", size=0.25, images=2, layer=None),
-        partial(PredictivePower, sizes=[0.25, 0.5], images=None),
+        partial(PredictivePower, sizes=[0.25, 0.5], images=None, canvas_choice="highest_power"),
         partial(
             Traces,
             networks=None,

@@ -98,6 +98,7 @@ ISCP = search("iscp") | {
     "network.stages": [3, 4, 6, 3],
     "evaluation.predictive_power.sizes": [0.01, 0.02, 0.03, 0.05, 0.1],
     "evaluation.predictive_power.images": None,
+    "evaluation.predictive_power.canvas_choice": "highest_power",
     "corruption._target_": "NoCorruption",
     "data.per_class": None,
     "evaluation_networks": {},
@@ -182,14 +183,22 @@ STUDIES = {
     "digits/iscp": {
         "network.stages": None,
         "evaluation.predictive_power.sizes": [0.05, 0.1, 0.2, 0.3],
+        "evaluation.predictive_power.canvas_choice": "lowest_loss",
     },
     "cifar10/iscp": {},
     "cifar10/iscp_comparison": COMPARISON,
     "cifar10/iscp_backdoor": BADNETS | search("iscp_clean"),
-    "checkpoint/iscp": {"network.stages": None, "method.iscp.chunk": 5},
+    "checkpoint/iscp": {
+        "network.stages": None,
+        "method.iscp.chunk": 5,
+        "evaluation.predictive_power.canvas_choice": "lowest_loss",
+    },
     # I15.
     **{
-        f"cifar10/iscp_features {change}": {"evaluation.predictive_power.sizes": [0.05, 0.1]}
+        f"cifar10/iscp_features {change}": {
+            "evaluation.predictive_power.sizes": [0.05, 0.1],
+            "evaluation.predictive_power.canvas_choice": "lowest_loss",
+        }
         for change in (
             "dataset_construction=robust",
             "dataset_construction=non_robust",

@@ -6,6 +6,9 @@ import torch
 
 from cwx.evaluations.patterns.metric import PredictivePowerMetric
 from cwx.evaluations.patterns.predictive_power import PredictivePower
+from cwx.evaluations.patterns.probe import Predictions
+from cwx.evaluations.patterns.selection import Candidate, CandidateScore, best_by_class
+from cwx.evaluations.patterns.transfer import ratio, transfer_metrics
 from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.functional.mask_search import binarise
 from cwx.functional.rng import stream
@@ -30,7 +33,9 @@ def patterns(subject, explains="expert"):
 
 @pytest.fixture(scope="module")
 def outcome(subject):
-    return PredictivePower(sizes=[0.25, 0.5], images=None)(subject, {"iscp": patterns(subject)})
+    return PredictivePower(sizes=[0.25, 0.5], images=None, canvas_choice="lowest_loss")(
+        subject, {"iscp": patterns(subject)}
+    )
 
 
 def losses_and_powers(subject, network, source, size):
@@ -47,7 +52,7 @@ def losses_and_powers(subject, network, source, size):
         powers = []
         for among in (~source.searched, torch.ones(24, dtype=torch.bool)):
             success = hit[among & other].double().mean()
-            powers.append((success / (clean[among & ~other] == label).double().mean()).item())
+            powers.append((success / (clean[~other] == label).double().mean()).item())
         loss = -probabilities.log()[source.searched & other].mean().item()
         yield loss, *powers
 
@@ -86,6 +91,115 @@ def test_the_column_of_a_class_is_its_best_canvas(outcome):
     assert {"predictive_power_patterns", "predictive_power"} == set(outcome.figures)
 
 
+@pytest.mark.parametrize("choice", ["lowest_loss", "highest_power"])
+def test_the_canvas_of_a_class_is_the_best_by_the_chosen_criterion(subject, choice):
+    source = patterns(subject)
+    # The loss is on the images of the search alone: the black canvas, if they are few, may win.
+    source.searched[:] = False
+    source.searched[:4] = True
+    evaluation = PredictivePower(sizes=[0.25, 0.5], images=None, canvas_choice=choice)
+    tables = evaluation(subject, {"iscp": source}).tables
+    for row in tables["predictive_power"]:
+        canvases = [
+            canvas
+            for canvas in tables["predictive_power_canvases"]
+            if (canvas["size"], canvas["class"]) == (row["size"], row["class"])
+        ]
+        column, best = ("loss", min) if choice == "lowest_loss" else ("power_whole", max)
+        assert row[column] == best(canvas[column] for canvas in canvases)
+
+
+def score(canvas, *, loss, success, label=0):
+    nothing = torch.empty(0)
+    return CandidateScore(
+        candidate=Candidate(
+            label=label, canvas=canvas, tied=0, attach=lambda images: images, picture=nothing
+        ),
+        predictions=Predictions(classes=nothing, loss=nothing),
+        loss=loss,
+        success=success,
+    )
+
+
+# Loss and success of each canvas, and the canvas of lowest loss and of highest power.
+CANVASES = [
+    ([(1.0, 0.2), (0.5, 0.1)], 1, 0),
+    ([(1.0, 0.1), (0.5, 0.2)], 1, 1),
+    ([(1.0, 0.0), (0.5, 0.0), (0.7, 0.0)], 1, 1),
+    ([(0.5, 0.3), (0.5, 0.3)], 0, 0),
+    ([(0.5, 0.1), (0.5, 0.3)], 0, 1),
+]
+
+
+@pytest.mark.parametrize(("canvases", "lowest", "highest"), CANVASES)
+def test_a_tie_goes_to_the_lower_loss_and_then_to_the_first_canvas(canvases, lowest, highest):
+    scores = [
+        score(canvas, loss=loss, success=success, label=label)
+        for label in (2, 0)
+        for canvas, (loss, success) in enumerate(canvases)
+    ]
+    for choice, expected in (("lowest_loss", lowest), ("highest_power", highest)):
+        best = [best.candidate for best in best_by_class(scores, choice)]
+        assert [(c.label, c.canvas) for c in best] == [(2, expected), (0, expected)]
+
+
+def pairs(*values):
+    """Rows of transfer to one network: of each class, the power there and on the explained one."""
+    rows = [
+        {
+            "network": "clean",
+            "source": "iscp",
+            "size": "0.05",
+            "class": str(label),
+            "explained": explained,
+            "power": power,
+        }
+        for label, (power, explained) in enumerate(values)
+    ]
+    return [{**row, "rate": ratio(row, "power", "explained")} for row in rows]
+
+
+# Powers of the classes, the transfer over all classes, and those left out.
+TRANSFERS = [
+    ([(math.inf, 0.8), (0.4, 0.4)], 1.0, 1),
+    ([(0.4, 0.4), (0.8, math.inf)], 1.0, 1),
+    ([(math.nan, 0.8), (0.1, 0.4), (0.3, 0.4)], 0.5, 1),
+    ([(0.2, 0.4), (0.4, 0.4)], 0.75, None),
+    ([(0.2, 0.0), (0.4, 0.4)], 1.5, None),
+    ([(math.inf, 0.4), (math.nan, 0.4)], None, 2),
+    ([(0.2, 0.0)], None, None),
+]
+
+
+@pytest.mark.parametrize(("powers", "ratio", "left_out"), TRANSFERS)
+def test_transfer_is_of_the_classes_with_a_power_on_both_networks(powers, ratio, left_out):
+    name = "predictive_power/transfer/iscp/0.05/clean"
+    metrics = transfer_metrics(pairs(*powers))
+    assert metrics.pop(name, None) == (ratio if ratio is None else pytest.approx(ratio))
+    assert metrics.pop(f"{name}/left_out", None) == left_out
+    expected = {
+        f"{name}/class/{label}": power / explained
+        for label, (power, explained) in enumerate(powers)
+        if math.isfinite(power) and math.isfinite(explained) and explained
+    }
+    assert metrics == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("images_of_the_class", [True, False])
+def test_the_accuracy_is_on_all_images_of_the_class(subject, images_of_the_class):
+    """D_n has no images of the class: that the search could read them changes no power."""
+    source, labels = patterns(subject), subject.data.splits.test.labels
+    source.searched[labels == 0] = images_of_the_class
+    source.searched[labels != 0] = torch.arange(int((labels != 0).sum())) % 2 == 0
+    evaluation = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")
+    row = evaluation(subject, {"iscp": source}).tables["predictive_power"][0]
+    network = subject.trained_network(subject.trajectories[0])
+    unit = subject.data.splits.test.images[labels == 0].float() / 255
+    clean = network(subject.data.normalization.normalize(unit)).argmax(1) == 0
+    assert row["accuracy"] == pytest.approx(clean.double().mean().item())
+    assert row["power"] == pytest.approx(row["success"] / row["accuracy"])
+
+
 def test_patterns_are_evaluated_on_every_network(subject, outcome):
     rows = {
         (row["network"], row["class"]): row
@@ -112,7 +226,9 @@ def test_patterns_are_evaluated_on_every_network(subject, outcome):
 
 def test_patterns_are_evaluated_on_the_network_that_they_explain(subject):
     source = patterns(subject, explains="held-out")
-    metrics = PredictivePower(sizes=[0.25], images=None)(subject, {"x": source}).metrics
+    metrics = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")(
+        subject, {"x": source}
+    ).metrics
     expected = list(
         losses_and_powers(subject, subject.trained_network(subject.held_out[0]), source, 0.25)
     )
@@ -121,7 +237,9 @@ def test_patterns_are_evaluated_on_the_network_that_they_explain(subject):
 
 def test_fewer_test_images_are_evenly_spaced(subject):
     source = patterns(subject)
-    outcome = PredictivePower(sizes=[0.25], images=12)(subject, {"x": source})
+    outcome = PredictivePower(sizes=[0.25], images=12, canvas_choice="lowest_loss")(
+        subject, {"x": source}
+    )
     network = subject.trained_network(subject.trajectories[0])
     test = subject.data.splits.test
     unit = test.images[::2].float() / 255
@@ -145,7 +263,9 @@ def test_perturbations_are_not_divided_by_the_accuracy(subject):
         epsilons=radii,
         searched=torch.ones(24, dtype=torch.bool),
     )
-    outcome = PredictivePower(sizes=[0.25], images=None)(subject, {"universal": source})
+    outcome = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")(
+        subject, {"universal": source}
+    )
     assert {row["size"] for row in outcome.tables["predictive_power"]} == {"25.5", "153"}
     rows = [row for row in outcome.tables["predictive_power"] if row["size"] == "153"]
     assert [row["power"] for row in rows] == [row["success"] for row in rows]
@@ -175,13 +295,13 @@ def test_the_metric_accumulates_over_batches():
 
 def test_bad_settings_and_studies_are_refused(subject):
     with pytest.raises(ValueError, match="sizes is empty"):
-        PredictivePower(sizes=[], images=None)
+        PredictivePower(sizes=[], images=None, canvas_choice="lowest_loss")
     with pytest.raises(ValueError, match="images is 0"):
-        PredictivePower(sizes=[0.1], images=0)
+        PredictivePower(sizes=[0.1], images=0, canvas_choice="lowest_loss")
     plan = Plan(data=subject.data, methods=["x"], held_out=0, leaves={"x": Patterns})
     with pytest.raises(ValueError, match="a pattern of 0.01 of 4x4 pixels has 0 pixels"):
-        PredictivePower(sizes=[0.01], images=None).check(plan)
-    PredictivePower(sizes=[0.1], images=None).check(plan)
+        PredictivePower(sizes=[0.01], images=None, canvas_choice="lowest_loss").check(plan)
+    PredictivePower(sizes=[0.1], images=None, canvas_choice="lowest_loss").check(plan)
     without = Plan(data=subject.data, methods=["x"], held_out=0)
     with pytest.raises(ValueError, match="needs a method that leaves patterns"):
-        PredictivePower(sizes=[0.1], images=None).check(without)
+        PredictivePower(sizes=[0.1], images=None, canvas_choice="lowest_loss").check(without)

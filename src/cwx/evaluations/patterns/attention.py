@@ -12,8 +12,8 @@ from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.patterns.selection import (
     Candidate,
+    best_by_class,
     candidates_of_size,
-    lowest_loss_by_class,
     score_candidates,
 )
 from cwx.explanations.drawing import heat, sheet
@@ -49,11 +49,11 @@ class Attention:
     """The fraction of Grad-CAM attention for a class that lies within its pattern.
 
     ``attention/<source>/before`` and ``…/after`` are means over classes of the fraction without
-    and with the class's best pattern, on images of other classes. ``…/by_area`` is the fraction of
-    the image that the pattern covers: uniform attention gives this value for both. A map that is
-    0 everywhere has no fraction and is left out; the table ``attention``, a row per class, counts
-    such maps as ``empty_before`` and ``empty_after``. The figure ``attention`` shows an image per
-    class.
+    and with the class's pattern of lowest loss on the images of the search, on images of other
+    classes. ``…/by_area`` is the fraction of the image that the pattern covers: uniform attention
+    gives this value for both. A map that is 0 everywhere has no fraction and is left out; the
+    table ``attention``, a row per class, counts such maps as ``empty_before`` and ``empty_after``.
+    The figure ``attention`` shows an image per class.
 
     Args:
         source: the method of the patterns.
@@ -137,7 +137,7 @@ def _best(
     probe = Probe(subject, network, subject.data.splits.test.at(searched))
     candidates = candidates_of_size(source, patterns, size)
     scores = score_candidates(candidates, probe, patterns.searched[searched])
-    return [score.candidate for score in lowest_loss_by_class(scores)]
+    return [score.candidate for score in best_by_class(scores, "lowest_loss")]
 
 
 def fractions_within(maps: Tensor, mask: Tensor) -> Tensor:

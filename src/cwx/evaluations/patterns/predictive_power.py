@@ -2,25 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean, pstdev
+from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
 
-from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
-from cwx.evaluations.patterns.probe import Predictions, Probe
+from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.patterns.selection import (
-    Candidate,
-    CandidateScore,
     CandidateSet,
     candidates_by_radius,
     candidates_of_size,
-    lowest_loss_by_class,
-    score_candidates,
 )
+from cwx.evaluations.patterns.set_power import SetPower, finite, measure_set
+from cwx.evaluations.patterns.transfer import transfer_metrics, transfer_rows
 from cwx.explanations.drawing import sheet
 from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.functional.mask_search import pixels
@@ -32,19 +29,20 @@ from cwx.training.subject import Subject
 class PredictivePower:
     """PW of every source's patterns on the network they explain, and on all other networks.
 
-    The best canvas of a class is the one whose pattern, cut to the size, has the lowest loss on
-    the images of the search (D_n).
+    Of the canvases of a class, the one whose pattern, cut to the size, is best by `canvas_choice`
+    stands for the class.
 
-    - ``predictive_power/power/<source>/<size>``: the mean over classes on test images outside D;
+    - ``predictive_power/power/<source>/<size>``: the mean over classes on test images outside D_n;
       ``…/std`` the std over classes (ddof 0), ``…/class/<class>`` the power of a class.
     - ``predictive_power/whole/…``: the same on all test images, as in the paper's tables.
     - ``predictive_power/canvases/<source>/<size>/class/<class>/top-<i>``: the power of canvas i
       of a class on all test images, i from 1 in the order of preference; ``…/std`` over i.
     - ``predictive_power/transfer/<source>/<size>/<network>``: the mean power on that network,
-      divided by the mean power on the explained network.
+      divided by the mean power on the explained network; ``…/class/<class>`` that of a class.
 
     The power of universal perturbations is their success rate, not divided by the accuracy. A
-    class that the network never recognises has no power and is left out of means.
+    class that the network never recognises has no power and is left out of means; where there are
+    such classes, ``…/left_out`` beside the mean is their number.
 
     The tables are ``predictive_power`` (a row per class), ``predictive_power_canvases`` (a row per
     canvas) and ``predictive_power_transfer``. In the latter, ``printed_rate`` is the ratio as the
@@ -54,19 +52,28 @@ class PredictivePower:
     Args:
         sizes: fractions of the image's pixels in 0-1.
         images: at most so many test images, evenly spaced; null for all.
+        canvas_choice: ``lowest_loss`` on the images of the search (D_n; ISCP, §3), or
+            ``highest_power`` on all images, as in the paper's Tables 1 and 2. The latter chooses on
+            the images that the power is measured on, so that it is optimistic.
 
     Raises:
         ValueError: `sizes` is empty, or `images` is below 1.
     """
 
-    def __init__(self, *, sizes: Sequence[float], images: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        sizes: Sequence[float],
+        images: int | None,
+        canvas_choice: Literal["lowest_loss", "highest_power"],
+    ) -> None:
         if not sizes:
             raise ValueError("evaluation.predictive_power.sizes is empty: give fractions in 0-1")
         if images is not None and images < 1:
             raise ValueError(
                 f"evaluation.predictive_power.images is {images}: give 1 or more, or null for all"
             )
-        self.sizes, self.images = list(sizes), images
+        self.sizes, self.images, self.canvas_choice = list(sizes), images, canvas_choice
 
     def check(self, plan: Plan) -> None:
         for size in self.sizes:
@@ -86,16 +93,24 @@ class PredictivePower:
             if candidates.explains not in probes:
                 network = subject.first_network(candidates.explains)
                 probes[candidates.explains] = Probe(subject, network, test.at(indices))
-            powers.append(_measure(candidates, probes[candidates.explains], indices, subject))
-        transfer_rows = _transfer(subject, powers, indices)
+            powers.append(
+                measure_set(
+                    candidates,
+                    probes[candidates.explains],
+                    candidates.searched[indices],
+                    subject.data.classes,
+                    self.canvas_choice,
+                )
+            )
+        transfer = transfer_rows(subject, powers, indices)
         tables: dict[str, list[Row]] = {
             "predictive_power": [row for power in powers for row in power.class_rows],
             "predictive_power_canvases": [row for power in powers for row in power.canvas_rows],
         }
-        if transfer_rows:
-            tables["predictive_power_transfer"] = transfer_rows
+        if transfer:
+            tables["predictive_power_transfer"] = transfer
         return Outcome(
-            metrics=_metrics(powers) | _transfer_metrics(transfer_rows),
+            metrics=_metrics(powers) | transfer_metrics(transfer),
             tables=tables,
             figures=_figures(powers, subject),
         )
@@ -109,118 +124,6 @@ class PredictivePower:
             elif isinstance(output, Perturbations):
                 sets += candidates_by_radius(source, output)
         return sets
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetPower:
-    """The powers of a candidate set.
-
-    Attributes:
-        candidates: the set.
-        best, class_rows: the candidate of lowest loss of each class, and its row.
-        canvas_rows: a row for each candidate.
-    """
-
-    candidates: CandidateSet
-    best: Sequence[Candidate]
-    class_rows: list[Row]
-    canvas_rows: list[Row]
-
-
-def _measure(candidates: CandidateSet, probe: Probe, indices: Tensor, subject: Subject) -> SetPower:
-    searched = candidates.searched[indices]
-
-    def rows(scores: Sequence[CandidateScore]) -> list[Row]:
-        return [_row(candidates, s, probe, searched, subject.data.classes) for s in scores]
-
-    scores = score_candidates(candidates, probe, searched)
-    best = lowest_loss_by_class(scores)
-    return SetPower(
-        candidates=candidates,
-        best=[score.candidate for score in best],
-        class_rows=rows(best),
-        canvas_rows=rows(scores),
-    )
-
-
-def _row(
-    candidates: CandidateSet,
-    score: CandidateScore,
-    probe: Probe,
-    searched: Tensor,
-    classes: Sequence[str],
-) -> Row:
-    candidate = score.candidate
-    return {
-        "source": candidates.source,
-        "size": candidates.size,
-        "class": classes[candidate.label],
-        "canvas": candidate.canvas,
-        "tied": candidate.tied,
-        "loss": score.loss,
-        **_powers(
-            score.predictions, probe, candidate.label, searched, relative=candidates.relative
-        ),
-    }
-
-
-def _powers(
-    predictions: Predictions, probe: Probe, label: int, searched: Tensor, *, relative: bool
-) -> dict[str, float]:
-    # If the search used all images, the power is on all of them.
-    outside = ~searched if not searched.all() else searched
-    held_out = probe.power(predictions, label, outside)
-    whole = probe.power(predictions, label, torch.ones_like(searched))
-    return {
-        "power": (held_out.compute() if relative else held_out.success).item(),
-        "power_whole": (whole.compute() if relative else whole.success).item(),
-        "success": held_out.success.item(),
-        "accuracy": held_out.accuracy.item(),
-    }
-
-
-def _transfer(subject: Subject, powers: Sequence[SetPower], indices: Tensor) -> list[Row]:
-    """The power of each class's best pattern on every network and on the explained network."""
-    panel = subject.panel()
-    if sum(map(len, panel.values())) < 2:
-        return []
-    images = subject.data.splits.test.at(indices)
-
-    def measure(network: nn.Module) -> list[Row]:
-        probe = Probe(subject, network, images)
-        return [
-            {
-                "source": row["source"],
-                "size": row["size"],
-                "class": row["class"],
-                "explained": row["power"],
-                "power": _powers(
-                    probe.predict(candidate.attach, candidate.label),
-                    probe,
-                    candidate.label,
-                    power.candidates.searched[indices],
-                    relative=power.candidates.relative,
-                )["power"],
-            }
-            for power in powers
-            for candidate, row in zip(power.best, power.class_rows, strict=True)
-        ]
-
-    return [
-        {
-            **row,
-            "rate": _ratio(row, "power", "explained"),
-            "printed_rate": _ratio(row, "explained", "power"),
-        }
-        for row in mean_over_networks(measure_networks(panel, measure), values=("power",))
-    ]
-
-
-def _ratio(row: Row, numerator: str, denominator: str) -> float | str:
-    """The ratio of two columns, empty if it is not finite."""
-    divisor = float(row[denominator])
-    ratio = float(row[numerator]) / divisor if divisor else math.nan
-    return ratio if math.isfinite(ratio) else ""
 
 
 def _metrics(powers: Sequence[SetPower]) -> dict[str, float]:
@@ -239,30 +142,16 @@ def _metrics(powers: Sequence[SetPower]) -> dict[str, float]:
                     f"{name}/top-{int(row['canvas']) + 1}": float(row["power_whole"])
                     for row in rows
                 }
-                metrics[f"{name}/std"] = pstdev(_finite(rows, "power_whole") or [0.0])
+                metrics[f"{name}/std"] = pstdev(finite(rows, "power_whole") or [0.0])
     return metrics
 
 
-def _finite(rows: Sequence[Row], column: str) -> list[float]:
-    """The finite values of a column: those of classes that the network recognises."""
-    return [value for row in rows if math.isfinite(value := float(row[column]))]
-
-
 def _mean_and_std(name: str, rows: Sequence[Row], column: str) -> dict[str, float]:
-    values = _finite(rows, column)
-    return {name: fmean(values), f"{name}/std": pstdev(values)} if values else {name: math.nan}
-
-
-def _transfer_metrics(rows: Sequence[Row]) -> dict[str, float]:
-    by_name: dict[str, list[Row]] = {}
-    for row in rows:
-        name = f"predictive_power/transfer/{row['source']}/{row['size']}/{row['network']}"
-        by_name.setdefault(name, []).append(row)
-    sums = {
-        name: [math.fsum(_finite(group, column)) for column in ("power", "explained")]
-        for name, group in by_name.items()
-    }
-    return {name: other / explained for name, (other, explained) in sums.items() if explained}
+    values = finite(rows, column)
+    left_out = len(rows) - len(values)
+    return (
+        {name: fmean(values), f"{name}/std": pstdev(values)} if values else {name: math.nan}
+    ) | ({f"{name}/left_out": left_out} if left_out else {})
 
 
 def _figures(powers: Sequence[SetPower], subject: Subject) -> Mapping[str, Figure]:
@@ -289,7 +178,7 @@ def _chart(sources: Sequence[Sequence[SetPower]]) -> Figure:
     axes = figure.subplots()
     for powers in sources:
         sizes = [100 * float(power.candidates.size) for power in powers]
-        means = [fmean(_finite(power.class_rows, "power") or [math.nan]) for power in powers]
+        means = [fmean(finite(power.class_rows, "power") or [math.nan]) for power in powers]
         axes.plot(sizes, means, marker="o", label=powers[0].candidates.source)
     axes.set_xlabel("pattern, % of the image")
     axes.set_ylabel("mean predictive power")

@@ -72,8 +72,15 @@ class Probe:
         classes[mask], loss[mask] = attached.classes, attached.loss
         return Predictions(classes=classes, loss=loss)
 
-    def power(self, predictions: Predictions, target: int, mask: Tensor) -> PredictivePowerMetric:
-        """The metric over the images that the boolean mask ``[n]`` marks."""
+    def power(self, predictions: Predictions, target: int, others: Tensor) -> PredictivePowerMetric:
+        """The metric over images of other classes, and over all images of the target class.
+
+        Args:
+            predictions: on all images.
+            target: the class.
+            others: boolean mask ``[n]``, the images of other classes to count.
+        """
+        mask = others | (self.images.labels == target)
         # Only rank 0 evaluates, and it has all images.
         metric = PredictivePowerMetric(target=target, sync_on_compute=False)
         metric.update(predictions.classes[mask], self.clean[mask], self.images.labels[mask])

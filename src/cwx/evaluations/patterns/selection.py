@@ -1,13 +1,16 @@
-"""The best pattern of each class: the one with the lowest loss on D_n (ISCP, §3; I5)."""
+"""The pattern that stands for a class among those of its canvases (ISCP, §3; I5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from cwx.evaluations.patterns.probe import Predictions, Probe
 from cwx.explanations.patterns import Attach, Patterns, Perturbations
 from cwx.functional.images import rescale
+
+CanvasChoice = Literal["lowest_loss", "highest_power"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +57,19 @@ class CandidateSet:
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateScore:
-    """A candidate with its predictions and its loss.
+    """A candidate with its predictions, its loss and its success rate.
 
     Attributes:
         predictions: the network's predictions on the images that carry the candidate.
         loss: the mean over images of other classes in the search (D_n); over all images of other
             classes if the search used none.
+        success: the fraction of all images of other classes that are classified as the class, 0-1.
     """
 
     candidate: Candidate
     predictions: Predictions
     loss: float
+    success: float
 
 
 def candidates_of_size(source: str, patterns: Patterns, size: float) -> CandidateSet:
@@ -132,13 +137,30 @@ def _score(candidate: Candidate, probe: Probe, searched: Tensor) -> CandidateSco
     predictions = probe.predict(candidate.attach, candidate.label)
     others = probe.images.labels != candidate.label
     mask = others & searched if (others & searched).any() else others
-    loss = predictions.loss[mask].mean().item()
-    return CandidateScore(candidate=candidate, predictions=predictions, loss=loss)
+    hits = predictions.classes[others] == candidate.label
+    return CandidateScore(
+        candidate=candidate,
+        predictions=predictions,
+        loss=predictions.loss[mask].mean().item(),
+        success=hits.double().mean().item(),
+    )
 
 
-def lowest_loss_by_class(scores: Sequence[CandidateScore]) -> list[CandidateScore]:
-    """The score of lowest loss of each class, in the order in which classes appear."""
+def best_by_class(scores: Sequence[CandidateScore], choice: CanvasChoice) -> list[CandidateScore]:
+    """The best score of each class, in the order in which classes appear.
+
+    Args:
+        scores: of the candidates of one set.
+        choice: ``lowest_loss`` on D_n (ISCP, §3), or ``highest_power`` on all images (what Tables
+            1 and 2 of ISCP equal). Among equal powers the lowest loss decides.
+    """
     by_class: dict[int, list[CandidateScore]] = {}
     for score in scores:
         by_class.setdefault(score.candidate.label, []).append(score)
-    return [min(of_class, key=lambda score: score.loss) for of_class in by_class.values()]
+
+    def order(score: CandidateScore) -> tuple[float, float]:
+        # The candidates of a class have one accuracy: their success rates are in the order of
+        # their powers, and are finite also for a class that is never recognised.
+        return (-score.success if choice == "highest_power" else 0.0, score.loss)
+
+    return [min(of_class, key=order) for of_class in by_class.values()]
