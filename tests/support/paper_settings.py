@@ -178,6 +178,7 @@ OCCLUDERS = {
     "evaluation.neurons.sheet.stride": 3,
     "data.source.size": 224,
 }
+NO_ATTACK = {"recipe.attack._target_": "no_attack"}
 # Command line, and what differs from COMMON, ISCP or DONG; None: the setting is not there.
 STUDIES = {
     "digits/iscp": {
@@ -193,17 +194,30 @@ STUDIES = {
         "method.iscp.chunk": 5,
         "evaluation.predictive_power.canvas_choice": "lowest_loss",
     },
-    # I15.
+    # I15: one recipe for all networks.
     **{
         f"cifar10/iscp_features {change}": {
             "evaluation.predictive_power.sizes": [0.05, 0.1],
             "evaluation.predictive_power.canvas_choice": "lowest_loss",
+            "recipe.epochs": 100,
+            "recipe.batch_size": 128,
+            "recipe.optimizer.lr": 0.1,
+            "recipe.optimizer.momentum": 0.9,
+            **attack,
         }
-        for change in (
-            "dataset_construction=robust",
-            "dataset_construction=non_robust",
-            "recipe=adversarial",
-        )
+        for change, attack in {
+            "dataset_construction=none": NO_ATTACK,
+            "dataset_construction=robust": NO_ATTACK,
+            "dataset_construction=non_robust_matched": NO_ATTACK,
+            "attack@recipe.attack=pgd_madry": {
+                "recipe.attack._target_": "Attack",
+                "recipe.attack.epsilon": 8,
+                "recipe.attack.step": 2,
+                "recipe.attack.steps": 7,
+                "recipe.attack.scale": 255,
+                "recipe.attack.random_start": True,
+            },
+        }.items()
     },
     "imagenet/iscp": {
         "network.stages": None,

@@ -1,7 +1,8 @@
 """Replacing the training images by constructed ones (Ilyas et al. 2019, §3; ISCP §4.4; I15).
 
 D_R     another image whose features in a robust network match those of x; the label of x
-D_NR    x, attacked towards another class of a standard network; the label of that class
+D_NR    as D_R, with the features of a naturally trained network
+D_rand, D_det   x, attacked towards another class of that network; the label of that class
 """
 
 import logging
