@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -64,8 +65,9 @@ class Processes(Launcher):
             SystemExit: the jobs cannot be run, or were interrupted.
         """
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        received: list[int] = []
         try:
-            with _signals_as_interrupt():
+            with _signals_as_interrupt(received):
                 return self._launch(job_overrides, initial_job_idx)
         except (ValueError, OSError) as error:
             # OSError: such as a full disk, or a file name that is too long.
@@ -75,7 +77,7 @@ class Processes(Launcher):
             if self._sweep:
                 folder = shlex.quote(str(self._sweep.folder))
                 log.info("stopped; continue with: python run.py resume=%s", folder)
-            raise SystemExit(128 + signal.SIGINT) from None
+            raise SystemExit(128 + (received or [signal.SIGINT])[0]) from None
 
     def _launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -209,13 +211,22 @@ def _as_hydra_config(config: DictConfig) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM (of a scheduler) and SIGHUP (of a closed terminal) as Ctrl-C."""
+def _signals_as_interrupt(received: list[int]) -> Iterator[None]:
+    """Treat SIGTERM (of a scheduler) and SIGHUP (of a closed terminal) as Ctrl-C.
+
+    Args:
+        received: takes the number of each such signal.
+    """
     earlier = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     # `nohup` ignores SIGHUP, so that the sweep goes on without its terminal.
     handled = [number for number, handler in earlier.items() if handler != signal.SIG_IGN]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
     for number in handled:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt)
     try:
         yield
     finally:

@@ -26,6 +26,7 @@ def hydra_config(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(HydraConfig, "get", lambda: config)
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(entry.hydra_files, "save", lambda *_: None)
     return config
 
 

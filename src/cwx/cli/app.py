@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from cwx.cli.failures import exit_with_message
+from cwx.cli.signals import exit_status_of_signals
 from cwx.errors import UserError
 
 # Each command is the module of its name in cwx.cli.commands, with a function `main(argv)`.
@@ -22,11 +23,8 @@ COMMANDS = {
 
 def main() -> None:
     """Run what the command line asks for."""
-    try:
+    with exit_status_of_signals():
         _dispatch(sys.argv[1:])
-    except KeyboardInterrupt:
-        # The exit status that shells expect; the study has logged its own message.
-        sys.exit(130)
 
 
 def _dispatch(argv: Sequence[str]) -> None:

@@ -178,7 +178,7 @@ def _saved_settings(sweep: Path) -> dict[str, Any]:
     """The settings and the start time of a sweep; from Hydra's file if another launcher ran it."""
     if (sweep / SWEEP).is_file():
         return _read_sweep(sweep)
-    overrides = hydra_files.read(sweep / _HYDRA_SWEEP).hydra.overrides
+    overrides = hydra_files.sweep_overrides(sweep / _HYDRA_SWEEP)
     started = datetime.fromtimestamp((sweep / _HYDRA_SWEEP).stat().st_mtime, UTC).isoformat()
     return {"overrides": [*overrides.task], "hydra": [*overrides.hydra], "started": started}
 

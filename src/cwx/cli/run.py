@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cwx.cli import resolvers, run_directory
 from cwx.cli.arguments import parse_arguments
+from cwx.cli.config import hydra_files
 from cwx.cli.config.compose import compose_checked, explicit_directory
 from cwx.cli.config.groups import configuration_folder, options
 from cwx.cli.config.scales import unscaled_networks
@@ -27,6 +28,7 @@ from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.failures import exit_with_message, explain_failure
 from cwx.cli.resolvers import register_resolvers
 from cwx.cli.resume import check_launcher, resolve_resume, saved_config_dir
+from cwx.cli.signals import end_with_parent, stop_on_signals
 from cwx.cli.sweep import command_line
 from cwx.cli.sweep.command_line import JobCommands, for_jobs
 from cwx.cli.sweep.processes import stop_with_launcher
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Check the command line, then hand it to Hydra."""
     stop_with_launcher()
+    stop_on_signals()
+    end_with_parent()
     register_resolvers()
     try:
         sys.argv[1:], resumed = _prepare(sys.argv[1:])
@@ -126,6 +130,8 @@ def job(
             return objective(folder, _optimized(config))
     try:
         if entry is None:
+            if not resumed and _is_first_rank():
+                hydra_files.save(folder, config, hydra_config)
             _run(config, folder, resumed=resumed)
         else:
             _run_in_subprocess(Path(_relative(folder)), entry, resumed=resumed)
@@ -145,6 +151,10 @@ def job(
         exit_with_message(reason)
     # Only the first rank has the metrics.
     return objective(folder, _optimized(config)) if swept and rank(os.environ) == 0 else None
+
+
+def _is_first_rank() -> bool:
+    return rank(os.environ) == 0 and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _run_in_subprocess(folder: Path, entry: Sequence[str], *, resumed: bool) -> None:
@@ -171,7 +181,7 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     del resolved["optimize"]
     folders = resolvers.configuration_folders()
-    if rank(os.environ) == 0 and os.environ.get("LOCAL_RANK", "0") == "0":
+    if _is_first_rank():
         for line in unscaled_networks(HydraConfig.get().runtime.choices, folders):
             log.info("%s", line)
     configuration = drop_unchosen(resolved, options(folders))

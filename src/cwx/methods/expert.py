@@ -3,7 +3,7 @@ Dong et al., §3 and Appendix A; D8, D12)."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cwx.data.datamodule import Batch, ImageData
 from cwx.functional.attacks import Attack
 from cwx.functional.augmentation import Strategy
+from cwx.functional.batch_statistics import GlobalBatchNorm
 from cwx.storage.recording import Recording
 from cwx.training.objectives import AUGMENTATION, CrossEntropy, ObjectiveFactory, Step
 
@@ -109,7 +110,8 @@ class Expert(L.LightningModule):
     def _loss(self, network: nn.Module, batch: Batch, seed: int) -> Tensor:
         rank, ranks = self.global_rank, self.trainer.world_size
         step = Step(seed=seed, number=self.global_step, total=batch.total, rank=rank, ranks=ranks)
-        loss = self.objective(network, self._augmented(batch, step), step)
+        with GlobalBatchNorm() if ranks > 1 else nullcontext():
+            loss = self.objective(network, self._augmented(batch, step), step)
         # DDP averages over ranks, whose parts of a batch may differ in length or be empty.
         return loss * ranks / batch.total
 

@@ -15,6 +15,7 @@ from cwx.storage.trajectories import Identity, Recorder, Trajectory, TrajectoryS
 from cwx.training.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.training.callbacks.progress import ProgressLines
 from cwx.training.callbacks.recording import RecordStates, WriteShards
+from cwx.training.callbacks.signals import KeepSignalHandler
 from cwx.training.loggers.logger_group import LoggerGroup
 from cwx.training.precision import Precision, Precisions
 
@@ -74,11 +75,12 @@ class Stages:
         self, *, epochs: int, callbacks: Sequence[Any], precision: Precision, **settings: Any
     ) -> Any:
         terminal = sys.stderr.isatty()
+        progress = [] if terminal else [ProgressLines(seconds=10)]
         return self._trainer(
             max_epochs=epochs,
             precision=precision.trainer,
             enable_progress_bar=terminal,
-            callbacks=[*([] if terminal else [ProgressLines(seconds=10)]), *callbacks],
+            callbacks=[KeepSignalHandler(), *progress, *callbacks],
             plugins=[AtomicCheckpointIO()],
             logger=list(self.logger_group.loggers),
             **settings,

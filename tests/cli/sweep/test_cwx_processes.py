@@ -145,7 +145,7 @@ def test_an_interrupted_sweep_stops_its_jobs_and_logs_how_to_resume(app, signal_
         time.sleep(0.05)
     process.send_signal(signal_number)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signal_number
     assert "Traceback" not in errors
     assert "stopped; continue with: python run.py resume=out" in output
     assert read(app / "out/job-0/status.json")["state"] == "interrupted"

@@ -14,6 +14,8 @@ from typing import Generic, TypeVar
 # The environment variable of a `Process` with the seconds that it has to end after its launcher.
 GRACE_VARIABLE = "CWX_LAUNCHED"
 _POLL = 0.1
+# Seconds after the grace, in which the whole process group is killed first.
+_ALARM = 1.0
 
 Job = TypeVar("Job")
 
@@ -82,11 +84,14 @@ def stop_with_launcher() -> None:
     grace = float(os.environ[GRACE_VARIABLE])
     # A shell starts its background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def watch() -> None:
         # Not sys.stdin: the interpreter needs its lock when it ends.
         while os.read(0, 1024):
             pass
+        # The alarm ends a process that hangs while its interpreter ends, when no thread runs.
+        signal.setitimer(signal.ITIMER_REAL, max(grace, _POLL) + _ALARM)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(grace)
         os.killpg(0, signal.SIGKILL)

@@ -113,3 +113,9 @@ def rank(environment: Mapping[str, str]) -> int:
 def is_rank(environment: Mapping[str, str]) -> bool:
     """Whether this process is a rank of a run, whose directory exists already."""
     return is_scheduler_rank(environment) or "LOCAL_RANK" in environment
+
+
+def is_local_rank(environment: Mapping[str, str]) -> bool:
+    """Whether Lightning started this process as a further rank of its parent process."""
+    launched = environment.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in environment
+    return launched and not is_scheduler_rank(environment)

@@ -13,6 +13,7 @@ from cwx.cli.sweep import resources
 from cwx.cli.sweep.command_line import JobCommands
 from cwx.cli.sweep.processes import Process, run_all
 from cwx.cli.sweep.resources import rank
+from cwx.storage.atomic import write_text
 from cwx.storage.run_files import STATUS
 from cwx.storage.sweeps import FINISHED, Job
 
@@ -71,6 +72,5 @@ def is_requeued(folder: Path, number: str, environment: Mapping[str, str]) -> bo
     file = folder / _JOB
     requeued = file.exists() and file.read_text() == number
     if not requeued and rank(environment) == 0:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(number)
+        write_text(file, number)
     return requeued
