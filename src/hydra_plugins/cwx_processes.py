@@ -221,7 +221,7 @@ def _signals_as_interrupt(received: list[int]) -> Iterator[None]:
     # `nohup` ignores SIGHUP, so that the sweep goes on without its terminal.
     handled = [number for number, handler in earlier.items() if handler != signal.SIG_IGN]
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, _: FrameType | None) -> None:
         received.append(number)
         raise KeyboardInterrupt
 

@@ -32,7 +32,7 @@ def stop_on_signals() -> None:
             signal.signal(number, _stop)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, _: FrameType | None) -> None:
     if is_local_rank(os.environ):
         # The parent stops all ranks; a terminal sends SIGINT to it too.
         if number != signal.SIGINT:
@@ -64,7 +64,7 @@ def exit_status_of_signals() -> Iterator[None]:
         if not _received:
             raise
         if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
+            sys.stderr.write(f"{error.code}\n")
         sys.exit(128 + _received[0])
     if _received:
         sys.exit(128 + _received[0])

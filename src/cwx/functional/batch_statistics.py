@@ -98,11 +98,11 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(_: Any, tensor: Tensor) -> Tensor:
         return _all_reduce(tensor)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
         # Each process's sum enters the losses of all processes.
         return _all_reduce(gradients[0])
 

@@ -10,6 +10,7 @@ CORRUPTION = "tables/corruption.csv"
 PAPER = "tables/paper.csv"
 STATUS = "status.json"
 METRICS = "metrics.json"
+INPUTS = "inputs.json"
 LOCK = ".lock"
 LOG = "cwx.log"
 # Of a sweep: our file, Hydra's file, and the console output of a job.

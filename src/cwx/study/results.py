@@ -1,6 +1,7 @@
 """The directory of a run, which holds all results of a study.
 
 status.json               state (running, finished, failed or interrupted), times, provenance
+inputs.json               fingerprints of the images, files and networks that the run reads
 traceback.txt             traceback of a failed run
 metrics.json              flat mapping: metric name → number
 tables/*.csv, figures/*.png
@@ -58,6 +59,7 @@ from cwx.storage.run_files import (
     SUSPECTED,
     TRACEBACK,
 )
+from cwx.storage.run_inputs import ChangedInputError, RunInputs
 from cwx.storage.run_status import read_status as read_status
 from cwx.storage.run_status import run_seconds
 from cwx.study.provenance import provenance
@@ -69,12 +71,14 @@ class Results:
     """Writes the directory of one run. Files are replaced atomically.
 
     Attributes:
+        inputs: fingerprints of what the study reads.
         ended: whether a study has run here and its final state is recorded.
     """
 
     def __init__(self, folder: Path) -> None:
         # Relative to the working directory if possible: shorter to read and to copy.
         self.folder = below(folder, Path.cwd())
+        self.inputs = RunInputs(self.folder)
         self._start_time = time.monotonic()
         self.ended = False
 
@@ -84,11 +88,18 @@ class Results:
 
         Raises:
             ValueError: the folder already holds another run, or another process writes to it.
+            ChangedInputError: raised in the block; an earlier status then stays.
         """
         with writing(self.folder):
             self._start(experiment=experiment, resumed=resumed)
             try:
                 yield
+            except ChangedInputError as error:
+                if self._earlier:
+                    write_json(self.folder / STATUS, self._earlier)
+                else:
+                    self._record_failure("failed", str(error), "")
+                raise
             except (KeyboardInterrupt, SystemExit):
                 # Lightning turns both Ctrl-C and SIGTERM into an exit.
                 self._record_failure("interrupted", "stopped from outside", "")
@@ -106,6 +117,8 @@ class Results:
                 f"{self.folder} holds a run already: continue it with resume={self.folder}, or "
                 "choose another hydra.run.dir"
             )
+        self._earlier = earlier
+        self.inputs.start(resumed=bool(earlier))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._earlier_seconds = run_seconds(earlier) or 0.0
         self._status = {

@@ -18,6 +18,7 @@ from cwx.study.contracts import (
     check_method_output,
     check_outcome,
 )
+from cwx.study.inputs import check_files, check_images
 from cwx.study.page import page_on_exit
 from cwx.study.results import Results, corruption_row
 from cwx.study.steps.adversary import Adversary, NoAdversary
@@ -136,8 +137,12 @@ class Study:
 
     def _run(self, stages: Stages, results: Results, configuration: Configuration) -> Subject:
         if stages.is_rank_zero:
+            stages.inputs = results.inputs
+            check_files(results.inputs, configuration)
             self.data.prepare_data()
         self.data.setup()
+        if stages.is_rank_zero:
+            check_images(results.inputs, self.data, configuration)
         self.experts.check(
             images=len(self.data.splits.train),
             evaluation_networks=self.evaluation_networks,
@@ -171,6 +176,7 @@ class Study:
         row = corruption_row(self.data)
         log.info("corruption: %s", corruption_line(row))
         if stages.is_rank_zero:
+            results.inputs.check("the corrupted images", self.data.fingerprint())
             results.save_corrupted(corrupted.is_corrupted, row)
 
     def _check(self, configuration: Configuration) -> None:
@@ -198,6 +204,8 @@ class Study:
         if constructed is None:
             return {}
         self.data.train_on(constructed.images)
+        if training.stages.inputs is not None:
+            training.stages.inputs.check("the constructed images", self.data.fingerprint())
         return constructed.metrics
 
     def _explain(self, stages: Stages, subject: Subject, results: Results) -> None:

@@ -176,10 +176,24 @@ class Training:
         trajectories = load_trajectories(
             experts.trajectories, experts.checkpoints, network, self.store
         )
+        self.record_external("experts", trajectories)
         for trajectory in trajectories:
             if experts.epoch is not None:
                 trajectory.require(experts.epoch)
         return trajectories
+
+    def record_external(self, name: str, trajectories: Sequence[Trajectory]) -> None:
+        """Record imported networks among the inputs of the run.
+
+        Raises:
+            ChangedInputError: the run was started with other networks.
+        """
+        if self.stages.inputs is None:
+            return
+        for index, trajectory in enumerate(trajectories):
+            label = f"imported network {index} of {name}"
+            self.stages.inputs.check_identity(label, trajectory.identity)
+            self.stages.inputs.check_entry(label, trajectory.path)
 
 
 def prepare_subject(
@@ -201,6 +215,8 @@ def prepare_subject(
     imported = load_evaluation_networks(
         experts.evaluation_checkpoints, evaluation_networks, data, training.store
     )
+    for name, trajectories in imported.items():
+        training.record_external(name, trajectories)
     trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
     early = training.experts(
         "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs

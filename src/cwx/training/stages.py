@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from cwx.data.step_loaders import RoundRobinIndices
+from cwx.storage.run_inputs import RunInputs
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
 from cwx.training.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
@@ -64,11 +65,13 @@ class Stages:
 
     Attributes:
         logger_group: the loggers that every stage writes to.
+        inputs: records which networks and sets the run uses; ``None`` records nothing.
     """
 
     def __init__(self, trainer: Factory, precision: Precisions) -> None:
         self._trainer, self._precision = trainer, precision
         self.logger_group = LoggerGroup()
+        self.inputs: RunInputs | None = None
         self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
 
     def _build(
@@ -131,9 +134,16 @@ class Stages:
         """
         # Duplicates are trained once: the second lock would wait for the first.
         unique = list({store.path(expert.identity): expert for expert in requests}.values())
+        if self.inputs is not None:
+            for expert in requests:
+                self.inputs.check_identity(expert.stage, expert.identity)
         for first in range(0, len(unique), at_once):
             self._train_in_parallel(build, unique[first : first + at_once], store)
-        return [Trajectory(store.path(expert.identity)) for expert in requests]
+        trajectories = [Trajectory(store.path(expert.identity)) for expert in requests]
+        if self.inputs is not None:
+            for expert, trajectory in zip(requests, trajectories, strict=True):
+                self.inputs.check_entry(expert.stage, trajectory.path)
+        return trajectories
 
     def _train_in_parallel(
         self,
@@ -184,6 +194,8 @@ class Stages:
             build: builds the module whose `predict_step` makes a batch from its number.
             shards: the set, in the folder of `identity` in `store`.
         """
+        if self.inputs is not None:
+            self.inputs.check_identity(str(next(iter(identity))), identity)
         with ExitStack() as locks:
             if self.is_rank_zero:
                 waiting = f"another job makes {shards.folder}: waiting for it"
@@ -195,6 +207,8 @@ class Stages:
             if self.is_rank_zero:
                 shards.complete()
             self.wait()
+        if self.inputs is not None:
+            self.inputs.check_entry("images", shards.folder)
 
     def _write_missing(
         self, module: Any, shards: Shards, identity: Identity, missing: list[int]

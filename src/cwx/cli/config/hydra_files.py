@@ -66,9 +66,7 @@ def overrides(run: Path) -> list[str]:
     file = run / SAVED / "overrides.yaml"
     lines = read(file)
     if not OmegaConf.is_list(lines):
-        raise UserError(
-            f"{file} is damaged: it is no list of settings; restore it, or start anew"
-        )
+        raise UserError(f"{file} is damaged: it is no list of settings; restore it, or start anew")
     return [str(line) for line in lines]
 
 

@@ -117,5 +117,7 @@ def is_rank(environment: Mapping[str, str]) -> bool:
 
 def is_local_rank(environment: Mapping[str, str]) -> bool:
     """Whether Lightning started this process as a further rank of its parent process."""
-    launched = environment.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in environment
+    launched = (
+        environment.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in environment
+    )
     return launched and not is_scheduler_rank(environment)
