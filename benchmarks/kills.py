@@ -19,18 +19,21 @@ import time
 from pathlib import Path
 
 SMALL = [
-    "network.width=4", "recipe.epochs=6", "experts.seeds=[0]", "logger=[csv]",
-    "method.distill.start_max=1", "method.distill.inner.steps=3",
+    "data.per_class=20", "network.width=4", "recipe.epochs=5", "experts.seeds=[0]",
+    "experts.held_out=[]", "experts.evaluation_seeds=[]", "logger=[csv]",
 ]  # fmt: skip
-FEW = ["evaluation=[gallery]", "experts.held_out=[]", "experts.evaluation_seeds=[]"]
+DISTILL = [
+    "method=[distill]", "method.distill.start_max=1", "method.distill.inner.steps=3",
+    "method.distill.checkpoint_every=2",
+]  # fmt: skip
+FEW = ["evaluation=[gallery]"]
 CANVAS = "canvas@method.{0}.canvas=random"
 BATCH_NORM = "network.norm={_target_:torch.nn.BatchNorm2d,_partial_:true}"
 CASES = {
-    "expert": ["method=[]", "evaluation=[accuracy]", "recipe.epochs=20"],
-    "batch norm": ["method=[]", "evaluation=[accuracy]", "recipe.epochs=20", BATCH_NORM],
-    "distill": ["method=[distill]", "evaluation=[fidelity]", "method.distill.iterations=60",
-                "method.distill.checkpoint_every=2"],
-    "activation": ["method=[activation]", "method.activation.iterations=150", *FEW],
+    "expert": ["method=[]", "evaluation=[accuracy]", "recipe.epochs=15"],
+    "batch norm": ["method=[]", "evaluation=[accuracy]", "recipe.epochs=15", BATCH_NORM],
+    "distill": [*DISTILL, "method.distill.iterations=40", *FEW],
+    "activation": ["method=[activation]", "method.activation.iterations=60", *FEW],
     "iscp": ["method=[iscp]", "method.iscp.canvases=2", "method.iscp.passes=4",
              CANVAS.format("iscp"), *FEW],
     "learned canvas": ["method=[iscp_learned_canvas]", *FEW],
@@ -40,13 +43,13 @@ CASES = {
     "adversarial": ["recipe=adversarial", "recipe.attack.steps=2", "method=[]",
                     "evaluation=[accuracy]"],
     "consistency": ["recipe=consistency", "method=[]", "evaluation=[accuracy]"],
-    "fine-tuning": ["fine_tuning=consistency", "fine_tuning.recipe.epochs=6",
+    "fine-tuning": ["fine_tuning=consistency", "fine_tuning.recipe.epochs=5",
                     "fine_tuning.recipe.attack.steps=2", "method=[]", "evaluation=[accuracy]"],
     "construction": ["dataset_construction=robust", "dataset_construction.algorithm.steps=20",
                      "dataset_construction.batch_size=100", "method=[]", "evaluation=[accuracy]"],
     "ensemble attack": ["adversary=ensemble", "adversary.images=60", "adversary.batch_size=20",
                         "method=[]", "evaluation=[adversarial_set]"],
-    "purification": ["method=[distill]", "method.distill.iterations=20", "corruption=badnets",
+    "purification": [*DISTILL, "method.distill.iterations=10", "corruption=badnets",
                      "corruption.target=3", "purification=revealed",
                      "evaluation=[attack_success]"],
 }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from cwx.cli.tables import printable
 from cwx.errors import did_you_mean
+from cwx.storage.atomic import WriteError
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ def explain_failure(error: Exception, folder: str) -> str:
             handler.handle(record)
     if isinstance(error, InstantiationException):
         return _missing_target(str(error))
+    if isinstance(error, WriteError):
+        return f"{error}, then continue with resume={folder}"
     if expected:
         return str(error)
     return f"{type(error).__name__}: {error} (a bug; see {folder})"

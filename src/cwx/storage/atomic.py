@@ -3,12 +3,13 @@
 Only `write_tensors` imports torch, so that light commands start fast.
 """
 
+import errno
 import json
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,14 +17,45 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space or raise the quota",
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f)",
+    errno.EROFS: "make the disk writable, or choose another folder",
+    errno.EACCES: "make the folder writable, or choose another",
+    errno.EPERM: "make the folder writable, or choose another",
+    errno.EIO: "check the disk",
+}
+
+
+class WriteError(OSError):
+    """A file could not be written: names the file, the reason and the remedy."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(cause.errno, cause.strerror, str(path))
+        self.path = path
+
+    def __str__(self) -> str:
+        remedy = _REMEDIES.get(self.errno or 0, "make it writable")
+        return f"{self.path} could not be written ({self.strerror}): {remedy}"
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Write a temporary file, which replaces `path` only when it is complete and on disk.
 
     After an exception, a full disk or a killed process, an existing file at `path` is unchanged.
+
+    Raises:
+        WriteError: the system refuses to write the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+        )
+    except OSError as error:
+        raise WriteError(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -32,9 +64,23 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         # Temporary files are private (0600); restore the usual permissions.
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        # An error on removal must not hide the first one.
+        with suppress(OSError):
+            Path(name).unlink(missing_ok=True)
+        if cause := _system_error(error):
+            raise WriteError(path, cause) from error
         raise
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The error of the system behind an exception; other libraries wrap it in their own."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno is not None:
+            return None if isinstance(chain, WriteError) else chain
+        chain = chain.__cause__ or chain.__context__
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

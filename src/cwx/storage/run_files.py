@@ -12,6 +12,8 @@ STATUS = "status.json"
 METRICS = "metrics.json"
 INPUTS = "inputs.json"
 LOCK = ".lock"
+# Space for the final status on a full disk; deleted when the run ends.
+RESERVE = ".reserve"
 LOG = "cwx.log"
 # Of a sweep: our file, Hydra's file, and the console output of a job.
 SWEEP = "sweep.json"

@@ -4,17 +4,19 @@ inputs.json  per input: its fingerprint, and the settings with which other jobs 
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cwx.storage.atomic import write_json
+from cwx.storage.json_files import read_object
 from cwx.storage.run_files import EXPLANATIONS, INPUTS, METRICS
 from cwx.storage.runs import sweep_of
 from cwx.storage.store_entries import digest
 
 _NETWORK = "training of "
+# In bytes; an entry has about 200.
+_MAX_SIZE = 2**24
 
 
 class ChangedInputError(ValueError):
@@ -122,7 +124,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     if not file.exists():
         return {}
     try:
-        records = json.loads(file.read_text())
+        records = read_object(file, _MAX_SIZE)
         for record in records.values():
             if not {"fingerprint", "settings"} <= record.keys():
                 raise ValueError("no record")

@@ -5,14 +5,20 @@ metrics.json  flat name → number, once the run is finished
 .lock         held by the process that writes the folder; released when it ends or dies
 """
 
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cwx.errors import did_you_mean
+from cwx.storage.atomic import WriteError, write_json, write_text
 from cwx.storage.json_files import read_object
-from cwx.storage.run_files import METRICS, STATUS
+from cwx.storage.run_files import METRICS, RESERVE, STATUS
+
+# In bytes: the status, its longest reason and a directory entry.
+_RESERVE = 65_536
 
 # In bytes; a status has some kilobytes.
 _MAX_STATUS = 2**20
@@ -33,6 +39,42 @@ def read_status(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} is not the folder of a run: it has no readable {STATUS} ({reason})"
         ) from error
+
+
+def reserve_space(folder: Path) -> None:
+    """Set some space of the disk aside, so that `write_status` works on a full disk."""
+    write_text(folder / RESERVE, " " * _RESERVE)
+
+
+def write_status(folder: Path, status: Mapping[str, Any]) -> None:
+    """Write the status of the run in `folder`; on a full disk, in the space set aside.
+
+    Raises:
+        WriteError: it cannot be written at all.
+    """
+    try:
+        write_json(folder / STATUS, status)
+    except WriteError as error:
+        (folder / RESERVE).unlink(missing_ok=True)
+        try:
+            write_json(folder / STATUS, status)
+        except WriteError:
+            _overwrite(folder / STATUS, status, error)
+
+
+def _overwrite(file: Path, status: Mapping[str, Any], error: WriteError) -> None:
+    """Replace the content of a file in place, which needs no free space, only that of the file."""
+    room = file.stat().st_size if file.exists() else 0
+    for reason in (status.get("reason"), None):
+        text = json.dumps({**status, "reason": reason}).encode()
+        if len(text) <= room:
+            with file.open("r+b") as opened:
+                # JSON may end in spaces: the file keeps its length until it is whole.
+                opened.write(text.ljust(room))
+                opened.flush()
+                os.fsync(opened.fileno())
+            return
+    raise error
 
 
 def read_metrics(folder: Path) -> dict[str, float | None]:

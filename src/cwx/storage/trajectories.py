@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cwx.storage.atomic import write_json, write_tensors
 from cwx.storage.json_files import read_object
+from cwx.storage.locks import acquire
 from cwx.storage.regular_files import check_regular
 from cwx.storage.store_entries import digest, record_use
 
@@ -199,25 +200,35 @@ class TrajectoryStore:
             ValueError: the folder of the entry cannot be created.
         """
         path = self.path(identity)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"store is {self.root}, where {path.name} cannot be created ({error.strerror}): "
-                "name another folder by store=<folder>"
-            ) from error
         lock = FileLock(path / "lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("%s", waiting)
-            lock.acquire()
+            path.mkdir(parents=True, exist_ok=True)
+            acquire(lock, waiting)
+        except OSError as error:
+            if not (path / "complete.json").exists():
+                raise ValueError(
+                    f"store is {self.root}, where {path.name} cannot be written "
+                    f"({error.strerror}): name another folder by store=<folder>, or make it "
+                    "writable"
+                ) from error
+            # A complete entry of a read-only store is only read.
+            yield
+            return
         try:
-            if self._user is not None:
-                record_use(path, *self._user)
+            self._record_use(path)
             yield
         finally:
             lock.release()
+
+    def _record_use(self, path: Path) -> None:
+        if self._user is None:
+            return
+        try:
+            record_use(path, *self._user)
+        except OSError as error:
+            if not (path / "complete.json").exists():
+                raise
+            log.warning("the use of %s could not be recorded: %s", path, error)
 
 
 class Recorder:

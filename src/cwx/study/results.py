@@ -54,6 +54,7 @@ from cwx.storage.run_files import (
     EXPLANATIONS,
     METRICS,
     PAPER,
+    RESERVE,
     SAMPLES,
     STATUS,
     SUSPECTED,
@@ -61,7 +62,7 @@ from cwx.storage.run_files import (
 )
 from cwx.storage.run_inputs import ChangedInputError, RunInputs
 from cwx.storage.run_status import read_status as read_status
-from cwx.storage.run_status import run_seconds
+from cwx.storage.run_status import reserve_space, run_seconds, write_status
 from cwx.study.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Results:
                 yield
             except ChangedInputError as error:
                 if self._earlier:
-                    write_json(self.folder / STATUS, self._earlier)
+                    write_status(self.folder, self._earlier)
                 else:
                     self._record_failure("failed", str(error), "")
                 raise
@@ -129,7 +130,8 @@ class Results:
             "seconds": None,
             **provenance(),
         }
-        write_json(self.folder / STATUS, self._status)
+        write_status(self.folder, self._status)
+        reserve_space(self.folder)
         (self.folder / TRACEBACK).unlink(missing_ok=True)
 
     def _record_failure(self, state: str, reason: str, details: str) -> None:
@@ -144,7 +146,8 @@ class Results:
     def _end(self, state: str, reason: str | None) -> None:
         seconds = round(self._earlier_seconds + time.monotonic() - self._start_time, 1)
         self._status |= {"state": state, "reason": reason, "seconds": seconds}
-        write_json(self.folder / STATUS, self._status)
+        write_status(self.folder, self._status)
+        (self.folder / RESERVE).unlink(missing_ok=True)
         self.ended = True
 
     def checkpoint(self, stage: str) -> Path:
