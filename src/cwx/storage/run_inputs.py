@@ -11,7 +11,7 @@ from typing import Any
 from cwx.storage.atomic import write_json
 from cwx.storage.json_files import read_object
 from cwx.storage.run_files import EXPLANATIONS, INPUTS, METRICS
-from cwx.storage.runs import sweep_of
+from cwx.storage.run_folders import sweep_of
 from cwx.storage.store_entries import digest
 
 _NETWORK = "training of "
