@@ -47,7 +47,7 @@ CASES = {
                     "fine_tuning.recipe.attack.steps=2", "method=[]", "evaluation=[accuracy]"],
     "construction": ["dataset_construction=robust", "dataset_construction.algorithm.steps=20",
                      "dataset_construction.batch_size=100", "method=[]", "evaluation=[accuracy]"],
-    "ensemble attack": ["adversary=ensemble", "adversary.images=60", "adversary.batch_size=20",
+    "ensemble attack": ["adversary=ensemble", "adversary.targets=2", "adversary.images=60", "adversary.batch_size=20",
                         "method=[]", "evaluation=[adversarial_set]"],
     "purification": [*DISTILL, "method.distill.iterations=10", "corruption=badnets",
                      "corruption.target=3", "purification=revealed",
