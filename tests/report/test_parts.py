@@ -23,6 +23,7 @@ from cwx.report.run import RunContents
 from cwx.report.svg_charts import Line, draw_chart
 from cwx.report.tables import table_of_rows
 from cwx.report.training_curves import downsample, read_curves
+from cwx.storage.csv_files import CsvTable
 from cwx.storage.quantities import duration, size
 
 
@@ -57,7 +58,7 @@ def test_images_fit_the_limits_and_every_class_has_one(
             s,
             sum(
                 min(len(indices), limits.per_class)
-                for label, indices in s.indices_by_class().items()
+                for label, indices in s.indices_by_class.items()
                 if label in classes
             ),
         )
@@ -127,7 +128,7 @@ def test_a_truncated_log_is_read_up_to_the_truncation(tmp_path):
     folder.mkdir(parents=True)
     (folder / "metrics.csv").write_text("step,a/x,b/y\n0,1,nan\n1,2,\n2,x,inf\n3,4\n4")
     (tmp_path / "logs" / "version_odd").mkdir()
-    assert read_curves(tmp_path) == {"a/x": [(0, 1), (1, 2), (3, 4)]}
+    assert read_curves(RunContents(folder=tmp_path, status={})) == {"a/x": [(0, 1), (1, 2), (3, 4)]}
 
 
 def test_metric_groups_have_titles_and_labels():
@@ -254,7 +255,7 @@ def test_fraction_columns_have_bars_and_counts_have_none():
         },
         {"class": "1", "fraction": "1", "count": "0", "fraction_std": "", "loss": "0.5", "x": ""},
     ]
-    table = table_of_rows("t", rows)
+    table = table_of_rows("t", CsvTable(list(rows[0]), rows))
     assert [column.numeric for column in table.columns] == [False, True, True, True, True]
     assert [[cell.fraction for cell in row] for row in table.rows] == [
         [None, 0.25, None, None, None],

@@ -18,6 +18,8 @@ from support.run_folders import CLASSES, GREY, make_explanations, make_full_run,
 
 from cwx.data.samples import sample_images
 from cwx.explanations.patterns import Patterns, Perturbations
+from cwx.explanations.serialisation import write_explanations
+from cwx.report import figure_files
 from cwx.report import figures as figures_module
 from cwx.report.figures import run_figures
 from cwx.report.run import read_run
@@ -338,7 +340,7 @@ def test_with_a_method_images_come_before_figures(tmp_path):
 
 def test_large_figures_are_embedded_as_reduced_copies(tmp_path, monkeypatch):
     monkeypatch.setattr(figures_module, "MAX_BYTES", 3000)
-    monkeypatch.setattr(figures_module, "REDUCED_PIXELS", 600)
+    monkeypatch.setattr(figure_files, "REDUCED_PIXELS", 600)
     monkeypatch.setattr(figures_module, "MAX_TOTAL_BYTES", 6000)
     sizes = {"a": (20, 30), "b": (60, 120), "c": (20, 30), "d": (60, 120)}
     run = read_run(make_run_with_figures(tmp_path / "run", sizes))
@@ -410,8 +412,8 @@ def test_a_page_is_written_without_optional_files(tmp_path, name):
 def test_images_and_labels_of_different_length_are_reported(tmp_path):
     folder = make_full_run(tmp_path / "run", sources={})
     good = make_explanations()
-    Results(folder).add_explanations("short", type(good)(good.images, good.labels[:2]))
-    Results(folder).add_explanations("good", good)
+    outputs = {"short": type(good)(good.images, good.labels[:2]), "good": good}
+    write_explanations(folder / "explanations.safetensors", outputs)
     page = page_of(folder)
     assert "the output of short cannot be read" in page.text
     assert grid_cells(page)["cat"][0] == ["cat: good 1 of 2", "cat: good 2 of 2"]

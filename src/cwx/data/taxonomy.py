@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from cwx.data import wordnet
 from cwx.data.datasets.class_folders import preview_names
 from cwx.data.splits import Splits
 from cwx.errors import closest
+from cwx.storage.json_files import parse_json
 from cwx.storage.regular_files import read_regular_text
 
 # A matrix of 2,000 classes has some 40 MB.
@@ -96,8 +97,9 @@ class File:
         try:
             text = read_regular_text(self.path, _MAX_BYTES, encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ValueError(
-                f"{self.path} cannot be read as text ({error}): set {setting}.path to a taxonomy, "
+                f"{self.path} cannot be read as text ({reason}): set {setting}.path to a taxonomy, "
                 f"or choose another by taxonomy@{setting}=…"
             ) from error
         # Class names are in Unicode's composed form.
@@ -105,8 +107,8 @@ class File:
 
     def _object(self, text: str) -> Mapping[str, str]:
         try:
-            nouns = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            nouns = parse_json(text)
+        except ValueError as error:
             raise ValueError(f"{self.path} is not valid JSON ({error}): correct it") from error
         if not isinstance(nouns, dict) or not all(isinstance(v, str) for v in nouns.values()):
             raise ValueError(
@@ -141,7 +143,7 @@ class File:
         return {name: cells for name, *cells in rows}
 
     def _check_unique(self, names: Sequence[str]) -> None:
-        if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        if duplicates := sorted(name for name, count in Counter(names).items() if count > 1):
             raise ValueError(
                 f"{self.path} has more than once: {preview_names(duplicates)}; keep each once"
             )
@@ -211,7 +213,8 @@ def _wordnet_distances(synsets: Mapping[str, str], setting: str) -> Tensor:
                 f"or give your own distances by taxonomy@{setting}=file"
             )
     ids = list(synsets.values())
-    if shared := [name for name, synset in synsets.items() if ids.count(synset) > 1]:
+    counts = Counter(ids)
+    if shared := [name for name, synset in synsets.items() if counts[synset] > 1]:
         raise ValueError(
             f"the classes {preview_names(shared)} have the same WordNet noun, {synsets[shared[0]]}"
             f": give each its own, or give your own distances by taxonomy@{setting}=file"

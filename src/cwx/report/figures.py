@@ -1,16 +1,12 @@
 """The figures of a run for its page, in reading order, with titles and captions."""
 
-import io
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
-from cwx.report.inline_images import data_uri
+from cwx.report.figure_files import Embedded, embed
 from cwx.report.metric_catalogue import network_label
 from cwx.report.run import RunContents
 from cwx.report.sweep_axes import Point
@@ -18,9 +14,8 @@ from cwx.report.traces_page import FIGURE_PREFIX
 
 # Bytes of one figure, and of all figures of a page, up to which they are embedded unchanged.
 MAX_BYTES, MAX_TOTAL_BYTES = 3 * 2**20, 24 * 2**20
-# Pixels of the reduced copy of a larger figure.
-REDUCED_PIXELS = 3_000_000
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Figures of a page, and pixels of those that are reduced.
+MAX_FIGURES, MAX_TOTAL_PIXELS = 200, 250_000_000
 # In reading order: pattern of the file name, title and caption. The pattern's group is a network
 # or a source.
 _FIGURES = (
@@ -96,7 +91,8 @@ def run_figures(run: RunContents, *, fraction: float = 1) -> list[PageFigure]:
     Args:
         fraction: of the page's limit in bytes, in 0-1.
     """
-    files = [f for f in run.folder.glob("figures/*.png") if not f.match(f"{FIGURE_PREFIX}*")]
+    files = run.files("figures/*.png", MAX_FIGURES)
+    files = [file for file in files if not file.match(f"{FIGURE_PREFIX}*")]
     ordered = sorted(files, key=lambda f: (_describe(f.stem)[0], f.stem))
     return list(_embed(run, ordered, int(fraction * MAX_TOTAL_BYTES)))
 
@@ -121,28 +117,17 @@ def figure_rows(points: Sequence[Point], *, fraction: float) -> list[FigureRow]:
 
 
 def _embed(run: RunContents, files: list[Path], bytes_left: int) -> Iterator[PageFigure]:
+    pixels_left = MAX_TOTAL_PIXELS
     for file in files:
+        embedded, note = Embedded(b"", (0, 0)), "This figure is damaged."
         path = f"figures/{file.name}"
-        content, note = run.attempt(path, file.read_bytes) or b"", ""
-        if not _is_complete(content):
-            content, note = b"", "This figure is damaged."
-        elif len(content) > min(MAX_BYTES, bytes_left):
-            note = "Reduced copy; the file has full resolution."
-            content = run.attempt(path, partial(_reduced, content)) or b""
-            if not content or len(content) > bytes_left:
-                content, note = b"", "Too large for this page; see the file."
-        bytes_left -= len(content)
+        found = run.attempt(path, partial(embed, file, min(MAX_BYTES, bytes_left), pixels_left))
+        if found is not None:
+            embedded, note = found, found.note
+        bytes_left -= len(embedded.content)
+        pixels_left -= embedded.decoded
         _, title, caption = _describe(file.stem)
-        yield PageFigure(file.stem, title, caption, _uri(content), _size(content), note)
-
-
-def _is_complete(content: bytes) -> bool:
-    return content.startswith(_PNG_SIGNATURE) and b"IEND" in content[-12:]
-
-
-def _uri(content: bytes) -> str:
-    kind = "png" if content.startswith(_PNG_SIGNATURE) else "jpeg"
-    return data_uri(content, kind) if content else ""
+        yield PageFigure(file.stem, title, caption, embedded.uri, embedded.size, note)
 
 
 def _describe(name: str) -> tuple[int, str, str]:
@@ -151,27 +136,3 @@ def _describe(name: str) -> tuple[int, str, str]:
         if match := re.fullmatch(pattern, name):
             return rank, title.format(*map(network_label, match.groups())), caption
     return len(_FIGURES), name.replace("_", " ").capitalize(), ""
-
-
-def _reduced(content: bytes) -> bytes:
-    """A JPEG of at most `REDUCED_PIXELS` pixels."""
-    with Image.open(io.BytesIO(content)) as image:
-        scale = min(1.0, (REDUCED_PIXELS / (image.width * image.height)) ** 0.5)
-        size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
-        # Figures are shown on white.
-        opaque = Image.new("RGB", image.size, "white")
-        rgba = image.convert("RGBA")
-        opaque.paste(rgba, mask=rgba)
-    file = io.BytesIO()
-    opaque.resize(size, Image.Resampling.LANCZOS).save(file, "JPEG", quality=85)
-    return file.getvalue()
-
-
-def _size(content: bytes) -> tuple[int, int]:
-    if content.startswith(_PNG_SIGNATURE):
-        width, height = struct.unpack(">II", content[16:24])
-        return width, height
-    if not content:
-        return 0, 0
-    with Image.open(io.BytesIO(content)) as image:
-        return image.size

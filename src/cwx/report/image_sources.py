@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cwx.data.splits import ImageSet
@@ -21,6 +22,8 @@ REAL = {
     ),
     "mean": ("mean image", "The mean of all training images of the class."),
 }
+# Images of one source, and values of one image, that a page takes in.
+MAX_IMAGES, MAX_PIXELS = 200_000, 50_000_000
 _MEANINGS: dict[type[Any], str] = {
     Explanations: "Each image is rescaled to the full range from black to white.",
     Patterns: "The canvas inside its mask, on grey; one image per canvas.",
@@ -53,8 +56,9 @@ class ImageSource:
     @property
     def max_per_class(self) -> int:
         """The number of images of the largest class; 1 if there are no images."""
-        return max((len(indices) for indices in self.indices_by_class().values()), default=1)
+        return max((len(indices) for indices in self.indices_by_class.values()), default=1)
 
+    @cached_property
     def indices_by_class(self) -> dict[int, list[int]]:
         """The indices of the images of each class."""
         by_class: dict[int, list[int]] = {}
@@ -71,7 +75,7 @@ def image_sources(run: RunContents) -> list[ImageSource]:
     ]
     samples = run.samples()
     real = [
-        run.attempt(f"the sample {kind}", partial(_real_source, kind, samples[kind]))
+        run.attempt(f"the sample {kind}", partial(_real_source, run, kind, samples[kind]))
         for kind in sorted(samples, key=_real_order)
     ]
     return [source for source in (*outputs, *real) if source is not None]
@@ -83,15 +87,19 @@ def _real_order(kind: str) -> int:
 
 def _method_source(run: RunContents, name: str, output: MethodOutput) -> ImageSource:
     images = _images(output)
-    labels = _checked_labels(output.labels, images)
+    labels = _checked_labels(run, output.labels, images)
+    not_finite: list[int] = []
     normalization = run.normalization(images.shape[1])
     details: list[str] = []
     if isinstance(output, Perturbations):
         details = [f"ε = {255 * e:.3g}/255" for e in output.epsilons.tolist()]
 
     def render(index: int) -> Tensor:
-        shown = _item(output, index).for_display(normalization)
-        return normalization.denormalize(shown.images.float())[0]
+        item = _item(output, index)
+        if not not_finite and not bool(_images(item).isfinite().all()):
+            not_finite.append(index)
+            run.read_errors.append(f"the output of {name} has pixels that are not finite numbers")
+        return normalization.denormalize(item.for_display(normalization).images)[0]
 
     return ImageSource(
         key=name,
@@ -104,21 +112,31 @@ def _method_source(run: RunContents, name: str, output: MethodOutput) -> ImageSo
     )
 
 
-def _real_source(kind: str, sample: ImageSet) -> ImageSource:
+def _real_source(run: RunContents, kind: str, sample: ImageSet) -> ImageSource:
+    if sample.images.dtype != torch.uint8 or sample.labels.is_floating_point():
+        raise ValueError(f"images of {sample.images.dtype}, labels of {sample.labels.dtype}")
     title, meaning = REAL.get(kind, (kind, ""))
     return ImageSource(
         key=kind,
         title=title,
         meaning=meaning,
-        labels=_checked_labels(sample.labels, sample.images),
+        labels=_checked_labels(run, sample.labels, sample.images),
         shape=sample.images.shape[1:],
         render=lambda index: sample.images[index].float() / 255,
     )
 
 
-def _checked_labels(labels: Tensor, images: Tensor) -> list[int]:
+def _checked_labels(run: RunContents, labels: Tensor, images: Tensor) -> list[int]:
     if images.ndim != 4 or labels.shape != images.shape[:1]:
         raise ValueError(f"images {list(images.shape)} have labels {list(labels.shape)}")
+    if 0 in images.shape:
+        raise ValueError(f"there are no images: the shape is {list(images.shape)}")
+    if len(labels) > MAX_IMAGES or images[0].numel() > MAX_PIXELS:
+        raise ValueError(f"images {list(images.shape)} are too many or too large for a page")
+    classes = len(run.classes)
+    if classes and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        low, high = int(labels.min()), int(labels.max())
+        run.read_errors.append(f"labels of images lie in {low}-{high}, classes in 0-{classes - 1}")
     return [int(label) for label in labels.tolist()]
 
 
@@ -129,12 +147,11 @@ def _images(output: MethodOutput) -> Tensor:
 
 
 def _item(output: MethodOutput, index: int) -> MethodOutput:
-    """The item at `index` as an output of one item."""
+    """The item at `index` as an output of one item, in float32."""
     item, labels = slice(index, index + 1), output.labels[index : index + 1]
     if isinstance(output, Explanations):
-        return replace(output, images=output.images[item], labels=labels)
+        return replace(output, images=output.images[item].float(), labels=labels)
     if isinstance(output, Patterns):
-        return replace(
-            output, masks=output.masks[item], canvases=output.canvases[item], labels=labels
-        )
-    return replace(output, deltas=output.deltas[item], labels=labels)
+        masks, canvases = output.masks[item].float(), output.canvases[item].float()
+        return replace(output, masks=masks, canvases=canvases, labels=labels)
+    return replace(output, deltas=output.deltas[item].float(), labels=labels)

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -93,7 +94,8 @@ def fit_limits(
         limits = ImageLimits(count, 1, None, complete=True)
         return _bytes(sources, limits) <= max_bytes and _count(sources, limits) <= max_count
 
-    fitting = max((k for k in range(1, wanted + 1) if fits(k)), default=1)
+    # Fewer images fit if more do.
+    fitting = max(1, bisect_left(range(1, wanted + 1), True, key=lambda k: not fits(k)))
     limits = ImageLimits(fitting, 1, None, complete=fitting == largest)
     labels = sorted({label for source in sources for label in source.labels})
     excess = _count(sources, limits) / (CROWD * max_count)
@@ -121,7 +123,7 @@ def _limited(source: ImageSource, limits: ImageLimits) -> list[tuple[int, list[i
     """The labels and image indices within the limits."""
     return [
         (label, indices[: limits.per_class])
-        for label, indices in sorted(source.indices_by_class().items())
+        for label, indices in sorted(source.indices_by_class.items())
         if limits.before is None or label < limits.before
     ]
 
@@ -136,7 +138,7 @@ def encode_images(
         suffix: ends the alternative texts: the run's position in a sweep.
     """
     images: dict[str, list[InlineImage]] = {}
-    by_class = source.indices_by_class()
+    by_class = source.indices_by_class
     factor = limits.factor(source.shape)
     for label, indices in _limited(source, limits):
         for number, index in enumerate(indices, 1):

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -26,22 +27,32 @@ def render(template: str, **content: Any) -> str:
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    return (
-        _environment()
-        .get_template(template)
-        .render(policy=policy, style=Markup(style), script=Markup(script), **content)
+    page = _environment().get_template(template)
+    return displayable(
+        page.render(policy=policy, style=Markup(style), script=Markup(script), **content)
     )
 
 
+def displayable(text: str) -> str:
+    """A text that UTF-8 and HTML can hold: other characters are replaced by U+FFFD.
+
+    These are control characters, and surrogates, as in file names that are not UTF-8.
+    """
+    return _NO_HTML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def link(path: str) -> str:
-    """A relative path as a URL; folder names may contain any character."""
+    """A relative path as a URL; folder names may contain any bytes."""
     # Without ./, a colon in the first part would start a scheme such as javascript.
-    return "./" + quote(path)
+    return "./" + quote(path.encode("utf-8", "surrogateescape"))
 
 
 def format_time(started: Any) -> str:
     """An ISO time to the minute; runs store UTC."""
     return str(started or "")[:16].replace("T", " ")
+
+
+_NO_HTML = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 @cache

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import lexists
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +13,26 @@ from cwx.explanations.patterns import MethodOutput
 from cwx.explanations.serialisation import read_explanations
 from cwx.functional.images import Normalization
 from cwx.report import file_readers
-from cwx.report.file_readers import DAMAGE, Rows
-from cwx.storage.run_files import CLASSES, EXPLANATIONS, LOG, OUTPUT, PAPER, SAMPLES, STATUS
+from cwx.storage.csv_files import CsvTable
+from cwx.storage.run_files import (
+    CLASSES,
+    EXPLANATIONS,
+    LOG,
+    METRICS,
+    OUTPUT,
+    PAPER,
+    SAMPLES,
+    STATUS,
+)
 from cwx.storage.run_status import read_status
-from cwx.storage.runs import state_of
+from cwx.storage.runs import DAMAGED, Run, state_of
 
 Value = TypeVar("Value")
+# What one page takes in: metrics, tables and their cells, methods, bytes of a text and of a log.
+MAX_METRICS, MAX_TABLES, MAX_CELLS, MAX_METHODS = 20_000, 200, 150_000, 100
+MAX_TEXT, MAX_LOG = 2**18, 2**16
+# Cells of each table if the others have used up the cells of the page.
+MIN_TABLE_CELLS = 200
 # Folders inside a run's folder that hold no runs.
 _RUN_SUBFOLDERS = {"tables", "figures", "logs", "wandb", "checkpoints", ".hydra"}
 
@@ -36,6 +51,7 @@ class RunContents:
         choices: the chosen option of each configuration group.
         overrides: key → value, as given for this job.
         read_errors: messages about files that could not be read.
+        left_out: what is too much for a page.
     """
 
     folder: Path
@@ -47,6 +63,7 @@ class RunContents:
     choices: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, str] = field(default_factory=dict)
     read_errors: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def state(self) -> str:
@@ -55,79 +72,103 @@ class RunContents:
 
     def attempt(self, what: str, read: Callable[[], Value]) -> Value | None:
         """The result of `read`; ``None``, and an entry in `read_errors`, if it fails."""
-        try:
-            return read()
-        except DAMAGE as error:
-            line = " ".join(str(error).split())
-            self.read_errors.append(f"{what} cannot be read ({type(error).__name__}: {line[:200]})")
-            return None
+        return file_readers.attempt(self.read_errors, what, read)
+
+    def read(self, name: str, reader: Callable[[Path], Value]) -> Value | None:
+        """The content of a file of the run; ``None`` if there is none, or if it is damaged."""
+        return self._read(self.folder / name, reader)
+
+    def _read(self, file: Path, reader: Callable[[Path], Value]) -> Value | None:
+        def checked() -> Value:
+            file_readers.check_inside(file, self.folder)
+            return reader(file)
+
+        name = file.relative_to(self.folder).as_posix()
+        return self.attempt(name, checked) if lexists(file) else None
+
+    def files(self, pattern: str, limit: int) -> list[Path]:
+        """At most `limit` of the run's regular files that match, ordered by name."""
+        files = sorted(self.folder.glob(pattern))
+        intact = [file for file in files[:limit] if self._read(file, lambda _: True)]
+        if len(files) > limit:
+            self.left_out.append(f"{len(files) - limit:,} of {len(files):,} files {pattern}")
+        return intact
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        """The settings of the methods, by name."""
+        methods = self.settings.get("method")
+        return methods if isinstance(methods, Mapping) else {}
 
     @property
     def method_titles(self) -> dict[str, str]:
         """The display names of methods, as configured for the gallery."""
-        try:
-            titles = self.settings["evaluation"]["gallery"]["titles"]
-            return {
-                str(name): str(titles[name]) for name in self.settings["method"] if name in titles
-            }
-        except DAMAGE:
-            return {}
+        titles: Any = self.settings
+        for key in ("evaluation", "gallery", "titles"):
+            titles = titles.get(key) if isinstance(titles, Mapping) else None
+        known = titles if isinstance(titles, Mapping) else {}
+        return {str(name): str(known[name]) for name in self.methods if name in known}
 
     @property
     def has_methods(self) -> bool:
         """Whether the study has explanation methods; true if the configuration is missing."""
-        methods = self.settings.get("method") or {}
         # An experiment may configure methods that were not chosen; these have no target.
-        return not self.settings or any("_target_" in (part or {}) for part in methods.values())
+        parts = self.methods.values()
+        targets = (isinstance(part, Mapping) and "_target_" in part for part in parts)
+        return not self.settings or any(targets)
 
     def class_name(self, index: int) -> str:
         return self.classes[index] if 0 <= index < len(self.classes) else f"class {index}"
 
     def text(self, name: str) -> str:
-        """A text file of the run; empty if there is none."""
-        file = self.folder / name
-        if not file.is_file():
-            return ""
-        return self.attempt(name, lambda: file.read_text(errors="replace")) or ""
+        """A text file of the run, as far as it fits on a page; empty if there is none."""
+        return self.read(name, lambda file: file_readers.head(file, MAX_TEXT)) or ""
+
+    def end_of_text(self, name: str, limit: int) -> str:
+        """The last `limit` bytes of a text file of the run; empty if there is none."""
+        return self.read(name, lambda file: file_readers.tail(file, limit)) or ""
 
     def last_log_lines(self, count: int) -> list[str]:
         """The end of the run's log; of its process's output if it has no log."""
-        log = self.text(LOG) or self.text(OUTPUT)
+        log = self.end_of_text(LOG, MAX_LOG) or self.end_of_text(OUTPUT, MAX_LOG)
         return log.rstrip().splitlines()[-count:]
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> dict[str, CsvTable]:
         """All tables with rows, by file name without extension; not the table ``paper``."""
-        files = [
-            file
-            for file in sorted(self.folder.glob("tables/*.csv"))
-            if file.relative_to(self.folder).as_posix() != PAPER
-        ]
-        by_stem = {
-            file.stem: self.attempt(f"tables/{file.name}", partial(file_readers.rows, file))
-            for file in files
-        }
-        return {stem: rows for stem, rows in by_stem.items() if rows}
+        tables: dict[str, CsvTable] = {}
+        cells = MAX_CELLS
+        for file in self.files("tables/*.csv", MAX_TABLES):
+            if file.relative_to(self.folder).as_posix() == PAPER:
+                continue
+            limit = max(MIN_TABLE_CELLS, min(cells, file_readers.MAX_TABLE_CELLS))
+            table = self._read(file, partial(file_readers.table, max_cells=limit))
+            if table and table.rows:
+                tables[file.stem] = table
+                cells -= len(table.rows) * len(table.columns)
+        return tables
 
     def method_outputs(self) -> dict[str, MethodOutput]:
         """The output of each method, including the last good output of diverged methods."""
-        saved = (
-            self.attempt(EXPLANATIONS, partial(read_explanations, self.folder / EXPLANATIONS)) or {}
-        )
+
+        def damaged(method: str, fault: str) -> None:
+            self.read_errors.append(f"the output of {method} cannot be read ({fault})")
+
+        read = partial(read_explanations, on_damage=damaged)
+        saved = self.read(EXPLANATIONS, read) or {}
         # The file is ordered by name, a study by method.
-        order = [str(name) for name in self.settings.get("method") or {}]
+        order = [str(name) for name in self.methods]
         outputs = {name: saved[name] for name in [*(n for n in order if n in saved), *saved]}
-        for file in sorted(self.folder.glob("last-good-*.safetensors")):
+        for file in self.files("last-good-*.safetensors", MAX_TABLES):
             name = file.stem.removeprefix("last-good-")
-            last_good = self.attempt(file.name, partial(read_explanations, file)) or {}
+            last_good = self._read(file, read) or {}
             outputs |= {f"{name} before divergence": output for output in last_good.values()}
-        return outputs
+        if len(outputs) > MAX_METHODS:
+            self.left_out.append(f"{len(outputs) - MAX_METHODS:,} of {len(outputs):,} methods")
+        return dict(list(outputs.items())[:MAX_METHODS])
 
     def samples(self) -> dict[str, ImageSet]:
         """Real images by kind (`cwx.data.samples`)."""
-        file = self.folder / SAMPLES
-        if not file.is_file():
-            return {}
-        return self.attempt(SAMPLES, lambda: file_readers.samples(file)) or {}
+        return self.read(SAMPLES, file_readers.samples) or {}
 
     def normalization(self, channels: int) -> Normalization:
         """The normalisation of pixels; the identity if the run does not state it."""
@@ -146,7 +187,12 @@ def read_run(folder: Path) -> RunContents:
     Raises:
         ValueError: the folder is not a run.
     """
-    status = read_status(folder)
+    try:
+        status = read_status(folder)
+    except ValueError as error:
+        if not lexists(folder / STATUS):
+            raise
+        return _read_contents(folder, {"state": DAMAGED, "reason": str(error)})
     return _read_contents(folder, {**status, "state": state_of(folder, status)})
 
 
@@ -166,50 +212,62 @@ def read_runs(folders: Iterable[Path]) -> list[RunContents]:
     if not paths:
         named = ", ".join(map(str, folders)) or "no folder"
         raise ValueError(f"there is no run (no {STATUS}) in {named}: name folders that hold some")
-    return [_read_any_run(paths[path]) for path in sorted(paths, key=_natural_order)]
+    return [read_run(paths[path]) for path in sorted(paths, key=_natural_order)]
 
 
 def _run_folders(folder: Path) -> Iterable[Path]:
-    for directory, subfolders, files in os.walk(folder):
-        if STATUS in files:
-            yield Path(directory)
-            subfolders[:] = [name for name in subfolders if name not in _RUN_SUBFOLDERS]
+    """The folders of runs, also inside of others; links are not followed."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        names = _subfolders(folder)
+        if lexists(folder / STATUS):
+            yield folder
+            names = [name for name in names if name not in {*_RUN_SUBFOLDERS, STATUS}]
+        waiting += [folder / name for name in names]
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def _natural_order(path: Path) -> list[tuple[bool, int, str]]:
     return [(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in path.parts]
 
 
-def _read_any_run(folder: Path) -> RunContents:
-    try:
-        return read_run(folder)
-    except ValueError as error:
-        return _read_contents(folder, {"state": "damaged", "reason": str(error)})
-
-
 def _read_contents(folder: Path, status: Mapping[str, Any]) -> RunContents:
     # Collects the read errors of all files below.
     run = RunContents(folder=folder, status=status)
-    hydra = folder / ".hydra"
-
-    def read(what: str, reader: Callable[[Path], Value], file: Path) -> Value | None:
-        return run.attempt(what, lambda: reader(file))
-
-    return RunContents(
+    metrics = run.read(METRICS, file_readers.metrics) or {}
+    if len(metrics) > MAX_METRICS:
+        run.left_out.append(f"{len(metrics) - MAX_METRICS:,} of {len(metrics):,} metrics")
+    contents = RunContents(
         folder=folder,
         status=status,
-        metrics=read("metrics.json", file_readers.metrics, folder / "metrics.json") or {},
-        paper=read(PAPER, file_readers.paper, folder / PAPER) or {},
-        classes=read(CLASSES, file_readers.classes, folder / CLASSES) or [],
-        settings=read("the configuration", file_readers.mapping, hydra / "config.yaml") or {},
-        choices=read("the configuration choices", file_readers.choices, hydra / "hydra.yaml") or {},
-        overrides=read("the overrides", file_readers.overrides, hydra / "overrides.yaml") or {},
+        metrics=dict(list(metrics.items())[:MAX_METRICS]),
+        paper=run.read(PAPER, file_readers.paper) or {},
+        classes=run.read(CLASSES, file_readers.classes) or [],
+        settings=run.read(".hydra/config.yaml", file_readers.mapping) or {},
+        choices=run.read(".hydra/hydra.yaml", file_readers.choices) or {},
+        overrides=run.read(".hydra/overrides.yaml", file_readers.overrides) or {},
         read_errors=run.read_errors,
+        left_out=run.left_out,
     )
+    # Single fields of files that can be read.
+    faults = Run.read(folder).damage
+    run.read_errors.extend(f for f in faults if f.startswith((f"{STATUS}:", f"{METRICS}:")))
+    method = contents.settings.get("method")
+    if method is not None and not isinstance(method, Mapping):
+        run.read_errors.append(f".hydra/config.yaml: method is a {type(method).__name__}")
+    return contents
 
 
 def _mean_and_std(run: RunContents) -> tuple[Any, Any]:
-    saved = file_readers.normalization(run.folder / SAMPLES)
+    saved = run.read(SAMPLES, file_readers.normalization)
     if saved is not None:
         return saved
     data = run.settings["data"]

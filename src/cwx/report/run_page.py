@@ -1,13 +1,13 @@
 """The page of a run: images, metrics, curves, tables and provenance in one file."""
 
 import logging
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cwx.report.corruption_line import corruption_line
 from cwx.report.figures import run_figures
-from cwx.report.file_readers import Rows
 from cwx.report.image_grid import run_grid
 from cwx.report.metric_cards import metric_cards
 from cwx.report.paper_tables import paper_tables
@@ -17,9 +17,17 @@ from cwx.report.tables import metrics_table, ordered_tables
 from cwx.report.traces_page import PAGE as TRACES_PAGE
 from cwx.report.traces_page import TABLE as TRACES_TABLE
 from cwx.report.traces_page import write_traces
-from cwx.report.training_curves import curve_charts, read_curves
+from cwx.report.training_curves import curve_charts
 from cwx.storage.atomic import write_text
-from cwx.storage.run_files import CORRUPTION, EXPLANATIONS, SAMPLES, TRACEBACK
+from cwx.storage.csv_files import CsvTable
+from cwx.storage.run_files import (
+    CORRUPTION,
+    EXPLANATIONS,
+    METRICS,
+    PAPER,
+    SAMPLES,
+    TRACEBACK,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +37,8 @@ LOG_LINES = 15
 LAST_GOOD = "last-good-*.safetensors"
 # Characters of a traceback, from its end.
 TRACEBACK_LENGTH = 20_000
+# Entries of the lists of files, of other pages and of errors, and cards.
+MAX_FILES, MAX_PAGES, MAX_ERRORS, MAX_CARDS = 500, 20, 100, 60
 # Other pages in the run's folder.
 PAGES = {TRACES_PAGE: "evidence for single predictions"}
 
@@ -44,36 +54,55 @@ def write_page(folder: Path) -> Path:
     """
     run = read_run(folder)
     title = str(run.status.get("experiment", ""))
-    run.attempt(TRACES_TABLE, lambda: write_traces(folder, title=title))
-    grid = run_grid(run)
-    curves = run.attempt("logs", lambda: curve_charts(read_curves(folder))) or []
-    figures = run_figures(run)
-    tables = run.tables()
+    run.attempt(TRACES_TABLE, lambda: write_traces(run, title=title))
+    grid = run.attempt("images", lambda: run_grid(run))
+    curves = run.attempt("logs", lambda: curve_charts(run)) or []
+    figures = run.attempt("figures", lambda: run_figures(run)) or []
+    facts = run.attempt("the provenance", lambda: provenance(run)) or {}
+    contents = run.attempt("tables", run.tables) or {}
+    tables = run.attempt("tables", lambda: ordered_tables(contents)) or []
+    corruption = _corruption(run, contents)
+    paper = run.attempt(PAPER, lambda: paper_tables(run.metrics, run.paper)) or []
+    cards = run.attempt(METRICS, lambda: metric_cards(run)) or []
+    log = [] if run.state == "finished" else run.last_log_lines(LOG_LINES)
+    failed = run.state == "failed"
+    configuration, overrides = run.text(".hydra/config.yaml"), run.text(".hydra/overrides.yaml")
+    traceback = run.end_of_text(TRACEBACK, TRACEBACK_LENGTH) if failed else ""
+    missing = list(_missing_parts(run, has_images=grid is not None, has_curves=bool(curves)))
+    # After all readers: they add to the read errors and to what is left out.
     text = render(
         "run.html.j2",
         title=str(run.status.get("experiment") or folder.name),
         run=run,
-        cards=metric_cards(run),
+        cards=cards[:MAX_CARDS],
         grid=grid,
-        paper=paper_tables(run.metrics, run.paper),
+        paper=paper,
         metrics=metrics_table(run.metrics, run.paper) if run.metrics else None,
         curves=curves,
-        tables=ordered_tables(tables),
-        corruption=_corruption(run, tables),
+        tables=tables,
+        corruption=corruption,
         figures=figures,
         # Without explanations, the figures are the main result.
         figures_first=bool(figures) and not run.has_methods,
-        log=[] if run.state == "finished" else run.last_log_lines(LOG_LINES),
-        traceback=run.text(TRACEBACK)[-TRACEBACK_LENGTH:] if run.state == "failed" else "",
-        facts=provenance(run),
-        configuration=run.text(".hydra/config.yaml"),
-        overrides=run.text(".hydra/overrides.yaml"),
+        log=log,
+        traceback=traceback,
+        facts=facts,
+        configuration=configuration,
+        overrides=overrides,
         pages={name: PAGES.get(name, "") for name in _other_pages(folder)},
         files=_files(folder),
-        missing=list(_missing_parts(run, has_images=grid is not None, has_curves=bool(curves))),
+        missing=missing,
+        errors=_shown_errors(run),
     )
     write_text(folder / PAGE, text)
     return folder / PAGE
+
+
+def _shown_errors(run: RunContents) -> list[str]:
+    """The read errors, each once, at most `MAX_ERRORS`."""
+    errors = list(dict.fromkeys(run.read_errors))
+    more = len(errors) - MAX_ERRORS
+    return errors[:MAX_ERRORS] + ([f"{more} more"] if more > 0 else [])
 
 
 def provenance(run: RunContents) -> dict[str, str]:
@@ -113,20 +142,24 @@ def _seeds(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _corruption(run: RunContents, tables: Mapping[str, Rows]) -> str:
-    rows = tables.get(Path(CORRUPTION).stem)
-    return (run.attempt(CORRUPTION, lambda: corruption_line(rows[0])) or "") if rows else ""
+def _corruption(run: RunContents, tables: Mapping[str, CsvTable]) -> str:
+    table = tables.get(Path(CORRUPTION).stem)
+    if table is None:
+        return ""
+    return run.attempt(CORRUPTION, lambda: corruption_line(table.rows[0])) or ""
 
 
 def _other_pages(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.glob("*.html") if file.name != PAGE)
+    pages = sorted(file.name for file in folder.glob("*.html") if file.name != PAGE)
+    return pages[:MAX_PAGES]
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
     """Paths in the folder, and sizes in bytes."""
     patterns = ("*.json", "*.log", "*.txt", "*.safetensors", "tables/*.csv", "figures/*.png")
     files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
+    sizes = [(file.relative_to(folder).as_posix(), file.lstat()) for file in files[:MAX_FILES]]
+    return [(name, status.st_size) for name, status in sizes if stat.S_ISREG(status.st_mode)]
 
 
 def _missing_parts(run: RunContents, *, has_images: bool, has_curves: bool) -> Iterable[str]:

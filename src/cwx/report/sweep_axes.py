@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cwx.report.run import RunContents
+from cwx.storage.json_files import parse_json
 
 # Settings of storage and logging, which change no result.
 NO_AXES = ("store", "logger", "data.source.root", "data.source.download", "resume")
@@ -13,6 +14,7 @@ NO_AXES = ("store", "logger", "data.source.root", "data.source.download", "resum
 _SEEDS = ("seed", "seeds", "held_out")
 # At most so many axes if no override tells which settings were swept.
 _MAX_AXES = 6
+_MAX_OVERRIDDEN = 20
 _ABSENT = "–"
 # The value of a setting that is computed from other settings.
 _DERIVED = "derived"
@@ -75,7 +77,7 @@ def swept_axes(runs: Sequence[RunContents]) -> list[Axis]:
     overridden = list(dict.fromkeys(key for run in known for key in run.overrides))
     axes = _differing(known, [key for key in overridden if not key.startswith(NO_AXES)])
     if axes or len(known) < 2:
-        return axes
+        return axes[:_MAX_OVERRIDDEN]
     chosen = list(dict.fromkeys(key for run in known for key in run.choices))
     axes = _differing(known, [key for key in chosen if not key.startswith((*NO_AXES, "scale"))])
     if axes:
@@ -108,7 +110,7 @@ def setting(run: RunContents, key: str) -> Any:
 def _parsed(text: str) -> Any:
     """The value of an override: a number if it is one."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 

@@ -1,6 +1,7 @@
 """Charts of the metrics of a set of runs: against a swept setting, or as means over seeds."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from cwx.report.metric_groups import Metric, MetricGroup
 from cwx.report.run import RunContents
@@ -10,6 +11,8 @@ from cwx.report.sweep_tables import MAX_MAIN, mean_of, metric_groups_of, repeats
 
 # At most so many lines on a chart; lines that remain distinguishable; axes with their own charts.
 MAX_LINES, CLEAR_LINES, MAX_AXES = 8, 6, 3
+# Charts of a group of runs.
+MAX_CHARTS = 100
 _SIZE = (4.2, 2.3)
 _PAPER_NOTE = " ◇ the paper's value."
 _RUNS_NOTE = " Dots: single runs; error bars: their standard deviation."
@@ -31,9 +34,11 @@ def metric_charts(
     if main_axis is not None:
         blocks = len({point.block for point in points})
         parts = (part for group in groups for part in _split(group, blocks))
-        return [_chart(*measured, main_axis) for measured in _measured_at_several(parts, points)]
+        measured_parts = islice(_measured_at_several(parts, points), MAX_CHARTS)
+        return [_chart(*measured, main_axis) for measured in measured_parts]
     if (repeats := repeats_point(points, axes)) is not None:
-        return [_bar_chart(part, repeats) for group in groups for part in _split(group, 1)]
+        bars = (part for group in groups for part in _split(group, 1))
+        return [_bar_chart(part, repeats) for part in islice(bars, MAX_CHARTS)]
     numeric = [axis for axis in axes if axis.numeric and len(axis.values) > 2][:MAX_AXES]
     return [_scatter_chart(group, runs, axis) for axis in numeric for group in groups[:MAX_MAIN]]
 

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cwx.report.comparable_runs import comparable_groups, experiment_name
@@ -27,9 +28,12 @@ from cwx.report.tables import Cell, Column, Table, number_cell
 from cwx.storage.atomic import write_text
 from cwx.storage.quantities import duration
 from cwx.storage.run_files import STATUS
+from cwx.storage.run_status import run_seconds
 
 # With more axes than this, the table of runs has them in one column.
 MAX_AXES = 5
+# What a page takes in: runs, and groups of comparable runs.
+MAX_RUNS, MAX_SECTIONS = 500, 20
 # The page's name in a folder that also holds a run's own page.
 PAGE_BESIDE_RUN = "sweep.html"
 
@@ -62,14 +66,17 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     """
     runs = read_runs(folders)
     is_single_run = len(runs) == 1 and len(folders) == 1 and runs[0].folder == folders[0]
-    if is_single_run and out is None and runs[0].state != "damaged":
+    if is_single_run and out is None:
         return write_page(runs[0].folder)
     page = out or _default_page(folders)
     if page.is_dir():
         raise ValueError(f"{page} is a folder: name the file to write, such as {page / PAGE}")
+    left_out = [f"{len(runs) - MAX_RUNS:,} of {len(runs):,} runs"] if len(runs) > MAX_RUNS else []
+    runs = runs[:MAX_RUNS]
     for run in runs:
         _update_run_page(run)
     axes = swept_axes(runs)
+    sections = _sections(runs)
     text = render(
         "sweep.html.j2",
         title=_title(folders, runs),
@@ -80,7 +87,8 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
             (axis.key, [format_setting(value) for value in axis.values]) for axis in axes[:MAX_AXES]
         ],
         shared=_shared_overrides(runs, axes),
-        sections=_sections(runs),
+        sections=sections,
+        left_out=left_out,
         facts=_common_provenance(runs),
         read_errors=[(_name(run, page), error) for run in runs for error in run.read_errors],
     )
@@ -99,11 +107,13 @@ def _update_run_page(run: RunContents) -> None:
     The page of a run that has not ended is always written: its log may have grown.
     """
     page, status = run.folder / PAGE, run.folder / STATUS
-    if run.state == "damaged":
-        return
     has_ended = run.state in ("finished", "failed", "interrupted")
-    if not has_ended or not page.exists() or page.stat().st_mtime < status.stat().st_mtime:
-        run.attempt("the run's own page", lambda: write_page(run.folder))
+
+    def update() -> None:
+        if not has_ended or not page.exists() or page.stat().st_mtime < status.lstat().st_mtime:
+            write_page(run.folder)
+
+    run.attempt("the run's own page", update)
 
 
 def _title(folders: Sequence[Path], runs: Sequence[RunContents]) -> str:
@@ -116,7 +126,11 @@ def _title(folders: Sequence[Path], runs: Sequence[RunContents]) -> str:
 
 def _sections(runs: Sequence[RunContents]) -> list[Section]:
     groups = [group for group in comparable_groups(runs) if any(map(_has_results, group))]
-    return [_section(group, fraction=1 / len(groups)) for group in groups]
+    sections = [
+        group[0].attempt("its section", partial(_section, group, fraction=1 / len(groups)))
+        for group in groups[:MAX_SECTIONS]
+    ]
+    return [section for section in sections if section is not None]
 
 
 def _section(runs: Sequence[RunContents], *, fraction: float) -> Section:
@@ -148,8 +162,7 @@ def _runs_table(runs: Sequence[RunContents], axes: Sequence[Axis], page: Path) -
     ]  # fmt: skip
     rows = []
     for run in runs:
-        value = run.status.get("seconds")
-        seconds = float(value) if isinstance(value, int | float) else None
+        seconds = run_seconds(run.status)
         axis_cells = [_axis_cell(axis, run) for axis in axes]
         rows.append([
             Cell(_name(run, page), href=_page_link(run, page)),

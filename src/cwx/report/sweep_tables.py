@@ -11,6 +11,8 @@ from cwx.report.tables import Cell, Column, Table, number_cell, short
 
 # Metrics in the table of runs: at most so many, and so many per metric group.
 MAX_MAIN, MAX_PER_GROUP = 6, 2
+# Cells of a table.
+MAX_CELLS = 60_000
 STD_NOTE = "Mean ± sample standard deviation over runs that differ only in seeds. "
 
 
@@ -108,7 +110,10 @@ def _table(
     if common:
         columns.append(Column("paper", True))
     rows = []
-    for name, text in metrics:
+    limit = max(1, MAX_CELLS // len(columns))
+    if len(metrics) > limit:
+        note += f" {len(metrics) - limit:,} more metrics are in the runs' metrics.json."
+    for name, text in metrics[:limit]:
         row = [Cell(text), *(_cell(point, name, own_paper=name not in common) for point in points)]
         rows.append([*row, number_cell(common.get(name))] if common else row)
     return Table(title, columns, rows, note=note, open=is_open)

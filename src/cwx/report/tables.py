@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cwx.report.file_readers import Rows
+from cwx.report.file_readers import cut
+from cwx.storage.csv_files import CsvTable, Rows
 
 # Titles by file name; other tables go by their file name.
 TITLES = {
@@ -36,6 +37,8 @@ TITLES = {
 _TEXT_COLUMNS = ("class", "synset", "source", "network", "name")
 # A table of more rows is folded.
 _OPEN_ROWS = 30
+# Rows of the table of all metrics, and characters of a cell.
+MAX_ROWS, MAX_TEXT = 5000, 500
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,14 @@ def short(value: Any) -> str:
         return "" if value is None else str(value)
 
 
-def table_of_rows(stem: str, rows: Rows) -> Table:
+def table_of_rows(stem: str, content: CsvTable) -> Table:
     """The table of a CSV file.
 
     Args:
         stem: the file's name without its extension.
-        rows: at least one.
+        content: at least one row.
     """
+    rows = content.rows
     is_per_network = stem.endswith("_networks")
     base = stem.removesuffix("_networks")
     title = TITLES.get(base, base.replace("_", " ").capitalize())
@@ -101,11 +105,12 @@ def table_of_rows(stem: str, rows: Rows) -> Table:
     fractions = {name for name in names if numeric[name] and _is_fraction(name, rows)}
     return Table(
         title=title + (", per network" if is_per_network else ""),
-        columns=[Column(name.replace("_", " "), numeric[name]) for name in names],
+        columns=[Column(cut(name.replace("_", " "), MAX_TEXT), numeric[name]) for name in names],
         rows=[
             [_cell(row[name], numeric=numeric[name], fraction=name in fractions) for name in names]
             for row in rows
         ],
+        note=f"{content.left_out} See tables/{stem}.csv." if content.left_out else "",
         open=not is_per_network and stem != "classes" and len(rows) <= _OPEN_ROWS,
     )
 
@@ -116,10 +121,13 @@ def metrics_table(metrics: Mapping[str, float], paper: Mapping[str, float]) -> T
     if paper:
         columns.append(Column("paper", True))
     rows = []
-    for name in [*metrics, *(n for n in paper if n not in metrics)]:
-        row = [Cell(name), number_cell(metrics.get(name))]
+    names = [*metrics, *(n for n in paper if n not in metrics)]
+    for name in names[:MAX_ROWS]:
+        row = [Cell(cut(name, MAX_TEXT)), number_cell(metrics.get(name))]
         rows.append([*row, number_cell(paper.get(name))] if paper else row)
-    return Table("All metrics", columns, rows, open=False)
+    more = len(names) - len(rows)
+    note = f"{more:,} more metrics are in metrics.json." if more else ""
+    return Table("All metrics", columns, rows, note=note, open=False)
 
 
 def number_cell(
@@ -137,7 +145,7 @@ def number_cell(
     return Cell(f"{value:.{digits}g}", sort=value, fraction=bar, paper=paper_text)
 
 
-def ordered_tables(tables: Mapping[str, Rows]) -> list[Table]:
+def ordered_tables(tables: Mapping[str, CsvTable]) -> list[Table]:
     """Tables in reading order: those per network and the classes come last."""
     stems = sorted(tables, key=lambda stem: (stem == "classes", stem.endswith("_networks")))
     return [table_of_rows(stem, tables[stem]) for stem in stems]
@@ -161,7 +169,7 @@ def _is_fraction(name: str, rows: Rows) -> bool:
 def _cell(text: str, *, numeric: bool, fraction: bool) -> Cell:
     value = _float(text) if numeric else None
     if value is None:
-        return Cell(text)
+        return Cell(cut(text, MAX_TEXT))
     return Cell(short(text), sort=value, fraction=value if fraction else None)
 
 

@@ -1,12 +1,14 @@
 """Charts of the quantities that were logged during training and search."""
 
-import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from cwx.report.run import RunContents
 from cwx.report.svg_charts import Chart, Line, draw_chart
+from cwx.storage.csv_files import read_csv
 
 Points = list[tuple[int, float]]
 Curves = dict[str, Points]
@@ -16,23 +18,39 @@ _SEED = re.compile(r"-\d+(?=/)")
 MAX_POINTS = 300
 # Lines that remain distinguishable.
 MAX_LABELLED = 6
+# What a page takes in: charts, lines of a chart, files, bytes of a file, and cells of all files.
+MAX_CHARTS, MAX_LINES, MAX_FILES = 60, 40, 50
+MAX_BYTES, MAX_CELLS = 16 * 2**20, 600_000
+# Larger steps and values are damage.
+MAX_STEP, MAX_VALUE = 2**53, 1e100
 
 
-def read_curves(folder: Path) -> Curves:
+def read_curves(run: RunContents) -> Curves:
     """Every logged quantity ``<stage>/<quantity>`` as (step, value), ordered by step.
 
     Where a resumed run repeats a step, its value replaces the earlier one. Values that are not
     finite numbers and truncated lines are skipped.
     """
     curves: dict[str, dict[int, float]] = {}
-    for file in sorted(folder.glob("logs/version_*/metrics.csv"), key=_version):
-        with file.open(newline="", errors="replace") as lines:
-            for row in csv.DictReader(lines):
-                step = _float(row.get("step"))
-                for name, text in row.items():
-                    value = _float(text)
-                    if value is not None and step is not None and name not in ("step", "epoch"):
-                        curves.setdefault(str(name), {})[int(step)] = value
+    cells = MAX_CELLS
+    files = run.files("logs/version_*/metrics.csv", MAX_FILES)
+    for file in sorted(files, key=_version):
+        name = file.relative_to(run.folder).as_posix()
+        read = partial(read_csv, file, max_bytes=MAX_BYTES, max_cells=max(cells, 1))
+        table = run.attempt(name, read)
+        if table is None:
+            continue
+        cells -= len(table.rows) * len(table.columns)
+        if table.left_out:
+            run.left_out.append(f"the rest of {name} ({table.left_out})")
+        for row in table.rows:
+            step = _float(row.get("step"))
+            if step is None or abs(step) > MAX_STEP:
+                continue
+            for quantity, text in row.items():
+                value = _float(text) if text and quantity not in ("step", "epoch") else None
+                if value is not None:
+                    curves.setdefault(quantity, {})[int(step)] = value
     return {name: sorted(points.items()) for name, points in curves.items() if len(points) > 1}
 
 
@@ -45,9 +63,16 @@ def group_by_quantity(curves: Curves) -> Mapping[str, dict[str, Points]]:
     return groups
 
 
-def curve_charts(curves: Curves) -> list[Chart]:
-    """A chart for each quantity."""
-    return [_chart(name, stages) for name, stages in group_by_quantity(curves).items()]
+def curve_charts(run: RunContents) -> list[Chart]:
+    """A chart for each quantity that the run logged, at most `MAX_CHARTS`."""
+    groups = list(group_by_quantity(read_curves(run)).items())
+    if len(groups) > MAX_CHARTS:
+        run.left_out.append(f"{len(groups) - MAX_CHARTS:,} of {len(groups):,} training curves")
+    charts = [
+        run.attempt(f"the curve of {name[:100]}", partial(_chart, name, stages))
+        for name, stages in groups[:MAX_CHARTS]
+    ]
+    return [chart for chart in charts if chart is not None]
 
 
 def _chart(name: str, stages: Mapping[str, Points]) -> Chart:
@@ -55,14 +80,16 @@ def _chart(name: str, stages: Mapping[str, Points]) -> Chart:
     labelled = 1 < len(stages) <= MAX_LABELLED
     lines = [
         Line(label if labelled else "", [(float(x), y) for x, y in downsample(points)])
-        for label, points in stages.items()
+        for label, points in list(stages.items())[:MAX_LINES]
     ]
     first = next(iter(stages))
     if len(stages) == 1:
         note = first if first != stage else ""
     else:
         # Labelled lines have a legend.
-        note = "" if labelled else f"{len(stages)} lines, one per stage: {', '.join(stages)}."
+        names = ", ".join(list(stages)[:MAX_LINES])
+        more = f" {len(stages) - MAX_LINES} more are not shown." if len(stages) > MAX_LINES else ""
+        note = "" if labelled else f"{len(lines)} lines, one per stage: {names}.{more}"
     last = ", ".join(f"{points[-1][1]:.3g}" for points in list(stages.values())[:MAX_LABELLED])
     description = f"{quantity} of {stage} by step; last value {last}"
     title = f"{stage} · {quantity}"
@@ -94,9 +121,10 @@ def _version(file: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _float(text: str | Sequence[str] | None) -> float | None:
+def _float(text: str | None) -> float | None:
     try:
-        value = float(text) if isinstance(text, str) and text else math.nan
+        value = float(text) if text else math.nan
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    # A chart cannot show the largest floats.
+    return value if abs(value) < MAX_VALUE else None

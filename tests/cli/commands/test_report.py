@@ -9,6 +9,7 @@ from cwx.data.splits import ImageSet, Splits
 from cwx.evaluations.outcome import Outcome
 from cwx.explanations.drawing import sheet
 from cwx.explanations.images import Explanations
+from cwx.report.run import RunContents
 from cwx.report.run_page import write_page
 from cwx.report.training_curves import group_by_quantity, read_curves
 from cwx.study.results import Results, read_status
@@ -157,7 +158,9 @@ def test_a_resumed_run_replaces_repeated_steps_of_the_log(tmp_path):
         folder = tmp_path / "logs" / f"version_{version}"
         folder.mkdir(parents=True)
         (folder / "metrics.csv").write_text(text)
-    assert read_curves(tmp_path) == {"a/x": [(0, 1), (1, 2), (2, 3), (3, 4)]}
+    assert read_curves(RunContents(folder=tmp_path, status={})) == {
+        "a/x": [(0, 1), (1, 2), (2, 3), (3, 4)]
+    }
 
 
 def test_seeds_of_one_stage_share_a_chart():
