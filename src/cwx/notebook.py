@@ -10,8 +10,6 @@ run.figure("3").savefig("three.png")
 cwx.open_sweep("runs/cifar10/noise").frame()      # a pandas frame, if pandas is installed
 """
 
-import csv
-import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -29,11 +27,18 @@ from cwx.explanations.patterns import MethodOutput
 from cwx.explanations.serialisation import read_explanations
 from cwx.functional.class_names import ClassName, class_index
 from cwx.functional.images import Normalization
+from cwx.storage.csv_files import read_csv
+from cwx.storage.json_files import parse_json
+from cwx.storage.regular_files import check_regular
 from cwx.storage.run_files import CLASSES, EXPLANATIONS, SAMPLES
 from cwx.storage.runs import Run, find_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Bytes and cells of a table that is read at once.
+_MAX_BYTES, _MAX_CELLS = 2**28, 5_000_000
 
 
 class OpenRun:
@@ -72,18 +77,26 @@ class OpenRun:
         Raises:
             UserError: the run stopped before it wrote them.
         """
-        return [row["class"] for row in self.table(Path(CLASSES).stem)]
+        rows = self.table(Path(CLASSES).stem)
+        if any("class" not in row for row in rows):
+            raise UserError(f"{self.folder / CLASSES} is damaged: it has no column class")
+        return [row["class"] for row in rows]
 
     def table(self, name: str) -> list[dict[str, str]]:
         """A table of the run, such as ``fidelity``: a dictionary a row, cells as text.
 
         Raises:
-            UserError: the run has no such table; names the most similar.
+            UserError: the run has no such table (names the most similar), or it is damaged.
         """
         tables = {path.stem: path for path in sorted(self.folder.glob("tables/*.csv"))}
         _require(name, tables, f"{self.folder} has no table")
-        with tables[name].open(newline="") as lines:
-            return list(csv.DictReader(lines))
+        try:
+            table = read_csv(tables[name], max_bytes=_MAX_BYTES, max_cells=_MAX_CELLS)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{tables[name]} cannot be read: {error}") from error
+        if table.left_out:
+            raise UserError(f"{tables[name]} is too large to be read at once: read it by csv")
+        return table.rows
 
     @cached_property
     def explanations(self) -> Mapping[str, MethodOutput]:
@@ -107,7 +120,13 @@ class OpenRun:
             UserError: no such method has finished; names the most similar.
         """
         _require(method, self.explanations, f"{self.folder} has no explanations of")
-        shown = self.explanations[method].for_display(self.normalization)
+        try:
+            shown = self.explanations[method].for_display(self.normalization)
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.folder} is damaged: the output of {method} and {SAMPLES} have different "
+                f"shapes ({error})"
+            ) from error
         return self._by_class(self.normalization.denormalize(shown.images), shown.labels)
 
     def real_images(self, kind: str = "real") -> dict[str, Tensor]:
@@ -154,25 +173,37 @@ class OpenRun:
             UserError: the run stopped before it wrote that.
         """
         mean, std = self._samples[1]
-        return Normalization(mean=mean, std=std)
+        try:
+            return Normalization(mean=mean, std=std)
+        except ValueError as error:
+            raise UserError(f"{self.folder / SAMPLES} is damaged: {error}") from error
 
     @cached_property
     def _samples(self) -> tuple[dict[str, ImageSet], tuple[list[float], list[float]]]:
         file = self.folder / SAMPLES
         try:
+            check_regular(file)
             with safe_open(file, framework="pt") as opened:
                 header = opened.metadata() or {}
                 parts = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            scales = json.loads(header["mean"]), json.loads(header["std"])
+            scales = _scales(header["mean"]), _scales(header["std"])
+            sets = {
+                kind: _image_set(parts[f"{kind}/images"], parts[f"{kind}/labels"])
+                for kind, _, name in (name.rpartition("/") for name in parts)
+                if name == "images"
+            }
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise UserError(
                 f"{file} is missing or damaged ({error}): the run has not begun, or copy it again"
             ) from error
-        kinds = [name.removesuffix("/images") for name in parts if name.endswith("/images")]
-        sets = {kind: ImageSet(parts[f"{kind}/images"], parts[f"{kind}/labels"]) for kind in kinds}
         return sets, scales
 
     def _by_class(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+            raise UserError(
+                f"{self.folder} is damaged: labels lie in {int(labels.min())}-{int(labels.max())}, "
+                f"and {CLASSES} names {len(self.classes)} classes"
+            )
         return {self.classes[int(c)]: images[labels == c] for c in labels.unique()}
 
 
@@ -220,6 +251,20 @@ class OpenSweep(Sequence[OpenRun]):
         except ImportError as error:
             raise UserError("pandas is not installed: pip install pandas, or use rows()") from error
         return pandas.DataFrame(self.rows())
+
+
+def _scales(text: str) -> list[float]:
+    """The value of each channel, in a JSON text."""
+    values = parse_json(text)
+    if not (isinstance(values, list) and all(isinstance(v, int | float) for v in values)):
+        raise ValueError("mean and std are not lists of numbers")
+    return [float(value) for value in values]
+
+
+def _image_set(images: Tensor, labels: Tensor) -> ImageSet:
+    if images.ndim != 4 or labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(f"images {list(images.shape)} have labels {list(labels.shape)}")
+    return ImageSet(images, labels)
 
 
 def open_run(folder: str | Path) -> OpenRun:

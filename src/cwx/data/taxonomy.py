@@ -83,13 +83,21 @@ class File:
     def distances(self, splits: Splits, setting: str) -> Tensor:
         text = self._text(setting)
         if self.path.suffix == ".json":
-            return _wordnet_distances(self._nouns_of(self._object(text), splits.classes), setting)
+            return self._of_nouns(self._object(text), splits.classes, setting)
         header, *rows = self._table(text)
         cells = self._cells_by_class(rows)
         if len(header) > 2:
             return self._matrix(header, cells, splits.classes)
         nouns = {name: noun for name, (noun,) in cells.items()}
-        return _wordnet_distances(self._nouns_of(nouns, splits.classes), setting)
+        return self._of_nouns(nouns, splits.classes, setting)
+
+    def _of_nouns(self, nouns: Mapping[str, str], classes: Sequence[str], setting: str) -> Tensor:
+        """WordNet distances of the data's classes."""
+        own = self._nouns_of(nouns, classes)
+        try:
+            return _wordnet_distances(own, setting)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
 
     def _text(self, setting: str) -> str:
         if self.path.suffix not in (".json", ".csv"):

@@ -57,13 +57,20 @@ def embed(file: Path, max_bytes: int, max_pixels: int) -> Embedded:
     if file.stat().st_size > MAX_FILE_BYTES:
         return Embedded(b"", (0, 0), TOO_LARGE)
     content = read_regular(file, MAX_FILE_BYTES)
-    width, height = _check(content)
+    try:
+        width, height = _check(content)
+    except ValueError as error:
+        raise ValueError(f"{file.name} is damaged: {error}") from error
     pixels = width * height
     if len(content) <= max_bytes and pixels <= MAX_SHOWN_PIXELS:
         return Embedded(content, (width, height))
     if pixels > min(MAX_PIXELS, max_pixels):
         return Embedded(b"", (0, 0), TOO_LARGE)
-    reduced, size = _reduced(content)
+    try:
+        reduced, size = _reduced(content)
+    except Exception as error:
+        # Pillow raises errors of any type for pixels that cannot be decoded.
+        raise ValueError(f"{file.name} is damaged: {error}") from error
     if len(reduced) > max_bytes:
         return Embedded(b"", (0, 0), TOO_LARGE, pixels)
     return Embedded(reduced, size, "Reduced copy; the file has full resolution.", pixels)
