@@ -172,21 +172,17 @@ class OpenRun:
         Raises:
             UserError: the run stopped before it wrote that.
         """
-        mean, std = self._samples[1]
-        try:
-            return Normalization(mean=mean, std=std)
-        except ValueError as error:
-            raise UserError(f"{self.folder / SAMPLES} is damaged: {error}") from error
+        return self._samples[1]
 
     @cached_property
-    def _samples(self) -> tuple[dict[str, ImageSet], tuple[list[float], list[float]]]:
+    def _samples(self) -> tuple[dict[str, ImageSet], Normalization]:
         file = self.folder / SAMPLES
         try:
             check_regular(file)
             with safe_open(file, framework="pt") as opened:
                 header = opened.metadata() or {}
                 parts = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            scales = _scales(header["mean"]), _scales(header["std"])
+            scales = Normalization(mean=_scales(header["mean"]), std=_scales(header["std"]))
             sets = {
                 kind: _image_set(parts[f"{kind}/images"], parts[f"{kind}/labels"])
                 for kind, _, name in (name.rpartition("/") for name in parts)
