@@ -212,6 +212,23 @@ def test_ensemble_attack_success_is_a_group_without_the_adversarial_set_evaluati
     assert [group.title for group in groups] == ["Ensemble attack success rate"]
 
 
+def test_the_target_of_a_backdoor_is_shown_against_other_classes():
+    parts = {"target": 0.9, "others": 0.25}
+    metrics = {
+        f"predictive_power/{name}/{part}": value
+        for name in ("power/iscp/0.01", "transfer/iscp/0.01/clean")
+        for part, value in parts.items()
+    }
+    groups = {group.title: group.metrics for group in group_metrics(metrics, {})}
+    assert [*groups] == [
+        "Backdoor target, predictive power of iscp/0.01",
+        "Backdoor target, transfer of iscp/0.01/clean",
+    ]
+    for members in groups.values():
+        values = {member.label: metrics[member.name] for member in members}
+        assert values == {"target class": 0.9, "other classes": 0.25}
+
+
 @pytest.mark.parametrize("fraction", [0.5, 1.5])
 def test_a_card_with_a_value_outside_0_to_1_has_no_bars(tmp_path, fraction):
     metrics = {"representations/expert/r1": fraction, "representations/expert/r2": 0.5}

@@ -110,6 +110,7 @@ def _whole_test_set(name: str) -> str:
     return name.replace("predictive_power/power/", "predictive_power/whole/", 1)
 
 
+_TARGET = {"target": "target class", "others": "other classes"}
 _NEURON_LABELS = {
     "lc": "LC",
     "cs1": "CS₁ (true class)",
@@ -256,6 +257,18 @@ METRIC_PATTERNS = (
         "Transfer of {of}",
         "Mean predictive power on another network, divided by that on the explained network.",
         fraction=False,
+    ),
+    MetricPattern(
+        r"predictive_power/power/(?P<of>[^/]+/[\d.]+)/(?P<label>target|others)",
+        "Backdoor target, predictive power of {of}",
+        "Predictive power of the target class of the backdoor, and its mean over other classes.",
+        _TARGET.__getitem__, fraction=False, better="", paper_name=_whole_test_set,
+    ),
+    MetricPattern(
+        r"predictive_power/transfer/(?P<of>[^/]+/[\d.]+/[^/]+)/(?P<label>target|others)",
+        "Backdoor target, transfer of {of}",
+        "Transfer to this network of the target class of the backdoor, and of other classes.",
+        _TARGET.__getitem__, fraction=False, better="",
     ),
     MetricPattern(
         r"traces/(?P<column>[^/]+)/(?P<label>(?:test|adversarial)/(?:consistent|contradictory))",

@@ -1,9 +1,12 @@
 import math
+from copy import copy
+from dataclasses import replace
 from statistics import fmean, pstdev
 
 import pytest
 import torch
 
+from cwx.data.corruption import PlantedBackdoor
 from cwx.evaluations.patterns.metric import PredictivePowerMetric
 from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.evaluations.patterns.probe import Predictions
@@ -174,7 +177,7 @@ TRANSFERS = [
 @pytest.mark.parametrize(("powers", "ratio", "left_out"), TRANSFERS)
 def test_transfer_is_of_the_classes_with_a_power_on_both_networks(powers, ratio, left_out):
     name = "predictive_power/transfer/iscp/0.05/clean"
-    metrics = transfer_metrics(pairs(*powers))
+    metrics = transfer_metrics(pairs(*powers), None)
     assert metrics.pop(name, None) == (ratio if ratio is None else pytest.approx(ratio))
     assert metrics.pop(f"{name}/left_out", None) == left_out
     expected = {
@@ -183,6 +186,32 @@ def test_transfer_is_of_the_classes_with_a_power_on_both_networks(powers, ratio,
         if math.isfinite(power) and math.isfinite(explained) and explained
     }
     assert metrics == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("target", ["0", "1", "2", None, "absent"])
+def test_the_target_of_a_backdoor_is_apart_from_other_classes(target):
+    name = "predictive_power/transfer/iscp/0.05/clean"
+    powers = [(0.1, 0.5), (0.4, 0.4), (math.inf, 0.8)]
+    metrics = transfer_metrics(pairs(*powers), target)
+    assert metrics[name] == pytest.approx(0.5 / 0.9)
+    parts = {part: metrics.get(f"{name}/{part}") for part in ("target", "others")}
+    expected = {"0": (0.2, 1.0), "1": (1.0, 0.2), "2": (None, 0.5 / 0.9)}.get(target, (None, None))
+    assert [*parts.values()] == [v if v is None else pytest.approx(v) for v in expected]
+
+
+def test_a_backdoored_study_has_the_power_of_the_target_and_of_others(subject):
+    images = replace(subject.data.corrupted, backdoor=PlantedBackdoor(trigger=None, target=1))
+    data = copy(subject.data)
+    data.corrupted = images
+    evaluation = PredictivePower(sizes=[0.25], images=None, canvas_choice="highest_power")
+    outcome = evaluation(replace(subject, data=data), {"iscp": patterns(subject)})
+    rows = outcome.tables["predictive_power"]
+    for kind, column in (("power", "power"), ("whole", "power_whole")):
+        name = f"predictive_power/{kind}/iscp/0.25"
+        assert outcome.metrics[f"{name}/target"] == rows[1][column]
+        others = fmean([rows[0][column], rows[2][column]])
+        assert outcome.metrics[f"{name}/others"] == pytest.approx(others)
+    assert "predictive_power/transfer/iscp/0.25/held-out/target" in outcome.metrics
 
 
 @pytest.mark.parametrize("images_of_the_class", [True, False])

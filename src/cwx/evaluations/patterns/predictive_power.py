@@ -16,7 +16,12 @@ from cwx.evaluations.patterns.selection import (
     candidates_by_radius,
     candidates_of_size,
 )
-from cwx.evaluations.patterns.set_power import SetPower, finite, measure_set
+from cwx.evaluations.patterns.set_power import (
+    SetPower,
+    finite,
+    measure_set,
+    split_by_target,
+)
 from cwx.evaluations.patterns.transfer import transfer_metrics, transfer_rows
 from cwx.explanations.drawing import sheet
 from cwx.explanations.patterns import Patterns, Perturbations
@@ -39,6 +44,9 @@ class PredictivePower:
       of a class on all test images, i from 1 in the order of preference; ``…/std`` over i.
     - ``predictive_power/transfer/<source>/<size>/<network>``: the mean power on that network,
       divided by the mean power on the explained network; ``…/class/<class>`` that of a class.
+
+    If the training images have a backdoor, ``…/target`` and ``…/others`` beside the means of power
+    and transfer are those of its target class and of all other classes.
 
     The power of universal perturbations is their success rate, not divided by the accuracy. A
     class that the network never recognises has no power and is left out of means; where there are
@@ -103,6 +111,8 @@ class PredictivePower:
                 )
             )
         transfer = transfer_rows(subject, powers, indices)
+        backdoor = subject.data.corrupted.backdoor
+        target = None if backdoor is None else subject.data.classes[backdoor.target]
         tables: dict[str, list[Row]] = {
             "predictive_power": [row for power in powers for row in power.class_rows],
             "predictive_power_canvases": [row for power in powers for row in power.canvas_rows],
@@ -110,7 +120,7 @@ class PredictivePower:
         if transfer:
             tables["predictive_power_transfer"] = transfer
         return Outcome(
-            metrics=_metrics(powers) | transfer_metrics(transfer),
+            metrics=_metrics(powers, target) | transfer_metrics(transfer, target),
             tables=tables,
             figures=_figures(powers, subject),
         )
@@ -126,23 +136,26 @@ class PredictivePower:
         return sets
 
 
-def _metrics(powers: Sequence[SetPower]) -> dict[str, float]:
+def _metrics(powers: Sequence[SetPower], target: str | None) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for power in powers:
         source_and_size = f"{power.candidates.source}/{power.candidates.size}"
         for kind, column in (("power", "power"), ("whole", "power_whole")):
             name = f"predictive_power/{kind}/{source_and_size}"
             metrics |= _mean_and_std(name, power.class_rows, column)
+            for part, rows in split_by_target(power.class_rows, target).items():
+                metrics |= _mean_and_std(f"{name}/{part}", rows, column)
             for row in power.class_rows:
                 metrics[class_metric(name, str(row["class"]))] = float(row[column])
         for label, canvases in groupby(power.canvas_rows, key=lambda row: row["class"]):
             name = class_metric(f"predictive_power/canvases/{source_and_size}", str(label))
-            if len(rows := [*canvases]) > 1:
+            if len(of_class := [*canvases]) > 1:
                 metrics |= {
                     f"{name}/top-{int(row['canvas']) + 1}": float(row["power_whole"])
-                    for row in rows
+                    for row in of_class
                 }
-                metrics[f"{name}/std"] = pstdev(finite(rows, "power_whole") or [0.0])
+                if values := finite(of_class, "power_whole"):
+                    metrics[f"{name}/std"] = pstdev(values)
     return metrics
 
 

@@ -119,3 +119,16 @@ def measure_power(
 def finite(rows: Sequence[Row], column: str) -> list[float]:
     """The finite values of a column: those of classes that the network recognises."""
     return [value for row in rows if math.isfinite(value := float(row[column]))]
+
+
+def split_by_target(rows: Sequence[Row], target: str | None) -> dict[str, list[Row]]:
+    """The rows of the target class of a backdoor, ``target``, and of all other classes, ``others``.
+
+    Empty if `target` is ``None`` or has no row, or if no other class has one.
+    """
+    if target not in (names := {str(row["class"]) for row in rows}) or len(names) < 2:
+        return {}
+    return {
+        "target": [row for row in rows if row["class"] == target],
+        "others": [row for row in rows if row["class"] != target],
+    }

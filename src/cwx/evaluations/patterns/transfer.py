@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cwx.evaluations.outcome import Row, mean_over_networks, measure_networks
 from cwx.evaluations.patterns.probe import Probe
-from cwx.evaluations.patterns.set_power import SetPower, measure_power
+from cwx.evaluations.patterns.set_power import SetPower, measure_power, split_by_target
 from cwx.storage.metric_names import class_metric
 from cwx.training.subject import Subject
 
@@ -65,12 +65,16 @@ def ratio(row: Row, numerator: str, denominator: str) -> float | str:
     return dividend / divisor if finite else ""
 
 
-def transfer_metrics(rows: Sequence[Row]) -> dict[str, float]:
+def transfer_metrics(rows: Sequence[Row], target: str | None) -> dict[str, float]:
     """The metrics of `transfer_rows`: means over classes, and those of each class.
 
     Both means are over the classes whose power is finite on both networks; ``…/left_out`` is the
     number of the others, if there are any. A class with a power of 0 on the explained network has
     no ratio of its own.
+
+    Args:
+        rows: the result of `transfer_rows`.
+        target: the target class of a backdoor; ``None`` without one.
     """
     by_name: dict[str, list[Row]] = {}
     for row in rows:
@@ -78,18 +82,24 @@ def transfer_metrics(rows: Sequence[Row]) -> dict[str, float]:
         by_name.setdefault(name, []).append(row)
     metrics: dict[str, float] = {}
     for name, group in by_name.items():
-        pairs = [
-            (other, explained)
-            for row in group
-            if math.isfinite(other := float(row["power"]))
-            and math.isfinite(explained := float(row["explained"]))
-        ]
-        total = math.fsum(explained for _, explained in pairs)
-        if total:
-            metrics[name] = math.fsum(other for other, _ in pairs) / total
-        if left_out := len(group) - len(pairs):
-            metrics[f"{name}/left_out"] = left_out
+        metrics |= _ratio_of_means(name, group)
+        for part, part_rows in split_by_target(group, target).items():
+            metrics |= _ratio_of_means(f"{name}/{part}", part_rows)
         for row in group:
             if row["rate"] != "":
                 metrics[class_metric(name, str(row["class"]))] = float(row["rate"])
+    return metrics
+
+
+def _ratio_of_means(name: str, rows: Sequence[Row]) -> dict[str, float]:
+    pairs = [
+        (other, explained)
+        for row in rows
+        if math.isfinite(other := float(row["power"]))
+        and math.isfinite(explained := float(row["explained"]))
+    ]
+    total = math.fsum(explained for _, explained in pairs)
+    metrics = {name: math.fsum(other for other, _ in pairs) / total} if total else {}
+    if left_out := len(rows) - len(pairs):
+        metrics[f"{name}/left_out"] = left_out
     return metrics
