@@ -106,6 +106,8 @@ REFUSED = [
     (0, ("cat", "3", "dog"), "where names of classes are numbers, a number is a name"),
     (2, ("001", "002", "003"), "2, which is how YAML reads '002': write the name in quotes"),
     (7, ("7", "007"), "7, which is how YAML reads '7', '007': write the name in quotes"),
+    (False, ("cat", "no"), "False, which is how YAML reads 'no': write the name in quotes"),
+    (None, ("cat", "~"), "None, which is how YAML reads '~': write the name in quotes"),
     (True, ("true", "yes"), "reads 'true', 'yes': write the name in quotes"),
 ]
 

@@ -50,7 +50,7 @@ def class_index(value: ClassName, classes: Sequence[str], setting: str) -> int:
     if value is not None and not isinstance(value, bool | int | float):
         raise ValueError(f"{setting} is {value!r}: give the name or the index of a class")
     alike = [name for name in classes if any(_equal(value, r) for r in readings(name))]
-    if len(alike) > 1 or (alike and _is_integer(value) and alike[0] != str(value)):
+    if len(alike) > 1 or (alike and not _is_spelling(alike[0], value)):
         raise ValueError(
             f"{setting} is {value!r}, which is how YAML reads {_listed(alike)}: write the name in "
             f"quotes, as in {_quoted(setting, alike[0])}"
@@ -182,6 +182,13 @@ def _equal(value: ClassName, reading: ClassName) -> bool:
         return False
     both_nan = value != value and reading != reading
     return both_nan or value == reading
+
+
+def _is_spelling(name: str, value: ClassName) -> bool:
+    """Whether `name` is the usual spelling of a value; floats have none."""
+    return isinstance(value, float) or name.lower() == (
+        "null" if value is None else str(value).lower()
+    )
 
 
 def _is_integer(value: ClassName) -> TypeGuard[int]:
