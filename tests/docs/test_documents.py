@@ -112,7 +112,7 @@ def all_methods_and_evaluations():
 COMBINATIONS = (
     "corruption=badnets dataset_construction=robust purification=revealed adversary=ensemble "
     "fine_tuning=consistency",
-    "corruption=sig dataset_construction=non_robust recipe=adversarial",
+    "corruption=sig dataset_construction=non_robust_random recipe=adversarial",
     "corruption=blended_picture corruption.trigger.picture.path=x recipe=consistency "
     "dataset_construction=imported dataset_construction.path=x",
 )

@@ -349,6 +349,6 @@ RECIPES = {
 CONSTRUCTIONS = {
     "robust": (1000, 0.1, None, "Attack", "FeatureMatching"),
     "non_robust_matched": (1000, 0.1, None, "no_attack", "FeatureMatching"),
-    "non_robust": (100, 0.1, 0.5, "no_attack", "Uniform"),
+    "non_robust_random": (100, 0.1, 0.5, "no_attack", "Uniform"),
     "non_robust_next": (100, 0.1, 0.5, "no_attack", "Asymmetric"),
 }

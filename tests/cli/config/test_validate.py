@@ -147,7 +147,7 @@ def test_an_invalid_setting_is_refused_with_a_remedy(override):
         "method=[iscp_tv1] method.iscp_tv1.beta=2 evaluation=[predictive_power]",
         "experiment=cifar10/iscp_comparison method=[universal] evaluation=[predictive_power]",
         "experiment=cifar10/iscp_comparison scale=small method=[gradcam] evaluation=[accuracy]",
-        "dataset_construction=non_robust dataset_construction.algorithm.attack.epsilon=1",
+        "dataset_construction=non_robust_random dataset_construction.algorithm.attack.epsilon=1",
         "dataset_construction=robust recipe=adversarial "
         "dataset_construction.algorithm.layer=classifier",
         "recipe=consistency recipe.layer=features.8 recipe.attack.epsilon=8",
