@@ -32,8 +32,25 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     }
     if len(options := [name for name, value in exclusive.items() if value]) > 1:
         raise UserError(f"{' and '.join(options)} cannot be combined: leave one of them out")
+    _refuse_without_effect(arguments)
     if not (arguments.help or arguments.hydra_help or arguments.shell_completion):
         for word in arguments.overrides:
             if "=" not in word and not word.startswith("~"):
                 raise UserError(f"{word} is not a setting: write key=value")
+            if not word.partition("=")[0].strip("~+ "):
+                raise UserError(f"{word} names no setting: write key=value")
     return arguments
+
+
+def _refuse_without_effect(arguments: argparse.Namespace) -> None:
+    """Refuse options of Hydra that this program does not use, or that need another option."""
+    for option, value, remedy in (
+        ("--config-name", arguments.config_name, "choose experiment=<name>"),
+        ("--config-path", arguments.config_path, "add your folder with --config-dir <folder>"),
+        ("--experimental-rerun", arguments.experimental_rerun, "continue a run with resume=<run>"),
+    ):
+        if value is not None:
+            raise UserError(f"{option} {value} is not supported: {remedy}")
+    for option, given in (("--package", arguments.package), ("--resolve", arguments.resolve)):
+        if given and not arguments.cfg:
+            raise UserError(f"{option} is for --cfg: add --cfg job, or leave it out")

@@ -28,11 +28,15 @@ def explain_failure(error: Exception, folder: str) -> str:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     # Stop before an ImportError: Hydra's message names the setting whose target does not exist.
+    setting = ""
     while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
         if isinstance(error.__cause__, ImportError):
             break
+        setting = _setting(str(error)) or setting
         error = error.__cause__
-    user_errors = (ValueError, OSError, InstantiationException, MisconfigurationException)
+    user_errors = (
+        ValueError, OSError, MemoryError, InstantiationException, MisconfigurationException
+    )  # fmt: skip
     expected = isinstance(error, user_errors)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) or not expected:
@@ -45,9 +49,20 @@ def explain_failure(error: Exception, folder: str) -> str:
         return _missing_target(str(error))
     if isinstance(error, WriteError):
         return f"{error}, then continue with resume={folder}"
+    if setting and not expected:
+        return f"{setting} cannot be built ({type(error).__name__}: {error}): correct its settings"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"the memory does not suffice ({error}): choose smaller sizes; see {folder}"
     if expected:
-        return str(error)
+        message = str(error)
+        return message if not setting or setting in message else f"{setting}: {message}"
     return f"{type(error).__name__}: {error} (a bug; see {folder})"
+
+
+def _setting(message: str) -> str:
+    """The setting that Hydra's message about a failed construction names."""
+    match = re.search(r"full_key: (\S+)", message)
+    return match[1] if match else ""
 
 
 def _missing_target(message: str) -> str:

@@ -6,6 +6,7 @@ A corruption acts on the stored bytes, before any augmentation, and records whic
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -81,9 +82,9 @@ class Backdoor:
 
     trigger: Trigger
     target: ClassName
-    rate: float
+    rate: Annotated[float, ">= 0, <= 1"]
     variant: Variant
-    seed: int
+    seed: Annotated[int, ">= 0, < 2**63"]
 
     def __post_init__(self) -> None:
         _check_rate(self.rate)
@@ -138,8 +139,8 @@ class LabelNoise:
     """
 
     kind: Noise
-    rate: float
-    seed: int
+    rate: Annotated[float, ">= 0, <= 1"]
+    seed: Annotated[int, ">= 0, < 2**63"]
 
     def __post_init__(self) -> None:
         _check_rate(self.rate)

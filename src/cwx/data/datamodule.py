@@ -4,7 +4,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 import lightning as L
 import torch
@@ -61,10 +61,10 @@ class ImageData(L.LightningDataModule):
         self,
         *,
         source: Source,
-        mean: float | list[float],
-        std: float | list[float],
-        batch_size: int,
-        per_class: int | None,
+        mean: Annotated[float, ">= 0, <= 1"] | list[Annotated[float, ">= 0, <= 1"]],
+        std: Annotated[float, ">= 0.001, <= 1"] | list[Annotated[float, ">= 0.001, <= 1"]],
+        batch_size: Annotated[int, ">= 1"],
+        per_class: Annotated[int, ">= 1"] | None,
     ) -> None:
         super().__init__()
         if batch_size < 1:

@@ -1,6 +1,7 @@
 """Test accuracy of experts, clean and under attack (CWX, §6.2; C14; Dong et al., App. A; D11)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,11 @@ class Accuracy:
     """
 
     def __init__(
-        self, *, attacks: Mapping[str, Attack], images: int | None, top: Sequence[int]
+        self,
+        *,
+        attacks: Mapping[str, Attack],
+        images: Annotated[int, ">= 1"] | None,
+        top: Annotated[Sequence[Annotated[int, ">= 1"]], "distinct"],
     ) -> None:
         if not top or min(top) < 1 or len({*top}) < len(top):
             raise ValueError(
@@ -70,6 +75,11 @@ class Accuracy:
                 f"evaluation.accuracy.top has {most}, and the data have "
                 f"{len(plan.data.classes)} classes: lower it"
             )
+        for name, attack in self.attacks.items():
+            try:
+                attack.check(plan.data.image_shape)
+            except ValueError as error:
+                raise ValueError(f"evaluation.accuracy.attacks.{name}: {error}") from error
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         data, device = subject.data, subject.device

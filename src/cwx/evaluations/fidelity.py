@@ -1,5 +1,7 @@
 """Distance between an expert's trajectory and training on S (CWX, §3.2; C5)."""
 
+from typing import Annotated
+
 import torch
 
 from cwx.data.trajectory_segments import check_range, read_segment
@@ -34,9 +36,9 @@ class Fidelity:
         *,
         source: str,
         inner: Inner,
-        span: int,
-        start_min: int,
-        start_max: int,
+        span: Annotated[int, ">= 1"],
+        start_min: Annotated[int, ">= 0"],
+        start_max: Annotated[int, ">= 0"],
     ) -> None:
         self.source, self.inner, self.span = source, inner, span
         self.start_min, self.start_max = start_min, start_max
@@ -48,6 +50,13 @@ class Fidelity:
                 "evaluation=[fidelity] needs a held-out expert, and this study has none: "
                 "give experts.held_out at least one seed"
             )
+        plan.require_segments(
+            "evaluation.fidelity",
+            {} if plan.recipe_epochs is None else {"recipe.epochs": plan.recipe_epochs},
+            span=self.span,
+            start_min=self.start_min,
+            start_max=self.start_max,
+        )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         check_range(

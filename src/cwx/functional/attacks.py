@@ -12,7 +12,7 @@ scale, where pixels lie in [0, 1].
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
@@ -108,10 +108,10 @@ class Attack:
     """
 
     ball: Ball
-    epsilon: float
-    scale: float
-    step: float
-    steps: int
+    epsilon: Annotated[float, ">= 0"]
+    scale: Annotated[float, "> 0, <= 65535"]
+    step: Annotated[float, ">= 0"]
+    steps: Annotated[int, ">= 1"]
     random_start: bool
     targeted: bool
 
@@ -124,6 +124,14 @@ class Attack:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"attack.{name} is {getattr(self, name)}: give 0 or more, finite")
         self._check_lengths(math.inf)
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Refuse lengths above the largest distance of two images ``[C, H, W]`` of this shape.
+
+        Raises:
+            ValueError: names the setting.
+        """
+        self._check_lengths(math.prod(shape))
 
     def _check_lengths(self, values: float) -> None:
         largest = self.ball.largest(values) * self.scale

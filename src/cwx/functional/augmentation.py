@@ -10,7 +10,7 @@ Settings out of range raise a `ValueError`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Crop:
     Parameters ``[n, 2]`` in [0, 1): relative row and column of the window in the padded image.
     """
 
-    shift: float
+    shift: Annotated[float, ">= 0, <= 1"]
 
     def __post_init__(self) -> None:
         _require(self, shift=(0, 1))
@@ -60,7 +60,7 @@ class Rotate:
     Parameters ``[n, 1]``: degrees within ±`degrees`, counter-clockwise.
     """
 
-    degrees: float
+    degrees: Annotated[float, ">= 0, <= 180"]
 
     def __post_init__(self) -> None:
         _require(self, degrees=(0, 180))
@@ -81,7 +81,7 @@ class Scale:
     Parameters ``[n, 2]`` in [1/`factor`, `factor`]: the factors of height and width.
     """
 
-    factor: float
+    factor: Annotated[float, ">= 1, <= 1000"]
 
     def __post_init__(self) -> None:
         _require(self, factor=(1, torch.inf))
@@ -101,7 +101,7 @@ class Flip:
     Parameters ``[n, 1]``: 1 (flip) with `probability`, otherwise 0.
     """
 
-    probability: float
+    probability: Annotated[float, ">= 0, <= 1"]
 
     def __post_init__(self) -> None:
         _require(self, probability=(0, 1))
@@ -121,7 +121,7 @@ class Cutout:
     Parameters ``[n, 2]`` in [0, 1): the square's centre, as fractions of height and width.
     """
 
-    side: float
+    side: Annotated[float, ">= 0, <= 1"]
 
     def __post_init__(self) -> None:
         _require(self, side=(0, 1))
@@ -148,9 +148,9 @@ class Colour:
     Parameters ``[n, 3]``: b, s, c. Saturation does not change grey images.
     """
 
-    brightness: float
-    saturation: float
-    contrast: float
+    brightness: Annotated[float, ">= 0, <= 1000"]
+    saturation: Annotated[float, ">= 0, <= 1000"]
+    contrast: Annotated[float, ">= 0, <= 1000"]
 
     def __post_init__(self) -> None:
         _require(self, **dict.fromkeys(("brightness", "saturation", "contrast"), (0, torch.inf)))

@@ -9,7 +9,7 @@ Settings out of range raise a `ValueError`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args, get_type_hints
+from typing import Annotated, Literal, Protocol, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -54,9 +54,9 @@ class Patch:
         margin: pixels between the checkerboard and the two nearest edges of the image.
     """
 
-    size: int
+    size: Annotated[int, ">= 1"]
     corner: Literal["top-left", "top-right", "bottom-left", "bottom-right"]
-    margin: int
+    margin: Annotated[int, ">= 0"]
 
     def __post_init__(self) -> None:
         _require("corruption.trigger.size", self.size, self.size >= 1, "1 or more")
@@ -142,7 +142,7 @@ class Blend:
         picture: p.
     """
 
-    ratio: float
+    ratio: Annotated[float, "> 0, <= 1"]
     picture: Picture
 
     def __post_init__(self) -> None:
@@ -173,8 +173,8 @@ class Sinusoid:
         ValueError: when called: the stripes are 0 in every column, once rounded.
     """
 
-    delta: float
-    frequency: float
+    delta: Annotated[float, "> 0, <= 255"]
+    frequency: Annotated[float, "> 0"]
 
     def __post_init__(self) -> None:
         _require(

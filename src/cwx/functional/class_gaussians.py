@@ -9,7 +9,7 @@ in float64. `Tied`, `Diagonal` and `LedoitWolf` are three models of Σ_i.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
@@ -155,7 +155,7 @@ class Tied:
         ValueError: the ridge is negative.
     """
 
-    def __init__(self, *, ridge: float) -> None:
+    def __init__(self, *, ridge: Annotated[float, ">= 0"]) -> None:
         self.ridge = _checked_ridge(ridge)
 
     def __call__(self, classes: Iterable[Moments]) -> Gaussians:
@@ -181,7 +181,7 @@ class Diagonal:
         ValueError: the ridge is negative.
     """
 
-    def __init__(self, *, ridge: float) -> None:
+    def __init__(self, *, ridge: Annotated[float, ">= 0"]) -> None:
         self.ridge = _checked_ridge(ridge)
 
     def __call__(self, classes: Iterable[Moments]) -> Gaussians:

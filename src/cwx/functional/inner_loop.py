@@ -1,6 +1,7 @@
 """The settings of training on S: steps, learning rate, batches, augmentation (CWX, Eq 2-3; C3)."""
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -28,10 +29,10 @@ class Inner:
     def __init__(
         self,
         *,
-        steps: int,
-        learning_rate: float,
-        momentum: float,
-        batch_size: int | None,
+        steps: Annotated[int, ">= 1"],
+        learning_rate: Annotated[float, "> 0"],
+        momentum: Annotated[float, ">= 0, < 1"],
+        batch_size: Annotated[int, ">= 1"] | None,
         augment: Strategy,
     ) -> None:
         if learning_rate <= 0:

@@ -5,7 +5,7 @@ The first dimension is the search; searches are independent of each other.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -160,7 +160,7 @@ class SignDescent(torch.optim.Optimizer):
         ValueError: `lr` is not above 0.
     """
 
-    def __init__(self, params: Iterable[Any], *, lr: float) -> None:
+    def __init__(self, params: Iterable[Any], *, lr: Annotated[float, "> 0, <= 1"]) -> None:
         if not lr > 0:
             raise ValueError(f"the learning rate lr is {lr}: give a number above 0")
         super().__init__(params, {"lr": lr})

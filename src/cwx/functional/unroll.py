@@ -11,7 +11,7 @@ of the states θ_0 … θ_{M−1}, and one step's graph at a time.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -130,8 +130,8 @@ class Exact:
         self,
         loss: Loss,
         *,
-        microbatch: int | None,
-        keep_every: int,
+        microbatch: Annotated[int, ">= 1"] | None,
+        keep_every: Annotated[int, ">= 1"],
         offload: bool,
         compile: str | None,
     ) -> None:

@@ -1,7 +1,8 @@
 """Activation maximisation, the baseline (CWX, §4 and Appendix A; C9)."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -11,6 +12,7 @@ from cwx.data.step_loaders import Steps, epoch_length
 from cwx.explanations.images import Explanations
 from cwx.functional.images import gaussian_blur
 from cwx.networks.eval_mode import freeze
+from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
 
@@ -39,14 +41,14 @@ class ActivationMaximisation(L.LightningModule):
         subject: Subject,
         seed: int,
         stage: str,
-        images_per_class: int,
-        initial_std: float,
-        iterations: int,
+        images_per_class: Annotated[int, ">= 1"],
+        initial_std: Annotated[float, ">= 0, <= 1000"],
+        iterations: Annotated[int, ">= 1"],
         optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer],
-        blur_sigma: float,
-        blur_every: int,
+        blur_sigma: Annotated[float, ">= 0, <= 1000"],
+        blur_every: Annotated[int, ">= 1"],
         clamp: bool,
-        checkpoint_every: int,
+        checkpoint_every: Annotated[int, ">= 1"],
     ) -> None:
         super().__init__()
         if blur_every < 1:
@@ -57,6 +59,16 @@ class ActivationMaximisation(L.LightningModule):
         self.batches = Steps(epoch_length(iterations, checkpoint_every))
         self.epochs = iterations // self.batches.count
         self.set = subject.class_images(images_per_class, std=initial_std, seed=seed)
+
+    @classmethod
+    def check(cls, plan: Plan, *, stage: str, images_per_class: int, **_: Any) -> None:
+        """Refuse images that exceed the main memory, before training.
+
+        Raises:
+            ValueError: gives the required memory.
+        """
+        numbers = len(plan.data.classes) * math.prod(plan.data.image_shape)
+        plan.require_memory(f"method.{stage}.images_per_class", images_per_class, numbers)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         rows = slice(self.global_rank, None, self.trainer.world_size)

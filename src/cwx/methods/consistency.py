@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -116,12 +117,12 @@ class ConsistencyTrainer(Expert):
         data: ImageData,
         seeds: Sequence[int],
         stages: Sequence[str],
-        epochs: int,
-        batch_size: int,
+        epochs: Annotated[int, ">= 1"],
+        batch_size: Annotated[int, ">= 1"],
         augment: Strategy,
         attack: Attack | None,
-        alpha: float,
-        beta: float,
+        alpha: Annotated[float, ">= 0, <= 1"],
+        beta: Annotated[float, ">= 0"],
         layer: str | None,
         optimizer: Optimizer,
         schedule: Schedule | None,

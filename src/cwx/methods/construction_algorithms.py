@@ -4,7 +4,7 @@ I15).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +95,8 @@ class FeatureMatching:
     """
 
     layer: str | None
-    step: float
-    steps: int
+    step: Annotated[float, "> 0"]
+    steps: Annotated[int, ">= 1"]
 
     def __post_init__(self) -> None:
         for name in ("step", "steps"):

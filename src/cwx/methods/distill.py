@@ -1,8 +1,9 @@
 """CWX: synthetic images that reproduce the training trajectory (CWX, Eq 1-5; C1-C4)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -51,20 +52,20 @@ class Distill(L.LightningModule):
         subject: Subject,
         seed: int,
         stage: str,
-        images_per_class: int,
-        initial_std: float,
-        iterations: int,
-        segments: int,
-        span: int,
-        start_min: int,
-        start_max: int,
+        images_per_class: Annotated[int, ">= 1"],
+        initial_std: Annotated[float, ">= 0, <= 1000"],
+        iterations: Annotated[int, ">= 1"],
+        segments: Annotated[int, ">= 1"],
+        span: Annotated[int, ">= 1"],
+        start_min: Annotated[int, ">= 0"],
+        start_max: Annotated[int, ">= 0"],
         inner: Inner,
-        learning_rate_lr: float | None,
+        learning_rate_lr: Annotated[float, "> 0"] | None,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
-        clip: float,
+        clip: Annotated[float, "> 0"],
         distance: Distance,
         unroll: Callable[[NetworkLoss], Unroll],
-        checkpoint_every: int,
+        checkpoint_every: Annotated[int, ">= 1"],
     ) -> None:
         super().__init__()
         if learning_rate_lr is not None and learning_rate_lr <= 0:
@@ -96,12 +97,25 @@ class Distill(L.LightningModule):
         )
 
     @classmethod
-    def check(cls, plan: Plan, *, stage: str, span: int, start_max: int, **_: Any) -> None:
-        """Refuse segments that end after the last epoch of an expert, before training.
+    def check(
+        cls,
+        plan: Plan,
+        *,
+        stage: str,
+        span: int,
+        start_min: int,
+        start_max: int,
+        images_per_class: int,
+        **_: Any,
+    ) -> None:
+        """Refuse segments that experts will not have, and sizes beyond memory, before training.
 
         Raises:
-            ValueError: a segment is too long, or the experts have a single state.
+            ValueError: a segment is too long or not recorded, the experts have a single state, or
+                S exceeds the main memory.
         """
+        numbers = len(plan.data.classes) * math.prod(plan.data.image_shape)
+        plan.require_memory(f"method.{stage}.images_per_class", images_per_class, numbers)
         for setting, epochs in plan.epochs.items():
             if epochs == 0:
                 raise ValueError(
@@ -109,11 +123,9 @@ class Distill(L.LightningModule):
                     f"{setting} has a single state: choose another method, or give "
                     "experts.seeds or experts.trajectories instead"
                 )
-            if start_max + span > epochs:
-                raise ValueError(
-                    f"segment [{start_max}, {start_max + span}] exceeds the {epochs} epochs of "
-                    f"{setting}: lower method.{stage}.start_max or raise {setting}"
-                )
+        plan.require_segments(
+            f"method.{stage}", plan.epochs, span=span, start_min=start_min, start_max=start_max
+        )
 
     @property
     def rate(self) -> Tensor:

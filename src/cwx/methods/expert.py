@@ -4,7 +4,7 @@ Dong et al., §3 and Appendix A; D8, D12)."""
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -59,8 +59,8 @@ class Expert(L.LightningModule):
         data: ImageData,
         seeds: Sequence[int],
         stages: Sequence[str],
-        epochs: int,
-        batch_size: int,
+        epochs: Annotated[int, ">= 1"],
+        batch_size: Annotated[int, ">= 1"],
         augment: Strategy,
         attack: Attack | None,
         optimizer: Optimizer,

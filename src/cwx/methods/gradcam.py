@@ -1,7 +1,7 @@
 """Grad-CAM maps of a class as patterns (ISCP, App. F, Figure 11; I21)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -41,9 +41,9 @@ class GradCamRegions:
         seed: int,
         stage: str,
         explains: str,
-        classes: Sequence[ClassName] | None,
+        classes: Annotated[Sequence[ClassName], "not empty, distinct"] | None,
         canvas: Canvas,
-        canvases: int,
+        canvases: Annotated[int, ">= 1"],
         layer: str | None,
     ) -> None:
         self.subject, self.seed, self.stage, self.explains = subject, seed, stage, explains

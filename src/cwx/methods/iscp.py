@@ -4,7 +4,7 @@ Algorithm 1; I1-I7).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
@@ -34,9 +34,9 @@ class LearnedCanvas:
         ValueError: `turn` is below 1, or `step` is not in (0, `scale`].
     """
 
-    turn: int
-    step: float
-    scale: float
+    turn: Annotated[int, ">= 1"]
+    step: Annotated[float, "> 0"]
+    scale: Annotated[float, "> 0, <= 65535"]
 
     def __post_init__(self) -> None:
         if self.turn < 1:
@@ -89,20 +89,20 @@ class MaskSearch(L.LightningModule):
         seed: int,
         stage: str,
         explains: str,
-        classes: Sequence[ClassName] | None,
+        classes: Annotated[Sequence[ClassName], "not empty, distinct"] | None,
         canvas: Canvas,
-        canvases: int,
-        searched: float,
-        passes: int,
-        batch_size: int,
-        initial: float,
-        alpha: float,
-        beta: float,
+        canvases: Annotated[int, ">= 1"],
+        searched: Annotated[float, "> 0, <= 1"],
+        passes: Annotated[int, ">= 1"],
+        batch_size: Annotated[int, ">= 1"],
+        initial: Annotated[float, ">= 0, <= 1"],
+        alpha: Annotated[float, ">= 0"],
+        beta: Annotated[float, ">= 0"],
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
         learned_canvas: LearnedCanvas | None,
         ties: Literal["drawn", "mean"],
         channels_last: bool,
-        chunk: int | None,
+        chunk: Annotated[int, ">= 1"] | None,
     ) -> None:
         super().__init__()
         self.check_settings(stage, passes, batch_size, initial, alpha, beta, chunk)
@@ -162,14 +162,21 @@ class MaskSearch(L.LightningModule):
 
     @classmethod
     def check(
-        cls, plan: Plan, *, stage: str, classes: Sequence[ClassName] | None, **_: Any
+        cls,
+        plan: Plan,
+        *,
+        stage: str,
+        classes: Sequence[ClassName] | None,
+        searched: float,
+        **_: Any,
     ) -> None:
-        """Refuse classes without test images before training.
+        """Refuse settings that do not fit the test images, before training.
 
         Raises:
-            ValueError: names the class.
+            ValueError: a class has no test images, `searched` selects none.
         """
         classes_to_explain(classes, plan.data, f"method.{stage}.classes")
+        nontarget_subset(len(plan.data.splits.test), searched, 0, f"method.{stage}.searched")
 
     def on_fit_start(self) -> None:
         self.images = self.subject.data.splits.test.images.to(self.device)

@@ -1,7 +1,7 @@
 """Targeted universal perturbations, one per class and radius: the baseline of ISCP (I11)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -58,14 +58,14 @@ class UniversalPerturbation(L.LightningModule):
         seed: int,
         stage: str,
         explains: str,
-        classes: Sequence[ClassName] | None,
-        searched: float,
-        epsilons: Sequence[float],
-        step: float,
-        scale: float,
-        passes: int,
-        batch_size: int,
-        chunk: int | None,
+        classes: Annotated[Sequence[ClassName], "not empty, distinct"] | None,
+        searched: Annotated[float, "> 0, <= 1"],
+        epsilons: Annotated[Sequence[Annotated[float, "> 0"]], "not empty, distinct"],
+        step: Annotated[float, "> 0"],
+        scale: Annotated[float, "> 0, <= 65535"],
+        passes: Annotated[int, ">= 1"],
+        batch_size: Annotated[int, ">= 1"],
+        chunk: Annotated[int, ">= 1"] | None,
     ) -> None:
         super().__init__()
         check_counts(stage, passes=passes, batch_size=batch_size, chunk=chunk)
@@ -107,14 +107,26 @@ class UniversalPerturbation(L.LightningModule):
 
     @classmethod
     def check(
-        cls, plan: Plan, *, stage: str, classes: Sequence[ClassName] | None, **_: Any
+        cls,
+        plan: Plan,
+        *,
+        stage: str,
+        classes: Sequence[ClassName] | None,
+        searched: float,
+        epsilons: Sequence[float],
+        step: float,
+        scale: float,
+        **_: Any,
     ) -> None:
-        """Refuse classes without test images before training.
+        """Refuse settings that do not fit the test images, before training.
 
         Raises:
-            ValueError: names the class.
+            ValueError: a class has no test images, `searched` selects none, or a radius is above
+                `scale`.
         """
         classes_to_explain(classes, plan.data, f"method.{stage}.classes")
+        nontarget_subset(len(plan.data.splits.test), searched, 0, f"method.{stage}.searched")
+        cls.check_radii(stage, epsilons, step, scale)
 
     def on_fit_start(self) -> None:
         self.images = self.subject.data.splits.test.images.to(self.device)

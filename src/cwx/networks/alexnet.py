@@ -1,5 +1,7 @@
 """AlexNet for small images, after Krizhevsky, Sutskever and Hinton (2012)."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,12 @@ class AlexNet(nn.Module):
     """
 
     def __init__(
-        self, *, in_channels: int, image_size: tuple[int, int], num_classes: int, width: int
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        width: Annotated[int, ">= 1"],
     ) -> None:
         super().__init__()
         pooled_height, pooled_width = (side >> 3 for side in image_size)

@@ -1,6 +1,7 @@
 """The ConvNet of CWX §4 (C7), after Gidaris and Komodakis (2018)."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +35,8 @@ class ConvNet(nn.Module):
         in_channels: int,
         image_size: tuple[int, int],
         num_classes: int,
-        depth: int,
-        width: int,
+        depth: Annotated[int, ">= 1, <= 1000"],
+        width: Annotated[int, ">= 1"],
         norm: Callable[[int], nn.Module] | None,
     ) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """DenseNet for small images, after Huang, Liu, van der Maaten and Weinberger (2017)."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -50,8 +52,8 @@ class DenseNet(nn.Module):
         in_channels: int,
         image_size: tuple[int, int],
         num_classes: int,
-        blocks: list[int],
-        growth: int,
+        blocks: Annotated[list[Annotated[int, ">= 1, <= 1000"]], "not empty"],
+        growth: Annotated[int, ">= 1"],
         norm: Norm,
     ) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,8 @@ class MLP(nn.Module):
         in_channels: int,
         image_size: tuple[int, int],
         num_classes: int,
-        depth: int,
-        width: int,
+        depth: Annotated[int, ">= 1, <= 1000"],
+        width: Annotated[int, ">= 1"],
     ) -> None:
         super().__init__()
         inputs = in_channels * math.prod(image_size)

@@ -1,7 +1,7 @@
 """ResNet for small images, after He, Zhang, Ren and Sun (2016)."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from torch import Tensor, nn
 
@@ -91,9 +91,9 @@ class ResNet(nn.Module):
         in_channels: int,
         image_size: tuple[int, int],
         num_classes: int,
-        stages: list[int],
+        stages: Annotated[list[Annotated[int, ">= 1, <= 1000"]], "not empty"],
         block: BlockFactory,
-        width: int,
+        width: Annotated[int, ">= 1"],
         norm: Norm,
     ) -> None:
         super().__init__()

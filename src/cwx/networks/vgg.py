@@ -1,6 +1,7 @@
 """VGG for small images, after Simonyan and Zisserman (2015)."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -29,7 +30,7 @@ class VGG(nn.Module):
         in_channels: int,
         image_size: tuple[int, int],
         num_classes: int,
-        blocks: list[list[int]],
+        blocks: list[list[Annotated[int, ">= 1"]]],
         norm: Callable[[int], nn.Module] | None,
     ) -> None:
         super().__init__()

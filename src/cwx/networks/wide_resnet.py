@@ -1,5 +1,7 @@
 """WideResNet for small images, after Zagoruyko and Komodakis (2016)."""
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from cwx.networks.resnet import Norm, convolution
@@ -55,8 +57,8 @@ class WideResNet(nn.Module):
         in_channels: int,
         image_size: tuple[int, int],
         num_classes: int,
-        depth: int,
-        widening: int,
+        depth: Annotated[int, ">= 1, <= 10000"],
+        widening: Annotated[int, ">= 1"],
         norm: Norm,
     ) -> None:
         super().__init__()

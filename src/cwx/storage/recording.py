@@ -1,6 +1,7 @@
 """Selecting the training states to store, and their precision."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,9 @@ class Recording:
     def __init__(
         self,
         *,
-        epochs: int | None = None,
+        epochs: Annotated[int, ">= 0"] | None = None,
         dtype: torch.dtype | str = torch.float32,
-        images: int | None = None,
+        images: Annotated[int, ">= 1"] | None = None,
     ) -> None:
         if images is not None and images < 1:
             raise ValueError(

@@ -65,25 +65,32 @@ def check_explains(name: str, build: Callable[..., Any]) -> None:
 
 
 def check_optimizer(setting: str, build: Callable[..., Any]) -> None:
-    """Refuse invalid settings of an optimizer before training.
+    """Refuse invalid settings of an optimizer and its schedule before training.
 
     Args:
         setting: the name of the setting that holds the optimizer's owner.
-        build: builds the owner; it passes if it has no setting ``optimizer``.
+        build: builds the owner; it passes if it has no setting ``optimizer``. The setting
+            ``schedule``, if it has one, is built with the optimizer.
 
     Raises:
-        ValueError: names the settings of the optimizer.
+        ValueError: names the settings of the optimizer or of the schedule.
     """
-    optimizer = getattr(build, "keywords", {}).get("optimizer")
+    owner = getattr(build, "keywords", {})
+    optimizer, schedule = owner.get("optimizer"), owner.get("schedule")
     if not isinstance(optimizer, partial):
         return
+    stepped = _build(f"{setting}.optimizer", optimizer, [nn.Parameter(torch.zeros(1))])
+    if isinstance(schedule, partial):
+        _build(f"{setting}.schedule", schedule, stepped)
+
+
+def _build(setting: str, build: partial[Any], argument: Any) -> Any:
     try:
-        optimizer([nn.Parameter(torch.zeros(1))])
-    except (ValueError, TypeError) as error:
-        settings = ", ".join(f"{name}={value}" for name, value in optimizer.keywords.items())
+        return build(argument)
+    except (ArithmeticError, ValueError, TypeError, LookupError) as error:
+        settings = ", ".join(f"{name}={value}" for name, value in build.keywords.items())
         raise ValueError(
-            f"{setting}.optimizer ({_name(optimizer)}) does not accept {settings} ({error}): "
-            f"correct {setting}.optimizer"
+            f"{setting} ({_name(build)}) does not accept {settings} ({error}): correct {setting}"
         ) from error
 
 

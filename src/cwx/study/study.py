@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 from cwx.data.corruption import Corruption
 from cwx.data.datamodule import ImageData
@@ -88,7 +89,7 @@ class Study:
         precision: Precisions,
         logger: Mapping[str, Factory],
         paper: Mapping[str, float],
-        seed: int,
+        seed: Annotated[int, ">= 0, < 2**63"],
         store: str,
     ) -> None:
         self.data, self.corruption, self.purification = data, corruption, purification

@@ -5,7 +5,7 @@ from typing import Any
 
 from cwx.data.datamodule import ImageData
 from cwx.study.contracts import NETWORK, check_builds, check_explains, check_optimizer
-from cwx.training.build import NetworkFactory, check_outputs
+from cwx.training.build import NetworkFactory, check_outputs, check_size
 from cwx.training.experts import Experts
 from cwx.training.importing.preprocessing import check_interpolation
 from cwx.training.plan import Plan, explained_kinds, output_type
@@ -53,6 +53,7 @@ def check_study(
     for name, factory in networks.items():
         setting = name if name == "network" else f"evaluation_networks.{name}"
         check_builds(setting, factory, NETWORK)
+        check_size(setting, factory, data)
         check_outputs(name, factory, data)
     check_interpolation(
         data,
@@ -68,6 +69,8 @@ def check_study(
         held_out=len(experts.held_out),
         leaves={name: output_type(build) for name, build in method.items()},
         epochs=experts.epochs(recipe_settings.get("epochs")),
+        recipe_epochs=recipe_settings.get("epochs"),
+        recorded=recipe_settings.get("recording", {}).get("epochs"),
         networks=networks,
         explains=explained_kinds(method),
         names=names,

@@ -1,5 +1,6 @@
 """Building untrained networks, and networks with the weights of a trajectory."""
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -21,6 +22,54 @@ def build_network(factory: NetworkFactory, data: ImageData, *, seed: int) -> nn.
         return factory(in_channels=channels, image_size=tuple(size), num_classes=len(data.classes))
 
 
+def check_memory(required: int, cause: str, remedy: str) -> None:
+    """Refuse what exceeds the main memory of this machine.
+
+    Args:
+        required: bytes.
+        cause: what requires them, with the setting and its value.
+
+    Raises:
+        ValueError: gives the required and the available memory.
+    """
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if required > available:
+        raise ValueError(
+            f"{cause} and takes {required / 2**30:.3g} GiB, but this machine has "
+            f"{available / 2**30:.3g} GiB of memory: {remedy}"
+        )
+
+
+def check_size(setting: str, factory: NetworkFactory, data: ImageData) -> None:
+    """Refuse a network that cannot be built or exceeds the main memory, without building it.
+
+    Args:
+        setting: the name of the setting that holds `factory`.
+
+    Raises:
+        ValueError: names the settings of the network.
+    """
+    settings = ", ".join(
+        f"{setting}.{name}={value}"
+        for name, value in getattr(factory, "keywords", {}).items()
+        if isinstance(value, int | float | list | tuple) and not isinstance(value, bool)
+    )
+    try:
+        with torch.device("meta"):
+            network = build_network(factory, data, seed=0)
+    except NotImplementedError:
+        # Networks with imported weights are not built without them.
+        return
+    except (RuntimeError, OverflowError, MemoryError, ZeroDivisionError, IndexError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{setting} cannot be built with {settings or 'its settings'} ({reason}): correct them"
+        ) from error
+    tensors = [*network.parameters(), *network.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    check_memory(size, f"{setting} has {settings or 'many weights'}", "choose a smaller network")
+
+
 @torch.no_grad()
 def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
     """Refuse a kind of network whose input or output shape does not fit the data.
@@ -30,8 +79,8 @@ def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
         factory: builds the network.
 
     Raises:
-        ValueError: the network does not accept images of this shape, or does not return one logit
-            per class; gives the expected and the actual shape.
+        ValueError: the network does not accept images of this shape, does not return one logit
+            per class, or returns numbers that are not finite.
     """
     network = freeze(build_network(factory, data, seed=0))
     channels, height, width = data.image_shape
@@ -44,6 +93,11 @@ def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
             f"and {height}x{width} pixels ({reason}): set data.source.channels and "
             "data.source.size to its input shape, or choose another network"
         ) from error
+    if isinstance(logits, Tensor) and not logits.isfinite().all():
+        raise ValueError(
+            f"{name} ({_kind(network)}) has outputs that are not finite before any training: check "
+            "its settings and weights"
+        )
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (2, len(data.classes)):
         raise ValueError(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from cwx.storage.recording import Recording
 from cwx.storage.trajectories import format_epochs
@@ -18,8 +19,8 @@ class EarlyExperts:
         epochs: the number of epochs to train; at least the last epoch that methods use.
     """
 
-    seeds: Sequence[int]
-    epochs: int
+    seeds: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"]
+    epochs: Annotated[int, ">= 0"]
 
 
 class Experts:
@@ -50,17 +51,17 @@ class Experts:
     def __init__(
         self,
         *,
-        seeds: Sequence[int],
+        seeds: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
         early: EarlyExperts,
-        held_out: Sequence[int],
-        clean: Sequence[int],
-        purified: Sequence[int],
-        evaluation_seeds: Sequence[int],
+        held_out: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
+        clean: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
+        purified: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
+        evaluation_seeds: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
         evaluation_checkpoints: Mapping[str, str],
-        at_once: int,
+        at_once: Annotated[int, ">= 1"],
         trajectories: Sequence[str],
         checkpoints: Sequence[str],
-        epoch: int | None,
+        epoch: Annotated[int, ">= 0"] | None,
     ) -> None:
         if at_once < 1:
             raise ValueError(f"experts.at_once is {at_once}: give 1 or more")

@@ -9,7 +9,7 @@ from torch import nn
 
 from cwx.data.datamodule import ImageData
 from cwx.explanations.images import Explanations
-from cwx.training.build import NetworkFactory, build_network
+from cwx.training.build import NetworkFactory, build_network, check_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class Plan:
             setting.
         names: names of the networks that are trained or imported: kinds of experts and evaluation
             networks.
+        recipe_epochs: the number of epochs of the recipe; ``None`` if it has no such setting.
+        recorded: ``recipe.recording.epochs``; ``None`` if all epochs are recorded.
         adversarial: whether the study makes adversarial images.
         kinds: `names`, and ``fine-tuned`` if the experts are fine-tuned; empty if unknown.
     """
@@ -41,6 +43,8 @@ class Plan:
     networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
     explains: Mapping[str, str] = field(default_factory=dict)
     names: Sequence[str] = ()
+    recipe_epochs: int | None = None
+    recorded: int | None = None
     adversarial: bool = True
     kinds: Sequence[str] = ()
 
@@ -80,6 +84,49 @@ class Plan:
                     f"set it to one of {', '.join(kinds)}, or give experts.{kind.replace('-', '_')}"
                     " a seed"
                 )
+
+    def require_segments(
+        self, part: str, lasts: Mapping[str, int], *, span: int, start_min: int, start_max: int
+    ) -> None:
+        """Refuse segments [k, k + span] that trajectories will not have, for k in a closed range.
+
+        Args:
+            part: the part that needs them, such as ``method.distill``.
+            lasts: the last epoch of trajectories, by the setting that defines it.
+
+        Raises:
+            ValueError: the range is empty, ends after a last epoch, or needs an epoch that
+                ``recipe.recording.epochs`` does not record.
+        """
+        if start_min > start_max:
+            raise ValueError(
+                f"{part}.start_min is {start_min}, above {part}.start_max={start_max}: lower it"
+            )
+        needed = {k for s in range(start_min, start_max + 1) for k in (s, s + span)}
+        for setting, last in lasts.items():
+            if start_max + span > last:
+                raise ValueError(
+                    f"segment [{start_max}, {start_max + span}] exceeds the {last} epochs of "
+                    f"{setting}: lower {part}.start_max or raise {setting}"
+                )
+            missing = [k for k in needed if self.recorded is not None and self.recorded < k < last]
+            if missing:
+                raise ValueError(
+                    f"recipe.recording.epochs is {self.recorded}, but {part} needs the state of "
+                    f"epoch {max(missing)}: raise it to {max(missing)}, or give null to record all"
+                )
+
+    def require_memory(self, setting: str, count: int, numbers: int) -> None:
+        """Refuse a count of float32 tensors that exceed the main memory.
+
+        Args:
+            setting: the name of the setting that holds `count`.
+            numbers: the number of float32 numbers for a count of 1.
+
+        Raises:
+            ValueError: gives the required and the available memory.
+        """
+        check_memory(4 * count * numbers, f"{setting} is {count}", "lower it")
 
     def require_adversarial(self, name: str) -> None:
         """Refuse the evaluation `name`, which needs adversarial images, if the study makes none.

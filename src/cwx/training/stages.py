@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 from cwx.data.step_loaders import RoundRobinIndices
 from cwx.storage.run_inputs import RunInputs
 from cwx.storage.shards import Shards
@@ -21,6 +23,16 @@ from cwx.training.loggers.logger_group import LoggerGroup
 from cwx.training.precision import Precision, Precisions
 
 log = logging.getLogger(__name__)
+
+# Errors of Lightning about the settings of a trainer.
+_TRAINER_ERRORS = (
+    MisconfigurationException,
+    ImportError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 Factory = Callable[..., Any]
 Configuration = Mapping[str, Any]
@@ -79,15 +91,29 @@ class Stages:
     ) -> Any:
         terminal = sys.stderr.isatty()
         progress = [] if terminal else [ProgressLines(seconds=10)]
-        return self._trainer(
-            max_epochs=epochs,
-            precision=precision.trainer,
-            enable_progress_bar=terminal,
-            callbacks=[KeepSignalHandler(), *progress, *callbacks],
-            plugins=[AtomicCheckpointIO()],
-            logger=list(self.logger_group.loggers),
-            **settings,
-        )
+        try:
+            return self._trainer(
+                max_epochs=epochs,
+                precision=precision.trainer,
+                # The data modules divide batches among ranks.
+                use_distributed_sampler=False,
+                enable_progress_bar=terminal,
+                callbacks=[KeepSignalHandler(), *progress, *callbacks],
+                plugins=[AtomicCheckpointIO()],
+                logger=list(self.logger_group.loggers),
+                **settings,
+            )
+        except _TRAINER_ERRORS as error:
+            values = getattr(self._trainer, "keywords", {})
+            devices = ", ".join(
+                f"trainer.{name}={values[name]}"
+                for name in ("accelerator", "devices", "strategy", "num_nodes")
+                if name in values
+            )
+            raise ValueError(
+                f"the trainer cannot be built on this machine with {devices} ({error}): correct "
+                "the settings of trainer, or choose trainer=default"
+            ) from error
 
     @property
     def is_rank_zero(self) -> bool:

@@ -323,8 +323,6 @@ def test_the_metric_accumulates_over_batches():
 
 
 def test_bad_settings_and_studies_are_refused(subject):
-    with pytest.raises(ValueError, match="sizes is empty"):
-        PredictivePower(sizes=[], images=None, canvas_choice="lowest_loss")
     with pytest.raises(ValueError, match="images is 0"):
         PredictivePower(sizes=[0.1], images=0, canvas_choice="lowest_loss")
     plan = Plan(data=subject.data, methods=["x"], held_out=0, leaves={"x": Patterns})

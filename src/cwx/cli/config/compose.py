@@ -62,8 +62,10 @@ def compose_checked(
         jobs = _jobs([_lenient(override, folders) for override in parsed])
         known = options(folders)
         configs = [drop_unchosen(_compose(job, folders), known) for job in jobs]
+    # A job of a sweep has its number; the sweep itself reads the metric.
+    alone = not (multirun or resumed or any("hydra.job.num=" in line for line in overrides))
     for config in configs:
-        _check_optimized(config.pop("optimize", None))
+        _check_optimized(config.pop("optimize", None), alone=alone)
         check(config)
         if resumed:
             check_unchanged(config, resumed, lambda before: drop_unchosen(before, known))
@@ -205,11 +207,16 @@ def _values(override: Override, folders: Sequence[Path]) -> list[str]:
     return [str(override.input_line).partition("=")[2]]
 
 
-def _check_optimized(names: Any) -> None:
+def _check_optimized(names: Any, *, alone: bool) -> None:
     listed = names if isinstance(names, list) else [names]
     if names is not None and not (listed and all(isinstance(name, str) for name in listed)):
         raise UserError(
             f"optimize is {names!r}: it takes the name of a metric in metrics.json, or several"
+        )
+    if names is not None and alone:
+        raise UserError(
+            f"optimize is {names!r}, but one run has nothing to optimise: add -m and a sweeper, "
+            "or leave it out"
         )
 
 

@@ -4,6 +4,24 @@ import ast
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cwx.cli.config.annotations import (
+    MAPPINGS,
+    SEQUENCES,
+    alternatives,
+    arguments_of,
+    declared_limits,
+    fits,
+    is_object,
+    type_name,
+    type_text,
+)
+from cwx.cli.config.limits import (
+    library_limits,
+    shorten,
+    unmet_default,
+    unmet_limits,
+)
+from cwx.cli.config.set_by_study import why_not_settable
 from cwx.cli.config.signatures import Parameter, Signature, UnknownTargetError, signature
 from cwx.errors import UserError, did_you_mean
 
@@ -14,8 +32,8 @@ def check(configuration: Mapping[str, Any], path: str = "") -> None:
     """Check each object of a resolved configuration against the signature of its `_target_`.
 
     Raises:
-        UserError: an unknown key, a value of the wrong type, a missing value, or a `_target_`
-            that does not exist.
+        UserError: an unknown key, a value of the wrong type or outside its limits, a missing
+            value, or a `_target_` that does not exist.
     """
     target = str(configuration["_target_"])
     try:
@@ -27,11 +45,20 @@ def check(configuration: Mapping[str, Any], path: str = "") -> None:
         if key in RESERVED:
             continue
         setting = _join(path, str(key))
+        if reason := why_not_settable(target, path, str(key)):
+            raise UserError(f"{setting} cannot be set: {reason}")
         parameter = _parameter(expected, str(key), setting)
         if parameter and parameter.annotation:
             _check_value(value, parameter.annotation, setting, strict=ours)
         elif isinstance(value, Mapping) and "_target_" in value:
             check(value, setting)
+        if not ours:
+            _check_limits(value, library_limits(target, str(key)), setting)
+        # A class may have the name of any number, such as "nan".
+        if not (
+            parameter and parameter.annotation and "ClassName" in ast.dump(parameter.annotation)
+        ):
+            _check_numbers(value, setting)
     if expected and not configuration.get("_partial_"):
         for name, parameter in expected.parameters.items():
             if not parameter.optional and name not in configuration and ours:
@@ -101,24 +128,52 @@ def _check_value(value: Any, annotation: ast.expr, setting: str, *, strict: bool
     if isinstance(value, Mapping) and "_target_" in value:
         check(value, setting)
         return
-    kinds = _alternatives(annotation)
+    kinds = alternatives(annotation)
     if isinstance(value, Mapping) and strict:
         _check_mapping(value, kinds, setting)
         return
     if isinstance(value, Sequence) and not isinstance(value, str):
-        items = [item for kind in kinds for item in _arguments_of(kind, SEQUENCES)]
+        items = [item for kind in kinds for item in arguments_of(kind, SEQUENCES)]
         for position, item in enumerate(value):
             if items:
                 _check_value(item, items[0], f"{setting}[{position}]", strict=strict)
-    if not any(_fits(value, kind, strict=strict) for kind in kinds):
-        wanted = ast.unparse(annotation) if not _is_object(kinds) else "an object with a _target_"
-        if any(_name(kind) in SEQUENCES for kind in kinds) and value is not None:
-            wanted += f", as in {setting}=[{value}]"
-        raise UserError(f"{setting} is {value!r}: it takes {wanted}")
+    fitting = [kind for kind in kinds if fits(value, kind, strict=strict)]
+    if not fitting:
+        wanted = type_text(annotation) if not is_object(kinds) else "an object with a _target_"
+        if any(type_name(kind) in SEQUENCES for kind in kinds) and value is not None:
+            wanted += f", as in {setting}=[{shorten(value)}]"
+        raise UserError(f"{setting} is {shorten(repr(value))}: it takes {wanted}")
+    for limits in declared_limits(fitting[0]):
+        _check_limits(value, limits, setting)
+
+
+def _check_limits(value: Any, limits: str, setting: str) -> None:
+    """Check a number or a collection against its limits; of a list, each number."""
+    numbers = limits and limits[0] in "<>"
+    if numbers and isinstance(value, Sequence) and not isinstance(value, str):
+        for position, item in enumerate(value):
+            _check_limits(item, limits, f"{setting}[{position}]")
+        return
+    if numbers and (isinstance(value, bool) or not isinstance(value, int | float)):
+        return
+    if limits and (words := unmet_limits(value, limits)):
+        raise UserError(f"{setting} is {shorten(value)}: give {words}")
+
+
+def _check_numbers(value: Any, setting: str) -> None:
+    """Check the numbers that have no limits of their own."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_numbers(item, _join(setting, str(key)))
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            _check_numbers(item, f"{setting}[{position}]")
+    elif words := unmet_default(value):
+        raise UserError(f"{setting} is {shorten(value)}: give {words}")
 
 
 def _check_mapping(value: Mapping[str, Any], kinds: list[ast.expr], setting: str) -> None:
-    items = [a[-1] for kind in kinds if (a := _arguments_of(kind, MAPPINGS))]
+    items = [a[-1] for kind in kinds if (a := arguments_of(kind, MAPPINGS))]
     if not items:
         raise UserError(f"{setting} has no _target_: it must name what to build")
     complete = [
@@ -129,78 +184,6 @@ def _check_mapping(value: Mapping[str, Any], kinds: list[ast.expr], setting: str
             # A misspelt name of a part creates a new part without a _target_.
             raise _unknown_key(_join(setting, str(key)), complete)
         _check_value(item, items[0], _join(setting, str(key)), strict=True)
-
-
-SEQUENCES = frozenset({"list", "List", "Sequence", "Iterable", "tuple", "Tuple"})
-MAPPINGS = frozenset({"dict", "Dict", "Mapping"})
-SCALARS: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-    "Path": (str,),
-    "None": (type(None),),
-    # A class, or what YAML reads in place of its name (cwx.functional.class_names).
-    "ClassName": (str, int, float, bool, type(None)),
-}
-
-# Types of libraries that no plain value has.
-OBJECTS = frozenset({"Tensor"})
-
-
-def _alternatives(annotation: ast.expr) -> list[ast.expr]:
-    """The members of a union, however it is spelt."""
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        return _alternatives(ast.parse(annotation.value, mode="eval").body)
-    if isinstance(annotation, ast.BinOp):
-        return _alternatives(annotation.left) + _alternatives(annotation.right)
-    if members := _arguments_of(annotation, frozenset({"Union"})):
-        return [kind for member in members for kind in _alternatives(member)]
-    if members := _arguments_of(annotation, frozenset({"Optional"})):
-        return [*_alternatives(members[0]), ast.Constant(None)]
-    return [annotation]
-
-
-def _name(annotation: ast.expr) -> str:
-    if isinstance(annotation, ast.Subscript):
-        return _name(annotation.value)
-    if isinstance(annotation, ast.Attribute):
-        return annotation.attr
-    if isinstance(annotation, ast.Constant):
-        return str(annotation.value)
-    return annotation.id if isinstance(annotation, ast.Name) else ""
-
-
-def _arguments_of(annotation: ast.expr, names: frozenset[str]) -> list[ast.expr]:
-    if not isinstance(annotation, ast.Subscript) or _name(annotation) not in names:
-        return []
-    inner = annotation.slice
-    return list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
-
-
-def _is_object(kinds: list[ast.expr]) -> bool:
-    plain = {*SCALARS, *SEQUENCES, *MAPPINGS, "Any", "Literal"}
-    return not any(_name(kind) in plain for kind in kinds)
-
-
-def _fits(value: Any, kind: ast.expr, *, strict: bool) -> bool:
-    name = _name(kind)
-    if name in SCALARS:
-        fits = isinstance(value, SCALARS[name])
-        return fits and (name in ("bool", "ClassName") or not isinstance(value, bool))
-    if name in OBJECTS:
-        return False
-    if name == "Literal":
-        return any(
-            isinstance(a, ast.Constant) and a.value == value
-            for a in _arguments_of(kind, frozenset({"Literal"}))
-        )
-    if name in SEQUENCES:
-        return isinstance(value, Sequence) and not isinstance(value, str)
-    if name in MAPPINGS:
-        return isinstance(value, Mapping)
-    # Any other name is a class, or a library's type alias that the source does not resolve.
-    return name == "Any" or not strict
 
 
 def _join(head: str, key: str) -> str:

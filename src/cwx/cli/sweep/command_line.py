@@ -59,13 +59,8 @@ def entry(arguments: argparse.Namespace) -> list[str]:
     Args:
         arguments: the parsed command line of this process.
     """
-    options = {
-        "--config-dir": arguments.config_dir,
-        "--config-path": arguments.config_path,
-        "--config-name": arguments.config_name,
-    }
-    words = [word for name, value in options.items() if value for word in (name, value)]
-    return [*program(), *words]
+    extra = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
+    return [*program(), *extra]
 
 
 def for_jobs(overrides: Sequence[str]) -> list[str]:

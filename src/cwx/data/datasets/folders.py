@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from cwx.data.datasets.class_folders import (
     FilesByClass,
@@ -54,11 +55,11 @@ class ImageFolder:
         self,
         *,
         root: str,
-        size: int | None,
+        size: Annotated[int, ">= 1, <= 16384"] | None,
         interpolation: str | None,
-        channels: int | None,
+        channels: Annotated[int, ">= 1, <= 3"] | None,
         background: str | None,
-        white_level: float | None,
+        white_level: Annotated[float, "> 0, <= 4294967295"] | None,
         synsets: Mapping[ClassName, str] | None,
     ) -> None:
         _check_channels(channels)
@@ -114,12 +115,12 @@ class ClassFolders:
         *,
         root: str,
         classes: str | None,
-        size: int | None,
-        resize: int | None,
+        size: Annotated[int, ">= 1, <= 16384"] | None,
+        resize: Annotated[int, ">= 1, <= 16384"] | None,
         interpolation: str | None,
-        channels: int | None,
+        channels: Annotated[int, ">= 1, <= 3"] | None,
         background: str | None,
-        white_level: float | None,
+        white_level: Annotated[float, "> 0, <= 4294967295"] | None,
         synsets: Mapping[ClassName, str] | None,
     ) -> None:
         _check_channels(channels)

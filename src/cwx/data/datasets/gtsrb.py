@@ -2,7 +2,7 @@
 
 import csv
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cwx.data.datasets.class_folders import (
     files_by_class,
@@ -116,7 +116,7 @@ class GTSRB:
         *,
         root: str,
         training: Literal["whole", "torchvision"],
-        size: int,
+        size: Annotated[int, ">= 1, <= 16384"],
         interpolation: str | None,
         download: bool,
     ) -> None:

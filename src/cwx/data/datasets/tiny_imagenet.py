@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from cwx.data.datasets.class_folders import (
     class_order,
@@ -50,7 +51,12 @@ class TinyImageNet:
     """
 
     def __init__(
-        self, *, root: str, size: int | None, interpolation: str | None, download: bool
+        self,
+        *,
+        root: str,
+        size: Annotated[int, ">= 1, <= 16384"] | None,
+        interpolation: str | None,
+        download: bool,
     ) -> None:
         self.root, self.download = Path(root), download
         self.interpolation = interpolation

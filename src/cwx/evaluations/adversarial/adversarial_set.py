@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
+from typing import Annotated
 
 import torch
 from matplotlib.figure import Figure
@@ -46,7 +47,9 @@ class AdversarialSetAccuracy:
         ValueError: either is out of range.
     """
 
-    def __init__(self, *, shown: int, amplify: float) -> None:
+    def __init__(
+        self, *, shown: Annotated[int, ">= 1"], amplify: Annotated[float, "> 0, <= 255"]
+    ) -> None:
         if shown < 1:
             raise ValueError(f"{SETTING}.shown is {shown}: give 1 or more")
         if amplify <= 0:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from matplotlib.figure import Figure
@@ -67,7 +68,7 @@ class Representations:
         networks: Sequence[str] | None,
         layer: str | None,
         pooling: Pooling,
-        per_class: int | None,
+        per_class: Annotated[int, ">= 2"] | None,
     ) -> None:
         if per_class is not None and per_class < 2:
             raise ValueError(

@@ -1,5 +1,7 @@
 """Precision and recall of poisoned images found by explanations (CWX, §5; C12)."""
 
+from typing import Annotated
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -36,7 +38,7 @@ class PoisonDetection:
         separation: a class is suspected if its separation is higher, 0-1.
     """
 
-    def __init__(self, *, separation: float) -> None:
+    def __init__(self, *, separation: Annotated[float, ">= 0, <= 1"]) -> None:
         self.separation = separation
 
     def check(self, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
 
 import torch
 from matplotlib.figure import Figure
@@ -72,12 +73,12 @@ class Neurons:
         *,
         networks: Sequence[str] | None,
         layers: Sequence[str] | None,
-        fraction: float,
+        fraction: Annotated[float, "> 0, < 1"],
         activation: Activation,
         taxonomy: Taxonomy,
-        sigma: float,
-        high: float,
-        bins: int,
+        sigma: Annotated[float, ">= 0.001, <= 1000"],
+        high: Annotated[float, "> 0, < 1"],
+        bins: Annotated[int, ">= 1, <= 1000"],
         sheet: Sheet | None,
     ) -> None:
         for name, value in (("fraction", fraction), ("high", high)):

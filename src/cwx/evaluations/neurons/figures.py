@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from matplotlib.axes import Axes
@@ -48,11 +49,11 @@ class Sheet:
         self,
         *,
         layer: str | None,
-        neurons: int,
-        images: int,
-        occluder: int,
-        stride: int,
-        threshold: float,
+        neurons: Annotated[int, ">= 1, <= 1000"],
+        images: Annotated[int, ">= 1, <= 1000"],
+        occluder: Annotated[int, ">= 1"],
+        stride: Annotated[int, ">= 1"],
+        threshold: Annotated[float, "> 0, <= 1"],
     ) -> None:
         for name, value in (("neurons", neurons), ("images", images)):
             if value < 1:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Annotated
 
 import torch
 from matplotlib.figure import Figure
@@ -65,7 +66,14 @@ class Attention:
         ValueError: `images` is below 1.
     """
 
-    def __init__(self, *, source: str, size: float, images: int, layer: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        source: str,
+        size: Annotated[float, "> 0, <= 1"],
+        images: Annotated[int, ">= 1"],
+        layer: str | None,
+    ) -> None:
         if images < 1:
             raise ValueError(f"{SETTING}.images is {images}: give 1 or more")
         self.source, self.size, self.images, self.layer = source, size, images, layer

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from statistics import fmean, pstdev
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -63,24 +63,15 @@ class PredictivePower:
         canvas_choice: ``lowest_loss`` on the images of the search (D_n; ISCP, §3), or
             ``highest_power`` on all images, as in the paper's Tables 1 and 2. The latter chooses on
             the images that the power is measured on, so that it is optimistic.
-
-    Raises:
-        ValueError: `sizes` is empty, or `images` is below 1.
     """
 
     def __init__(
         self,
         *,
-        sizes: Sequence[float],
-        images: int | None,
+        sizes: Annotated[Sequence[Annotated[float, "> 0, <= 1"]], "not empty, distinct"],
+        images: Annotated[int, ">= 1"] | None,
         canvas_choice: Literal["lowest_loss", "highest_power"],
     ) -> None:
-        if not sizes:
-            raise ValueError("evaluation.predictive_power.sizes is empty: give fractions in 0-1")
-        if images is not None and images < 1:
-            raise ValueError(
-                f"evaluation.predictive_power.images is {images}: give 1 or more, or null for all"
-            )
         self.sizes, self.images, self.canvas_choice = list(sizes), images, canvas_choice
 
     def check(self, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from matplotlib.figure import Figure
@@ -65,12 +66,12 @@ class Traces:
         *,
         networks: Sequence[str] | None,
         layer: str | None,
-        images: int | Sequence[int],
+        images: Annotated[int, ">= 0"] | Annotated[Sequence[Annotated[int, ">= 0"]], "distinct"],
         files: Sequence[str],
-        neurons: int,
-        fraction: float,
+        neurons: Annotated[int, ">= 1"],
+        fraction: Annotated[float, "> 0, <= 1"],
         taxonomy: Taxonomy,
-        sigma: float,
+        sigma: Annotated[float, ">= 0.001, <= 1000"],
     ) -> None:
         if isinstance(images, int) and images < 0:
             raise ValueError(f"{SETTING}.images is {images}: give 0 or more, or a list of indices")

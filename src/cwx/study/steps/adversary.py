@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -76,13 +77,13 @@ class Ensemble:
         self,
         *,
         members: Sequence[str] | None,
-        targets: int,
-        images: int | None,
-        weight: float,
-        scale: float,
-        step: float,
-        steps: int,
-        batch_size: int,
+        targets: Annotated[int, ">= 1"],
+        images: Annotated[int, ">= 1"] | None,
+        weight: Annotated[float, ">= 0"],
+        scale: Annotated[float, "> 0, <= 65535"],
+        step: Annotated[float, "> 0"],
+        steps: Annotated[int, ">= 1"],
+        batch_size: Annotated[int, ">= 1"],
     ) -> None:
         if members is not None and len(set(members)) < max(1, len(members)):
             raise ValueError(

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from torch import Tensor
 
@@ -67,7 +68,12 @@ class GenerateDataset:
     """
 
     def __init__(
-        self, *, recipe: Factory, algorithm: ConstructionAlgorithm, seed: int, batch_size: int
+        self,
+        *,
+        recipe: Factory,
+        algorithm: ConstructionAlgorithm,
+        seed: Annotated[int, ">= 0, < 2**63"],
+        batch_size: Annotated[int, ">= 1"],
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"dataset_construction.batch_size is {batch_size}: give 1 or more")

@@ -1,6 +1,7 @@
 """Fine-tuning a study's experts with another recipe (Dong et al., §3; D8)."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from cwx.storage.trajectories import Trajectory
 from cwx.training.plan import Plan
@@ -27,7 +28,7 @@ class FineTune:
         seed: of its batches, augmentation and attack targets; the same for every expert.
     """
 
-    def __init__(self, *, recipe: Factory, seed: int) -> None:
+    def __init__(self, *, recipe: Factory, seed: Annotated[int, ">= 0, < 2**63"]) -> None:
         self.recipe, self.seed = recipe, seed
 
     def check(self, plan: Plan) -> None:

@@ -1,6 +1,7 @@
 """Finding the training images to remove before experts are trained again (CWX, §5; C12)."""
 
 from collections.abc import Callable
+from typing import Annotated
 
 from cwx.evaluations.backdoor.suspects import Suspicion, check_suspicions, suspicions
 from cwx.evaluations.outcome import Sources
@@ -27,7 +28,7 @@ class RevealedFilter:
         separation: minimum separation of a class into two clusters to be suspected, 0-1.
     """
 
-    def __init__(self, *, source: str, separation: float) -> None:
+    def __init__(self, *, source: str, separation: Annotated[float, ">= 0, <= 1"]) -> None:
         self.source, self.separation = source, separation
 
     def check(self, plan: Plan) -> None:

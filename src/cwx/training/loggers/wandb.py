@@ -6,7 +6,7 @@ import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
@@ -56,7 +56,7 @@ class WandbRun(WandbLogger):
         tags: Sequence[str],
         sweep: str | None,
         mode: str,
-        patience: float,
+        patience: Annotated[float, ">= 0"],
     ) -> None:
         self._environment = {k: v for k, v in os.environ.items() if k.startswith("WANDB")}
         folder = Path(save_dir) / "wandb"
