@@ -70,7 +70,6 @@ def trainer(**settings):
     return L.Trainer(
         accelerator="cpu",
         enable_model_summary=False,
-        use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         **settings,

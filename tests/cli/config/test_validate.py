@@ -1,11 +1,16 @@
 """Invalid configurations are refused in one line with a remedy, before torch is imported."""
 
+from functools import cache
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from support.configurations import check
+from support.configurations import CONF, check
 
+from cwx.cli.config.groups import options
+from cwx.cli.config.validate import check as check_configuration
 from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.failures import exit_with_message, explain_failure
 from cwx.cli.resolvers import register_resolvers
@@ -18,7 +23,6 @@ def resolvers():
 
 
 REFUSED = {
-    "dat=3": "unknown key dat: did you mean data?",
     "+dat=3": "unknown key dat: did you mean data?",
     "method.distill.iteratons=3": "did you mean method.distill.iterations?",
     "+method.distill.iteratons=3": "did you mean method.distill.iterations?",
@@ -36,43 +40,20 @@ REFUSED = {
     "seed=1.5": "seed is 1.5: it takes int",
     "recipe.optimizer.lr=fast": "recipe.optimizer.lr is 'fast': it takes",
     "recipe.optimizer.momentum=much": "recipe.optimizer.momentum is 'much': it takes float",
-    "method=[distill,iscp": "method=[distill,iscp cannot be read",
     "experts.seeds=3": "experts.seeds is 3: it takes Sequence[int], as in experts.seeds=[3]",
     "experts.seeds=[a]": "experts.seeds[0] is 'a'",
     "method.distill.distance=literal": "an object with a _target_",
     "network._target_=cwx.networks.convnet.Convnet": "cwx.networks.convnet has no Convnet",
     "network._target_=cwx.networks.convmet.ConvNet": "no module cwx.networks.convmet",
     "network._target_=nowhere.Net": "there is no package nowhere",
-    "experiment=digits/quikstart": "did you mean experiment=digits/quickstart?",
-    "data=cifar": "did you mean data=cifar10?",
-    "method=[distil]": "did you mean method=distill?",
-    "method=[iscp_tv]": "did you mean method=iscp_tv",
-    "data=image_folder": "data.source.root needs a value",
-    "data=test_folder": "data.source.root needs a value",
-    "data=test_folder data.source.root=x data.source.class=y": "did you mean data.source.classes?",
     "experts.checkpoints=net.pt": "experts.checkpoints is 'net.pt': it takes Sequence[str]",
     "experts.epoch=last": "experts.epoch is 'last': it takes int | None",
     "experts.chekpoints=[a]": "did you mean experts.checkpoints?",
-    "seed=1,2": "add -m",
-    "trainer.devices=[1": "",
-    "method=[activation]": "evaluation.fidelity.span refers to",
-    "corruption=badnet": "did you mean corruption=badnets?",
-    "corruption=blended_picture": "corruption.trigger.picture.path needs a value",
     "corruption.rate=0.1": "unknown key corruption.rate",
-    "network=external": "network.build._target_ needs a value",
-    "network=external network.build._target_=torchvision.models.squeezenet1_0 network.biuld=1": (
-        "unknown key network.biuld: did you mean network.build?"
-    ),
     "network=imagenet_resnet50 network.in_channels=3 network.build=3": "an object with a _target_",
     "network=imagenet_resnet50 +network.build.progress=often": (
         "network.build.progress is 'often': it takes bool"
     ),
-    "network=external network.build._target_=torchvision.models.AlexNet network.build.drpout=1": (
-        "unknown key network.build.drpout: did you mean network.build.dropout?"
-    ),
-    "network=external network.build._target_=nowhere.Net": "there is no package nowhere",
-    "dataset_construction=imported": "dataset_construction.path needs a value",
-    "adversary=ensembl": "did you mean adversary=ensemble?",
     "adversary=ensemble adversary.stepp=1": "did you mean adversary.step?",
     "adversary=ensemble adversary.members=expert": "it takes Sequence[str] | None",
     "adversary=ensemble adversary.images=1.5": "it takes int | None",
@@ -80,8 +61,6 @@ REFUSED = {
     "experts.evaluation_checkpoints={mlp:3}": (
         "experts.evaluation_checkpoints.mlp is 3: it takes str"
     ),
-    "dataset_construction=robus": "did you mean dataset_construction=robust?",
-    "fine_tuning=consistancy": "did you mean fine_tuning=consistency?",
     "fine_tuning=none fine_tuning.seed=1": "unknown key fine_tuning.seed",
     "recipe=consistency recipe.alfa=1": "mean recipe.alpha?",
     "recipe=consistency recipe.beta=much": "it takes float",
@@ -93,23 +72,160 @@ REFUSED = {
         "unknown key evaluation.neurons.sheet.rows"
     ),
     "evaluation=[neurons] evaluation.neurons.layers=conv": "evaluation.neurons.layers is 'conv'",
+    "evaluation=[neurons] "
+    "evaluation.neurons.activation._target_=cwx.functional.top_activations.spatial_median": (
+        "cwx.functional.top_activations has no spatial_median"
+    ),
+    "method.distill.iterations=0": "method.distill.iterations is 0: give 1 or more and at most",
+    "method.distill.iterations=-5": "method.distill.iterations is -5: give 1 or more",
+    "method.distill.span=0": "method.distill.span is 0: give 1 or more",
+    "method.distill.segments=0": "method.distill.segments is 0: give 1 or more",
+    "method.distill.images_per_class=0": "method.distill.images_per_class is 0",
+    "method.distill.checkpoint_every=0": "method.distill.checkpoint_every is 0",
+    "method.distill.optimizer.lr=nan": "method.distill.optimizer.lr is nan: give a finite number",
+    "method.distill.inner.learning_rate=nan": "method.distill.inner.learning_rate is nan",
+    "method.distill.inner.steps=0": "method.distill.inner.steps is 0: give 1 or more",
+    "method=[iscp] evaluation=[] method.iscp.classes=[]": (
+        "method.iscp.classes is []: give at least one value and each value once"
+    ),
+    "method=[iscp] evaluation=[] method.iscp.classes=[a,a]": (
+        "method.iscp.classes is ['a', 'a']: give"
+    ),
+    "method.activation.blur_sigma=-1": "method.activation.blur_sigma is -1: give 0 or more",
+    "method.activation.blur_sigma=nan": "method.activation.blur_sigma is nan: give a finite",
+    "seed=99999999999999999999": "seed is 99999999999999999999: give an integer of at most 64 bits",
+    "seed=-1": "seed is -1: give 0 or more and below 2**63",
+    "seed=true": "seed is True: it takes int",
+    "experts.seeds=[99999999999999999999999]": (
+        "experts.seeds[0] is 99999999999999999999999: give an integer"
+    ),
+    "experts.seeds=[1,1]": "experts.seeds is [1, 1]: give each value once",
+    "experts.seeds=[-1]": "experts.seeds[0] is -1: give 0 or more",
+    "experts.seeds=[true]": "experts.seeds[0] is True: it takes int",
+    "evaluation=[predictive_power] method=[iscp] evaluation.predictive_power.sizes=[nan]": (
+        "evaluation.predictive_power.sizes[0] is nan"
+    ),
+    "evaluation=[predictive_power] method=[iscp] evaluation.predictive_power.sizes=[0]": (
+        "sizes[0] is 0: give above 0 and at most 1"
+    ),
+    "evaluation=[predictive_power] method=[iscp] evaluation.predictive_power.sizes=[2]": (
+        "sizes[0] is 2: give above 0 and at most 1"
+    ),
+    "evaluation=[predictive_power] method=[iscp] evaluation.predictive_power.sizes=[]": (
+        "sizes is []: give at least one value"
+    ),
+    "evaluation=[predictive_power] method=[iscp] evaluation.predictive_power.sizes=[0.1,0.1]": (
+        "each value once"
+    ),
+    "network.width=0": "network.width is 0: give 1 or more",
+    "network.width=1000000000000": (
+        "network.width is 1000000000000: give 1 or more and at most 1000000000"
+    ),
+    "network.width=9999999999999999999999999999999999999999": (
+        "network.width is 9999999999999999999999999999999999999999: give an integer of at "
+        "most 64 bits"
+    ),
+    "trainer.devices=0": "trainer.devices is 0: give a number of devices, -1 for all GPUs",
+    "trainer.devices=[]": "trainer.devices is []: give a number of devices",
+    "trainer.devices=many": "trainer.devices is many: give a number of devices",
+    "data.std=nan": "data.std is nan: give a finite number",
+    "data.std=0": "data.std is 0: give 0.001 or more and at most 1",
+    "data.std=[0.2,-0.1]": "data.std[1] is -0.1: give 0.001 or more",
+    "data.mean=inf": "data.mean is inf: give a finite number",
+    "data.mean=127.5": "data.mean is 127.5: give 0 or more and at most 1",
+    "recipe.optimizer.lr=inf": "recipe.optimizer.lr is inf: give a finite number",
+    "recipe.optimizer.lr=0": "recipe.optimizer.lr is 0: give above 0",
+    "recipe.optimizer.momentum=1": "recipe.optimizer.momentum is 1: give 0 or more and below 1",
+    "+paper.a=nan": "paper.a is nan: give a finite number",
+    "+trainer.max_epochs=3": "trainer.max_epochs cannot be set: the study sets it",
+    "+trainer.max_time='00:01:00:00'": (
+        "trainer.max_time cannot be set: it would change or cut short"
+    ),
+    "+trainer.limit_train_batches=1": "trainer.limit_train_batches cannot be set",
+    "+method.distill.seed=3": "method.distill.seed cannot be set: all methods have the seed",
+    "+network.in_channels=3": "network.in_channels cannot be set: it follows from data",
+    "+recipe.seeds=[1]": (
+        "recipe.seeds cannot be set: each network has its own seed: set experts.seeds"
+    ),
+    "+network.norm.channels=3": "network.norm.channels cannot be set: the network passes it",
+}
+# Refused while the files are composed, or by the words themselves.
+REFUSED_BY_COMPOSITION = {
+    "dat=3": "unknown key dat: did you mean data?",
+    "method=[distill,iscp": "method=[distill,iscp cannot be read",
+    "experiment=digits/quikstart": "did you mean experiment=digits/quickstart?",
+    "data=cifar": "did you mean data=cifar10?",
+    "method=[distil]": "did you mean method=distill?",
+    "method=[iscp_tv]": "did you mean method=iscp_tv",
+    "data=image_folder": "data.source.root needs a value",
+    "data=test_folder": "data.source.root needs a value",
+    "data=test_folder data.source.root=x data.source.class=y": "did you mean data.source.classes?",
+    "seed=1,2": "add -m",
+    "trainer.devices=[1": "",
+    "method=[activation]": "evaluation.fidelity.span refers to",
+    "corruption=badnet": "did you mean corruption=badnets?",
+    "corruption=blended_picture": "corruption.trigger.picture.path needs a value",
+    "network=external": "network.build._target_ needs a value",
+    "network=external network.build._target_=torchvision.models.squeezenet1_0 network.biuld=1": (
+        "unknown key network.biuld: did you mean network.build?"
+    ),
+    "network=external network.build._target_=torchvision.models.AlexNet network.build.drpout=1": (
+        "unknown key network.build.drpout: did you mean network.build.dropout?"
+    ),
+    "network=external network.build._target_=nowhere.Net": "there is no package nowhere",
+    "dataset_construction=imported": "dataset_construction.path needs a value",
+    "adversary=ensembl": "did you mean adversary=ensemble?",
+    "dataset_construction=robus": "did you mean dataset_construction=robust?",
+    "fine_tuning=consistancy": "did you mean fine_tuning=consistency?",
     "evaluation=[neurons] taxonomy@evaluation.neurons.taxonomy=file": (
         "evaluation.neurons.taxonomy.path needs a value"
     ),
-    "evaluation=[neurons] evaluation.neurons.activation._target_="
-    "cwx.functional.top_activations.spatial_median": (
-        "cwx.functional.top_activations has no spatial_median"
-    ),
     "optimize=3": "optimize is 3: it takes the name of a metric in metrics.json, or several",
     "optimize=[a,3]": "optimize is ['a', 3]: it takes the name",
+    "optimize=fidelity/ratio": "optimize is 'fidelity/ratio', but one run has nothing to optimise",
 }
+
+
+GROUPS = options([CONF])
+
+
+@cache
+def composed(*choices):
+    return check(*choices)
+
+
+def check_quickly(*words):
+    """As `check`; settings that choose no file are set in a composed configuration.
+
+    Composition takes most of the time of a check.
+    """
+    words = [OverridesParser.create().parse_override(word) for word in words]
+    plain = [w for w in words if not w.is_sweep_override() and is_setting(w)]
+    choices = [str(w.input_line) for w in words if w not in plain]
+    config = OmegaConf.create(composed(*choices))
+    for word in plain:
+        OmegaConf.update(config, word.key_or_group, word.value(), force_add=True)
+    check_configuration(OmegaConf.to_container(config))
+
+
+def is_setting(word):
+    key = word.key_or_group
+    return not (key in GROUPS or "/" in key or word.package or key.startswith("hydra"))
 
 
 @pytest.mark.parametrize("override", REFUSED)
 def test_an_invalid_setting_is_refused_with_a_remedy(override):
     with pytest.raises(UserError) as caught:
-        check(*override.split())
+        check_quickly(*override.split())
     assert REFUSED[override] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", REFUSED_BY_COMPOSITION)
+def test_what_cannot_be_composed_is_refused_with_a_remedy(override):
+    with pytest.raises(UserError) as caught:
+        check(*override.split())
+    assert REFUSED_BY_COMPOSITION[override] in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -118,7 +234,6 @@ def test_an_invalid_setting_is_refused_with_a_remedy(override):
     [
         "method.distill.iterations=3",
         "method.distill.inner.learning_rate=1",
-        "+trainer.max_time='00:01:00:00'",
         "network.norm=null",
         "+network@evaluation_networks.wide=convnet",
         "trainer=ddp_cpu",
@@ -168,12 +283,18 @@ def test_an_invalid_setting_is_refused_with_a_remedy(override):
         "experts.checkpoints=[AlexNet_Weights.IMAGENET1K_V1] "
         "+experts.evaluation_checkpoints.vgg=VGG16_Weights.IMAGENET1K_V1 "
         "+experts.evaluation_checkpoints.resnet=ResNet18_Weights.IMAGENET1K_V1 adversary=ensemble",
-        "optimize=fidelity/ratio hydra/launcher=basic",
-        "optimize=[fidelity/ratio,discriminative/distill/expert]",
+        "hydra/launcher=basic",
     ],
 )
 def test_a_valid_setting_is_accepted(override):
-    check(*override.split())
+    # Choices may leave settings without a value, which composition refuses.
+    composes = any(word.partition("=")[0] in GROUPS for word in override.split())
+    (check if composes else check_quickly)(*override.split())
+
+
+def test_a_sweep_and_its_jobs_may_optimise_metrics():
+    check("optimize=fidelity/ratio", "seed=0,1", multirun=True)
+    check("optimize=[fidelity/ratio,discriminative/distill/expert]", "hydra.job.num=3")
 
 
 def test_each_value_of_a_sweep_is_checked_before_the_first_job():

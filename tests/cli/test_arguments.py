@@ -1,0 +1,42 @@
+"""Words and options that mean nothing are refused in one line with a remedy."""
+
+import pytest
+
+from cwx.cli.arguments import parse_arguments
+from cwx.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("=5", "=5 names no setting: write key=value"),
+        ("+=5", "+=5 names no setting"),
+        ("++=", "++= names no setting"),
+        ("~", "~ names no setting"),
+        ("~=", "~= names no setting"),
+        ("seed", "seed is not a setting"),
+        ("--config-name x", "--config-name x is not supported: choose experiment=<name>"),
+        ("-cn x", "--config-name x is not supported"),
+        ("--config-path x", "--config-path x is not supported: add your folder with --config-dir"),
+        ("--experimental-rerun x", "--experimental-rerun x is not supported: continue a run"),
+        ("--package data", "--package is for --cfg: add --cfg job"),
+        ("--resolve", "--resolve is for --cfg"),
+        ("--cfg job --info searchpath", "cannot be combined"),
+        ("-m --cfg job", "cannot be combined"),
+        ("--info nothing", "invalid choice"),
+        ("--cfg nothing", "invalid choice"),
+        ("--sweep", "there is no --sweep"),
+    ],
+)
+def test_a_word_or_option_without_meaning_is_refused(words, message):
+    with pytest.raises(UserError) as caught:
+        parse_arguments(words.split())
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words", ["--cfg job --package data --resolve", "-m seed=1,2", "--info searchpath", "~logger"]
+)
+def test_options_with_a_meaning_are_accepted(words):
+    parse_arguments(words.split())
