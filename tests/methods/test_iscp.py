@@ -266,8 +266,10 @@ def test_a_class_without_test_images_is_refused_before_anything_is_trained():
     object.__setattr__(data.splits, "test", test.at(test.labels != 1))
     plan = Plan(data=data, methods=["iscp"], held_out=0)
     with pytest.raises(ValueError, match=r"no image of class 'middle', .*method.iscp.classes=\["):
-        MaskSearch.check(plan, stage="iscp", classes=None)
-    MaskSearch.check(plan, stage="iscp", classes=["left", "right"])
+        MaskSearch.check(plan, stage="iscp", classes=None, searched=1.0)
+    MaskSearch.check(plan, stage="iscp", classes=["left", "right"], searched=1.0)
+    with pytest.raises(ValueError, match="method.iscp.searched is 1e-06: give a fraction"):
+        MaskSearch.check(plan, stage="iscp", classes=["left"], searched=1e-6)
 
 
 def test_patterns_come_back_from_their_file(subject, tmp_path):

@@ -140,6 +140,9 @@ def test_impossible_settings_are_refused(settings, message, subject):
         universal(subject, **settings)
 
 
+RADII = {"stage": "universal", "searched": 1.0, "epsilons": [8], "step": 1, "scale": 255}
+
+
 def test_a_class_without_test_images_is_refused_before_anything_is_trained():
     data = image_data()
     test = data.splits.test
@@ -148,8 +151,11 @@ def test_a_class_without_test_images_is_refused_before_anything_is_trained():
     with pytest.raises(
         ValueError, match=r"no image of class 'middle'.*method.universal.classes=\["
     ):
-        UniversalPerturbation.check(plan, stage="universal", classes=None)
-    UniversalPerturbation.check(plan, stage="universal", classes=["left", "right"])
+        UniversalPerturbation.check(plan, classes=None, **RADII)
+    UniversalPerturbation.check(plan, classes=["left", "right"], **RADII)
+    for changes in ({"searched": 1e-6}, {"epsilons": [300]}, {"step": 300}):
+        with pytest.raises(ValueError, match=f"method.universal.{next(iter(changes))} is"):
+            UniversalPerturbation.check(plan, classes=["left"], **RADII | changes)
 
 
 def test_perturbations_come_back_from_their_file(found, tmp_path):

@@ -55,7 +55,11 @@ class RefusingEvaluation:
             "an evaluation network is called 'expert'.*another name",
         ),
         (
-            {"method": {"probe": partial(Distill, span=2, start_min=0, start_max=9)}},
+            {
+                "method": {
+                    "probe": partial(Distill, span=2, start_min=0, start_max=9, images_per_class=1)
+                }
+            },
             r"segment \[9, 11\] exceeds the 4 epochs of recipe.epochs: lower method.probe.start",
         ),
         (
@@ -164,7 +168,7 @@ def test_a_missing_checkpoint_of_an_evaluation_network_is_refused_before_trainin
 
 
 IMPORTED = {"seeds": [], "checkpoints": ["x.pt"]}
-DISTILL = partial(Distill, span=2, start_min=0, start_max=2)
+DISTILL = partial(Distill, span=2, start_min=0, start_max=2, images_per_class=1)
 UNTRAINABLE = {
     "seeds": (
         {},

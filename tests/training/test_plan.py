@@ -54,7 +54,7 @@ def test_images_beyond_the_memory_are_refused_by_their_setting(data):
 @pytest.mark.parametrize("width", [10**5, 10**6, 10**9])
 @pytest.mark.parametrize("build", [partial(ConvNet, depth=2, norm=None), partial(MLP, depth=3)])
 def test_networks_beyond_the_memory_are_refused_without_building_them(data, build, width):
-    with pytest.raises(ValueError, match=f"network.*width={width}.*(memory|cannot be built)"):
+    with pytest.raises(ValueError, match=f"network.*width={width}.*(memory|overflowed)"):
         check_size("network", partial(build, width=width), data)
 
 

@@ -322,9 +322,7 @@ def test_the_metric_accumulates_over_batches():
     assert math.isnan(parts.accuracy)
 
 
-def test_bad_settings_and_studies_are_refused(subject):
-    with pytest.raises(ValueError, match="images is 0"):
-        PredictivePower(sizes=[0.1], images=0, canvas_choice="lowest_loss")
+def test_studies_that_do_not_fit_are_refused(subject):
     plan = Plan(data=subject.data, methods=["x"], held_out=0, leaves={"x": Patterns})
     with pytest.raises(ValueError, match="a pattern of 0.01 of 4x4 pixels has 0 pixels"):
         PredictivePower(sizes=[0.01], images=None, canvas_choice="lowest_loss").check(plan)
