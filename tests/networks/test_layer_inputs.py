@@ -67,3 +67,25 @@ def test_an_unusable_layer_is_refused_and_the_hook_is_removed(network, name, mes
     ):
         features(torch.rand(1, 1, 2, 2))
     assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+class TokenHead(nn.Module):
+    """The last linear layer works on tokens; a convolution gives the logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.head = nn.Linear(3, 4), nn.Conv1d(4, 2, 1)
+
+    def forward(self, images):
+        return self.head(self.linear(images.flatten(2).mT).mT).mean(2)
+
+
+def test_inputs_of_tokens_are_no_default_features():
+    images = torch.rand(5, 3, 2, 2)
+    with (
+        pytest.raises(ValueError, match=r"of TokenHead takes inputs of shape \(5, 4, 3\), such as"),
+        layer_inputs(TokenHead(), None) as features,
+    ):
+        features(images)
+    with layer_inputs(TokenHead(), "head") as features:
+        assert features(images).shape == (5, 16)

@@ -14,7 +14,8 @@ from cwx.functional.attacks import Attack, cross_entropy
 from cwx.functional.feature_matching import match_features
 from cwx.functional.images import Normalization
 from cwx.functional.label_noise import Noise
-from cwx.networks.layer_inputs import decision_layer, layer_inputs
+from cwx.networks.eval_mode import eval_mode
+from cwx.networks.layer_inputs import layer_inputs
 
 
 class ConstructionPlan(NamedTuple):
@@ -50,8 +51,8 @@ class ConstructionAlgorithm(Protocol):
     def metric_name(self) -> str:
         """The name of the metric that `measure` computes."""
 
-    def check(self, network: nn.Module) -> None:
-        """Refuse a network that the algorithm cannot use.
+    def check(self, network: nn.Module, image_shape: Sequence[int]) -> None:
+        """Refuse a network, for images (C, H, W), that the algorithm cannot use.
 
         Raises:
             ValueError: the network lacks a layer that the algorithm needs.
@@ -110,8 +111,13 @@ class FeatureMatching:
     def metric_name(self) -> str:
         return "distance"
 
-    def check(self, network: nn.Module) -> None:
-        decision_layer(network, self.layer)
+    def check(self, network: nn.Module, image_shape: Sequence[int]) -> None:
+        with (
+            eval_mode(network),
+            torch.no_grad(),
+            layer_inputs(network, self.layer) as features,
+        ):
+            features(torch.zeros(1, *image_shape, device=next(network.parameters()).device))
 
     def plan(
         self, images: ImageSet, classes: Sequence[str], generator: torch.Generator
@@ -184,7 +190,7 @@ class TargetedAttack:
     def metric_name(self) -> str:
         return "success"
 
-    def check(self, network: nn.Module) -> None:
+    def check(self, network: nn.Module, image_shape: Sequence[int]) -> None:
         return
 
     def plan(

@@ -20,7 +20,8 @@ def layer_inputs(network: nn.Module, name: str | None) -> Iterator[Features]:
             features.
 
     Raises:
-        ValueError: the network has no such layer or, on a call, does not run it.
+        ValueError: the network has no such layer or, on a call, does not run it; for ``None``, its
+            inputs are not ``[n, d]``.
     """
     layer = decision_layer(network, name)
     captured: list[Tensor] = []
@@ -33,7 +34,15 @@ def layer_inputs(network: nn.Module, name: str | None) -> Iterator[Features]:
                 f"the network does not run its layer {name!r}, which has to give the features: "
                 "set dataset_construction.algorithm.layer to another layer"
             )
-        return captured.pop().flatten(1)
+        inputs = captured.pop()
+        if name is None and inputs.dim() != 2:
+            raise ValueError(
+                f"the last linear layer of {type(network).__name__} takes inputs of shape "
+                f"{tuple(inputs.shape)}, such as tokens, not the penultimate features "
+                "[n, features]: set dataset_construction.algorithm.layer to the layer whose inputs "
+                "are the features"
+            )
+        return inputs.flatten(1)
 
     # The output of the layer before may differ: a function may pool or flatten it.
     hook = layer.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))

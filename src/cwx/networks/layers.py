@@ -1,15 +1,11 @@
 """Layer names of a network: convolutions, the last spatial layer, the features."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cwx.errors import closest
-from cwx.networks.eval_mode import eval_mode
+from cwx.networks.forward_pass import Call, ForwardPass, forward_pass, unique_names
 
 
 def find_layer(network: nn.Module, name: str) -> nn.Module:
@@ -36,17 +32,28 @@ def convolutional_layers(network: nn.Module, image_shape: Sequence[int]) -> list
 
     Args:
         image_shape: (C, H, W) of the network's input.
+
+    Raises:
+        ValueError: layers on tokens, such as those of a transformer, follow the last convolution.
     """
+    forward = forward_pass(network, image_shape)
     # A container finishes between a convolution and its norm; skip it. A parametrised convolution
     # has children too.
-    calls = [call for call in _calls(network, image_shape) if call.convolves or call.is_leaf]
+    calls = [call for call in forward.calls if call.convolves or call.is_leaf]
     names: dict[str, str] = {}
+    last: Call | None = None
     for call, following in zip(calls, [*calls[1:], None], strict=True):
         if call.convolves:
+            last = call
             has_norm = following and following.normalises and following.input is call.output
             # For a convolution that runs several times, the last run counts.
             names.pop(call.name, None)
             names[call.name] = following.name if following and has_norm else call.name
+    if last and (tokens := forward.tokens_after(last)):
+        raise ValueError(
+            f"{type(network).__name__} works on tokens (shape {tokens}) after its last convolution "
+            f"{last.name!r}, so that its convolutions are not what it classifies by"
+        )
     return list(dict.fromkeys(names.values()))
 
 
@@ -64,17 +71,25 @@ def attention_layer(
         setting: the full setting name of the layer, for error messages.
 
     Raises:
-        ValueError: `name` is no spatial layer, or the network has no spatial layer.
+        ValueError: `name` is no spatial layer; for ``None``, the network has none, or its last maps
+            are channels-last or become tokens.
     """
-    spatial = spatial_layers(network, image_shape)
-    if name is None and not spatial:
+    forward = forward_pass(network, image_shape)
+    if name is None:
         part = setting.rpartition(".")[0]
+        if not any(call.is_map for call in forward.calls):
+            raise ValueError(
+                f"no layer of {type(network).__name__} gives maps of more than one position, which "
+                f"{part} needs: choose a convolutional network, or leave {part} out"
+            )
+        return _last_spatial(network, forward, setting, f"or leave {part} out")
+    if seen := forward.layout(name):
         raise ValueError(
-            f"no layer of {type(network).__name__} gives maps of more than one position, which "
-            f"{part} needs: choose a convolutional network, or leave {part} out"
+            f"{setting} is {name!r}, but that layer of {type(network).__name__} gives {seen}: "
+            f"name one that gives maps [n, channels, h, w]{_examples(forward)}"
         )
     output = "maps of more than one position"
-    return _checked_name(network, spatial[-1] if name is None else name, spatial, setting, output)
+    return _checked_name(network, name, forward.spatial_names(), setting, output)
 
 
 def feature_layer(
@@ -90,18 +105,44 @@ def feature_layer(
 
     Raises:
         ValueError: the network has no layer of that name with an output per image or, for
-            ``None``, no spatial layer.
+            ``None``, no spatial layer, or its last maps are channels-last or become tokens.
     """
+    forward = forward_pass(network, image_shape)
     if name is None:
-        if spatial := spatial_layers(network, image_shape):
-            return spatial[-1]
+        if any(call.is_map for call in forward.calls):
+            return _last_spatial(network, forward, setting, "or any other layer")
         raise ValueError(
             f"no layer of {type(network).__name__} gives maps of more than one position, the "
             f"default for the features: set {setting} to another layer, or choose a convolutional "
             "network"
         )
-    calls = [call for call in _calls(network, image_shape) if call.has_row_per_image]
-    return _checked_name(network, name, _unique_names(calls), setting, "one row per image")
+    calls = [call for call in forward.calls if call.has_row_per_image]
+    return _checked_name(network, name, unique_names(calls), setting, "one row per image")
+
+
+def _last_spatial(network: nn.Module, forward: ForwardPass, setting: str, remedy: str) -> str:
+    """The last spatial layer, if the classifier takes its maps."""
+    last = [call for call in forward.calls if call.is_map][-1]
+    kind, shape = type(network).__name__, list(last.output.shape)
+    if seen := forward.layout(last.name):
+        problem = f"the last maps of {kind}, of {last.name!r}, are {seen}"
+    elif tokens := forward.tokens_after(last):
+        problem = (
+            f"the last maps of {kind}, {shape} of {last.name!r}, become tokens (shape {tokens}) "
+            "before they are classified"
+        )
+    else:
+        return last.name
+    raise ValueError(
+        f"{problem}, so that there is no default for {setting}: choose a convolutional network, "
+        f"set {setting} to a layer that gives maps [n, channels, h, w]{_examples(forward)}, "
+        f"{remedy}"
+    )
+
+
+def _examples(forward: ForwardPass) -> str:
+    names = forward.spatial_names()[-3:]
+    return f", such as {', '.join(names)}" if names else ""
 
 
 def _checked_name(
@@ -119,60 +160,40 @@ def _checked_name(
 
 def spatial_layers(network: nn.Module, image_shape: Sequence[int]) -> list[str]:
     """The names of modules with outputs ``[n, channels, h, w]``, h · w > 1, in execution order."""
-    return _unique_names([call for call in _calls(network, image_shape) if call.is_spatial])
+    return forward_pass(network, image_shape).spatial_names()
 
 
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One call of a module: its name, its first argument (``None`` without one), its output."""
+def check_channels(
+    network: nn.Module, image_shape: Sequence[int], names: Sequence[str], setting: str
+) -> None:
+    """Refuse layers whose second axis is not that of the channels.
 
-    name: str
-    module: nn.Module
-    input: Any
-    output: Any
+    Args:
+        image_shape: (C, H, W) of the network's input.
+        names: of layers.
+        setting: the full setting name of the layers, for error messages.
 
-    @property
-    def convolves(self) -> bool:
-        return isinstance(self.module, nn.Conv2d)
-
-    @property
-    def is_leaf(self) -> bool:
-        return not [*self.module.children()]
-
-    @property
-    def has_row_per_image(self) -> bool:
-        """Whether the output for the one image has one row."""
-        output = self.output
-        return isinstance(output, Tensor) and output.dim() > 1 and len(output) == 1
-
-    @property
-    def is_spatial(self) -> bool:
-        return self.has_row_per_image and self.output.dim() == 4 and self.output[0, 0].numel() > 1
-
-    @property
-    def normalises(self) -> bool:
-        # By name: other libraries have their own classes, such as torchvision's FrozenBatchNorm2d.
-        return "Norm" in type(self.module).__name__
-
-
-def _unique_names(calls: Sequence[_Call]) -> list[str]:
-    """The names in order of each module's last call."""
-    return list(dict.fromkeys(call.name for call in reversed(calls)))[::-1]
-
-
-@torch.no_grad()
-def _calls(network: nn.Module, image_shape: Sequence[int]) -> list[_Call]:
-    """All calls of submodules in a forward pass of a zero image, in the order they finish."""
-    calls: list[_Call] = []
-    parameter = next(network.parameters())
-    with ExitStack() as hooks:
-        hooks.enter_context(eval_mode(network))
-        for name, module in network.named_modules():
-            if name:
-
-                def record(module: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
-                    calls.append(_Call(name, module, inputs[0] if inputs else None, output))
-
-                hooks.callback(module.register_forward_hook(record).remove)
-        network(torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype))
-    return calls
+    Raises:
+        ValueError: a layer is missing, does not run, or gives neither ``[n, channels]`` nor
+            ``[n, channels, h, w]``.
+    """
+    forward = forward_pass(network, image_shape)
+    kind = type(network).__name__
+    for name in names:
+        try:
+            find_layer(network, name)
+        except ValueError as error:
+            raise ValueError(f"{setting}: {error}") from error
+        if name not in {call.name for call in forward.calls}:
+            raise ValueError(f"{setting}: {kind} does not run its layer {name!r}: name another")
+        output = forward.output(name)
+        if not isinstance(output, Tensor) or output.dim() < 2 or len(output) != 1:
+            raise ValueError(
+                f"{setting} has {name!r}, but that layer of {kind} gives no tensor [n, channels, "
+                "…]: name another"
+            )
+        if seen := forward.layout(name):
+            raise ValueError(
+                f"{setting} has {name!r}, but that layer of {kind} gives {seen}: name layers that "
+                f"give [n, channels] or [n, channels, h, w]{_examples(forward)}"
+            )

@@ -98,7 +98,25 @@ WRONG = {
     "soft labels": (IMAGES, LABELS.float(), "labels of torch.float32: give integer"),
     "whole pixels": ((IMAGES * 255).long(), LABELS, "images of torch.int64: give floats"),
     "normalised": (IMAGES * 4 - 2, LABELS, "pixels in -2-2: give floats in 0-1"),
-    "not a number": (IMAGES / 0, LABELS, "give floats in 0-1"),
+    "not a number": (IMAGES / 0, LABELS, "not finite .* give floats in 0-1"),
+    "infinite": (IMAGES / 0.0 + 1, LABELS, "not finite"),
+    "minus infinite": (-IMAGES[1:] / 0, LABELS[1:], "not finite"),
+    "no height": (IMAGES[:, :, :0], LABELS, r"images of shape \(6, 3, 0, 4\)"),
+    "no channel": (BYTES[:, :0], LABELS, r"images of shape \(6, 0, 4, 4\)"),
+    "no image in a list": ([IMAGES[:0]], [LABELS[:0]], r"images of shape \(0, 3, 4, 4\)"),
+    "meta": (IMAGES.to("meta"), LABELS, "CIFAR_ims holds a tensor .*meta.*: save it anew as plain"),
+    "meta labels": (IMAGES, LABELS.to("meta"), "CIFAR_lab holds a tensor .*meta"),
+    "sparse": (IMAGES.to_sparse(), LABELS, "CIFAR_ims holds a tensor .*sparse_coo"),
+    "sparse part": ([IMAGES, IMAGES.to_sparse()], LABELS, "CIFAR_ims holds a tensor .*sparse_coo"),
+    "complex": (IMAGES + 0j, LABELS, "CIFAR_ims holds a tensor of torch.complex64"),
+    "complex labels": (IMAGES, LABELS + 0j, "CIFAR_lab holds a tensor of torch.complex64"),
+    "bool": (IMAGES > 0.5, LABELS, "images of torch.bool: give floats"),
+    "bool labels": (IMAGES, LABELS > 0, "labels of torch.bool: give integer"),
+    "small floats": (IMAGES.to(torch.float8_e5m2), LABELS, "images of torch.float8_e5m2"),
+    "small labels": (IMAGES, LABELS.to(torch.float8_e5m2), "labels of torch.float8_e5m2"),
+    "types": ([IMAGES, BYTES], LABELS.repeat(2), "tensors of torch.float32 and torch.uint8"),
+    "one label": (IMAGES, LABELS[0], "CIFAR_lab holds tensors that cannot be concatenated"),
+    "columns of labels": (IMAGES, LABELS[:, None], r"labels of shape \(6, 1\)"),
 }
 
 
@@ -108,6 +126,32 @@ def test_an_invalid_set_is_refused(tmp_path, case):
     with pytest.raises(ValueError, match=message) as caught:
         read_constructed(write_published(tmp_path, images, labels))
     assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+# PyTorch warns that these kinds of tensors are new or deprecated.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda: torch.quantize_per_tensor(IMAGES, 1 / 255, 0, torch.quint8),
+        lambda: torch.nested.nested_tensor([*IMAGES]),
+        lambda: IMAGES.flatten(1).to_sparse_csr(),
+    ],
+    ids=["quantised", "nested", "sparse rows"],
+)
+def test_a_tensor_that_is_not_dense_is_refused(tmp_path, convert):
+    folder = write_published(tmp_path, convert(), LABELS)
+    with pytest.raises(ValueError, match="CIFAR_ims (holds a|is)") as caught:
+        read_constructed(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_with_gradients_is_read(tmp_path):
+    parameters = torch.nn.Parameter(IMAGES.clone())
+    assert torch.equal(
+        read_constructed(write_published(tmp_path, parameters, LABELS)).images, BYTES
+    )
 
 
 def test_a_missing_or_damaged_part_is_named(tmp_path):

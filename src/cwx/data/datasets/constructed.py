@@ -1,6 +1,7 @@
 """Reading constructed training sets: those of Ilyas et al. (2019) and those of this package."""
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -63,10 +64,21 @@ def _load(file: Path) -> Tensor:
     """One tensor: the content of a torch file, or its list of tensors concatenated."""
     content = load_tensors(file, "constructed set", "tensors alone")
     parts = list(content) if isinstance(content, list | tuple) else [content]
-    if not parts or not all(is_plain(part) for part in parts):
+    if not parts or not all(isinstance(part, Tensor) for part in parts):
         raise ValueError(
             f"{file} holds {describe(content)}, not a tensor or a list of tensors: save it anew "
             "as tensors alone"
+        )
+    for part in parts:
+        if part.is_nested or part.is_complex() or not is_plain(part):
+            raise ValueError(
+                f"{file} holds {_kind(part)}: save it anew as plain tensors (dense, real, neither "
+                "quantised nor nested, with data)"
+            )
+    if len(dtypes := {str(part.dtype) for part in parts}) > 1:
+        raise ValueError(
+            f"{file} holds tensors of {' and '.join(sorted(dtypes))}: save it anew as tensors of "
+            "one type"
         )
     try:
         return torch.cat(parts)
@@ -77,17 +89,27 @@ def _load(file: Path) -> Tensor:
         ) from error
 
 
+def _kind(part: Tensor) -> str:
+    # The layout of a nested tensor may be that of a dense one.
+    return f"a nested tensor of {part.dtype}" if part.is_nested else describe(part)
+
+
 def _image_set(path: Path, images: Tensor, labels: Tensor) -> ImageSet:
-    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
+    if images.ndim != 4 or labels.shape != images.shape[:1] or not images.numel():
         raise ValueError(
             f"{path} has images of shape {tuple(images.shape)} and labels of shape "
-            f"{tuple(labels.shape)}: give images [n, C, H, W] and one label per image"
+            f"{tuple(labels.shape)}: give images [n, C, H, W] and one label per image, "
+            "and at least one image and pixel"
         )
-    if labels.dtype in (torch.bool, *_FLOATS) or labels.is_complex():
+    if labels.dtype not in _INTEGERS:
         raise ValueError(f"{path} has labels of {labels.dtype}: give integer class indices")
     return ImageSet(_as_bytes(path, images), labels.long())
 
 
+_INTEGERS = (
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -97,8 +119,11 @@ def _as_bytes(path: Path, images: Tensor) -> Tensor:
     if images.dtype not in _FLOATS:
         raise ValueError(f"{path} has images of {images.dtype}: give floats in 0-1, or bytes")
     low, high = images.min().item(), images.max().item()
-    # Comparisons with NaN are false.
-    if not (low >= -_SLACK and high <= 1 + _SLACK):
+    if not (isfinite(low) and isfinite(high)):
+        raise ValueError(
+            f"{path} has pixels that are not finite ({low:g}-{high:g}): give floats in 0-1"
+        )
+    if low < -_SLACK or high > 1 + _SLACK:
         raise ValueError(
             f"{path} has pixels in {low:g}-{high:g}: give floats in 0-1 (not normalised), or bytes"
         )

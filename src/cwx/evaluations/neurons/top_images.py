@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import RunningTopK, TopActivations
-from cwx.networks.eval_mode import eval_mode
 from cwx.networks.layer_outputs import layer_outputs
-from cwx.networks.layers import convolutional_layers
+from cwx.networks.layers import check_channels, convolutional_layers
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,6 @@ class Audit:
         }
 
 
-@torch.no_grad()
 def audit_layers(
     network: nn.Module, image_shape: Sequence[int], layers: Sequence[str] | None, setting: str
 ) -> list[str]:
@@ -77,29 +75,26 @@ def audit_layers(
         setting: name of the setting of `layers`, for messages.
 
     Raises:
-        ValueError: there is none, or one has no channels.
+        ValueError: there is none, one has no channels on its second axis or, for ``None``, the
+            network works on tokens after its last convolution.
     """
     kind = type(network).__name__
-    names = convolutional_layers(network, image_shape) if layers is None else list(layers)
+    if layers is None:
+        try:
+            names = convolutional_layers(network, image_shape)
+        except ValueError as error:
+            raise ValueError(
+                f"{setting} is null, and {error}: name layers of {kind} that give [n, channels] or "
+                "[n, channels, h, w], choose a convolutional network, or leave "
+                f"{setting.rpartition('.')[0]} out"
+            ) from error
+    else:
+        names = list(layers)
     if not names:
         reason = f"null, and {kind} has no convolution" if layers is None else "empty"
         raise ValueError(f"{setting} is {reason}: name a layer of {kind} or more")
-    blank = torch.zeros(1, *image_shape, device=next(network.parameters()).device)
-    try:
-        with eval_mode(network), layer_outputs(network, names, _shape) as outputs:
-            shapes = outputs(blank)
-    except ValueError as error:
-        raise ValueError(f"{setting}: {error}") from error
-    if unfit := [name for name, shape in shapes.items() if len(shape) < 2]:
-        raise ValueError(
-            f"{setting} has {unfit[0]!r}, but that layer of {kind} gives no tensor [n, channels, "
-            "…]: name another"
-        )
+    check_channels(network, image_shape, names, setting)
     return names
-
-
-def _shape(output: object) -> Sequence[int]:
-    return output.shape if isinstance(output, Tensor) else ()
 
 
 def top_count(fraction: float, count: int) -> int:

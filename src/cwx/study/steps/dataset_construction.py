@@ -7,6 +7,7 @@ D_rand, D_det   x, attacked towards another class of that network; the label of 
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -87,7 +88,8 @@ class GenerateDataset:
             ValueError: the algorithm cannot use these images or this kind of network.
         """
         # Both may raise: before a network is trained.
-        self.algorithm.check(build_network(training.network, data, seed=self.seed))
+        network = build_network(training.network, data, seed=self.seed)
+        self.algorithm.check(network, data.image_shape)
         plan = self.algorithm.plan(data.splits.train, data.classes, stream(self.seed))
         settings = training.configuration["dataset_construction"]
         (source,) = training.with_recipe(self.recipe, settings["recipe"]).experts(
@@ -154,8 +156,12 @@ class ImportDataset:
         """The imported set.
 
         Raises:
-            ValueError: the files cannot be read.
+            ValueError: the files cannot be read, or do not fit the data.
         """
         images = read_constructed(Path(self.path))
+        try:
+            copy(data).train_on(images)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
         log.info("%d training images imported from %s", len(images), self.path)
         return ConstructedDataset(images)

@@ -1,0 +1,147 @@
+"""Layers whose maps are channels first, channels last, or tokens."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support import token_networks as nets
+from torch import nn
+
+from cwx.evaluations.adversarial.features import check_networks
+from cwx.evaluations.neurons.top_images import audit_layers
+from cwx.evaluations.patterns.attention import Attention
+from cwx.explanations.patterns import Patterns
+from cwx.methods.gradcam import GradCamRegions
+from cwx.networks.layers import attention_layer, feature_layer
+from cwx.networks.spatial_axes import SpatialAxes
+from cwx.training.plan import Plan
+
+# The default layer, and the last convolution that is audited; None where it is refused.
+ACCEPTED = {
+    nets.resnet: ("layer4.0", "layer4.0.downsample.1"),
+    nets.convnext: ("features", "features.3.0.block.0"),
+    nets.swin: ("permute", None),
+    nets.maxvit: ("blocks.0", None),
+    nets.Plain: ("relu", "stem"),
+    nets.Shuffled: ("relu", "stem"),
+}
+REFUSED = {
+    nets.vit: r"\[1, 16, 4, 4\] of 'conv_proj', become tokens \(shape \[1, 17, 16\]\)",
+    nets.Hybrid: r"of 'k_norm', are tokens \(shape \[1, 2, 64, 8\]\)",
+    lambda: nets.swin(4): r"of 'norm', are channels-last maps \(shape \[1, 1, 1, 64\]\)",
+    nets.ChannelsLast: r"of 'norm', are channels-last maps \(shape \[1, 16, 16, 8\]\)",
+    nets.PooledTokens: r"of 'relu', become tokens \(shape \[1, 256, 8\]\)",
+    nets.Attention: r"of 'relu', become tokens \(shape \[1, 256, 8\]\)",
+}
+
+
+@pytest.mark.parametrize("factory", ACCEPTED)
+def test_the_default_layer_gives_the_maps_that_the_classifier_pools(factory):
+    layer, convolution = ACCEPTED[factory]
+    network = nets.build(factory)
+    name = attention_layer(
+        network, nets.SHAPE if factory != nets.resnet else (3, 64, 64), None, "x"
+    )
+    assert name.startswith(layer)
+    if convolution:
+        assert audit_layers(network, shape, None, "x.layers")[-1] == convolution
+    else:
+        with pytest.raises(ValueError, match="x.layers is null, and .* works on tokens .* after"):
+            audit_layers(network, nets.SHAPE, None, "x.layers")
+
+
+@pytest.mark.parametrize("factory", REFUSED)
+@pytest.mark.parametrize("choose", [attention_layer, feature_layer])
+def test_networks_that_pool_no_maps_have_no_default_layer(factory, choose):
+    network = nets.build(factory)
+    with pytest.raises(ValueError, match=REFUSED[factory]) as caught:
+        choose(network, nets.SHAPE, None, "method.gradcam.layer")
+    assert "set method.gradcam.layer to a layer that gives maps" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+NAMED = [
+    (nets.vit, "encoder", "tokens"),
+    (nets.vit, "encoder.layers.encoder_layer_0.mlp", "tokens"),
+    (nets.Hybrid, "k_norm", "tokens"),
+    (nets.Hybrid, "proj", "tokens"),
+    (nets.swin, "features", "channels-last maps"),
+    (nets.swin, "features.1.0", "channels-last maps"),
+    (nets.swin, "features.1.0.attn.qkv", "tokens"),
+    (nets.convnext, "features.1.0.block.2", "channels-last maps"),
+    (nets.ChannelsLast, "linear", "channels-last maps"),
+]
+
+
+@pytest.mark.parametrize(("factory", "name", "seen"), NAMED)
+def test_a_named_layer_without_channels_on_its_second_axis_is_refused(factory, name, seen):
+    network = nets.build(factory)
+    with pytest.raises(ValueError, match=f"x.layer is '{name}'.* gives (maps of|{seen})"):
+        attention_layer(network, nets.SHAPE, name, "x.layer")
+    with pytest.raises(ValueError, match=f"x.layers has '{name}', .* gives (no tensor|{seen})"):
+        audit_layers(network, nets.SHAPE, [name], "x.layers")
+    for kept in ("conv_proj", "stem", "features.0.0"):
+        if kept in dict(network.named_modules()):
+            assert attention_layer(network, nets.SHAPE, kept, "x.layer") == kept
+            assert audit_layers(network, nets.SHAPE, [kept, kept], "x.layers") == [kept, kept]
+
+
+@pytest.mark.parametrize("factory", [nets.vit, nets.Hybrid, lambda: nets.swin(4)])
+def test_every_part_that_reads_maps_refuses_before_training(factory):
+    data = SimpleNamespace(
+        image_shape=nets.SHAPE,
+        image_size=nets.SHAPE[1:],
+        classes=[str(c) for c in range(nets.CLASSES)],
+        splits=SimpleNamespace(test=SimpleNamespace(labels=torch.arange(nets.CLASSES))),
+    )
+    plan = Plan(
+        data=data,
+        methods=["m"],
+        held_out=0,
+        leaves={"m": Patterns},
+        networks={"network": lambda **_: factory()},
+    )
+    checks = {
+        "method.m.layer": lambda: GradCamRegions.check(plan, stage="m", classes=None, layer=None),
+        "evaluation.attention.layer": lambda: Attention(
+            source="m", size=0.1, images=1, layer=None
+        ).check(plan),
+        "evaluation.traces.layer": lambda: check_networks(plan, None, None, "evaluation.traces"),
+    }
+    for setting, check in checks.items():
+        with pytest.raises(ValueError, match=f"there is no default for {setting}"):
+            check()
+
+
+# Functions of maps, and the axes of height and width in their result.
+FUNCTIONS = {
+    "permute": (lambda x: x.permute(0, 2, 3, 1), (1, 2)),
+    "negative axes": (lambda x: x.permute(0, -2, -1, -3), (1, 2)),
+    "movedim": (lambda x: torch.movedim(x, 1, -1), (1, 2)),
+    "transpose": (lambda x: x.transpose(1, 2).transpose(2, 3), (1, 2)),
+    "there and back": (lambda x: (x.permute(0, 2, 3, 1) * 2 + 1).permute(0, 3, 1, 2), (2, 3)),
+    "in place": (lambda x: (x.permute(0, 2, 3, 1) + 0).relu_(), (1, 2)),
+    "norm": (lambda x: nn.functional.layer_norm(x.permute(0, 2, 3, 1), [8]), (1, 2)),
+    "weights": (lambda x: x.permute(0, 2, 3, 1) @ torch.ones(8, 3), (1, 2)),
+    "parts": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), (2, 3)),
+    "heads": (lambda x: x.permute(0, 2, 3, 1).reshape(1, 6, 6, 2, 4), (1, 2)),
+    "groups": (lambda x: x.view(1, 2, 4, 6, 6).transpose(1, 2).reshape(1, 8, 6, 6), (2, 3)),
+    "pool": (lambda x: nn.functional.max_pool2d(x, 2), (2, 3)),
+    "windows": (lambda x: x.view(1, 8, 3, 2, 3, 2).permute(0, 2, 4, 3, 5, 1), None),
+    "tokens": (lambda x: x.flatten(2).mT, None),
+    "maps of tokens": (lambda x: x.flatten(2).reshape(1, 8, 6, 6), None),
+    "convolution of them": (
+        lambda x: nn.functional.conv2d(x.flatten(2).reshape(1, 8, 6, 6), torch.ones(2, 8, 1, 1)),
+        (2, 3),
+    ),
+    "product of maps": (lambda x: x @ x, None),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_keep_move_or_lose_the_spatial_axes(name):
+    function, expected = FUNCTIONS[name]
+    image = torch.zeros(1, 8, 6, 6)
+    with SpatialAxes(image) as axes:
+        result = function(image)
+    assert axes.of(result) == expected
