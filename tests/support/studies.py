@@ -49,6 +49,8 @@ def chosen_experts(**changes):
             "trajectories": [],
             "checkpoints": [],
             "epoch": None,
+            # Networks of a few epochs on a few images.
+            "check_accuracy": False,
             **changes,
         }
     )

@@ -133,6 +133,11 @@ class Trajectory:
                 {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()},  # noqa: SIM118
             )
 
+    def is_complete_for(self, network: nn.Module) -> bool:
+        """Whether the stored states have the buffers of `network`, such as running statistics."""
+        with self._open(self.recorded_epochs[-1]) as file:
+            return network.state_dict().keys() <= set(file.keys())
+
     def load_into(self, network: nn.Module, epoch: int) -> None:
         """Load the weights θ_epoch into `network`.
 

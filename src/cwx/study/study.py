@@ -30,6 +30,7 @@ from cwx.study.validation import check_study
 from cwx.training.build import NetworkFactory
 from cwx.training.callbacks.log_images import LogPictures
 from cwx.training.experts import Experts
+from cwx.training.importing.load import import_networks
 from cwx.training.precision import Precisions
 from cwx.training.provider import Training, prepare_subject
 from cwx.training.stages import Configuration, Factory, Fittable, Stages
@@ -159,11 +160,22 @@ class Study:
             configuration=configuration,
             at_once=self.experts.at_once,
         )
+        # Before any training: an import may fail.
+        imported = import_networks(
+            self.experts,
+            self.network,
+            self.evaluation_networks,
+            self.data,
+            self.store,
+            stages.device,
+        )
         metrics = self._construct(training)
         if stages.is_rank_zero:
             results.describe_classes(self.data.splits)
             results.save_samples(self.data.splits, self.data.normalization)
-        subject = prepare_subject(training, self.experts, self.evaluation_networks, self.data)
+        subject = prepare_subject(
+            training, self.experts, self.evaluation_networks, self.data, imported
+        )
         subject = replace(subject, dataset_construction=metrics)
         subject = replace(subject, adversarial=self.adversary(subject, training))
         subject = replace(subject, fine_tuned=self.fine_tuning(subject, training))

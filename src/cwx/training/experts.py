@@ -42,11 +42,16 @@ class Experts:
         checkpoints: imported weights, used instead of `seeds`, `early` and `trajectories`: files,
             or names of torchvision weights.
         epoch: the epoch at which networks of the explained kind are used; ``None`` for the last.
+        check_accuracy: refuse imported networks whose accuracy on the test images is at chance, or
+            far lower than with another usual size, normalisation or order of classes
+            (`cwx.training.importing.accuracy_check`).
 
     Raises:
         ValueError: there is no expert, a seed is repeated, both `trajectories` and `checkpoints`
             are given, or `epoch` is not possible.
     """
+
+    only_imported = False
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class Experts:
         trajectories: Sequence[str],
         checkpoints: Sequence[str],
         epoch: Annotated[int, ">= 0"] | None,
+        check_accuracy: bool,
     ) -> None:
         if at_once < 1:
             raise ValueError(f"experts.at_once is {at_once}: give 1 or more")
@@ -75,9 +81,15 @@ class Experts:
             raise ValueError(f"experts.epoch is {epoch}, {why}: set it to null for the last epoch")
         # Imported networks replace those to train.
         imports = bool(trajectories or checkpoints)
+        if self.only_imported and not imports:
+            raise ValueError(
+                "experts=checkpoint explains imported networks, but experts.checkpoints is empty: "
+                "name a file (experts.checkpoints=[<file>]), or train networks with experts=single"
+            )
         self.seeds = [] if imports else list(seeds)
         self.early = replace(early, seeds=[]) if imports else early
         self.checkpoints, self.epoch = list(checkpoints), epoch
+        self.check_accuracy = check_accuracy
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
         self.evaluation_seeds, self.at_once = list(evaluation_seeds), at_once
         self.evaluation_checkpoints = dict(evaluation_checkpoints)
@@ -200,3 +212,9 @@ class Experts:
         last = {"recipe.epochs": total} if self.seeds and total is not None else {}
         last |= {"experts.early.epochs": self.early.epochs} if self.early.seeds else {}
         return last | ({"experts.checkpoints": 0} if self.checkpoints else {})
+
+
+class ImportedExperts(Experts):
+    """As `Experts`, whose explained networks must be imported: `checkpoints` or `trajectories`."""
+
+    only_imported = True

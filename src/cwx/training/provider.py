@@ -9,7 +9,7 @@ from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.experts import Experts
-from cwx.training.importing.load import load_evaluation_networks, load_trajectories
+from cwx.training.importing.load import ImportedNetworks
 from cwx.training.stages import Configuration, ExpertRequest, Factory, Stages
 from cwx.training.subject import Subject
 
@@ -165,23 +165,6 @@ class Training:
 
         return self.stages.train(build, requests, self.store, at_once=self.at_once)
 
-    def load_external(self, experts: Experts, data: ImageData) -> list[Trajectory]:
-        """Experts from `experts.trajectories` and `experts.checkpoints`, read or imported.
-
-        Raises:
-            ValueError: an expert is missing, damaged or of another network, or was not recorded at
-                `experts.epoch`.
-        """
-        network = build_network(self.network, data, seed=0)
-        trajectories = load_trajectories(
-            experts.trajectories, experts.checkpoints, network, self.store
-        )
-        self.record_external("experts", trajectories)
-        for trajectory in trajectories:
-            if experts.epoch is not None:
-                trajectory.require(experts.epoch)
-        return trajectories
-
     def record_external(self, name: str, trajectories: Sequence[Trajectory]) -> None:
         """Record imported networks among the inputs of the run.
 
@@ -201,21 +184,16 @@ def prepare_subject(
     experts: Experts,
     evaluation_networks: Mapping[str, NetworkFactory],
     data: ImageData,
+    imported: ImportedNetworks,
 ) -> Subject:
-    """The subject of a study: its networks, read from the store, imported, or trained.
+    """The subject of a study: its networks, imported, read from the store, or trained.
 
     Args:
         evaluation_networks: build networks of other architectures, by name.
-
-    Raises:
-        ValueError: an imported network is missing, damaged or of another network.
+        imported: the networks trained elsewhere, as `import_networks` returns them.
     """
-    # Before any training: an import may fail.
-    external = training.load_external(experts, data)
-    imported = load_evaluation_networks(
-        experts.evaluation_checkpoints, evaluation_networks, data, training.store
-    )
-    for name, trajectories in imported.items():
+    training.record_external("experts", imported.experts)
+    for name, trajectories in imported.evaluation_networks.items():
         training.record_external(name, trajectories)
     trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
     early = training.experts(
@@ -223,7 +201,7 @@ def prepare_subject(
     )
     clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
     evaluation_trajectories = {
-        name: imported.get(name)
+        name: imported.evaluation_networks.get(name)
         or training.evaluation_networks(
             name, evaluation_networks[name], seeds=experts.evaluation_seeds, data=data
         )
@@ -232,7 +210,7 @@ def prepare_subject(
     subject = Subject(
         data=data,
         factory=training.network,
-        trajectories=external or trained[: len(experts.seeds)],
+        trajectories=imported.experts or trained[: len(experts.seeds)],
         early=early,
         held_out=trained[len(experts.seeds) :],
         evaluation_networks={

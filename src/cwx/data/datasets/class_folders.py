@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cwx.data.class_order import in_order
 from cwx.data.image_files import LabelledFiles
 from cwx.data.image_listing import Listing, is_desktop_file, is_image, list_images, summarise
 from cwx.errors import printable
@@ -93,12 +94,12 @@ def composed(name: str) -> str:
 
 
 def class_order(train: FilesByClass, folder: Path) -> tuple[str, ...]:
-    """The sorted names of the training folders.
+    """The names of the training folders, in the order of `in_order`.
 
     Raises:
         ValueError: there is only one class.
     """
-    classes = tuple(sorted(train))
+    classes = in_order(tuple(train))
     if len(classes) < 2:
         raise ValueError(
             f"{folder} has one class, {classes[0]!r}: a classifier needs two folders or more"

@@ -1,10 +1,13 @@
 """Data sources of the user's own images, in one folder per class."""
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
+
+from torch import Tensor
 
 from cwx.data.datasets.class_folders import (
     FilesByClass,
@@ -19,7 +22,7 @@ from cwx.data.image_files import Reader
 from cwx.data.image_listing import is_desktop_file
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import crop_to
-from cwx.data.splits import NOUN, Splits, synsets_by_index
+from cwx.data.splits import NOUN, ImageSet, Splits, synsets_by_index
 from cwx.errors import closest, did_you_mean
 from cwx.functional.class_names import ClassName
 from cwx.storage.regular_files import read_regular_text
@@ -35,7 +38,8 @@ _SETTING = "data.source."
 class ImageFolder:
     """The user's own images: ``<root>/train/<class>/*`` and ``<root>/test/<class>/*``.
 
-    Class indices follow the sorted names of the training folders.
+    Class indices follow the names of the training folders: sorted, or by number if all are numbers
+    (`cwx.data.class_order.in_order`).
 
     Args:
         root: the folder that holds ``train`` and ``test``.
@@ -95,7 +99,7 @@ class ClassFolders:
         root: the folder with one folder per class.
         classes: a text file with the names of all classes of the networks, one per line, in the
             order of their outputs; `root` may have images of some of them only. ``None`` for the
-            sorted names of the folders.
+            names of the folders: sorted, or by number if all are numbers.
         size: side in pixels of the central crop; ``None`` to keep images of one common size.
         resize: pixels to which the shorter side is resized before cropping; ``None`` for `size`.
             Networks of torchvision use ``size: 224`` and ``resize: 256``.
@@ -136,18 +140,36 @@ class ClassFolders:
         return
 
     def load(self) -> Splits:
-        test = files_by_class(self.root, "set data.source.root to a folder with <class>/ of images")
-        if self.names is None:
-            classes = class_order(test, self.root)
-        else:
-            classes = read_names(self.names)
-            _check_known(test, classes, self.root, self.names)
+        test, classes = self._files()
         # Check the synsets first: reading the images takes longer.
         synsets = self._synsets(classes)
-        channels = self.channels or _common_channels([test])
-        reader = Reader(channels=channels, fit=self.fit, rules=self.rules)
-        images = reader.read(label_files(test, classes))
+        images = self._reader(test).read(label_files(test, classes))
         return Splits(images.empty(), images, classes, synsets)
+
+    def with_size(self, size: int, resize: int | None) -> Self:
+        """The same source with another `size` and `resize`."""
+        source = copy.copy(self)
+        source.fit = crop_to(size, resize, interpolation=self.interpolation)
+        return source
+
+    def test_images(self, indices: Tensor) -> ImageSet:
+        """The images at these indices of the test set, in this order."""
+        test, classes = self._files()
+        files = label_files(test, classes)
+        return self._reader(test).read([files[int(index)] for index in indices])
+
+    def _files(self) -> tuple[FilesByClass, tuple[str, ...]]:
+        """The files by class, and all classes in order."""
+        test = files_by_class(self.root, "set data.source.root to a folder with <class>/ of images")
+        if self.names is None:
+            return test, class_order(test, self.root)
+        classes = read_names(self.names)
+        _check_known(test, classes, self.root, self.names)
+        return test, classes
+
+    def _reader(self, test: FilesByClass) -> Reader:
+        channels = self.channels or _common_channels([test])
+        return Reader(channels=channels, fit=self.fit, rules=self.rules)
 
     def _synsets(self, classes: tuple[str, ...]) -> tuple[str, ...] | None:
         if self.synsets is None and all(NOUN.fullmatch(name) for name in classes):

@@ -1,63 +1,110 @@
 """Loading imported networks: reading trajectories, or importing them into the store."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
-from cwx.training.build import NetworkFactory, build_network
+from cwx.training.build import NetworkFactory, build_network, trained_network
+from cwx.training.experts import Experts
+from cwx.training.importing.accuracy_check import check_accuracy
 from cwx.training.importing.checkpoint import import_checkpoint
 from cwx.training.importing.expert_buffer import import_buffer
 
+log = logging.getLogger(__name__)
 
-def load_trajectories(
-    trajectories: Iterable[str],
-    checkpoints: Iterable[str],
-    network: nn.Module,
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedNetworks:
+    """The trajectories of networks that were trained elsewhere.
+
+    Attributes:
+        experts: of the explained kind: those of `experts.trajectories`, then the checkpoints.
+        evaluation_networks: one for each evaluation network with a checkpoint, by its name.
+    """
+
+    experts: Sequence[Trajectory] = ()
+    evaluation_networks: Mapping[str, Sequence[Trajectory]] = field(default_factory=dict)
+
+
+def import_networks(
+    experts: Experts,
+    network: NetworkFactory,
+    evaluation_networks: Mapping[str, NetworkFactory],
+    data: ImageData,
     store: TrajectoryStore,
-) -> list[Trajectory]:
-    """The trajectories, then the checkpoints, of one kind of network, in the given order.
+    device: torch.device,
+) -> ImportedNetworks:
+    """Read or import the trajectories and checkpoints of a study, and check their accuracy.
 
     Args:
-        trajectories: folders of one trajectory, or buffers (`.pt` files) of several.
-        checkpoints: files, or names of torchvision weights.
-        network: a network of the kind; its weights are not used.
+        experts: names the files.
+        network: builds the explained kind of network.
+        evaluation_networks: build networks of other architectures, by name.
+        data: the images.
+        device: to measure the accuracy on.
 
     Raises:
-        ValueError: a file is missing, damaged or of another network.
+        ValueError: a network is missing, damaged, of another network, was not recorded at
+            `experts.epoch`, or does not fit the images (`check_accuracy`).
+    """
+    explained = _load(experts, build_network(network, data, seed=0), store)
+    for _, trajectory in explained:
+        if experts.epoch is not None:
+            trajectory.require(experts.epoch)
+    others = {}
+    for name, source in experts.evaluation_checkpoints.items():
+        empty = build_network(evaluation_networks[name], data, seed=0)
+        others[name] = import_checkpoint(source, empty, store)
+        others[name].check(empty)
+    if experts.check_accuracy:
+        for source, trajectory in explained:
+            _check_accuracy(source, trajectory, network, data, device)
+        for name, trajectory in others.items():
+            source = f"{experts.evaluation_checkpoints[name]} (evaluation network {name})"
+            _check_accuracy(source, trajectory, evaluation_networks[name], data, device)
+    return ImportedNetworks(
+        experts=[trajectory for _, trajectory in explained],
+        evaluation_networks={name: [trajectory] for name, trajectory in others.items()},
+    )
+
+
+def _load(
+    experts: Experts, network: nn.Module, store: TrajectoryStore
+) -> list[tuple[str, Trajectory]]:
+    """The trajectories, then the checkpoints, each with a description.
+
+    Args:
+        network: a network of the kind; its weights are not used.
     """
     # The store's locks let one rank import; the other ranks then find the trajectory.
-    result = [t for path in trajectories for t in _read(Path(path), network, store)]
-    result += [import_checkpoint(source, network, store) for source in checkpoints]
-    for trajectory in result:
+    result = []
+    for path in map(Path, experts.trajectories):
+        if path.suffix == ".pt":
+            imported = import_buffer(path, network, store)
+            result += [(f"expert {index} of {path}", t) for index, t in enumerate(imported)]
+        else:
+            result.append((f"the trajectory {path}", Trajectory(path)))
+    for source in experts.checkpoints:
+        result.append((f"the checkpoint {source}", import_checkpoint(source, network, store)))
+    for _, trajectory in result:
         trajectory.check(network)
     return result
 
 
-def load_evaluation_networks(
-    checkpoints: Mapping[str, str],
-    factories: Mapping[str, NetworkFactory],
+def _check_accuracy(
+    source: str,
+    trajectory: Trajectory,
+    factory: NetworkFactory,
     data: ImageData,
-    store: TrajectoryStore,
-) -> dict[str, list[Trajectory]]:
-    """One trajectory for each evaluation network that has a checkpoint, by the network's name.
-
-    Args:
-        checkpoints: files or names of torchvision weights, by the name of the evaluation network.
-        factories: build the evaluation networks, by name.
-
-    Raises:
-        ValueError: a file is missing, damaged or of another network.
-    """
-    return {
-        name: load_trajectories([], [source], build_network(factories[name], data, seed=0), store)
-        for name, source in checkpoints.items()
-    }
-
-
-def _read(path: Path, network: nn.Module, store: TrajectoryStore) -> list[Trajectory]:
-    if path.suffix != ".pt":
-        return [Trajectory(path)]
-    return import_buffer(path, network, store)
+    device: torch.device,
+) -> None:
+    if not trajectory.is_complete_for(build_network(factory, data, seed=0)):
+        log.warning("%s has no running statistics: its accuracy cannot be checked", source)
+        return
+    check_accuracy(source, trained_network(factory, data, trajectory), data, device)
