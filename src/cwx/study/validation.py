@@ -5,7 +5,7 @@ from typing import Any
 
 from cwx.data.datamodule import ImageData
 from cwx.study.contracts import NETWORK, check_builds, check_explains, check_optimizer
-from cwx.training.build import NetworkFactory, check_outputs, check_size
+from cwx.training.build import NetworkFactory, check_last_batch, check_outputs, check_size
 from cwx.training.experts import Experts
 from cwx.training.importing.preprocessing import check_interpolation
 from cwx.training.plan import Plan, explained_kinds, output_type
@@ -50,11 +50,13 @@ def check_study(
         )
     names = [*experts.kinds(), *experts.evaluation_networks(evaluation_networks)]
     networks = {"network": network, **evaluation_networks}
+    trained = {name: networks[name] for name in experts.architectures_to_train(evaluation_networks)}
     for name, factory in networks.items():
         setting = name if name == "network" else f"evaluation_networks.{name}"
         check_builds(setting, factory, NETWORK)
         check_size(setting, factory, data)
-        check_outputs(name, factory, data)
+        trains = name in trained or (name == "network" and fine_tunes)
+        check_outputs(name, factory, data, trains=trains)
     check_interpolation(
         data,
         {
@@ -84,5 +86,6 @@ def check_study(
         check_explains(name, build)
         check_optimizer(f"method.{name}", build)
     check_optimizer("recipe", recipe)
-    trained = {name: networks[name] for name in experts.architectures_to_train(evaluation_networks)}
     check_recipe(recipe, trained, data)
+    for name, factory in trained.items():
+        check_last_batch(name, factory, data, recipe_settings.get("batch_size", 0))

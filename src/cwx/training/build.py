@@ -1,14 +1,20 @@
 """Building untrained networks, and networks with the weights of a trajectory."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cwx.data.datamodule import ImageData
+from cwx.functional.rng import stream
 from cwx.networks.eval_mode import freeze
 from cwx.storage.trajectories import Trajectory
+from cwx.training.network_outputs import check_eval_outputs, check_train_outputs
+
+log = logging.getLogger(__name__)
 
 NetworkFactory = Callable[..., nn.Module]
 
@@ -70,22 +76,70 @@ def check_size(setting: str, factory: NetworkFactory, data: ImageData) -> None:
     check_memory(size, f"{setting} has {settings or 'many weights'}", "choose a smaller network")
 
 
-@torch.no_grad()
-def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
-    """Refuse a kind of network whose input or output shape does not fit the data.
+def check_outputs(name: str, factory: NetworkFactory, data: ImageData, *, trains: bool) -> None:
+    """Refuse a kind of network that does not map images of the data to logits of their classes.
+
+    Two passes of noise in eval mode and, if it trains, one in training mode.
 
     Args:
         name: the name of the network in the configuration.
         factory: builds the network.
+        trains: whether networks of the kind are trained.
 
     Raises:
-        ValueError: the network does not accept images of this shape, does not return one logit
-            per class, or returns numbers that are not finite.
+        ValueError: the network does not accept images of this shape, or does not return one
+            deterministic logit per class of each image alone; names what it returns.
     """
-    network = freeze(build_network(factory, data, seed=0))
+    network = build_network(factory, data, seed=0)
+    images = torch.randn(3, *data.image_shape, generator=stream(0))
+    with torch.random.fork_rng(devices=[]), _shape_errors(name, network, data):
+        network.eval()
+        if remark := check_eval_outputs(name, network, images, len(data.classes)):
+            log.warning("%s", remark)
+        if trains:
+            network.train()
+            check_train_outputs(name, network, images, len(data.classes))
+
+
+def check_last_batch(name: str, factory: NetworkFactory, data: ImageData, batch_size: int) -> None:
+    """Refuse to train a network whose batch normalisation cannot take the last batch of an epoch.
+
+    Batch normalisation of features without positions needs two images or more.
+
+    Args:
+        name: the name of the network in the configuration.
+        factory: builds the network.
+        batch_size: of the training recipe.
+
+    Raises:
+        ValueError: the last batch has one image, and the network cannot be trained on it.
+    """
+    count = len(data.splits.train)
+    if batch_size < 1 or (count % batch_size or batch_size) != 1:
+        return
+    network = build_network(factory, data, seed=0).train()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            network(torch.randn(1, *data.image_shape, generator=stream(0)))
+        except ValueError as error:
+            raise ValueError(
+                f"recipe.batch_size is {batch_size}: the last batch of {count} training images has "
+                f"one image, on which the batch normalisation of {name} cannot be trained "
+                f"({error}): give another size, such as {_other_size(batch_size, count)}"
+            ) from error
+
+
+def _other_size(batch_size: int, count: int) -> int:
+    """The nearest batch size that leaves no batch of one image."""
+    sizes = sorted(range(2, max(batch_size, 2) * 2 + 2), key=lambda size: abs(size - batch_size))
+    return next(size for size in sizes if count % size != 1)
+
+
+@contextmanager
+def _shape_errors(name: str, network: nn.Module, data: ImageData) -> Iterator[None]:
     channels, height, width = data.image_shape
     try:
-        logits = network(torch.zeros(2, channels, height, width))
+        yield
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
@@ -93,17 +147,6 @@ def check_outputs(name: str, factory: NetworkFactory, data: ImageData) -> None:
             f"and {height}x{width} pixels ({reason}): set data.source.channels and "
             "data.source.size to its input shape, or choose another network"
         ) from error
-    if isinstance(logits, Tensor) and not logits.isfinite().all():
-        raise ValueError(
-            f"{name} ({_kind(network)}) has outputs that are not finite before any training: check "
-            "its settings and weights"
-        )
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (2, len(data.classes)):
-        raise ValueError(
-            f"{name} returns outputs of shape {shape} for two images, but the data have "
-            f"{len(data.classes)} classes: it must return one logit per class (num_classes)"
-        )
 
 
 def _kind(network: nn.Module) -> str:

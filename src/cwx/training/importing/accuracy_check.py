@@ -90,7 +90,7 @@ class NetworkTrials:
             return True
         first = images.spread_indices(_FIRST)
         look = self._trial(images.at(first), inputs, GAIN)
-        return int(look.is_correct.sum()) > int(base.is_correct[first].sum())
+        return int(look.is_correct.sum()) >= int(base.is_correct[first].sum()) + 2
 
     def _sizes(self) -> Iterator[tuple[Trial, ImageSet]]:
         """The trials of the sizes that a first look on few images does not rule out."""
@@ -106,7 +106,9 @@ class NetworkTrials:
             except (RuntimeError, ValueError, AssertionError):
                 # Not every network takes images of every size.
                 continue
-            if (hits := int(look.is_correct.sum())) > int(self.present.is_correct[first].sum()):
+            hits = int(look.is_correct.sum())
+            # A tenth of the images: the gain that refuses.
+            if hits >= int(self.present.is_correct[first].sum()) + SIZE_GAIN * len(first):
                 looks.append((hits, inputs, resized))
         for _, inputs, resized in sorted(looks, key=lambda look: -look[0])[:2]:
             images = resized.test_images(self._indices)

@@ -6,7 +6,7 @@ weights.
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from cwx.training.importing.store_states import copy_tensors, first_non_finite, 
 
 log = logging.getLogger(__name__)
 
-_NESTS = ("state_dict", "model_state_dict", "model", "net")
+_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 _FORM = f"a checkpoint is a state_dict, or holds one as {', '.join(_NESTS)}"
 # Added by DataParallel, torch.compile and LightningModules.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
@@ -50,7 +50,7 @@ def import_checkpoint(source: str, network: nn.Module, store: TrajectoryStore) -
     contents = file_digest(path, "checkpoint")
     state = _state(path, load_tensors(path, "checkpoint", "a state_dict of tensors alone"))
     expected = network.state_dict()
-    state = _without_prefix(state, expected)
+    state = _select(path, state, expected)
     _check(path, state, expected)
     counters = {name: expected[name] for name in expected if name not in state}
     # Sorted, because the order of tensors in a checkpoint has no meaning.
@@ -95,11 +95,18 @@ def _download(weights: Any, cached: Path) -> None:
 
 
 def _state(path: Path, value: Any) -> dict[str, Tensor]:
-    """The state_dict within the contents of a file."""
+    """The state_dict within the contents of a file; what lies beside it is logged."""
+    beside: list[str] = []
     # A malicious file may contain itself: the depth of the search is limited.
     for _ in _NESTS:
-        inner = [value[key] for key in _NESTS if isinstance(value, Mapping) and key in value]
-        value = next((item for item in inner if isinstance(item, Mapping)), value)
+        keys = [
+            k for k in _NESTS if isinstance(value, Mapping) and isinstance(value.get(k), Mapping)
+        ]
+        if keys:
+            beside += [str(key) for key in value if key != keys[0]]
+            value = value[keys[0]]
+    if beside:
+        log.info("%s: left out beside the weights: %s", path, ", ".join(beside[:12]))
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"the checkpoint {path} holds {describe(value)}: {_FORM}")
     for name, tensor in value.items():
@@ -109,6 +116,87 @@ def _state(path: Path, value: Any) -> dict[str, Tensor]:
                 f"tensor: {_FORM}"
             )
     return dict(value)
+
+
+def _select(
+    path: Path, state: dict[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors of the network, without their common prefix; the others are left out and logged.
+
+    Others are left out only if the network is whole: if they are beside it (``model.`` for the
+    network, ``criterion.`` for another module), or of modules that no network has.
+    """
+    prefixes = _prefixes(state, expected)
+    if not prefixes:
+        return _without_prefix(state, expected)
+    prefix = prefixes[0]
+    if different := [p for p in prefixes[1:] if not _equal(state, prefix, p, expected)]:
+        line = "%s holds other weights of this network under %s: those under %r are used"
+        log.warning(line, path, ", ".join(map(repr, different)), prefix)
+    network = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    extra = [n for n in network if n not in expected and not _is_foreign(n)]
+    others = [n for n in state if not n.startswith(prefix)]
+    others += [prefix + n for n in network if n not in expected and _is_foreign(n)]
+    if others:
+        log.info("%s: left out beside the network: %s", path, _groups(state, others))
+    return {n: t for n, t in network.items() if n in expected or n in extra}
+
+
+def _prefixes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Every prefix under which the whole network is in `state`, the usual ones first."""
+    needed = [n for n in expected if not n.endswith(_COUNTER)]
+    if not needed:
+        return []
+    ends = [n for n in state if n == needed[0] or n.endswith(f".{needed[0]}")]
+    prefixes = [n[: len(n) - len(needed[0])] for n in ends]
+    whole = [
+        p for p in prefixes
+        if all(p + n in state and state[p + n].shape == expected[n].shape for n in needed)
+    ]  # fmt: skip
+
+    def rank(prefix: str) -> tuple[bool, int]:
+        return any(part in _FOREIGN for part in prefix.split(".")), prefix.count(".")
+
+    return sorted(whole, key=rank)
+
+
+def _equal(
+    state: Mapping[str, Tensor], first: str, second: str, expected: Mapping[str, Tensor]
+) -> bool:
+    names = [n for n in expected if first + n in state and second + n in state]
+    return all(torch.equal(state[first + n], state[second + n]) for n in names)
+
+
+# Modules beside a network, whose weights do not change its outputs, and counters of profilers.
+_FOREIGN = frozenset(
+    {
+        *("criterion", "loss", "loss_fn", "loss_function", "loss_func", "attacker", "attack"),
+        *("normalizer", "normalize", "normalization", "metric", "metrics", "accuracy"),
+        *("train_metrics", "val_metrics", "test_metrics", "train_acc", "val_acc", "test_acc"),
+        *("optimizer", "optimizers", "scheduler", "ema", "ema_model", "model_ema", "teacher"),
+        *("swa_model", "n_averaged", "total_ops", "total_params"),
+    }
+)
+
+
+def _is_foreign(name: str) -> bool:
+    parts = name.split(".")
+    return parts[0] in _FOREIGN or parts[-1] in ("total_ops", "total_params")
+
+
+def _groups(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
+    """The tensors by module, with the values of small ones, such as a mean."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition(".")[0] or name, []).append(name)
+
+    def text(group: str, members: list[str]) -> str:
+        small = [n for n in members if 0 < state[n].numel() <= 3]
+        values = [f"{n} = {state[n].flatten().tolist()}" for n in small]
+        return ", ".join(values) if len(small) == len(members) else f"{group} ({len(members)})"
+
+    texts = [text(group, members) for group, members in groups.items()]
+    return ", ".join(texts[:6]) + (f" and {len(texts) - 6} more" if texts[6:] else "")
 
 
 def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

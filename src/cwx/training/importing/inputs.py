@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -82,7 +83,7 @@ def usual_inputs(present: Normalization) -> list[Inputs]:
     return inputs
 
 
-def _with(inputs: Inputs, change: tuple[str, str], **flags: bool) -> Inputs:
+def _with(inputs: Inputs, change: tuple[str, str], **flags: Any) -> Inputs:
     description, remedy = change
     changes, settings = (*inputs.changes, description), (*inputs.settings, remedy)
     return replace(inputs, changes=changes, settings=settings, **flags)
