@@ -94,7 +94,7 @@ def pickled_globals(path: Path) -> list[str]:
             if not zipfile.is_zipfile(file):
                 file.seek(0)
                 # The older format of torch.save is several pickles.
-                while file.peek(1) and len(names) < 1000 and file.tell() < _MOST_PICKLED:
+                while len(names) < 1000 and file.tell() < _MOST_PICKLED:
                     names |= set(_globals(file))
             else:
                 with zipfile.ZipFile(file) as archive:
