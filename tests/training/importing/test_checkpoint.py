@@ -175,7 +175,7 @@ def test_a_truncated_file_is_refused(tmp_path, store, state, name, fraction):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(
-        ValueError, match=f"the checkpoint {path} is missing, truncated, damaged or"
+        ValueError, match=f"the checkpoint {path} is truncated, damaged or"
     ):
         import_checkpoint(str(path), network(), store)
     assert not store.root.exists()
@@ -196,7 +196,7 @@ REFUSED = {
     "itself": (itself(), "holds a dict as 'model', not a plain tensor: a checkpoint is"),
     "a number": ({"0.weight": 1.0}, "holds a float as '0.weight', not a plain tensor: "),
     "numbers as names": ({3: W}, "holds a tensor of torch.float32 (torch.strided, cpu) as 3, not"),
-    "another key": ({"weights": {"0.weight": W}}, "holds a dict as 'weights', not a plain"),
+    "another key": ({"layers": {"0.weight": W}}, "holds a dict as 'layers', not a plain"),
     "meta": ({"0.weight": W.to("meta")}, "(torch.strided, meta) as '0.weight', not"),
     "too few": (
         lambda s: {n: t for n, t in s.items() if not n.startswith("1.")},
@@ -365,7 +365,7 @@ MISFITS = {
         "channels and 32x32 pixels"
     ),
     "data.source.size=4": "network .* does not take the data's images of 3 channels and 4x4 pixels",
-    "data.source.classes=null": r"outputs of shape \(2, 3\) for two images, but the data have 2",
+    "data.source.classes=null": r"outputs of shape \(3, 3\) for 3 images, but the data have 2",
     "+network.build.colours=3": "squeezenet1_0 rejects its arguments .*'colours'",
     "experts.held_out=[1]": "no training images, but experts.held_out need training",
     "experts.checkpoints=[nowhere.pt]": "the checkpoint nowhere.pt cannot be read",
