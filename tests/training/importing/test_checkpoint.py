@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 import pickle
 import re
@@ -135,6 +136,46 @@ def test_a_checkpoint_is_imported_once_whatever_its_path(tmp_path, store, state)
     assert other.path != first.path
 
 
+ONE = torch.ones(1)
+BESIDE = {
+    "a loss": (
+        lambda s: {**prefixed("model.")(s), "criterion.weight": torch.ones(2)},
+        "left out beside the network: criterion.weight = [1.0, 1.0]",
+    ),
+    "a normalisation": (
+        lambda s: {**prefixed("1.")(s), "normalizer.mean": ONE / 2, "normalizer.std": ONE / 4},
+        "left out beside the network: normalizer.mean = [0.5], normalizer.std = [0.25]",
+    ),
+    "a normalisation beside names without a prefix": (
+        lambda s: {**s, "normalizer.mean": ONE / 2},
+        "left out beside the network: normalizer.mean = [0.5]",
+    ),
+    "the same under module.": (
+        lambda s: {**s, **prefixed("module.")(s)},
+        "left out beside the network: module.0 (2), module.1",
+    ),
+    "an average of weights": (
+        lambda s: {**s, **prefixed("ema.")({n: t + 1 for n, t in s.items()})},
+        "holds other weights of this network under 'ema.': those under '' are used",
+    ),
+    "an optimizer": (
+        lambda s: {"state_dict": s, "optimizer": {"state": {}}, "epoch": 3},
+        "left out beside the weights: optimizer, epoch",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_what_lies_beside_a_whole_network_is_left_out_and_named(
+    tmp_path, store, state, case, caplog
+):
+    caplog.set_level(logging.INFO)
+    content, message = BESIDE[case]
+    imported = import_checkpoint(str(saved(tmp_path, content(state))), network(), store)
+    assert same(imported.state(0), state)
+    assert message in caplog.text
+
+
 class Hostile:
     def __init__(self, mark):
         self.mark = mark
@@ -174,9 +215,7 @@ def test_a_truncated_file_is_refused(tmp_path, store, state, name, fraction):
     (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(fraction * len(whole))])
-    with pytest.raises(
-        ValueError, match=f"the checkpoint {path} is truncated, damaged or"
-    ):
+    with pytest.raises(ValueError, match=f"the checkpoint {path} is truncated, damaged or"):
         import_checkpoint(str(path), network(), store)
     assert not store.root.exists()
 
