@@ -35,8 +35,8 @@ def raise_subject(*, subject, **settings):
     raise SubjectReached(subject)
 
 
-def chosen_experts(**changes):
-    return Experts(
+def chosen_experts(kind=Experts, **changes):
+    return kind(
         **{
             "seeds": [0],
             "early": EarlyExperts(seeds=[], epochs=1),

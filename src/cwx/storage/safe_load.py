@@ -118,8 +118,7 @@ def _refusal(path: Path, kind: str, form: str, error: Exception) -> str:
         shown = ", ".join(needed[:5]) + (f" and {len(needed) - 5} more" if needed[5:] else "")
         return (
             f"the {kind} {path} is not plain tensors: reading it would run code of {shown}; no "
-            f"code in it was run: where you trust it, save it anew as {form}, such as "
-            "torch.save(network.state_dict(), …)"
+            f"code in it was run: where you trust it, save it anew as {form}"
         )
     return (
         f"the {kind} {path} is truncated, damaged or not plain tensors ({type(error).__name__}); "

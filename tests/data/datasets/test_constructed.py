@@ -82,7 +82,10 @@ def test_no_code_in_a_file_is_run(tmp_path, whole):
         torch.save([IMAGES, Malicious(mark)], folder / "CIFAR_ims")
     else:
         (folder / "CIFAR_ims").write_bytes(pickle.dumps(Malicious(mark)))
-    with pytest.raises(ValueError, match="not plain tensors .*; no code in it was run"):
+    with pytest.raises(
+        ValueError,
+        match="is not plain tensors: reading it would run code of io.open; no code in it was run",
+    ):
         read_constructed(folder)
     assert not mark.exists()
 
@@ -160,7 +163,7 @@ def test_a_missing_or_damaged_part_is_named(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"{")
     os.mkfifo(tmp_path / "pipe.safetensors")
     for name, message in (
-        ("half", "CIFAR_lab is missing"),
+        ("half", "CIFAR_lab cannot be read .No such file or directory.: name an"),
         ("none", "none is not a constructed set: give a folder with CIFAR_ims and CIFAR_lab"),
         ("few.safetensors", "has no tensor labels, only images"),
         ("cut.safetensors", "is damaged or missing"),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from support.pictures import write_image
+from support.studies import chosen_experts
 from torch import nn
 
 from cwx.cli import resolvers
@@ -21,6 +22,7 @@ from cwx.cli.config.compose import compose_checked
 from cwx.cli.config.groups import configuration_folder
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.study.results import Results
+from cwx.training.experts import ImportedExperts
 from cwx.training.importing.checkpoint import import_checkpoint
 from cwx.training.subject import Subject
 
@@ -334,6 +336,15 @@ def squeezenet(tmp_path):
             write_image(tmp_path / "images" / name / f"{i}.png", size=(40, 34), value=value + i)
     (tmp_path / "names.txt").write_text("dog\ncat\nant\n")
     return made
+
+
+def test_the_experts_of_checkpoints_need_one():
+    message = (
+        "experts=checkpoint explains imported networks, but experts.checkpoints is empty: name a "
+        "file (experts.checkpoints=[<file>])"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        chosen_experts(ImportedExperts, checkpoints=[])
 
 
 def settings(folder):

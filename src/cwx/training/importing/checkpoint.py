@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 _FORM = f"a checkpoint is a state_dict, or holds one as {', '.join(_NESTS)}"
+_PLAIN = "a state_dict of tensors alone: torch.save(network.state_dict(), …)"
 # Added by DataParallel, torch.compile and LightningModules.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 # A counter of batch norm: rarely used, and missing in older files.
@@ -48,7 +49,7 @@ def import_checkpoint(source: str, network: nn.Module, store: TrajectoryStore) -
     """
     path = _file(source)
     contents = file_digest(path, "checkpoint")
-    state = _state(path, load_tensors(path, "checkpoint", "a state_dict of tensors alone"))
+    state = _state(path, load_tensors(path, "checkpoint", _PLAIN))
     expected = network.state_dict()
     state = _select(path, state, expected)
     _check(path, state, expected)
