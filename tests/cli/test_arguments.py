@@ -2,7 +2,7 @@
 
 import pytest
 
-from cwx.cli.arguments import parse_arguments
+from cwx.cli.arguments import expand_home, parse_arguments
 from cwx.errors import UserError
 
 
@@ -40,3 +40,22 @@ def test_a_word_or_option_without_meaning_is_refused(words, message):
 )
 def test_options_with_a_meaning_are_accepted(words):
     parse_arguments(words.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "expanded"),
+    [
+        ("store=~/experts", "store=/home/ada/experts"),
+        ("store=~", "store=/home/ada"),
+        ("hydra.run.dir='~/a run'", "hydra.run.dir='/home/ada/a run'"),
+        ("resume=~/runs/one", "resume=/home/ada/runs/one"),
+        ("x=[~/a.pt,'~/b.pt']", "x=[/home/ada/a.pt,'/home/ada/b.pt']"),
+        ("x={vgg:~/v.pt}", "x={vgg:/home/ada/v.pt}"),
+        ("~method.distill", "~method.distill"),
+        ("store=a~/b", "store=a~/b"),
+        ("store=~other/b", "store=~other/b"),
+    ],
+)
+def test_the_home_directory_in_a_value_is_expanded(word, expanded, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert expand_home([word]) == [expanded]

@@ -1,6 +1,8 @@
 """Parses the command line of a study: Hydra's options, and settings."""
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -40,6 +42,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
             if not word.partition("=")[0].strip("~+ "):
                 raise UserError(f"{word} names no setting: write key=value")
     return arguments
+
+
+def expand_home(argv: Sequence[str]) -> list[str]:
+    """The words, with ``~`` at the start of a value replaced by the user's home directory.
+
+    The shell leaves ``store=~/experts`` as it is, since the word does not begin with ``~``.
+    """
+    home = os.path.expanduser("~")
+    return [re.sub(r"""(?<=[=\[,:"'])~(?=$|[/,\]"'])""", lambda _: home, word) for word in argv]
 
 
 def _refuse_without_effect(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cwx.cli import resolvers, run_directory
-from cwx.cli.arguments import parse_arguments
+from cwx.cli.arguments import expand_home, parse_arguments
 from cwx.cli.config import hydra_files
 from cwx.cli.config.compose import compose_checked, explicit_directory
 from cwx.cli.config.groups import configuration_folder, options
@@ -50,7 +50,7 @@ def main() -> None:
     end_with_parent()
     register_resolvers()
     try:
-        sys.argv[1:], resumed = _prepare(sys.argv[1:])
+        sys.argv[1:], resumed = _prepare(expand_home(sys.argv[1:]))
     except UserError as error:
         exit_with_message(error)
 
