@@ -1,9 +1,9 @@
 """Parses the command line of a study: Hydra's options, and settings."""
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -49,7 +49,7 @@ def expand_home(argv: Sequence[str]) -> list[str]:
 
     The shell leaves ``store=~/experts`` as it is, since the word does not begin with ``~``.
     """
-    home = os.path.expanduser("~")
+    home = str(Path.home())
     return [re.sub(r"""(?<=[=\[,:"'])~(?=$|[/,\]"'])""", lambda _: home, word) for word in argv]
 
 
