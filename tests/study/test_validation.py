@@ -72,7 +72,7 @@ class RefusingEvaluation:
         ),
         (
             {"evaluation_networks": {"narrow": TooFewLogits}},
-            r"narrow returns outputs of shape \(2, 2\).* 3 classes",
+            r"narrow returns outputs of shape \(3, 2\) for 3 images.* 3 classes",
         ),
         ({"network": TooFewLogits}, "network returns outputs of shape"),
         (

@@ -128,10 +128,8 @@ class Trajectory:
             ValueError: the parameters differ; the message names the first difference.
         """
         with self._open(self.recorded_epochs[0]) as file:
-            self._compare(
-                network,
-                {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()},  # noqa: SIM118
-            )
+            saved = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+        self._compare(network, saved)
 
     def is_complete_for(self, network: nn.Module) -> bool:
         """Whether the stored states have the buffers of `network`, such as running statistics."""

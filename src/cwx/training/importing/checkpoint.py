@@ -135,9 +135,11 @@ def _select(
         line = "%s holds other weights of this network under %s: those under %r are used"
         log.warning(line, path, ", ".join(map(repr, different)), prefix)
     network = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-    extra = [n for n in network if n not in expected and not _is_foreign(n)]
-    others = [n for n in state if not n.startswith(prefix)]
-    others += [prefix + n for n in network if n not in expected and _is_foreign(n)]
+    # Copies of the network under a longer prefix, such as module., are left out as well.
+    copies = {p + n for p in prefixes[1:] for n in expected if p + n in state}
+    beside = {n for n in network if _is_foreign(n) or prefix + n in copies} - expected.keys()
+    extra = [n for n in network if n not in expected and n not in beside]
+    others = [n for n in state if not n.startswith(prefix) or n.removeprefix(prefix) in beside]
     if others:
         log.info("%s: left out beside the network: %s", path, _groups(state, others))
     return {n: t for n, t in network.items() if n in expected or n in extra}
