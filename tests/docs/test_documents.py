@@ -43,6 +43,9 @@ def first_job(overrides):
     `test_a_sweep_of_a_paper_composes` composes all jobs of the published sweeps.
     """
     for line in overrides:
+        if line.startswith("optimize="):
+            # Only a sweep has it.
+            continue
         override = OverridesParser.create().parse_override(line)
         if not override.is_sweep_override() or override.key_or_group.startswith("hydra"):
             yield line
