@@ -18,7 +18,7 @@ from cwx.training.plan import Plan
 
 # The default layer, and the last convolution that is audited; None where it is refused.
 ACCEPTED = {
-    nets.resnet: ("layer4.0", "layer4.0.downsample.1"),
+    nets.resnet: ("layer4", "layer4.0.downsample.1"),
     nets.convnext: ("features", "features.3.0.block.0"),
     nets.swin: ("permute", None),
     nets.maxvit: ("blocks.0", None),
