@@ -150,6 +150,14 @@ def test_a_tensor_that_is_not_dense_is_refused(tmp_path, convert):
     assert "\n" not in str(caught.value)
 
 
+def test_a_small_file_that_declares_a_large_set_is_refused(tmp_path):
+    # Strides of 0 declare 6 GB; a list may also repeat one tensor.
+    for images in (IMAGES[:1].expand(30_000_000, -1, -1, -1), [IMAGES.repeat(9, 1, 1, 1)] * 9000):
+        folder = write_published(tmp_path, images, LABELS)
+        with pytest.raises(ValueError, match="CIFAR_ims has .* bytes, but its tensors would take"):
+            read_constructed(folder)
+
+
 def test_a_set_with_gradients_is_read(tmp_path):
     parameters = torch.nn.Parameter(IMAGES.clone())
     assert torch.equal(

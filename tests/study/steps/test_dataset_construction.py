@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.builders import experts, image_data, small_mlp, stages
 from support.construction_algorithms import ALGORITHMS, MATCHING
 from support.entry import run, start
@@ -171,10 +172,17 @@ def test_a_set_of_the_store_can_be_imported(tmp_path):
         ((2, 2, 4, 4), [-1, 0], "labels in -1-0"),
     ],
 )
-def test_a_set_of_other_data_is_refused(images, labels, message):
+def test_a_set_of_other_data_is_refused(tmp_path, images, labels, message):
     data = image_data()
+    image_set = ImageSet(torch.zeros(images, dtype=torch.uint8), torch.tensor(labels))
     with pytest.raises(ValueError, match=message):
-        data.train_on(ImageSet(torch.zeros(images, dtype=torch.uint8), torch.tensor(labels)))
+        data.train_on(image_set)
+    path = tmp_path / "set.safetensors"
+    save_file({"images": image_set.images, "labels": image_set.labels}, path)
+    before = data.splits
+    with pytest.raises(ValueError, match=f"^{path}: .*{message}"):
+        ImportDataset(path=str(path))(data, training(tmp_path))
+    assert data.splits is before
 
 
 def test_an_import_with_a_corruption_is_refused(tmp_path):
