@@ -132,4 +132,4 @@ def test_a_single_image_and_a_network_without_layers_are_refused(data):
     ):
         MATCHING.plan(alone, data.classes, stream(0))
     with pytest.raises(ValueError, match="no linear layer"):
-        MATCHING.check(nn.Flatten())
+        MATCHING.check(nn.Flatten(), (1, 4, 4))

@@ -412,7 +412,8 @@ def test_a_page_is_written_without_optional_files(tmp_path, name):
 def test_images_and_labels_of_different_length_are_reported(tmp_path):
     folder = make_full_run(tmp_path / "run", sources={})
     good = make_explanations()
-    outputs = {"short": type(good)(good.images, good.labels[:2]), "good": good}
+    short = type(good)(good.images.clone(), good.labels[:2].clone())
+    outputs = {"short": short, "good": good}
     write_explanations(folder / "explanations.safetensors", outputs)
     page = page_of(folder)
     assert "the output of short cannot be read" in page.text

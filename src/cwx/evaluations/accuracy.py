@@ -77,7 +77,9 @@ class Accuracy:
             )
         for name, attack in self.attacks.items():
             try:
-                attack.check(plan.data.image_shape)
+                # A user's own attack may be any function.
+                if check := getattr(attack, "check", None):
+                    check(plan.data.image_shape)
             except ValueError as error:
                 raise ValueError(f"evaluation.accuracy.attacks.{name}: {error}") from error
 
