@@ -2,6 +2,7 @@
 
 import json
 import random
+from copy import deepcopy
 
 # Values that readers do not expect.
 VALUES = (
@@ -45,9 +46,9 @@ def _replace(value, chance):
         if kind < 0.1:
             del value[key]
         elif kind < 0.2 and isinstance(value, list):
-            value.append(value[key])
+            value.append(deepcopy(value[key]))
         elif kind < 0.3 and isinstance(value, dict):
-            value[chance.choice(["", "\ud800", "a" * 300, "../x", "0"])] = value[key]
+            value[chance.choice(["", "\ud800", "a" * 300, "../x", "0"])] = deepcopy(value[key])
         else:
             value[key] = _replace(value[key], chance)
         return value
@@ -55,7 +56,7 @@ def _replace(value, chance):
         for _ in range(chance.choice([2, 60, 300])):
             value = [value] if chance.random() < 0.5 else {"a": value}
         return value
-    return chance.choice(VALUES)
+    return deepcopy(chance.choice(VALUES))
 
 
 def _flip(content, chance):
