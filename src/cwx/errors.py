@@ -58,10 +58,12 @@ def did_you_mean(
 
 
 def printable(value: object) -> str:
-    r"""`value` as text for a message: control characters and undecodable bytes are escaped.
+    r"""A value as one line of printable characters; all others are escaped.
 
     >>> printable("café.png"), printable("a\x1b[2J"), printable("\udcff.png")
     ('café.png', 'a\\x1b[2J', '\\udcff.png')
     """
     text = str(value)
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cwx.cli.failures import exit_with_message
 from cwx.cli.signals import exit_status_of_signals
-from cwx.errors import UserError
+from cwx.errors import UserError, printable
 
 # Each command is the module of its name in cwx.cli.commands, with a function `main(argv)`.
 COMMANDS = {
@@ -86,7 +86,6 @@ def _is_word(argument: str) -> bool:
 
 def _unknown_command(word: str) -> str:
     from cwx.cli.parser import program_name, suggestion
-    from cwx.cli.tables import printable
 
     remedy = suggestion(word, COMMANDS)
     return (

@@ -5,8 +5,7 @@ import re
 import sys
 from typing import NoReturn
 
-from cwx.cli.tables import printable
-from cwx.errors import did_you_mean
+from cwx.errors import did_you_mean, printable
 from cwx.storage.atomic import WriteError
 
 log = logging.getLogger(__name__)

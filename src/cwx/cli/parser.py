@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from cwx.cli.tables import printable
-from cwx.errors import UserError, did_you_mean
+from cwx.errors import UserError, did_you_mean, printable
 
 # The most names that an error message lists.
 _MOST = 12

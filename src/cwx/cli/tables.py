@@ -6,20 +6,10 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 
+from cwx.errors import printable
+
 Cell = str | int | float | None
 _NARROWEST = 20
-
-
-def printable(value: object) -> str:
-    r"""A value as one line of printable characters; all others are escaped.
-
-    >>> print(printable("red \x1b[31m and\na line"))
-    red \x1b[31m and\na line
-    """
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def print_text(text: str) -> None:

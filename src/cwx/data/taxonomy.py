@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
-from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from cwx.data import wordnet
 from cwx.data.datasets.class_folders import preview_names
 from cwx.data.splits import Splits
 from cwx.errors import closest
+from cwx.functional.class_names import composed
 from cwx.storage.json_files import parse_json
 from cwx.storage.regular_files import read_regular_text
 
@@ -111,7 +111,7 @@ class File:
                 f"or choose another by taxonomy@{setting}=…"
             ) from error
         # Class names are in Unicode's composed form.
-        return normalize("NFC", text)
+        return composed(text)
 
     def _object(self, text: str) -> Mapping[str, str]:
         try:

@@ -145,9 +145,9 @@ def _index_of_text(value: str, classes: Sequence[str], setting: str) -> int:
     if value in classes:
         return list(classes).index(value)
     # File systems store an accented letter in one of two forms.
-    composed = [index for index, name in enumerate(classes) if _composed(name) == _composed(value)]
-    if len(composed) == 1:
-        return composed[0]
+    alike = [index for index, name in enumerate(classes) if composed(name) == composed(value)]
+    if len(alike) == 1:
+        return alike[0]
     near = ", ".join(map(repr, closest(value, classes)))
     raise ValueError(
         f"{setting} is {value!r}, and there is no such class among the {len(classes)}: the "
@@ -173,8 +173,9 @@ def _or_index(classes: Sequence[str]) -> str:
     return "" if names_by_number(classes) else f" or an index in 0-{len(classes) - 1}"
 
 
-def _composed(name: str) -> str:
-    return normalize("NFC", name)
+def composed(text: str) -> str:
+    """A text in Unicode's composed form (NFC), in which names of classes are compared."""
+    return normalize("NFC", text)
 
 
 def _equal(value: ClassName, reading: ClassName) -> bool:

@@ -5,10 +5,11 @@ sockets. Readers of files that a user names or that lie in a user's folders open
 """
 
 import errno
+import hashlib
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _KINDS = (
     (stat.S_ISDIR, errno.EISDIR, "a folder"),
@@ -35,7 +36,7 @@ def check_regular(path: Path) -> os.stat_result:
     return status
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open the regular file at `path` for reading bytes; never waits.
 
     Raises:
@@ -86,6 +87,16 @@ def read_regular_text(
     """
     text = read_regular(path, limit).decode(encoding, errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def digest_regular(path: Path) -> str:
+    """The SHA-256 of the bytes of the regular file at `path`, in hexadecimal.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_mode(path: Path, mode: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cwx.storage.atomic import write_json
 from cwx.storage.json_files import read_object
+from cwx.storage.regular_files import digest_regular
 from cwx.storage.run_files import EXPLANATIONS, INPUTS, METRICS
 from cwx.storage.run_folders import sweep_of
 from cwx.storage.store_entries import digest
@@ -69,10 +70,8 @@ class RunInputs:
 
     def check_file(self, setting: str, path: Path) -> None:
         """`check` of the bytes of a file, which a setting names."""
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
         name = f"the file {path} ({setting})"
-        self.check(name, content, settings=digest({setting: str(path.absolute())}))
+        self.check(name, digest_regular(path), settings=digest({setting: str(path.absolute())}))
 
     def check_identity(self, stage: str, identity: Mapping[str, Any]) -> None:
         """`check` of the identity of a training, before it begins."""
@@ -88,8 +87,7 @@ class RunInputs:
         """`check` of the tensors in a folder of the store."""
         content = hashlib.sha256()
         for path in sorted(folder.glob("*.safetensors")):
-            with path.open("rb") as file:
-                content.update(hashlib.file_digest(file, "sha256").digest())
+            content.update(bytes.fromhex(digest_regular(path)))
         label = f"the content of {folder} ({name})"
         self.check(label, content.hexdigest(), settings=digest({"folder": str(folder.absolute())}))
 

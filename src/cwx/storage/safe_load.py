@@ -1,7 +1,6 @@
 """Reading files of tensors from elsewhere: no code in such a file is executed."""
 
 import codecs
-import hashlib
 import re
 import zipfile
 from argparse import Namespace
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cwx.storage.file_kinds import foreign_kind, is_safetensors, pickled_globals
-from cwx.storage.regular_files import check_regular, open_regular
+from cwx.storage.regular_files import check_regular, digest_regular
 
 
 def file_digest(path: Path, kind: str) -> str:
@@ -28,11 +27,7 @@ def file_digest(path: Path, kind: str) -> str:
         ValueError: the file does not exist or cannot be read.
     """
     try:
-        with open_regular(path) as file:
-            digest = hashlib.sha256()
-            while block := file.read(2**20):
-                digest.update(block)
-            return digest.hexdigest()
+        return digest_regular(path)
     except OSError as error:
         raise ValueError(
             f"the {kind} {path} cannot be read ({error.strerror}): name an existing file"

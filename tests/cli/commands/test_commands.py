@@ -13,8 +13,8 @@ from support.run_folders import make_run, make_sweep, write
 from cwx.cli import app
 from cwx.cli.commands import ls, report
 from cwx.cli.commands.run_filters import select_runs, setting
-from cwx.cli.tables import printable, table
-from cwx.errors import UserError
+from cwx.cli.tables import table
+from cwx.errors import UserError, printable
 from cwx.storage.locks import writing
 from cwx.storage.quantities import size
 from cwx.storage.runs import Run

@@ -13,8 +13,8 @@ from cwx.cli.config.compose import compose_checked
 from cwx.cli.config.groups import configuration_folder
 from cwx.cli.experiments import PARTS, Experiment, Note, read_experiments
 from cwx.cli.parser import Parser, existing_directory, program_name, suggestion
-from cwx.cli.tables import Cell, print_text, printable, table
-from cwx.errors import UserError
+from cwx.cli.tables import Cell, print_text, table
+from cwx.errors import UserError, printable
 
 _WIDTH = 92
 # The longest list of values that is printed in full.

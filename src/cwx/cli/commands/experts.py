@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cwx.cli.parser import Parser, existing_directory, program_name, suggestion
-from cwx.cli.tables import Cell, local_time, print_text, printable, table
-from cwx.errors import UserError
+from cwx.cli.tables import Cell, local_time, print_text, table
+from cwx.errors import UserError, printable
 from cwx.storage.quantities import size
 from cwx.storage.store_entries import Entry, NotPrunableError, check_prunable, entries, prune
 

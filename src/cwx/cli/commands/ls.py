@@ -12,8 +12,8 @@ from typing import Any
 
 from cwx.cli.commands.run_filters import select_runs
 from cwx.cli.parser import Parser, existing_directory, program_name, suggestion
-from cwx.cli.tables import Cell, local_time, print_text, printable, table
-from cwx.errors import UserError
+from cwx.cli.tables import Cell, local_time, print_text, table
+from cwx.errors import UserError, printable
 from cwx.storage.quantities import duration
 from cwx.storage.runs import STATES, Run, count_waiting_jobs, find_runs, sweep_damage
 

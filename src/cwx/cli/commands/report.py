@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cwx.cli.parser import Parser, existing_directory, program_name
-from cwx.cli.tables import print_text, printable
-from cwx.errors import UserError
+from cwx.cli.tables import print_text
+from cwx.errors import UserError, printable
 from cwx.storage.runs import find_runs
 
 

@@ -9,8 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cwx.cli.parser import suggestion
-from cwx.cli.tables import printable
-from cwx.errors import UserError
+from cwx.errors import UserError, printable
 from cwx.functional.class_names import class_index, names_by_number
 from cwx.storage.regular_files import read_regular_text
 from cwx.storage.run_files import CLASSES

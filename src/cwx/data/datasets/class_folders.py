@@ -1,7 +1,6 @@
 """Image files in one folder per class, or in one folder with a list of labels."""
 
 import logging
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from cwx.data.class_order import in_order
 from cwx.data.image_files import LabelledFiles
 from cwx.data.image_listing import Listing, is_desktop_file, is_image, list_images, summarise
 from cwx.errors import printable
+from cwx.functional.class_names import composed
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +86,6 @@ def _log_left_out(folder: Path, listings: Sequence[Listing], loose: Sequence[Pat
         example = printable(nested[0].parent.relative_to(folder))
         line = "%s: %d of the images lie in folders within those of the classes, such as %s"
         log.info(line, folder, len(nested), example)
-
-
-def composed(name: str) -> str:
-    """A class name in Unicode's composed form (NFC), in which names are compared."""
-    return unicodedata.normalize("NFC", name)
 
 
 def class_order(train: FilesByClass, folder: Path) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from cwx.data.datasets.class_folders import (
     FilesByClass,
     class_order,
-    composed,
     files_by_class,
     label_files,
     preview_names,
@@ -24,7 +23,7 @@ from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import crop_to
 from cwx.data.splits import NOUN, ImageSet, Splits, synsets_by_index
 from cwx.errors import closest, did_you_mean
-from cwx.functional.class_names import ClassName
+from cwx.functional.class_names import ClassName, composed
 from cwx.storage.regular_files import read_regular_text
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class ImageFolder:
         self,
         *,
         root: str,
-        size: Annotated[int, ">= 1, <= 16384"] | None,
+        size: Annotated[int, ">= 1, <= 4096"] | None,
         interpolation: str | None,
         channels: Annotated[int, ">= 1, <= 3"] | None,
         background: str | None,
@@ -119,8 +118,8 @@ class ClassFolders:
         *,
         root: str,
         classes: str | None,
-        size: Annotated[int, ">= 1, <= 16384"] | None,
-        resize: Annotated[int, ">= 1, <= 16384"] | None,
+        size: Annotated[int, ">= 1, <= 4096"] | None,
+        resize: Annotated[int, ">= 1, <= 4096"] | None,
         interpolation: str | None,
         channels: Annotated[int, ">= 1, <= 3"] | None,
         background: str | None,

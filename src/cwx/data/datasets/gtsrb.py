@@ -116,7 +116,7 @@ class GTSRB:
         *,
         root: str,
         training: Literal["whole", "torchvision"],
-        size: Annotated[int, ">= 1, <= 16384"],
+        size: Annotated[int, ">= 1, <= 4096"],
         interpolation: str | None,
         download: bool,
     ) -> None:

@@ -54,7 +54,7 @@ class TinyImageNet:
         self,
         *,
         root: str,
-        size: Annotated[int, ">= 1, <= 16384"] | None,
+        size: Annotated[int, ">= 1, <= 4096"] | None,
         interpolation: str | None,
         download: bool,
     ) -> None:
