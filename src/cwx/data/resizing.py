@@ -65,8 +65,8 @@ class _Crop:
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """Resizes to `width` x `height` pixels, without cropping."""
+class _Rectangle:
+    """The common part of what gives `width` x `height` pixels."""
 
     width: int
     height: int
@@ -75,6 +75,10 @@ class _Stretch:
     @property
     def minimum(self) -> int:
         return max(self.width, self.height)
+
+
+class _Stretch(_Rectangle):
+    """Resizes to `width` x `height` pixels, without cropping."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         if self.width * image.height > _MAX_RESIZED:
@@ -83,17 +87,8 @@ class _Stretch:
         return image.resize((self.width, self.height), self.resampling)
 
 
-@dataclass(frozen=True)
-class _Fill:
+class _Fill(_Rectangle):
     """Resizes to the smallest size that covers `width` x `height` pixels, then crops the centre."""
-
-    width: int
-    height: int
-    resampling: Image.Resampling
-
-    @property
-    def minimum(self) -> int:
-        return max(self.width, self.height)
 
     def __call__(self, image: Image.Image) -> Image.Image:
         scale = max(self.width / image.width, self.height / image.height)
