@@ -23,7 +23,7 @@ from cwx.evaluations.backdoor.poison_detection import PoisonDetection
 from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
 from cwx.evaluations.discriminative import Discriminative
 from cwx.evaluations.diversity import Diversity
-from cwx.evaluations.fidelity import Fidelity
+from cwx.evaluations.fidelity.evaluation import Fidelity
 from cwx.evaluations.gallery import Gallery
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.patterns.attention import Attention
@@ -38,6 +38,10 @@ from cwx.functional.representation_distance import flat
 from cwx.functional.rng import stream
 from cwx.functional.top_activations import spatial_maximum
 
+SEGMENTS = {
+    "span": 2, "start_min": 0, "start_max": 2, "replicas": 0, "real_batch_size": 4,
+    "real_augment": None, "images": None,
+}  # fmt: skip
 INNER = Inner(steps=0, learning_rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
 LAYER = {"networks": None, "layer": None, "pooling": flat}
 # By the class of the evaluation, as in conf/evaluation.
@@ -53,7 +57,7 @@ EVALUATIONS = {
         partial(RevealedTrigger),
         partial(Discriminative),
         partial(Diversity),
-        partial(Fidelity, source="images", inner=INNER, span=2, start_min=0, start_max=2),
+        partial(Fidelity, source="images", inner=INNER, **SEGMENTS),
         partial(Gallery, titles={}, baselines=["real", "mean"]),
         partial(
             Neurons,

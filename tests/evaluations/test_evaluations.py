@@ -4,51 +4,17 @@ from dataclasses import replace
 import pytest
 import torch
 from support.builders import BlobsWithoutTraining, image_data
-from support.references import flat
 
 from cwx.evaluations.discriminative import Discriminative, scores
 from cwx.evaluations.diversity import Diversity, pairwise
-from cwx.evaluations.fidelity import Fidelity
 from cwx.evaluations.gallery import Gallery
 from cwx.evaluations.outcome import baselines, mean_over_networks
 from cwx.explanations.images import Explanations
-from cwx.functional.augmentation import Strategy
-from cwx.functional.inner_loop import Inner
-from cwx.functional.trajectory_distance import squared_distance
-from cwx.training.plan import Plan
-
-NO_STEPS = Inner(steps=0, learning_rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
-SPAN = {"inner": NO_STEPS, "span": 2, "start_min": 0, "start_max": 2}
 
 
 @pytest.fixture(scope="module")
 def sources(subject):
     return {"real-images": subject.real_images(2), "first": subject.real_images(1)}
-
-
-def test_zero_inner_steps_give_a_fidelity_ratio_of_one(subject, sources):
-    outcome = Fidelity(source="first", **SPAN)(subject, sources)
-    assert outcome.metrics["fidelity/ratio"] == pytest.approx(1)
-    assert outcome.metrics["fidelity/seen/ratio"] == pytest.approx(1)
-    table = outcome.tables["fidelity"]
-    assert [(row["seen"], row["start"]) for row in table] == [
-        (seen, start) for seen in ("no", "yes") for start in range(3)
-    ]
-    states = [flat(subject.held_out[0].state(epoch).values()) for epoch in range(5)]
-    reference = sum(squared_distance(states[k], states[k + 2]).item() for k in range(3)) / 3
-    assert outcome.metrics["fidelity/reference"] == pytest.approx(reference)
-
-
-def test_fidelity_refuses_a_missing_source_and_missing_held_out_experts(subject, sources):
-    fidelity = Fidelity(source="none", **SPAN)
-    with pytest.raises(
-        ValueError, match="'none', but this study has no such method that makes images"
-    ):
-        fidelity.check(Plan(data=subject.data, methods=["first"], held_out=1))
-    with pytest.raises(ValueError, match="give experts.held_out at least one seed"):
-        fidelity.check(Plan(data=subject.data, methods=["none"], held_out=0))
-    with pytest.raises(ValueError, match="lower start_max to 2"):
-        Fidelity(source="first", **{**SPAN, "start_max": 9})(subject, sources)
 
 
 def test_scores_of_known_logits():

@@ -386,3 +386,12 @@ def test_consistency_training_withstands_what_ordinary_training_does_not(data, t
 
 def test_consistency_in_half_precision_goes_the_same_way(data, tmp_path):
     assert way_of(data, tmp_path, "bf16-mixed", **CONSISTENT) < 0.3
+
+
+@pytest.mark.parametrize("first_epoch", [0, 1, 3])
+def test_a_training_that_starts_later_has_the_learning_rate_of_that_epoch(data, first_epoch):
+    schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+    module = experts(data, [0, 1], schedule=schedule)
+    module.first_epoch = first_epoch
+    (optimizer,), _ = module.configure_optimizers()
+    assert [g["lr"] for g in optimizer.param_groups] == [pytest.approx(0.1 * 0.5**first_epoch)] * 2

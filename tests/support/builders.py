@@ -89,8 +89,8 @@ def expert_requests(*seeds):
     return [ExpertRequest(f"expert-{seed}", seed, {"seed": seed}) for seed in seeds]
 
 
-def experts(data, seeds, *, network=small_mlp, **settings):
-    """The module that trains experts with these seeds in parallel."""
+def experts(data, seeds, *, network=small_mlp, networks=None, **settings):
+    """The module that trains experts with these seeds in parallel, from `networks` if given."""
     defaults = {
         "epochs": 4,
         "batch_size": 8,
@@ -103,7 +103,7 @@ def experts(data, seeds, *, network=small_mlp, **settings):
         "recording": Recording(epochs=None, dtype="float32"),
     }
     return Expert(
-        networks=[build_network(network, data, seed=seed) for seed in seeds],
+        networks=networks or [build_network(network, data, seed=seed) for seed in seeds],
         data=data,
         seeds=seeds,
         stages=[f"expert-{seed}" for seed in seeds],

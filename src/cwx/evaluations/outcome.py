@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from matplotlib.figure import Figure
@@ -30,6 +30,20 @@ class Outcome:
 # The output of each method, by the method's name.
 Sources = Mapping[str, MethodOutput]
 Evaluation = Callable[[Subject, Sources], Outcome]
+
+
+@runtime_checkable
+class NeedsReplicas(Protocol):
+    """An evaluation that compares held-out experts with their replicas (`Subject.replicas`).
+
+    Attributes:
+        span: the number of epochs of a replica.
+    """
+
+    span: int
+
+    def replica_starts(self) -> list[int]:
+        """The epochs from whose states replicas are trained."""
 
 
 def raw_and_projected(subject: Subject, sources: Sources) -> dict[str, Explanations]:

@@ -35,9 +35,14 @@ class NetworkLoss:
 
     def __call__(self, theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """L for θ ``[P]``, `images` ``[n, C, H, W]`` and `labels` ``[n]``."""
+        return F.cross_entropy(self.logits(theta, images), labels)
+
+    def logits(self, theta: Tensor, images: Tensor) -> Tensor:
+        """The logits ``[n, classes]`` for θ ``[P]`` and `images` ``[n, C, H, W]``."""
         parts = zip(self.names, theta.split(self._sizes), self._shapes, strict=True)
         parameters = {name: part.view(shape) for name, part, shape in parts}
-        return F.cross_entropy(functional_call(self.network, parameters, (images,)), labels)
+        logits: Tensor = functional_call(self.network, parameters, (images,))
+        return logits
 
     def vector(self, state: Mapping[str, Tensor]) -> Tensor:
         """θ from a state by parameter name; entries that are not parameters are ignored."""

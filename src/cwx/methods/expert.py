@@ -2,6 +2,7 @@
 Dong et al., §3 and Appendix A; D8, D12)."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any
@@ -48,6 +49,9 @@ class Expert(L.LightningModule):
         recording: which states are recorded.
         objective: builds the objective from a network, the data and the attack.
 
+    Attributes:
+        first_epoch: the epoch of the learning rate schedule at which this training starts.
+
     Raises:
         ValueError: `epochs` is below 1.
     """
@@ -74,6 +78,7 @@ class Expert(L.LightningModule):
             raise ValueError(f"recipe.epochs is {epochs}: give 1 or more")
         self.seeds, self.stages, self.epochs = tuple(seeds), tuple(stages), epochs
         self.augment, self.optimizer, self.schedule = augment, optimizer, schedule
+        self.first_epoch = 0
         self.objective = objective(network=networks[0], data=data, attack=attack)
         self.recording = recording
         self.format = torch.channels_last if channels_last else torch.contiguous_format
@@ -135,11 +140,24 @@ class Expert(L.LightningModule):
         if self.schedule is not None:
             for index in range(len(self.networks)):
                 with _single_group(optimizer, index):
-                    self._schedules.append(self.schedule(optimizer))
+                    self._schedules.append(self._advance(self.schedule(optimizer)))
         # Lightning would write the checkpoint before it passes the loss to `ReduceLROnPlateau`, and
         # the step would be lost on resume. `lr_scheduler_step` passes the loss instead.
         schedulers = [{"scheduler": s, "reduce_on_plateau": False} for s in self._schedules]
         return [optimizer], schedulers
+
+    def _advance(
+        self, schedule: torch.optim.lr_scheduler.LRScheduler
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        if isinstance(schedule, ReduceLROnPlateau):
+            # It depends on the losses of the skipped epochs.
+            return schedule
+        with warnings.catch_warnings():
+            # That the schedule steps before the optimiser.
+            warnings.simplefilter("ignore", UserWarning)
+            for _ in range(self.first_epoch):
+                schedule.step()
+        return schedule
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         index = self._schedules.index(scheduler)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from cwx.report.figure_files import Embedded, embed
-from cwx.report.metric_catalogue import network_label
+from cwx.report.metric_labels import network_label
 from cwx.report.run import RunContents
 from cwx.report.sweep_axes import Point
 from cwx.report.traces_page import FIGURE_PREFIX

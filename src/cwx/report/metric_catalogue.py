@@ -3,30 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Kinds of networks (cwx.training.subject) as row labels.
-NETWORKS = {
-    "expert": "explained experts",
-    "held-out": "held-out experts",
-    "early": "early experts",
-    "clean": "experts trained on clean images",
-    "purified": "experts after purification",
-    "fine-tuned": "fine-tuned experts",
-}
-# The same as column heads.
-COLUMN_NETWORKS = {
-    "expert": "explained",
-    "held-out": "held-out",
-    "clean": "trained on clean",
-    "purified": "purified",
-}
-SOURCES = {
-    "real": "real images",
-    "train": "training images",
-    "mean": "mean images",
-}
-# Suffix of networks that the ensemble attack did not use (cwx.evaluations.adversarial).
-_NOT_ATTACKED = "-unseen"
-_ATTACKS = {"fgs": "FGS", "pgd": "PGD"}
+from cwx.report.metric_labels import (
+    FIDELITY_LABELS,
+    adversarial_top_k_label,
+    attack_label,
+    evidence_label,
+    size_label,
+    top_k_label,
+)
 
 
 @dataclass(frozen=True)
@@ -56,54 +40,6 @@ class MetricPattern:
     paper_name: Callable[[str], str] = str
     hidden: Callable[[float], bool] = lambda _: False
     unless: str = ""
-
-
-def network_label(name: str) -> str:
-    """The row label of a kind of network; other networks go by their name.
-
-    >>> network_label("expert"), network_label("expert-unseen"), network_label("vgg16")
-    ('explained experts', 'explained experts, not attacked', 'vgg16')
-    """
-    kind = name.removesuffix(_NOT_ATTACKED)
-    return NETWORKS.get(kind, kind) + (", not attacked" if kind != name else "")
-
-
-def network_column(name: str) -> str:
-    """The column head of a kind of network."""
-    kind = name.removesuffix(_NOT_ATTACKED)
-    return COLUMN_NETWORKS.get(kind, kind) + (", not attacked" if kind != name else "")
-
-
-def attack_label(name: str) -> str:
-    """
-    >>> attack_label("fgs_1"), attack_label("pgd"), attack_label("my_own")
-    ('FGS 1', 'PGD', 'my own')
-    """
-    first, *rest = name.split("_")
-    return " ".join([_ATTACKS.get(first, first), *rest])
-
-
-def _top_k(suffix: str) -> str:
-    return suffix.replace("/top", "top-") or "top-1"
-
-
-def _adversarial_top_k(name: str) -> str:
-    return {
-        "clean_top1": "clean, top-1",
-        "clean_top5": "clean, top-5",
-        "top1": "adversarial, top-1",
-        "top5": "adversarial, top-5",
-    }[name]
-
-
-def _evidence(name: str) -> str:
-    images, evidence = name.split("/")
-    return f"{evidence}, {images} images"
-
-
-def _size(text: str) -> str:
-    size = float(text)
-    return f"{100 * size:.3g} % of pixels" if size < 1 else f"ε = {size:.3g}/255"
 
 
 def _whole_test_set(name: str) -> str:
@@ -136,14 +72,14 @@ _CONSTRUCTION = {"start": "start", "made": "optimised", "rounded": "rounded to b
 METRIC_PATTERNS = (
     MetricPattern(
         r"accuracy/(?P<label>[^/]+)/clean(?P<column>|/top\d+)", "Test accuracy",
-        "Fraction of clean test images that are classified correctly.", column=_top_k,
+        "Fraction of clean test images that are classified correctly.", column=top_k_label,
     ),
     MetricPattern(
         r"adversarial_set/(?P<label>[^/]+)/(?P<column>(?:clean_)?top[15])",
         "Accuracy on the adversarial set",
         "Fraction of clean test images, and of the adversarial images, that are classified as "
         "their true class.",
-        column=_adversarial_top_k,
+        column=adversarial_top_k_label,
     ),
     MetricPattern(
         r"adversarial_set/(?P<label>[^/]+)/success", "Targeted attack success rate",
@@ -157,12 +93,28 @@ METRIC_PATTERNS = (
         better="", unless="adversarial_set/",
     ),
     MetricPattern(
-        r"fidelity/(?P<label>seen/)?ratio", "Fidelity ratio",
+        r"fidelity/(?P<label>(?:seen/)?(?:ratio|real)|replica)", "Fidelity ratio",
         "‖θₖ₊ₙ − θ_M‖² / ‖θₖ − θₖ₊ₙ‖²: distance between the expert and a network trained on the "
         "explanations, relative to the expert's own step. 0: the explanations reproduce the "
-        "expert's training; 1: no better than no training.",
-        lambda fitted: "fitted experts" if fitted else "held-out experts",
-        fraction=False, better="lower",
+        "expert's training; 1: no better than no training. Beside it the ratio of as many steps on "
+        "real images, and that of the expert trained again with other batches: the noise of the "
+        "training itself.",
+        FIDELITY_LABELS.__getitem__, fraction=False, better="lower",
+    ),
+    MetricPattern(
+        r"fidelity/(?P<label>(?:seen/)?agreement(?:/start|/replica)?)",
+        "Agreement of predictions with the expert",
+        "Fraction of the test images of which the network trained on the explanations, and the "
+        "expert at the end of the segment, predict the same class; beside it that of the network "
+        "at the start of the segment, and of the expert trained again with other batches.",
+        FIDELITY_LABELS.__getitem__,
+    ),
+    MetricPattern(
+        r"fidelity/(?P<label>(?:seen/)?accuracy(?:/start|/expert)?)",
+        "Accuracy of networks trained on the explanations",
+        "Fraction of the test images that a network classifies correctly after training on the "
+        "explanations from a state of an expert; beside it that of this state, and of the expert.",
+        FIDELITY_LABELS.__getitem__,
     ),
     MetricPattern(
         r"discriminative/(?P<label>(?!.*-projected/)[^/]+)/(?P<column>[^/]+)",
@@ -172,12 +124,12 @@ METRIC_PATTERNS = (
     MetricPattern(
         r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+)",
         "Predictive power of patterns",
-        _PATTERNS, _size, paper_name=_whole_test_set,
+        _PATTERNS, size_label, paper_name=_whole_test_set,
     ),
     MetricPattern(
         r"predictive_power/power/(?P<column>[^/]+)/(?P<label>[1-9][\d.]*)",
         "Predictive power of perturbations",
-        _PERTURBATIONS, _size, paper_name=_whole_test_set,
+        _PERTURBATIONS, size_label, paper_name=_whole_test_set,
     ),
     MetricPattern(
         r"accuracy/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)",
@@ -275,7 +227,7 @@ METRIC_PATTERNS = (
         "Evidence for predictions",
         "Fraction of the traced predictions whose most important neurons all support them "
         "(consistent), or of which at least one contradicts them (contradictory).",
-        _evidence, better="",
+        evidence_label, better="",
     ),
     MetricPattern(
         r"dataset_construction/(?P<of>(?!moved)[^/]+)/(?P<label>start|made|rounded)",

@@ -4,13 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cwx.report.metric_catalogue import (
-    METRIC_PATTERNS,
-    SOURCES,
-    MetricPattern,
-    network_column,
-    network_label,
-)
+from cwx.report.metric_catalogue import METRIC_PATTERNS, MetricPattern
+from cwx.report.metric_labels import SOURCES, network_column, network_label
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.dataset_construction import Construction
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
 from cwx.study.steps.purification import Purification
+from cwx.study.steps.replicas import replicas_for
 from cwx.study.validation import check_study
 from cwx.training.build import NetworkFactory
 from cwx.training.callbacks.log_images import LogPictures
@@ -177,6 +178,9 @@ class Study:
             training, self.experts, self.evaluation_networks, self.data, imported
         )
         subject = replace(subject, dataset_construction=metrics)
+        subject = replace(
+            subject, replicas=replicas_for(self.evaluation.values(), subject, training)
+        )
         subject = replace(subject, adversarial=self.adversary(subject, training))
         subject = replace(subject, fine_tuned=self.fine_tuning(subject, training))
         self._explain(stages, subject, results)

@@ -68,10 +68,10 @@ def check_study(
     plan = Plan(
         data=data,
         methods=list(method),
-        held_out=len(experts.held_out),
+        held_out=len(experts.held_out) + len(experts.early.held_out),
+        held_out_epochs=experts.held_out_epochs(recipe_settings.get("epochs")),
         leaves={name: output_type(build) for name, build in method.items()},
         epochs=experts.epochs(recipe_settings.get("epochs")),
-        recipe_epochs=recipe_settings.get("epochs"),
         recorded=recipe_settings.get("recording", {}).get("epochs"),
         networks=networks,
         explains=explained_kinds(method),

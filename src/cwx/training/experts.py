@@ -17,10 +17,12 @@ class EarlyExperts:
     Attributes:
         seeds: of their weights and their training.
         epochs: the number of epochs to train; at least the last epoch that methods use.
+        held_out: of experts that no method uses, for evaluation only.
     """
 
     seeds: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"]
     epochs: Annotated[int, ">= 0"]
+    held_out: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"] = ()
 
 
 class Experts:
@@ -100,9 +102,14 @@ class Experts:
                 "or import a trained network with experts.checkpoints=[<file>]"
             )
         # No method may use a held-out expert.
-        explained_seeds = [*self.seeds, *self.early.seeds, *self.held_out]
+        explained_seeds = [
+            *self.seeds, *self.early.seeds, *self.held_out, *self.early.held_out
+        ]  # fmt: skip
         for names, seeds_of_kind in (
-            ("seeds, experts.early.seeds and experts.held_out", explained_seeds),
+            (
+                "seeds, experts.early.seeds, experts.held_out and experts.early.held_out",
+                explained_seeds,
+            ),
             ("clean", self.clean),
             ("purified", self.purified),
             ("evaluation_seeds", self.evaluation_seeds),
@@ -112,7 +119,7 @@ class Experts:
                 raise ValueError(
                     f"seed {repeated[0]} is repeated in experts.{names}: give each seed once"
                 )
-        if self.early.seeds and self.early.epochs < 1:
+        if (self.early.seeds or self.early.held_out) and self.early.epochs < 1:
             raise ValueError(
                 f"experts.early.epochs is {self.early.epochs}: give 1 or more, or no "
                 "experts.early.seeds"
@@ -148,6 +155,7 @@ class Experts:
         required = {
             "seeds": self.seeds,
             "early.seeds": self.early.seeds,
+            "early.held_out": self.early.held_out,
             "held_out": self.held_out,
             "clean": self.clean,
             "evaluation_seeds": self.evaluation_seeds
@@ -183,7 +191,9 @@ class Experts:
         """Names of the architectures to train: ``network`` for the explained one, and evaluation
         networks.
         """
-        explained = self.seeds or self.early.seeds or self.held_out or self.clean
+        explained = (
+            self.seeds or self.early.seeds or self.held_out or self.early.held_out or self.clean
+        )
         without_checkpoint = [
             name for name in evaluation_networks if name not in self.evaluation_checkpoints
         ]
@@ -212,6 +222,11 @@ class Experts:
         last = {"recipe.epochs": total} if self.seeds and total is not None else {}
         last |= {"experts.early.epochs": self.early.epochs} if self.early.seeds else {}
         return last | ({"experts.checkpoints": 0} if self.checkpoints else {})
+
+    def held_out_epochs(self, total: int | None) -> dict[str, int]:
+        """As `epochs`, of the held-out experts."""
+        last = {"recipe.epochs": total} if self.held_out and total is not None else {}
+        return last | ({"experts.early.epochs": self.early.epochs} if self.early.held_out else {})
 
 
 class ImportedExperts(Experts):

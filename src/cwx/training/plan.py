@@ -19,7 +19,8 @@ class Plan:
     Attributes:
         data: the images, loaded and corrupted.
         methods: names of the explanation methods.
-        held_out: the number of held-out experts.
+        held_out: the number of held-out experts, early ones included.
+        held_out_epochs: the last epoch of the held-out experts, by the setting that defines it.
         leaves: the output type of each method, by its name; `Explanations` if missing.
         epochs: the last epoch of the experts that methods use, by the setting that defines it; 0
             for checkpoints, which have one state.
@@ -29,7 +30,6 @@ class Plan:
             setting.
         names: names of the networks that are trained or imported: kinds of experts and evaluation
             networks.
-        recipe_epochs: the number of epochs of the recipe; ``None`` if it has no such setting.
         recorded: ``recipe.recording.epochs``; ``None`` if all epochs are recorded.
         adversarial: whether the study makes adversarial images.
         kinds: `names`, and ``fine-tuned`` if the experts are fine-tuned; empty if unknown.
@@ -43,8 +43,8 @@ class Plan:
     networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
     explains: Mapping[str, str] = field(default_factory=dict)
     names: Sequence[str] = ()
-    recipe_epochs: int | None = None
     recorded: int | None = None
+    held_out_epochs: Mapping[str, int] = field(default_factory=dict)
     adversarial: bool = True
     kinds: Sequence[str] = ()
 

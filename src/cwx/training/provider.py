@@ -96,26 +96,52 @@ class Training:
         Raises:
             ValueError: a trajectory was recorded for another network, or not at that epoch.
         """
-        kind = self.configuration["network"]
-        common = {**self._common(kind, data, {}), "seed": seed}
         starts = {
             f"{name}-{index}": (trajectory, trajectory.epochs if epoch is None else epoch)
             for index, trajectory in enumerate(trajectories)
         }
+        return self.continued(starts, seeds=[seed] * len(starts), data=data, role="expert")
+
+    def continued(
+        self,
+        starts: Mapping[str, tuple[Trajectory, int]],
+        *,
+        seeds: Sequence[int],
+        data: ImageData,
+        role: str,
+        epochs: int | None = None,
+        first_epoch: int = 0,
+    ) -> list[Trajectory]:
+        """Networks of the explained kind, trained from recorded states.
+
+        Args:
+            starts: a trajectory and its epoch, by the name of the new network in logs.
+            seeds: of this training, per network.
+            role: what the trajectory is for the new network: a key of its identity in the store.
+            epochs: the number of epochs; by default that of the recipe.
+            first_epoch: the epoch of the learning rate schedule at which the training starts.
+
+        Raises:
+            ValueError: a trajectory was recorded for another network, or not at that epoch.
+        """
+        overrides = {} if epochs is None else {"epochs": epochs}
+        common = self._common(self.configuration["network"], data, overrides)
         requests = [
             ExpertRequest(
-                stage, seed, {**common, "expert": trajectory.identity, "epoch": start_epoch}
+                stage,
+                seed,
+                {**common, "seed": seed, role: trajectory.identity, "epoch": epoch},
             )
-            for stage, (trajectory, start_epoch) in starts.items()
+            for (stage, (trajectory, epoch)), seed in zip(starts.items(), seeds, strict=True)
         ]
 
         def build_start(request: ExpertRequest) -> nn.Module:
             network = build_network(self.network, data, seed=0)
-            trajectory, start_epoch = starts[request.stage]
-            trajectory.load_into(network, start_epoch)
+            trajectory, epoch = starts[request.stage]
+            trajectory.load_into(network, epoch)
             return network
 
-        return self._train(requests, build_start, data, {})
+        return self._train(requests, build_start, data, overrides, first_epoch=first_epoch)
 
     def _networks(
         self,
@@ -151,17 +177,26 @@ class Training:
         build_start: Callable[[ExpertRequest], nn.Module],
         data: ImageData,
         overrides: Mapping[str, Any],
+        *,
+        first_epoch: int = 0,
     ) -> list[Trajectory]:
-        """The requested networks, each trained from the network that `build_start` returns."""
+        """The requested networks, each trained from the network that `build_start` returns.
+
+        Args:
+            first_epoch: the epoch of the learning rate schedule at which the training starts.
+        """
 
         def build(missing: Sequence[ExpertRequest]) -> Any:
-            return self.recipe(
+            module = self.recipe(
                 networks=[build_start(request) for request in missing],
                 data=data,
                 seeds=[request.seed for request in missing],
                 stages=[request.stage for request in missing],
                 **overrides,
             )
+            if first_epoch:
+                module.first_epoch = first_epoch
+            return module
 
         return self.stages.train(build, requests, self.store, at_once=self.at_once)
 
@@ -196,9 +231,8 @@ def prepare_subject(
     for name, trajectories in imported.evaluation_networks.items():
         training.record_external(name, trajectories)
     trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
-    early = training.experts(
-        "early", seeds=experts.early.seeds, data=data, epochs=experts.early.epochs
-    )
+    early_seeds = [*experts.early.seeds, *experts.early.held_out]
+    early = training.experts("early", seeds=early_seeds, data=data, epochs=experts.early.epochs)
     clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
     evaluation_trajectories = {
         name: imported.evaluation_networks.get(name)
@@ -211,7 +245,8 @@ def prepare_subject(
         data=data,
         factory=training.network,
         trajectories=imported.experts or trained[: len(experts.seeds)],
-        early=early,
+        early=early[: len(experts.early.seeds)],
+        early_held_out=early[len(experts.early.seeds) :],
         held_out=trained[len(experts.seeds) :],
         evaluation_networks={
             name: [trained_network(evaluation_networks[name], data, t) for t in trajectories]
@@ -223,7 +258,7 @@ def prepare_subject(
         epoch=experts.epoch,
     )
     network = subject.network()
-    for trajectory in (*subject.fitted, *subject.held_out):
+    for trajectory in (*subject.fitted, *subject.held_out, *subject.early_held_out):
         trajectory.check(network)
     return subject
 

@@ -26,6 +26,10 @@ class Subject:
         factory: builds the explained kind of network for the data.
         trajectories: the experts that methods may use, by seed.
         held_out: experts of other seeds, for evaluation only.
+        early_held_out: more of them, whose training stopped early; they are not evaluated
+            themselves.
+        replicas: by the name of a held-out expert's folder and the epoch k, the network trained
+            again from its θ_k with other batches.
         evaluation_networks: fully trained networks of other architectures, frozen, by name, one
             per seed.
         evaluation_trajectories: the trajectories of the evaluation networks, by the same names, in
@@ -50,6 +54,8 @@ class Subject:
     evaluation_networks: Mapping[str, Sequence[nn.Module]]
     evaluation_trajectories: Mapping[str, Sequence[Trajectory]] = field(default_factory=dict)
     early: Sequence[Trajectory] = ()
+    early_held_out: Sequence[Trajectory] = ()
+    replicas: Mapping[tuple[str, int], Trajectory] = field(default_factory=dict)
     clean: Sequence[Trajectory] = ()
     fine_tuned: Sequence[Trajectory] = ()
     adversarial: AdversarialSet | None = None

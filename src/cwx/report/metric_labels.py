@@ -1,0 +1,94 @@
+"""Labels of networks, attacks and measured values in the pages."""
+
+# Kinds of networks (cwx.training.subject) as row labels.
+NETWORKS = {
+    "expert": "explained experts",
+    "held-out": "held-out experts",
+    "early": "early experts",
+    "clean": "experts trained on clean images",
+    "purified": "experts after purification",
+    "fine-tuned": "fine-tuned experts",
+}
+# The same as column heads.
+COLUMN_NETWORKS = {
+    "expert": "explained",
+    "held-out": "held-out",
+    "clean": "trained on clean",
+    "purified": "purified",
+}
+SOURCES = {
+    "real": "real images",
+    "train": "training images",
+    "mean": "mean images",
+}
+# Suffix of networks that the ensemble attack did not use (cwx.evaluations.adversarial).
+_NOT_ATTACKED = "-unseen"
+_ATTACKS = {"fgs": "FGS", "pgd": "PGD"}
+
+# Rows of the metrics of cwx.evaluations.fidelity.
+FIDELITY_LABELS = {
+    "ratio": "held-out experts",
+    "seen/ratio": "fitted experts",
+    "real": "held-out experts, real images",
+    "seen/real": "fitted experts, real images",
+    "replica": "held-out experts, trained again",
+} | {
+    f"{prefix}{name}": f"{kind} experts{detail}"
+    for prefix, kind in (("", "held-out"), ("seen/", "fitted"))
+    for name, detail in (
+        ("agreement", ""),
+        ("agreement/start", ", at the start"),
+        ("agreement/replica", ", trained again"),
+        ("accuracy", ""),
+        ("accuracy/start", ", at the start"),
+        ("accuracy/expert", ", at the end"),
+    )
+}
+
+
+def network_label(name: str) -> str:
+    """The row label of a kind of network; other networks go by their name.
+
+    >>> network_label("expert"), network_label("expert-unseen"), network_label("vgg16")
+    ('explained experts', 'explained experts, not attacked', 'vgg16')
+    """
+    kind = name.removesuffix(_NOT_ATTACKED)
+    return NETWORKS.get(kind, kind) + (", not attacked" if kind != name else "")
+
+
+def network_column(name: str) -> str:
+    """The column head of a kind of network."""
+    kind = name.removesuffix(_NOT_ATTACKED)
+    return COLUMN_NETWORKS.get(kind, kind) + (", not attacked" if kind != name else "")
+
+
+def attack_label(name: str) -> str:
+    """
+    >>> attack_label("fgs_1"), attack_label("pgd"), attack_label("my_own")
+    ('FGS 1', 'PGD', 'my own')
+    """
+    first, *rest = name.split("_")
+    return " ".join([_ATTACKS.get(first, first), *rest])
+
+
+def top_k_label(suffix: str) -> str:
+    return suffix.replace("/top", "top-") or "top-1"
+
+
+def adversarial_top_k_label(name: str) -> str:
+    return {
+        "clean_top1": "clean, top-1",
+        "clean_top5": "clean, top-5",
+        "top1": "adversarial, top-1",
+        "top5": "adversarial, top-5",
+    }[name]
+
+
+def evidence_label(name: str) -> str:
+    images, evidence = name.split("/")
+    return f"{evidence}, {images} images"
+
+
+def size_label(text: str) -> str:
+    size = float(text)
+    return f"{100 * size:.3g} % of pixels" if size < 1 else f"ε = {size:.3g}/255"
