@@ -3,55 +3,15 @@
 import pytest
 import torch
 from support import references
-from support.builders import sgd, stages
+from support.builders import sgd
+from support.distillation import distill, exact, fitted, inner
 
 from cwx.explanations.class_images import DivergedError
 from cwx.functional.augmentation import Crop, Strategy
-from cwx.functional.inner_loop import Inner
 from cwx.functional.network_loss import NetworkLoss
-from cwx.functional.trajectory_distance import normalised_distance
-from cwx.functional.unroll import Exact, Plain
+from cwx.functional.unroll import Plain
 from cwx.methods.activation import ActivationMaximisation
-from cwx.methods.distill import Distill
 from cwx.networks.eval_mode import accuracy
-
-
-def inner(**settings):
-    chosen = {
-        "steps": 5,
-        "learning_rate": 0.1,
-        "momentum": 0.0,
-        "batch_size": None,
-        "augment": Strategy({}),
-    }
-    return Inner(**{**chosen, **settings})
-
-
-def exact(loss, **settings):
-    chosen = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
-    return Exact(loss, **{**chosen, **settings})
-
-
-def distill(subject, **settings):
-    chosen = {
-        "seed": 3,
-        "stage": "distill",
-        "images_per_class": 2,
-        "initial_std": 1.0,
-        "iterations": 40,
-        "segments": 2,
-        "inner": inner(),
-        "span": 2,
-        "start_min": 0,
-        "start_max": 2,
-        "learning_rate_lr": None,
-        "optimizer": sgd(20.0, momentum=0.5),
-        "clip": 1e9,
-        "distance": normalised_distance,
-        "unroll": exact,
-        "checkpoint_every": 10,
-    }
-    return Distill(subject=subject, **{**chosen, **settings})
 
 
 def activation(subject, **settings):
@@ -71,11 +31,6 @@ def activation(subject, **settings):
 
 
 METHODS = {"distill": distill, "activation": activation}
-
-
-def fitted(module, folder, **settings):
-    stages(**settings).fit(module, folder / "m.ckpt", [])
-    return module.explanations()
 
 
 @pytest.mark.parametrize("name", METHODS)

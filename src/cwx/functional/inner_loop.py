@@ -16,7 +16,8 @@ class Inner:
 
     Args:
         steps: M, number of steps.
-        learning_rate: η_θ, or its initial value if it is learned.
+        learning_rate: η_θ, or its initial value if it is learned; ``None`` to derive it from the
+            experts and the initial S (`cwx.functional.inner_learning_rate`).
         momentum: μ, in [0, 1).
         batch_size: images per step, from a new random permutation of S per epoch; null: all of S
             in every step.
@@ -30,12 +31,12 @@ class Inner:
         self,
         *,
         steps: Annotated[int, ">= 1"],
-        learning_rate: Annotated[float, "> 0"],
+        learning_rate: Annotated[float, "> 0"] | None,
         momentum: Annotated[float, ">= 0, < 1"],
         batch_size: Annotated[int, ">= 1"] | None,
         augment: Strategy,
     ) -> None:
-        if learning_rate <= 0:
+        if learning_rate is not None and learning_rate <= 0:
             raise ValueError(f"inner.learning_rate is {learning_rate}: give a rate above 0")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"inner.batch_size is {batch_size}: give 1 or more, or null for all")

@@ -1,5 +1,6 @@
 """CWX: synthetic images that reproduce the training trajectory (CWX, Eq 1-5; C1-C4)."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,14 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from cwx.data.step_loaders import epoch_length
-from cwx.data.trajectory_segments import SegmentBatch, Segments
+from cwx.data.trajectory_segments import SegmentBatch, Segments, read_segment
 from cwx.explanations.images import Explanations
+from cwx.functional.inner_learning_rate import matching_rate
 from cwx.functional.inner_loop import Inner
+from cwx.functional.loss_derivatives import Eager
 from cwx.functional.network_loss import NetworkLoss
+from cwx.functional.preconditioning import precondition
+from cwx.functional.spacing import evenly_spaced
 from cwx.functional.trajectory_distance import Distance, squared_distance
 from cwx.functional.unroll import Descent, Unroll
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
+
+log = logging.getLogger(__name__)
+
+# Start epochs from which the learning rate of training on S is derived.
+RATE_STARTS = 5
+# A larger change of this learning rate is reported.
+LARGEST_RATE_CHANGE = 4.0
 
 
 class Distill(L.LightningModule):
@@ -34,10 +46,18 @@ class Distill(L.LightningModule):
         segments: segments per step, over all ranks.
         span: N, in epochs.
         start_min, start_max: the range of k, both ends included.
-        inner: settings of the inner loop, which trains on S: M, η_θ and others.
+        inner: settings of the inner loop, which trains on S: M, η_θ and others. Without a learning
+            rate, η_θ is derived from the experts and the initial S
+            (`cwx.functional.inner_learning_rate`).
         learning_rate_lr: the outer learning rate of log η_θ; null keeps η_θ constant. The logarithm
             is learned so that η_θ stays positive.
         optimizer: builds the outer optimiser (η_S) from groups of parameters.
+        schedule: builds the schedule of the outer learning rates from the optimiser, stepped after
+            each outer step; ``None`` keeps them constant.
+        spectral_exponent: strengthens low spatial frequencies of the gradient of S
+            (`cwx.functional.preconditioning`); 0 leaves it as it is.
+        average: decay of an exponential moving average of S over outer steps, which is the result;
+            ``None`` for the last S.
         clip: largest update of S, as the root mean square over pixels in normalised units: a
             longer gradient is scaled down. It matters for networks without normalisation layers,
             whose loss has cliffs; for others it acts at most in the first steps.
@@ -62,6 +82,9 @@ class Distill(L.LightningModule):
         inner: Inner,
         learning_rate_lr: Annotated[float, "> 0"] | None,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        schedule: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None,
+        spectral_exponent: Annotated[float, ">= 0, <= 4"],
+        average: Annotated[float, "> 0, < 1"] | None,
         clip: Annotated[float, "> 0"],
         distance: Distance,
         unroll: Callable[[NetworkLoss], Unroll],
@@ -78,6 +101,7 @@ class Distill(L.LightningModule):
         self.subject, self.stage, self.seed, self.inner = subject, stage, seed, inner
         self.clip = clip
         self.optimizer, self.distance, self.learning_rate_lr = optimizer, distance, learning_rate_lr
+        self.schedule, self.spectral_exponent = schedule, spectral_exponent
         loss = NetworkLoss(subject.network())
         self.unroll = unroll(loss)
         self.batches = Segments(
@@ -92,9 +116,24 @@ class Distill(L.LightningModule):
         )
         self.epochs = iterations // self.batches.epoch_steps
         self.set = subject.class_images(images_per_class, std=initial_std, seed=seed)
+        self.initial_rate = self._initial_rate(loss, span, range(start_min, start_max + 1))
         self.log_rate = nn.Parameter(
-            torch.tensor(inner.learning_rate).log(), learning_rate_lr is not None
+            torch.tensor(self.initial_rate).log(), learning_rate_lr is not None
         )
+        self.averaged = None if average is None else Average(self.set.images, average)
+
+    def _initial_rate(self, loss: NetworkLoss, span: int, starts: range) -> float:
+        if self.inner.learning_rate is not None:
+            return self.inner.learning_rate
+        expert = self.subject.fitted[0]
+        segments = [
+            read_segment(expert, loss.vector, start=starts[index], span=span)
+            for index in evenly_spaced(len(starts), RATE_STARTS).tolist()
+        ]
+        images, labels = self.set.images.detach(), self.set.labels
+        rate = matching_rate(Eager(loss), segments, images, labels, steps=self.inner.steps)
+        log.info("%s: learning rate of training on S starts at %.3g", self.stage, rate)
+        return rate
 
     @classmethod
     def check(
@@ -131,7 +170,7 @@ class Distill(L.LightningModule):
     def rate(self) -> Tensor:
         """η_θ."""
         # exp(log η) would round a fixed η.
-        fixed = torch.tensor(self.inner.learning_rate, device=self.device)
+        fixed = torch.tensor(self.initial_rate, device=self.device)
         return fixed if self.learning_rate_lr is None else self.log_rate.exp()
 
     def training_step(self, batch: SegmentBatch, batch_idx: int) -> Tensor:
@@ -191,6 +230,7 @@ class Distill(L.LightningModule):
         gradient = self.set.images.grad
         if gradient is None:
             return
+        gradient.copy_(precondition(gradient, self.spectral_exponent))
         step = optimizer.param_groups[0]["lr"] * gradient.square().mean().sqrt()
         gradient.mul_((self.clip / step.clamp_min(1e-30)).clamp_max(1))
         self.log(f"{self.stage}/step", step)
@@ -199,9 +239,58 @@ class Distill(L.LightningModule):
         groups: list[dict[str, Any]] = [{"params": [self.set.images]}]
         if self.learning_rate_lr is not None:
             groups.append({"params": [self.log_rate], "lr": self.learning_rate_lr})
-        return self.optimizer(groups)
+        optimizer = self.optimizer(groups)
+        if self.schedule is None:
+            return optimizer
+        scheduler = {"scheduler": self.schedule(optimizer), "interval": "step"}
+        return [optimizer], [scheduler]
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        if self.averaged is not None:
+            self.averaged.update(self.set.images)
+
+    def on_fit_end(self) -> None:
+        change = self.rate.item() / self.initial_rate
+        if not 1 / LARGEST_RATE_CHANGE < change < LARGEST_RATE_CHANGE:
+            log.warning(
+                "%s: the learning rate of training on S moved from %.3g to %.3g: the fidelity "
+                "may be low; set method.%s.inner.learning_rate nearer to its end, or lower "
+                "method.%s.learning_rate_lr",
+                self.stage, self.initial_rate, self.rate.item(), self.stage, self.stage,
+            )  # fmt: skip
 
     def explanations(self) -> Explanations:
-        """The current S, with η_θ if it was learned."""
-        learned = None if self.learning_rate_lr is None else self.rate.detach().cpu().clone()
-        return replace(self.set.snapshot(), inner_learning_rate=learned)
+        """The current S or its average, with η_θ unless `inner` states it."""
+        explanations = self.set.snapshot()
+        if self.averaged is not None:
+            explanations = replace(explanations, images=self.averaged.value())
+        stated = self.learning_rate_lr is None and self.inner.learning_rate is not None
+        learned = None if stated else self.rate.detach().cpu().clone()
+        return replace(explanations, inner_learning_rate=learned)
+
+
+class Average(nn.Module):
+    """An exponential moving average of a tensor, corrected for its start (Kingma & Ba 2015).
+
+    Args:
+        tensor: its shape.
+        decay: of an update, in (0, 1).
+    """
+
+    sum: Tensor
+    weight: Tensor
+
+    def __init__(self, tensor: Tensor, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("sum", torch.zeros_like(tensor.detach()))
+        self.register_buffer("weight", torch.zeros((), dtype=torch.double))
+
+    @torch.no_grad()
+    def update(self, tensor: Tensor) -> None:
+        self.sum.mul_(self.decay).add_(tensor, alpha=1 - self.decay)
+        self.weight.mul_(self.decay).add_(1 - self.decay)
+
+    def value(self) -> Tensor:
+        """The average of all updates, on the CPU."""
+        return (self.sum / self.weight.to(self.sum)).cpu()
