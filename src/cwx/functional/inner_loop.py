@@ -45,8 +45,12 @@ class Inner:
         # Checks the settings now, before any training.
         self.descent(torch.empty(0, dtype=torch.long), key=())
 
-    def descent(self, labels: Tensor, key: tuple[int, ...]) -> Descent:
-        """The descent on images with `labels` ``[n]``; all random draws are functions of `key`."""
+    def descent(self, labels: Tensor, key: tuple[int, ...], steps: int | None = None) -> Descent:
+        """The descent on images with `labels` ``[n]``; all random draws are functions of `key`.
+
+        Args:
+            steps: the number of steps; ``None`` for M.
+        """
 
         def batch(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
             indices = self._indices(len(labels), step, key)
@@ -58,7 +62,8 @@ class Inner:
             augmentation = self.augment.draw(len(images), stream(*key, 1, step))
             return augmentation(images), batch_labels
 
-        return Descent(steps=self.steps, momentum=self.momentum, batch=batch)
+        steps = self.steps if steps is None else steps
+        return Descent(steps=steps, momentum=self.momentum, batch=batch)
 
     def _indices(self, count: int, step: int, key: tuple[int, ...]) -> Tensor | None:
         if self.batch_size is None or self.batch_size >= count:

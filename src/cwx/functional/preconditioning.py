@@ -5,12 +5,15 @@ from torch import Tensor
 
 
 def spectral_gain(height: int, width: int, exponent: float) -> Tensor:
-    """The gain of each spatial frequency, double ``[height, width // 2 + 1]``, in the order of `rfft2`.
+    """The gain of each spatial frequency, in the order of `rfft2`.
 
     f^(−2 · exponent) with f in cycles per image, at least 1, divided by its root mean square over
     all frequencies: an update of white noise keeps its length. Gradient descent with this gain is
     gradient descent on the coefficients z of S = Σ f^(−exponent) z, a basis in which natural images
     have about equal coefficients for exponent 1 (Olah et al. 2017, "Feature visualization").
+
+    Returns:
+        double ``[height, width // 2 + 1]``.
     """
     vertical = torch.fft.fftfreq(height, dtype=torch.double)[:, None] * height
     horizontal = torch.fft.rfftfreq(width, dtype=torch.double)[None] * width

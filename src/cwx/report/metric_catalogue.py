@@ -117,6 +117,11 @@ METRIC_PATTERNS = (
         FIDELITY_LABELS.__getitem__,
     ),
     MetricPattern(
+        r"from_scratch/(?P<label>[^/]+)", "Accuracy of new networks trained on the images alone",
+        "Fraction of the test images that networks with new random weights classify correctly "
+        "after training on the explanations alone, or on as many real training images.",
+    ),
+    MetricPattern(
         r"discriminative/(?P<label>(?!.*-projected/)[^/]+)/(?P<column>[^/]+)",
         "Accuracy on the explanations",
         "Fraction of the images that these networks classify as the images' class.",

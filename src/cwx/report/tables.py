@@ -20,6 +20,8 @@ TITLES = {
     "discriminative": "Accuracy on the explanations",
     "diversity": "Diversity within each class",
     "fidelity": "Fidelity by trajectory segment",
+    "fidelity_epochs": "Fidelity by start epoch",
+    "from_scratch": "New networks trained on the images alone, by learning rate",
     "neurons_curve": "CS₁ and CS₂ against LC",
     "neurons_layers": "LC and CS by layer",
     "neurons_top": "Neurons of highest LC",

@@ -70,9 +70,9 @@ class Subject:
         """All experts that methods may use."""
         return (*self.trajectories, *self.early)
 
-    def network(self) -> nn.Module:
+    def network(self, seed: int = 0) -> nn.Module:
         """A network of the explained kind with random weights."""
-        return build_network(self.factory, self.data, seed=0)
+        return build_network(self.factory, self.data, seed=seed)
 
     def trained_network(self, trajectory: Trajectory, epoch: int | None = None) -> nn.Module:
         """The network of `trajectory` after `epoch` (default: the study's epoch), frozen, in eval

@@ -1,0 +1,112 @@
+"""Accuracy of new networks trained on the explanations alone, and on as many real images."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from cwx.data.samples import draw_per_class
+from cwx.data.splits import ImageSet
+from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import of_kind
+from cwx.functional.inner_loop import Inner
+from cwx.functional.loss_derivatives import Eager
+from cwx.functional.network_loss import NetworkLoss
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
+
+REAL = "real"
+# Of the first new network.
+FIRST_SEED = 10_000
+
+
+class FromScratch:
+    """Test accuracy of networks with new random weights after training on few images.
+
+    This is the measure of dataset distillation. Every method that makes images is compared with
+    ``real``: as many training images of each class, drawn at random. All train with the settings
+    of `inner` for `steps` steps, once with each learning rate of `rates`; the rate of the highest
+    mean accuracy on the test images is reported for each source, which favours all of them alike.
+
+    Metrics: ``from_scratch/<source>``, accuracies in 0-1, means over `seeds` networks. The table
+    ``from_scratch`` has the standard deviations and every rate.
+
+    Args:
+        inner: how to train on images: batch size, augmentation and momentum.
+        steps: the number of steps of gradient descent.
+        rates: learning rates to try.
+        seeds: the number of networks, with the weights of seeds that no expert has by default.
+        images: the number of test images, spread evenly; null for all.
+    """
+
+    def __init__(
+        self,
+        *,
+        inner: Inner,
+        steps: Annotated[int, ">= 1"],
+        rates: Annotated[Sequence[Annotated[float, "> 0"]], "distinct"],
+        seeds: Annotated[int, ">= 1"],
+        images: Annotated[int, ">= 1"] | None,
+    ) -> None:
+        self.inner, self.steps, self.rates = inner, steps, list(rates)
+        self.seeds, self.images = seeds, images
+
+    def check(self, plan: Plan) -> None:
+        if not self.rates:
+            raise ValueError(
+                "evaluation.from_scratch.rates is empty: give at least one learning rate"
+            )
+        if not len(plan.data.splits.train):
+            raise ValueError(
+                "evaluation=[from_scratch] compares with training images, but the data have none: "
+                "remove it, or choose data with training images"
+            )
+
+    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
+        images = of_kind(sources, Explanations)
+        per_class = max((int(torch.bincount(e.labels).max()) for e in images.values()), default=1)
+        train = draw_per_class(subject.data.splits.train, per_class)
+        real = Explanations(subject.data.normalization.from_bytes(train.images), train.labels)
+        test = subject.data.splits.test
+        test = test if self.images is None else test.spread(self.images)
+        rows: list[Row] = [
+            {"source": source, "rate": rate, "replicate": seed, "accuracy": accuracy}
+            for source, explanations in {**images, REAL: real}.items()
+            for seed in range(self.seeds)
+            for rate, accuracy in self._accuracies(subject, explanations, test, seed)
+        ]
+        means = mean_over_networks(rows, values=["accuracy"])
+        metrics: dict[str, float] = {}
+        for row in means:
+            name = f"from_scratch/{row['source']}"
+            metrics[name] = max(metrics.get(name, 0.0), float(row["accuracy"]))
+        return Outcome(metrics=metrics, tables={"from_scratch": means})
+
+    def _accuracies(
+        self, subject: Subject, explanations: Explanations, test: ImageSet, seed: int
+    ) -> list[tuple[float, float]]:
+        """(learning rate, accuracy) of one network for each rate."""
+        device = subject.device
+        loss = NetworkLoss(subject.network(FIRST_SEED + seed).to(device))
+        start = loss.vector(dict(loss.network.named_parameters())).detach()
+        images, labels = explanations.images.to(device), explanations.labels.to(device)
+        descent = self.inner.descent(labels, key=(seed,), steps=self.steps)
+        return [
+            (rate, self._accuracy(subject, loss, end, test))
+            for rate in self.rates
+            for end in [descent.reach(Eager(loss), start, images, torch.tensor(rate))]
+        ]
+
+    @torch.no_grad()
+    def _accuracy(
+        self, subject: Subject, loss: NetworkLoss, vector: Tensor, test: ImageSet
+    ) -> float:
+        normalize = subject.data.normalization.from_bytes
+        correct = 0
+        for index in torch.arange(len(test)).split(subject.data.batch_size):
+            part = test.at(index)
+            logits = loss.logits(vector, normalize(part.images).to(subject.device)).cpu()
+            correct += int((logits.argmax(1) == part.labels).sum())
+        return correct / len(test)
