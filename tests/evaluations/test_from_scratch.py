@@ -52,8 +52,6 @@ def test_the_new_networks_have_other_weights_than_the_experts(subject):
 def test_nothing_to_compare_with_is_refused(subject):
     plan = Plan(data=subject.data, methods=["a"], held_out=0)
     from_scratch().check(plan)
-    with pytest.raises(ValueError, match=r"from_scratch.rates is empty"):
-        from_scratch(rates=[]).check(plan)
     data = image_data(BlobsWithoutTraining())
     with pytest.raises(ValueError, match="the data have none"):
         from_scratch().check(Plan(data=data, methods=["a"], held_out=0))

@@ -46,7 +46,7 @@ class FromScratch:
         *,
         inner: Inner,
         steps: Annotated[int, ">= 1"],
-        rates: Annotated[Sequence[Annotated[float, "> 0"]], "distinct"],
+        rates: Annotated[Sequence[Annotated[float, "> 0"]], "not empty, distinct"],
         seeds: Annotated[int, ">= 1"],
         images: Annotated[int, ">= 1"] | None,
     ) -> None:
@@ -54,10 +54,6 @@ class FromScratch:
         self.seeds, self.images = seeds, images
 
     def check(self, plan: Plan) -> None:
-        if not self.rates:
-            raise ValueError(
-                "evaluation.from_scratch.rates is empty: give at least one learning rate"
-            )
         if not len(plan.data.splits.train):
             raise ValueError(
                 "evaluation=[from_scratch] compares with training images, but the data have none: "

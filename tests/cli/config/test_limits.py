@@ -46,7 +46,15 @@ ZERO = {
     *("saturation", "contrast", "shift", "degrees", "probability", "side", "margin", "ridge"),
     *("momentum", "initial_std", "blur_sigma", "alpha", "beta", "initial", "epochs", "weight"),
     *("epoch", "patience", "separation", "images", "target", "weight_decay", "cooldown"),
-    *("eta_min", "min_lr", "threshold", "log_every_n_steps", "num_sanity_val_steps"),
+    *(
+        "replicas",
+        "spectral_exponent",
+        "eta_min",
+        "min_lr",
+        "threshold",
+        "log_every_n_steps",
+        "num_sanity_val_steps",
+    ),
 }
 
 
