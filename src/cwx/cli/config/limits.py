@@ -76,6 +76,7 @@ _SCHEDULERS = {
     "threshold": ">= 0",
     "eps": ">= 0",
     "total_iters": ">= 0",
+    "milestones": "not empty",
     "last_epoch": ">= -1, <= -1",
 }
 _LIBRARIES: Mapping[str, Mapping[str, str]] = {
