@@ -89,7 +89,13 @@ class Truncated:
 
 
 def exact(problem: Problem, **settings: Any) -> Callable[[], Tensor]:
-    defaults = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+    defaults = {
+        "microbatch": None,
+        "keep_every": 1,
+        "offload": False,
+        "compile": None,
+        "memory": None,
+    }
     unroll = Exact(problem.loss, **{**defaults, **settings})
     return lambda: problem.gradient(unroll)
 

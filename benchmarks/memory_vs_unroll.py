@@ -36,7 +36,13 @@ def measure_variant(name: str, args: argparse.Namespace) -> dict[str, float]:
     if settings is None:
         unroll: Any = Plain(problem.loss)
     else:
-        defaults = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+        defaults = {
+            "microbatch": None,
+            "keep_every": 1,
+            "offload": False,
+            "compile": None,
+            "memory": None,
+        }
         unroll = Exact(problem.loss, **{**defaults, **settings})
     values = harness.measure(lambda: problem.gradient(unroll), repeats=0)
     stored = 0 if settings is None else -(-int(steps) // int(settings.get("keep_every", 1)))

@@ -37,7 +37,14 @@ def gradient(device, dtype, **settings):
     descent = Descent(steps=5, momentum=0.5, batch=lambda images, _: (images, labels))
     rate = torch.tensor(0.05, device=device, dtype=dtype)
     target = descent.reach(Eager(loss), start, others, rate)
-    given = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None, **settings}
+    given = {
+        "microbatch": None,
+        "keep_every": 1,
+        "offload": False,
+        "compile": None,
+        "memory": None,
+        **settings,
+    }
     leaf = images.clone().requires_grad_()
     reached = Exact(loss, **given)(descent, start, leaf, rate)
     (found,) = torch.autograd.grad(normalised_distance(start, reached, target), leaf)

@@ -29,7 +29,7 @@ NETWORKS = {
     "vgg, no norm": functools.partial(VGG, blocks=[[8], [8, 8]], norm=None),
 }
 LABELS = torch.arange(3).repeat_interleave(2)
-WHOLE = {"microbatch": 4, "keep_every": 3, "offload": False, "compile": None}
+WHOLE = {"microbatch": 4, "keep_every": 3, "offload": False, "compile": None, "memory": None}
 
 
 class Setting:

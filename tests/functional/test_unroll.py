@@ -24,7 +24,10 @@ LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 
 
 def exact(loss, **settings):
-    given = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+    given = {
+        "microbatch": None, "keep_every": 1, "offload": False,
+        "compile": None, "memory": None,
+    }  # fmt: skip
     return Exact(loss, **{**given, **settings})
 
 
@@ -35,6 +38,8 @@ WAYS = {
     "one image at a time": (exact, {"microbatch": 1}),
     "recomputed": (exact, {"keep_every": 3}),
     "one state kept": (exact, {"keep_every": 100}),
+    "graphs of all steps": (exact, {"memory": 1.0}),
+    "graphs of some steps": (exact, {"memory": 1e-4, "keep_every": 2}),
     "states on the host": (exact, {"offload": True, "keep_every": 2}),
 }
 
@@ -271,3 +276,37 @@ def test_the_real_compiler_agrees_also_where_arguments_are_one_tensor():
             found = ours.products(*given)
         for a, b in zip(found[1:], eager.products(*given)[1:], strict=True):
             assert relative(a, b) < 1e-4
+
+
+def test_graphs_of_as_many_steps_as_fit_are_kept_and_the_others_recomputed():
+    problem = Problem("convnet, instance norm")
+    theta, images = problem.start, problem.images
+    size = Eager(problem.loss).linearise(theta, images, LABELS).bytes
+    calls = []
+
+    class Counted(Eager):
+        def products(self, *arguments):
+            calls.append("products")
+            return super().products(*arguments)
+
+    for budget, recomputed in ((size, 4), (3.5 * size, 2), (100 * size, 0)):
+        unroll = exact(problem.loss, memory=budget / 1e9)
+        unroll.derivatives = Counted(problem.loss)
+        calls.clear()
+        problem.gradients(unroll, Descent(steps=5, momentum=0.5, batch=everything))
+        assert calls == ["products"] * recomputed
+
+
+def test_a_budget_below_the_graph_of_one_step_is_refused():
+    problem = Problem("mlp")
+    unroll = exact(problem.loss, memory=1e-9)
+    with pytest.raises(ValueError, match=r"the graph of one step on 6 images takes .* GB"):
+        problem.gradients(unroll, Descent(steps=2, momentum=0.0, batch=everything))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"microbatch": 4}, {"compile": "default"}, {"offload": True}, {"memory": -1.0}]
+)
+def test_settings_that_exclude_kept_graphs_are_refused(settings):
+    with pytest.raises(ValueError, match=r"unroll\.memory"):
+        exact(Problem("mlp").loss, **{"memory": 1.0, **settings})

@@ -21,7 +21,13 @@ def inner(**settings):
 
 
 def exact(loss, **settings):
-    chosen = {"microbatch": None, "keep_every": 1, "offload": False, "compile": None}
+    chosen = {
+        "microbatch": None,
+        "keep_every": 1,
+        "offload": False,
+        "compile": None,
+        "memory": None,
+    }
     return Exact(loss, **{**chosen, **settings})
 
 

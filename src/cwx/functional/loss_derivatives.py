@@ -30,6 +30,20 @@ class Products(NamedTuple):
     mixed: Tensor
 
 
+class Linearisation(NamedTuple):
+    """The gradient at a point, with the graph from which products with any direction follow.
+
+    Attributes:
+        gradient: ∂L/∂θ ``[P]``.
+        products: takes a direction ``[P]``; once.
+        bytes: the memory that the graph holds.
+    """
+
+    gradient: Tensor
+    products: Callable[[Tensor], Products]
+    bytes: int
+
+
 class Derivatives(Protocol):
     """Derivatives of L at θ ``[P]``, on images ``[n, …]`` with labels ``[n]``."""
 
@@ -60,15 +74,73 @@ class Eager:
     def products(
         self, theta: Tensor, images: Tensor, labels: Tensor, direction: Tensor
     ) -> Products:
+        return self._linearise(theta, images, labels)[1](direction)
+
+    def linearise(self, theta: Tensor, images: Tensor, labels: Tensor) -> Linearisation:
+        """The gradient and its graph: `gradient` and `products` without computing L twice."""
+        storages: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            gradient, products = self._linearise(theta, images, labels)
+        return Linearisation(gradient.detach(), products, sum(storages.values()))
+
+    def _linearise(
+        self, theta: Tensor, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Products]]:
         leaves = theta.detach().requires_grad_(), images.detach().requires_grad_()
         with torch.enable_grad():
             loss = self.loss(*leaves, labels)
             (gradient,) = torch.autograd.grad(loss, leaves[0], create_graph=True)
-            slope = gradient @ direction
-            hessian, mixed = torch.autograd.grad(
-                slope, leaves, allow_unused=True, materialize_grads=True
+
+        def products(direction: Tensor) -> Products:
+            with torch.enable_grad():
+                slope = gradient @ direction
+                hessian, mixed = torch.autograd.grad(
+                    slope, leaves, allow_unused=True, materialize_grads=True
+                )
+            return Products(slope.detach(), hessian, mixed)
+
+        return gradient, products
+
+
+class Graphs:
+    """Which steps of an inner loop keep their graph within a memory budget.
+
+    The graphs of the last steps are kept: the backward pass frees them first. How many fit follows
+    from the size of the graph of the first step, which is measured for every new shape.
+
+    Args:
+        budget: bytes; ``None`` for no graph.
+        derivatives: of the loss.
+    """
+
+    def __init__(self, budget: float | None, derivatives: Eager) -> None:
+        self.budget, self.derivatives = budget, derivatives
+        self._sizes: dict[Any, int] = {}
+
+    def count(self, theta: Tensor, images: Tensor, labels: Tensor) -> int:
+        """The number of graphs that fit into the budget.
+
+        Raises:
+            ValueError: not a single graph fits.
+        """
+        if self.budget is None:
+            return 0
+        key = (images.shape, images.dtype, images.device.type)
+        if key not in self._sizes:
+            self._sizes[key] = self.derivatives.linearise(theta, images, labels).bytes
+        size = self._sizes[key]
+        if size > self.budget:
+            raise ValueError(
+                f"unroll.memory is {self.budget / 1e9:.3g} GB, but the graph of one step on "
+                f"{len(images)} images takes {size / 1e9:.3g} GB: raise it, or set it to null"
             )
-        return Products(slope.detach(), hessian, mixed)
+        return int(self.budget // size)
 
 
 class Compiled:

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cwx.functional.loss_derivatives import Compiled, Derivatives, Eager, Loss, Microbatches
+from cwx.functional.loss_derivatives import (
+    Compiled,
+    Derivatives,
+    Eager,
+    Graphs,
+    Loss,
+    Microbatches,
+)
 
 # From all images S and a step to the step's images and labels. Once differentiable in S, and
 # deterministic, because the backward pass calls it again.
@@ -53,12 +60,16 @@ class Descent:
         """The state before each of `steps`, and that after the last one; without graphs."""
         yield state
         for step in steps:
-            theta, velocity = state
-            batch, labels = self.batch(images, step)
-            velocity = self.velocity(velocity, derivatives.gradient(theta, batch, labels))
-            # Without momentum, the next step does not need the velocity.
-            state = (theta - rate * velocity, velocity if self.momentum else None)
+            gradient = derivatives.gradient(state[0], *self.batch(images, step))
+            state = self.advance(state, gradient, rate)
             yield state
+
+    def advance(self, state: "State", gradient: Tensor, rate: Tensor) -> "State":
+        """The state after a step with the gradient at θ_m."""
+        theta, velocity = state
+        velocity = self.velocity(velocity, gradient)
+        # Without momentum, the next step does not need the velocity.
+        return theta - rate * velocity, velocity if self.momentum else None
 
     def reach(
         self, derivatives: Derivatives, start: Tensor, images: Tensor, rate: Tensor
@@ -124,6 +135,11 @@ class Exact:
             recomputes the states between. 1 stores all states; √M needs the least memory.
         offload: store states in host memory.
         compile: the mode of torch.compile, null for eager; see `Compiled`.
+        memory: GB (10⁹ bytes) for the graphs of the last steps, whose loss is then not computed a
+            second time; null keeps no graph. Without `microbatch`, `compile` and `offload`.
+
+    Raises:
+        ValueError: a setting is out of range, or excludes another.
     """
 
     def __init__(
@@ -134,14 +150,18 @@ class Exact:
         keep_every: Annotated[int, ">= 1"],
         offload: bool,
         compile: str | None,
+        memory: Annotated[float, "> 0"] | None,
     ) -> None:
+        if memory is not None:
+            _check_alone(memory, microbatch=microbatch, compile=compile, offload=offload or None)
         if keep_every < 1:
             raise ValueError(f"unroll.keep_every is {keep_every}: give 1 (all states) or more")
         derivatives: Derivatives = Eager(loss) if compile is None else Compiled(loss, mode=compile)
         if microbatch is not None and getattr(loss, "separable", True):
             derivatives = Microbatches(derivatives, microbatch)
         self.derivatives = derivatives
-        self.keep_every, self.offload = keep_every, offload
+        self.keep_every, self.offload, self.memory = keep_every, offload, memory
+        self.graphs = Graphs(None if memory is None else memory * 1e9, Eager(loss))
 
     def __call__(self, descent: Descent, start: Tensor, images: Tensor, rate: Tensor) -> Tensor:
         _check(rate)
@@ -168,11 +188,24 @@ class _Exact(torch.autograd.Function):
         stored: list[State] = []
         # A Function must not return its input as a new tensor, hence the copy.
         first: State = (start.detach().clone(), None)
-        states = descent.states(unroll.derivatives, first, images, rate, range(descent.steps))
+        graphs = 0
+        if unroll.memory is not None and descent.steps:
+            graphs = unroll.graphs.count(first[0], *descent.batch(images, 0))
+        split = max(descent.steps - graphs, 0)
+        state = first
+        states = descent.states(unroll.derivatives, first, images, rate, range(split))
         for step, state in enumerate(states):
-            if step < descent.steps and step % unroll.keep_every == 0:
+            if step < split and step % unroll.keep_every == 0:
                 stored.append(unroll.store(state))
-        ctx.unroll, ctx.descent, ctx.stored = unroll, descent, stored
+        linearisations = []
+        for step in range(split, descent.steps):
+            linearisation = unroll.graphs.derivatives.linearise(
+                state[0], *descent.batch(images, step)
+            )
+            state = descent.advance(state, linearisation.gradient, rate)
+            linearisations.append(linearisation.products)
+        ctx.unroll, ctx.descent, ctx.stored, ctx.split = unroll, descent, stored, split
+        ctx.linearisations = linearisations
         ctx.autocast = _current_autocast(images)
         ctx.save_for_backward(images, rate)
         return state[0]
@@ -185,12 +218,16 @@ class _Exact(torch.autograd.Function):
         images_gradient, rate_gradient = torch.zeros_like(images), torch.zeros_like(rate)
         direction = torch.zeros_like(adjoint)
         with ctx.autocast:
-            for step, theta in _reverse_states(unroll, descent, ctx.stored, images, rate):
+            for step, theta in _reverse_states(ctx, images, rate):
                 direction = adjoint + descent.momentum * direction
                 leaf = images.detach().requires_grad_()
                 with torch.enable_grad():
                     batch, labels = descent.batch(leaf, step)
-                products = unroll.derivatives.products(theta, batch.detach(), labels, direction)
+                products = (
+                    ctx.linearisations.pop()(direction)
+                    if theta is None
+                    else unroll.derivatives.products(theta, batch.detach(), labels, direction)
+                )
                 # First derivative of the batch only: grid_sample has no second derivative.
                 (mixed,) = torch.autograd.grad(batch, leaf, products.mixed)
                 rate_gradient -= products.slope
@@ -199,18 +236,33 @@ class _Exact(torch.autograd.Function):
         return None, None, adjoint, images_gradient, rate_gradient
 
 
-def _reverse_states(
-    unroll: Exact, descent: Descent, stored: list[State], images: Tensor, rate: Tensor
-) -> Iterator[tuple[int, Tensor]]:
-    """(m, θ_m) from the last step to the first; states between stored ones are recomputed."""
-    for index in reversed(range(len(stored))):
+def _reverse_states(ctx: Any, images: Tensor, rate: Tensor) -> Iterator[tuple[int, Tensor | None]]:
+    """(m, θ_m) from the last step to the first; states between stored ones are recomputed.
+
+    A step whose graph is kept has no state.
+    """
+    unroll, descent = ctx.unroll, ctx.descent
+    for step in reversed(range(ctx.split, descent.steps)):
+        yield step, None
+    for index in reversed(range(len(ctx.stored))):
         begin = index * unroll.keep_every
-        steps = range(begin, min(begin + unroll.keep_every, descent.steps))
-        state = unroll.load(stored[index], images.device)
+        steps = range(begin, min(begin + unroll.keep_every, ctx.split))
+        state = unroll.load(ctx.stored[index], images.device)
         segment = descent.states(unroll.derivatives, state, images, rate, steps[:-1])
         thetas = [theta for theta, _ in segment]
         for step in reversed(steps):
             yield step, thetas.pop()
+
+
+def _check_alone(memory: float, **others: Any) -> None:
+    if memory <= 0:
+        raise ValueError(f"unroll.memory is {memory}: give GB above 0, or null to keep no graph")
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(
+                f"unroll.memory={memory} keeps graphs, which unroll.{name}={value} excludes: set "
+                "one of them to null"
+            )
 
 
 def _check(rate: Tensor) -> None:
