@@ -139,6 +139,7 @@ ON_CPU: dict[str, Callable[[Problem], Callable[[], Tensor]]] = {
     "plain unroll, freed memory kept": with_allocator(plain),
     "truncated adjoint": with_allocator(lambda problem: Truncated(problem).gradient),
     "exact, eager": with_allocator(exact),
+    "exact, eager, graphs of 8 GB kept": with_allocator(lambda p: exact(p, memory=8)),
     "exact, eager, 20 images at once": with_allocator(lambda p: exact(p, microbatch=20)),
     "exact, compiled, 20 images at once": with_allocator(
         lambda p: exact(p, microbatch=20, compile="default")
