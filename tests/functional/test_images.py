@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from numpy import float64
 from support import references
 
-from cwx.functional.images import Normalization, gaussian_blur, rescale
+from cwx.functional.images import Normalization, gaussian_blur, rescale, stretch
 
 IMAGES = arrays(float64, (2, 3, 4, 5), elements=st.floats(-100, 100)).map(torch.from_numpy)
 NORMALIZATION = Normalization(mean=(0.4, 0.5, 0.6), std=(0.2, 0.5, 0.1))
@@ -51,6 +51,50 @@ def test_rescaling_fills_the_range_image_by_image():
 @pytest.mark.parametrize(("value", "expected"), [(0.25, 0.25), (7.0, 1.0), (-7.0, 0.0)])
 def test_a_constant_image_has_no_range_to_fill(value, expected):
     assert rescale(torch.full((1, 1, 2, 2), value)).unique().item() == expected
+
+
+@given(IMAGES, st.sampled_from([0.0, 0.01, 0.25]))
+def test_a_stretch_is_monotone_and_fills_the_range(images, tail):
+    stretched = stretch(images, tail=tail)
+    assert 0 <= stretched.min() <= stretched.max() <= 1
+    order = images.flatten().argsort()
+    assert (stretched.flatten()[order].diff() >= 0).all()
+    if images.unique().numel() > 1:
+        assert (stretched.min(), stretched.max()) == (0, 1)
+
+
+@given(IMAGES, st.sampled_from([0.01, 0.1]))
+def test_a_stretch_clips_at_the_quantiles(images, tail):
+    low, high = (torch.quantile(images.flatten(), q) for q in (tail, 1 - tail))
+    if high > low:
+        expected = ((images - low) / (high - low)).clamp(0, 1)
+        torch.testing.assert_close(stretch(images, tail=tail), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_a_stretch_without_a_range_takes_the_full_one_or_clamps():
+    # A few white pixels on black, fewer than the tail.
+    images = torch.zeros(1, 1, 32, 32)
+    images[..., -3:, -3:] = 0.5
+    assert torch.equal(stretch(images, tail=0.01), 2 * images)
+    constant = torch.tensor([[[[7.0, 7.0]]]])
+    assert torch.equal(stretch(constant, tail=0.01), torch.ones(1, 1, 1, 2))
+
+
+def test_a_stretch_ignores_values_that_are_not_finite():
+    images = torch.tensor([0.0, 1.0, 4.0, float("inf"), float("nan"), -float("inf")])
+    stretched = stretch(images.view(1, 1, 2, 3), tail=0).flatten()
+    assert stretched[:4].tolist() == [0, 0.25, 1, 1]
+    assert stretched[4].isnan()
+    assert stretched[5] == 0
+    huge = torch.tensor([-3e38, 0, 3e38]).view(1, 1, 1, 3)
+    assert stretch(huge, tail=0).flatten().tolist() == [0, 0.5, 1]
+    nothing = torch.full((1, 1, 1, 2), float("nan"))
+    assert stretch(nothing, tail=0.01).isnan().all()
+
+
+def test_a_stretch_takes_more_values_than_a_quantile_of_torch():
+    images = torch.linspace(0, 10, 2**24 + 2).view(1, 1, 2, -1)
+    assert stretch(images, tail=0.01)[..., 0, 0].item() == 0
 
 
 def test_blur_agrees_with_the_literal_form():

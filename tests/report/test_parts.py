@@ -30,7 +30,7 @@ from cwx.storage.quantities import duration, size
 def make_source(labels, shape=(3, 4, 4), image=None):
     return ImageSource(
         key="x", title="x", meaning="", labels=labels, shape=shape,
-        render=lambda _: torch.rand(shape) if image is None else image,
+        render=lambda _, count: torch.rand(count, *shape) if image is None else image[None],
     )  # fmt: skip
 
 

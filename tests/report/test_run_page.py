@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from contextlib import nullcontext, suppress
 from unittest.mock import Mock
 
@@ -17,6 +18,7 @@ from support.pictures import remove
 from support.run_folders import CLASSES, GREY, make_explanations, make_full_run, make_splits
 
 from cwx.data.samples import sample_images
+from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.explanations.serialisation import write_explanations
 from cwx.report import figure_files
@@ -109,11 +111,32 @@ def test_images_have_the_pixels_of_the_explanations(tmp_path):
     image = next(i for i in page.all("img") if i.attributes["alt"] == "dog: distill 2 of 2")
     content = base64.b64decode(image.attributes["src"].partition(",")[2])
     pixels = np.asarray(Image.open(io.BytesIO(content)))
-    unit = explanations.images[3] * 0.5 + 0.5
-    low, high = unit.min(), unit.max()
-    expected = ((unit - low) / (high - low) * 255).round().permute(1, 2, 0).numpy()
+    unit = explanations.images * 0.5 + 0.5
+    # Black and white are those of the class.
+    low, high = np.percentile(unit[explanations.labels == 1].numpy(), [1, 99])
+    scaled = ((unit[3] - low) / (high - low)).clamp(0, 1)
+    expected = (scaled * 255).round().permute(1, 2, 0).numpy()
     assert np.abs(pixels - expected).max() <= 1
     assert (image.attributes["width"], image.attributes["height"]) == ("5", "6")
+
+
+@pytest.mark.parametrize("side", [6, 8, 28, 32, 48, 64])
+@pytest.mark.parametrize("count", [1, 30])
+def test_small_images_of_the_grid_are_shown_at_whole_multiples(tmp_path, side, count):
+    labels = torch.arange(3).repeat_interleave(count)
+    images = Explanations(torch.randn(len(labels), 3, side, side), labels)
+    page = page_of(make_full_run(tmp_path / "run", sources={"distill": images}))
+    (grid,) = (e for e in page.all("div") if "--tile" in e.attributes.get("style", ""))
+    tile, native = re.findall(r"\d+", grid.attributes["style"])
+    assert int(native) == side == int(grid.attributes["data-native"])
+    assert int(tile) % side == 0
+
+
+def test_a_class_name_is_whole_in_its_tooltip(tmp_path):
+    name = "Speed limit (20 km/h) " * 20
+    page = page_of(make_full_run(tmp_path / "run", classes=(name, "dog")))
+    titles = [e.attributes.get("title") for e in page.all("span")]
+    assert name in titles
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -10,10 +10,11 @@ from cwx.training.subject import Subject
 
 
 class Gallery:
-    """The figure ``gallery``: projected images of every method and of baselines, a row per class.
+    """The figure ``gallery``: images of every method and of baselines, a row per class.
 
-    ``gallery/range/<source>/min`` and ``…/max`` are the raw range of each method's images in
-    normalised pixels, which the projection hides.
+    Images of methods are as displayed (`Explanations.for_display`): the contrast is stretched,
+    the same for all images of a class. ``gallery/range/<source>/min`` and ``…/max`` are the raw
+    range of each method's images in normalised pixels, which the stretch hides.
 
     Args:
         titles: heading by source; the default is the source's name.
@@ -34,11 +35,11 @@ class Gallery:
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         normalization = subject.data.normalization
         raw = of_kind(sources, Explanations)
-        projected = {name: images.project(normalization) for name, images in raw.items()}
+        displayed = {name: images.for_display(normalization) for name, images in raw.items()}
         available = baselines(subject, sources)
-        projected |= {name: available[name] for name in self.baselines if name in available}
+        displayed |= {name: available[name] for name in self.baselines if name in available}
         columns, labels = {}, {}
-        for name, explanations in projected.items():
+        for name, explanations in displayed.items():
             title = self.titles.get(name, name)
             columns[title] = normalization.denormalize(explanations.images)
             labels[title] = explanations.labels

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cwx.functional.images import Normalization
+from cwx.functional.images import Normalization, stretch
+
+# Fraction of the values of a class that the display clips at either end.
+DISPLAY_TAIL = 0.01
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,11 @@ class Explanations:
         return replace(self, images=normalization.project(self.images))
 
     def for_display(self, normalization: Normalization) -> "Explanations":
-        """The images as displayed: within the image range."""
-        return self.project(normalization)
+        """The images as displayed: contrast stretched (`stretch_by_class`), in the image range.
+
+        For the eye alone: evaluations read raw or projected images.
+        """
+        return replace(self, images=stretch_by_class(self.images, self.labels, normalization))
 
     def of_class(self, label: int) -> Tensor:
         """The images of one class, ``[n_class, C, H, W]``."""
@@ -42,3 +48,20 @@ class Explanations:
         by_class = [(self.labels == c).nonzero()[:per_class, 0] for c in self.labels.unique()]
         indices = torch.cat(by_class)
         return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+
+def stretch_by_class(images: Tensor, labels: Tensor, normalization: Normalization) -> Tensor:
+    """Normalised images ``[n, C, H, W]``, with the range of each class mapped to black and white.
+
+    The central 98 % of the values of a class, over all its images and channels, fill the image
+    range; the rest is clipped. Images of one class keep their relative brightness.
+
+    Args:
+        images: normalised; values may lie outside the image range.
+        labels: the class of each image, ``[n]``.
+        normalization: of the images.
+    """
+    unit = normalization.denormalize(images)
+    for label in labels.unique():
+        unit[labels == label] = stretch(unit[labels == label], tail=DISPLAY_TAIL)
+    return normalization.normalize(unit)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cwx.explanations.images import Explanations
+from cwx.explanations.images import Explanations, stretch_by_class
 from cwx.functional.images import Normalization
 from cwx.functional.mask_search import binarise, pixels, sort_keys, tie_counts
 from cwx.functional.rng import stream
@@ -113,10 +113,9 @@ class Perturbations:
         return lambda images: perturb(images, delta.to(images.device, images.dtype))
 
     def for_display(self, normalization: Normalization) -> Explanations:
-        """The perturbations, each rescaled to fill the image range."""
-        return Explanations(
-            normalization.project(normalization.normalize(self.deltas)), self.labels
-        )
+        """The perturbations, contrast stretched as `Explanations.for_display`."""
+        deltas = normalization.normalize(self.deltas)
+        return Explanations(stretch_by_class(deltas, self.labels, normalization), self.labels)
 
 
 MethodOutput = Explanations | Patterns | Perturbations

@@ -4,6 +4,7 @@ Images are float tensors ``[n, C, H, W]``. *Unit* images have pixels in [0, 1]; 
 are the input of a network.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -84,6 +85,41 @@ def rescale(images: Tensor) -> Tensor:
     span = images.amax((1, 2, 3), keepdim=True) - low
     flat = span == 0
     return torch.where(flat, images.clamp(0, 1), (images - low) / span.masked_fill(flat, 1))
+
+
+def stretch(images: Tensor, *, tail: float) -> Tensor:
+    """Map the central value range of all images together linearly onto [0, 1]; clip the rest.
+
+    The range ends at the quantiles `tail` and 1 − `tail` of the finite values of all images and
+    channels, interpolated linearly. If the two are equal, it is the full range, and a constant is
+    clamped to [0, 1]. Infinite values are clipped, NaN stays.
+
+    Args:
+        images: ``[n, C, H, W]``, whose brightness stays comparable.
+        tail: fraction of the values that are clipped at either end, in [0, 0.5).
+
+    >>> stretch(torch.tensor([[[[0.0, 1.0]]], [[[2.0, 4.0]]]]), tail=0).flatten()
+    tensor([0.0000, 0.2500, 0.5000, 1.0000])
+    """
+    values = images.double()
+    finite = values[values.isfinite()]
+    if not len(finite):
+        return images.clamp(0, 1)
+    low, high = _quantile(finite, tail), _quantile(finite, 1 - tail)
+    if low == high:
+        low, high = finite.min().item(), finite.max().item()
+    scaled = values if low == high else (values - low) / (high - low)
+    return scaled.clamp(0, 1).to(images.dtype)
+
+
+def _quantile(values: Tensor, fraction: float) -> float:
+    """The quantile of any number of values ``[n]``; `torch.quantile` takes 16 million at most."""
+    position = fraction * (len(values) - 1)
+    below = math.floor(position)
+    low, high = (
+        values.kthvalue(rank).values.item() for rank in (below + 1, min(below + 2, len(values)))
+    )
+    return low + (position - below) * (high - low)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:

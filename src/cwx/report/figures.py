@@ -47,6 +47,10 @@ _FIGURES = (
      "Top row: the true trigger. Other rows: the trigger revealed by each source. From left to "
      "right: difference of the target class from other classes, its strongest pixels, and the "
      "image there."),
+    ("poisoned_examples", "Poisoned training images and revealed triggers",
+     "From left to right: the clean original, the poisoned image (original class → label), images "
+     "of the target class by method, the true trigger, and the pattern that each method and the "
+     "class mean reveal."),
     ("poison_detection_(.+)", "Suspected training images: {}",
      "Top row: training images that are suspected to be poisoned. Below: images of the same class "
      "that are not."),
@@ -70,10 +74,6 @@ class PageFigure:
     uri: str
     size: tuple[int, int]
     note: str
-
-    @property
-    def is_portrait(self) -> bool:
-        return self.size[1] > self.size[0]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ PER_RUN = 3
 _PAGE_WIDTH, _NAMES_WIDTH, _GAP = 1190, 110, 15
 # The smallest and the largest side of an image, in CSS pixels.
 _MIN_TILE, _MAX_TILE = 36, 160
+# Larger images may be reduced to fit the page; smaller ones are shown at a whole multiple.
+_SMALL = 64
 # More classes than this do not fit on a screen.
 _MANY_CLASSES = 20
 # The source index of real images in the grid of a sweep.
@@ -56,7 +58,8 @@ class ImageGrid:
     Attributes:
         sources: titles and meanings of the sources that a reader can select.
         single_source: whether one source is shown at a time.
-        tile: the side of an image in CSS pixels.
+        tile: the side of an image in CSS pixels, a whole multiple of `native` for small images.
+        native: the side of the largest image in its own pixels.
         max_per_cell: the number of images in the fullest cell.
         note: the limits that apply.
     """
@@ -66,8 +69,14 @@ class ImageGrid:
     sources: Sequence[tuple[str, str]]
     single_source: bool
     tile: int
+    native: int
     max_per_cell: int
     note: str
+
+    @property
+    def is_small(self) -> bool:
+        """Whether images are shown at whole multiples of their size only."""
+        return self.native <= _SMALL
 
     def meanings(self) -> list[tuple[str, str]]:
         """Each meaning once, with the titles of its sources."""
@@ -107,7 +116,7 @@ def run_grid(run: RunContents) -> ImageGrid | None:
     # If methods explain some classes only, the others are not shown.
     classes = _ordered_classes(explained or [b.by_class for b in blocks], run.classes)
     titles = [(s.title, s.meaning) for s in sources]
-    return _grid(classes, columns, titles, sources, limits.note, single_source=False)
+    return _grid(classes, columns, titles, limits.note, single_source=False)
 
 
 def sweep_grid(points: Sequence[Point], *, fraction: float) -> ImageGrid | None:
@@ -156,14 +165,13 @@ def sweep_grid(points: Sequence[Point], *, fraction: float) -> ImageGrid | None:
     ]
     every_block = [block.by_class for column in columns for block in column.blocks.values()]
     classes = _ordered_classes(explained if any(explained) else every_block, order)
-    return _grid(classes, columns, titles, sources, limits.note, single_source=True)
+    return _grid(classes, columns, titles, limits.note, single_source=True)
 
 
 def _grid(
     classes: Sequence[str],
     columns: Sequence[GridColumn],
     titles: Sequence[tuple[str, str]],
-    sources: Sequence[ImageSource],
     note: str,
     *,
     single_source: bool,
@@ -172,12 +180,18 @@ def _grid(
         max((len(i) for b in column.blocks.values() for i in b.by_class.values()), default=1)
         for column in columns
     ]
-    native = max((max(s.shape[1:]) for s in sources), default=32)
+    blocks = [block for column in columns for block in column.blocks.values()]
+    images = [image for b in blocks for of_class in b.by_class.values() for image in of_class]
+    native = max((max(image.width, image.height) for image in images), default=32)
     fitting = (_PAGE_WIDTH - _NAMES_WIDTH - _GAP * len(columns)) // max(sum(widths), 1) - 2
     # Large images keep at most their own size; small ones are enlarged.
     enlarged = 96 if len(classes) <= _MANY_CLASSES else 64
     tile = max(_MIN_TILE, min(fitting, _MAX_TILE, max(native, enlarged)))
-    return ImageGrid(classes, columns, titles, single_source, tile, max(widths, default=1), note)
+    if native <= max(tile, _SMALL):
+        tile = native * max(1, tile // native)
+    return ImageGrid(
+        classes, columns, titles, single_source, tile, native, max(widths, default=1), note
+    )
 
 
 def _merged(parts: Iterable[Mapping[str, Sequence[InlineImage]]]) -> dict[str, list[InlineImage]]:

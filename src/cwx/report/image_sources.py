@@ -25,9 +25,11 @@ REAL = {
 # Images of one source, and values of one image, that a page takes in.
 MAX_IMAGES, MAX_PIXELS = 200_000, 50_000_000
 _MEANINGS: dict[type[Any], str] = {
-    Explanations: "Each image is rescaled to the full range from black to white.",
+    Explanations: "Contrast stretched: the central 98 % of the values of a class fill the range "
+    "from black to white, the same for all images of the class.",
     Patterns: "The canvas inside its mask, on grey; one image per canvas.",
-    Perturbations: "The perturbation itself, rescaled to the full range from black to white.",
+    Perturbations: "The perturbation itself, its contrast stretched: the central 98 % of the "
+    "values of a class fill the range from black to white.",
 }
 
 
@@ -41,7 +43,8 @@ class ImageSource:
         meaning: the explanation of one image for readers.
         labels: the class index of each image.
         shape: of each image, ``(C, H, W)``.
-        render: the image at an index, ``[C, H, W]`` in 0-1.
+        render: the first images of a class ``[n, C, H, W]`` in 0-1, from its label and their
+            number.
         details: a text per image, or none.
     """
 
@@ -50,7 +53,7 @@ class ImageSource:
     meaning: str
     labels: Sequence[int]
     shape: Sequence[int]
-    render: Callable[[int], Tensor]
+    render: Callable[[int, int], Tensor]
     details: Sequence[str] = ()
 
     @property
@@ -88,18 +91,17 @@ def _real_order(kind: str) -> int:
 def _method_source(run: RunContents, name: str, output: MethodOutput) -> ImageSource:
     images = _images(output)
     labels = _checked_labels(run, output.labels, images)
-    not_finite: list[int] = []
     normalization = run.normalization(images.shape[1])
     details: list[str] = []
     if isinstance(output, Perturbations):
         details = [f"ε = {255 * e:.3g}/255" for e in output.epsilons.tolist()]
 
-    def render(index: int) -> Tensor:
-        item = _item(output, index)
-        if not not_finite and not bool(_images(item).isfinite().all()):
-            not_finite.append(index)
+    def render(label: int, count: int) -> Tensor:
+        # All images of the class, as they share the range of the display.
+        of_class = _of_class(output, label)
+        if not bool(_images(of_class).isfinite().all()):
             run.read_errors.append(f"the output of {name} has pixels that are not finite numbers")
-        return normalization.denormalize(item.for_display(normalization).images)[0]
+        return normalization.denormalize(of_class.for_display(normalization).images[:count])
 
     return ImageSource(
         key=name,
@@ -122,7 +124,7 @@ def _real_source(run: RunContents, kind: str, sample: ImageSet) -> ImageSource:
         meaning=meaning,
         labels=_checked_labels(run, sample.labels, sample.images),
         shape=sample.images.shape[1:],
-        render=lambda index: sample.images[index].float() / 255,
+        render=lambda label, count: sample.images[sample.labels == label][:count].float() / 255,
     )
 
 
@@ -146,12 +148,13 @@ def _images(output: MethodOutput) -> Tensor:
     return output.canvases if isinstance(output, Patterns) else output.deltas
 
 
-def _item(output: MethodOutput, index: int) -> MethodOutput:
-    """The item at `index` as an output of one item, in float32."""
-    item, labels = slice(index, index + 1), output.labels[index : index + 1]
+def _of_class(output: MethodOutput, label: int) -> MethodOutput:
+    """The output of one class, in float32."""
+    items = output.labels == label
+    labels = output.labels[items]
     if isinstance(output, Explanations):
-        return replace(output, images=output.images[item].float(), labels=labels)
+        return replace(output, images=output.images[items].float(), labels=labels)
     if isinstance(output, Patterns):
-        masks, canvases = output.masks[item].float(), output.canvases[item].float()
+        masks, canvases = output.masks[items].float(), output.canvases[items].float()
         return replace(output, masks=masks, canvases=canvases, labels=labels)
-    return replace(output, deltas=output.deltas[item].float(), labels=labels)
+    return replace(output, deltas=output.deltas[items].float(), labels=labels)

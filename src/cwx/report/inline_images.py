@@ -141,12 +141,13 @@ def encode_images(
     by_class = source.indices_by_class
     factor = limits.factor(source.shape)
     for label, indices in _limited(source, limits):
-        for number, index in enumerate(indices, 1):
+        rendered = source.render(label, len(indices))
+        for number, (index, unit) in enumerate(zip(indices, rendered, strict=True), 1):
             total = len(by_class[label])
             of_total = f" {number} of {total}" if total > 1 else ""
             detail = f", {source.details[index]}" if source.details else ""
             alt = f"{class_name(label)}: {source.title}{of_total}{detail}{suffix}"
-            image = _inline_image(_reduced(source.render(index), factor), alt)
+            image = _inline_image(_reduced(unit, factor), alt)
             images.setdefault(class_name(label), []).append(image)
     return images
 

@@ -75,6 +75,21 @@
     if (isGrid) enter(part);
   }
 
+  // The side in CSS pixels, of at most `room` if possible, at which an image of `side` pixels is
+  // shown: each of its pixels is a square of whole pixels of the screen.
+  const whole = (side, room) => {
+    const ratio = window.devicePixelRatio || 1;
+    return (Math.max(1, Math.floor((room * ratio) / side + 1e-6)) * side) / ratio;
+  };
+
+  function resize(grid, tile) {
+    const native = Number(grid.dataset.native);
+    const side = "small" in grid.dataset || tile >= native ? whole(native, tile) : tile;
+    for (const name of ["--tile", "--tile-own"]) grid.style.setProperty(name, `${side}px`);
+    // A reduced image without smoothing would lose rows of pixels.
+    grid.classList.toggle("reduced", side < native);
+  }
+
   // Image grids. Tab reaches one image of each grid, arrow keys reach the others.
   const images = (within) => all(".thumb", within).filter(isVisible);
 
@@ -136,8 +151,16 @@
     large.src = image.src;
     large.alt = image.alt;
     document.getElementById("zoom-title").textContent = image.alt;
-    zoom().classList.toggle("zoomed-figure", thumb.classList.contains("figure-image"));
+    const isFigure = thumb.classList.contains("figure-image");
+    zoom().classList.toggle("zoomed-figure", isFigure);
+    const [width, height] = ["width", "height"].map((name) => Number(image.getAttribute(name)));
+    const side = Math.max(width, height);
+    const room = innerWidth <= 640 ? 0.74 * innerWidth : Math.min(0.7 * innerWidth, 0.62 * innerHeight);
+    const enlarged = !isFigure && side <= room;
+    large.style.width = enlarged ? `${(width / side) * whole(side, room)}px` : "";
+    large.style.height = enlarged ? `${(height / side) * whole(side, room)}px` : "";
     const strip = zoom().querySelector(".zoom-row");
+    strip.style.setProperty("--tile", `${side <= 64 ? whole(side, 52) : 52}px`);
     strip.replaceChildren();
     const row = thumb.closest("tr");
     if (row) {
@@ -214,11 +237,11 @@
           enter(grid);
         }
       });
-      grid.querySelector("[data-size]").addEventListener("input", (event) => {
-        for (const name of ["--tile", "--tile-own"]) {
-          grid.style.setProperty(name, `${event.target.value}px`);
-        }
-      });
+      const size = grid.querySelector("[data-size]");
+      // The page's size is for a screen pixel per CSS pixel.
+      if (window.devicePixelRatio % 1) resize(grid, Number(size.value));
+      grid.classList.toggle("reduced", Number(size.value) < Number(grid.dataset.native));
+      size.addEventListener("input", () => resize(grid, Number(size.value)));
     });
     document.addEventListener("input", (event) => {
       if (event.target.matches("[data-filter]")) filter(event.target);

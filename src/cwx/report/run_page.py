@@ -23,6 +23,7 @@ from cwx.storage.csv_files import CsvTable
 from cwx.storage.run_files import (
     CORRUPTION,
     EXPLANATIONS,
+    IMAGES,
     METRICS,
     PAPER,
     SAMPLES,
@@ -76,6 +77,7 @@ def write_page(folder: Path) -> Path:
         run=run,
         cards=cards[:MAX_CARDS],
         grid=grid,
+        has_image_files=(folder / IMAGES).is_dir(),
         paper=paper,
         metrics=metrics_table(run.metrics, run.paper) if run.metrics else None,
         curves=curves,

@@ -1,6 +1,8 @@
 """Names of the files in the folder of a run and of a sweep."""
 
 EXPLANATIONS = "explanations.safetensors"
+# A folder: one PNG file per image of each method.
+IMAGES = "images"
 CORRUPTED = "corrupted.safetensors"
 SUSPECTED = "suspected.safetensors"
 SAMPLES = "samples.safetensors"

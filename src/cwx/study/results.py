@@ -12,6 +12,7 @@ explanations.safetensors  <method>/images (raw), <method>/labels, a learned
                           <method>/inner_learning_rate; for a mask search <method>/masks and
                           <method>/canvases, for a universal perturbation <method>/deltas
                           (cwx.explanations.patterns); descriptions are in the file's header
+images/<method>/*.png     each image as displayed (cwx.explanations.picture_files)
 corrupted.safetensors     is_corrupted: boolean mask of corrupted training images, if any
 suspected.safetensors     suspected: boolean mask of training images that a purification removed
 samples.safetensors       <kind>/images (bytes), <kind>/labels of some real images
@@ -27,7 +28,7 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +43,7 @@ from cwx.data.splits import Splits
 from cwx.evaluations.outcome import Outcome, Row
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import MethodOutput
+from cwx.explanations.picture_files import write_pictures
 from cwx.explanations.serialisation import read_explanations, write_explanations
 from cwx.functional.images import Normalization
 from cwx.storage.atomic import atomic, write_json, write_tensors, write_text
@@ -52,6 +54,7 @@ from cwx.storage.run_files import (
     CORRUPTED,
     CORRUPTION,
     EXPLANATIONS,
+    IMAGES,
     METRICS,
     PAPER,
     RESERVE,
@@ -164,6 +167,16 @@ class Results:
     def add_explanations(self, method: str, explanations: MethodOutput) -> None:
         by_method = {**self.explanations(), method: explanations}
         write_explanations(self.folder / EXPLANATIONS, by_method)
+
+    def save_images(
+        self,
+        method: str,
+        output: MethodOutput,
+        classes: Sequence[str],
+        normalization: Normalization,
+    ) -> None:
+        """Save each image of a method as a PNG file."""
+        write_pictures(self.folder / IMAGES, method, output, classes, normalization)
 
     def save_last_good(self, method: str, explanations: Explanations) -> None:
         """Save the last finite images of a method that diverged, in a file of their own."""

@@ -245,6 +245,7 @@ class Study:
             if stages.is_rank_zero:
                 output = method.explanations()
                 check_method_output(name, output, self.data)
+                results.save_images(name, output, self.data.classes, self.data.normalization)
                 results.add_explanations(name, output)
                 checkpoint.unlink(missing_ok=True)
             stages.wait()

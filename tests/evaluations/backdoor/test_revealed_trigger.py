@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from support.builders import image_data
@@ -61,7 +62,7 @@ def test_explanations_with_the_trigger_reveal_it(subject, name):
     assert [(row["source"], row["class"]) for row in outcome.tables["revealed_trigger"]] == [
         (source, kind) for source in every for kind in ("target", "others")
     ]
-    assert set(outcome.figures) == {"revealed_trigger"}
+    assert set(outcome.figures) == {"revealed_trigger", "poisoned_examples"}
 
     def score_of(score, kind="target"):
         return outcome.metrics[f"revealed_trigger/known/{kind}/{score}"]
@@ -71,6 +72,34 @@ def test_explanations_with_the_trigger_reveal_it(subject, name):
         assert score_of("location_error") == pytest.approx(0, abs=1e-9)
     assert score_of("correlation") > 0.9 > 0 > score_of("correlation", "others")
     assert PSNR_CEILING >= score_of("psnr") > score_of("psnr", "others")
+
+
+def test_poisoned_images_are_shown_beside_their_originals_and_the_revealed_trigger(subject):
+    trigger = TRIGGERS["patch"]
+    changed = poisoned(subject, trigger)
+    data = changed.data
+    sources = {"known": explanations(data, trigger)}
+    figure = RevealedTrigger()(changed, sources).figures["poisoned_examples"]
+    texts = [text.get_text().replace("\n", " ") for text in figure.texts]
+    assert texts[:6] == [
+        "clean original", "poisoned", "known", "true trigger", "revealed by known",
+        "revealed by mean",
+    ]  # fmt: skip
+    names = [name for name in texts[6:] if name]
+    assert names
+    target = data.classes[TARGET]
+    assert all(name.endswith(f"→ {target}") for name in names)
+    # As many different original classes as possible.
+    assert {name.split()[0] for name in names} >= set(data.classes) - {target}
+    shown = [torch.tensor(np.array(axes.images[0].get_array())[..., 0]) for axes in figure.axes]
+    mask = trigger.mask(data.image_shape) > 0
+    board = (255 * trigger.pattern(data.image_shape)[0]).byte()
+    for clean, bad in zip(shown[: len(names)], shown[len(names) : 2 * len(names)], strict=True):
+        assert torch.equal(bad, torch.where(mask, board, clean))
+        assert not torch.equal(bad, clean)
+    *_, true, revealed, _ = shown
+    assert torch.equal(true > 127, board > 127)
+    assert (revealed[mask] > 127).equal(board[mask] > 127)
 
 
 def test_a_class_is_compared_with_all_other_classes_on_unit_pixels(subject):

@@ -9,7 +9,7 @@ from torch import Tensor
 from cwx.evaluations.backdoor.attack_success import require_backdoor
 from cwx.evaluations.backdoor.suspects import Suspicion, check_suspicions, suspicions
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines
-from cwx.explanations.drawing import sheet, shorten
+from cwx.explanations.drawing import sheet
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import of_kind
 from cwx.training.plan import Plan
@@ -107,5 +107,5 @@ def _figure(subject: Subject, suspicion: Suspicion) -> Figure:
     }
     images = [train.images[mask][:IMAGES_PER_ROW] / 255 for mask in masks.values()]
     labels = torch.cat([torch.full((len(i),), row) for row, i in enumerate(images)])
-    title = shorten(subject.data.classes[suspicion.label or 0])
+    title = subject.data.classes[suspicion.label or 0]
     return sheet({title: torch.cat(images)}, {title: labels}, list(masks))

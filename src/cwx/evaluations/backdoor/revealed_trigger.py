@@ -7,11 +7,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.evaluations.backdoor.attack_success import require_backdoor
+from cwx.evaluations.backdoor.poisoned_examples import poisoned_examples
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines, raw_and_projected
 from cwx.explanations.drawing import sheet
-from cwx.explanations.images import Explanations
+from cwx.explanations.images import DISPLAY_TAIL, Explanations
 from cwx.explanations.patterns import GREY, Patterns, of_kind
-from cwx.functional.images import rescale
+from cwx.functional.images import stretch
 from cwx.functional.trigger_scores import (
     TriggerEstimate,
     estimate_trigger,
@@ -35,8 +36,9 @@ class RevealedTrigger:
     the target, lacks the metrics that need more. For patterns (ISCP, §4.3) the map of a class is
     the mean mask over its canvases, and its pattern the mean of the masked canvases on grey.
 
-    The table ``revealed_trigger`` has a row per source and ``target`` or ``others``; the figure
-    ``revealed_trigger`` shows the true trigger and the revealed ones.
+    The table ``revealed_trigger`` has a row per source and ``target`` or ``others``. The figure
+    ``revealed_trigger`` shows the true trigger and the revealed ones; ``poisoned_examples`` shows
+    poisoned training images beside them (CWX, Figure 2).
     """
 
     def check(self, plan: Plan) -> None:
@@ -72,10 +74,14 @@ class RevealedTrigger:
             for name, by_class in revealed.items()
             if backdoor.target in by_class
         }
+        shown = {name: of_target[name].pattern for name in (*sources, "mean") if name in of_target}
         return Outcome(
             metrics=metrics,
             tables={"revealed_trigger": rows} if rows else {},
-            figures={"revealed_trigger": _figure(of_target, mask, pattern)},
+            figures={
+                "revealed_trigger": _figure(of_target, mask, pattern),
+                "poisoned_examples": poisoned_examples(subject.data, backdoor, sources, shown),
+            },
         )
 
 
@@ -131,14 +137,19 @@ def _figure(of_target: Mapping[str, TriggerEstimate], mask: Tensor, pattern: Ten
     """The true trigger in the first row; below, the trigger of the target class by source.
 
     Columns: the revealed map; its highest pixels, if the trigger is local; the revealed pattern.
-    Maps and patterns are rescaled from black to white.
+    The contrast of each map and each pattern is stretched from black to white.
     """
     names, local = ["true trigger", *of_target], is_local(mask)
     maps = [mask.double(), *(revealed.map.double() for revealed in of_target.values())]
     masks = [mask.double(), *(top_pixels(values, int(mask.sum())) for values in maps[1:])]
     patterns = [pattern.double(), *(revealed.pattern.double() for revealed in of_target.values())]
-    columns = {"map": rescale(torch.stack(maps)[:, None])}
+    columns = {"map": _stretched([values[None] for values in maps])}
     if local:
         columns["mask"] = torch.stack(masks)[:, None]
-    columns["pattern"] = rescale(torch.stack(patterns))
+    columns["pattern"] = _stretched(patterns)
     return sheet(columns, dict.fromkeys(columns, torch.arange(len(names))), names)
+
+
+def _stretched(images: Sequence[Tensor]) -> Tensor:
+    """Each image ``[C, H, W]`` with its own range as black and white."""
+    return torch.cat([stretch(image[None], tail=DISPLAY_TAIL) for image in images])

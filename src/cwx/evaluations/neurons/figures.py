@@ -13,7 +13,8 @@ from cwx.errors import closest
 from cwx.evaluations.neurons.responses import LayerResponses
 from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Row
-from cwx.explanations.drawing import Tile, highlight, shorten, tiles
+from cwx.explanations.drawing import Tile, highlight, tiles
+from cwx.explanations.text_fitting import shorten
 from cwx.functional.occlusion import Occluders, discrepancy, random_occluders
 from cwx.functional.rng import stream
 from cwx.functional.top_activations import TopActivations

@@ -1,5 +1,6 @@
 """The figure of a trace: an image and the top images of its neurons (Dong et al., Figure 10)."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -7,7 +8,8 @@ from torch import Tensor
 
 from cwx.data.splits import ImageSet
 from cwx.evaluations.traces.trace import Neuron, Trace
-from cwx.explanations.drawing import shorten, to_pixels
+from cwx.explanations.drawing import DPI, to_pixels, whole_factor
+from cwx.explanations.text_fitting import shorten
 
 # Top images per neuron.
 TOP_IMAGES = 8
@@ -52,7 +54,8 @@ class _Page:
     """A figure with coordinates in inches from its upper left corner."""
 
     def __init__(self, *, width: float, height: float) -> None:
-        self.figure = Figure(figsize=(width, height), dpi=120)
+        width, height = (math.ceil(side * DPI) / DPI for side in (width, height))
+        self.figure = Figure(figsize=(width, height), dpi=DPI)
         # A single axes: many take long to draw.
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
@@ -65,11 +68,20 @@ class _Page:
         self.axes.text(x, y, text, fontsize=size, va="top", parse_math=False)
 
     def image(self, unit: Tensor, x: float, y: float, side: float) -> None:
-        """Keeps the aspect ratio; the longer side has the length `side`."""
-        height, width = (side * length / max(unit.shape[1:]) for length in unit.shape[1:])
+        """Keeps the aspect ratio; the longer side has at most the length `side`.
+
+        A pixel of a small image is a square of whole pixels of the figure.
+        """
+        pixels = max(unit.shape[1:])
+        small = pixels <= side * DPI
+        scale = whole_factor(unit.shape, round(side * DPI)) / DPI if small else side / pixels
+        height, width = (scale * length for length in unit.shape[1:])
+        x, y = (round(position * DPI) / DPI for position in (x, y))
+        # A rounding error upwards would add a pixel, and resample the image unevenly.
+        tiny = 0.01 / DPI
         self.axes.imshow(
             to_pixels(unit),
-            extent=(x, x + width, y + height, y),
+            extent=(x + tiny, x + width - tiny, y + height - tiny, y + tiny),
             aspect="auto",
             interpolation="nearest",
         )
