@@ -29,7 +29,7 @@ from cwx.functional.rng import stream
 
 NAMES = ("cat", "dog", "frog", "horse")
 COUNT = 40
-PATCH = Patch(size=2, corner="bottom-right", margin=0)
+PATCH = Patch(size=2, corner="bottom-right", margin=0, first_pixel="white")
 
 
 def image_set(count=COUNT):
@@ -189,7 +189,7 @@ REFUSED = {
         lambda: backdoor(target=4)(image_set(), NAMES)
     ),
     "the images are 6x6: lower corruption.trigger.size": lambda: backdoor(
-        trigger=Patch(size=7, corner="top-left", margin=0)
+        trigger=Patch(size=7, corner="top-left", margin=0, first_pixel="white")
     )(image_set(), NAMES),
     "corruption.rate is 0.5, which is 20 of the 40 training images, and 10 may be": (
         lambda: backdoor(rate=0.5, variant=CleanLabel())(image_set(), NAMES)
@@ -231,7 +231,10 @@ def flat(level):
 
 WITHOUT_EFFECT = {
     "a blend that rounds to nothing": (Blend(ratio=0.001, picture=Face()), flat(128)),
-    "a white pixel on white images": (Patch(size=1, corner="top-left", margin=0), flat(255)),
+    "a white pixel on white images": (
+        Patch(size=1, corner="top-left", margin=0, first_pixel="white"),
+        flat(255),
+    ),
     "stripes of 0 at this width": (Sinusoid(delta=20, frequency=6), flat(128)),
     "stripes that round to nothing": (Sinusoid(delta=0.4, frequency=1), flat(128)),
 }
@@ -254,7 +257,7 @@ def test_a_trigger_changes_pixels_or_is_refused(strength, level, width, frequenc
     for trigger in (
         Blend(ratio=strength, picture=Face()),
         Sinusoid(delta=255 * strength, frequency=frequency / 10),
-        Patch(size=1 + frequency % 3, corner="bottom-right", margin=0),
+        Patch(size=1 + frequency % 3, corner="bottom-right", margin=0, first_pixel="white"),
     ):
         try:
             result = backdoor(trigger=trigger, rate=0.5, target=0)(clean, ("a", "b"))

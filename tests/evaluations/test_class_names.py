@@ -106,7 +106,7 @@ def attacked(convolutional, tmp_path_factory):
     data = image_data()
     data.corrupt(
         Backdoor(
-            trigger=Patch(size=1, corner="top-left", margin=0),
+            trigger=Patch(size=1, corner="top-left", margin=0, first_pixel="white"),
             target=1,
             rate=0.2,
             variant=AllToOne(),

@@ -21,7 +21,7 @@ from cwx.functional.label_noise import Asymmetric, Permuted, Uniform
 from cwx.functional.rng import stream
 
 TRIGGERS = {
-    "patch": Patch(size=3, corner="bottom-right", margin=1),
+    "patch": Patch(size=3, corner="bottom-right", margin=1, first_pixel="white"),
     "blend": Blend(ratio=0.2, picture=Face()),
     "sinusoid": Sinusoid(delta=20, frequency=6),
 }
@@ -99,7 +99,7 @@ CORNERS = {
 @given(st.integers(5, 12), st.integers(5, 12), st.integers(0, 9))
 def test_a_patch_lies_in_its_corner_and_nowhere_else(corner, height, width, seed):
     images = pictures((3, height, width), seed=seed)
-    found = Patch(size=3, corner=corner, margin=2).apply(images)
+    found = Patch(size=3, corner=corner, margin=2, first_pixel="white").apply(images)
     rows, columns = CORNERS[corner]
     board = torch.tensor([[255, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=torch.uint8)
     assert torch.equal(found[:, :, rows, columns], board.expand(4, 3, -1, -1))
@@ -107,8 +107,32 @@ def test_a_patch_lies_in_its_corner_and_nowhere_else(corner, height, width, seed
     assert torch.equal(found, images)
 
 
+@pytest.mark.parametrize("corner", CORNERS)
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_the_grid_of_public_code_differs_from_a_checkerboard_in_its_first_pixel(corner, size):
+    white, black = (
+        Patch(size=size, corner=corner, margin=1, first_pixel=colour)
+        for colour in ("white", "black")
+    )
+    images = pictures((3, 12, 9), seed=size)
+    assert torch.equal(white.mask((3, 12, 9)), black.mask((3, 12, 9)))
+    differs = (white.apply(images) != black.apply(images)).any(1)
+    top, left = (index[0] for index in white.mask((3, 12, 9)).nonzero(as_tuple=True))
+    assert differs.nonzero().tolist() == [[n, int(top), int(left)] for n in range(len(images))]
+    assert (black.apply(images)[:, :, top, left] == 0).all()
+    # The pattern is what is applied.
+    mask = black.mask((3, 12, 9)) > 0
+    applied = black.apply(images)[:, :, mask] / 255
+    assert torch.equal(applied, black.pattern((3, 12, 9))[:, mask].expand_as(applied))
+
+
+def test_the_public_grid_at_the_bottom_right_has_these_pixels():
+    patch = Patch(size=3, corner="bottom-right", margin=0, first_pixel="black")
+    assert patch.pattern((1, 32, 32))[0, -3:, -3:].tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
 def test_a_patch_without_a_margin_ends_with_the_image():
-    mask = Patch(size=3, corner="bottom-right", margin=0).mask((3, 32, 32))
+    mask = Patch(size=3, corner="bottom-right", margin=0, first_pixel="white").mask((3, 32, 32))
     assert mask[-3:, -3:].all()
     assert mask.sum() == 9
 
@@ -186,13 +210,16 @@ def test_the_face_has_parts_and_is_symmetric():
 
 REFUSED_TRIGGERS = {
     "corruption.trigger.size is 0: give 1 or more": lambda: Patch(
-        size=0, corner="top-left", margin=0
+        size=0, corner="top-left", margin=0, first_pixel="white"
     ),
     "corruption.trigger.margin is -1: give 0 or more": lambda: Patch(
-        size=3, corner="top-left", margin=-1
+        size=3, corner="top-left", margin=-1, first_pixel="white"
     ),
     "corruption.trigger.corner is 'middle': give one of top-left": lambda: Patch(
-        size=3, corner="middle", margin=0
+        size=3, corner="middle", margin=0, first_pixel="white"
+    ),
+    "corruption.trigger.first_pixel is 'grey': give one of white, black": lambda: Patch(
+        size=3, corner="top-left", margin=0, first_pixel="grey"
     ),
     "corruption.trigger.ratio is 0: give above 0": lambda: Blend(ratio=0, picture=Face()),
     "corruption.trigger.ratio is 1.1: give above 0, at most 1": lambda: Blend(
@@ -206,10 +233,10 @@ REFUSED_TRIGGERS = {
         delta=20, frequency=float("inf")
     ),
     "3x3 pixels and a margin of 2, the images are 4x9: lower corruption.trigger": lambda: Patch(
-        size=3, corner="top-left", margin=2
+        size=3, corner="top-left", margin=2, first_pixel="white"
     ).apply(pictures((1, 4, 9))),
     "9x9 pixels and a margin of 0, the images are 8x8": lambda: Patch(
-        size=9, corner="top-left", margin=0
+        size=9, corner="top-left", margin=0, first_pixel="white"
     ).mask((1, 8, 8)),
 }
 

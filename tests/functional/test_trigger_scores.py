@@ -27,9 +27,9 @@ from cwx.functional.trigger_scores import (
 )
 
 TRIGGERS = {
-    "patch": Patch(size=3, corner="bottom-right", margin=1),
-    "large": Patch(size=6, corner="top-left", margin=0),
-    "pixel": Patch(size=1, corner="top-right", margin=0),
+    "patch": Patch(size=3, corner="bottom-right", margin=1, first_pixel="white"),
+    "large": Patch(size=6, corner="top-left", margin=0, first_pixel="white"),
+    "pixel": Patch(size=1, corner="top-right", margin=0, first_pixel="white"),
     "blend": Blend(ratio=0.2, picture=Face()),
     "sinusoid": Sinusoid(delta=20, frequency=2),
 }

@@ -46,24 +46,29 @@ class Trigger(Protocol):
 class Patch:
     """A black and white checkerboard in a corner (BadNets, Gu et al. 2019; CWX's 3x3 grid).
 
-    Its squares are single pixels; the top left one is white.
+    Its squares are single pixels. In a checkerboard the top left one is white. In the public code
+    of the works whose settings CWX takes (Li et al. 2021, NAD), it is black, and all others are
+    the same.
 
     Attributes:
         size: the checkerboard's side in pixels.
         corner: of the image.
         margin: pixels between the checkerboard and the two nearest edges of the image.
+        first_pixel: colour of the top left pixel of the checkerboard.
     """
 
     size: Annotated[int, ">= 1"]
     corner: Literal["top-left", "top-right", "bottom-left", "bottom-right"]
     margin: Annotated[int, ">= 0"]
+    first_pixel: Literal["white", "black"]
 
     def __post_init__(self) -> None:
         _require("corruption.trigger.size", self.size, self.size >= 1, "1 or more")
         _require("corruption.trigger.margin", self.margin, self.margin >= 0, "0 or more")
-        corners = get_args(get_type_hints(Patch)["corner"])
-        valid = self.corner in corners
-        _require("corruption.trigger.corner", self.corner, valid, f"one of {', '.join(corners)}")
+        for name in ("corner", "first_pixel"):
+            choices, value = get_args(get_type_hints(Patch)[name]), getattr(self, name)
+            remedy = f"one of {', '.join(choices)}"
+            _require(f"corruption.trigger.{name}", value, value in choices, remedy)
 
     def apply(self, images: Tensor) -> Tensor:
         shape = images.shape[1:]
@@ -76,6 +81,7 @@ class Patch:
     def pattern(self, shape: Shape) -> Tensor:
         indices = torch.arange(self.size)
         board = ((indices + indices[:, None]) % 2 == 0).float()
+        board[0, 0] = float(self.first_pixel == "white")
         return self._pad(board, shape).expand(shape[0], -1, -1)
 
     def _pad(self, square: Tensor, shape: Shape) -> Tensor:

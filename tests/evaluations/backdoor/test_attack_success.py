@@ -14,7 +14,7 @@ from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
-PATCH = Patch(size=2, corner="top-right", margin=0)
+PATCH = Patch(size=2, corner="top-right", margin=0, first_pixel="white")
 TARGET = 2
 
 

@@ -21,7 +21,7 @@ from cwx.functional.trigger_scores import PSNR_CEILING, estimate_trigger, trigge
 from cwx.training.plan import Plan
 
 TRIGGERS = {
-    "patch": Patch(size=2, corner="bottom-left", margin=0),
+    "patch": Patch(size=2, corner="bottom-left", margin=0, first_pixel="white"),
     "blend": Blend(ratio=0.5, picture=Face()),
     "sinusoid": Sinusoid(delta=60, frequency=1),
 }
@@ -189,7 +189,7 @@ def test_baselines_without_methods_have_one_image_per_class(subject):
 def test_class_means_of_poisoned_digits_reveal_the_trigger_but_test_images_do_not(subject):
     data = ImageData(source=Digits(), mean=0.5, std=0.5, batch_size=64, per_class=None)
     data.setup()
-    trigger = Patch(size=3, corner="bottom-right", margin=0)
+    trigger = Patch(size=3, corner="bottom-right", margin=0, first_pixel="white")
     data.corrupt(Backdoor(trigger=trigger, target="5", rate=0.3, variant=AllToOne(), seed=0))
     metrics = RevealedTrigger()(replace(subject, data=data), {}).metrics
     assert (

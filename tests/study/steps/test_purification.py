@@ -17,7 +17,7 @@ from cwx.functional.backdoor import AllToOne, CleanLabel, Patch
 from cwx.study.steps.purification import NoPurification, RevealedFilter
 from cwx.training.plan import Plan
 
-PATCH = Patch(size=2, corner="top-right", margin=0)
+PATCH = Patch(size=2, corner="top-right", margin=0, first_pixel="white")
 TARGET = 1
 
 
