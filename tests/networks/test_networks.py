@@ -44,6 +44,42 @@ def test_the_convnet_for_64_pixels_has_four_blocks():
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 200)
 
 
+def test_the_convnet_starts_from_torch_or_from_he():
+    """He et al. 2015: normal of std √(2/n), no bias; torch: uniform of std 1/√(3n)."""
+    for initialisation, factor in (("torch", 1 / 3), ("he", 2)):
+        torch.manual_seed(0)
+        network = convnet(initialisation=initialisation)
+        for layer in (m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)):
+            inputs = layer.weight[0].numel()
+            std = (factor / inputs) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
+            assert layer.weight.mean().item() == pytest.approx(0, abs=0.1 * std)
+            # A uniform distribution ends at √3 of its std.
+            assert (layer.weight.abs().max() > 2 * std) == (initialisation == "he")
+            assert bool(layer.bias.any()) == (initialisation == "torch")
+
+
+def test_the_default_initialisation_is_the_one_of_torch():
+    torch.manual_seed(0)
+    default = convnet()
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 128, 3, padding=1)
+    assert torch.equal(default.features[0].weight, first.weight)
+    assert torch.equal(default.features[0].bias, first.bias)
+
+
+def test_the_initialisation_is_a_setting():
+    """A setting that the file leaves to its default: stored experts keep their identity."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        he = instantiate(
+            compose(overrides=["+network=convnet", "+network.initialisation=he"]).network
+        )
+        default = compose(overrides=["+network=convnet"]).network
+    assert "initialisation" not in default
+    network = he(in_channels=3, image_size=(32, 32), num_classes=10)
+    assert not network.classifier.bias.any()
+
+
 def test_a_convnet_too_deep_for_its_images_is_refused():
     with pytest.raises(ValueError, match="use a depth of at most 3"):
         convnet(size=(8, 9), depth=4)

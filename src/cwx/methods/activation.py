@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
@@ -31,6 +31,8 @@ class ActivationMaximisation(L.LightningModule):
         optimizer: builds the optimiser from the images; its learning rate is the step size.
         blur_sigma: standard deviation of the Gaussian blur in pixels; 0 for no blur.
         blur_every: steps between two blurs.
+        blur_position: ``after`` each `blur_every`-th step, so that the final images may be blurred,
+            or ``before`` the gradient of that step, as in the code that the paper cites.
         clamp: clip pixels to the image range after each step.
         checkpoint_every: largest number of steps between two checkpoints.
     """
@@ -47,6 +49,7 @@ class ActivationMaximisation(L.LightningModule):
         optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer],
         blur_sigma: Annotated[float, ">= 0, <= 1000"],
         blur_every: Annotated[int, ">= 1"],
+        blur_position: Literal["before", "after"],
         clamp: bool,
         checkpoint_every: Annotated[int, ">= 1"],
     ) -> None:
@@ -55,6 +58,7 @@ class ActivationMaximisation(L.LightningModule):
             raise ValueError(f"method.{stage}.blur_every is {blur_every}: give 1 or more")
         self.subject, self.stage, self.optimizer = subject, stage, optimizer
         self.blur_sigma, self.blur_every, self.clamp = blur_sigma, blur_every, clamp
+        self.blur_position = blur_position
         self.network = freeze(subject.trained_network(subject.trajectories[0]))
         self.batches = Steps(epoch_length(iterations, checkpoint_every))
         self.epochs = iterations // self.batches.count
@@ -92,9 +96,14 @@ class ActivationMaximisation(L.LightningModule):
         return loss
 
     @torch.no_grad()
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.blur_position == "before" and (self.global_step + 1) % self.blur_every == 0:
+            self.set.images.copy_(gaussian_blur(self.set.images, self.blur_sigma))
+
+    @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:
         images: Tensor = self.set.images
-        if self.global_step % self.blur_every == 0:
+        if self.blur_position == "after" and self.global_step % self.blur_every == 0:
             images = gaussian_blur(images, self.blur_sigma)
         if self.clamp:
             images = self.subject.data.normalization.clamp(images)

@@ -101,6 +101,7 @@ def results(tmp_path):
 def activation(subject, **changes):
     settings = {
         "images_per_class": 1, "iterations": 4, "optimizer": sgd(1.0), "blur_every": 2,
+        "blur_position": "after",
         "blur_sigma": 0.5, "initial_std": 1.0, "clamp": True, "checkpoint_every": 2,
     }  # fmt: skip
     return ActivationMaximisation(
