@@ -1,5 +1,7 @@
 """Each method fitted for real on a small subject: a row a method."""
 
+from functools import partial
+
 import pytest
 import torch
 from support import references
@@ -8,6 +10,7 @@ from support.distillation import distill, exact, fitted, inner
 
 from cwx.explanations.class_images import DivergedError
 from cwx.functional.augmentation import Crop, Strategy
+from cwx.functional.images import gaussian_blur
 from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.unroll import Plain
 from cwx.methods.activation import ActivationMaximisation
@@ -24,6 +27,7 @@ def activation(subject, **settings):
         "optimizer": sgd(1.0),
         "blur_sigma": 0.2,
         "blur_every": 4,
+        "blur_position": "after",
         "clamp": True,
         "checkpoint_every": 10,
     }
@@ -42,22 +46,27 @@ def test_explanations_are_of_their_class(name, subject, tmp_path):
     assert accuracy(network, [(found.images, found.labels, 6)]) == 1
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_cut_run_continues_to_the_same_images(name, subject, tmp_path):
-    whole = fitted(METHODS[name](subject), tmp_path / "whole")
+class Power(Exception):
+    pass
 
-    class Power(Exception):
-        pass
 
-    module = METHODS[name](subject)
+def stop_at(module, number):
+    """Let the module fail in the step of that number."""
     step = module.training_step
 
     def training_step(batch, batch_idx):
-        if module.global_step == 27:
+        if module.global_step == number:
             raise Power
         return step(batch, batch_idx)
 
     module.training_step = training_step
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_cut_run_continues_to_the_same_images(name, subject, tmp_path):
+    whole = fitted(METHODS[name](subject), tmp_path / "whole")
+    module = METHODS[name](subject)
+    stop_at(module, 27)
     with pytest.raises(Power):
         fitted(module, tmp_path / "cut")
     resumed = fitted(METHODS[name](subject), tmp_path / "cut")
@@ -123,6 +132,36 @@ def test_no_gradient_moves_the_images_further_than_the_clip(subject, tmp_path):
     torch.testing.assert_close(near / near.norm(), far / far.norm())
 
 
+def test_projected_images_stay_in_the_pixel_range_at_every_step(subject, tmp_path):
+    """Each step clamps: the next inner loop trains on clamped images."""
+    settings = {"iterations": 4, "checkpoint_every": 4, "optimizer": sgd(50.0, momentum=0.5)}
+    seen = []
+    modules = [distill(subject, **settings, project=project) for project in (True, False)]
+    step = modules[0].training_step
+    modules[0].training_step = lambda *a: (seen.append(modules[0].set.images.clone()), step(*a))[1]
+    clamped, free = (
+        fitted(module, tmp_path / str(index)).images for index, module in enumerate(modules)
+    )
+    unit = subject.data.normalization.denormalize
+    low, high = subject.data.normalization.pixel_range(free)
+    for images in (*seen[1:], clamped):
+        assert torch.equal(images.clamp(low, high), images)
+        assert (images == low).any()
+        assert (images == high).any()
+    assert unit(free).min() < -0.1
+    assert not torch.equal(clamped, free.clamp(low, high))
+
+
+def test_a_cut_projected_run_continues_to_the_same_images(subject, tmp_path):
+    whole = fitted(distill(subject, iterations=20, project=True), tmp_path / "whole")
+    module = distill(subject, iterations=20, project=True)
+    stop_at(module, 13)
+    with pytest.raises(Power):
+        fitted(module, tmp_path / "cut")
+    resumed = fitted(distill(subject, iterations=20, project=True), tmp_path / "cut")
+    assert torch.equal(resumed.images, whole.images)
+
+
 WAYS = {
     "plain": Plain,
     "in parts": lambda loss: exact(loss, microbatch=2),
@@ -182,6 +221,42 @@ def test_climbing_raises_every_logit(subject, tmp_path):
             module.network(e.images).gather(1, e.labels[:, None]).detach() for e in (images, more)
         )
         assert (high > low).all()
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_the_blur_is_before_the_gradient_or_after_the_step(position, subject, tmp_path):
+    """Against a literal loop, with the weight decay of the code that the paper cites."""
+    settings = {"blur_sigma": 0.6, "blur_every": 3, "iterations": 7, "checkpoint_every": 7}
+    optimizer = partial(torch.optim.SGD, lr=2.0, weight_decay=0.05)
+    module = activation(subject, **settings, blur_position=position, optimizer=optimizer)
+    images, labels = module.explanations().images, module.set.labels
+    network, normalization = module.network, subject.data.normalization
+    for step in range(1, 8):
+        if position == "before" and step % 3 == 0:
+            images = gaussian_blur(images, 0.6)
+        images.requires_grad_()
+        logits = network(images).gather(1, labels[:, None])
+        (gradient,) = torch.autograd.grad(logits.sum(), images)
+        images = images.detach() + 2 * (gradient - 0.05 * images.detach())
+        if position == "after" and step % 3 == 0:
+            images = gaussian_blur(images, 0.6)
+        images = normalization.clamp(images)
+    torch.testing.assert_close(fitted(module, tmp_path).images, images, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_a_cut_run_with_a_blur_continues_to_the_same_images(position, subject, tmp_path):
+    settings = {"iterations": 12, "checkpoint_every": 4, "blur_every": 3}
+
+    def module():
+        return activation(subject, **settings, blur_position=position)
+
+    whole = fitted(module(), tmp_path / "whole")
+    cut = module()
+    stop_at(cut, 9)
+    with pytest.raises(Power):
+        fitted(cut, tmp_path / "cut")
+    assert torch.equal(fitted(module(), tmp_path / "cut").images, whole.images)
 
 
 def test_clamped_images_stay_in_range(subject, tmp_path):

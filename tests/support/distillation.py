@@ -46,6 +46,7 @@ def distill(subject, **settings):
         "learning_rate_lr": None,
         "optimizer": sgd(20.0, momentum=0.5),
         "clip": 1e9,
+        "project": False,
         "distance": normalised_distance,
         "unroll": exact,
         "checkpoint_every": 10,

@@ -52,6 +52,11 @@ class Normalization:
         """Unit images from normalised ones; values outside [0, 1] are not clamped."""
         return images * self._column(self.std, images) + self._column(self.mean, images)
 
+    def pixel_range(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalised values of black and of white, each ``[C, 1, 1]``; dtype as `like`."""
+        black = torch.zeros(len(self.mean), 1, 1, dtype=like.dtype, device=like.device)
+        return self.normalize(black), self.normalize(black + 1)
+
     def clamp(self, images: Tensor) -> Tensor:
         """Normalised images, clamped to the range of unit pixels."""
         return self.normalize(self.denormalize(images).clamp(0, 1))

@@ -35,7 +35,7 @@ LARGEST_RATE_CHANGE = 4.0
 class Distill(L.LightningModule):
     """Optimises a few images per class so that M training steps on them lead from θ_k to θ_{k+N}.
 
-    The images S start from Gaussian noise; their pixels are not clipped.
+    The images S start from Gaussian noise; their pixels are not clipped unless `project` is set.
 
     Args:
         subject: the data and the recorded experts.
@@ -61,6 +61,7 @@ class Distill(L.LightningModule):
         clip: largest update of S, as the root mean square over pixels in normalised units: a
             longer gradient is scaled down. It matters for networks without normalisation layers,
             whose loss has cliffs; for others it acts at most in the first steps.
+        project: clamp S to the pixel range of real images after each outer step.
         distance: D.
         unroll: computes θ_M and its gradient; built from the loss.
         checkpoint_every: largest number of outer steps between two checkpoints.
@@ -86,6 +87,7 @@ class Distill(L.LightningModule):
         spectral_exponent: Annotated[float, ">= 0, <= 4"],
         average: Annotated[float, "> 0, < 1"] | None,
         clip: Annotated[float, "> 0"],
+        project: bool,
         distance: Distance,
         unroll: Callable[[NetworkLoss], Unroll],
         checkpoint_every: Annotated[int, ">= 1"],
@@ -99,7 +101,7 @@ class Distill(L.LightningModule):
         if clip <= 0:
             raise ValueError(f"method.{stage}.clip is {clip}: give a length above 0")
         self.subject, self.stage, self.seed, self.inner = subject, stage, seed, inner
-        self.clip = clip
+        self.clip, self.project = clip, project
         self.optimizer, self.distance, self.learning_rate_lr = optimizer, distance, learning_rate_lr
         self.schedule, self.spectral_exponent = schedule, spectral_exponent
         loss = NetworkLoss(subject.network())
@@ -234,6 +236,14 @@ class Distill(L.LightningModule):
         step = optimizer.param_groups[0]["lr"] * gradient.square().mean().sqrt()
         gradient.mul_((self.clip / step.clamp_min(1e-30)).clamp_max(1))
         self.log(f"{self.stage}/step", step)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.project:
+            # Before any callback: a checkpoint holds projected images.
+            low, high = self.subject.data.normalization.pixel_range(self.set.images)
+            with torch.no_grad():
+                self.set.images.clamp_(low, high)
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": [self.set.images]}]
