@@ -10,9 +10,9 @@ from support.distillation import distill, fitted, inner
 
 from cwx.functional.inner_learning_rate import matching_rate
 from cwx.functional.loss_derivatives import Eager
+from cwx.functional.moving_average import Average
 from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.preconditioning import precondition, spectral_gain
-from cwx.methods.distill import Average
 
 COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=40)
 SETTINGS = {

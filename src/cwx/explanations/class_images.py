@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cwx.explanations.images import Explanations
+from cwx.functional.images import Normalization
 from cwx.functional.rng import stream
 
 
@@ -63,6 +64,11 @@ class ClassImages(nn.Module):
         if not finite:
             raise DivergedError(advice, Explanations(self._last_good.cpu(), self.labels.cpu()))
         self._last_good = self.images.detach().clone()
+
+    @torch.no_grad()
+    def clamp(self, normalization: Normalization) -> None:
+        """Clamp the images to the range of normalised pixels of real images."""
+        self.images.clamp_(*normalization.pixel_range(self.images))
 
     def snapshot(self) -> Explanations:
         """A copy of the current images on the CPU."""

@@ -16,6 +16,7 @@ from cwx.explanations.images import Explanations
 from cwx.functional.inner_learning_rate import matching_rate
 from cwx.functional.inner_loop import Inner
 from cwx.functional.loss_derivatives import Eager
+from cwx.functional.moving_average import Average
 from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.preconditioning import precondition
 from cwx.functional.spacing import evenly_spaced
@@ -241,9 +242,7 @@ class Distill(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         if self.project:
             # Before any callback: a checkpoint holds projected images.
-            low, high = self.subject.data.normalization.pixel_range(self.set.images)
-            with torch.no_grad():
-                self.set.images.clamp_(low, high)
+            self.set.clamp(self.subject.data.normalization)
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": [self.set.images]}]
@@ -277,30 +276,3 @@ class Distill(L.LightningModule):
         stated = self.learning_rate_lr is None and self.inner.learning_rate is not None
         learned = None if stated else self.rate.detach().cpu().clone()
         return replace(explanations, inner_learning_rate=learned)
-
-
-class Average(nn.Module):
-    """An exponential moving average of a tensor, corrected for its start (Kingma & Ba 2015).
-
-    Args:
-        tensor: its shape.
-        decay: of an update, in (0, 1).
-    """
-
-    sum: Tensor
-    weight: Tensor
-
-    def __init__(self, tensor: Tensor, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-        self.register_buffer("sum", torch.zeros_like(tensor.detach()))
-        self.register_buffer("weight", torch.zeros((), dtype=torch.double))
-
-    @torch.no_grad()
-    def update(self, tensor: Tensor) -> None:
-        self.sum.mul_(self.decay).add_(tensor, alpha=1 - self.decay)
-        self.weight.mul_(self.decay).add_(1 - self.decay)
-
-    def value(self) -> Tensor:
-        """The average of all updates, on the CPU."""
-        return (self.sum / self.weight.to(self.sum)).cpu()

@@ -236,8 +236,7 @@ class Study:
             checkpoint = results.checkpoint(name)
             try:
                 if isinstance(method, Fittable):
-                    pictures = LogPictures(name, self.data.normalization)
-                    stages.fit(method, checkpoint, [pictures])
+                    stages.fit(method, checkpoint, [LogPictures(name, self.data.normalization)])
             except DivergedError as error:
                 if stages.is_rank_zero:
                     results.save_last_good(name, error.last_good)
