@@ -27,11 +27,11 @@ from cwx.storage.json_files import read_object
 from cwx.storage.locks import acquire
 from cwx.storage.regular_files import check_regular
 from cwx.storage.store_entries import digest, record_use
+from cwx.storage.tensor_shapes import Shapes, difference, shapes
 
 log = logging.getLogger(__name__)
 
 Identity = Mapping[str, Any]
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Trajectory:
@@ -282,18 +282,3 @@ def _epochs(complete: Mapping[str, Any]) -> tuple[int, ...]:
 def _to_float32(tensor: Tensor) -> Tensor:
     narrow = tensor.is_floating_point() and tensor.element_size() < torch.float32.itemsize
     return tensor.float() if narrow else tensor
-
-
-def shapes(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors}
-
-
-def difference(expected: Shapes, actual: Shapes) -> str:
-    """The first difference in names or shapes, as text; empty if there is none."""
-    for name, shape in expected.items():
-        if name not in actual:
-            return f"it has no {name}"
-        if actual[name] != shape:
-            return f"{name} is {actual[name]} there, {shape} here"
-    extra = sorted(set(actual) - set(expected))
-    return f"it has {extra[0]}, unknown here" if extra else ""

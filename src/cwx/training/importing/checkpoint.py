@@ -17,7 +17,8 @@ from torchvision.models import get_weight
 
 from cwx.data.datasets.class_folders import preview_names
 from cwx.storage.safe_load import describe, file_digest, is_plain, load_tensors
-from cwx.storage.trajectories import Trajectory, TrajectoryStore, shapes
+from cwx.storage.tensor_shapes import shapes
+from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
 
 log = logging.getLogger(__name__)

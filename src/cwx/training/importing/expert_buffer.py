@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cwx.storage.safe_load import describe, file_digest, is_plain, load_tensors
-from cwx.storage.trajectories import Trajectory, TrajectoryStore, difference, shapes
+from cwx.storage.tensor_shapes import difference, shapes
+from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
 
 log = logging.getLogger(__name__)
