@@ -44,6 +44,25 @@ def test_segments_that_trajectories_will_not_have_are_refused(data, recorded, se
         plan.require_segments("part", {"recipe.epochs": 10}, **segment)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        ([0, 1, 2, 3], None),
+        ([0], "part needs two recorded states of a trajectory, but a has a single state .epoch 0"),
+        ([1, 2, 3], "part needs epochs 0-3, but a has epochs 1-3, not 0: choose part.start_min"),
+        ([0, 2, 4], "a has epochs 0, 2, 4, not 1, 3"),
+    ],
+)
+def test_segments_that_imported_trajectories_lack_are_refused(data, epochs, message):
+    plan = Plan(data=data, methods=[], held_out=0, trajectories={"b": range(9), "a": epochs})
+    segment = {"span": 1, "start_min": 0, "start_max": 2}
+    if message is None:
+        plan.require_segments("part", {}, **segment)
+        return
+    with pytest.raises(ValueError, match=message):
+        plan.require_segments("part", {}, **segment)
+
+
 def test_images_beyond_the_memory_are_refused_by_their_setting(data):
     plan = Plan(data=data, methods=[], held_out=0)
     plan.require_memory("method.distill.images_per_class", 10, 1000)

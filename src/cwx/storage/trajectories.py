@@ -127,9 +127,10 @@ class Trajectory:
         Raises:
             ValueError: the parameters differ; the message names the first difference.
         """
-        with self._open(self.recorded_epochs[0]) as file:
-            saved = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
-        self._compare(network, saved)
+        for epoch in self.recorded_epochs:
+            with self._open(epoch) as file:
+                saved = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+            self._compare(network, saved, epoch)
 
     def is_complete_for(self, network: nn.Module) -> bool:
         """Whether the stored states have the buffers of `network`, such as running statistics."""
@@ -144,7 +145,7 @@ class Trajectory:
                 difference), or lack its buffers.
         """
         state = self.state(epoch)
-        self._compare(network, shapes(state.items()))
+        self._compare(network, shapes(state.items()), epoch)
         if missing := [name for name in network.state_dict() if name not in state]:
             raise ValueError(
                 f"{self.path} was recorded for another network: it has no {missing[0]}; imported "
@@ -154,14 +155,15 @@ class Trajectory:
             )
         network.load_state_dict(state)
 
-    def _compare(self, network: nn.Module, stored: Shapes) -> None:
+    def _compare(self, network: nn.Module, stored: Shapes, epoch: int) -> None:
         parameters = {name for name, _ in network.named_parameters()}
         expected = shapes(network.state_dict().items())
         needed = {n: shape for n, shape in expected.items() if n in parameters or n in stored}
         if mismatch := difference(needed, stored):
             raise ValueError(
-                f"{self.path} was recorded for another network: {mismatch}; choose the network "
-                "it was trained as, or leave experts.trajectories empty to train new experts"
+                f"epoch {epoch} of {self.path} was recorded for another network: {mismatch}; "
+                "choose the network it was trained as, or leave experts.trajectories empty to "
+                "train new experts"
             )
 
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cwx.data.corruption import Corruption
 from cwx.data.datamodule import ImageData
@@ -32,6 +32,7 @@ from cwx.training.build import NetworkFactory
 from cwx.training.callbacks.log_images import LogPictures
 from cwx.training.experts import Experts
 from cwx.training.importing.load import import_networks
+from cwx.training.plan import Plan
 from cwx.training.precision import Precisions
 from cwx.training.provider import Training, prepare_subject
 from cwx.training.stages import Configuration, Factory, Fittable, Stages
@@ -152,7 +153,7 @@ class Study:
             recipe=configuration["recipe"],
         )
         self._corrupt(stages, results)
-        self._check(configuration)
+        plan = self._check(configuration)
         training = Training(
             stages=stages,
             network=self.network,
@@ -170,6 +171,8 @@ class Study:
             self.store,
             stages.device,
         )
+        if imported.recorded_epochs:
+            replace(plan, trajectories=imported.recorded_epochs).refuse(self.method, self._parts())
         metrics = self._construct(training)
         if stages.is_rank_zero:
             results.describe_classes(self.data.splits)
@@ -196,8 +199,13 @@ class Study:
             results.inputs.check("the corrupted images", self.data.fingerprint())
             results.save_corrupted(corrupted.is_corrupted, row)
 
-    def _check(self, configuration: Configuration) -> None:
-        check_study(
+    def _parts(self) -> list[Any]:
+        """The parts that may refuse a plan, beside the methods."""
+        steps = [self.dataset_construction, self.adversary, self.fine_tuning, self.purification]
+        return [*steps, *self.evaluation.values()]
+
+    def _check(self, configuration: Configuration) -> Plan:
+        return check_study(
             data=self.data,
             network=self.network,
             evaluation_networks=self.evaluation_networks,
@@ -205,13 +213,7 @@ class Study:
             recipe=self.recipe,
             recipe_settings=configuration["recipe"],
             method=self.method,
-            parts=[
-                self.dataset_construction,
-                self.adversary,
-                self.fine_tuning,
-                self.purification,
-                *self.evaluation.values(),
-            ],
+            parts=self._parts(),
             makes_adversarial=not isinstance(self.adversary, NoAdversary),
             fine_tunes=not isinstance(self.fine_tuning, NoFineTuning),
         )

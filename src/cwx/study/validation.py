@@ -26,7 +26,7 @@ def check_study(
     parts: Sequence[Any],
     makes_adversarial: bool,
     fine_tunes: bool,
-) -> None:
+) -> Plan:
     """Refuse every setting that would fail only after training.
 
     Args:
@@ -39,6 +39,9 @@ def check_study(
         parts: the other parts of the study, each of which may have a `check` of its own.
         makes_adversarial: whether the study makes adversarial images.
         fine_tunes: whether the study fine-tunes the experts.
+
+    Returns:
+        The plan that the methods and parts have accepted, without imported trajectories.
 
     Raises:
         ValueError: names the first such setting and the remedy.
@@ -89,3 +92,4 @@ def check_study(
     check_recipe(recipe, trained, data)
     for name, factory in trained.items():
         check_last_batch(name, factory, data, recipe_settings.get("batch_size", 0))
+    return plan

@@ -1,6 +1,6 @@
 """The plan of a study, which its parts check before any network is trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +9,7 @@ from torch import nn
 
 from cwx.data.datamodule import ImageData
 from cwx.explanations.images import Explanations
+from cwx.storage.trajectories import format_epochs
 from cwx.training.build import NetworkFactory, build_network, check_memory
 
 
@@ -33,6 +34,8 @@ class Plan:
         recorded: ``recipe.recording.epochs``; ``None`` if all epochs are recorded.
         adversarial: whether the study makes adversarial images.
         kinds: `names`, and ``fine-tuned`` if the experts are fine-tuned; empty if unknown.
+        trajectories: the recorded epochs of each imported trajectory, by its description; empty
+            until they are read.
     """
 
     data: ImageData
@@ -47,6 +50,7 @@ class Plan:
     held_out_epochs: Mapping[str, int] = field(default_factory=dict)
     adversarial: bool = True
     kinds: Sequence[str] = ()
+    trajectories: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def untrained(self, method: str) -> nn.Module | None:
         """An untrained network of the kind that a method explains; ``None`` if it is unknown."""
@@ -96,7 +100,7 @@ class Plan:
 
         Raises:
             ValueError: the range is empty, ends after a last epoch, or needs an epoch that
-                ``recipe.recording.epochs`` does not record.
+                ``recipe.recording.epochs`` does not record or that an imported trajectory lacks.
         """
         if start_min > start_max:
             raise ValueError(
@@ -115,6 +119,25 @@ class Plan:
                     f"recipe.recording.epochs is {self.recorded}, but {part} needs the state of "
                     f"epoch {max(missing)}: raise it to {max(missing)}, or give null to record all"
                 )
+
+        for name, epochs in self.trajectories.items():
+            self._require_epochs(part, name, epochs, needed)
+
+    @staticmethod
+    def _require_epochs(
+        part: str, name: str, epochs: Sequence[int], needed: Collection[int]
+    ) -> None:
+        if len(epochs) < 2:
+            raise ValueError(
+                f"{part} needs two recorded states of a trajectory, but {name} has a single state "
+                f"(epoch {epochs[0]}): record the initial weights and those after each epoch"
+            )
+        if missing := sorted(set(needed) - set(epochs)):
+            raise ValueError(
+                f"{part} needs epochs {format_epochs(sorted(needed))}, but {name} has epochs "
+                f"{format_epochs(epochs)}, not {format_epochs(missing)}: choose {part}.start_min, "
+                f"{part}.start_max and {part}.span among these"
+            )
 
     def require_memory(self, setting: str, count: int, numbers: int) -> None:
         """Refuse a count of float32 tensors that exceed the main memory.

@@ -6,7 +6,7 @@ weights.
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -50,19 +50,43 @@ def import_checkpoint(source: str, network: nn.Module, store: TrajectoryStore) -
     """
     path = _file(source)
     contents = file_digest(path, "checkpoint")
-    state = _state(path, load_tensors(path, "checkpoint", _PLAIN))
     expected = network.state_dict()
+    state = read_checkpoint(path, expected)
+    return store_states(
+        store,
+        {"checkpoint": contents, "tensors": kind_of(expected)},
+        [state],
+        f"the checkpoint {source}",
+    )
+
+
+def kind_of(state: Mapping[str, Tensor]) -> list[list[Any]]:
+    """Names and shapes of a network's tensors, as a part of an identity in the store."""
+    # Sorted, because the order of tensors in a checkpoint has no meaning.
+    return [[name, list(shape)] for name, shape in sorted(shapes(state.items()).items())]
+
+
+def read_checkpoint(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a network in a checkpoint, as `import_checkpoint` reads it.
+
+    Args:
+        expected: the state_dict of a network of the saved kind. Its types are those of the result,
+            and its counters of batch norm complete an older file.
+
+    Raises:
+        ValueError: as `import_checkpoint`.
+    """
+    state = _state(path, load_tensors(path, "checkpoint", _PLAIN))
     state = _select(path, state, expected)
     _check(path, state, expected)
     counters = {name: expected[name] for name in expected if name not in state}
-    # Sorted, because the order of tensors in a checkpoint has no meaning.
-    kind = [[name, list(shape)] for name, shape in sorted(shapes(expected.items()).items())]
-    return store_states(
-        store,
-        {"checkpoint": contents, "tensors": kind},
-        _finite(path, copy_tensors({**state, **counters}, expected)),
-        f"the checkpoint {source}",
-    )
+    complete = copy_tensors({**state, **counters}, expected)
+    if name := first_non_finite(complete):
+        raise ValueError(
+            f"{name} in the checkpoint {path} is not finite in {complete[name].dtype}: use the "
+            "weights of an earlier epoch, or train the network with a lower learning rate"
+        )
+    return complete
 
 
 def _file(source: str) -> Path:
@@ -237,12 +261,3 @@ def _check(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tenso
             f"the checkpoint {path} is of another network: {summary}; choose the network that "
             "was trained (network=…), or another file"
         )
-
-
-def _finite(path: Path, state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    if name := first_non_finite(state):
-        raise ValueError(
-            f"{name} in the checkpoint {path} is not finite in {state[name].dtype}: use the "
-            "weights of an earlier epoch, or train the network with a lower learning rate"
-        )
-    yield state

@@ -14,7 +14,7 @@ from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.experts import Experts
 from cwx.training.importing.accuracy_check import check_accuracy
 from cwx.training.importing.checkpoint import import_checkpoint
-from cwx.training.importing.expert_buffer import import_buffer
+from cwx.training.importing.trajectory_folder import open_trajectories
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,12 @@ class ImportedNetworks:
 
     Attributes:
         experts: of the explained kind: those of `experts.trajectories`, then the checkpoints.
+        recorded_epochs: of the trajectories among `experts`, by their descriptions.
         evaluation_networks: one for each evaluation network with a checkpoint, by its name.
     """
 
     experts: Sequence[Trajectory] = ()
+    recorded_epochs: Mapping[str, Sequence[int]] = field(default_factory=dict)
     evaluation_networks: Mapping[str, Sequence[Trajectory]] = field(default_factory=dict)
 
 
@@ -70,6 +72,9 @@ def import_networks(
             _check_accuracy(source, trajectory, evaluation_networks[name], data, device)
     return ImportedNetworks(
         experts=[trajectory for _, trajectory in explained],
+        recorded_epochs={name: trajectory.recorded_epochs for name, trajectory in explained}
+        if experts.trajectories
+        else {},
         evaluation_networks={name: [trajectory] for name, trajectory in others.items()},
     )
 
@@ -85,15 +90,11 @@ def _load(
     # The store's locks let one rank import; the other ranks then find the trajectory.
     result = []
     for path in map(Path, experts.trajectories):
-        if path.suffix == ".pt":
-            imported = import_buffer(path, network, store)
-            result += [(f"expert {index} of {path}", t) for index, t in enumerate(imported)]
-        else:
-            result.append((f"the trajectory {path}", Trajectory(path)))
+        result += open_trajectories(path, network, store)
     for source in experts.checkpoints:
-        result.append((f"the checkpoint {source}", import_checkpoint(source, network, store)))
-    for _, trajectory in result:
+        trajectory = import_checkpoint(source, network, store)
         trajectory.check(network)
+        result.append((f"the checkpoint {source}", trajectory))
     return result
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from itertools import count
 
 from torch import Tensor
 
@@ -33,14 +34,16 @@ def store_states(
     identity: Identity,
     states: Iterable[Mapping[str, Tensor]],
     description: str,
+    epochs: Iterable[int] | None = None,
 ) -> Trajectory:
-    """Write states, as epochs 0, 1, …, into the store, unless the store holds them already.
+    """Write states into the store, unless the store holds them already.
 
     Their accuracies are unknown (NaN).
 
     Args:
         states: read one at a time, and not at all if the store holds them.
         description: of the imported weights, in log lines.
+        epochs: of the states; by default 0, 1, ….
     """
     path = store.path(identity)
     with store.lock(identity, f"another job imports {path.name}: waiting for it"):
@@ -49,8 +52,9 @@ def store_states(
         log.info("importing %s into %s", description, path)
         recorder = Recorder(path, identity)
         recorder.start()
-        epoch = -1
-        for epoch, state in enumerate(states):
+        recorded = []
+        for epoch, state in zip(count() if epochs is None else epochs, states, strict=False):
             recorder.record(epoch, state, float("nan"))
-        recorder.complete(range(epoch + 1))
+            recorded.append(epoch)
+        recorder.complete(recorded)
     return Trajectory(path)
