@@ -162,8 +162,9 @@ class Distill(L.LightningModule):
             if epochs == 0:
                 raise ValueError(
                     f"method {stage} needs two recorded states of a trajectory, but a network of "
-                    f"{setting} has a single state: choose another method, or give "
-                    "experts.seeds or experts.trajectories instead"
+                    f"{setting} has a single state: continue its training on your images with "
+                    "experts=continued, give experts.trajectories or experts.seeds instead, or "
+                    "choose another method"
                 )
         plan.require_segments(
             f"method.{stage}", plan.epochs, span=span, start_min=start_min, start_max=start_max

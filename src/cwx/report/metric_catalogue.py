@@ -11,6 +11,7 @@ from cwx.report.metric_labels import (
     size_label,
     top_k_label,
 )
+from cwx.storage.continued_training import CONTINUED
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,11 @@ METRIC_PATTERNS = (
         "Fraction of the training images that differ from the original data.",
         lambda label: label.replace("_", " "),
         better="", hidden=lambda value: value == 0,
+    ),
+    MetricPattern(
+        r"continued_training/(?P<label>epochs)", "Continued training",
+        f"Trajectories: {CONTINUED}.",
+        lambda _: "epochs", fraction=False, better="",
     ),
     MetricPattern(
         r"purification/(?P<label>left_out)", "Images removed by purification",

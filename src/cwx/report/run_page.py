@@ -19,6 +19,7 @@ from cwx.report.traces_page import TABLE as TRACES_TABLE
 from cwx.report.traces_page import write_traces
 from cwx.report.training_curves import curve_charts
 from cwx.storage.atomic import write_text
+from cwx.storage.continued_training import CONTINUED, is_continued
 from cwx.storage.csv_files import CsvTable
 from cwx.storage.run_files import (
     CORRUPTION,
@@ -83,6 +84,7 @@ def write_page(folder: Path) -> Path:
         curves=curves,
         tables=tables,
         corruption=corruption,
+        continued=CONTINUED if is_continued(run.settings) else "",
         figures=figures,
         # Without explanations, the figures are the main result.
         figures_first=bool(figures) and not run.has_methods,

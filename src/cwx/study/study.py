@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cwx.data.corruption import Corruption
 from cwx.data.datamodule import ImageData
-from cwx.evaluations.outcome import Evaluation, Outcome, Sources
+from cwx.evaluations.outcome import Evaluation, Sources
 from cwx.explanations.class_images import DivergedError
 from cwx.report.corruption_line import corruption_line
 from cwx.storage.runs import Run
@@ -27,6 +27,7 @@ from cwx.study.steps.dataset_construction import Construction
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
 from cwx.study.steps.purification import Purification
 from cwx.study.steps.replicas import replicas_for
+from cwx.study.subject_outcomes import subject_outcomes
 from cwx.study.validation import check_study
 from cwx.training.build import NetworkFactory
 from cwx.training.callbacks.log_images import LogPictures
@@ -284,14 +285,7 @@ class Study:
 
     def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
         sources = self._sources(results)
-        outcomes = {"corruption": Outcome(metrics=subject.data.changes.metrics())}
-        if subject.dataset_construction:
-            outcomes["dataset_construction"] = Outcome(metrics=subject.dataset_construction)
-        if subject.adversarial is not None:
-            outcomes["adversary"] = Outcome(metrics=subject.adversarial.metrics)
-        if subject.left_out is not None:
-            fraction = subject.left_out.double().mean().item()
-            outcomes["purification"] = Outcome(metrics={"purification/left_out": fraction})
+        outcomes = subject_outcomes(subject)
         for name, evaluation in self.evaluation.items():
             log.info("evaluating %s", name)
             outcome = evaluation(subject, sources)

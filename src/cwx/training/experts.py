@@ -54,6 +54,8 @@ class Experts:
     """
 
     only_imported = False
+    # Whether the early experts continue the training of the checkpoint.
+    continues = False
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class Experts:
                 "name a file (experts.checkpoints=[<file>]), or train networks with experts=single"
             )
         self.seeds = [] if imports else list(seeds)
-        self.early = replace(early, seeds=[]) if imports else early
+        self.early = replace(early, seeds=[]) if imports and not self.continues else early
         self.checkpoints, self.epoch = list(checkpoints), epoch
         self.check_accuracy = check_accuracy
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
@@ -101,6 +103,7 @@ class Experts:
                 "a study needs an expert, but experts.seeds is empty: give it at least one seed, "
                 "or import a trained network with experts.checkpoints=[<file>]"
             )
+        self._check_kind()
         # No method may use a held-out expert.
         explained_seeds = [
             *self.seeds, *self.early.seeds, *self.held_out, *self.early.held_out
@@ -124,6 +127,9 @@ class Experts:
                 f"experts.early.epochs is {self.early.epochs}: give 1 or more, or no "
                 "experts.early.seeds"
             )
+
+    def _check_kind(self) -> None:
+        """Refuse what this kind of experts cannot be."""
 
     def check(
         self, *, images: int, evaluation_networks: Collection[str], recipe: Configuration
@@ -221,7 +227,8 @@ class Experts:
         """
         last = {"recipe.epochs": total} if self.seeds and total is not None else {}
         last |= {"experts.early.epochs": self.early.epochs} if self.early.seeds else {}
-        return last | ({"experts.checkpoints": 0} if self.checkpoints else {})
+        is_single = bool(self.checkpoints) and not self.continues
+        return last | ({"experts.checkpoints": 0} if is_single else {})
 
     def held_out_epochs(self, total: int | None) -> dict[str, int]:
         """As `epochs`, of the held-out experts."""
@@ -233,3 +240,35 @@ class ImportedExperts(Experts):
     """As `Experts`, whose explained networks must be imported: `checkpoints` or `trajectories`."""
 
     only_imported = True
+
+
+class ContinuedExperts(ImportedExperts):
+    """Experts that continue the training of one checkpoint, whose own training was not recorded.
+
+    The network of `checkpoints` is explained and evaluated. The trajectories that methods use are
+    not those of its original training: `early.seeds`, and `early.held_out` for evaluation, are
+    trained from its weights with the recipe, on the images of the study, for `early.epochs`.
+
+    Raises:
+        ValueError: as `Experts`; also if there is not exactly one checkpoint, no `early.seeds`, or
+            if `held_out` or `clean` experts are wanted, whose training has no such start.
+    """
+
+    continues = True
+
+    def _check_kind(self) -> None:
+        if len(self.checkpoints) != 1:
+            raise ValueError(
+                f"experts=continued continues the training of one network, but there are "
+                f"{len(self.checkpoints)} experts.checkpoints: name one file"
+            )
+        if not self.early.seeds:
+            raise ValueError(
+                "experts=continued trains experts.early.seeds, which is empty: give at least one"
+            )
+        for name, seeds in (("held_out", self.held_out), ("clean", self.clean)):
+            if seeds:
+                raise ValueError(
+                    f"experts.{name} is {seeds}, but experts=continued trains no network from "
+                    f"random weights: set experts.{name}=[]; experts.early.held_out are continued"
+                )

@@ -231,8 +231,7 @@ def prepare_subject(
     for name, trajectories in imported.evaluation_networks.items():
         training.record_external(name, trajectories)
     trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
-    early_seeds = [*experts.early.seeds, *experts.early.held_out]
-    early = training.experts("early", seeds=early_seeds, data=data, epochs=experts.early.epochs)
+    early = _early_experts(training, experts, data, imported)
     clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
     evaluation_trajectories = {
         name: imported.evaluation_networks.get(name)
@@ -256,11 +255,26 @@ def prepare_subject(
         clean=clean,
         device=training.stages.device,
         epoch=experts.epoch,
+        continued_epochs=experts.early.epochs if experts.continues else None,
     )
     network = subject.network()
     for trajectory in (*subject.fitted, *subject.held_out, *subject.early_held_out):
         trajectory.check(network)
     return subject
+
+
+def _early_experts(
+    training: Training, experts: Experts, data: ImageData, imported: ImportedNetworks
+) -> list[Trajectory]:
+    """The early experts, then the early held-out ones."""
+    seeds = [*experts.early.seeds, *experts.early.held_out]
+    epochs = experts.early.epochs
+    if not experts.continues:
+        return training.experts("early", seeds=seeds, data=data, epochs=epochs)
+    (start,) = imported.experts
+    starts = {f"continued-{seed}": (start, start.epochs) for seed in seeds}
+    # The identity of the checkpoint is its content.
+    return training.continued(starts, seeds=seeds, data=data, role="start", epochs=epochs)
 
 
 def _identity(recipe: Configuration) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class Subject:
         purified: experts trained without these images.
         epoch: the epoch at which the networks of these trajectories are used, except fine-tuned
             and evaluation networks; ``None`` for the last.
+        continued_epochs: the epochs of `early` and `early_held_out`, if they continue the training
+            of `trajectories`, which have a single state; else ``None``.
         device: the device for explanation and evaluation.
     """
 
@@ -63,12 +65,13 @@ class Subject:
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
     epoch: int | None = None
+    continued_epochs: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def fitted(self) -> Sequence[Trajectory]:
-        """All experts that methods may use."""
-        return (*self.trajectories, *self.early)
+        """All trajectories that methods may use."""
+        return self.early if self.continued_epochs else (*self.trajectories, *self.early)
 
     def network(self, seed: int = 0) -> nn.Module:
         """A network of the explained kind with random weights."""

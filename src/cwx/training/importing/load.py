@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cwx.data.datamodule import ImageData
+from cwx.storage.continued_training import CONTINUED
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.experts import Experts
@@ -95,6 +96,8 @@ def _load(
         trajectory = import_checkpoint(source, network, store)
         trajectory.check(network)
         result.append((f"the checkpoint {source}", trajectory))
+        if experts.continues:
+            log.info("%s: %s, for %d epochs", source, CONTINUED, experts.early.epochs)
     return result
 
 
