@@ -43,6 +43,13 @@ def test_every_file_is_on_the_page():
     assert {"confident.py", "method/confident.yaml"} <= SNIPPETS.keys()
 
 
+def test_the_recording_on_the_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"^## Trajectory\n.*?```python\n(.*?)```", PAGE, re.S | re.M)
+    exec(compile(example, "docs/extend.md", "exec"), {})
+    assert capsys.readouterr().out == "(0, 1, 2, 3)\n"
+
+
 @pytest.fixture
 def importable(monkeypatch):
     resolvers.register_resolvers()

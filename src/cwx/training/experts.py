@@ -39,8 +39,8 @@ class Experts:
         evaluation_checkpoints: imported weights of evaluation networks, by the name of the
             network, which is then not trained. Files, or names of torchvision weights.
         at_once: largest number of networks trained in parallel; it does not change the result.
-        trajectories: folders of recorded trajectories, or buffers (`.pt` files) to import, used
-            instead of `seeds` and `early`.
+        trajectories: folders of recorded trajectories or of one state_dict for each epoch, or
+            buffers (`.pt` files) to import, used instead of `seeds` and `early`.
         checkpoints: imported weights, used instead of `seeds`, `early` and `trajectories`: files,
             or names of torchvision weights.
         epoch: the epoch at which networks of the explained kind are used; ``None`` for the last.
@@ -103,7 +103,7 @@ class Experts:
                 "a study needs an expert, but experts.seeds is empty: give it at least one seed, "
                 "or import a trained network with experts.checkpoints=[<file>]"
             )
-        self._check_kind()
+        self._adapt()
         # No method may use a held-out expert.
         explained_seeds = [
             *self.seeds, *self.early.seeds, *self.held_out, *self.early.held_out
@@ -128,8 +128,8 @@ class Experts:
                 "experts.early.seeds"
             )
 
-    def _check_kind(self) -> None:
-        """Refuse what this kind of experts cannot be."""
+    def _adapt(self) -> None:
+        """Refuse or replace what this kind of experts does not have."""
 
     def check(
         self, *, images: int, evaluation_networks: Collection[str], recipe: Configuration
@@ -247,16 +247,16 @@ class ContinuedExperts(ImportedExperts):
 
     The network of `checkpoints` is explained and evaluated. The trajectories that methods use are
     not those of its original training: `early.seeds`, and `early.held_out` for evaluation, are
-    trained from its weights with the recipe, on the images of the study, for `early.epochs`.
+    trained from its weights with the recipe, on the images of the study, for `early.epochs`. They
+    replace the experts of `seeds`, `held_out` and `clean`, which start from random weights.
 
     Raises:
-        ValueError: as `Experts`; also if there is not exactly one checkpoint, no `early.seeds`, or
-            if `held_out` or `clean` experts are wanted, whose training has no such start.
+        ValueError: as `Experts`; also if there is not exactly one checkpoint, or no `early.seeds`.
     """
 
     continues = True
 
-    def _check_kind(self) -> None:
+    def _adapt(self) -> None:
         if len(self.checkpoints) != 1:
             raise ValueError(
                 f"experts=continued continues the training of one network, but there are "
@@ -266,9 +266,5 @@ class ContinuedExperts(ImportedExperts):
             raise ValueError(
                 "experts=continued trains experts.early.seeds, which is empty: give at least one"
             )
-        for name, seeds in (("held_out", self.held_out), ("clean", self.clean)):
-            if seeds:
-                raise ValueError(
-                    f"experts.{name} is {seeds}, but experts=continued trains no network from "
-                    f"random weights: set experts.{name}=[]; experts.early.held_out are continued"
-                )
+        # An experiment may ask for them; their training would have another start.
+        self.held_out, self.clean = [], []
