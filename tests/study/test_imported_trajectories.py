@@ -94,7 +94,7 @@ def test_a_recording_is_the_expert_of_a_study(subject, tmp_path):
 def continued_study(store, checkpoint, **changes):
     """A study of a checkpoint whose training is continued; its networks train here."""
 
-    def recipe(*, networks, data, seeds, epochs, **_):
+    def recipe(*, networks, data, seeds, epochs=2, **_):
         module = experts(data, seeds, epochs=epochs)
         module.networks = torch.nn.ModuleList(networks)
         return module

@@ -195,7 +195,7 @@ UNTRAINABLE = {
     "distill": (
         IMPORTED,
         {"method": {"cwx": DISTILL}},
-        "method cwx needs two .* a network of experts.checkpoints has a single state: choose an",
+        "method cwx needs two .* a network of experts.checkpoints has a single state: continue",
     ),
 }
 
