@@ -54,7 +54,12 @@ class Problem:
         ).to(harness.device())
         self.steps = steps
         self.data = ImageData(
-            source=Generated(steps * BATCH), mean=0.5, std=0.5, batch_size=BATCH, per_class=None
+            source=Generated(steps * BATCH),
+            mean=0.5,
+            std=0.5,
+            batch_size=BATCH,
+            per_class=None,
+            total=None,
         )
         self.data.setup()
 

@@ -57,7 +57,9 @@ def network(width: int) -> nn.Module:
 
 
 def data(count: int) -> ImageData:
-    loaded = ImageData(source=Generated(count), mean=0.5, std=0.5, batch_size=512, per_class=None)
+    loaded = ImageData(
+        source=Generated(count), mean=0.5, std=0.5, batch_size=512, per_class=None, total=None
+    )
     loaded.setup()
     return loaded
 

@@ -9,6 +9,7 @@ from support.builders import Blobs, BlobsWithoutTraining, image_data
 
 from cwx.data.datamodule import ImageData
 from cwx.data.global_batches import GlobalBatches
+from cwx.data.splits import ImageSet
 
 
 def sampler(count, *, size, seeds=(5,), rank=0, ranks=1):
@@ -67,7 +68,7 @@ def test_test_images_come_once_in_order(data):
 
 
 def test_per_class_selects_the_first_images_of_each_class(data):
-    subset = ImageData(source=Blobs(), mean=0.5, std=0.5, batch_size=4, per_class=3)
+    subset = ImageData(source=Blobs(), mean=0.5, std=0.5, batch_size=4, per_class=3, total=None)
     subset.setup()
     whole = data.splits.train
     assert subset.splits.train.labels.bincount().tolist() == [3, 3, 3]
@@ -124,7 +125,7 @@ class BlobsWithSynsets(Blobs):
 
 def test_synsets_do_not_change_the_fingerprint(data):
     named = ImageData(
-        source=BlobsWithSynsets(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=20
+        source=BlobsWithSynsets(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=20, total=None
     )
     named.setup()
     assert named.splits.synsets == ("n00000001", "n00000002", "n00000003")
@@ -136,12 +137,14 @@ def test_synsets_do_not_change_the_fingerprint(data):
     [
         ({"batch_size": 0}, "data.batch_size"),
         ({"per_class": 0}, "data.per_class"),
+        ({"total": 0}, "data.total"),
         ({"mean": [0.5, 0.5, 0.5]}, "3 and 1 values|3 and 2 values"),
         ({"std": 0.0}, "above 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    arguments = {"mean": 0.5, "std": 0.5, "batch_size": 4, "per_class": None, **settings}
+    arguments = {"mean": 0.5, "std": 0.5, "batch_size": 4, "per_class": None, "total": None}
+    arguments |= settings
     with pytest.raises(ValueError, match=message):
         ImageData(source=Blobs(), **arguments).setup()
 
@@ -149,3 +152,24 @@ def test_impossible_settings_are_refused(settings, message):
 def test_an_empty_batch_is_refused(data):
     with pytest.raises(ValueError, match="1 or more"):
         data.batches(size=0, seeds=[0])
+
+
+@pytest.mark.parametrize(("total", "counts"), [(100, [8, 20, 3]), (20, [8, 9, 3]), (9, [3, 3, 3])])
+def test_the_total_is_divided_equally_among_the_classes(total, counts):
+    sizes = [8, 20, 3]
+    labels = torch.arange(3).repeat_interleave(torch.tensor(sizes))
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 4, 4)
+
+    class Unequal(Blobs):
+        def load(self):
+            return replace(super().load(), train=ImageSet(images.contiguous(), labels))
+
+    data = image_data(Unequal(), total=total)
+    train = data.splits.train
+    assert train.labels.bincount().tolist() == counts
+    assert [train.images[train.labels == c][0, 0, 0, 0].item() for c in range(3)] == [0, 8, 28]
+
+
+def test_a_total_below_the_number_of_classes_is_refused():
+    with pytest.raises(ValueError, match="give at least 3"):
+        image_data(total=2)

@@ -173,13 +173,15 @@ class Broken(Blobs):
     ],
 )  # fmt: skip
 def test_invalid_data_are_refused(change, message):
-    data = ImageData(source=Broken(change), mean=0.5, std=0.5, batch_size=4, per_class=None)
+    data = ImageData(
+        source=Broken(change), mean=0.5, std=0.5, batch_size=4, per_class=None, total=None
+    )
     with pytest.raises(ValueError, match=re.escape(f"data.source gives {message}")):
         data.setup()
 
 
 def test_a_corruption_must_return_all_images(data):
-    fresh = ImageData(source=Blobs(), mean=0.5, std=0.5, batch_size=4, per_class=None)
+    fresh = ImageData(source=Blobs(), mean=0.5, std=0.5, batch_size=4, per_class=None, total=None)
     fresh.setup()
     for returned in (
         fresh.clean,

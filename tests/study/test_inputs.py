@@ -31,7 +31,12 @@ def start(folder, *, source=None, stop=False, configuration=None, seeds=(0,)):
     """Run a study in `folder`; `stop` ends it when its networks are trained."""
     study = trainable_study(folder.parent / "store", purified=[], seeds=list(seeds))
     study.data = study.data.__class__(
-        source=source or Blobs(), mean=0.5, std=[0.5, 0.25], batch_size=7, per_class=None
+        source=source or Blobs(),
+        mean=0.5,
+        std=[0.5, 0.25],
+        batch_size=7,
+        per_class=None,
+        total=None,
     )
     study.method = {}
 

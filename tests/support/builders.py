@@ -48,7 +48,7 @@ class BlobsWithoutTraining(Blobs):
 
 
 def image_data(source: Blobs | None = None, **settings) -> ImageData:
-    defaults = {"mean": 0.5, "std": [0.5, 0.25], "batch_size": 7, "per_class": None}
+    defaults = {"mean": 0.5, "std": [0.5, 0.25], "batch_size": 7, "per_class": None, "total": None}
     data = ImageData(source=source or Blobs(), **{**defaults, **settings})
     data.setup()
     return data

@@ -45,6 +45,8 @@ class ImageData(L.LightningDataModule):
         mean, std: of the normalisation, for pixels in 0-1: one number, or one per channel.
         batch_size: images per forward pass in evaluation.
         per_class: use only the first `per_class` training images of each class; ``None`` for all.
+        total: use at most so many training images of all classes together: the largest equal
+            number per class that fits, the first ones of each; ``None`` for all.
 
     Attributes:
         clean: the training images before any corruption; set by `setup`.
@@ -65,13 +67,17 @@ class ImageData(L.LightningDataModule):
         std: Annotated[float, ">= 0.001, <= 1"] | list[Annotated[float, ">= 0.001, <= 1"]],
         batch_size: Annotated[int, ">= 1"],
         per_class: Annotated[int, ">= 1"] | None,
+        total: Annotated[int, ">= 1"] | None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size is {batch_size}: give 1 or more")
         if per_class is not None and per_class < 1:
             raise ValueError(f"data.per_class is {per_class}: give 1 or more, or null for all")
-        self.source, self.batch_size, self.per_class = source, batch_size, per_class
+        if total is not None and total < 1:
+            raise ValueError(f"data.total is {total}: give 1 or more, or null for all")
+        self.source, self.batch_size = source, batch_size
+        self.per_class, self.total = per_class, total
         self._mean, self._std = mean, std
         self._order: tuple[int, tuple[int, ...]] | None = None
         self._splits: Splits | None = None
@@ -83,11 +89,23 @@ class ImageData(L.LightningDataModule):
         if self._splits is None:
             splits = self.source.load()
             splits.check()
-            if self.per_class is not None:
-                splits = replace(splits, train=splits.train.first(self.per_class))
+            splits = replace(splits, train=self._limited(splits.train))
             self._splits, self.clean = splits, splits.train
             self.corrupt(NoCorruption())
             self.normalization = self._normalization()
+
+    def _limited(self, train: ImageSet) -> ImageSet:
+        if self.per_class is not None:
+            train = train.first(self.per_class)
+        if self.total is None or len(train) <= self.total:
+            return train
+        per_class = equal_part(train.labels.bincount().tolist(), self.total)
+        if per_class < 1:
+            raise ValueError(
+                f"data.total is {self.total}, below the number of classes with training images: "
+                f"give at least {len(train.labels.unique())}, or null for all images"
+            )
+        return train.first(per_class)
 
     def corrupt(self, corruption: Corruption) -> CorruptionResult:
         """Corrupt the clean training images and train on the result; test images stay clean.
@@ -254,3 +272,17 @@ class _Batches(Dataset[list[Batch]]):
             )
             for indices, total in draws
         ]
+
+
+def equal_part(counts: Sequence[int], total: int) -> int:
+    """The largest n for which the first n images of every class are at most `total` together.
+
+    Args:
+        counts: images of each class.
+
+    >>> equal_part([10, 3, 100], 20), equal_part([1, 1], 9), equal_part([5, 5], 1)
+    (8, 1, 0)
+    """
+    return max(
+        n for n in range(max(counts, default=0) + 1) if sum(min(c, n) for c in counts) <= total
+    )

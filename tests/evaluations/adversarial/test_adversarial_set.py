@@ -54,7 +54,7 @@ PANEL = {
 def subject(folder, *, data=None, evaluation_networks=PANEL, count=30, size=8):
     """A study with random adversarial images."""
     if data is None:
-        data = ImageData(source=Levels(), mean=0, std=1, batch_size=5, per_class=None)
+        data = ImageData(source=Levels(), mean=0, std=1, batch_size=5, per_class=None, total=None)
         data.setup()
     test, generator = data.splits.test, stream(4)
     originals = torch.randint(len(test), (count,), generator=generator)

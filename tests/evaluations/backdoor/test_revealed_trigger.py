@@ -187,7 +187,7 @@ def test_baselines_without_methods_have_one_image_per_class(subject):
 
 
 def test_class_means_of_poisoned_digits_reveal_the_trigger_but_test_images_do_not(subject):
-    data = ImageData(source=Digits(), mean=0.5, std=0.5, batch_size=64, per_class=None)
+    data = ImageData(source=Digits(), mean=0.5, std=0.5, batch_size=64, per_class=None, total=None)
     data.setup()
     trigger = Patch(size=3, corner="bottom-right", margin=0, first_pixel="white")
     data.corrupt(Backdoor(trigger=trigger, target="5", rate=0.3, variant=AllToOne(), seed=0))

@@ -27,7 +27,7 @@ class ManyBlobs(Blobs):
 
 
 def loaded(source):
-    data = ImageData(source=source, mean=0.5, std=0.5, batch_size=7, per_class=None)
+    data = ImageData(source=source, mean=0.5, std=0.5, batch_size=7, per_class=None, total=None)
     data.setup()
     return data
 

@@ -81,7 +81,7 @@ class Fixed:
 
 def image_data(test, names=NAMES, mean=0.5, std=0.5, source=None):
     source = source or Fixed(test, names)
-    data = ImageData(source=source, mean=mean, std=std, batch_size=100, per_class=None)
+    data = ImageData(source=source, mean=mean, std=std, batch_size=100, per_class=None, total=None)
     data.setup()
     return data
 
