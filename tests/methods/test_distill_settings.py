@@ -137,3 +137,9 @@ def test_a_learning_rate_that_ran_away_is_reported(subject, tmp_path, caplog):
         settings = {"inner": inner(learning_rate=1e-4), "learning_rate_lr": 50.0}
         fitted(distill(subject, **settings), tmp_path / "runs")
     assert "the learning rate of training on S moved from 0.0001" in caplog.text
+
+
+@pytest.mark.parametrize(("largest", "per_class"), [(None, 2), (100, 2), (5, 1), (3, 1), (1, 1)])
+def test_the_set_of_many_classes_has_fewer_images_per_class(subject, largest, per_class):
+    labels = distill(subject, largest_set=largest).set.labels
+    assert labels.bincount().tolist() == [per_class] * 3

@@ -36,6 +36,7 @@ def distill(subject, **settings):
         "seed": 3,
         "stage": "distill",
         "images_per_class": 2,
+        "largest_set": None,
         "initial_std": 1.0,
         "iterations": 40,
         "segments": 2,

@@ -42,6 +42,8 @@ class Distill(L.LightningModule):
         subject: the data and the recorded experts.
         seed: of the initial S, the sampled segments and the random numbers of the inner loop.
         images_per_class: |S| divided by the number of classes.
+        largest_set: the largest |S|: with many classes, S has fewer images per class, at least
+            one; ``None`` for no limit.
         initial_std: standard deviation of the noise, in normalised pixels.
         iterations: outer steps.
         segments: segments per step, over all ranks.
@@ -75,6 +77,7 @@ class Distill(L.LightningModule):
         seed: int,
         stage: str,
         images_per_class: Annotated[int, ">= 1"],
+        largest_set: Annotated[int, ">= 1"] | None,
         initial_std: Annotated[float, ">= 0, <= 1000"],
         iterations: Annotated[int, ">= 1"],
         segments: Annotated[int, ">= 1"],
@@ -118,6 +121,12 @@ class Distill(L.LightningModule):
             seed=seed,
         )
         self.epochs = iterations // self.batches.epoch_steps
+        if largest_set is not None:
+            fitting = max(largest_set // len(subject.data.classes), 1)
+            if fitting < images_per_class:
+                line = "%s: %d instead of %d images per class, as method.%s.largest_set is %d"
+                log.info(line, stage, fitting, images_per_class, stage, largest_set)
+            images_per_class = min(images_per_class, fitting)
         self.set = subject.class_images(images_per_class, std=initial_std, seed=seed)
         self.initial_rate = self._initial_rate(loss, span, range(start_min, start_max + 1))
         self.log_rate = nn.Parameter(
