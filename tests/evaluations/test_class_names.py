@@ -24,6 +24,7 @@ from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
 from cwx.evaluations.discriminative import Discriminative
 from cwx.evaluations.diversity import Diversity
 from cwx.evaluations.fidelity.evaluation import Fidelity
+from cwx.evaluations.from_scratch import FromScratch
 from cwx.evaluations.gallery import Gallery
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.patterns.attention import Attention
@@ -39,7 +40,7 @@ from cwx.functional.rng import stream
 from cwx.functional.top_activations import spatial_maximum
 
 SEGMENTS = {
-    "span": 2, "start_min": 0, "start_max": 2, "replicas": 0, "real_batch_size": 4,
+    "span": 2, "start_min": 0, "start_max": 2, "calibrated": 1, "real_batch_size": 4,
     "real_augment": None, "images": None,
 }  # fmt: skip
 INNER = Inner(steps=0, learning_rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
@@ -58,6 +59,7 @@ EVALUATIONS = {
         partial(Discriminative),
         partial(Diversity),
         partial(Fidelity, source="images", inner=INNER, **SEGMENTS),
+        partial(FromScratch, inner=INNER, steps=2, rates=[0.1], seeds=1, images=None),
         partial(Gallery, titles={}, baselines=["real", "mean"]),
         partial(
             Neurons,

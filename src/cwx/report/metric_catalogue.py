@@ -94,7 +94,7 @@ METRIC_PATTERNS = (
         better="", unless="adversarial_set/",
     ),
     MetricPattern(
-        r"fidelity/(?P<label>(?:seen/)?(?:ratio|real)|replica)", "Fidelity ratio",
+        r"fidelity/(?P<label>(?:seen/)?ratio|real|replica)", "Fidelity ratio",
         "‖θₖ₊ₙ − θ_M‖² / ‖θₖ − θₖ₊ₙ‖²: distance between the expert and a network trained on the "
         "explanations, relative to the expert's own step. 0: the explanations reproduce the "
         "expert's training; 1: no better than no training. Beside it the ratio of as many steps on "

@@ -30,7 +30,6 @@ FIDELITY_LABELS = {
     "ratio": "held-out experts",
     "seen/ratio": "fitted experts",
     "real": "held-out experts, real images",
-    "seen/real": "fitted experts, real images",
     "replica": "held-out experts, trained again",
 } | {
     f"{prefix}{name}": f"{kind} experts{detail}"

@@ -24,7 +24,7 @@ NO_STEPS = Inner(steps=0, learning_rate=0.1, momentum=0.0, batch_size=None, augm
 
 SETTINGS = {
     "source": "first", "inner": NO_STEPS, "span": 2, "start_min": 0, "start_max": 2,
-    "replicas": 0, "real_batch_size": None, "real_augment": None, "images": None,
+    "calibrated": 0, "real_batch_size": None, "real_augment": None, "images": None,
 }  # fmt: skip
 
 
@@ -109,7 +109,7 @@ class RealImages:
 
 
 def test_replicas_train_held_out_experts_again_with_other_batches(tmp_path):
-    measure = RecordSubject(**SETTINGS | {"span": 1, "start_max": 0, "replicas": 5})
+    measure = RecordSubject(**SETTINGS | {"span": 1, "start_max": 0, "calibrated": 5})
     study = trainable_study(
         tmp_path / "store", held_out=[4], early=EarlyExperts(seeds=[], epochs=1, held_out=[7])
     )
@@ -152,10 +152,12 @@ def test_real_data_are_drawn_without_repetition_in_an_epoch_and_by_the_key():
 
 def test_the_real_ratio_is_that_of_the_best_learning_rate(subject, sources):
     inner = Inner(steps=4, learning_rate=1e-3, momentum=0.0, batch_size=None, augment=Strategy({}))
-    outcome = fidelity(inner=inner, real_batch_size=8)(subject, sources)
+    outcome = fidelity(inner=inner, real_batch_size=8, calibrated=2)(subject, sources)
     assert 0 < outcome.metrics["fidelity/real"] < 1
-    for row in rows_of(outcome, "no"):
-        assert row["real_rate"] > 1e-3
+    rows = rows_of(outcome, "no")
+    assert [row["start"] for row in rows if row["real"] != ""] == [0, 1]
+    assert all(row["real_rate"] > 1e-3 for row in rows if row["real"] != "")
+    assert all(row["real"] == "" for row in rows_of(outcome, "yes"))
 
 
 @pytest.mark.parametrize("optimum", [0.01, 0.3, 1.0, 7.0, 100.0])

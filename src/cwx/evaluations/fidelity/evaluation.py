@@ -38,7 +38,8 @@ class Fidelity:
     deviation of the ratio over held-out experts; ``fidelity/replica``, ``fidelity/real``,
     ``fidelity/agreement``, ``fidelity/agreement/start``, ``fidelity/agreement/replica``;
     ``fidelity/accuracy``, ``…/start`` and ``…/expert``, the test accuracies of θ_M, θ_k and
-    θ_{k+N}. Those of as many experts that S was fitted to are ``fidelity/seen/ratio`` and so on.
+    θ_{k+N}. Those of as many experts that S was fitted to are ``fidelity/seen/ratio`` and so on,
+    without replicas and real data.
     The table ``fidelity`` has a row per expert and start epoch, ``fidelity_epochs`` a row per start
     epoch.
 
@@ -46,8 +47,8 @@ class Fidelity:
         source: the method whose images are S.
         inner: how to train on S, as in the distillation.
         span, start_min, start_max: the segments, as in the distillation.
-        replicas: the number of start epochs, spread evenly, of which a replica is trained per
-            held-out expert; 0 trains none.
+        calibrated: the number of start epochs, spread evenly, from which each held-out expert is
+            compared with a replica and with real data, which takes most of the time; 0: none.
         real_batch_size: images per step on real data; null for no such training.
         real_augment: augmentation of real images.
         images: the number of test images, spread evenly over the test set, for agreement and
@@ -62,14 +63,14 @@ class Fidelity:
         span: Annotated[int, ">= 1"],
         start_min: Annotated[int, ">= 0"],
         start_max: Annotated[int, ">= 0"],
-        replicas: Annotated[int, ">= 0"],
+        calibrated: Annotated[int, ">= 0"],
         real_batch_size: Annotated[int, ">= 1"] | None,
         real_augment: Strategy | None,
         images: Annotated[int, ">= 1"] | None,
     ) -> None:
         self.source, self.inner, self.span = source, inner, span
         self.start_min, self.start_max = start_min, start_max
-        self.replicas, self.images = replicas, images
+        self.calibrated, self.images = calibrated, images
         self.real_batch_size, self.real_augment = real_batch_size, real_augment
 
     def check(self, plan: Plan) -> None:
@@ -90,7 +91,7 @@ class Fidelity:
     def replica_starts(self) -> list[int]:
         """The start epochs k of the replicas, which train from θ_k to epoch k + N."""
         starts = range(self.start_min, self.start_max + 1)
-        return [starts[index] for index in evenly_spaced(len(starts), self.replicas).tolist()]
+        return [starts[index] for index in evenly_spaced(len(starts), self.calibrated).tolist()]
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         held_out = [*subject.held_out, *subject.early_held_out]
@@ -108,8 +109,14 @@ class Fidelity:
             real=self._real_data(subject),
             test=test if self.images is None else test.spread(self.images),
         )
+        calibrated = self.replica_starts()
         rows: list[Row] = [
-            {"seen": seen, "expert": expert, "start": start, **measure(trajectory, start)}
+            {
+                "seen": seen,
+                "expert": expert,
+                "start": start,
+                **measure(trajectory, start, real=seen == "no" and start in calibrated),
+            }
             for seen, trajectories in (("no", held_out), ("yes", fitted))
             for expert, trajectory in enumerate(trajectories)
             for start in range(self.start_min, self.start_max + 1)

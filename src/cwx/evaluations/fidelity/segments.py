@@ -50,8 +50,12 @@ class SegmentMeasurement:
         # By start epoch: the best learning rate on real images of the first expert.
         self._real_rates: dict[int, float] = {}
 
-    def __call__(self, trajectory: Trajectory, start: int) -> dict[str, float | str]:
-        """The columns of the table ``fidelity``; a value that is not measured is empty."""
+    def __call__(self, trajectory: Trajectory, start: int, *, real: bool) -> dict[str, float | str]:
+        """The columns of the table ``fidelity``; a value that is not measured is empty.
+
+        Args:
+            real: whether to train on real images as well, which takes most of the time.
+        """
         segment = read_segment(trajectory, self.loss.vector, start=start, span=self.span)
         begin, target = (vector.to(self.device) for vector in segment)
         descent = self.inner.descent(self.labels, key=(start,))
@@ -67,8 +71,8 @@ class SegmentMeasurement:
             "reference": reference,
             "ratio": ratio(end),
             "replica": ratio(replica),
-            "real": ratio(self._real_end(start, begin, target)),
-            "real_rate": self._real_rates.get(start, ""),
+            "real": ratio(self._real_end(start, begin, target) if real else None),
+            "real_rate": self._real_rates.get(start, "") if real else "",
             **self._predictions(begin=begin, target=target, end=end, replica=replica),
         }
 
@@ -87,11 +91,16 @@ class SegmentMeasurement:
         def reach(rate: float) -> Tensor:
             return descent.reach(self.derivatives, begin, begin[:0], torch.tensor(rate))
 
-        if start not in self._real_rates:
-            self._real_rates[start] = lowest(
-                lambda rate: squared_distance(reach(rate), target).item(), self.rate.item()
-            )
-        return reach(self._real_rates[start])
+        if start in self._real_rates:
+            return reach(self._real_rates[start])
+        ends: dict[float, Tensor] = {}
+
+        def distance(rate: float) -> float:
+            ends[rate] = reach(rate)
+            return squared_distance(ends[rate], target).item()
+
+        best = self._real_rates[start] = lowest(distance, self.rate.item())
+        return ends[best]
 
     def _predictions(
         self, *, begin: Tensor, target: Tensor, end: Tensor, replica: Tensor | None
