@@ -1,5 +1,6 @@
 """Texts of figures, wrapped and shortened to their space by the measured width of the font."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -79,9 +80,12 @@ def _fitting_characters(text: str, width: int, points: float, dpi: int) -> int:
 def text_width(text: str, points: float, dpi: int) -> int:
     """The width of a text on one line in pixels, rounded up; runs of blanks become one blank."""
     font = FontProperties(size=points)
-    size: tuple[float, ...] = _renderer(dpi).get_text_width_height_descent(
-        " ".join(text.split()) or " ", font, ismath=False
-    )
+    with warnings.catch_warnings():
+        # That the font lacks a character: drawing it warns as well.
+        warnings.simplefilter("ignore", UserWarning)
+        size: tuple[float, ...] = _renderer(dpi).get_text_width_height_descent(
+            " ".join(text.split()) or " ", font, ismath=False
+        )
     return int(size[0]) + 1
 
 
