@@ -16,6 +16,7 @@ from cwx.data.datamodule import Batch, ImageData
 from cwx.functional.attacks import Attack
 from cwx.functional.augmentation import Strategy
 from cwx.functional.batch_statistics import GlobalBatchNorm
+from cwx.networks.compiled import compile_networks
 from cwx.storage.recording import Recording
 from cwx.training.objectives import AUGMENTATION, CrossEntropy, ObjectiveFactory, Step
 
@@ -46,6 +47,9 @@ class Expert(L.LightningModule):
             each epoch. `ReduceLROnPlateau` receives the mean loss of the network over the epoch
             and all ranks. ``None`` for a constant learning rate.
         channels_last: compute in this memory format.
+        compile: the mode of `torch.compile` for the networks, ``None`` for eager execution
+            (`cwx.networks.compiled`). It changes a trained network by rounding alone, and is no
+            part of its identity in the store.
         recording: which states are recorded.
         objective: builds the objective from a network, the data and the attack.
 
@@ -72,6 +76,7 @@ class Expert(L.LightningModule):
         channels_last: bool,
         recording: Recording,
         objective: ObjectiveFactory = CrossEntropy,
+        compile: str | None = None,
     ) -> None:
         super().__init__()
         if epochs < 1:
@@ -81,6 +86,8 @@ class Expert(L.LightningModule):
         self.first_epoch = 0
         self.objective = objective(network=networks[0], data=data, attack=attack)
         self.recording = recording
+        self.compile_mode = compile
+        self._compiled: list[nn.Module] | None = None
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.networks = nn.ModuleList(networks).to(memory_format=self.format)
         self.batches = data.batches(size=batch_size, seeds=self.seeds)
@@ -100,7 +107,9 @@ class Expert(L.LightningModule):
         losses = torch.stack(
             [
                 self._loss(network, batch, seed)
-                for network, batch, seed in zip(self.networks, batches, self.seeds, strict=True)
+                for network, batch, seed in zip(
+                    self._forms(batches[0]), batches, self.seeds, strict=True
+                )
             ]
         )
         self._last_losses, total = losses.detach(), batches[0].total
@@ -111,6 +120,16 @@ class Expert(L.LightningModule):
         self.log("loss", self._last_losses.mean(), prog_bar=True, logger=False, batch_size=1)
         # Networks share no parameters: each receives the gradient of its own loss.
         return losses.sum()
+
+    def _forms(self, batch: Batch) -> Iterable[nn.Module]:
+        """The networks, or their compiled forms."""
+        if self.compile_mode is None:
+            return self.networks
+        if self._compiled is None:
+            images = batch.images.to(memory_format=self.format)
+            networks = [*self.networks]
+            self._compiled = compile_networks(networks, self.compile_mode, images, batch.labels)
+        return self._compiled
 
     def _loss(self, network: nn.Module, batch: Batch, seed: int) -> Tensor:
         rank, ranks = self.global_rank, self.trainer.world_size

@@ -278,10 +278,14 @@ def _early_experts(
 
 
 def _identity(recipe: Configuration) -> dict[str, Any]:
-    """The settings of a recipe that change the trained network: all except `recording.images`."""
+    """The settings of a recipe that change the trained network.
+
+    All except `recording.images`, and `compile`, which changes the rounding alone.
+    """
     recording = dict(recipe.get("recording", {}))
     recording.pop("images", None)
-    return {**recipe, "recording": recording}
+    settings = {name: value for name, value in recipe.items() if name != "compile"}
+    return {**settings, "recording": recording}
 
 
 def check_recipe(recipe: Factory, networks: Mapping[str, NetworkFactory], data: ImageData) -> None:
