@@ -67,7 +67,7 @@ class ImageData(L.LightningDataModule):
         std: Annotated[float, ">= 0.001, <= 1"] | list[Annotated[float, ">= 0.001, <= 1"]],
         batch_size: Annotated[int, ">= 1"],
         per_class: Annotated[int, ">= 1"] | None,
-        total: Annotated[int, ">= 1"] | None,
+        total: Annotated[int, ">= 1"] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
