@@ -129,15 +129,6 @@ def test_an_impossible_resume_is_refused_with_a_remedy(here, words):
     assert REFUSED[words] in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["overrides", "config", "hydra"])
-def test_a_run_with_a_damaged_file_is_refused_in_one_line(here, name):
-    run(here / "run", "seed=3")
-    (here / "run" / SAVED / f"{name}.yaml").write_text("{{")
-    with pytest.raises(UserError, match=rf"{name}\.yaml cannot be read \(") as caught:
-        entry._prepare(["resume=run"])
-    assert "\n" not in str(caught.value)
-
-
 def test_a_damaged_sweep_is_refused_with_a_remedy(here):
     sweep(here / "mine", *SWEPT)
     (here / "mine/sweep.json").write_text("{")

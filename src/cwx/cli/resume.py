@@ -4,15 +4,15 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from os.path import lexists
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from cwx.cli.config import hydra_files
 from cwx.cli.config.compose import compose_checked, directory_override, sweep_directory
 from cwx.cli.config.groups import configuration_folders, options
 from cwx.cli.config.hydra_files import SAVED
+from cwx.cli.config.interpolations import saved_overrides
 from cwx.cli.config.validate import check, drop_unchosen
 from cwx.cli.sweep.launch import Settings
 from cwx.errors import UserError
@@ -82,11 +82,9 @@ def resolve_resume(
 def saved_config_dir(overrides: Sequence[str]) -> str | None:
     """The ``--config-dir`` of the run that ``resume=`` names, if that folder still exists."""
     resumes = [o.removeprefix("resume=").strip("'\"") for o in overrides if o.startswith("resume=")]
-    file = Path(resumes[0]) / SAVED / "hydra.yaml" if resumes else None
-    if file is None or not file.is_file():
+    if not resumes or not lexists(Path(resumes[0]) / SAVED / "hydra.yaml"):
         return None
-    sources = OmegaConf.select(hydra_files.read(file), "hydra.runtime.config_sources") or []
-    paths = [str(source.path) for source in sources if source.provider == "command-line"]
+    paths = hydra_files.command_line_sources(Path(resumes[0]))
     return next((path for path in paths if Path(path).is_dir()), None)
 
 
@@ -130,8 +128,7 @@ def _check_version(folder: Path, run: Path, extra: str | None) -> None:
 def _resume_run(
     folder: Path, run: Path, overrides: Sequence[str], *, multirun: bool, extra: str | None
 ) -> RunRequest:
-    started = (run / SAVED / "overrides.yaml").is_file() and (run / STATUS).is_file()
-    if not started:
+    if not _is_run(run):
         raise UserError(
             f"{run} is not the folder of a run: name one that holds {STATUS} and {SAVED}/"
         )
@@ -170,6 +167,10 @@ def _resume_latest_sweep(
     )
 
 
+def _is_run(directory: Path) -> bool:
+    return (directory / SAVED).is_dir() and (directory / STATUS).is_file()
+
+
 def _is_sweep(directory: Path) -> bool:
     return (directory / SWEEP).is_file() or (directory / _HYDRA_SWEEP).is_file()
 
@@ -180,12 +181,17 @@ def _saved_settings(sweep: Path) -> dict[str, Any]:
         return _read_sweep(sweep)
     overrides = hydra_files.sweep_overrides(sweep / _HYDRA_SWEEP)
     started = datetime.fromtimestamp((sweep / _HYDRA_SWEEP).stat().st_mtime, UTC).isoformat()
-    return {"overrides": [*overrides.task], "hydra": [*overrides.hydra], "started": started}
+    return {"overrides": overrides["task"], "hydra": overrides["hydra"], "started": started}
 
 
 def _read_sweep(sweep: Path) -> dict[str, Any]:
     try:
-        return read_sweep(sweep)
+        saved = read_sweep(sweep)
+        for kind in ("overrides", "hydra"):
+            saved_overrides(saved[kind], sweep / SWEEP)
+        return saved
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(
             f"{error}: continue its jobs one by one (resume={sweep}/<number>), or start it anew"

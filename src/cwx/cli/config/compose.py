@@ -1,6 +1,5 @@
 """Composes the configuration of each job from the command line, and checks it before any starts."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +25,18 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from cwx.cli.config.groups import choices, configuration_folders, options, selectable
-from cwx.cli.config.hydra_files import check_unchanged
+from cwx.cli.config.groups import (
+    check_choice,
+    choices,
+    configuration_folders,
+    options,
+    selectable,
+    unknown_choice,
+)
+from cwx.cli.config.hydra_files import SAVED, check_unchanged
+from cwx.cli.config.interpolations import check_expansion
 from cwx.cli.config.validate import check, drop_unchosen
-from cwx.errors import UserError, did_you_mean
+from cwx.errors import UserError
 
 
 def compose_checked(
@@ -55,21 +62,43 @@ def compose_checked(
     Raises:
         UserError: the first error found.
     """
-    folders, parsed = configuration_folders(extra, folder), _parse(overrides)
-    if not multirun and (swept := [o.input_line for o in parsed if o.is_sweep_override()]):
-        raise UserError(f"{swept[0]} gives several values: add -m to run one job for each")
-    with _composing(folder):
-        jobs = _jobs([_lenient(override, folders) for override in parsed])
-        known = options(folders)
-        configs = [drop_unchosen(_compose(job, folders), known) for job in jobs]
+    folders = configuration_folders(extra, folder)
     # A job of a sweep has its number; the sweep itself reads the metric.
     alone = not (multirun or resumed or any("hydra.job.num=" in line for line in overrides))
-    for config in configs:
-        _check_optimized(config.pop("optimize", None), alone=alone)
-        check(config)
-        if resumed:
-            check_unchanged(config, resumed, lambda before: drop_unchosen(before, known))
-    return configs[0]
+    try:
+        configs = _compose_jobs(folders, overrides, multirun=multirun)
+        for _, resolved in configs:
+            _check_optimized(resolved.pop("optimize", None), alone=alone)
+            check(resolved)
+    except UserError as error:
+        if resumed is None:
+            raise
+        file = resumed / SAVED / "overrides.yaml"
+        raise UserError(
+            f"{resumed} cannot be continued with the settings in {file}: {error}"
+        ) from error
+    if resumed:
+        unresolved, resolved = configs[0]
+        unresolved.pop("optimize", None)
+        known = options(folders)
+        check_unchanged(resolved, unresolved, resumed, lambda saved: drop_unchosen(saved, known))
+    return configs[0][1]
+
+
+def _compose_jobs(
+    folders: Sequence[Path], overrides: Sequence[str], *, multirun: bool
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The configuration of each job: with its interpolations, and resolved."""
+    parsed = _parse(overrides)
+    if not multirun and (swept := [o.input_line for o in parsed if o.is_sweep_override()]):
+        raise UserError(f"{swept[0]} gives several values: add -m to run one job for each")
+    with _composing(folders[0]):
+        jobs = _jobs([_lenient(override, folders) for override in parsed])
+        known = options(folders)
+        return [
+            (drop_unchosen(unresolved, known), drop_unchosen(resolved, known))
+            for unresolved, resolved in (_compose(job, folders) for job in jobs)
+        ]
 
 
 def sweep_directory(
@@ -182,7 +211,7 @@ def _lenient(override: Override, folders: Sequence[Path]) -> list[str]:
     group = any((folder / name).is_dir() for folder in folders)
     if group and not override.is_delete():
         for value in values:
-            _check_choice(name, value, folders)
+            check_choice(name, value, folders)
     of_hydra = name == "hydra" or name.startswith(("hydra.", "hydra/"))
     # The settings of our launcher are checked later, against its signature.
     of_hydra = of_hydra and not name.startswith("hydra.launcher.")
@@ -220,10 +249,15 @@ def _check_optimized(names: Any, *, alone: bool) -> None:
         )
 
 
-def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+def _compose(
+    overrides: Sequence[str], folders: Sequence[Path]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The composed configuration: with its interpolations, and resolved."""
     try:
         config = compose("run", [*overrides, *_search(folders)])
-        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        unresolved: Any = OmegaConf.to_container(config)
+        check_expansion(unresolved)
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingConfigException as error:
         raise UserError(_missing_choice(error, folders)) from error
     except MissingMandatoryValue as error:
@@ -236,19 +270,18 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_line(error)) from error
-    return container  # type: ignore[return-value]
+    except RecursionError as error:
+        raise UserError(
+            "the settings are nested too deeply to be composed: give values instead of nested "
+            "interpolations and lists"
+        ) from error
+    return unresolved, resolved
 
 
 def _search(folders: Sequence[Path]) -> list[str]:
     if not folders[1:]:
         return []
     return [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders[1:])}]"]
-
-
-def _check_choice(group: str, value: str, folders: Sequence[Path]) -> None:
-    """Refuse values that Hydra does not take as the name of a choice, such as null."""
-    if re.fullmatch(r"null|true|false|[\d.]*", value, re.IGNORECASE):
-        raise UserError(_unknown_choice(group, value, choices(group, folders)))
 
 
 def _missing_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
@@ -258,12 +291,7 @@ def _missing_choice(error: MissingConfigException, folders: Sequence[Path]) -> s
     if group == "hydra":
         group, _, name = missing.rpartition("/")
         known = selectable(error.options or ())
-    return _unknown_choice(group, name, known) if known else _first_line(error)
-
-
-def _unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
-    remedy = did_you_mean(name, known, f"there are {', '.join(known)}", prefix=f"{group}=")
-    return f"there is no {group}={name}: {remedy}"
+    return unknown_choice(group, name, known) if known else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

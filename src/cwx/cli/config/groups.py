@@ -1,5 +1,6 @@
 """Configuration groups: the folders of `conf/`, and the choices (files) of each."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Literal
 
 import yaml
 
-from cwx.errors import UserError
+from cwx.errors import UserError, did_you_mean
 
 _WIDTH = 100
 
@@ -59,6 +60,18 @@ def selectable(names: Iterable[str]) -> list[str]:
     """Sorted names without those below another name: scale/small/… belong to scale/small."""
     known = set(names)
     return sorted(n for n in known if "/" not in n or n.partition("/")[0] not in known)
+
+
+def check_choice(group: str, value: str, folders: Sequence[Path]) -> None:
+    """Refuse values that Hydra does not take as the name of a choice, such as null."""
+    if re.fullmatch(r"null|true|false|[\d.]*", value, re.IGNORECASE):
+        raise UserError(unknown_choice(group, value, choices(group, folders)))
+
+
+def unknown_choice(group: str, name: str, known: Sequence[str]) -> str:
+    """The message that a group has no such choice."""
+    remedy = did_you_mean(name, known, f"there are {', '.join(known)}", prefix=f"{group}=")
+    return f"there is no {group}={name}: {remedy}"
 
 
 def describe_choices(kind: Literal["study", "part"], folders: Sequence[Path]) -> str:

@@ -25,6 +25,13 @@ from cwx.cli.config.set_by_study import why_not_settable
 from cwx.cli.config.signatures import Parameter, Signature, UnknownTargetError, signature
 from cwx.errors import UserError, did_you_mean
 
+
+class Unresolved(str):
+    """A text with an interpolation: it may have any value and any type."""
+
+    __slots__ = ()
+
+
 RESERVED = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
 
 
@@ -93,15 +100,24 @@ def experiment_name(choices: Mapping[str, Any]) -> str:
     return f"{choices.get('experiment')}{'' if scale == 'paper' else f' {scale}'}"
 
 
-def first_difference(before: Any, now: Any, path: str = "") -> str:
-    """The first setting that differs, as "<setting> was … and is …"; empty if all are equal."""
+def first_difference(before: Any, now: Any, unresolved: Any, path: str = "") -> str:
+    """The first setting that differs, as "<setting> was … and is …"; empty if all are equal.
+
+    Args:
+        before: a configuration with or without interpolations.
+        now: another one, resolved.
+        unresolved: `now` with its interpolations; a setting equals it, or equals `now`.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
+        raw = unresolved if isinstance(unresolved, dict) else now
         for key in [*before, *(key for key in now if key not in before)]:
             setting = _join(path, str(key))
-            if text := first_difference(before.get(key), now.get(key), setting):
+            if text := first_difference(before.get(key), now.get(key), raw.get(key), setting):
                 return text
         return ""
-    return "" if before == now else f"{path} was {before!r} and is {now!r}"
+    if before in (now, unresolved):
+        return ""
+    return f"{path} was {shorten(repr(before))} and is {shorten(repr(now))}"
 
 
 def _parameter(expected: Signature | None, key: str, setting: str) -> Parameter | None:
@@ -125,6 +141,8 @@ def _unknown_key(setting: str, valid: Iterable[str]) -> UserError:
 
 def _check_value(value: Any, annotation: ast.expr, setting: str, *, strict: bool) -> None:
     """Check a value, and the objects in it if it is an object or a collection."""
+    if isinstance(value, Unresolved):
+        return
     if isinstance(value, Mapping) and "_target_" in value:
         check(value, setting)
         return
@@ -162,6 +180,8 @@ def _check_limits(value: Any, limits: str, setting: str) -> None:
 
 def _check_numbers(value: Any, setting: str) -> None:
     """Check the numbers that have no limits of their own."""
+    if isinstance(value, Unresolved):
+        return
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_numbers(item, _join(setting, str(key)))
