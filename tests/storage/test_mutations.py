@@ -275,15 +275,15 @@ def damage(file, content, chance):
     return mutate(content, chance)
 
 
-def run_mutations(name, root, count):
-    """Damage a file of a reader `count` times; the outcomes and the longest time in seconds."""
+def run_mutations(name, root, numbers):
+    """Damage a file of a reader once per number; the outcomes and the longest time in seconds."""
     make, read, pattern = READERS[name]
     root = root / "files"
     make(root)
     files = {file: file.read_bytes() for file in sorted(root.glob(pattern)) if file.is_file()}
     intact = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
     outcomes, longest = Counter(), 0.0
-    for number in range(max(1, count // COSTS.get(name, 1))):
+    for number in numbers:
         chance = generator(name, number)
         file = chance.choice(list(files))
         file.write_bytes(damage(file, files[file], chance))
@@ -317,7 +317,8 @@ def run_mutations(name, root, count):
 def check_mutations(name, root, count):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.monotonic()
-    outcomes, longest = run_mutations(name, root, count)
+    numbers = range(max(1, count // COSTS.get(name, 1)))
+    outcomes, longest = run_mutations(name, root, numbers)
     growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(  # noqa: T201
         f"{name}: {dict(outcomes)}, {time.monotonic() - start:.0f} s, longest {longest:.2f} s, "
@@ -329,6 +330,11 @@ def check_mutations(name, root, count):
 @pytest.mark.parametrize("name", READERS)
 def test_a_hundred_mutations_of_each_reader(tmp_path, name):
     check_mutations(name, tmp_path, 100)
+
+
+@pytest.mark.parametrize(("name", "number"), [("experts", 97)])
+def test_a_mutation_that_once_failed(tmp_path, name, number):
+    run_mutations(name, tmp_path, numbers=[number])
 
 
 @pytest.mark.slow

@@ -16,11 +16,9 @@ from cwx.cli.config.interpolations import saved_overrides
 from cwx.cli.config.validate import check, drop_unchosen
 from cwx.cli.sweep.launch import Settings
 from cwx.errors import UserError
-from cwx.storage.run_files import STATUS, SWEEP
+from cwx.storage.run_files import MULTIRUN, STATUS, SWEEP
 from cwx.storage.sweeps import read_sweep
 
-# The file in which Hydra saves the command line of a sweep.
-_HYDRA_SWEEP = "multirun.yaml"
 _LAUNCHER = "hydra_plugins.cwx_processes.Processes"
 # Settings that do not change the results of a sweep's jobs.
 _WITHOUT_EFFECT = ("hydra.", "hydra/", "optimize=")
@@ -172,15 +170,15 @@ def _is_run(directory: Path) -> bool:
 
 
 def _is_sweep(directory: Path) -> bool:
-    return (directory / SWEEP).is_file() or (directory / _HYDRA_SWEEP).is_file()
+    return (directory / SWEEP).is_file() or (directory / MULTIRUN).is_file()
 
 
 def _saved_settings(sweep: Path) -> dict[str, Any]:
     """The settings and the start time of a sweep; from Hydra's file if another launcher ran it."""
     if (sweep / SWEEP).is_file():
         return _read_sweep(sweep)
-    overrides = hydra_files.sweep_overrides(sweep / _HYDRA_SWEEP)
-    started = datetime.fromtimestamp((sweep / _HYDRA_SWEEP).stat().st_mtime, UTC).isoformat()
+    overrides = hydra_files.sweep_overrides(sweep / MULTIRUN)
+    started = datetime.fromtimestamp((sweep / MULTIRUN).stat().st_mtime, UTC).isoformat()
     return {"overrides": overrides["task"], "hydra": overrides["hydra"], "started": started}
 
 

@@ -11,15 +11,21 @@ from pathlib import Path
 
 from cwx.errors import UserError
 from cwx.storage.run_files import STATUS
+from cwx.storage.run_folders import is_sweep
 
 
 def check(folder: Path, *, multirun: bool) -> None:
     """Create the directory that the user named for a new run or sweep.
 
     Raises:
-        UserError: it holds a run already, or it is not writable.
+        UserError: it holds a run or a sweep already, or it is not writable.
     """
     setting = f"hydra.{'sweep' if multirun else 'run'}.dir"
+    if multirun and is_sweep(folder):
+        raise UserError(
+            f"{folder} holds a sweep already: continue it with resume={folder}, or choose another "
+            f"{setting}"
+        )
     if (folder / STATUS).exists():
         raise UserError(
             f"{folder} holds a run already: continue it with resume={folder}, or choose another "

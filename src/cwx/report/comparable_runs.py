@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from cwx.report.run import RunContents
 from cwx.report.sweep_axes import setting, sweep_points, swept_axes
+from cwx.storage.run_files import MULTIRUN
 
 
 def comparable_groups(runs: Sequence[RunContents]) -> list[list[RunContents]]:
@@ -46,7 +47,7 @@ def _related(runs: Iterable[RunContents]) -> list[list[RunContents]]:
     groups: list[tuple[set[str], list[RunContents]]] = []
     for run in runs:
         keys = {experiment_name(run)}
-        if (run.folder.parent / "multirun.yaml").exists():
+        if (run.folder.parent / MULTIRUN).exists():
             keys.add(str(run.folder.resolve().parent))
         connected = [group for group in groups if group[0] & keys]
         groups = [group for group in groups if not group[0] & keys]

@@ -219,7 +219,7 @@ def _length(entry: Entry) -> str:
     epochs, count = entry.complete.get("epochs"), entry.complete.get("count")
     if isinstance(count, int):
         return f"{count} images"
-    if not (isinstance(epochs, list) and epochs):
+    if not (isinstance(epochs, list) and epochs and all(isinstance(e, int) for e in epochs)):
         return ""
     kept = "" if len(epochs) == epochs[-1] + 1 else f", {len(epochs)} kept"
     return f"{epochs[-1]}{kept}"

@@ -9,6 +9,7 @@ resolved here: resolving may read the environment, and may expand to gigabytes.
 
 from collections.abc import Callable, Mapping
 from io import StringIO
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cwx.cli.config.interpolations import saved_overrides, unknown_resolver
 from cwx.cli.config.validate import Unresolved, check, first_difference
 from cwx.errors import UserError
 from cwx.storage.atomic import write_text
+from cwx.storage.run_files import MULTIRUN
 from cwx.storage.run_status import read_status
 from cwx.storage.yaml_files import read_plain_yaml, read_yaml
 
@@ -42,6 +44,16 @@ def save(folder: Path, config: Any, hydra_config: Any) -> None:
     }
     for name, content in saved.items():
         write_text(folder / SAVED / name, OmegaConf.to_yaml(content))
+
+
+def save_sweep(folder: Path, text: str) -> None:
+    """Write the settings of a new sweep, atomically; the file of a resumed sweep stays.
+
+    Args:
+        text: the configuration of the sweep as YAML, unresolved.
+    """
+    if not lexists(folder / MULTIRUN):
+        write_text(folder / MULTIRUN, text)
 
 
 def read(file: Path) -> Any:
