@@ -54,7 +54,9 @@ class Combinations(Sweeper):
         Raises:
             SystemExit: the settings of the sweep cannot be written.
         """
-        assert self.hydra_context and self.config and self.launcher
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         lines = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
         batches = BasicSweeper.split_arguments(parser.parse_overrides(lines), self._batch_size)

@@ -23,6 +23,7 @@ from cwx.cli.arguments import expand_home, parse_arguments
 from cwx.cli.config import hydra_files
 from cwx.cli.config.compose import compose_checked, explicit_directory
 from cwx.cli.config.groups import configuration_folder, options
+from cwx.cli.config.home import expand_settings
 from cwx.cli.config.scales import unscaled_networks
 from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.failures import exit_with_message, explain_failure
@@ -178,7 +179,7 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
     keep_freed_memory()
     _quiet()
 
-    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    resolved: Any = expand_settings(OmegaConf.to_container(config, resolve=True))
     del resolved["optimize"]
     folders = resolvers.configuration_folders()
     if _is_first_rank():

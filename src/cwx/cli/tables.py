@@ -5,6 +5,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TextIO
 
 from cwx.errors import printable
 
@@ -14,8 +15,17 @@ _NARROWEST = 20
 
 def print_text(text: str) -> None:
     """Print text; characters that the terminal's encoding lacks are escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    _write(text, sys.stdout)
+
+
+def print_remark(text: str) -> None:
+    """Print a line about what a command leaves out, apart from its output."""
+    _write(f"cwx: {printable(text)}", sys.stderr)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def table(

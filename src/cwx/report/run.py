@@ -1,6 +1,5 @@
 """The contents of a run's folder, read as far as possible: any run gets a page."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from cwx.storage.run_files import (
     SAMPLES,
     STATUS,
 )
+from cwx.storage.run_folders import walk
 from cwx.storage.run_status import read_status
 from cwx.storage.runs import DAMAGED, Run, state_of
 
@@ -33,8 +33,6 @@ MAX_METRICS, MAX_TABLES, MAX_CELLS, MAX_METHODS = 20_000, 200, 150_000, 100
 MAX_TEXT, MAX_LOG = 2**18, 2**16
 # Cells of each table if the others have used up the cells of the page.
 MIN_TABLE_CELLS = 200
-# Folders inside a run's folder that hold no runs.
-_RUN_SUBFOLDERS = {"tables", "figures", "logs", "wandb", "checkpoints", ".hydra"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,22 +215,8 @@ def read_runs(folders: Iterable[Path]) -> list[RunContents]:
 
 def _run_folders(folder: Path) -> Iterable[Path]:
     """The folders of runs, also inside of others; links are not followed."""
-    waiting = [folder]
-    while waiting:
-        folder = waiting.pop()
-        names = _subfolders(folder)
-        if lexists(folder / STATUS):
-            yield folder
-            names = [name for name in names if name not in {*_RUN_SUBFOLDERS, STATUS}]
-        waiting += [folder / name for name in names]
-
-
-def _subfolders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
+    folders = (path for path, fault in walk(folder, nested=True) if fault is None)
+    return (path for path in folders if lexists(path / STATUS))
 
 
 def _natural_order(path: Path) -> list[tuple[bool, int, str]]:

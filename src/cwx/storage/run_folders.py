@@ -10,6 +10,8 @@ from cwx.storage.run_files import MULTIRUN, STATUS, SWEEP
 OVERRIDES = Path(".hydra") / "overrides.yaml"
 # Job folders may be nested: their names may contain settings with slashes.
 _MAX_DEPTH = 4
+# Folders inside a run's folder that hold no runs.
+_OWN_FOLDERS = {"tables", "figures", "logs", "wandb", "checkpoints"}
 
 
 def is_run(folder: Path) -> bool:
@@ -31,14 +33,20 @@ def sweep_of(folder: Path) -> Path | None:
     return folder.parents[depth] if depth < len(folder.parents) else sweep
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Folders of runs, ordered by path, and unreadable folders with the reason."""
+def walk(folder: Path, *, nested: bool = False) -> Iterator[tuple[Path, str | None]]:
+    """Folders of runs, ordered by path, and unreadable folders with the reason.
+
+    Args:
+        nested: also runs inside of runs.
+    """
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
-        if is_run(folder):
+        inside = is_run(folder)
+        if inside:
             yield folder, None
-            continue
+            if not nested:
+                continue
         try:
             with os.scandir(folder) as entries:
                 names = sorted((e.name for e in entries if _is_folder(e)), reverse=True)
@@ -47,7 +55,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
             if lexists(folder):
                 yield folder, read_fault(error, "the folder")
             continue
-        waiting += [folder / name for name in names]
+        own = {*_OWN_FOLDERS, STATUS} if inside else set()
+        waiting += [folder / name for name in names if name not in own]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

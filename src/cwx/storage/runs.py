@@ -137,6 +137,26 @@ class Run:
         return _mapping(_yaml(self.folder / ".hydra" / "config.yaml"))
 
     @cached_property
+    def settings_damage(self) -> tuple[str, ...]:
+        """What is damaged in the files of its configuration and choices: a line each.
+
+        They are large, and `damage` does not read them.
+        """
+        folder = self.folder / ".hydra"
+        if not lexists(folder):
+            return ()
+        faults = []
+        for name in ("config.yaml", "hydra.yaml"):
+            try:
+                content = read_yaml(folder / name)
+            except (OSError, ValueError) as error:
+                faults.append(read_fault(error, name))
+            else:
+                if not isinstance(content, Mapping):
+                    faults.append(f"{name} has no settings")
+        return tuple(faults)
+
+    @cached_property
     def choices(self) -> Mapping[str, Any]:
         """The chosen option of each configuration group."""
         node = _mapping(_yaml(self.folder / ".hydra" / "hydra.yaml"))

@@ -30,7 +30,7 @@ def with_fakes(sweeper, folder):
     overrides = {"task": ["seed=0,1"], "hydra": []}
     hydra = {"sweep": {"dir": str(folder)}, "overrides": overrides}
     sweeper.config = OmegaConf.create({"seed": 0, "store": "${oc.env:HOME}", "hydra": hydra})
-    loader = SimpleNamespace(load_sweep_config=lambda *_: None)
+    loader = SimpleNamespace(load_sweep_config=lambda **_: None)
     sweeper.hydra_context = SimpleNamespace(config_loader=loader)
     sweeper.launcher = SimpleNamespace(launch=launch)
     return sweeper, batches

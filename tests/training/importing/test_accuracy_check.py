@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cwx.data import usual_sizes
 from cwx.data.datamodule import ImageData
-from cwx.data.datasets.folders import ClassFolders
+from cwx.data.datasets.folders import ClassFolders, ImageFolder
 from cwx.data.splits import ImageSet, Splits
 from cwx.training.importing.accuracy_check import check_accuracy
 
@@ -212,3 +212,32 @@ def test_another_size_is_found_for_folders_of_images(digits, trained, tmp_path, 
     message = r"with data.source.size=\d+ data.source.resize=(null|9): use data.source.size=\d+"
     with pytest.raises(ValueError, match=message):
         check_accuracy("net.pt", network, image_data(None, source=folders(28)), CPU)
+
+
+def test_another_size_is_found_for_folders_of_training_and_test_images(
+    digits, trained, tmp_path, monkeypatch
+):
+    """At a side of 3 pixels, little of a digit is left; this source has no setting `resize`."""
+    monkeypatch.setattr(usual_sizes, "_SIDES", (8, 32))
+    monkeypatch.setattr(usual_sizes, "_CROPS", ((8, 9),))
+    for split, images in (("train", digits[0].at(torch.arange(60))), ("test", digits[1])):
+        for index, (image, label) in enumerate(zip(*vars(images).values(), strict=True)):
+            folder = tmp_path / split / NAMES[int(label)]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
+
+    def folders(size):
+        return ImageFolder(
+            root=str(tmp_path),
+            size=size,
+            channels=None,
+            synsets=None,
+            interpolation=None,
+            background=None,
+            white_level=None,
+        )
+
+    network = trained(centred)
+    check_accuracy("net.pt", network, image_data(None, source=folders(8)), CPU)
+    with pytest.raises(ValueError, match=r"with data\.source\.size=8: use data\.source\.size=8,"):
+        check_accuracy("net.pt", network, image_data(None, source=folders(3)), CPU)

@@ -3,16 +3,16 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cwx.cli.commands.run_filters import select_runs
+from cwx.cli.commands.run_filters import select_runs, undecided_runs
 from cwx.cli.parser import Parser, existing_directory, program_name, suggestion
-from cwx.cli.tables import Cell, local_time, print_text, table
+from cwx.cli.tables import Cell, local_time, print_remark, print_text, table
 from cwx.errors import UserError, printable
 from cwx.storage.quantities import duration
 from cwx.storage.runs import STATES, Run, count_waiting_jobs, find_runs, sweep_damage
@@ -29,6 +29,8 @@ _MAIN = (
         "predictive_power/power/*/*",
     ),
 )
+# Damaged runs in the line about them.
+_MAX_NAMED = 10
 _SORTS = ("when", "experiment", "state", "time", "folder")
 
 
@@ -77,6 +79,9 @@ def main(argv: Sequence[str]) -> None:
     folders = [word for word in arguments.what if word not in filters]
     all_runs = [run for folder in _folders(folders) for run in find_runs(folder)]
     experiment, states = arguments.experiment, arguments.state
+    undecided = undecided_runs(all_runs, filters, experiment=experiment, states=states)
+    if undecided:
+        print_remark(_undecided_line(undecided))
     runs = select_runs(all_runs, filters, experiment=experiment, states=states)
     runs = _sort(runs, by=arguments.sort, reverse=arguments.reverse)
     if arguments.json:
@@ -91,6 +96,14 @@ def main(argv: Sequence[str]) -> None:
     else:
         columns = _columns(runs, arguments.metric)
         print_text(_as_table(runs, columns, fixed=arguments.metric is not None))
+
+
+def _undecided_line(damage: Mapping[Path, str]) -> str:
+    """One line about the runs that are left out because of damage."""
+    runs = [f"{printable(folder)} ({fault})" for folder, fault in damage.items()]
+    more = f" and {len(runs) - _MAX_NAMED} more" if len(runs) > _MAX_NAMED else ""
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return f"{count} may match, but cannot be read: {', '.join(runs[:_MAX_NAMED])}{more}"
 
 
 def _folders(names: Sequence[str]) -> list[Path]:

@@ -1,12 +1,15 @@
 """`cwx report`: writes an HTML page of a run, of a sweep or of several runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cwx.cli.parser import Parser, existing_directory, program_name
-from cwx.cli.tables import print_text
+from cwx.cli.tables import print_remark, print_text
 from cwx.errors import UserError, printable
-from cwx.storage.runs import find_runs
+from cwx.storage.run_folders import walk
+
+# Unreadable folders in the line about them.
+_MAX_NAMED = 10
 
 
 def parser() -> Parser:
@@ -30,24 +33,39 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Write the page and print its path.
+    """Write the page and print its path; folders that cannot be read are named.
 
     Raises:
         UserError: a folder does not exist or holds no run, or ``--out`` is a folder.
     """
     arguments = parser().parse_intermixed_args(argv)
     folders = [existing_directory(folder) for folder in arguments.folder]
-    for folder in folders:
-        if not find_runs(folder):
+    paths = {folder: dict(walk(folder, nested=True)) for folder in folders}
+    faults = {p: fault for inside in paths.values() for p, fault in inside.items() if fault}
+    for folder, inside in paths.items():
+        if not inside or not any(None in others.values() for others in paths.values()):
             raise UserError(
-                f"{printable(folder)} holds no run: name a folder with a status.json, or one above "
-                f"such folders ({program_name()} ls shows them)"
+                f"{printable(folder)} holds no run{_that_can_be_read(faults)}: name a folder "
+                f"with a status.json, or one above such folders ({program_name()} ls shows them)"
             )
+    if faults:
+        print_remark(f"the page leaves out {_named(faults)}")
     out = None if arguments.out is None else _page(arguments.out)
     # Imports torch and matplotlib, which takes seconds and help does not need.
     from cwx.report.sweep_page import write_report
 
     print_text(f"the page is {printable(write_report(folders, out))}")
+
+
+def _that_can_be_read(faults: Mapping[Path, str]) -> str:
+    return f" that can be read ({_named(faults)})" if faults else ""
+
+
+def _named(faults: Mapping[Path, str]) -> str:
+    """The folders that cannot be read, with the reason of each."""
+    texts = [f"{printable(path)} ({fault})" for path, fault in faults.items()]
+    more = f" and {len(texts) - _MAX_NAMED} more" if len(texts) > _MAX_NAMED else ""
+    return ", ".join(texts[:_MAX_NAMED]) + more
 
 
 def _page(name: str) -> Path:

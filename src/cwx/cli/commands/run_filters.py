@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from os.path import lexists
+from pathlib import Path
 from typing import Any
 
 from cwx.cli.parser import suggestion
@@ -13,6 +15,7 @@ from cwx.errors import UserError, printable
 from cwx.functional.class_names import class_index, names_by_number
 from cwx.storage.regular_files import read_regular_text
 from cwx.storage.run_files import CLASSES
+from cwx.storage.run_folders import read_fault
 from cwx.storage.runs import STATES, Run
 
 _REFERENCE = re.compile(r"\$\{(\w[\w.]*)\}")
@@ -22,6 +25,10 @@ _CLASS_SETTINGS = frozenset({"corruption.target"})
 # Of a run's table of classes.
 _MAX_BYTES = 2**24
 _DEEPEST = 20
+
+
+class _UnreadableError(Exception):
+    """A file of a run that decides whether it matches is damaged."""
 
 
 def select_runs(
@@ -47,24 +54,38 @@ def select_runs(
             raise UserError(f"there is no state {printable(state)!r}: {suggestion(state, STATES)}")
     selected = [run for run in runs if run.state in wanted]
     if experiment is not None:
-        selected = [
-            run
-            for run in selected
-            if fnmatchcase(run.experiment, experiment)
-            or fnmatchcase(run.experiment.partition(" ")[0], experiment)
-        ]
+        selected = [run for run in selected if _matches_experiment(run, experiment) is True]
     for text in filters:
-        key, _, pattern = text.partition("=")
-        values = [(run, setting(run, key)) for run in selected]
-        if selected and all(value is _MISSING for _, value in values):
+        key = text.partition("=")[0]
+        if selected and all(setting(run, key) is _MISSING for run in selected):
             known = {name for run in selected for name in _names(run)}
             raise UserError(f"no run has a setting {printable(key)}: {suggestion(key, known)}")
-        selected = [
-            run
-            for run, value in values
-            if value is not _MISSING and _matches(value, pattern, _classes(run, key))
-        ]
+        selected = [run for run in selected if _matches_filter(run, text) is True]
     return selected
+
+
+def undecided_runs(
+    runs: Sequence[Run],
+    filters: Sequence[str],
+    *,
+    experiment: str | None,
+    states: str | None,
+) -> dict[Path, str]:
+    """The folders of runs that may match, but whose files are damaged; with the damage of each.
+
+    Args:
+        filters: as those of `select_runs`, like the others.
+    """
+    wanted = states.split(",") if states else STATES
+    damage: dict[Path, str] = {}
+    for run in runs:
+        answers = [_matches_filter(run, text) for text in filters]
+        if experiment is not None:
+            answers.append(_matches_experiment(run, experiment))
+        faults = [answer for answer in answers if isinstance(answer, str)]
+        if faults and False not in answers and run.state in wanted:
+            damage[run.folder] = faults[0]
+    return damage
 
 
 def setting(run: Run, key: str) -> Any:
@@ -110,6 +131,27 @@ def _names(run: Run) -> set[str]:
     return names
 
 
+def _matches_experiment(run: Run, pattern: str) -> bool | str:
+    """Whether a run is of an experiment; the damage if its files do not say it."""
+    name = run.experiment
+    faults = [*run.unreadable, *run.settings_damage]
+    if not name and faults:
+        return faults[0]
+    return fnmatchcase(name, pattern) or fnmatchcase(name.partition(" ")[0], pattern)
+
+
+def _matches_filter(run: Run, text: str) -> bool | str:
+    """Whether a run matches ``key=value``; the damage if its files do not say it."""
+    key, _, pattern = text.partition("=")
+    value = setting(run, key)
+    if value is _MISSING:
+        return next(iter((*run.settings_damage, *run.unreadable)), False)
+    try:
+        return _matches(value, pattern, _classes(run, key))
+    except _UnreadableError as error:
+        return _matches(value, pattern, ()) or str(error)
+
+
 def _matches(value: Any, pattern: str, classes: Sequence[str]) -> bool:
     of_class = _names_of_class(value, classes)
     texts, patterns = [_format(value), *of_class], [pattern, *pattern.split(",")]
@@ -118,14 +160,18 @@ def _matches(value: Any, pattern: str, classes: Sequence[str]) -> bool:
 
 
 def _classes(run: Run, key: str) -> Sequence[str]:
-    """The names of the run's classes if the setting `key` takes a class; else none."""
-    if key not in _CLASS_SETTINGS:
+    """The names of the run's classes if the setting `key` takes a class; else none.
+
+    Raises:
+        _UnreadableError: the table of classes is damaged.
+    """
+    if key not in _CLASS_SETTINGS or not lexists(run.folder / CLASSES):
         return ()
     try:
         text = read_regular_text(run.folder / CLASSES, _MAX_BYTES)
         return [row["class"] for row in csv.DictReader(io.StringIO(text))]
-    except (OSError, ValueError, KeyError, csv.Error):
-        return ()
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise _UnreadableError(read_fault(error, CLASSES)) from error
 
 
 def _names_of_class(value: Any, classes: Sequence[str]) -> list[str]:

@@ -33,6 +33,7 @@ from cwx.cli.config.groups import (
     selectable,
     unknown_choice,
 )
+from cwx.cli.config.home import expand_settings
 from cwx.cli.config.hydra_files import SAVED, check_unchanged
 from cwx.cli.config.interpolations import check_expansion
 from cwx.cli.config.validate import check, drop_unchosen
@@ -275,7 +276,7 @@ def _compose(
             "the settings are nested too deeply to be composed: give values instead of nested "
             "interpolations and lists"
         ) from error
-    return unresolved, resolved
+    return unresolved, expand_settings(resolved)
 
 
 def _search(folders: Sequence[Path]) -> list[str]:

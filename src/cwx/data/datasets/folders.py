@@ -54,6 +54,8 @@ class ImageFolder:
         synsets: the WordNet 3.0 noun id of each class, by folder name; ``None`` for none.
     """
 
+    has_resize = False
+
     def __init__(
         self,
         *,
@@ -81,14 +83,24 @@ class ImageFolder:
         _check_test(test, train, self.root)
         # Check the synsets first: reading the images takes longer.
         synsets = synsets_by_index(self.synsets, classes)
-        channels = self.channels or _common_channels([train, test])
-        reader = Reader(channels=channels, fit=self.fit, rules=self.rules)
-        return Splits(
-            reader.read(label_files(train, classes)),
-            reader.read(label_files(test, classes)),
-            classes,
-            synsets,
-        )
+        self._channels = self.channels or _common_channels([train, test])
+        self._test = label_files(test, classes)
+        train_images = self._reader().read(label_files(train, classes))
+        return Splits(train_images, self._reader().read(self._test), classes, synsets)
+
+    def with_size(self, size: int, resize: int | None) -> Self:
+        """The same source, loaded, with another `size`; `resize` must be ``None``."""
+        assert resize is None
+        source = copy.copy(self)
+        source.fit = crop_to(size, interpolation=self.interpolation)
+        return source
+
+    def test_images(self, indices: Tensor) -> ImageSet:
+        """The images at these indices of the test set, in this order, of a loaded source."""
+        return self._reader().read([self._test[int(index)] for index in indices])
+
+    def _reader(self) -> Reader:
+        return Reader(channels=self._channels, fit=self.fit, rules=self.rules)
 
 
 class ClassFolders:
@@ -112,6 +124,8 @@ class ClassFolders:
         synsets: the WordNet 3.0 noun id of each class, by class name; ``None`` to use the names
             if all are such ids, and no synsets otherwise.
     """
+
+    has_resize = True
 
     def __init__(
         self,
