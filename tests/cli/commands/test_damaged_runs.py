@@ -15,7 +15,7 @@ from cwx.errors import UserError
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, rate in (("a", 0.5), ("b", 0.5), ("c", 0.1)):
-        config = {"corruption": {"rate": rate, "target": "2"}, "seed": 3}
+        config = {"corruption": {"rate": rate, "target": 2}, "seed": 3}
         choices = {"corruption": "badnets", "data": "digits"}
         make_run(Path("runs", name), config=config, choices=choices)
     return tmp_path

@@ -36,6 +36,7 @@ from cwx.cli.config.groups import (
 from cwx.cli.config.home import expand_settings
 from cwx.cli.config.hydra_files import SAVED, check_unchanged
 from cwx.cli.config.interpolations import check_expansion
+from cwx.cli.config.null_keys import refuse_null_keys
 from cwx.cli.config.validate import check, drop_unchosen
 from cwx.errors import UserError
 
@@ -155,9 +156,9 @@ def _output_directory(
             raise UserError(_first_line(error)) from error
         finally:
             HydraConfig.instance().cfg = earlier
-    if not directory:
-        raise UserError(f"{setting} is empty: name a folder, or leave it out")
-    return Path(str(directory)), config
+    if directory:
+        return Path(str(directory)), config
+    raise UserError(f"{setting} is empty: name a folder, or leave it out")
 
 
 def directory_override(kind: str, folder: Path) -> str:
@@ -178,7 +179,10 @@ def _composing(folder: Path) -> Iterator[None]:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    return [_parse_override(line) for line in overrides]
+    parsed = [_parse_override(line) for line in overrides]
+    for override in parsed:
+        refuse_null_keys(override.value(), str(override.key_or_group), str(override.input_line))
+    return parsed
 
 
 def _parse_override(line: str) -> Override:
@@ -272,17 +276,13 @@ def _compose(
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_line(error)) from error
     except RecursionError as error:
-        raise UserError(
-            "the settings are nested too deeply to be composed: give values instead of nested "
-            "interpolations and lists"
-        ) from error
+        raise UserError("the settings are nested too deeply: give plain values") from error
     return unresolved, expand_settings(resolved)
 
 
 def _search(folders: Sequence[Path]) -> list[str]:
-    if not folders[1:]:
-        return []
-    return [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders[1:])}]"]
+    own = [f"file://{folder}" for folder in folders[1:]]
+    return [f"hydra.searchpath=[{','.join(own)}]"] if own else []
 
 
 def _missing_choice(error: MissingConfigException, folders: Sequence[Path]) -> str:
