@@ -332,7 +332,7 @@ def test_a_hundred_mutations_of_each_reader(tmp_path, name):
     check_mutations(name, tmp_path, 100)
 
 
-@pytest.mark.parametrize(("name", "number"), [("experts", 97)])
+@pytest.mark.parametrize(("name", "number"), [("experts", 97), ("pickled checkpoint", 5371)])
 def test_a_mutation_that_once_failed(tmp_path, name, number):
     run_mutations(name, tmp_path, numbers=[number])
 

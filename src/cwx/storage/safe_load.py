@@ -79,7 +79,13 @@ def load_tensors(path: Path, kind: str, form: str) -> Any:
 _EXPANSION, _SLACK = 4, 2**20
 
 
+# Names of classes in a pickle; torch searches its message about a longer one for minutes.
+_LONGEST_NAME = 500
+
+
 def _load_pickled(path: Path) -> Any:
+    if any(len(name) > _LONGEST_NAME for name in pickled_globals(path)):
+        raise ValueError("a name of a class that is no name")
     # Memory-mapped, weights take no memory until they are read.
     mapped = zipfile.is_zipfile(path)
     with torch.serialization.safe_globals(_HARMLESS):
@@ -106,9 +112,10 @@ _HARMLESS = _harmless()
 def _refusal(path: Path, kind: str, form: str, error: Exception) -> str:
     """Why a file cannot be loaded: the classes that it needs, or damage."""
     try:
-        needed = [name for name in pickled_globals(path) if not _is_known(name)]
+        names = [name for name in pickled_globals(path) if len(name) <= _LONGEST_NAME]
     except OSError:
-        needed = []
+        names = []
+    needed = [name for name in names if not _is_known(name)]
     if needed:
         shown = ", ".join(needed[:5]) + (f" and {len(needed) - 5} more" if needed[5:] else "")
         return (
