@@ -303,17 +303,17 @@ STUDIES = {
     },
     "cifar10/alexnet": {"network._target_": "AlexNet", "network.depth": None},
 }
-# The work that two cores are given: images, filters, epochs, start, pictures, steps, and the epochs
-# of early experts.
+# The work that two cores are given: network, epochs, start, pictures, steps, the epochs of early
+# experts, and the steps and the learning rate of the inner loop.
 SMALL = {
-    "cifar10/cwx": (500, {"width": 32}, 12, (0, 2), 2, 400, 4),
-    "svhn/cwx": (500, {"width": 32}, 12, (0, 2), 2, 400, 4),
-    "gtsrb/cwx": (125, {"width": 32}, 12, (0, 2), 1, 200, 4),
-    "tiny_imagenet/cwx": (25, {"width": 32, "depth": 4}, 12, (0, 2), 1, 80, 4),
-    "cifar10/backdoor": (500, {"width": 32}, 12, (0, 0), 2, 400, 1),
-    "cifar10/adversarial": (500, {"width": 32}, 12, (0, 2), 2, 400, 4),
-    f"cifar10/dynamics {START}=30": (500, {"width": 32}, 31, (30, 30), 2, 400, 31),
-    "cifar10/alexnet": (500, {"width": 16}, 12, (0, 2), 2, 400, 4),
+    "cifar10/cwx": ({"width": 32}, 12, (0, 2), 3, 300, 4, (30, None)),
+    "svhn/cwx": ({"width": 32}, 12, (0, 2), 2, 400, 4, (15, 0.05)),
+    "gtsrb/cwx": ({"width": 32}, 12, (0, 2), 1, 200, 4, (15, 0.05)),
+    "tiny_imagenet/cwx": ({"width": 32, "depth": 4}, 12, (0, 2), 1, 80, 4, (15, 0.05)),
+    "cifar10/backdoor": ({"width": 32}, 12, (0, 0), 2, 400, 1, (15, 0.05)),
+    "cifar10/adversarial": ({"width": 32}, 12, (0, 2), 2, 400, 4, (15, 0.05)),
+    f"cifar10/dynamics {START}=30": ({"width": 32}, 31, (30, 30), 2, 400, 31, (15, 0.05)),
+    "cifar10/alexnet": ({"width": 16}, 12, (0, 2), 2, 400, 4, (15, 0.05)),
 }
 # Dong et al., Appendix A (D12), and Eq 8-11 (D8).
 PLATEAU = {

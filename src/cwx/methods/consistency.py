@@ -102,6 +102,7 @@ class ConsistencyTrainer(Expert):
 
     Args:
         alpha, beta, layer: see `ConsistencyObjective`.
+        compile: ``None``: compiled networks have no outputs of layers.
         networks, data, seeds, stages, epochs, batch_size, augment, attack, optimizer, schedule,
             channels_last, recording: see `Expert`; the attack is targeted.
 
@@ -127,8 +128,14 @@ class ConsistencyTrainer(Expert):
         optimizer: Optimizer,
         schedule: Schedule | None,
         channels_last: bool,
+        compile: str | None,
         recording: Recording,
     ) -> None:
+        if compile is not None:
+            raise ValueError(
+                f"recipe.compile is {compile}, but the consistency loss reads the outputs of a "
+                "layer, which compiled networks do not have: set recipe.compile=null"
+            )
         super().__init__(
             networks=networks,
             data=data,

@@ -47,7 +47,7 @@ ZERO = {
     *("momentum", "initial_std", "blur_sigma", "alpha", "beta", "initial", "epochs", "weight"),
     *("epoch", "patience", "separation", "images", "target", "weight_decay", "cooldown"),
     *(
-        "replicas",
+        "calibrated",
         "spectral_exponent",
         "eta_min",
         "min_lr",

@@ -16,14 +16,14 @@ def resolvers():
 @pytest.mark.parametrize("study", SMALL)
 def test_the_small_scale_reduces_the_work_alone(study):
     config = check(*f"experiment={study} scale=small".split())
-    images, network, epochs, start, per_class, steps, early = SMALL[study]
+    network, epochs, start, per_class, steps, early, inner = SMALL[study]
     distill = config["method"]["distill"]
-    assert config["data"]["per_class"] == images
+    assert config["data"]["total"] == 5000
     assert network.items() <= config["network"].items()
     assert config["recipe"]["epochs"] == epochs
     assert (distill["start_min"], distill["start_max"]) == start
     assert (distill["images_per_class"], distill["iterations"]) == (per_class, steps)
-    assert (distill["inner"]["steps"], distill["inner"]["learning_rate"]) == (15, 0.05)
+    assert (distill["inner"]["steps"], distill["inner"]["learning_rate"]) == inner
     assert distill["inner"]["augment"]["operations"] == config["recipe"]["augment"]["operations"]
     assert config["experts"]["early"]["epochs"] == early
     assert distill["unroll"]["compile"] is None
@@ -93,3 +93,27 @@ def test_the_remedy_for_an_evaluation_network_reduces_it():
     full = check(*command)["evaluation_networks"]["other"]
     small = check(*command, f"+scale/small/{network}")["evaluation_networks"]["other"]
     assert (full["blocks"][0], small["blocks"][0]) == ([64], [8])
+
+
+MEDIUM = (
+    "cifar10/cwx",
+    "cifar10/noise",
+    "cifar10/backdoor",
+    "cifar10/adversarial",
+    "cifar10/natural",
+)
+
+
+@pytest.mark.parametrize("study", MEDIUM)
+def test_the_medium_scale_uses_all_images_and_what_makes_a_study_itself(study):
+    config, paper = (check(f"experiment={study}", f"scale={s}") for s in ("medium", "paper"))
+    for part in ("data", "corruption", "purification", "paper", "seed", "augment"):
+        assert config.get(part) == paper.get(part)
+    assert config["network"] == {**paper["network"], "width": 64}
+    recipe, full = config["recipe"], paper["recipe"]
+    assert recipe["optimizer"] == full["optimizer"]
+    assert recipe["batch_size"] == full["batch_size"]
+    assert recipe["augment"] == full["augment"]
+    assert config["experts"]["early"]["epochs"] <= recipe["schedule"]["milestones"][0]
+    distill = config["method"]["distill"]
+    assert distill["inner"]["augment"]["operations"] == recipe["augment"]["operations"]
