@@ -62,8 +62,9 @@ def _compile(network: nn.Module, mode: str) -> nn.Module:
 
 def _gradient(network: nn.Module, images: Tensor, labels: Tensor, *, mode: str | None) -> Tensor:
     forward = network if mode is None else _compile(network, mode)
+    parameters = [p for p in network.parameters() if p.requires_grad]
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(0)
-        F.cross_entropy(forward(images), labels).backward()
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        loss = F.cross_entropy(forward(images), labels)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
     return torch.cat([gradient.reshape(-1) for gradient in gradients])

@@ -35,7 +35,8 @@ from cwx.training.experts import Experts
 from cwx.training.importing.load import import_networks
 from cwx.training.plan import Plan
 from cwx.training.precision import Precisions
-from cwx.training.provider import Training, prepare_subject
+from cwx.training.preparation import prepare_subject
+from cwx.training.provider import Training
 from cwx.training.stages import Configuration, Factory, Fittable, Stages
 from cwx.training.subject import Subject
 
