@@ -38,7 +38,7 @@ def test_every_experiment_is_completed(scale):
     [
         ("exp", {"experiment=", "experiments", "experts", "experts.", "experts="}),
         ("sc", {"scale="}),
-        ("scale=", {"scale=paper", "scale=small"}),
+        ("scale=", {"scale=medium", "scale=paper", "scale=small"}),
         ("-m corruption=badnets,bl",
          {"corruption=badnets,blended", "corruption=badnets,blended_picture"}),
         ("method=[iscp,iscp_l", {"method=[iscp,iscp_learned_canvas"}),
@@ -84,7 +84,7 @@ def test_an_empty_line_is_completed_with_commands_and_settings():
 def test_each_shell_has_its_separator(monkeypatch, capsys, shell, separator):
     monkeypatch.setenv("COMP_LINE", "python run.py scale=")
     print_completions(shell, app.COMMANDS, CONF)
-    assert capsys.readouterr().out == f"scale=paper{separator}scale=small\n"
+    assert capsys.readouterr().out == f"scale=medium{separator}scale=paper{separator}scale=small\n"
 
 
 def test_the_script_for_bash_calls_this_program():
