@@ -77,7 +77,7 @@ def answer():
     ("arguments", "code", "text"),
     [
         (["--help"], 0, "resume=runs/"),
-        (["--help"], 0, "scale: paper, small"),
+        (["--help"], 0, "scale: medium, paper, small"),
         (["--help", "--config-dir", "nowhere"], 1, "cwx: --config-dir nowhere is not a folder"),
         (["-h", "--config-dir", str(ROOT / "docs/examples")], 0, "own/study"),
         (["experiment=cifar10/cwx", "scale=small", "--cfg", "job"], 0, "width: 32"),
@@ -104,8 +104,12 @@ def answer():
         (["--hlp"], 1, "cwx: there is no --hlp: did you mean --help?"),
         (["seed=1", "ls"], 1, "cwx: ls is not a setting: write key=value"),
         (["-m", "seed=1,2", "--cfg", "job"], 1, "cwx: --cfg and --multirun cannot be combined"),
-        (["scale=null"], 1, "cwx: there is no scale=null: there are paper, small"),
-        (["-m", "scale=small,null"], 1, "cwx: there is no scale=null: there are paper, small"),
+        (["scale=null"], 1, "cwx: there is no scale=null: there are medium, paper, small"),
+        (
+            ["-m", "scale=small,null"],
+            1,
+            "cwx: there is no scale=null: there are medium, paper, small",
+        ),
     ],
 )
 def test_the_command_line_answers_without_torch(answer, arguments, code, text):

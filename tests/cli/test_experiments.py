@@ -204,7 +204,7 @@ def test_experiments_of_a_user_are_listed_and_shown(mine, capsys):
     assert words[words.index("method") + 1] == "activation"
     assert "resnet50," in words
     # The scale overrides the file.
-    assert "data.per_class 7 500" in " ".join(words)
+    assert "data.total null 5000" in " ".join(words)
     text = output(capsys, "--config-dir", mine, "inactive")
     assert f"--config-dir {mine} experiment=inactive\n" in text
     page_text = output(capsys, "--config-dir", mine, "inactive", "--markdown")
@@ -225,7 +225,9 @@ def test_a_damaged_file_is_named(mine, text, message):
 
 
 def test_remarks_on_the_small_scale_are_those_of_the_chosen_parts():
-    assert scale_remarks(EXPERIMENTS["cifar10/cwx"], CONF) == []
-    (data, study) = scale_remarks(EXPERIMENTS["gtsrb/cwx"], CONF)
-    assert data.startswith("Of 210 to 2,250")
+    assert scale_remarks(EXPERIMENTS["svhn/cwx"], CONF) == []
+    (study,) = scale_remarks(EXPERIMENTS["gtsrb/cwx"], CONF)
     assert study.startswith("43 classes")
+    (data, study) = scale_remarks(EXPERIMENTS["tiny_imagenet/cwx"], CONF)
+    assert data.startswith("Images of half the side")
+    assert study.startswith("200 classes")
