@@ -4,11 +4,17 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
-from cwx.data.samples import draw_per_class
 from cwx.data.splits import ImageSet
-from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks
+from cwx.evaluations.outcome import (
+    Outcome,
+    Row,
+    Sources,
+    mean_over_networks,
+    most_per_class,
+    training_images,
+)
+from cwx.evaluations.predictions import matching_fraction, predicted_classes
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import of_kind
 from cwx.functional.inner_loop import Inner
@@ -62,11 +68,8 @@ class FromScratch:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         images = of_kind(sources, Explanations)
-        per_class = max((int(torch.bincount(e.labels).max()) for e in images.values()), default=1)
-        train = draw_per_class(subject.data.splits.train, per_class)
-        real = Explanations(subject.data.normalization.from_bytes(train.images), train.labels)
-        test = subject.data.splits.test
-        test = test if self.images is None else test.spread(self.images)
+        real = training_images(subject, most_per_class(images.values()))
+        test = subject.data.splits.test.spread(self.images)
         rows: list[Row] = [
             {"source": source, "rate": rate, "replicate": seed, "accuracy": accuracy}
             for source, explanations in {**images, REAL: real}.items()
@@ -89,20 +92,9 @@ class FromScratch:
         start = loss.vector(dict(loss.network.named_parameters())).detach()
         images, labels = explanations.images.to(device), explanations.labels.to(device)
         descent = self.inner.descent(labels, key=(seed,), steps=self.steps)
-        return [
-            (rate, self._accuracy(subject, loss, end, test))
-            for rate in self.rates
-            for end in [descent.reach(Eager(loss), start, images, torch.tensor(rate))]
-        ]
-
-    @torch.no_grad()
-    def _accuracy(
-        self, subject: Subject, loss: NetworkLoss, vector: Tensor, test: ImageSet
-    ) -> float:
-        normalize = subject.data.normalization.from_bytes
-        correct = 0
-        for index in torch.arange(len(test)).split(subject.data.batch_size):
-            part = test.at(index)
-            logits = loss.logits(vector, normalize(part.images).to(subject.device)).cpu()
-            correct += int((logits.argmax(1) == part.labels).sum())
-        return correct / len(test)
+        accuracies = []
+        for rate in self.rates:
+            end = descent.reach(Eager(loss), start, images, torch.tensor(rate))
+            classes = predicted_classes(subject, loss, end, test)
+            accuracies.append((rate, matching_fraction(classes, test.labels)))
+        return accuracies

@@ -117,13 +117,22 @@ def baselines(subject: Subject, sources: Sources) -> dict[str, Explanations]:
     images and labels are those of the training, corrupted if the study corrupts them. Data without
     training images have ``real`` alone.
     """
-    images = of_kind(sources, Explanations).values()
-    per_class = max((int(torch.bincount(e.labels).max()) for e in images), default=1)
+    per_class = most_per_class(of_kind(sources, Explanations).values())
     by_name = {"real": subject.real_images(per_class)}
     train, normalize = subject.data.splits.train, subject.data.normalization.from_bytes
     if len(train):
-        subset = draw_per_class(train, per_class)
         means, labels = class_means(train)
-        by_name["train"] = Explanations(normalize(subset.images), subset.labels)
+        by_name["train"] = training_images(subject, per_class)
         by_name["mean"] = Explanations(normalize(means), labels)
     return by_name
+
+
+def most_per_class(images: Iterable[Explanations]) -> int:
+    """The largest number of images of a class over all sources; 1 without sources."""
+    return max((int(torch.bincount(source.labels).max()) for source in images), default=1)
+
+
+def training_images(subject: Subject, per_class: int) -> Explanations:
+    """At most `per_class` training images of each class, drawn at random with a fixed seed."""
+    images = draw_per_class(subject.data.splits.train, per_class)
+    return Explanations(subject.data.normalization.from_bytes(images.images), images.labels)

@@ -100,14 +100,13 @@ class Fidelity:
             check_range(
                 trajectories, span=self.span, start_min=self.start_min, start_max=self.start_max
             )
-        test = subject.data.splits.test
         measure = SegmentMeasurement(
             subject,
             explanations=of_kind(sources, Explanations)[self.source],
             inner=self.inner,
             span=self.span,
             real=self._real_data(subject),
-            test=test if self.images is None else test.spread(self.images),
+            test=subject.data.splits.test.spread(self.images),
         )
         calibrated = self.replica_starts()
         rows: list[Row] = [

@@ -6,6 +6,7 @@ from torch import Tensor
 from cwx.data.splits import ImageSet
 from cwx.data.trajectory_segments import read_segment
 from cwx.evaluations.fidelity.real_data import RealData, lowest
+from cwx.evaluations.predictions import matching_fraction, predicted_classes
 from cwx.explanations.images import Explanations
 from cwx.functional.inner_loop import Inner
 from cwx.functional.loss_derivatives import Eager
@@ -105,33 +106,20 @@ class SegmentMeasurement:
     def _predictions(
         self, *, begin: Tensor, target: Tensor, end: Tensor, replica: Tensor | None
     ) -> dict[str, float | str]:
-        target_classes = self._classes(target)
-
-        def agreement(vector: Tensor | None) -> float | str:
-            return "" if vector is None else _fraction(self._classes(vector), target_classes)
-
-        def accuracy(vector: Tensor) -> float:
-            return _fraction(self._classes(vector), self.test.labels)
-
-        return {
-            "agreement": agreement(end),
-            "agreement_start": agreement(begin),
-            "agreement_replica": agreement(replica),
-            "accuracy": accuracy(end),
-            "accuracy_start": accuracy(begin),
-            "accuracy_expert": _fraction(target_classes, self.test.labels),
+        vectors = {"begin": begin, "target": target, "end": end}
+        if replica is not None:
+            vectors["replica"] = replica
+        classes = {
+            name: predicted_classes(self.subject, self.loss, vector, self.test)
+            for name, vector in vectors.items()
         }
-
-    @torch.no_grad()
-    def _classes(self, vector: Tensor) -> Tensor:
-        """The predicted classes of the test images ``[n]``."""
-        data = self.subject.data
-        logits = [
-            self.loss.logits(vector, data.normalization.from_bytes(images).to(self.device)).cpu()
-            for images in self.test.images.split(data.batch_size)
-        ]
-        return torch.cat(logits).argmax(1)
-
-
-def _fraction(classes: Tensor, other_classes: Tensor) -> float:
-    return (classes == other_classes).double().mean().item()
+        agreement = {name: matching_fraction(c, classes["target"]) for name, c in classes.items()}
+        accuracy = {name: matching_fraction(c, self.test.labels) for name, c in classes.items()}
+        return {
+            "agreement": agreement["end"],
+            "agreement_start": agreement["begin"],
+            "agreement_replica": agreement.get("replica", ""),
+            "accuracy": accuracy["end"],
+            "accuracy_start": accuracy["begin"],
+            "accuracy_expert": accuracy["target"],
+        }
