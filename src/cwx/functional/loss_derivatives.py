@@ -115,11 +115,11 @@ class Graphs:
     from the size of the graph of the first step, which is measured for every new shape.
 
     Args:
-        budget: bytes; ``None`` for no graph.
+        budget: bytes.
         derivatives: of the loss.
     """
 
-    def __init__(self, budget: float | None, derivatives: Eager) -> None:
+    def __init__(self, budget: float, derivatives: Eager) -> None:
         self.budget, self.derivatives = budget, derivatives
         self._sizes: dict[Any, int] = {}
 
@@ -129,8 +129,6 @@ class Graphs:
         Raises:
             ValueError: not a single graph fits.
         """
-        if self.budget is None:
-            return 0
         key = (images.shape, images.dtype, images.device.type)
         if key not in self._sizes:
             self._sizes[key] = self.derivatives.linearise(theta, images, labels).bytes

@@ -156,12 +156,13 @@ class Exact:
             _check_alone(memory, microbatch=microbatch, compile=compile, offload=offload or None)
         if keep_every < 1:
             raise ValueError(f"unroll.keep_every is {keep_every}: give 1 (all states) or more")
-        derivatives: Derivatives = Eager(loss) if compile is None else Compiled(loss, mode=compile)
+        self.eager = Eager(loss)
+        derivatives: Derivatives = self.eager if compile is None else Compiled(loss, mode=compile)
         if microbatch is not None and getattr(loss, "separable", True):
             derivatives = Microbatches(derivatives, microbatch)
         self.derivatives = derivatives
-        self.keep_every, self.offload, self.memory = keep_every, offload, memory
-        self.graphs = Graphs(None if memory is None else memory * 1e9, Eager(loss))
+        self.keep_every, self.offload = keep_every, offload
+        self.graphs = None if memory is None else Graphs(memory * 1e9, self.eager)
 
     def __call__(self, descent: Descent, start: Tensor, images: Tensor, rate: Tensor) -> Tensor:
         _check(rate)
@@ -188,10 +189,9 @@ class _Exact(torch.autograd.Function):
         stored: list[State] = []
         # A Function must not return its input as a new tensor, hence the copy.
         first: State = (start.detach().clone(), None)
-        graphs = 0
-        if unroll.memory is not None and descent.steps:
-            graphs = unroll.graphs.count(first[0], *descent.batch(images, 0))
-        split = max(descent.steps - graphs, 0)
+        split = descent.steps
+        if unroll.graphs is not None and descent.steps:
+            split -= min(unroll.graphs.count(first[0], *descent.batch(images, 0)), split)
         state = first
         states = descent.states(unroll.derivatives, first, images, rate, range(split))
         for step, state in enumerate(states):
@@ -199,9 +199,7 @@ class _Exact(torch.autograd.Function):
                 stored.append(unroll.store(state))
         linearisations = []
         for step in range(split, descent.steps):
-            linearisation = unroll.graphs.derivatives.linearise(
-                state[0], *descent.batch(images, step)
-            )
+            linearisation = unroll.eager.linearise(state[0], *descent.batch(images, step))
             state = descent.advance(state, linearisation.gradient, rate)
             linearisations.append(linearisation.products)
         ctx.unroll, ctx.descent, ctx.stored, ctx.split = unroll, descent, stored, split
