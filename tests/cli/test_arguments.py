@@ -2,7 +2,8 @@
 
 import pytest
 
-from cwx.cli.arguments import expand_home, parse_arguments
+from cwx.cli.arguments import parse_arguments
+from cwx.cli.config.home import expand_home
 from cwx.errors import UserError
 
 

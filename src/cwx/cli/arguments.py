@@ -1,9 +1,7 @@
 """Parses the command line of a study: Hydra's options, and settings."""
 
 import argparse
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
@@ -42,15 +40,6 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
             if not word.partition("=")[0].strip("~+ "):
                 raise UserError(f"{word} names no setting: write key=value")
     return arguments
-
-
-def expand_home(argv: Sequence[str]) -> list[str]:
-    """The words, with ``~`` at the start of a value replaced by the user's home directory.
-
-    The shell leaves ``store=~/experts`` as it is, since the word does not begin with ``~``.
-    """
-    home = str(Path.home())
-    return [re.sub(r"""(?<=[=\[,:"'])~(?=$|[/,\]"'])""", lambda _: home, word) for word in argv]
 
 
 def _refuse_without_effect(arguments: argparse.Namespace) -> None:

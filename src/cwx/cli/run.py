@@ -19,11 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cwx.cli import resolvers, run_directory
-from cwx.cli.arguments import expand_home, parse_arguments
+from cwx.cli.arguments import parse_arguments
 from cwx.cli.config import hydra_files
 from cwx.cli.config.compose import compose_checked, explicit_directory
 from cwx.cli.config.groups import configuration_folder, options
-from cwx.cli.config.home import expand_settings
+from cwx.cli.config.home import expand_home, expand_settings
 from cwx.cli.config.scales import unscaled_networks
 from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.failures import exit_with_message, explain_failure

@@ -1,7 +1,18 @@
-"""The user's home directory in the values of settings."""
+"""The user's home directory, in words of the command line and in the values of settings."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+
+def expand_home(argv: Sequence[str]) -> list[str]:
+    """The words, with ``~`` at the start of a value replaced by the user's home directory.
+
+    The shell leaves ``store=~/experts`` as it is, since the word does not begin with ``~``.
+    """
+    home = str(Path.home())
+    return [re.sub(r"""(?<=[=\[,:"'])~(?=$|[/,\]"'])""", lambda _: home, word) for word in argv]
 
 
 def expand_settings(value: Any) -> Any:
