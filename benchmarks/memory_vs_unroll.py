@@ -13,9 +13,7 @@ from typing import Any
 
 import harness
 import torch
-from distill_step import CLASSES, Problem
-
-from cwx.functional.unroll import Exact, Plain
+from distill_step import CLASSES, Problem, exact, plain
 
 STEPS = (10, 60, 200, 600)
 WAYS: dict[str, dict[str, Any] | None] = {
@@ -33,18 +31,8 @@ def measure_variant(name: str, args: argparse.Namespace) -> dict[str, float]:
     torch.backends.cudnn.allow_tf32 = False
     problem = Problem(torch.float32, int(steps), per_class=10 if args.full else 1)
     settings = WAYS[way]
-    if settings is None:
-        unroll: Any = Plain(problem.loss)
-    else:
-        defaults = {
-            "microbatch": None,
-            "keep_every": 1,
-            "offload": False,
-            "compile": None,
-            "memory": None,
-        }
-        unroll = Exact(problem.loss, **{**defaults, **settings})
-    values = harness.measure(lambda: problem.gradient(unroll), repeats=0)
+    gradient = plain(problem) if settings is None else exact(problem, **settings)
+    values = harness.measure(gradient, repeats=0)
     stored = 0 if settings is None else -(-int(steps) // int(settings.get("keep_every", 1)))
     recomputed = 0 if settings is None else int(settings.get("keep_every", 1)) - 1
     states = (stored + recomputed) * problem.start.numel() * problem.start.element_size() / 2**20

@@ -183,16 +183,21 @@ def test_outputs_that_are_not_finite_are_refused(digits):
         check_accuracy("net.pt", network, image_data(digits[1]), CPU)
 
 
+def write_images(root, images):
+    """Write each image into the folder of its class."""
+    for index, (image, label) in enumerate(zip(*vars(images).values(), strict=True)):
+        folder = root / NAMES[int(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
+
+
 def test_another_size_is_found_for_folders_of_images(digits, trained, tmp_path, monkeypatch):
     """Resized to 28 and cropped to 8, only the centre of a digit is left."""
     # Large images take long.
     monkeypatch.setattr(usual_sizes, "_SIDES", (28, 32))
     monkeypatch.setattr(usual_sizes, "_CROPS", ())
     test = digits[1].at(torch.arange(200))
-    for index, (image, label) in enumerate(zip(*vars(test).values(), strict=True)):
-        folder = tmp_path / NAMES[int(label)]
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
+    write_images(tmp_path, test)
 
     def folders(resize):
         return ClassFolders(
@@ -221,10 +226,7 @@ def test_another_size_is_found_for_folders_of_training_and_test_images(
     monkeypatch.setattr(usual_sizes, "_SIDES", (8, 32))
     monkeypatch.setattr(usual_sizes, "_CROPS", ((8, 9),))
     for split, images in (("train", digits[0].at(torch.arange(60))), ("test", digits[1])):
-        for index, (image, label) in enumerate(zip(*vars(images).values(), strict=True)):
-            folder = tmp_path / split / NAMES[int(label)]
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
+        write_images(tmp_path / split, images)
 
     def folders(size):
         return ImageFolder(
