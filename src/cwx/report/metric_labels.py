@@ -25,11 +25,10 @@ SOURCES = {
 _NOT_ATTACKED = "-unseen"
 _ATTACKS = {"fgs": "FGS", "pgd": "PGD"}
 
-# Rows of the metrics of cwx.evaluations.fidelity.
+# Rows of the metrics of cwx.evaluations.fidelity; its `real` is among SOURCES.
 FIDELITY_LABELS = {
     "ratio": "held-out experts",
     "seen/ratio": "fitted experts",
-    "real": "held-out experts, real images",
     "replica": "held-out experts, trained again",
 } | {
     f"{prefix}{name}": f"{kind} experts{detail}"
