@@ -35,6 +35,17 @@ def nouns() -> Mapping[str, Noun]:
     }
 
 
+# The class deer of CIFAR-10 is the only noun without hyponyms here that is no class of ImageNet.
+_DEER = "n02430045"
+
+
+@cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """The 1,000 classes of ImageNet (ILSVRC 2012), in the order of published networks' outputs."""
+    hypernyms = {synset for noun in nouns().values() for synset in noun.hypernyms}
+    return tuple(sorted(nouns().keys() - hypernyms - {_DEER}))
+
+
 def nearest(name: str) -> list[str]:
     """The nouns whose words are most similar to `name`, as ``word (id)``."""
     words = {noun.name: synset for synset, noun in nouns().items()}

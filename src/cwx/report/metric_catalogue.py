@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cwx.report.metric_labels import (
+    CONTROL_LABELS,
     FIDELITY_LABELS,
     adversarial_top_k_label,
     attack_label,
@@ -126,6 +127,14 @@ METRIC_PATTERNS = (
         r"discriminative/(?P<label>(?!.*-projected/)[^/]+)/(?P<column>[^/]+)",
         "Accuracy on the explanations",
         "Fraction of the images that these networks classify as the images' class.",
+    ),
+    MetricPattern(
+        r"pattern_controls/(?P<of>[^/]+)/(?P<label>0\.\d+)/(?P<column>pattern|random_masks|no_pattern|redrawn)",
+        "Success of {of} patterns, and controls",
+        "Fraction of the test images of other classes that are classified as the pattern's class. "
+        "Random masks have the pattern's size and canvas; re-drawn: the same search on the network "
+        "with permuted weights.",
+        size_label, CONTROL_LABELS.__getitem__,
     ),
     MetricPattern(
         r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+)",

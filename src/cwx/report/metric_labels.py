@@ -8,6 +8,7 @@ NETWORKS = {
     "clean": "experts trained on clean images",
     "purified": "experts after purification",
     "fine-tuned": "fine-tuned experts",
+    "redrawn": "expert with re-drawn weights",
 }
 # The same as column heads.
 COLUMN_NETWORKS = {
@@ -41,6 +42,14 @@ FIDELITY_LABELS = {
         ("accuracy/start", ", at the start"),
         ("accuracy/expert", ", at the end"),
     )
+}
+
+# Columns of the metrics of cwx.evaluations.patterns.controls.
+CONTROL_LABELS = {
+    "pattern": "pattern",
+    "random_masks": "random masks",
+    "no_pattern": "no pattern",
+    "redrawn": "re-drawn weights",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from cwx.report.corruption_line import corruption_line
 from cwx.report.figures import run_figures
+from cwx.report.headline import headline
 from cwx.report.image_grid import run_grid
 from cwx.report.metric_cards import metric_cards
 from cwx.report.paper_tables import paper_tables
@@ -40,7 +41,7 @@ LAST_GOOD = "last-good-*.safetensors"
 # Characters of a traceback, from its end.
 TRACEBACK_LENGTH = 20_000
 # Entries of the lists of files, of other pages and of errors, and cards.
-MAX_FILES, MAX_PAGES, MAX_ERRORS, MAX_CARDS = 500, 20, 100, 60
+MAX_FILES, MAX_PAGES, MAX_ERRORS, MAX_CARDS, MAX_NOTES = 500, 20, 100, 60, 20
 # Other pages in the run's folder.
 PAGES = {TRACES_PAGE: "evidence for single predictions"}
 
@@ -75,6 +76,7 @@ def write_page(folder: Path) -> Path:
     text = render(
         "run.html.j2",
         title=str(run.status.get("experiment") or folder.name),
+        headline=run.attempt(METRICS, lambda: headline(run)) or "",
         run=run,
         cards=cards[:MAX_CARDS],
         grid=grid,
@@ -84,6 +86,7 @@ def write_page(folder: Path) -> Path:
         curves=curves,
         tables=tables,
         corruption=corruption,
+        notes=[str(note) for note in _list(run.settings.get("notes"))][:MAX_NOTES],
         continued=CONTINUED if is_continued(run.settings) else "",
         figures=figures,
         # Without explanations, the figures are the main result.

@@ -1,7 +1,7 @@
 """One study, from training experts to writing the report: `run.py` runs it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,6 +68,7 @@ class Study:
         precision: the numerical precision of each stage.
         logger: build loggers, by name.
         paper: values that a paper reports, by the names of the metrics.
+        notes: lines for the log and for the top of the page.
         seed: of all random numbers except those of the experts.
         store: path of the folder that holds experts for all studies; not empty.
 
@@ -94,6 +95,7 @@ class Study:
         precision: Precisions,
         logger: Mapping[str, Factory],
         paper: Mapping[str, float],
+        notes: Sequence[str],
         seed: Annotated[int, ">= 0, < 2**63"],
         store: str,
     ) -> None:
@@ -104,7 +106,7 @@ class Study:
         self.recipe, self.experts, self.seed = recipe, experts, seed
         self.method, self.evaluation = method, evaluation
         self.trainer, self.precision, self.logger = trainer, precision, logger
-        self.paper = paper
+        self.paper, self.notes = paper, notes
         if not store:
             raise ValueError("store is empty: set store to the path of a folder, or omit it")
         self.store = TrajectoryStore(Path(store))
@@ -130,7 +132,8 @@ class Study:
             logging.getLogger("cwx").setLevel(logging.WARNING)
             self._run(stages, results, configuration)
             return
-        log.info("run directory: %s", results.folder)
+        for line in (f"run directory: {results.folder}", *self.notes):
+            log.info("%s", line)
         data = str(Run.read(results.folder).choices.get("data", ""))
         self.store.set_user(results.folder, {"experiment": experiment, "data": data})
         with (

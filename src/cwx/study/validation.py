@@ -11,7 +11,7 @@ from cwx.training.importing.preprocessing import check_interpolation
 from cwx.training.plan import Plan, explained_kinds, output_type
 from cwx.training.provider import check_recipe
 from cwx.training.stages import Configuration, Factory
-from cwx.training.subject import KINDS
+from cwx.training.subject import KINDS, REDRAWN
 
 
 def check_study(
@@ -82,7 +82,7 @@ def check_study(
         adversarial=makes_adversarial,
         kinds=[*names, *(["fine-tuned"] if fine_tunes else [])],
     )
-    plan.require_explained(names)
+    plan.require_explained([*names, REDRAWN])
     plan.refuse(method, parts)
     # After the parts' own checks, whose messages are more specific.
     for name, build in method.items():

@@ -10,11 +10,16 @@ from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.explanations.class_images import ClassImages
 from cwx.explanations.images import Explanations
+from cwx.networks.redrawn import redraw_weights
 from cwx.storage.trajectories import Trajectory
 from cwx.training.build import NetworkFactory, build_network, trained_network
 
 # The kinds of trained networks of the explained architecture, by their role in a study.
 KINDS = frozenset({"expert", "fine-tuned", "held-out", "clean", "purified"})
+# The first expert with re-drawn weights: a control for methods, not a network of the study.
+REDRAWN = "redrawn"
+# Images on which the running statistics of a network with re-drawn weights are measured.
+_STATISTICS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +125,8 @@ class Subject:
     def first_network(self, kind: str) -> nn.Module:
         """The first expert of a kind, or the first evaluation network of a name.
 
+        ``redrawn`` is the first expert with re-drawn weights.
+
         Raises:
             ValueError: the study has no such network.
         """
@@ -128,10 +135,18 @@ class Subject:
             return self._network_of(kind, kinds[kind][0])
         if kind in self.evaluation_networks:
             return self.evaluation_networks[kind][0]
+        if kind == REDRAWN:
+            return self._redrawn()
         raise ValueError(
             f"this study has no network called {kind!r} to explain: choose one of "
             f"{', '.join([*kinds, *self.evaluation_networks])}"
         )
+
+    def _redrawn(self) -> nn.Module:
+        network = self.first_network("expert").to(self.device)
+        images = self.data.splits.test.spread(_STATISTICS).images
+        redraw_weights(network, self.data.normalization.from_bytes(images.to(self.device)), seed=0)
+        return network
 
     def state_of(self, name: str) -> tuple[Trajectory, int]:
         """The trajectory and the epoch of `first_network`."""

@@ -1,6 +1,7 @@
 """Image files in one folder per class, or in one folder with a list of labels."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,15 @@ log = logging.getLogger(__name__)
 FilesByClass = Mapping[str, Sequence[Path]]
 
 
+# Published samples of ImageNet lie in one folder: n01440764_tench.jpg, n01440764_18.JPEG.
+_SYNSET_FILE = re.compile(r"(n\d{8})_.+")
+
+
 def files_by_class(folder: Path, remedy: str, expected: Sequence[str] = ()) -> FilesByClass:
     """The image files of each subfolder and of all folders in it, by the subfolder's name.
+
+    In a folder without subfolders, whose images all have names such as ``n01440764_tench.jpg``, the
+    class is the WordNet id in front.
 
     A log line counts and names the files that are left out. Names are in Unicode's composed form
     (NFC): file systems write an é in one character or in two.
@@ -30,12 +38,29 @@ def files_by_class(folder: Path, remedy: str, expected: Sequence[str] = ()) -> F
         ValueError: `folder` does not exist or has no subfolders, or a subfolder has no images,
             loses most of its files, or has the name of another or one with unprintable characters.
     """
+    if by_synset := _files_by_synset(folder):
+        return by_synset
     subfolders, loose = _subfolders(folder, remedy)
     listings = {name: list_images(path, expected) for name, path in subfolders.items()}
     for listing in listings.values():
         listing.check()
     _log_left_out(folder, list(listings.values()), loose)
     return {name: listing.images for name, listing in listings.items()}
+
+
+def _files_by_synset(folder: Path) -> FilesByClass:
+    """The images of a folder by the WordNet id at the start of their names; empty if one has none."""
+    if not folder.is_dir():
+        return {}
+    entries = [path for path in sorted(folder.iterdir()) if not is_desktop_file(path)]
+    matches = [(path, _SYNSET_FILE.fullmatch(path.name)) for path in entries]
+    if not entries or not all(match and path.is_file() for path, match in matches):
+        return {}
+    by_synset: dict[str, list[Path]] = {}
+    for path, match in matches:
+        if match and is_image(path):
+            by_synset.setdefault(match[1], []).append(path)
+    return by_synset
 
 
 def _subfolders(folder: Path, remedy: str) -> tuple[dict[str, Path], list[Path]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
+import torch
 from torch import Tensor
 
 from cwx.data.datasets.class_folders import (
@@ -17,13 +18,14 @@ from cwx.data.datasets.class_folders import (
     preview_names,
 )
 from cwx.data.image_decoding import is_grey_file
-from cwx.data.image_files import Reader
+from cwx.data.image_files import LabelledFiles, Reader
 from cwx.data.image_listing import is_desktop_file
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import crop_to
 from cwx.data.splits import NOUN, ImageSet, Splits, synsets_by_index
 from cwx.errors import closest, did_you_mean
 from cwx.functional.class_names import ClassName, composed
+from cwx.functional.spacing import evenly_spaced
 from cwx.storage.regular_files import read_regular_text
 
 log = logging.getLogger(__name__)
@@ -108,9 +110,9 @@ class ClassFolders:
 
     Args:
         root: the folder with one folder per class.
-        classes: a text file with the names of all classes of the networks, one per line, in the
-            order of their outputs; `root` may have images of some of them only. ``None`` for the
-            names of the folders: sorted, or by number if all are numbers.
+        classes: the names of all classes of the networks, in the order of their outputs: a list,
+            or a text file with one per line; `root` may have images of some of them only. ``None``
+            for the names of the folders: sorted, or by number if all are numbers.
         size: side in pixels of the central crop; ``None`` to keep images of one common size.
         resize: pixels to which the shorter side is resized before cropping; ``None`` for `size`.
             Networks of torchvision use ``size: 224`` and ``resize: 256``.
@@ -121,6 +123,7 @@ class ClassFolders:
             16 bits, and 1 in floats.
         channels: 1 for grey, 3 for colour; ``None`` for grey if all images are stored in grey, else
             colour.
+        images: read at most so many images, evenly spaced; ``None`` for all.
         synsets: the WordNet 3.0 noun id of each class, by class name; ``None`` to use the names
             if all are such ids, and no synsets otherwise.
     """
@@ -131,20 +134,21 @@ class ClassFolders:
         self,
         *,
         root: str,
-        classes: str | None,
+        classes: str | Annotated[Sequence[ClassName], "not empty, distinct"] | None,
         size: Annotated[int, ">= 1, <= 4096"] | None,
         resize: Annotated[int, ">= 1, <= 4096"] | None,
         interpolation: str | None,
         channels: Annotated[int, ">= 1, <= 3"] | None,
         background: str | None,
         white_level: Annotated[float, "> 0, <= 4294967295"] | None,
+        images: Annotated[int, ">= 1"] | None,
         synsets: Mapping[ClassName, str] | None,
     ) -> None:
         _check_channels(channels)
         self.root, self.channels, self.synsets = Path(root), channels, synsets
-        self.interpolation = interpolation
+        self.interpolation, self.images = interpolation, images
         self.rules = PixelRules(background, white_level, _SETTING)
-        self.names = None if classes is None else Path(classes)
+        self.names = Path(classes) if isinstance(classes, str) else classes
         if size is None and resize is not None:
             raise ValueError(f"data.source.resize is {resize} without data.source.size: give both")
         self.fit = None if size is None else crop_to(size, resize, interpolation=interpolation)
@@ -153,10 +157,10 @@ class ClassFolders:
         return
 
     def load(self) -> Splits:
-        test, classes = self._files()
+        test, classes = self.files()
         # Check the synsets first: reading the images takes longer.
         synsets = self._synsets(classes)
-        images = self._reader(test).read(label_files(test, classes))
+        images = self._reader(test).read(self._labelled(test, classes))
         return Splits(images.empty(), images, classes, synsets)
 
     def with_size(self, size: int, resize: int | None) -> Self:
@@ -167,17 +171,33 @@ class ClassFolders:
 
     def test_images(self, indices: Tensor) -> ImageSet:
         """The images at these indices of the test set, in this order."""
-        test, classes = self._files()
-        files = label_files(test, classes)
+        test, classes = self.files()
+        files = self._labelled(test, classes)
         return self._reader(test).read([files[int(index)] for index in indices])
 
-    def _files(self) -> tuple[FilesByClass, tuple[str, ...]]:
+    def _labelled(self, test: FilesByClass, classes: Sequence[str]) -> LabelledFiles:
+        files = label_files(test, classes)
+        if self.images is None or self.images >= len(files):
+            return files
+        indices = evenly_spaced(len(files), self.images, device=torch.device("cpu"))
+        return [files[int(index)] for index in indices]
+
+    def read(self, files: LabelledFiles) -> ImageSet:
+        """These files of the folder, in their order; `channels` must not be ``None``."""
+        assert self.channels is not None
+        return self._reader({}).read(files)
+
+    def files(self) -> tuple[FilesByClass, tuple[str, ...]]:
         """The files by class, and all classes in order."""
         test = files_by_class(self.root, "set data.source.root to a folder with <class>/ of images")
         if self.names is None:
             return test, class_order(test, self.root)
-        classes = read_names(self.names)
-        _check_known(test, classes, self.root, self.names)
+        if isinstance(self.names, Path):
+            classes, source = read_names(self.names), str(self.names)
+        else:
+            source = "data.source.classes"
+            classes = _checked_names([str(name) for name in self.names], source)
+        _check_known(test, classes, self.root, source)
         return test, classes
 
     def _reader(self, test: FilesByClass) -> Reader:
@@ -204,16 +224,28 @@ def read_names(file: Path) -> tuple[str, ...]:
             f"{file} cannot be read as text ({error}): set data.source.classes to a file with the "
             "name of one class per line, or to null"
         ) from error
-    names = tuple(name for line in text.splitlines() if (name := composed(line.strip())))
+    return _checked_names(text.splitlines(), str(file))
+
+
+def _checked_names(lines: Sequence[str], source: str) -> tuple[str, ...]:
+    """The class names in lines of text; empty lines are skipped.
+
+    Args:
+        source: a file or a setting, for messages.
+
+    Raises:
+        ValueError: see `read_names`.
+    """
+    names = tuple(name for line in lines if (name := composed(line.strip())))
     if len(names) < 2:
-        raise ValueError(f"{file} names {len(names)} classes: a classifier needs two or more")
+        raise ValueError(f"{source} names {len(names)} classes: a classifier needs two or more")
     if duplicates := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(
-            f"{file} names more than once: {preview_names(duplicates)}; keep one line each"
+            f"{source} names more than once: {preview_names(duplicates)}; keep one line each"
         )
     if unprintable := [name for name in names if not name.isprintable()]:
         raise ValueError(
-            f"{file} has a name with unprintable characters, {unprintable[0]!a}: change it"
+            f"{source} has a name with unprintable characters, {unprintable[0]!a}: change it"
         )
     return names
 
@@ -243,7 +275,7 @@ def _check_test(test: FilesByClass, train: FilesByClass, root: Path) -> None:
         log.warning("%s has folders that are not read: %s", root, preview_names(others))
 
 
-def _check_known(files: FilesByClass, classes: Sequence[str], folder: Path, names: Path) -> None:
+def _check_known(files: FilesByClass, classes: Sequence[str], folder: Path, names: str) -> None:
     if unknown := sorted(files.keys() - set(classes)):
         near = closest(unknown[0], classes)
         raise ValueError(

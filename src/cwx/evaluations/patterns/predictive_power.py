@@ -28,7 +28,7 @@ from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.functional.mask_search import pixels
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
-from cwx.training.subject import Subject
+from cwx.training.subject import REDRAWN, Subject
 
 
 class PredictivePower:
@@ -117,9 +117,11 @@ class PredictivePower:
         )
 
     def _candidate_sets(self, sources: Sources) -> list[CandidateSet]:
-        """Every source's patterns by size and perturbations by radius."""
+        """Every source's patterns by size and perturbations by radius; without controls."""
         sets: list[CandidateSet] = []
         for source, output in sources.items():
+            if getattr(output, "explains", None) == REDRAWN:
+                continue
             if isinstance(output, Patterns):
                 sets += [candidates_of_size(source, output, size) for size in self.sizes]
             elif isinstance(output, Perturbations):

@@ -1,0 +1,127 @@
+"""The sentence at the top of a run's page: its main result, with the control beside it."""
+
+from collections.abc import Mapping
+
+from cwx.report.run import RunContents
+
+Values = Mapping[str, float]
+
+
+def headline(run: RunContents) -> str:
+    """The main result of a run in one or two sentences; empty if nothing was measured.
+
+    The first result that the run has, of: patterns with controls, a backdoor, the fidelity of
+    synthetic images, patterns, adversarial images, neurons; then the accuracy.
+    """
+    values, titles = run.metrics, run.method_titles
+    results = (
+        _controls(values),
+        _backdoor(values, titles),
+        _fidelity(values),
+        _patterns(values, titles),
+        _adversarial(values),
+        _neurons(values),
+    )
+    main = next((text for text in results if text), "")
+    return " ".join(text for text in (main, _accuracy(values)) if text)
+
+
+def _controls(values: Values) -> str:
+    names = [name for name in values if name.startswith("pattern_controls/")]
+    sizes = sorted(
+        {tuple(name.split("/")[1:3]) for name in names if name.endswith("/random_masks")},
+        key=lambda pair: float(pair[1]),
+    )
+    if not sizes:
+        return ""
+    source, size = sizes[-1]
+    prefix = f"pattern_controls/{source}/{size}"
+    text = (
+        f"The {_percent(float(size))} pattern of a class sends "
+        f"{_percent(values[f'{prefix}/pattern'])} of other images to it; random masks of that size "
+        f"{_percent(values[f'{prefix}/random_masks'])}"
+    )
+    redrawn = values.get(f"{prefix}/redrawn")
+    if redrawn is not None:
+        text += f"; the search on the network with re-drawn weights {_percent(redrawn)}"
+    return text + "."
+
+
+def _backdoor(values: Values, titles: Mapping[str, str]) -> str:
+    success = values.get("attack_success/expert/success")
+    if success is None:
+        return ""
+    text = f"The trigger sends {_percent(success)} of the test images to the target class"
+    correlations = {
+        name.split("/")[1]: value
+        for name, value in values.items()
+        if name.startswith("revealed_trigger/") and name.endswith("/target/correlation")
+        and "-projected/" not in name
+    }  # fmt: skip
+    if correlations:
+        source = max(correlations, key=lambda name: correlations[name])
+        text += (
+            f"; the images of {titles.get(source, source)} show it with a correlation of "
+            f"{correlations[source]:.2f}"
+        )
+    return text + "."
+
+
+def _fidelity(values: Values) -> str:
+    held_out = values.get("fidelity/ratio")
+    ratio = values.get("fidelity/seen/ratio") if held_out is None else held_out
+    if ratio is None:
+        return ""
+    kind = "a held-out expert" if held_out is not None else "the expert"
+    text = (
+        f"Training on the synthetic images ends at {ratio:.2f} of the squared distance that {kind} "
+        "moves (0: the same training; 1: no better than no training)"
+    )
+    replica = values.get("fidelity/replica")
+    if replica is not None:
+        text += f"; the expert trained again ends at {replica:.2f}"
+    return text + "."
+
+
+def _patterns(values: Values, titles: Mapping[str, str]) -> str:
+    powers = [
+        (float(parts[3]), parts[2], value)
+        for name, value in values.items()
+        if (parts := name.split("/"))[:2] == ["predictive_power", "power"] and len(parts) == 4
+        and parts[3].startswith("0.")
+    ]  # fmt: skip
+    if not powers:
+        return ""
+    size, source, power = max(powers)
+    return (
+        f"The {_percent(size)} patterns of {titles.get(source, source)} have a mean predictive "
+        f"power of {power:.2f}."
+    )
+
+
+def _adversarial(values: Values) -> str:
+    success = values.get("adversarial_set/expert/success")
+    if success is None:
+        return ""
+    return f"{_percent(success)} of the adversarial images are classified as the attack's target."
+
+
+def _neurons(values: Values) -> str:
+    levels = values.get("neurons/expert/high/lc"), values.get("neurons/expert/lc")
+    if levels[0] is None or levels[1] is None:
+        return ""
+    return (
+        f"The neurons of highest semantic level have a mean LC of {levels[0]:.2f}; all neurons "
+        f"{levels[1]:.2f}."
+    )
+
+
+def _accuracy(values: Values) -> str:
+    accuracy = values.get("accuracy/expert/clean", values.get("attack_success/expert/accuracy"))
+    if accuracy is None:
+        return ""
+    return f"The network classifies {_percent(accuracy)} of the test images correctly."
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g} %" if abs(value) < 0.1 else f"{100 * value:.0f} %"

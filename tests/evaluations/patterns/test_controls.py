@@ -1,0 +1,109 @@
+"""Controls of patterns."""
+
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+import torch
+
+from cwx.evaluations.patterns.controls import PatternControls
+from cwx.evaluations.patterns.predictive_power import PredictivePower
+from cwx.explanations.patterns import Patterns
+from cwx.functional.mask_search import binarise
+from cwx.functional.rng import stream
+from cwx.training.plan import Plan
+
+SETTINGS = {"source": "iscp", "redrawn": None, "sizes": [0.25], "images": None, "draws": 4}
+
+
+def patterns(subject, explains="expert"):
+    classes, shape = len(subject.data.classes), subject.data.image_shape
+    searched = torch.zeros(len(subject.data.splits.test), dtype=torch.bool)
+    searched[::3] = True
+    return Patterns(
+        explains=explains,
+        masks=torch.rand(classes, *shape[1:], generator=stream(1)),
+        canvases=torch.rand(classes, *shape, generator=stream(2)),
+        labels=torch.arange(classes),
+        searched=searched,
+    )
+
+
+def success(network, subject, mask, canvas, label, counted):
+    unit = subject.data.splits.test.images.float() / 255
+    carrying = torch.where(mask, canvas, unit)
+    predictions = network(subject.data.normalization.normalize(carrying)).argmax(1)
+    return (predictions[counted] == label).double().mean().item()
+
+
+def test_success_rates_are_those_of_the_definition(subject):
+    source = patterns(subject)
+    outcome = PatternControls(**SETTINGS)(subject, {"iscp": source})
+    network = subject.first_network("expert")
+    masks = binarise(source.masks, 4, stream(0))
+    labels = subject.data.splits.test.labels
+    nothing = torch.zeros_like(masks[0])
+    for label, row in enumerate(outcome.tables["pattern_controls"]):
+        counted = (labels != label) & ~source.searched
+        arguments = source.canvases[label], label, counted
+        assert row["pattern"] == pytest.approx(success(network, subject, masks[label], *arguments))
+        assert row["no_pattern"] == pytest.approx(success(network, subject, nothing, *arguments))
+    rows = outcome.tables["pattern_controls"]
+    for column in ("pattern", "random_masks", "no_pattern"):
+        mean = outcome.metrics[f"pattern_controls/iscp/0.25/{column}"]
+        assert mean == pytest.approx(fmean(row[column] for row in rows))
+    assert list(outcome.figures) == ["pattern_controls"]
+
+
+def test_a_mask_of_the_whole_image_equals_its_random_masks(subject):
+    outcome = PatternControls(**SETTINGS | {"sizes": [1.0]})(subject, {"iscp": patterns(subject)})
+    for row in outcome.tables["pattern_controls"]:
+        assert row["pattern"] == row["random_masks"]
+        assert row["random_masks_std"] == 0
+
+
+def test_random_masks_have_the_pattern_s_size_and_differ(subject, monkeypatch):
+    masks = []
+    original = PatternControls._success
+
+    def record(probe, candidate, counted):
+        masks.append(candidate.mask)
+        return original(probe, candidate, counted)
+
+    monkeypatch.setattr(PatternControls, "_success", staticmethod(record))
+    PatternControls(**SETTINGS)(subject, {"iscp": patterns(subject)})
+    assert {int(mask.sum()) for mask in masks} == {4}
+    assert len({tuple(mask.flatten().tolist()) for mask in masks}) > len(masks) / 2
+
+
+def test_the_network_with_redrawn_weights_has_its_own_patterns(subject):
+    sources = {"iscp": patterns(subject), "iscp_redrawn": patterns(subject, "redrawn")}
+    settings = SETTINGS | {"redrawn": "iscp_redrawn"}
+    metrics = PatternControls(**settings)(subject, sources).metrics
+    network = subject.first_network("redrawn")
+    source, labels = sources["iscp_redrawn"], subject.data.splits.test.labels
+    masks = binarise(source.masks, 4, stream(0))
+    gains = []
+    for label, mask in enumerate(masks):
+        arguments = source.canvases[label], label, (labels != label) & ~source.searched
+        gains.append(
+            success(network, subject, mask, *arguments)
+            - success(network, subject, torch.zeros_like(mask), *arguments)
+        )
+    assert metrics["pattern_controls/iscp/0.25/redrawn"] == pytest.approx(fmean(gains))
+
+
+def test_a_control_is_no_source_of_predictive_power(subject):
+    sources = {"iscp": patterns(subject), "iscp_redrawn": patterns(subject, "redrawn")}
+    evaluate = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")
+    assert not any("redrawn" in name for name in evaluate(subject, sources).metrics)
+
+
+@pytest.mark.parametrize("changes", [{"source": "activation"}, {"redrawn": "iscp_redrawn"}])
+def test_a_method_without_patterns_is_refused(subject, changes):
+    plan = Plan(
+        data=subject.data, methods=["iscp", "activation"], held_out=0, leaves={"iscp": Patterns}
+    )
+    with pytest.raises(ValueError, match=r"evaluation\.pattern_controls\."):
+        PatternControls(**SETTINGS | changes).check(plan)
+    PatternControls(**SETTINGS).check(replace(plan, methods=["iscp"]))

@@ -1,0 +1,29 @@
+"""The confusion matrix."""
+
+import pytest
+import torch
+
+from cwx.evaluations.confusion import Confusion
+
+
+def test_counts_are_those_of_the_predictions(subject):
+    outcome = Confusion(most=3)(subject, {})
+    network, test = subject.first_network("expert"), subject.data.splits.test
+    predictions = network(subject.data.normalization.from_bytes(test.images)).argmax(1)
+    for c, row in enumerate(outcome.tables["confusion_classes"]):
+        of_class = test.labels == c
+        hits = (predictions[of_class] == c).sum().item()
+        assert row["images"] == of_class.sum().item()
+        assert row["accuracy"] == pytest.approx(hits / of_class.sum().item())
+        name = f"confusion/accuracy/class/{subject.data.classes[c]}"
+        assert outcome.metrics[name] == row["accuracy"]
+    wrong = [
+        (a, b, ((test.labels == a) & (predictions == b)).sum().item())
+        for a in range(3)
+        for b in range(3)
+        if a != b
+    ]
+    counts = sorted((count for *_, count in wrong if count), reverse=True)[:3]
+    assert [row["images"] for row in outcome.tables["confusion"]] == counts
+    assert outcome.metrics["confusion/images/fewest"] == torch.bincount(test.labels).min()
+    assert outcome.metrics["confusion/images/without"] == 0

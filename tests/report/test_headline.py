@@ -1,0 +1,62 @@
+"""The sentence at the top of a run's page."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from cwx.report.headline import headline
+
+CONTROLS = {
+    "pattern_controls/iscp/0.05/pattern": 0.3,
+    "pattern_controls/iscp/0.05/random_masks": 0.02,
+    "pattern_controls/iscp/0.2/pattern": 0.74,
+    "pattern_controls/iscp/0.2/random_masks": 0.11,
+    "pattern_controls/iscp/0.2/no_pattern": 0.01,
+    "pattern_controls/iscp/0.2/redrawn": 0.0512,
+    "pattern_controls/iscp/0.2/pattern/class/0": 0.8,
+}
+TITLES = {"distill": "CWX", "iscp": "ISCP"}
+
+
+def text(**metrics):
+    values = {name: value for part in metrics.values() for name, value in part.items()}
+    return headline(SimpleNamespace(metrics=values, method_titles=TITLES))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (CONTROLS, ["20 % pattern", "74 %", "random masks of that size 11 %", "weights 5.12 %"]),
+        ({"fidelity/ratio": 0.45, "fidelity/replica": 0.13}, ["0.45", "held-out", "0.13"]),
+        ({"fidelity/seen/ratio": 0.2}, ["0.20", "the expert"]),
+        (
+            {
+                "attack_success/expert/success": 0.98,
+                "revealed_trigger/distill/target/correlation": 0.7,
+                "revealed_trigger/distill-projected/target/correlation": 0.9,
+            },
+            ["98 %", "CWX", "0.70"],
+        ),
+        (
+            {
+                "predictive_power/power/iscp/0.05": 0.2,
+                "predictive_power/power/iscp/0.1": 0.5,
+                "predictive_power/power/universal/8": 0.9,
+            },
+            ["10 % patterns of ISCP", "0.50"],
+        ),
+        ({"adversarial_set/expert/success": 0.4}, ["40 %"]),
+        ({"neurons/expert/high/lc": 5.0, "neurons/expert/lc": 2.0}, ["5.00", "2.00"]),
+        ({"accuracy/expert/clean": 0.612}, ["61 % of the test images"]),
+        ({"accuracy/expert/clean": 0.5} | CONTROLS, ["74 %", "50 % of the test images"]),
+    ],
+)
+def test_the_main_result_is_told_with_its_control(metrics, words):
+    sentence = text(metrics=metrics)
+    assert all(word in sentence for word in words), sentence
+    assert sentence.endswith(".")
+
+
+def test_without_metrics_there_is_no_sentence():
+    assert text() == ""
+    assert text(metrics={"my/own": 1.0}) == ""
