@@ -234,10 +234,17 @@ REFUSED = {
     "a list": ([W], "holds a list: a checkpoint is a state_dict, or holds one as state_dict, "),
     "a tensor": (W, "holds a tensor of torch.float32 (torch.strided, cpu): a checkpoint"),
     "nothing": ({}, "holds a dict: a checkpoint is"),
-    "itself": (itself(), "holds a dict as 'model', not a plain tensor: a checkpoint is"),
-    "a number": ({"0.weight": 1.0}, "holds a float as '0.weight', not a plain tensor: "),
+    "itself": (itself(), "holds no weights, only model: a checkpoint is"),
+    "a number": ({"0.weight": 1.0}, "holds no weights, only 0.weight: a checkpoint is"),
     "numbers as names": ({3: W}, "holds a tensor of torch.float32 (torch.strided, cpu) as 3, not"),
-    "another key": ({"layers": {"0.weight": W}}, "holds a dict as 'layers', not a plain"),
+    "an optimiser": (
+        {"state": {0: {"step": W}}, "param_groups": [{"lr": 0.1}]},
+        "holds no weights, only state, param_groups (the state of an optimiser): a checkpoint",
+    ),
+    "another network under another key": (
+        {"layers": {"0.weight": W}},
+        f"{OTHER}missing 0.bias, 1.bias, 1.running_mean and 4 more",
+    ),
     "meta": ({"0.weight": W.to("meta")}, "(torch.strided, meta) as '0.weight', not"),
     "too few": (
         lambda s: {n: t for n, t in s.items() if not n.startswith("1.")},
@@ -282,7 +289,7 @@ def test_an_invalid_checkpoint_is_refused(tmp_path, store, state, case):
     ("source", "message"),
     [
         ("none.pt", "the checkpoint none.pt cannot be read .*name an existing file"),
-        (".", "the checkpoint . cannot be read"),
+        (".", "the checkpoint . is a folder without a file of weights .*: name a file"),
         ("ResNet50_Weights.IMAGENET1K_V9", "no file ResNet50_Weights.* torchvision has no weights"),
         ("ResNet51_Weights.DEFAULT", "torchvision has no weights of that name: give a path, or"),
     ],

@@ -16,16 +16,15 @@ from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from cwx.data.datasets.class_folders import preview_names
-from cwx.storage.safe_load import describe, file_digest, is_plain, load_tensors
+from cwx.storage.safe_load import file_digest
 from cwx.storage.tensor_shapes import shapes
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
+from cwx.training.importing.nests import FOREIGN
 from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
+from cwx.training.importing.weights_file import read_weights, weights_path
 
 log = logging.getLogger(__name__)
 
-_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
-_FORM = f"a checkpoint is a state_dict, or holds one as {', '.join(_NESTS)}"
-_PLAIN = "a state_dict of tensors alone: torch.save(network.state_dict(), …)"
 # Added by DataParallel, torch.compile and LightningModules.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 # A counter of batch norm: rarely used, and missing in older files.
@@ -36,19 +35,20 @@ def import_checkpoint(source: str, network: nn.Module, store: TrajectoryStore) -
     """Import a checkpoint as a trajectory with one state (epoch 0) and unknown accuracy (NaN).
 
     The state is written into `store`, unless it is there, in the dtypes of `network`. The
-    state_dict may be stored under a usual key, such as ``state_dict``, and its names may share a
-    prefix, such as ``module.``.
+    state_dict may be nested under another key, such as ``state_dict``, and its names may share a
+    prefix, such as ``module.`` (`read_weights`).
 
     Args:
-        source: path of a file, or a name such as ``ResNet50_Weights.IMAGENET1K_V1``, whose file is
-            read from torchvision's cache, or downloaded into it.
+        source: path of a file, or of a folder with one (`weights_path`), or a name such as
+            ``ResNet50_Weights.IMAGENET1K_V1``, whose file is read from torchvision's cache, or
+            downloaded into it.
         network: a network of the saved kind; its weights are not used.
 
     Raises:
         ValueError: there is no such file or name, the file does not hold plain tensors, the tensors
             are of another network (lists all kinds of difference), or a weight is not finite.
     """
-    path = _file(source)
+    path = weights_path(_file(source))
     contents = file_digest(path, "checkpoint")
     expected = network.state_dict()
     state = read_checkpoint(path, expected)
@@ -76,8 +76,10 @@ def read_checkpoint(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Ten
     Raises:
         ValueError: as `import_checkpoint`.
     """
-    state = _state(path, load_tensors(path, "checkpoint", _PLAIN))
-    state = _select(path, state, expected)
+    weights = read_weights(path)
+    for remark in weights.remarks:
+        log.info("%s: %s", path, remark)
+    state = _select(path, dict(weights.tensors), expected)
     _check(path, state, expected)
     counters = {name: expected[name] for name in expected if name not in state}
     complete = copy_tensors({**state, **counters}, expected)
@@ -120,30 +122,6 @@ def _download(weights: Any, cached: Path) -> None:
         ) from error
 
 
-def _state(path: Path, value: Any) -> dict[str, Tensor]:
-    """The state_dict within the contents of a file; what lies beside it is logged."""
-    beside: list[str] = []
-    # A malicious file may contain itself: the depth of the search is limited.
-    for _ in _NESTS:
-        keys = [
-            k for k in _NESTS if isinstance(value, Mapping) and isinstance(value.get(k), Mapping)
-        ]
-        if keys:
-            beside += [str(key) for key in value if key != keys[0]]
-            value = value[keys[0]]
-    if beside:
-        log.info("%s: left out beside the weights: %s", path, ", ".join(beside[:12]))
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"the checkpoint {path} holds {describe(value)}: {_FORM}")
-    for name, tensor in value.items():
-        if not isinstance(name, str) or not is_plain(tensor):
-            raise ValueError(
-                f"the checkpoint {path} holds {describe(tensor)} as {name!r}, not a plain "
-                f"tensor: {_FORM}"
-            )
-    return dict(value)
-
-
 def _select(
     path: Path, state: dict[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -183,7 +161,7 @@ def _prefixes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> li
     ]  # fmt: skip
 
     def rank(prefix: str) -> tuple[bool, int]:
-        return any(part in _FOREIGN for part in prefix.split(".")), prefix.count(".")
+        return any(part in FOREIGN for part in prefix.split(".")), prefix.count(".")
 
     return sorted(whole, key=rank)
 
@@ -195,21 +173,9 @@ def _equal(
     return all(torch.equal(state[first + n], state[second + n]) for n in names)
 
 
-# Modules beside a network, whose weights do not change its outputs, and counters of profilers.
-_FOREIGN = frozenset(
-    {
-        *("criterion", "loss", "loss_fn", "loss_function", "loss_func", "attacker", "attack"),
-        *("normalizer", "normalize", "normalization", "metric", "metrics", "accuracy"),
-        *("train_metrics", "val_metrics", "test_metrics", "train_acc", "val_acc", "test_acc"),
-        *("optimizer", "optimizers", "scheduler", "ema", "ema_model", "model_ema", "teacher"),
-        *("swa_model", "n_averaged", "total_ops", "total_params"),
-    }
-)
-
-
 def _is_foreign(name: str) -> bool:
     parts = name.split(".")
-    return parts[0] in _FOREIGN or parts[-1] in ("total_ops", "total_params")
+    return parts[0] in FOREIGN or parts[-1] in ("total_ops", "total_params")
 
 
 def _groups(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
