@@ -3,8 +3,8 @@
 import logging
 import pickletools
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +17,8 @@ _MOST_PICKLED = 16 * 2**20
 # The older format of torch.save: this number, a version, the system, the value, names of storages.
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _LEGACY_PICKLES = 5
+# The opcodes of a pickled integer: the protocol, the integer, the end.
+_OF_A_NUMBER = 3
 _NETWORK = frozenset({"_parameters", "_buffers", "_modules"})
 
 
@@ -81,43 +83,48 @@ def _scan_archive(file: IO[bytes], scan: PickleScan) -> None:
         name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
         scan.is_of_torch = True
         with archive.open(name) as data:
-            for _ in _opcodes(data, scan):
-                pass
-            scan.is_whole = True
+            _scan(BytesIO(data.read(_MOST_PICKLED)), scan)
+    scan.is_whole = True
 
 
 def _scan_pickles(file: IO[bytes], scan: PickleScan) -> None:
     """Read one pickle, or those of the older format of torch.save, which storages follow."""
-    numbers = [value for name, value in _opcodes(file, scan) if name == "LONG1"]
-    scan.is_of_torch = numbers == [_MAGIC_NUMBER]
+    data = BytesIO(file.read(_MOST_PICKLED))
+    scan.is_of_torch = _scan(data, scan) == _MAGIC_NUMBER
     for _ in range(_LEGACY_PICKLES - 1 if scan.is_of_torch else 0):
-        for _ in _opcodes(file, scan):
-            pass
+        _scan(data, scan)
     scan.is_whole = True
 
 
-def _opcodes(file: IO[bytes], scan: PickleScan) -> Iterator[tuple[str, object]]:
-    """The opcodes of the next pickle in `file`, with their arguments; notes what they need."""
+def _scan(data: BytesIO, scan: PickleScan) -> int | None:
+    """Note what the next pickle in `data` needs; returns its integer, if it is a single one."""
     strings: list[str] = []
     memo: list[str | None] = []
     last: str | None = None
-    for opcode, argument, position in pickletools.genops(file):
-        if position is not None and position > _MOST_PICKLED:
-            return
-        yield opcode.name, argument
-        scan.protocol = max(scan.protocol, opcode.proto)
-        if opcode.name == "GLOBAL":
+    number: int | None = None
+    count = 0
+    for opcode, argument, _ in pickletools.genops(data):
+        count += 1
+        name = opcode.name
+        if opcode.proto > scan.protocol:
+            scan.protocol = opcode.proto
+        if name == "GLOBAL":
             scan.globals[str(argument).replace(" ", ".")] = None
-        elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
+        elif name == "STACK_GLOBAL" and len(strings) >= 2:
             scan.globals[".".join(strings[-2:])] = None
-        if opcode.name == "MEMOIZE":
+        if name == "MEMOIZE":
             memo.append(last)
             continue
-        if opcode.name in ("BINGET", "LONG_BINGET"):
+        if name in ("BINGET", "LONG_BINGET"):
             index = int(argument or 0)
             last = memo[index] if index < len(memo) else None
+        elif type(argument) is str:
+            last = argument
+            if last in _NETWORK:
+                scan.attributes.add(last)
         else:
-            last = argument if isinstance(argument, str) else None
+            last = None
+            number = argument if isinstance(argument, int) else number
         if last is not None:
-            strings = [*strings[-3:], last]
-            scan.attributes |= {last} & _NETWORK
+            strings = [*strings[-1:], last]
+    return number if count == _OF_A_NUMBER else None

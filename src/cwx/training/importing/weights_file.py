@@ -87,12 +87,11 @@ def read_weights(path: Path) -> WeightsFile:
     if origin:
         remarks.append(f"described by the {origin} beside it")
     words |= stated
-    if len(words.get("classes", ())) != words.get("num_classes", len(words.get("classes", ()))):
+    if words.keys() >= {"classes", "num_classes"} and len(words["classes"]) != words["num_classes"]:
         remarks.append(
-            f"names {len(words['classes'])} classes, but states {words['num_classes']}: its names "
-            "are not used"
+            f"names {len(words.pop('classes'))} classes, but states {words['num_classes']}: the "
+            "names are not used"
         )
-        del words["classes"]
     return WeightsFile(path=file, tensors=nest.tensors, words=words, remarks=tuple(remarks))
 
 
@@ -176,7 +175,8 @@ def _buffer_words(tensors: Mapping[str, Tensor]) -> Words:
             is_of_inputs = last == mean_name and prefix.rpartition(".")[2] in (*_MODULES, "module")
             if not is_of_inputs or any(_size(tensors.get(n)) not in (1, 3) for n in names):
                 continue
-            mean, std = (tensors[n].flatten().tolist() for n in names)
+            # Floats of 32 bits have six digits.
+            mean, std = ([round(v, 6) for v in tensors[n].flatten().tolist()] for n in names)
             if words := normalization_words(mean, std):
                 return {**words, "normalization_tensors": names}
     return {}
