@@ -21,6 +21,7 @@ from cwx.evaluations.adversarial.representations import Representations
 from cwx.evaluations.backdoor.attack_success import AttackSuccess
 from cwx.evaluations.backdoor.poison_detection import PoisonDetection
 from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
+from cwx.evaluations.confusion import Confusion
 from cwx.evaluations.discriminative import Discriminative
 from cwx.evaluations.diversity import Diversity
 from cwx.evaluations.fidelity.evaluation import Fidelity
@@ -28,8 +29,10 @@ from cwx.evaluations.from_scratch import FromScratch
 from cwx.evaluations.gallery import Gallery
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.patterns.attention import Attention
+from cwx.evaluations.patterns.controls import PatternControls
 from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.evaluations.traces.evaluation import Traces
+from cwx.evaluations.usual_ways import UsualWays
 from cwx.explanations.patterns import Patterns
 from cwx.functional.augmentation import Strategy
 from cwx.functional.backdoor import AllToOne, Patch
@@ -56,6 +59,7 @@ EVALUATIONS = {
         partial(AttackSuccess),
         partial(PoisonDetection, separation=0.0),
         partial(RevealedTrigger),
+        partial(Confusion, most=5),
         partial(Discriminative),
         partial(Diversity),
         partial(Fidelity, source="images", inner=INNER, **SEGMENTS),
@@ -74,6 +78,9 @@ EVALUATIONS = {
             sheet=None,
         ),
         partial(Attention, source="patterns", size=0.25, images=2, layer=None),
+        partial(
+            PatternControls, source="patterns", redrawn=None, sizes=[0.25], images=None, draws=2
+        ),
         partial(PredictivePower, sizes=[0.25, 0.5], images=None, canvas_choice="highest_power"),
         partial(
             Traces,
@@ -86,6 +93,7 @@ EVALUATIONS = {
             taxonomy=Flat(),
             sigma=1.0,
         ),
+        partial(UsualWays, most=3),
     )
 }
 PLAIN = ("cat", "dog", "frog")

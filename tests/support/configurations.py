@@ -29,7 +29,7 @@ CHECKPOINT = [
     "experts.checkpoints=[x.pt]",
     "network.build._target_=torchvision.models.squeezenet1_0",
 ]
-NEEDED = {"checkpoint/iscp": CHECKPOINT, "checkpoint/neurons": CHECKPOINT}
+NEEDED = dict.fromkeys(("checkpoint/iscp", "checkpoint/neurons", "inspect"), CHECKPOINT)
 # The overrides that choose a file of each group; some networks need larger images than digits.
 CHOICES = {
     "adversary": ["adversary={}"],

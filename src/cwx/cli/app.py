@@ -14,6 +14,7 @@ from cwx.errors import UserError, printable
 
 # Each command is the module of its name in cwx.cli.commands, with a function `main(argv)`.
 COMMANDS = {
+    "inspect": "explain a network from a file of weights and a folder of images",
     "ls": "list runs",
     "report": "write a page of runs",
     "experts": "list and prune the store",

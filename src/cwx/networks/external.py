@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def external(
     *,
     build: Callable[[], nn.Module],
-    output: str | int | None,
+    output: str | Annotated[int, ">= 0"] | None,
     probabilities: bool,
     reverse_channels: bool,
     in_channels: int,

@@ -10,9 +10,9 @@ from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.explanations.class_images import ClassImages
 from cwx.explanations.images import Explanations
-from cwx.networks.redrawn import redraw_weights
 from cwx.storage.trajectories import Trajectory
 from cwx.training.build import NetworkFactory, build_network, trained_network
+from cwx.training.redrawn import redraw_weights
 
 # The kinds of trained networks of the explained architecture, by their role in a study.
 KINDS = frozenset({"expert", "fine-tuned", "held-out", "clean", "purified"})

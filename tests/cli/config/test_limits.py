@@ -45,7 +45,7 @@ ZERO = {
     *("seed", "rate", "mean", "start_min", "start_max", "epsilon", "step", "brightness"),
     *("saturation", "contrast", "shift", "degrees", "probability", "side", "margin", "ridge"),
     *("momentum", "initial_std", "blur_sigma", "alpha", "beta", "initial", "epochs", "weight"),
-    *("epoch", "patience", "separation", "images", "target", "weight_decay", "cooldown"),
+    *("epoch", "patience", "separation", "images", "target", "weight_decay", "cooldown", "output"),
     *(
         "calibrated",
         "spectral_exponent",
@@ -149,8 +149,8 @@ def legal(target, name, value):
         return name in {"seeds", "held_out", "clean", "purified", "evaluation_seeds", "images",
                         "top", "mean", "std", "blocks"}  # fmt: skip
     if isinstance(value, str):
-        # Names, which are looked up when the data are loaded.
-        return (last, name) == ("Backdoor", "target")
+        # Names, which are looked up when the data are loaded or a network returns its output.
+        return (last, name) in {("Backdoor", "target"), ("external", "output")}
     if isinstance(value, bool | list) or not math.isfinite(value):
         return False
     if value == 0:

@@ -214,7 +214,7 @@ def test_transparent_images_are_refused_without_a_background(folder, mode, name)
 
 
 def load_test(root, **settings):
-    arguments = {**UNSET, "classes": None, "resize": None, **settings}
+    arguments = {**UNSET, "classes": None, "resize": None, "images": None, **settings}
     return ClassFolders(root=str(root), **arguments).load()
 
 
@@ -331,3 +331,35 @@ def test_a_listing_without_its_folder_is_refused(folder):
 
 def test_long_lists_of_names_are_shortened():
     assert preview_names({"d", "c", "a", "b", "e"}) == "a, b, c and 2 more"
+
+
+def test_a_list_of_class_names_equals_a_file(folder, tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("dog\nemu\ncat\n")
+    by_list, by_file = (
+        load_test(folder / "test", classes=classes)
+        for classes in (["dog", "emu", "cat"], str(file))
+    )
+    assert by_list.classes == by_file.classes == ("dog", "emu", "cat")
+    assert torch.equal(by_list.test.labels, by_file.test.labels)
+    with pytest.raises(ValueError, match=r"data\.source\.classes names more than once: cat"):
+        load_test(folder / "test", classes=["cat", "cat"])
+
+
+def test_at_most_so_many_images_are_read_evenly(folder):
+    whole, part = load_test(folder / "train"), load_test(folder / "train", images=3)
+    assert len(part.test) == 3
+    assert torch.equal(part.test.images, whole.test.spread(3).images)
+    assert part.classes == whole.classes
+
+
+def test_file_names_that_start_with_wordnet_ids_are_of_these_classes(tmp_path):
+    for name, value in (("n02_a", 1), ("n00000002_b", 2), ("n00000001_c", 3), ("n00000002_a", 4)):
+        Image.new("L", (4, 4), value).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match="it needs one folder of images per class"):
+        load_test(tmp_path)
+    (tmp_path / "n02_a.png").unlink()
+    splits = load_test(tmp_path)
+    assert splits.classes == ("n00000001", "n00000002")
+    assert splits.test.labels.tolist() == [0, 1, 1]
+    assert splits.test.images[:, 0, 0, 0].tolist() == [3, 4, 2]

@@ -210,6 +210,7 @@ def test_another_size_is_found_for_folders_of_images(digits, trained, tmp_path, 
             interpolation=None,
             background=None,
             white_level=None,
+            images=None,
         )
 
     network = trained(centred)

@@ -49,7 +49,7 @@ def files_by_class(folder: Path, remedy: str, expected: Sequence[str] = ()) -> F
 
 
 def _files_by_synset(folder: Path) -> FilesByClass:
-    """The images of a folder by the WordNet id at the start of their names; empty if one has none."""
+    """The images by the WordNet id at the start of their names; empty if a name has none."""
     if not folder.is_dir():
         return {}
     entries = [path for path in sorted(folder.iterdir()) if not is_desktop_file(path)]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cwx.networks.redrawn import redraw_weights
+from cwx.training.redrawn import redraw_weights
 
 
 def network():

@@ -1,0 +1,188 @@
+"""Fits the work of `experiment=inspect` into a given time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Passes over the images of a search (method.iscp.passes), and sizes of patterns.
+_PASSES, _SIZES = 5, 3
+# A forward and a backward pass cost as much as three forward passes.
+_GRADIENT = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """An amount of work.
+
+    Attributes:
+        classes: the largest number of classes to explain.
+        canvases: canvases of a class.
+        searched: images of a search.
+        images: test images on which patterns are measured.
+        draws: random masks of a class and size.
+        iterations: of activation maximisation; 0 leaves it out.
+        universal, neurons, redrawn: whether these parts are done.
+    """
+
+    classes: int
+    canvases: int
+    searched: int
+    images: int
+    draws: int
+    iterations: int
+    universal: bool = True
+    neurons: bool = True
+    redrawn: bool = True
+
+
+_EFFORTS = (
+    Effort(classes=100, canvases=5, searched=1000, images=2000, draws=5, iterations=3000),
+    Effort(classes=100, canvases=3, searched=400, images=1000, draws=3, iterations=1000),
+    Effort(classes=50, canvases=3, searched=200, images=500, draws=3, iterations=500),
+    Effort(classes=20, canvases=2, searched=150, images=300, draws=3, iterations=300),
+    Effort(classes=10, canvases=1, searched=100, images=200, draws=2, iterations=200),
+    Effort(
+        classes=5, canvases=1, searched=80, images=100, draws=2, iterations=0, universal=False
+    ),
+    Effort(
+        classes=3, canvases=1, searched=60, images=60, draws=1, iterations=0, universal=False,
+        neurons=False, redrawn=False,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectionBudget:
+    """The settings of an inspection that fit a time.
+
+    Attributes:
+        settings: of the study, by key.
+        minutes: the estimated time.
+        left_out: what is not done, in sentences.
+    """
+
+    settings: Mapping[str, Any]
+    minutes: float
+    left_out: Sequence[str]
+
+
+def budget(
+    minutes: float,
+    *,
+    seconds: float,
+    present: Sequence[int],
+    classes: int,
+    images: int,
+    side: int,
+) -> InspectionBudget:
+    """The largest effort whose estimate is within `minutes`, or the smallest effort.
+
+    Args:
+        seconds: of the forward pass of one image.
+        present: indices of the classes with images.
+        classes: the number of classes of the network.
+        images: test images in all.
+        side: of the images, in pixels.
+    """
+    # Reading and two passes take at most a quarter of the time.
+    total = min(images, max(200, int(minutes * 60 / 4 / 2 / seconds)))
+    estimates = [
+        (effort, _passes(effort, len(present), classes, total) * seconds / 60)
+        for effort in _EFFORTS
+    ]
+    effort, estimate = next((pair for pair in estimates if pair[1] <= minutes), estimates[-1])
+    chosen = _spread(present, effort.classes)
+    all_classes = len(chosen) == classes
+    iterations = effort.iterations if classes <= 100 else 0
+    methods = [
+        "iscp",
+        *(["iscp_redrawn"] if effort.redrawn else []),
+        *(["universal"] if effort.universal else []),
+        "gradcam",
+        *(["activation"] if iterations else []),
+    ]
+    evaluations = [
+        "accuracy", "usual_ways", "confusion", "predictive_power", "pattern_controls",
+        "attention", *(["neurons"] if effort.neurons else []),
+        *(["gallery"] if iterations else []),
+    ]  # fmt: skip
+    searched = min(1.0, effort.searched / total)
+    settings: dict[str, Any] = {
+        "method": methods,
+        "evaluation": evaluations,
+        "data.source.images": None if total == images else total,
+        "method.iscp.canvases": effort.canvases,
+        "method.iscp.searched": searched,
+        "evaluation.predictive_power.images": effort.images,
+        "evaluation.pattern_controls.images": effort.images,
+        "evaluation.pattern_controls.draws": effort.draws,
+    }
+    searches = [name for name in methods if name != "activation"]
+    if not all_classes:
+        settings |= {f"method.{name}.classes": chosen for name in searches}
+    if effort.redrawn:
+        settings["method.iscp_redrawn.searched"] = searched
+    else:
+        settings["evaluation.pattern_controls.redrawn"] = None
+    if effort.universal:
+        settings["method.universal.searched"] = searched
+    if iterations:
+        settings |= {
+            "method.activation.iterations": iterations,
+            "method.activation.checkpoint_every": max(1, iterations // 2),
+        }
+    if effort.neurons:
+        settings |= {
+            "evaluation.neurons.sheet.occluder": max(3, side // 7),
+            "evaluation.neurons.sheet.stride": max(2, side // 14),
+        }
+    return InspectionBudget(
+        settings=settings,
+        minutes=estimate,
+        left_out=list(_left_out(effort, len(chosen), len(present), total, images, iterations)),
+    )
+
+
+def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
+    """Forward passes of one image."""
+    explained = min(present, effort.classes)
+    searched, measured = min(effort.searched, images), min(effort.images, images)
+    search = searched * _PASSES * _GRADIENT
+    positions = 14 * 14
+    parts = [
+        3 * images,
+        explained * effort.canvases * search,
+        explained * search if effort.redrawn else 0,
+        explained * searched * 2 * _GRADIENT if effort.universal else 0,
+        classes * effort.iterations * _GRADIENT if classes <= 100 else 0,
+        # Power and controls: every canvas, random masks, Grad-CAM's regions.
+        measured * explained * _SIZES * (2 * effort.canvases + effort.draws + 2),
+        explained * 8 * 2 * _GRADIENT,
+        images + 25 * positions if effort.neurons else 0,
+    ]
+    return float(sum(parts))
+
+
+def _spread(present: Sequence[int], most: int) -> list[int]:
+    """At most `most` evenly spaced classes."""
+    count = min(most, len(present))
+    return [present[i * len(present) // count] for i in range(count)]
+
+
+def _left_out(
+    effort: Effort, explained: int, present: int, total: int, images: int, iterations: int
+) -> list[str]:
+    lines = []
+    if explained < present:
+        lines.append(f"{explained} of {present} classes are explained, evenly spaced")
+    if total < images:
+        lines.append(f"{total} of {images} images are read, evenly spaced")
+    for done, name in (
+        (bool(iterations), "activation maximisation"),
+        (effort.universal, "universal perturbations"),
+        (effort.neurons, "neurons"),
+        (effort.redrawn, "the search on re-drawn weights"),
+    ):
+        if not done:
+            lines.append(f"{name} is left out" if name[-1] != "s" else f"{name} are left out")
+    return lines

@@ -1,0 +1,107 @@
+"""The architecture that a user names by the import path of a function or class."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cwx.errors import UserError, did_you_mean, printable
+from cwx.networks.external import external
+from cwx.training.importing.architecture import Architecture
+from cwx.training.importing.weights_file import WeightsFile
+
+# The names under which functions take the number of classes.
+_CLASSES = ("num_classes", "n_classes", "classes", "num_class", "nclass", "num_labels")
+
+
+def named_architecture(target: str, weights: WeightsFile) -> Architecture:
+    """The architecture that `target` builds, with as many classes as the weights have.
+
+    The module may lie beside the file of weights. Importing it runs its code: the user has named
+    it.
+
+    Args:
+        target: import path such as ``torchvision.models.resnet18``.
+
+    Raises:
+        UserError: there is no such module, function or class, or it builds no network.
+    """
+    build = _load(target, weights)
+    classes = _outputs(weights)
+    arguments = dict.fromkeys(_classes_argument(build), classes)
+    factory = partial(
+        external,
+        build=partial(build, **arguments),
+        output=None,
+        probabilities=False,
+        reverse_channels=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        network = factory(in_channels=3, image_size=(32, 32), num_classes=classes)
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    return Architecture(
+        description=f"{target}, {classes} classes",
+        settings={"network": "external", "network.build._target_": target}
+        | {f"network.build.{name}": value for name, value in arguments.items()},
+        factory=factory,
+        classes=classes,
+        channels=3 if first is None else first.in_channels,
+        likely_size=None if first is None else 32 if first.kernel_size[0] == 3 else 224,
+    )
+
+
+def _load(target: str, weights: WeightsFile) -> Callable[..., nn.Module]:
+    module_name, _, name = target.rpartition(".")
+    folder = str(weights.path.parent.resolve())
+    if folder not in sys.path:
+        # Last, so that it hides no installed module.
+        sys.path.append(folder)
+    try:
+        module = importlib.import_module(module_name or target)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"--network {printable(target)} cannot be imported ({error}): give "
+            f"<module>.<function or class>, of an installed package or of a file in {folder}"
+        ) from error
+    build = getattr(module, name, None)
+    if not callable(build):
+        names = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
+        remedy = did_you_mean(name, names, "name a function or class", prefix=f"{module_name}.")
+        raise UserError(f"--network {printable(target)} does not exist: {remedy}")
+    return build
+
+
+def _classes_argument(build: Callable[..., Any]) -> list[str]:
+    """The parameter that takes the number of classes; empty if there is none."""
+    try:
+        parameters = inspect.signature(build).parameters
+    except (TypeError, ValueError):
+        return []
+    names = [name for name in _CLASSES if name in parameters]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    # Torchvision's functions pass further arguments on.
+    return names[:1] or (["num_classes"] if takes_any else [])
+
+
+def _outputs(weights: WeightsFile) -> int:
+    """The number of outputs: the rows of the last matrix of weights.
+
+    Raises:
+        UserError: there is no matrix.
+    """
+    stated = weights.words.get("num_classes")
+    matrices = [tensor for tensor in _without_extras(weights.tensors).values() if tensor.ndim > 1]
+    if not matrices:
+        raise UserError(f"{printable(weights.path)} holds no matrix of weights: name another file")
+    rows = int(matrices[-1].shape[0])
+    return int(stated) if stated in {int(m.shape[0]) for m in matrices} else rows
+
+
+def _without_extras(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The floats."""
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}

@@ -1,0 +1,283 @@
+"""How a file of weights is used, found out on the user's images.
+
+A file seldom states its architecture, the size and the normalisation of its images, or the order of
+its classes. A wrong one raises no error, but lowers the accuracy: the usual ways are tried, and the
+accuracy decides.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cwx.data.datasets.folder_preview import FolderPreview
+from cwx.data.splits import ImageSet
+from cwx.functional.accuracy_tests import is_at_chance
+from cwx.functional.images import Normalization
+from cwx.networks.external import adapt
+from cwx.training.importing.architecture import Architecture
+from cwx.training.importing.inputs import Inputs, usual_inputs
+from cwx.training.importing.output_form import OutputForm, output_form
+from cwx.training.importing.ways import (
+    Way,
+    distinct,
+    in_orders,
+    is_equal,
+    measure_log_probabilities,
+    rank,
+)
+
+# Test images of the first look and of the comparison, for images up to so many pixels, and above.
+_SMALL = 64 * 64
+_LOOK, _LOOK_AT_LARGE = 128, 48
+_MOST, _MOST_OF_LARGE = 512, 192
+# Ways that are compared on more images after a first look.
+_FINALISTS = 6
+# The seconds that the first looks may take; with slower networks they see fewer images.
+_SECONDS = 90.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What the user states about a file of weights; ``None`` where it is to be found out.
+
+    Attributes:
+        mean, std: of the normalisation, for pixels in 0-1.
+        size, resize: of the images, as those of `ClassFolders`.
+    """
+
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    size: int | None = None
+    resize: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """How a file of weights is used.
+
+    Attributes:
+        way: the most accurate way.
+        equal: other ways whose accuracy does not differ by more than its error.
+        ways: all ways that were compared, the most accurate first.
+        tried: the number of ways, those of the first looks included.
+        is_at_chance: whether the most accurate way is no better than chance.
+        seconds: of one image's forward pass.
+    """
+
+    way: Way
+    equal: Sequence[Way]
+    ways: Sequence[Way]
+    tried: int
+    is_at_chance: bool
+    seconds: float
+
+
+@dataclass
+class UsageSearch:
+    """Tries the usual ways to use weights.
+
+    Args:
+        architectures: that fit the tensors, the most usual first, with their networks in eval mode
+            and with the weights.
+        folder: the images, with the names of all outputs.
+        states_order: whether the order of the names is known.
+        words: what the file states (`cwx.training.importing.weights_file`).
+        stated: what the user states.
+        device: to compute on.
+    """
+
+    architectures: Sequence[tuple[Architecture, nn.Module]]
+    folder: FolderPreview
+    states_order: bool
+    words: Mapping[str, Any]
+    stated: Stated
+    device: torch.device
+    _sets: dict[tuple[Any, ...], ImageSet] = field(default_factory=dict)
+    _forms: dict[int, OutputForm] = field(default_factory=dict)
+    _seconds: float = 0.0
+    _tried: int = 0
+
+    def run(self) -> Usage:
+        """Compare the ways.
+
+        Raises:
+            ValueError: no network takes the images, or an output is no tensor of logits.
+        """
+        bases = self._bases()
+        looks: list[Way] = []
+        for index, size, resize in bases:
+            for inputs in self._inputs(self.architectures[index][0]):
+                looks += self._measure(index, size, resize, inputs, self._look(size))
+        finalists = distinct(sorted(looks, key=rank))[:_FINALISTS]
+        ways: list[Way] = []
+        for way in finalists:
+            index = next(
+                i for i, (architecture, _) in enumerate(self.architectures)
+                if architecture is way.architecture
+            )  # fmt: skip
+            measured = self._measure(index, way.size, way.resize, way.inputs, self._most(way.size))
+            ways += [w for w in measured if w.order_name == way.order_name]
+        ways.sort(key=rank)
+        best = ways[0]
+        return Usage(
+            way=best,
+            equal=[way for way in ways[1:] if is_equal(best, way)],
+            ways=ways,
+            tried=self._tried,
+            is_at_chance=is_at_chance(
+                best.predictions, self._labels(best.size, best.resize), len(self.folder.classes)
+            ),
+            seconds=self._seconds,
+        )
+
+    def _labels(self, size: int | None, resize: int | None) -> Tensor:
+        return self._images(size, resize, self._most(size)).labels
+
+    def _bases(self) -> list[tuple[int, int | None, int | None]]:
+        """The two best architectures with their image sizes, by their accuracy in a first look.
+
+        Raises:
+            ValueError: no network takes images of a usual size.
+        """
+        candidates = [
+            (index, size, resize)
+            for index, (architecture, _) in enumerate(self.architectures)
+            for size, resize in self._sizes(architecture)
+        ]
+        if len(candidates) == 1:
+            return candidates
+        results: list[tuple[float, float, int]] = []
+        faults: list[str] = []
+        for position, (index, size, resize) in enumerate(candidates):
+            inputs = self._inputs(self.architectures[index][0])[0]
+            try:
+                ways = self._measure(index, size, resize, inputs, self._look(size))
+            except (RuntimeError, AssertionError, ValueError) as error:
+                faults.append(str(error).strip().partition("\n")[0])
+                continue
+            best = min(ways, key=rank)
+            results.append((*rank(best), position))
+        if not results:
+            raise ValueError(f"the network takes the images in no usual size ({faults[0]})")
+        chosen = sorted(results)
+        # Ways of almost the same accuracy are compared on more images.
+        return [candidates[position] for _, _, position in chosen[:2]]
+
+    def _sizes(self, architecture: Architecture) -> list[tuple[int | None, int | None]]:
+        """The sizes to try, the most likely first."""
+        if self.stated.size is not None:
+            return [(self.stated.size, self.stated.resize)]
+        if "size" in self.words:
+            size, crop = min(self.words["size"]), self.words.get("crop")
+            return [(size, math.floor(size / crop) if crop and crop < 1 else None)]
+        if architecture.image_size is not None:
+            size = architecture.image_size
+            return [(size, None), (size, round(size * 8 / 7))] if size > 64 else [(size, None)]
+        own = self.folder.side
+        likely = architecture.likely_size
+        sizes: list[tuple[int | None, int | None]] = []
+        if own is not None and own <= 64:
+            sizes.append((None, None))
+        if likely is not None and likely != own:
+            sizes += [(likely, round(likely * 8 / 7)), (likely, None)] if likely > 64 else [
+                (likely, None)
+            ]  # fmt: skip
+        if not sizes:
+            sizes = [(None, None)] if own is not None else [(224, 256), (224, None), (32, None)]
+        return sizes
+
+    def _inputs(self, architecture: Architecture) -> list[Inputs]:
+        """The normalisations to try, the most likely first."""
+        stated = self.stated.mean, self.stated.std
+        if stated[0] is not None and stated[1] is not None:
+            return [_named(stated[0], stated[1], "stated")]
+        if "mean" in self.words and "std" in self.words:
+            return [_named(self.words["mean"], self.words["std"], "of the file")]
+        if architecture.normalization is not None:
+            return [_named(*architecture.normalization, "of the file")]
+        channels = self.architectures[0][0].channels
+        present = Normalization(mean=[0.5] * channels, std=[0.5] * channels)
+        named = _named(present.mean, present.std, "pixels in -1 to 1")
+        inputs = [named, *(_with_scale(i) for i in usual_inputs(present))]
+        usual = "ImageNet's" if (architecture.likely_size or 0) > 64 else "CIFAR-10's"
+        # Inverted pixels have no setting.
+        return sorted(
+            (i for i in inputs if not i.is_inverted),
+            key=lambda i: (i.is_reversed, i.changes[0] != usual),
+        )
+
+    def _look(self, size: int | None) -> int:
+        most = _LOOK if self._is_small(size) else _LOOK_AT_LARGE
+        if self._seconds:
+            # About fifty looks.
+            most = min(most, max(24, int(_SECONDS / 50 / self._seconds)))
+        return most
+
+    def _most(self, size: int | None) -> int:
+        return _MOST if self._is_small(size) else _MOST_OF_LARGE
+
+    def _is_small(self, size: int | None) -> bool:
+        side = size or self.folder.side or 224
+        return side * side <= _SMALL
+
+    def _images(self, size: int | None, resize: int | None, count: int) -> ImageSet:
+        key = (size, resize, count)
+        if key not in self._sets:
+            self._sets[key] = self.folder.images(count, size, resize)
+        return self._sets[key]
+
+    @torch.no_grad()
+    def _measure(
+        self, index: int, size: int | None, resize: int | None, inputs: Inputs, count: int
+    ) -> list[Way]:
+        """The way with the outputs in each usual order of classes."""
+        architecture, network = self.architectures[index]
+        images = self._images(size, resize, count)
+        if index not in self._forms:
+            self._forms[index] = output_form(
+                network, images.images, inputs, len(self.folder.classes)
+            )
+            adapt(network, **self._forms[index].settings, reverse_channels=False)
+        start = time.monotonic()
+        log_probabilities = measure_log_probabilities(network, images.images, inputs, self.device)
+        self._seconds = (time.monotonic() - start) / len(images)
+        self._tried += 1
+        base = Way(
+            architecture=architecture,
+            form=self._forms[index],
+            size=size,
+            resize=resize,
+            inputs=inputs,
+            order=None,
+            order_name="",
+            is_correct=torch.empty(0),
+            is_measured=torch.ones(len(images), dtype=torch.bool),
+            loss=torch.empty(0),
+            predictions=torch.empty(0),
+        )
+        return list(
+            in_orders(
+                base,
+                log_probabilities,
+                images.labels,
+                self.folder.classes,
+                permutes=not self.states_order
+                and len(self.folder.present) == len(self.folder.classes),
+            )
+        )
+
+
+def _named(mean: Sequence[float], std: Sequence[float], name: str) -> Inputs:
+    return Inputs((name,), (), Normalization(mean=list(mean), std=list(std)))
+
+
+def _with_scale(inputs: Inputs) -> Inputs:
+    """The same inputs, with the name of the normalisation first among the changes."""
+    changes = [c.removeprefix("the normalisation ") for c in inputs.changes]
+    has_scale = any(change.startswith("the normalisation ") for change in inputs.changes)
+    return replace(inputs, changes=tuple(changes if has_scale else ["pixels in -1 to 1", *changes]))

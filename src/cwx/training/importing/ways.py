@@ -1,0 +1,174 @@
+"""Ways to use a file of weights, measured on images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cwx.data.class_order import match_outputs, outputs_of, usual_orders
+from cwx.functional.accuracy_tests import sign_test
+from cwx.networks.eval_mode import eval_mode
+from cwx.training.importing.architecture import Architecture
+from cwx.training.importing.inputs import Inputs
+from cwx.training.importing.output_form import OutputForm
+
+# The accuracies of two ways do not differ from this p value on.
+_WITHIN_ERROR = 0.05
+# Images of a class from which an order of outputs is fitted.
+_PER_CLASS = 4
+# What a way must gain in accuracy to come before the usual order of classes and of channels.
+_ORDER_GAIN, _FITTED_GAIN, _REVERSED_GAIN = 0.01, 0.02, 0.01
+_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to use the weights, measured.
+
+    Attributes:
+        architecture: of the network.
+        form: of its outputs.
+        size, resize: of the images; ``None`` for their own size.
+        inputs: from bytes to the network's input.
+        order: the class of each output, if it differs from the order of the folders.
+        order_name: of the order, in words; empty for the order of the folders.
+        is_correct: boolean mask ``[n]``.
+        is_measured: boolean mask ``[n]`` of the images that did not serve to choose the order.
+        loss: cross-entropy of each image ``[n]``.
+        predictions: class indices ``[n]``.
+    """
+
+    architecture: Architecture
+    form: OutputForm
+    size: int | None
+    resize: int | None
+    inputs: Inputs
+    order: tuple[str, ...] | None
+    order_name: str
+    is_correct: Tensor
+    is_measured: Tensor
+    loss: Tensor
+    predictions: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """In 0-1."""
+        return self.is_correct[self.is_measured].double().mean().item()
+
+    @property
+    def row(self) -> dict[str, str | float | int]:
+        """A row of the table of ways."""
+        return {
+            "network": self.architecture.description,
+            "size": _size_text(self.size, self.resize),
+            "normalisation": self.inputs.changes[0],
+            "inputs": ", ".join(self.inputs.changes[1:]) or "as they are",
+            "classes": self.order_name or "in the order of the folders",
+            "accuracy": round(self.accuracy, 4),
+            "images": int(self.is_measured.sum()),
+        }
+
+
+def in_orders(
+    base: Way,
+    log_probabilities: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    *,
+    permutes: bool,
+) -> Iterator[Way]:
+    """The way with its outputs in the order of `classes`, and in other usual orders.
+
+    Args:
+        base: without an order and without results.
+        log_probabilities: ``[n, classes]``.
+        labels: class indices ``[n]``.
+        permutes: whether other orders are possible.
+    """
+    yield _in_order(base, log_probabilities, labels, torch.arange(len(classes)), None, "")
+    if not permutes:
+        return
+    for name, order in usual_orders(classes, None).items():
+        yield _in_order(base, log_probabilities, labels, outputs_of(classes, order), order, name)
+    if len(labels) >= _PER_CLASS * len(classes):
+        is_fitted = torch.arange(len(labels)) % 2 == 0
+        predictions = log_probabilities[is_fitted].argmax(1)
+        outputs = match_outputs(predictions, labels[is_fitted], len(classes))
+        names = tuple(classes[int(i)] for i in outputs.argsort())
+        if names != tuple(classes):
+            name = "in an order fitted to half of the images"
+            way = _in_order(base, log_probabilities, labels, outputs, names, name)
+            yield replace(way, is_measured=~is_fitted)
+
+
+def _in_order(
+    base: Way,
+    log_probabilities: Tensor,
+    labels: Tensor,
+    outputs: Tensor,
+    order: tuple[str, ...] | None,
+    name: str,
+) -> Way:
+    by_class = log_probabilities[:, outputs]
+    predictions = by_class.argmax(1)
+    return replace(
+        base,
+        order=order,
+        order_name=name,
+        is_correct=predictions == labels,
+        loss=F.nll_loss(by_class, labels, reduction="none"),
+        predictions=predictions,
+    )
+
+
+def measure_log_probabilities(
+    network: nn.Module, images: Tensor, inputs: Inputs, device: torch.device
+) -> Tensor:
+    """``[n, classes]``, on the CPU."""
+    results = []
+    with eval_mode(network):
+        for batch in images.split(_BATCH):
+            logits = network(inputs(batch.to(device)))
+            if not logits.isfinite().all():
+                raise ValueError("the outputs of the network are not finite on these images")
+            results.append(logits.float().log_softmax(1).cpu())
+    return torch.cat(results)
+
+
+def rank(way: Way) -> tuple[float, float]:
+    """Sorts by accuracy, then by loss; a fitted order must gain to come first."""
+    cost = _REVERSED_GAIN if way.inputs.is_reversed else 0.0
+    if way.order_name:
+        cost += _ORDER_GAIN if bool(way.is_measured.all()) else _FITTED_GAIN
+    return (round(cost - way.accuracy, 3), way.loss[way.is_measured].mean().item())
+
+
+def distinct(ways: Sequence[Way]) -> list[Way]:
+    """Without further orders of the same outputs that are less accurate."""
+    seen: set[tuple[int, Any, Any, Inputs]] = set()
+    result = []
+    for way in ways:
+        key = (id(way.architecture), way.size, way.resize, way.inputs)
+        if key not in seen:
+            seen.add(key)
+            result.append(way)
+    return result
+
+
+def is_equal(best: Way, other: Way) -> bool:
+    """Whether neither accuracy nor loss tells two ways apart."""
+    mask = best.is_measured & other.is_measured
+    if sign_test(other.is_correct[mask], best.is_correct[mask]) < _WITHIN_ERROR:
+        return False
+    difference = (other.loss - best.loss)[mask].double()
+    error = difference.std() / max(1, len(difference)) ** 0.5
+    return bool(abs(difference.mean().item()) < 2 * max(error.item(), 1e-12))
+
+
+def _size_text(size: int | None, resize: int | None) -> str:
+    if size is None:
+        return "of the images"
+    return str(size) if resize is None else f"{size} of {resize}"

@@ -1,0 +1,57 @@
+"""The work of an inspection fits its time."""
+
+import pytest
+
+from cwx.study.inspection_budget import budget
+
+SETTINGS = {"present": range(10), "classes": 10, "images": 10_000, "side": 32}
+
+
+@pytest.mark.parametrize("seconds", [1e-4, 1e-3, 1e-2])
+def test_more_time_is_never_less_work(seconds):
+    canvases, images = 0, 0
+    for minutes in (0.5, 2, 10, 60, 600):
+        plan = budget(minutes, seconds=seconds, **SETTINGS)
+        settings = plan.settings
+        assert settings["method.iscp.canvases"] >= canvases
+        assert settings["evaluation.predictive_power.images"] >= images
+        canvases = settings["method.iscp.canvases"]
+        images = settings["evaluation.predictive_power.images"]
+
+
+@pytest.mark.parametrize("minutes", [1, 5, 20])
+@pytest.mark.parametrize("classes", [10, 43])
+def test_the_estimate_is_within_the_time(minutes, classes):
+    plan = budget(
+        minutes, seconds=1e-3, present=range(classes), classes=classes, images=2000, side=32
+    )
+    assert plan.minutes <= minutes
+
+
+def test_what_does_not_fit_is_left_out_and_said():
+    plan = budget(1, seconds=0.1, present=range(0, 1000, 2), classes=1000, images=5000, side=224)
+    explained = plan.settings["method.iscp.classes"]
+    assert 2 <= len(explained) <= 5
+    assert {c % 2 for c in explained} == {0}
+    assert "activation" not in plan.settings["method"]
+    assert plan.settings["data.source.images"] < 5000
+    text = "; ".join(plan.left_out)
+    assert f"{len(explained)} of 500 classes" in text
+    assert "activation maximisation is left out" in text
+    assert "universal perturbations are left out" in text
+
+
+def test_with_much_time_nothing_is_left_out():
+    plan = budget(600, seconds=1e-3, **SETTINGS)
+    assert plan.left_out == []
+    assert "method.iscp.classes" not in plan.settings
+    assert plan.settings["data.source.images"] is None
+
+
+def test_settings_are_of_parts_that_are_chosen():
+    for minutes in (0.1, 1, 10, 100):
+        settings = budget(minutes, seconds=3e-3, **SETTINGS).settings
+        for key in settings:
+            kind, _, rest = key.partition(".")
+            if kind in ("method", "evaluation") and rest:
+                assert rest.partition(".")[0] in settings[kind], key
