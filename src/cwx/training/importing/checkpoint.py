@@ -140,7 +140,7 @@ def _select(
     network = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     # Copies of the network under a longer prefix, such as module., are left out as well.
     copies = {p + n for p in prefixes[1:] for n in expected if p + n in state}
-    beside = {n for n in network if _is_foreign(n) or prefix + n in copies} - expected.keys()
+    beside = {n for n in network if is_foreign(n) or prefix + n in copies} - expected.keys()
     extra = [n for n in network if n not in expected and n not in beside]
     others = [n for n in state if not n.startswith(prefix) or n.removeprefix(prefix) in beside]
     if others:
@@ -173,7 +173,7 @@ def _equal(
     return all(torch.equal(state[first + n], state[second + n]) for n in names)
 
 
-def _is_foreign(name: str) -> bool:
+def is_foreign(name: str) -> bool:
     parts = name.split(".")
     return parts[0] in FOREIGN or parts[-1] in ("total_ops", "total_params")
 
