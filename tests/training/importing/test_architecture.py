@@ -231,8 +231,8 @@ def test_other_tensors_are_no_known_network_and_the_nearest_says_why():
 
 def test_the_words_of_a_file_give_the_normalisation_and_the_order():
     state = state_of(NETWORKS["mlp"])
-    config = {"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}}
-    assert recognise(state, config)[0].normalization == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    words = {"mean": (0.1, 0.2, 0.3), "std": [0.5]}
+    assert recognise(state, words)[0].normalization == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
     beside = {"mu": torch.zeros(1, 3, 1, 1), "sigma": torch.ones(1, 3, 1, 1)}
     assert recognise(state | beside, {})[0].normalization == ((0.0,) * 3, (1.0,) * 3)
     assert recognise(state, {})[0].normalization is None
@@ -242,7 +242,7 @@ HOSTILE_WORDS = [
     {"model_name": "os.system", "architecture": "os:system"},
     {"architecture": "hf_hub:someone/model"},
     {"architecture": "../../etc/passwd", "num_classes": -1},
-    {"architecture": ["resnet18"], "model_name": {"a": 1}, "pretrained_cfg": "x"},
+    {"architecture": ["resnet18"], "model_name": {"a": 1}},
     {"mean": ["a", "b", "c"], "std": [0, 0, 0]},
     {"mean": [float("nan")] * 3, "std": [1, 1, 1]},
     {"architecture": "x" * 10**6},

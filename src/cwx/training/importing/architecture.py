@@ -208,13 +208,7 @@ def _normalization(
     words: Mapping[str, Any], tensors: Mapping[str, Tensor], channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and std that the file's words state, or that are beside the network."""
-    sources: list[Mapping[str, Any]] = [words]
-    sources += [s for s in (words.get("pretrained_cfg"),) if isinstance(s, Mapping)]
-    pairs = [
-        (source.get(mean), source.get(std))
-        for source in sources
-        for mean, std in (("mean", "std"), ("image_mean", "image_std"))
-    ]
+    pairs = [(words.get("mean"), words.get("std"))]
     for name, tensor in tensors.items():
         if _is_statistic(name, tensor) and name.endswith(_MEANS):
             start = name.rpartition(".")[0]

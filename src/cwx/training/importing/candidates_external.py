@@ -31,7 +31,9 @@ def external_architecture(
     return Architecture(
         description=f"{description}, {count(classes, 'class')}",
         settings=settings,
-        factory=partial(external, build=bound),
+        factory=partial(
+            external, build=bound, output=None, probabilities=False, reverse_channels=False
+        ),
         classes=classes,
         channels=channels,
         image_size=image_size,
