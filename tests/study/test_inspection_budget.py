@@ -54,4 +54,5 @@ def test_settings_are_of_parts_that_are_chosen():
         for key in settings:
             kind, _, rest = key.partition(".")
             if kind in ("method", "evaluation") and rest:
-                assert rest.partition(".")[0] in settings[kind], key
+                part = rest.partition(".")[0]
+                assert {part, f"{part}_flat"} & {*settings[kind]}, key

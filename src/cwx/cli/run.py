@@ -44,8 +44,12 @@ from cwx.storage.sweeps import FAILED, FINISHED, Job, note_end
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    """Check the command line, then hand it to Hydra."""
+def main() -> Path | None:
+    """Check the command line, then hand it to Hydra.
+
+    Returns:
+        The directory of the last job; ``None`` if none has run in this process.
+    """
     stop_with_launcher()
     stop_on_signals()
     end_with_parent()
@@ -55,18 +59,21 @@ def main() -> None:
     except UserError as error:
         exit_with_message(error)
 
+    directories: list[Path] = []
     main_process, entry = os.getpid(), command_line.entry(parse_arguments(sys.argv[1:]))
 
     @hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="run")
     def start(config: DictConfig) -> float | list[float] | None:
         # Again: a launcher may call this in another process.
         register_resolvers()
+        directories.append(Path(HydraConfig.get().runtime.output_dir))
         # A DDP rank starts with the command of this process, which would start the whole sweep.
         separate = os.getpid() != main_process or config.trainer.get("devices") != 1
         swept = HydraConfig.get().mode is RunMode.MULTIRUN and not is_scheduler_rank(os.environ)
         return job(config, resumed=resumed, entry=entry if swept and separate else None)
 
     start()
+    return directories[-1] if directories else None
 
 
 def _prepare(argv: Sequence[str]) -> tuple[list[str], bool]:

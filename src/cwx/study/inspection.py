@@ -5,7 +5,7 @@ What the file of weights and the folder of images do not say is found out on the
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,18 @@ from cwx.data.datasets.folder_preview import FolderPreview
 from cwx.data.datasets.folders import ClassFolders, read_names
 from cwx.data.output_names import OutputNames, output_names
 from cwx.errors import UserError, printable
+from cwx.evaluations.neurons.top_images import audit_layers
 from cwx.functional.accuracy_tests import chance_needs
+from cwx.networks.layers import attention_layer
 from cwx.study.inspection_budget import budget
 from cwx.study.inspection_notes import image_notes, usage_notes
+from cwx.study.poisoned_test import poisoned_test_note
 from cwx.training.importing.architecture import Architecture, nearest, recognise
 from cwx.training.importing.checkpoint import read_checkpoint
 from cwx.training.importing.named_architecture import named_architecture
+from cwx.training.importing.trusted_pickle import trusted_state
 from cwx.training.importing.usage import Stated, Usage, UsageSearch, Way
-from cwx.training.importing.weights_file import WeightsFile, read_weights, trusted_state
+from cwx.training.importing.weights_file import WeightsFile, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +75,11 @@ class Inspection:
     notes: Sequence[str]
     minutes: float
 
+    def with_note(self, note: str) -> "Inspection":
+        """The same, with another note."""
+        notes = [*self.notes, note]
+        return replace(self, notes=notes, settings={**self.settings, "notes": notes})
+
 
 def inspect(request: Request) -> Inspection:
     """Find the settings for a file of weights and a folder of images.
@@ -102,17 +111,21 @@ def inspect(request: Request) -> Inspection:
         synsets=None,
     )
     folder = FolderPreview(source)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     usage = UsageSearch(
         architectures=networks,
         folder=folder,
         states_order=names.is_known,
         words=weights.words,
         stated=request.stated,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
     ).run()
     if usage.is_at_chance:
         raise UserError(_at_chance(request, usage, folder))
-    return _inspection(request, weights, root, names, folder, usage)
+    network = next(net for architecture, net in networks if architecture is usage.way.architecture)
+    inspection = _inspection(request, weights, root, names, folder, usage, network)
+    poisoned = poisoned_test_note(weights.path, source, network, usage.way, device)
+    return inspection if poisoned is None else inspection.with_note(poisoned)
 
 
 def trusted_weights(path: Path, store: Path) -> Path:
@@ -187,15 +200,19 @@ def _inspection(
     names: OutputNames,
     folder: FolderPreview,
     usage: Usage,
+    network: nn.Module,
 ) -> Inspection:
     way = usage.way
+    side = way.size or folder.side or 224
+    unsupported = _unsupported(network, (way.architecture.channels, side, side))
     limits = budget(
         request.minutes,
         seconds=max(usage.seconds, 1e-6),
         present=[folder.classes.index(name) for name in folder.present],
         classes=len(folder.classes),
         images=len(folder),
-        side=way.size or folder.side or 224,
+        side=side,
+        unsupported=unsupported,
     )
     order = way.order or (names.names if names.is_known else None)
     settings: dict[str, Any] = {
@@ -215,19 +232,34 @@ def _inspection(
     }
     if "interpolation" in weights.words:
         settings["data.source.interpolation"] = weights.words["interpolation"]
-    notes = [
-        *usage_notes(usage, names),
-        *(f"The file: {remark}." for remark in weights.remarks),
-        *image_notes(folder),
-        *([f"Within {request.minutes:g} minutes: {'; '.join(limits.left_out)}."]
-          if limits.left_out else []),
-    ]  # fmt: skip
+    notes = usage_notes(usage, names)
+    notes += [f"The file: {remark.rstrip('.')}." for remark in weights.remarks]
+    notes += image_notes(folder)
+    for reason in dict.fromkeys(unsupported.values()):
+        parts = [part for part, why in unsupported.items() if why == reason]
+        notes.append(f"Left out: {', '.join(parts)}, as {reason}.")
+    if limits.left_out:
+        notes.append(f"Within {request.minutes:g} minutes: {'; '.join(limits.left_out)}.")
     return Inspection(
         settings=settings | {"notes": notes},
         ways=[w.row for w in usage.ways],
         notes=notes,
         minutes=limits.minutes,
     )
+
+
+def _unsupported(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, str]:
+    """The parts that the layers of a network do not allow, with the reason."""
+    reasons = {}
+    try:
+        attention_layer(network, image_shape, None, "method.gradcam.layer")
+    except ValueError as error:
+        reasons |= dict.fromkeys(("gradcam", "attention"), str(error).partition(",")[0])
+    try:
+        audit_layers(network, image_shape, None, "evaluation.neurons.layers")
+    except ValueError as error:
+        reasons["neurons_flat"] = str(error).partition(",")[0]
+    return reasons
 
 
 def _external(way: Way) -> dict[str, Any]:

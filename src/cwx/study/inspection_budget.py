@@ -1,6 +1,6 @@
 """Fits the work of `experiment=inspect` into a given time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,7 @@ def budget(
     classes: int,
     images: int,
     side: int,
+    unsupported: Collection[str] = (),
 ) -> InspectionBudget:
     """The largest effort whose estimate is within `minutes`, or the smallest effort.
 
@@ -83,6 +84,7 @@ def budget(
         classes: the number of classes of the network.
         images: test images in all.
         side: of the images, in pixels.
+        unsupported: methods and evaluations that the network does not allow.
     """
     # Reading and two passes take at most a quarter of the time.
     total = min(images, max(200, int(minutes * 60 / 4 / 2 / seconds)))
@@ -103,9 +105,11 @@ def budget(
     ]
     evaluations = [
         "accuracy", "usual_ways", "confusion", "predictive_power", "pattern_controls",
-        "attention", *(["neurons"] if effort.neurons else []),
+        "attention", *(["neurons_flat"] if effort.neurons else []),
         *(["gallery"] if iterations else []),
     ]  # fmt: skip
+    methods = [name for name in methods if name not in unsupported]
+    evaluations = [name for name in evaluations if name not in unsupported]
     searched = min(1.0, effort.searched / total)
     settings: dict[str, Any] = {
         "method": methods,
@@ -131,7 +135,7 @@ def budget(
             "method.activation.iterations": iterations,
             "method.activation.checkpoint_every": max(1, iterations // 2),
         }
-    if effort.neurons:
+    if "neurons_flat" in evaluations:
         settings |= {
             "evaluation.neurons.sheet.occluder": max(3, side // 7),
             "evaluation.neurons.sheet.stride": max(2, side // 14),
@@ -177,12 +181,12 @@ def _left_out(
         lines.append(f"{explained} of {present} classes are explained, evenly spaced")
     if total < images:
         lines.append(f"{total} of {images} images are read, evenly spaced")
-    for done, name in (
-        (bool(iterations), "activation maximisation"),
-        (effort.universal, "universal perturbations"),
-        (effort.neurons, "neurons"),
-        (effort.redrawn, "the search on re-drawn weights"),
+    for done, line in (
+        (bool(iterations), "activation maximisation is left out"),
+        (effort.universal, "universal perturbations are left out"),
+        (effort.neurons, "neurons are left out"),
+        (effort.redrawn, "the search on re-drawn weights is left out"),
     ):
         if not done:
-            lines.append(f"{name} is left out" if name[-1] != "s" else f"{name} are left out")
+            lines.append(line)
     return lines

@@ -172,8 +172,7 @@ def _run(
     if arguments.cfg:
         _study([*command, "--cfg", arguments.cfg])
         return None
-    _study(command)
-    return _output_directory()
+    return _study(command)
 
 
 def _is_argument(key: str) -> bool:
@@ -230,11 +229,11 @@ def _yaml(settings: Mapping[str, Any]) -> str:
     return f"# @package _global_\n{head}{OmegaConf.to_yaml(config)}"
 
 
-def _study(command: Sequence[str]) -> None:
+def _study(command: Sequence[str]) -> Path | None:
     from cwx.cli.run import main as run_study
 
     with _arguments(command):
-        run_study()
+        return run_study()
 
 
 @contextlib.contextmanager
@@ -246,12 +245,6 @@ def _arguments(command: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = earlier
-
-
-def _output_directory() -> Path:
-    from hydra.core.hydra_config import HydraConfig
-
-    return Path(HydraConfig.get().runtime.output_dir)
 
 
 def _results(

@@ -144,10 +144,14 @@ class UsageSearch:
         Raises:
             ValueError: no network takes images of a usual size.
         """
+        own = self.folder.side
         candidates = [
             (index, size, resize)
             for index, (architecture, _) in enumerate(self.architectures)
             for size, resize in self._sizes(architecture)
+            # Small images are enlarged for the most usual architecture alone: others, with a stem
+            # for small images, would take minutes.
+            if index == 0 or size is None or own is None or own > _SMALL**0.5 or size <= own
         ]
         if len(candidates) == 1:
             return candidates

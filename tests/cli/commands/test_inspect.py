@@ -1,0 +1,164 @@
+"""The command line of `cwx inspect`."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from support.configurations import check
+
+from cwx.cli.commands import inspect as command
+from cwx.cli.config.override_text import override
+from cwx.cli.resolvers import register_resolvers
+from cwx.study import inspection as finder
+from cwx.study.inspection import Inspection
+from cwx.study.inspection_budget import budget
+
+SETTINGS = {
+    "network": "external",
+    "network.build._target_": "torchvision.models.resnet18",
+    "network.build.num_classes": 10,
+    "experts.checkpoints": ["it's, a [model].pt"],
+    "experts.check_accuracy": False,
+    "data.source.root": "images of mine",
+    "data.source.classes": ["a b", "c,d", "1"],
+    "data.source.channels": 3,
+    "data.source.size": 32,
+    "data.source.resize": None,
+    "data.mean": [0.5, 0.4, 0.3],
+    "data.std": [0.2, 0.2, 0.2],
+    "notes": ["Found: x; y. It's 41.2% {so} [far]."],
+    **budget(5, seconds=1e-3, present=range(3), classes=3, images=99, side=32).settings,
+}
+
+
+@pytest.fixture(autouse=True)
+def resolvers():
+    register_resolvers()
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """The requests and the command lines of the studies."""
+    requests, studies = [], []
+
+    def find(request):
+        requests.append(request)
+        return Inspection(
+            settings=SETTINGS, ways=[{"network": "x", "accuracy": 0.9}], notes=["a"], minutes=1.0
+        )
+
+    def study(words):
+        studies.append(words)
+        return None
+
+    monkeypatch.setattr(finder, "inspect", find)
+    monkeypatch.setattr(command, "_study", study)
+    monkeypatch.chdir(tmp_path)
+    return requests, studies
+
+
+def test_the_found_settings_compose_a_study(calls):
+    command.main(["model.pt", "images", "method.iscp.passes=7", "--minutes", "3"])
+    (request,), (words,) = calls
+    assert (request.weights, request.images, request.minutes) == (
+        Path("model.pt"), Path("images"), 3.0,
+    )  # fmt: skip
+    config = check(*words)
+    assert config["experts"]["checkpoints"] == SETTINGS["experts.checkpoints"]
+    assert config["data"]["source"]["classes"] == SETTINGS["data.source.classes"]
+    assert config["network"]["build"]["num_classes"] == 10
+    assert list(config["method"]) == SETTINGS["method"]
+    assert config["method"]["iscp"]["passes"] == 7
+    assert config["notes"] == SETTINGS["notes"]
+
+
+def test_several_files_are_a_sweep_with_settings_of_their_own(calls):
+    command.main(["a.pt", "b/it's.pt", "images", "seed=3"])
+    (words,) = calls[1]
+    folder = words[words.index("--config-dir") + 1]
+    files = sorted(Path(folder, "inspected").iterdir())
+    assert [file.name for file in files] == ["0-a.yaml", "1-it_s.yaml"]
+    overrides = [word for word in words[3:] if "=" in word and not word.startswith("hydra.")]
+    assert "+inspected=0-a,1-it_s" in overrides
+    for stem in ("0-a", "1-it_s"):
+        single = [f"+inspected={stem}" if "inspected" in word else word for word in overrides]
+        config = check(*single, extra=folder)
+        assert config["experts"]["checkpoints"] == SETTINGS["experts.checkpoints"]
+        assert config["network"]["build"]["num_classes"] == 10
+        assert list(config["method"]) == SETTINGS["method"]
+        assert config["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["model.pt"], "name a file of weights and a folder of images"),
+        (["m.pt", "images", "--mean", "0.5"], "--mean and --std belong together"),
+        (["m.pt", "images", "--resize", "256"], "--resize needs --size"),
+        (["m.pt", "images", "--minutes", "0"], "--minutes is 0: give a time above 0"),
+        (["m.pt", "images", "--mean", "x", "--std", "1"], "argument --mean: invalid"),
+        (["m.pt", "images", "--netwrk", "x"], "there is no --netwrk: did you mean --network"),
+        (["a.pt", "b.pt", "images", "--cfg", "job"], "--cfg is for one file"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(calls, capsys, argv, message):
+    with pytest.raises(SystemExit) as caught:
+        command.main(argv)
+    assert caught.value.code == command.REFUSED == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-1]
+    assert lines[-1].startswith("cwx: ")
+    assert calls[1] == []
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("the file is\nof another kind"), SystemExit("cwx: it is refused")]
+)
+def test_refusals_of_the_study_have_status_2(calls, monkeypatch, capsys, error):
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(command, "_study", refuse)
+    with pytest.raises(SystemExit) as caught:
+        command.main(["model.pt", "images"])
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last in ("cwx: the file is of another kind", "cwx: it is refused")
+
+
+def test_json_alone_is_on_standard_output(calls, monkeypatch, capsys, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "status.json").write_text(json.dumps({"state": "finished", "experiment": "inspect"}))
+    (run / "metrics.json").write_text(json.dumps({"accuracy/expert/clean": 0.75}))
+
+    def study(_):
+        print("noise")
+        return run
+
+    monkeypatch.setattr(command, "_study", study)
+    command.main(["model.pt", "images", "--json"])
+    out = capsys.readouterr()
+    result = json.loads(out.out)
+    assert result["metrics"] == {"accuracy/expert/clean": 0.75}
+    assert result["result"] == "The network classifies 75 % of the test images correctly."
+    assert result["notes"] == ["a"]
+    assert "noise" in out.err
+
+
+def test_the_study_s_command_line_is_that_of_the_process_only_while_it_runs(monkeypatch):
+    seen = []
+    monkeypatch.setattr("cwx.cli.run.main", lambda: seen.append(sys.argv[1:]))
+    before = list(sys.argv)
+    command._study(["a=1"])
+    assert seen == [["a=1"]]
+    assert sys.argv == before
+
+
+def test_overrides_of_all_settings_are_read_back():
+    words = [
+        ("+" if command._is_argument(key) else "") + override(key, value)
+        for key, value in SETTINGS.items()
+    ]
+    assert check("experiment=inspect", *words)["data"]["mean"] == [0.5, 0.4, 0.3]
