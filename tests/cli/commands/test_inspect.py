@@ -50,7 +50,6 @@ def calls(monkeypatch, tmp_path):
 
     def study(words):
         studies.append(words)
-        return None
 
     monkeypatch.setattr(finder, "inspect", find)
     monkeypatch.setattr(command, "_study", study)
@@ -134,7 +133,7 @@ def test_json_alone_is_on_standard_output(calls, monkeypatch, capsys, tmp_path):
     (run / "metrics.json").write_text(json.dumps({"accuracy/expert/clean": 0.75}))
 
     def study(_):
-        print("noise")
+        sys.stdout.write("noise")
         return run
 
     monkeypatch.setattr(command, "_study", study)
