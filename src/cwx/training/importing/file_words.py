@@ -204,3 +204,26 @@ def _number(value: Any) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"\d{1,7}", value):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+_READERS = {
+    "model_name": name_of,
+    "architecture": name_of,
+    "num_classes": count_of,
+    "dataset": name_of,
+    "mean": numbers_of,
+    "std": positive_of,
+    "size": size_of,
+    "channels": channels_of,
+    "classes": classes_of,
+    "crop": fraction_of,
+    "interpolation": name_of,
+}
+
+
+def validated_words(words: Any) -> Words:
+    """Those words of a mapping that are valid; empty for anything else."""
+    if not isinstance(words, Mapping):
+        return {}
+    values = {word: read(words[word]) for word, read in _READERS.items() if word in words}
+    return {word: value for word, value in values.items() if value is not None}

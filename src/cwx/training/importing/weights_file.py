@@ -5,16 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor
 
 from cwx.errors import UserError
+from cwx.storage.file_kinds import is_safetensors
+from cwx.storage.json_files import parse_json
 from cwx.storage.refusals import CodeNeededError
 from cwx.storage.safe_load import load_tensors
 from cwx.training.importing.config_words import CONFIG, config_words
-from cwx.training.importing.file_words import Words, normalization_words, words_of
+from cwx.training.importing.file_words import (
+    Words,
+    normalization_words,
+    validated_words,
+    words_of,
+)
 from cwx.training.importing.nests import open_nests
 
 PLAIN = "a state_dict of tensors alone: torch.save(network.state_dict(), …)"
+# The key of the words in the header of a safetensors file, as JSON.
+WORDS = "cwx.words"
 # The longer suffix first.
 SUFFIXES = (".pth.tar", ".pt", ".pth", ".ckpt", ".safetensors", ".bin")
 # Where programs save the weights of a folder.
@@ -83,7 +93,8 @@ def read_weights(path: Path) -> WeightsFile:
     if _is_backdoorbench(nest.levels[0]):
         words |= _backdoorbench_words(nest.levels[0], words)
     words |= {k: v for k, v in _buffer_words(nest.tensors).items() if k not in words}
-    stated, origin = config_words(file.parent) if _is_described(file) else ({}, "")
+    words |= _metadata_words(file)
+    stated, origin = stated_beside(file)
     if origin:
         remarks.append(f"described by the {origin} beside it")
     words |= stated
@@ -128,6 +139,23 @@ def weights_path(path: Path) -> Path:
         f"the checkpoint {path} is a folder without a file of weights "
         f"({', '.join(SUFFIXES)}){hint}: name a file"
     )
+
+
+def stated_beside(file: Path) -> tuple[Words, str]:
+    """The words of a configuration beside a file of weights, and its origin (`config_words`)."""
+    return config_words(file.parent) if _is_described(file) else ({}, "")
+
+
+def _metadata_words(file: Path) -> Words:
+    """The words in the header of a safetensors file that `trusted_state` wrote."""
+    if not is_safetensors(file):
+        return {}
+    with safe_open(file, "pt") as content:
+        text = (content.metadata() or {}).get(WORDS, "{}")
+    try:
+        return validated_words(parse_json(text))
+    except ValueError:
+        return {}
 
 
 def _is_described(file: Path) -> bool:
