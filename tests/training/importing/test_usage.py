@@ -4,7 +4,6 @@ from functools import cache
 
 import pytest
 import torch
-from cwx.training.importing.architecture import Architecture
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
@@ -12,6 +11,8 @@ from torch.nn import functional as F
 
 from cwx.data.datasets.folder_preview import FolderPreview
 from cwx.data.datasets.folders import ClassFolders
+from cwx.training.importing import usage as module
+from cwx.training.importing.architecture import Architecture
 from cwx.training.importing.usage import Stated, UsageSearch
 
 # The last class is the digit 3, transposed.
@@ -98,7 +99,9 @@ def reversed_channels(x):
     return centred(x).flip(1)
 
 
-def search(folder, state, *, outputs=unchanged, known=False, words=None, stated=None, twice=False):
+def search(
+    folder, state, *, outputs=unchanged, known=False, words=None, stated=None, twice=False, likely=8
+):
     def architecture(description, likely_size):
         return Architecture(
             description=description,
@@ -109,7 +112,7 @@ def search(folder, state, *, outputs=unchanged, known=False, words=None, stated=
             likely_size=likely_size,
         )
 
-    candidates = [architecture("a", 8)] + ([architecture("b", 8)] if twice else [])
+    candidates = [architecture("a", likely)] + ([architecture("b", 8)] if twice else [])
     networks = []
     for candidate in candidates:
         network = candidate.factory()
@@ -220,3 +223,11 @@ def test_architectures_that_do_not_differ_on_the_images_are_equal(folder, traine
     usage = search(folder, trained(centred), twice=True)
     others = [way.architecture.description for way in usage.equal]
     assert {usage.way.architecture.description, *others} == {"a", "b"}
+
+
+def test_large_and_small_images_are_compared_on_the_same_images(folder, trained, monkeypatch):
+    monkeypatch.setattr(module, "_FINALISTS", 100)
+    usage = search(folder, trained(centred), likely=96)
+    assert {way.size for way in usage.ways} > {None}
+    assert len({len(way.is_correct) for way in usage.ways}) == 1
+    assert usage.way.accuracy > 0.85

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cwx.data.datasets.folder_preview import FolderPreview
 from cwx.data.splits import ImageSet
@@ -114,13 +114,15 @@ class UsageSearch:
             for inputs in self._inputs(self.architectures[index][0]):
                 looks += self._measure(index, size, resize, inputs, self._look(size))
         finalists = distinct(sorted(looks, key=rank))[:_FINALISTS]
+        # All on the same images.
+        count = min(self._most(way.size) for way in finalists)
         ways: list[Way] = []
         for way in finalists:
             index = next(
                 i for i, (architecture, _) in enumerate(self.architectures)
                 if architecture is way.architecture
             )  # fmt: skip
-            measured = self._measure(index, way.size, way.resize, way.inputs, self._most(way.size))
+            measured = self._measure(index, way.size, way.resize, way.inputs, count)
             ways += [w for w in measured if w.order_name == way.order_name]
         ways.sort(key=rank)
         best = ways[0]
@@ -130,13 +132,12 @@ class UsageSearch:
             ways=ways,
             tried=self._tried,
             is_at_chance=is_at_chance(
-                best.predictions, self._labels(best.size, best.resize), len(self.folder.classes)
+                best.predictions,
+                self._images(best.size, best.resize, count).labels,
+                len(self.folder.classes),
             ),
             seconds=self._seconds,
         )
-
-    def _labels(self, size: int | None, resize: int | None) -> Tensor:
-        return self._images(size, resize, self._most(size)).labels
 
     def _bases(self) -> list[tuple[int, int | None, int | None]]:
         """The two best architectures with their image sizes, by their accuracy in a first look.
