@@ -13,7 +13,7 @@ from cwx.storage.file_kinds import foreign_kind, is_safetensors
 from cwx.storage.harmless_classes import HARMLESS
 from cwx.storage.pickle_scan import pickled_globals
 from cwx.storage.refusals import LONGEST_NAME, refusal
-from cwx.storage.regular_files import check_regular, digest_regular
+from cwx.storage.regular_files import check_regular, digest_regular, open_regular
 
 
 def file_digest(path: Path, kind: str) -> str:
@@ -82,9 +82,13 @@ _EXPANSION, _SLACK = 4, 2**20
 def _load_pickled(path: Path) -> Any:
     if any(len(name) > LONGEST_NAME for name in pickled_globals(path)):
         raise ValueError("a name of a class that is no name")
-    # Memory-mapped, weights take no memory until they are read.
-    mapped = zipfile.is_zipfile(path)
     with torch.serialization.safe_globals(HARMLESS):
+        if path.suffix == ".safetensors":
+            # torch takes a path of this name for safetensors, whatever its bytes.
+            with open_regular(path) as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+        # Memory-mapped, weights take no memory until they are read.
+        mapped = zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
