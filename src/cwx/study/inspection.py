@@ -27,7 +27,8 @@ from cwx.training.importing.architecture import Architecture, nearest, recognise
 from cwx.training.importing.checkpoint import read_checkpoint
 from cwx.training.importing.named_architecture import named_architecture
 from cwx.training.importing.trusted_pickle import trusted_state
-from cwx.training.importing.usage import Stated, Usage, UsageSearch, Way
+from cwx.training.importing.usage import Stated, Usage, UsageSearch
+from cwx.training.importing.ways import Way
 from cwx.training.importing.weights_file import WeightsFile, read_weights
 
 log = logging.getLogger(__name__)
@@ -250,7 +251,7 @@ def _inspection(
 
 def _unsupported(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, str]:
     """The parts that the layers of a network do not allow, with the reason."""
-    reasons = {}
+    reasons: dict[str, str] = {}
     try:
         attention_layer(network, image_shape, None, "method.gradcam.layer")
     except ValueError as error:

@@ -3,12 +3,12 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cwx.errors import UserError, did_you_mean, printable
 from cwx.networks.external import external
@@ -73,7 +73,8 @@ def _load(target: str, weights: WeightsFile) -> Callable[..., nn.Module]:
         names = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
         remedy = did_you_mean(name, names, "name a function or class", prefix=f"{module_name}.")
         raise UserError(f"--network {printable(target)} does not exist: {remedy}")
-    return build
+    result: Callable[..., nn.Module] = build
+    return result
 
 
 def _classes_argument(build: Callable[..., Any]) -> list[str]:
@@ -95,13 +96,8 @@ def _outputs(weights: WeightsFile) -> int:
         UserError: there is no matrix.
     """
     stated = weights.words.get("num_classes")
-    matrices = [tensor for tensor in _without_extras(weights.tensors).values() if tensor.ndim > 1]
+    matrices = [t for t in weights.tensors.values() if t.is_floating_point() and t.ndim > 1]
     if not matrices:
         raise UserError(f"{printable(weights.path)} holds no matrix of weights: name another file")
     rows = int(matrices[-1].shape[0])
     return int(stated) if stated in {int(m.shape[0]) for m in matrices} else rows
-
-
-def _without_extras(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The floats."""
-    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}

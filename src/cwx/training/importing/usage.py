@@ -28,17 +28,18 @@ from cwx.training.importing.ways import (
     in_orders,
     is_equal,
     measure_log_probabilities,
+    most_likely,
     rank,
 )
 
 # Test images of the first look and of the comparison, for images up to so many pixels, and above.
 _SMALL = 64 * 64
-_LOOK, _LOOK_AT_LARGE = 128, 48
+_LOOK, _LOOK_AT_LARGE = 128, 32
 _MOST, _MOST_OF_LARGE = 512, 192
 # Ways that are compared on more images after a first look.
 _FINALISTS = 6
-# The seconds that the first looks may take; with slower networks they see fewer images.
-_SECONDS = 90.0
+# Normalisations that are also tried with channels as blue, green, red.
+_REVERSED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +112,17 @@ class UsageSearch:
         bases = self._bases()
         looks: list[Way] = []
         for index, size, resize in bases:
-            for inputs in self._inputs(self.architectures[index][0]):
-                looks += self._measure(index, size, resize, inputs, self._look(size))
+            straight, reverse = self._inputs(self.architectures[index][0])
+            measured = [
+                way
+                for inputs in straight
+                for way in self._measure(index, size, resize, inputs, self._look(size))
+            ]
+            best_names = [way.inputs.changes[0] for way in distinct(sorted(measured, key=rank))]
+            for inputs in reverse:
+                if inputs.changes[0] in best_names[:_REVERSED]:
+                    measured += self._measure(index, size, resize, inputs, self._look(size))
+            looks += measured
         finalists = distinct(sorted(looks, key=rank))[:_FINALISTS]
         # All on the same images.
         count = min(self._most(way.size) for way in finalists)
@@ -125,10 +135,10 @@ class UsageSearch:
             measured = self._measure(index, way.size, way.resize, way.inputs, count)
             ways += [w for w in measured if w.order_name == way.order_name]
         ways.sort(key=rank)
-        best = ways[0]
+        best = most_likely(ways)
         return Usage(
             way=best,
-            equal=[way for way in ways[1:] if is_equal(best, way)],
+            equal=[way for way in ways if way is not best and is_equal(best, way)],
             ways=ways,
             tried=self._tried,
             is_at_chance=is_at_chance(
@@ -159,7 +169,7 @@ class UsageSearch:
         results: list[tuple[float, float, int]] = []
         faults: list[str] = []
         for position, (index, size, resize) in enumerate(candidates):
-            inputs = self._inputs(self.architectures[index][0])[0]
+            inputs = self._inputs(self.architectures[index][0])[0][0]
             try:
                 ways = self._measure(index, size, resize, inputs, self._look(size))
             except (RuntimeError, AssertionError, ValueError) as error:
@@ -196,32 +206,29 @@ class UsageSearch:
             sizes = [(None, None)] if own is not None else [(224, 256), (224, None), (32, None)]
         return sizes
 
-    def _inputs(self, architecture: Architecture) -> list[Inputs]:
-        """The normalisations to try, the most likely first."""
+    def _inputs(self, architecture: Architecture) -> tuple[list[Inputs], list[Inputs]]:
+        """The normalisations to try, the most likely first; those with reversed channels apart."""
         stated = self.stated.mean, self.stated.std
         if stated[0] is not None and stated[1] is not None:
-            return [_named(stated[0], stated[1], "stated")]
+            return [_named(stated[0], stated[1], "stated")], []
         if "mean" in self.words and "std" in self.words:
-            return [_named(self.words["mean"], self.words["std"], "of the file")]
+            return [_named(self.words["mean"], self.words["std"], "of the file")], []
         if architecture.normalization is not None:
-            return [_named(*architecture.normalization, "of the file")]
+            return [_named(*architecture.normalization, "of the file")], []
         channels = self.architectures[0][0].channels
         present = Normalization(mean=[0.5] * channels, std=[0.5] * channels)
         named = _named(present.mean, present.std, "pixels in -1 to 1")
         inputs = [named, *(_with_scale(i) for i in usual_inputs(present))]
         usual = "ImageNet's" if (architecture.likely_size or 0) > 64 else "CIFAR-10's"
         # Inverted pixels have no setting.
-        return sorted(
-            (i for i in inputs if not i.is_inverted),
-            key=lambda i: (i.is_reversed, i.changes[0] != usual),
+        usable = sorted(
+            (i for i in inputs if not i.is_inverted), key=lambda i: i.changes[0] != usual
         )
+        straight = [i for i in usable if not i.is_reversed]
+        return straight, [i for i in usable if i.is_reversed]
 
     def _look(self, size: int | None) -> int:
-        most = _LOOK if self._is_small(size) else _LOOK_AT_LARGE
-        if self._seconds:
-            # About fifty looks.
-            most = min(most, max(24, int(_SECONDS / 50 / self._seconds)))
-        return most
+        return _LOOK if self._is_small(size) else _LOOK_AT_LARGE
 
     def _most(self, size: int | None) -> int:
         return _MOST if self._is_small(size) else _MOST_OF_LARGE

@@ -139,11 +139,32 @@ def measure_log_probabilities(
 
 
 def rank(way: Way) -> tuple[float, float]:
-    """Sorts by accuracy, then by loss; a fitted order must gain to come first."""
+    """Sorts by accuracy, less what an unusual order must gain, then by loss."""
+    return (round(_cost(way) - way.accuracy, 3), way.loss[way.is_measured].mean().item())
+
+
+def _cost(way: Way) -> float:
     cost = _REVERSED_GAIN if way.inputs.is_reversed else 0.0
     if way.order_name:
         cost += _ORDER_GAIN if bool(way.is_measured.all()) else _FITTED_GAIN
-    return (round(cost - way.accuracy, 3), way.loss[way.is_measured].mean().item())
+    return cost
+
+
+def most_likely(ways: Sequence[Way]) -> Way:
+    """The way of lowest loss among those whose accuracy is within the error of the first by `rank`.
+
+    The loss tells normalisations apart that hardly change a prediction.
+    """
+    first = min(ways, key=rank)
+    return min(
+        (way for way in ways if _cost(way) <= _cost(first) and _is_as_accurate(first, way)),
+        key=lambda way: way.loss[way.is_measured].mean().item(),
+    )
+
+
+def _is_as_accurate(best: Way, other: Way) -> bool:
+    mask = best.is_measured & other.is_measured
+    return sign_test(other.is_correct[mask], best.is_correct[mask]) >= _WITHIN_ERROR
 
 
 def distinct(ways: Sequence[Way]) -> list[Way]:
@@ -160,9 +181,9 @@ def distinct(ways: Sequence[Way]) -> list[Way]:
 
 def is_equal(best: Way, other: Way) -> bool:
     """Whether neither accuracy nor loss tells two ways apart."""
-    mask = best.is_measured & other.is_measured
-    if sign_test(other.is_correct[mask], best.is_correct[mask]) < _WITHIN_ERROR:
+    if not _is_as_accurate(best, other):
         return False
+    mask = best.is_measured & other.is_measured
     difference = (other.loss - best.loss)[mask].double()
     error = difference.std() / max(1, len(difference)) ** 0.5
     return bool(abs(difference.mean().item()) < 2 * max(error.item(), 1e-12))
