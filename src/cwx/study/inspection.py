@@ -255,12 +255,18 @@ def _unsupported(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[
     try:
         attention_layer(network, image_shape, None, "method.gradcam.layer")
     except ValueError as error:
-        reasons |= dict.fromkeys(("gradcam", "attention"), str(error).partition(",")[0])
+        reasons |= dict.fromkeys(("gradcam", "attention"), _reason(error))
     try:
         audit_layers(network, image_shape, None, "evaluation.neurons.layers")
     except ValueError as error:
-        reasons["neurons_flat"] = str(error).partition(",")[0]
+        reasons["neurons_flat"] = _reason(error)
     return reasons
+
+
+def _reason(error: ValueError) -> str:
+    """The first part of a message, without the setting in front and the remedy after it."""
+    text = str(error).partition(": ")[0]
+    return text.removeprefix("evaluation.neurons.layers is null, and ")
 
 
 def _external(way: Way) -> dict[str, Any]:

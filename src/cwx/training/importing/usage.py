@@ -35,6 +35,8 @@ from cwx.training.importing.ways import (
 # Test images of the first look and of the comparison, for images up to so many pixels, and above.
 _SMALL = 64 * 64
 _LOOK, _LOOK_AT_LARGE = 128, 32
+# Images on which architectures and sizes are compared first, of whatever size.
+_FIRST = 64
 _MOST, _MOST_OF_LARGE = 512, 192
 # Ways that are compared on more images after a first look.
 _FINALISTS = 6
@@ -64,7 +66,7 @@ class Usage:
     Attributes:
         way: the most accurate way.
         equal: other ways whose accuracy does not differ by more than its error.
-        ways: all ways that were compared, the most accurate first.
+        ways: all ways that were compared: the chosen one, then the most accurate ones.
         tried: the number of ways, those of the first looks included.
         is_at_chance: whether the most accurate way is no better than chance.
         seconds: of one image's forward pass.
@@ -100,7 +102,6 @@ class UsageSearch:
     device: torch.device
     _sets: dict[tuple[Any, ...], ImageSet] = field(default_factory=dict)
     _forms: dict[int, OutputForm] = field(default_factory=dict)
-    _seconds: float = 0.0
     _tried: int = 0
 
     def run(self) -> Usage:
@@ -139,18 +140,18 @@ class UsageSearch:
         return Usage(
             way=best,
             equal=[way for way in ways if way is not best and is_equal(best, way)],
-            ways=ways,
+            ways=[best, *(way for way in ways if way is not best)],
             tried=self._tried,
             is_at_chance=is_at_chance(
                 best.predictions,
                 self._images(best.size, best.resize, count).labels,
                 len(self.folder.classes),
             ),
-            seconds=self._seconds,
+            seconds=best.seconds,
         )
 
     def _bases(self) -> list[tuple[int, int | None, int | None]]:
-        """The two best architectures with their image sizes, by their accuracy in a first look.
+        """The best architecture with its image size in a first look, and another if it is equal.
 
         Raises:
             ValueError: no network takes images of a usual size.
@@ -166,22 +167,23 @@ class UsageSearch:
         ]
         if len(candidates) == 1:
             return candidates
-        results: list[tuple[float, float, int]] = []
+        results: list[tuple[Way, int]] = []
         faults: list[str] = []
         for position, (index, size, resize) in enumerate(candidates):
             inputs = self._inputs(self.architectures[index][0])[0][0]
             try:
-                ways = self._measure(index, size, resize, inputs, self._look(size))
+                ways = self._measure(index, size, resize, inputs, _FIRST)
             except (RuntimeError, AssertionError, ValueError) as error:
                 faults.append(str(error).strip().partition("\n")[0])
                 continue
-            best = min(ways, key=rank)
-            results.append((*rank(best), position))
+            results.append((min(ways, key=rank), position))
         if not results:
             raise ValueError(f"the network takes the images in no usual size ({faults[0]})")
-        chosen = sorted(results)
-        # Ways of almost the same accuracy are compared on more images.
-        return [candidates[position] for _, _, position in chosen[:2]]
+        results.sort(key=lambda result: rank(result[0]))
+        best, first = results[0]
+        # Another that is not told apart on these images is compared on more.
+        equal = [position for way, position in results[1:] if is_equal(best, way)]
+        return [candidates[position] for position in [first, *equal[:1]]]
 
     def _sizes(self, architecture: Architecture) -> list[tuple[int | None, int | None]]:
         """The sizes to try, the most likely first."""
@@ -257,7 +259,7 @@ class UsageSearch:
             adapt(network, **self._forms[index].settings, reverse_channels=False)
         start = time.monotonic()
         log_probabilities = measure_log_probabilities(network, images.images, inputs, self.device)
-        self._seconds = (time.monotonic() - start) / len(images)
+        seconds = (time.monotonic() - start) / len(images)
         self._tried += 1
         base = Way(
             architecture=architecture,
@@ -271,6 +273,7 @@ class UsageSearch:
             is_measured=torch.ones(len(images), dtype=torch.bool),
             loss=torch.empty(0),
             predictions=torch.empty(0),
+            seconds=seconds,
         )
         return list(
             in_orders(

@@ -39,6 +39,7 @@ class Way:
         is_measured: boolean mask ``[n]`` of the images that did not serve to choose the order.
         loss: cross-entropy of each image ``[n]``.
         predictions: class indices ``[n]``.
+        seconds: of one image's forward pass.
     """
 
     architecture: Architecture
@@ -52,6 +53,7 @@ class Way:
     is_measured: Tensor
     loss: Tensor
     predictions: Tensor
+    seconds: float
 
     @property
     def accuracy(self) -> float:
