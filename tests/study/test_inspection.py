@@ -12,7 +12,8 @@ from torchvision.models import VisionTransformer
 
 from cwx.errors import UserError
 from cwx.networks.published import ResNet
-from cwx.study.inspection import Request, _unsupported, inspect
+from cwx.study.inspection import Request, inspect
+from cwx.study.unsupported_parts import unsupported_parts
 from cwx.training.importing.usage import Stated
 
 KIND = {"in_channels": 3, "stages": [1, 1], "width": 16, "shortcut": "shortcut", "head": "linear"}
@@ -149,14 +150,35 @@ def test_a_network_whose_module_lies_beside_the_file_is_named(trained, images, t
     torch.save(trained.state_dict(), tmp_path / "model.pt")
     target = "my_network_of_digits.build"
     request = Request(weights=tmp_path / "model.pt", images=images, network=target)
-    settings = inspect(request).settings
-    assert settings["network.build._target_"] == target
-    assert settings["network.build.num_classes"] == 10
+    found = inspect(request)
+    assert found.settings["network.build._target_"] == target
+    assert found.settings["network.build.num_classes"] == 10
+    assert found.import_path == tmp_path
 
 
 def test_parts_that_a_transformer_does_not_allow_are_left_out():
     transformer = VisionTransformer(32, 8, 1, 2, 16, 32, num_classes=10).eval()
-    reasons = _unsupported(transformer, (3, 32, 32))
+    reasons = unsupported_parts(transformer, (3, 32, 32))
     assert set(reasons) == {"gradcam", "attention", "neurons_flat"}
     assert all("tokens" in reason for reason in reasons.values())
-    assert _unsupported(network(), (3, 16, 16)) == {}
+    assert unsupported_parts(network(), (3, 16, 16)) == {}
+
+
+@pytest.mark.parametrize("data", ["cifar10", "gtsrb"])
+def test_what_the_file_states_is_used_only_if_it_fits(trained, images, tmp_path, data):
+    """The network takes pixels in 0-1: the normalisation of GTSRB is none."""
+    weight_files.attack_result(
+        trained, tmp_path, num_classes=10, data=data, img_size=[16, 16, 3], write=False
+    )
+    found = inspect(Request(weights=tmp_path, images=images))
+    normalisation = found.ways[0]["normalisation"]
+    assert found.ways[0]["accuracy"] > 0.7
+    if data == "gtsrb":
+        assert normalisation == "of the file"
+    assert (normalisation == "of the file") != any("are not used" in note for note in found.notes)
+
+
+def test_the_network_among_parts_is_found(trained, images, tmp_path):
+    weight_files.parts(trained, tmp_path / "parts.pt")
+    found = inspect(Request(weights=tmp_path / "parts.pt", images=images))
+    assert found.ways[0]["accuracy"] > 0.7

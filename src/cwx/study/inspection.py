@@ -17,15 +17,16 @@ from cwx.data.datasets.folder_preview import FolderPreview
 from cwx.data.datasets.folders import ClassFolders, read_names
 from cwx.data.output_names import OutputNames, output_names
 from cwx.errors import UserError, printable
-from cwx.evaluations.neurons.top_images import audit_layers
 from cwx.functional.accuracy_tests import chance_needs
-from cwx.networks.layers import attention_layer
 from cwx.study.inspection_budget import budget
 from cwx.study.inspection_notes import image_notes, usage_notes
 from cwx.study.poisoned_test import poisoned_test_note
-from cwx.training.importing.architecture import Architecture, nearest, recognise
+from cwx.study.unsupported_parts import unsupported_parts
+from cwx.training.importing.architecture import Architecture
 from cwx.training.importing.checkpoint import read_checkpoint
-from cwx.training.importing.named_architecture import named_architecture
+from cwx.training.importing.file_usage import find_usage
+from cwx.training.importing.fitting_architectures import fitting_architectures
+from cwx.training.importing.named_architecture import lies_in
 from cwx.training.importing.trusted_pickle import trusted_state
 from cwx.training.importing.usage import Stated, Usage, UsageSearch
 from cwx.training.importing.ways import Way
@@ -50,6 +51,7 @@ class Request:
         classes: a text file with the names of all outputs; ``None`` to find their order.
         stated: the size and the normalisation of the images, where they are known.
         minutes: the time for the study.
+        import_path: the folder of the module of `network`; ``None`` for that of the weights.
     """
 
     weights: Path
@@ -58,6 +60,7 @@ class Request:
     classes: Path | None = None
     stated: Stated = field(default_factory=Stated)
     minutes: float = 10.0
+    import_path: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +72,18 @@ class Inspection:
         ways: the ways to use the weights that were compared, as rows of a table.
         notes: what was found, in sentences; also for the page.
         minutes: the estimated time of the study.
+        import_path: a folder that the study needs to import its network from; ``None`` for none.
     """
 
     settings: Mapping[str, Any]
     ways: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
     minutes: float
+    import_path: Path | None = None
 
-    def with_note(self, note: str) -> "Inspection":
-        """The same, with another note."""
-        notes = [*self.notes, note]
+    def with_notes(self, added: Sequence[str]) -> "Inspection":
+        """The same, with more notes."""
+        notes = [*self.notes, *added]
         return replace(self, notes=notes, settings={**self.settings, "notes": notes})
 
 
@@ -97,7 +102,9 @@ def inspect(request: Request) -> Inspection:
             "for each of two classes or more"
         )
     weights = read_weights(request.weights)
-    architectures = _architectures(request, weights)
+    architectures = fitting_architectures(
+        request.network, weights, _import_folder(request, weights)
+    )
     names, networks = _networks(request, weights, architectures, folders)
     source = ClassFolders(
         root=str(root),
@@ -113,29 +120,32 @@ def inspect(request: Request) -> Inspection:
     )
     folder = FolderPreview(source)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    usage = UsageSearch(
-        architectures=networks,
-        folder=folder,
-        states_order=names.is_known,
-        words=weights.words,
-        stated=request.stated,
-        device=device,
-    ).run()
+    usage, remark = find_usage(
+        UsageSearch(
+            architectures=networks,
+            folder=folder,
+            states_order=names.is_known,
+            words=weights.words,
+            stated=request.stated,
+            device=device,
+        )
+    )
     if usage.is_at_chance:
         raise UserError(_at_chance(request, usage, folder))
-    network = next(net for architecture, net in networks if architecture is usage.way.architecture)
+    found = usage.way.architecture.settings
+    network = next(net for architecture, net in networks if architecture.settings == found)
     inspection = _inspection(request, weights, root, names, folder, usage, network)
     poisoned = poisoned_test_note(weights.path, source, network, usage.way, device)
-    return inspection if poisoned is None else inspection.with_note(poisoned)
+    return inspection.with_notes([note for note in (remark, poisoned) if note is not None])
 
 
-def trusted_weights(path: Path, store: Path) -> Path:
+def trusted_weights(path: Path, store: Path, import_path: Path | None) -> Path:
     """The weights of a whole pickled network, which the user trusts, as a file in the store.
 
     Raises:
         ValueError: the file does not hold a network, or needs classes that are not installed.
     """
-    return trusted_state(path, store / "trusted", path.parent)
+    return trusted_state(path, store / "trusted", import_path)
 
 
 def _class_root(images: Path) -> Path:
@@ -152,17 +162,8 @@ def _class_root(images: Path) -> Path:
     return images
 
 
-def _architectures(request: Request, weights: WeightsFile) -> list[Architecture]:
-    if request.network is not None:
-        return [named_architecture(request.network, weights)]
-    architectures = recognise(weights.tensors, weights.words)
-    if not architectures:
-        raise UserError(
-            f"{printable(request.weights)} fits no known network ({nearest(weights.tensors)}): "
-            "name the function or class that builds it with --network <module>.<name>, such as "
-            "torchvision.models.resnet18; the module may lie beside the file"
-        )
-    return architectures
+def _import_folder(request: Request, weights: WeightsFile) -> Path:
+    return request.import_path or weights.path.parent
 
 
 def _networks(
@@ -205,7 +206,7 @@ def _inspection(
 ) -> Inspection:
     way = usage.way
     side = way.size or folder.side or 224
-    unsupported = _unsupported(network, (way.architecture.channels, side, side))
+    unsupported = unsupported_parts(network, (way.architecture.channels, side, side))
     limits = budget(
         request.minutes,
         seconds=max(usage.seconds, 1e-6),
@@ -216,6 +217,7 @@ def _inspection(
         unsupported=unsupported,
     )
     order = way.order or (names.names if names.is_known else None)
+    import_folder = _import_folder(request, weights)
     settings: dict[str, Any] = {
         **way.architecture.settings,
         "experts.checkpoints": [str(weights.path)],
@@ -246,27 +248,10 @@ def _inspection(
         ways=[w.row for w in usage.ways],
         notes=notes,
         minutes=limits.minutes,
+        import_path=import_folder
+        if request.network is not None and lies_in(request.network, import_folder)
+        else None,
     )
-
-
-def _unsupported(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, str]:
-    """The parts that the layers of a network do not allow, with the reason."""
-    reasons: dict[str, str] = {}
-    try:
-        attention_layer(network, image_shape, None, "method.gradcam.layer")
-    except ValueError as error:
-        reasons |= dict.fromkeys(("gradcam", "attention"), _reason(error))
-    try:
-        audit_layers(network, image_shape, None, "evaluation.neurons.layers")
-    except ValueError as error:
-        reasons["neurons_flat"] = _reason(error)
-    return reasons
-
-
-def _reason(error: ValueError) -> str:
-    """The first part of a message, without the setting in front and the remedy after it."""
-    text = str(error).partition(": ")[0]
-    return text.removeprefix("evaluation.neurons.layers is null, and ")
 
 
 def _external(way: Way) -> dict[str, Any]:

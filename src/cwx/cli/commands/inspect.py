@@ -6,6 +6,7 @@ The command finds the settings of `experiment=inspect`, and runs that study.
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -64,6 +65,13 @@ exit status: 0 if the study has finished, {REFUSED} for a refusal with its reaso
         "--trust-pickle",
         action="store_true",
         help="run the code in a file that is a whole pickled network, in a process of its own",
+    )
+    arguments.add_argument(
+        "--import-path",
+        metavar="FOLDER",
+        type=Path,
+        help="where the module of --network, or the classes of a pickled network, are (the folder "
+        "of the weights)",
     )
     arguments.add_argument("--json", action="store_true", help="the result as JSON, for programs")
     arguments.add_argument(
@@ -128,7 +136,7 @@ def _inspection(
     from cwx.training.importing.usage import Stated
 
     if arguments.trust_pickle:
-        weights = trusted_weights(weights, _store(overrides))
+        weights = trusted_weights(weights, _store(overrides), arguments.import_path)
     print_remark(f"{printable(weights)}: comparing the usual ways to use these weights")
     inspection = inspect(
         Request(
@@ -141,6 +149,7 @@ def _inspection(
                 resize=arguments.resize,
             ),
             minutes=arguments.minutes,
+            import_path=arguments.import_path,
         )
     )  # fmt: skip
     if inspection.ways and not arguments.cfg:
@@ -169,6 +178,9 @@ def _run(
         for key, value in inspection.settings.items()
     ]
     command = ["experiment=inspect", *settings, *overrides]
+    if inspection.import_path is not None:
+        # Cwx imports modules from a configuration folder, also when the run is resumed.
+        command = ["--config-dir", str(inspection.import_path), *command]
     if arguments.cfg:
         _study([*command, "--cfg", arguments.cfg])
         return None
@@ -204,6 +216,11 @@ def _sweep(
     ]  # fmt: skip
     if arguments.cfg:
         raise UserError(f"--cfg is for one file of weights: leave out the other {len(weights) - 1}")
+    paths = {str(found.import_path.resolve()) for found in inspections if found.import_path}
+    if paths:
+        # Jobs are processes of their own.
+        earlier = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([*([earlier] if earlier else []), *paths])
     _study(["--multirun", *command])
     return folder
 

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,19 +20,19 @@ from cwx.training.importing.weights_file import WeightsFile
 _CLASSES = ("num_classes", "n_classes", "classes", "num_class", "nclass", "num_labels")
 
 
-def named_architecture(target: str, weights: WeightsFile) -> Architecture:
+def named_architecture(target: str, weights: WeightsFile, folder: Path) -> Architecture:
     """The architecture that `target` builds, with as many classes as the weights have.
 
-    The module may lie beside the file of weights. Importing it runs its code: the user has named
-    it.
+    Importing the module runs its code: the user has named it.
 
     Args:
         target: import path such as ``torchvision.models.resnet18``.
+        folder: where the module is searched besides the installed packages.
 
     Raises:
         UserError: there is no such module, function or class, or it builds no network.
     """
-    build = _load(target, weights)
+    build = _load(target, folder)
     classes = _outputs(weights)
     arguments = dict.fromkeys(_classes_argument(build), classes)
     factory = partial(
@@ -55,18 +56,25 @@ def named_architecture(target: str, weights: WeightsFile) -> Architecture:
     )
 
 
-def _load(target: str, weights: WeightsFile) -> Callable[..., nn.Module]:
+def lies_in(target: str, folder: Path) -> bool:
+    """Whether the first package of an import path is a file or a folder in `folder`."""
+    first = target.partition(".")[0]
+    return (folder / f"{first}.py").is_file() or (folder / first).is_dir()
+
+
+def _load(target: str, folder: Path) -> Callable[..., nn.Module]:
     module_name, _, name = target.rpartition(".")
-    folder = str(weights.path.parent.resolve())
-    if folder not in sys.path:
+    path = str(folder.resolve())
+    if path not in sys.path:
         # Last, so that it hides no installed module.
-        sys.path.append(folder)
+        sys.path.append(path)
     try:
         module = importlib.import_module(module_name or target)
     except (ImportError, ValueError) as error:
         raise UserError(
             f"--network {printable(target)} cannot be imported ({error}): give "
-            f"<module>.<function or class>, of an installed package or of a file in {folder}"
+            "<module>.<function or class>, of an installed package or of a file in "
+            f"{printable(folder)}, or name another folder with --import-path"
         ) from error
     build = getattr(module, name, None)
     if not callable(build):
