@@ -21,7 +21,7 @@ class Effort:
         images: test images on which patterns are measured.
         draws: random masks of a class and size.
         iterations: of activation maximisation; 0 leaves it out.
-        universal, neurons, redrawn: whether these parts are done.
+        usual_ways, universal, neurons, redrawn: whether these parts are done.
     """
 
     classes: int
@@ -30,6 +30,7 @@ class Effort:
     images: int
     draws: int
     iterations: int
+    usual_ways: bool = True
     universal: bool = True
     neurons: bool = True
     redrawn: bool = True
@@ -40,12 +41,16 @@ _EFFORTS = (
     Effort(classes=100, canvases=3, searched=400, images=1000, draws=3, iterations=1000),
     Effort(classes=50, canvases=3, searched=200, images=500, draws=3, iterations=500),
     Effort(classes=20, canvases=2, searched=150, images=300, draws=3, iterations=300),
-    Effort(classes=10, canvases=1, searched=100, images=200, draws=2, iterations=200),
     Effort(
-        classes=5, canvases=1, searched=80, images=100, draws=2, iterations=0, universal=False
+        classes=10, canvases=1, searched=100, images=200, draws=2, iterations=200, usual_ways=False
     ),
     Effort(
-        classes=3, canvases=1, searched=60, images=60, draws=1, iterations=0, universal=False,
+        classes=5, canvases=1, searched=80, images=100, draws=2, iterations=0, usual_ways=False,
+        universal=False,
+    ),
+    Effort(
+        classes=3, canvases=1, searched=60, images=60, draws=1, iterations=0, usual_ways=False,
+        universal=False,
         neurons=False, redrawn=False,
     ),
 )  # fmt: skip
@@ -104,10 +109,15 @@ def budget(
         *(["activation"] if iterations else []),
     ]
     evaluations = [
-        "accuracy", "usual_ways", "confusion", "predictive_power", "pattern_controls",
-        "attention", *(["neurons_flat"] if effort.neurons else []),
+        "accuracy",
+        *(["usual_ways"] if effort.usual_ways else []),
+        "confusion",
+        "predictive_power",
+        "pattern_controls",
+        "attention",
+        *(["neurons_flat"] if effort.neurons else []),
         *(["gallery"] if iterations else []),
-    ]  # fmt: skip
+    ]
     methods = [name for name in methods if name not in unsupported]
     evaluations = [name for name in evaluations if name not in unsupported]
     searched = min(1.0, effort.searched / total)
@@ -155,6 +165,8 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
     positions = 14 * 14
     parts = [
         3 * images,
+        # About twenty ways on 512 images.
+        20 * min(512, images) if effort.usual_ways else 0,
         explained * effort.canvases * search,
         explained * search if effort.redrawn else 0,
         explained * searched * 2 * _GRADIENT if effort.universal else 0,
@@ -182,6 +194,7 @@ def _left_out(
     if total < images:
         lines.append(f"{total} of {images} images are read, evenly spaced")
     for done, line in (
+        (effort.usual_ways, "the other usual ways are compared on few images"),
         (bool(iterations), "activation maximisation is left out"),
         (effort.universal, "universal perturbations are left out"),
         (effort.neurons, "neurons are left out"),
