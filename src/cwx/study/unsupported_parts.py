@@ -20,7 +20,7 @@ def unsupported_parts(network: nn.Module, image_shape: tuple[int, int, int]) -> 
     try:
         audit_layers(network, image_shape, None, "evaluation.neurons.layers")
     except ValueError as error:
-        reasons["neurons_flat"] = _reason(error)
+        reasons["neurons"] = _reason(error)
     return reasons
 
 
