@@ -227,6 +227,7 @@ def test_architectures_that_do_not_differ_on_the_images_are_equal(folder, traine
 
 def test_large_and_small_images_are_compared_on_the_same_images(folder, trained, monkeypatch):
     monkeypatch.setattr(module, "_FINALISTS", 100)
+    monkeypatch.setattr(module, "is_equal", lambda *_: True)
     usage = search(folder, trained(centred), likely=96)
     assert {way.size for way in usage.ways} > {None}
     assert len({len(way.is_correct) for way in usage.ways}) == 1
