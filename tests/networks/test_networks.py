@@ -298,6 +298,7 @@ def test_an_external_network_gets_only_its_own_arguments():
     build = instantiate(
         {
             "_target_": "cwx.networks.external.external",
+            **{"output": None, "probabilities": False, "reverse_channels": False},
             "_partial_": True,
             "build": {
                 "_target_": "torchvision.models.squeezenet1_0",
@@ -340,7 +341,10 @@ def test_imagenet_networks_have_as_many_parameters_as_torchvision_weights(name, 
 )
 def test_an_external_builder_that_returns_no_network_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
-        external(build=build, in_channels=1, image_size=(8, 8), num_classes=3)
+        external(
+            build=build, output=None, probabilities=False, reverse_channels=False,
+            in_channels=1, image_size=(8, 8), num_classes=3,
+        )  # fmt: skip
 
 
 def test_modes_are_restored_also_after_an_exception():

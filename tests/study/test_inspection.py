@@ -182,3 +182,13 @@ def test_the_network_among_parts_is_found(trained, images, tmp_path):
     weight_files.parts(trained, tmp_path / "parts.pt")
     found = inspect(Request(weights=tmp_path / "parts.pt", images=images))
     assert found.ways[0]["accuracy"] > 0.7
+
+
+def test_hostile_names_in_a_file_are_harmless_in_the_notes(trained, images, tmp_path):
+    value = {"state_dict": trained.state_dict(), "${oc.env:HOME}\x1b[2J": 3}
+    torch.save(value, tmp_path / "model.pt")
+    found = inspect(Request(weights=tmp_path / "model.pt", images=images))
+    text = " ".join(found.settings["notes"])
+    assert "oc.env:HOME" in text
+    assert "${" not in text
+    assert text.isprintable()

@@ -72,6 +72,7 @@ def make_study(store, *trajectories, held_out=(), corruption=None, paper=None):
         experts=chosen_experts(held_out=held_out, trajectories=paths),
         method={"probe": raise_subject},
         evaluation={},
+        notes=[],
         trainer=trainer,
         precision=Precisions(experts=PLAIN, methods=PLAIN),
         logger={},

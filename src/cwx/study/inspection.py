@@ -83,7 +83,7 @@ class Inspection:
 
     def with_notes(self, added: Sequence[str]) -> "Inspection":
         """The same, with more notes."""
-        notes = [*self.notes, *added]
+        notes = [*self.notes, *map(_plain, added)]
         return replace(self, notes=notes, settings={**self.settings, "notes": notes})
 
 
@@ -243,6 +243,7 @@ def _inspection(
         notes.append(f"Left out: {', '.join(parts)}, as {reason}.")
     if limits.left_out:
         notes.append(f"Within {request.minutes:g} minutes: {'; '.join(limits.left_out)}.")
+    notes = [_plain(note) for note in notes]
     return Inspection(
         settings=settings | {"notes": notes},
         ways=[w.row for w in usage.ways],
@@ -252,6 +253,11 @@ def _inspection(
         if request.network is not None and lies_in(request.network, import_folder)
         else None,
     )
+
+
+def _plain(note: str) -> str:
+    """A note that no configuration reads as an interpolation: names in a file may be hostile."""
+    return printable(note).replace("${", "$ {")
 
 
 def _external(way: Way) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from support.configurations import check
 from cwx.cli.commands import inspect as command
 from cwx.cli.config.override_text import override
 from cwx.cli.resolvers import register_resolvers
+from cwx.errors import UserError
 from cwx.study import inspection as finder
 from cwx.study.inspection import Inspection
 from cwx.study.inspection_budget import budget
@@ -161,3 +162,8 @@ def test_overrides_of_all_settings_are_read_back():
         for key, value in SETTINGS.items()
     ]
     assert check("experiment=inspect", *words)["data"]["mean"] == [0.5, 0.4, 0.3]
+
+
+def test_no_settings_file_holds_an_interpolation():
+    with pytest.raises(UserError, match="rename it"):
+        command._yaml(SETTINGS | {"data.source.classes": ["a", "${oc.env:HOME}"]})

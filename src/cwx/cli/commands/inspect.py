@@ -28,9 +28,8 @@ def parser() -> Parser:
     name = f"{program_name()} inspect"
     arguments = Parser(
         "inspect",
-        does="What has this network learned about each class? Give its weights and some images, in "
-        "one folder per class; architecture, size, normalisation and order of the classes are "
-        "found on the images.",
+        does="Explain a network from its weights and a folder of images, one folder per class.\n"
+        "Architecture, size, normalisation and order of the classes are found on the images.",
         examples=f"""  {name} model.pt images/
   {name} model.pt images/ --network torchvision.models.resnet18 --classes classes.txt
   {name} models/*.pt images/ --minutes 5          several networks, as a sweep
@@ -234,10 +233,14 @@ def _yaml(settings: Mapping[str, Any]) -> str:
     """Settings as an option of a configuration group."""
     from omegaconf import OmegaConf
 
+    from cwx.cli.config.override_text import override
+
     choices = {key: value for key, value in settings.items() if key in ("method", "evaluation")}
     rest = {key: value for key, value in settings.items() if key not in (*choices, "network")}
     config = OmegaConf.create()
     for key, value in rest.items():
+        # Refuses interpolations.
+        override(key, value)
         OmegaConf.update(config, key, value)
     defaults: list[Any] = [{f"override /{key}": value} for key, value in choices.items()]
     if "network" in settings:
