@@ -232,3 +232,21 @@ def test_large_and_small_images_are_compared_on_the_same_images(folder, trained,
     assert {way.size for way in usage.ways} > {None}
     assert len({len(way.is_correct) for way in usage.ways}) == 1
     assert usage.way.accuracy > 0.85
+
+
+def test_one_value_is_that_of_every_channel(folder, trained):
+    stated = Stated(mean=[0.5], std=[0.5], size=8)
+    normalization = search(folder, trained(centred), stated=stated).way.inputs.normalization
+    assert normalization.mean == normalization.std == (0.5,) * 3
+    words = {"mean": (0.0,), "std": (1 / 255,)}
+    normalization = search(folder, trained(in_bytes), words=words).way.inputs.normalization
+    assert len(normalization.mean) == len(normalization.std) == 3
+
+
+def test_values_of_other_channels_are_refused_or_not_used(folder, trained):
+    stated = Stated(mean=[0.5, 0.5], std=[0.5, 0.5], size=8)
+    with pytest.raises(ValueError, match="--mean and --std have 2 and 2 values.*3 channels"):
+        search(folder, trained(centred), stated=stated)
+    words = {"mean": (0.1, 0.2), "std": (0.3, 0.4)}
+    usage = search(folder, trained(centred), words=words)
+    assert "of the file" not in {way.row["normalisation"] for way in usage.ways}

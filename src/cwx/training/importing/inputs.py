@@ -83,6 +83,19 @@ def usual_inputs(present: Normalization) -> list[Inputs]:
     return inputs
 
 
+def named_inputs(mean: Sequence[float], std: Sequence[float], name: str, channels: int) -> Inputs:
+    """Inputs of one normalisation; one number is that of every channel."""
+    means, stds = (list(v) * channels if len(v) == 1 else list(v) for v in (mean, std))
+    return Inputs((name,), (), Normalization(mean=means, std=stds))
+
+
+def with_scale_name(inputs: Inputs) -> Inputs:
+    """The same inputs, with the name of the normalisation first among the changes."""
+    changes = [c.removeprefix("the normalisation ") for c in inputs.changes]
+    has_scale = any(change.startswith("the normalisation ") for change in inputs.changes)
+    return replace(inputs, changes=tuple(changes if has_scale else ["pixels in -1 to 1", *changes]))
+
+
 def _with(inputs: Inputs, change: tuple[str, str], **flags: Any) -> Inputs:
     description, remedy = change
     changes, settings = (*inputs.changes, description), (*inputs.settings, remedy)

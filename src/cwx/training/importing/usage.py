@@ -8,7 +8,7 @@ accuracy decides.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from cwx.functional.accuracy_tests import is_at_chance
 from cwx.functional.images import Normalization
 from cwx.networks.external import adapt
 from cwx.training.importing.architecture import Architecture
-from cwx.training.importing.inputs import Inputs, usual_inputs
+from cwx.training.importing.inputs import Inputs, named_inputs, usual_inputs, with_scale_name
 from cwx.training.importing.output_form import OutputForm, output_form
 from cwx.training.importing.ways import (
     Way,
@@ -210,17 +210,24 @@ class UsageSearch:
 
     def _inputs(self, architecture: Architecture) -> tuple[list[Inputs], list[Inputs]]:
         """The normalisations to try, the most likely first; those with reversed channels apart."""
-        stated = self.stated.mean, self.stated.std
-        if stated[0] is not None and stated[1] is not None:
-            return [_named(stated[0], stated[1], "stated")], []
-        if "mean" in self.words and "std" in self.words:
-            return [_named(self.words["mean"], self.words["std"], "of the file")], []
-        if architecture.normalization is not None:
-            return [_named(*architecture.normalization, "of the file")], []
         channels = self.architectures[0][0].channels
+        for mean, std, name in (
+            (self.stated.mean, self.stated.std, "stated"),
+            (self.words.get("mean"), self.words.get("std"), "of the file"),
+            (*(architecture.normalization or (None, None)), "of the file"),
+        ):
+            if mean is None or std is None:
+                continue
+            if {len(mean), len(std)} <= {1, channels}:
+                return [named_inputs(mean, std, name, channels)], []
+            if name == "stated":
+                raise ValueError(
+                    f"--mean and --std have {len(mean)} and {len(std)} values, but the network "
+                    f"takes {channels} channels: give one value or {channels}"
+                )
         present = Normalization(mean=[0.5] * channels, std=[0.5] * channels)
-        named = _named(present.mean, present.std, "pixels in -1 to 1")
-        inputs = [named, *(_with_scale(i) for i in usual_inputs(present))]
+        named = named_inputs(present.mean, present.std, "pixels in -1 to 1", channels)
+        inputs = [named, *(with_scale_name(i) for i in usual_inputs(present))]
         usual = "ImageNet's" if (architecture.likely_size or 0) > 64 else "CIFAR-10's"
         # Inverted pixels have no setting.
         usable = sorted(
@@ -285,14 +292,3 @@ class UsageSearch:
                 and len(self.folder.present) == len(self.folder.classes),
             )
         )
-
-
-def _named(mean: Sequence[float], std: Sequence[float], name: str) -> Inputs:
-    return Inputs((name,), (), Normalization(mean=list(mean), std=list(std)))
-
-
-def _with_scale(inputs: Inputs) -> Inputs:
-    """The same inputs, with the name of the normalisation first among the changes."""
-    changes = [c.removeprefix("the normalisation ") for c in inputs.changes]
-    has_scale = any(change.startswith("the normalisation ") for change in inputs.changes)
-    return replace(inputs, changes=tuple(changes if has_scale else ["pixels in -1 to 1", *changes]))
