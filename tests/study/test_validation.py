@@ -77,7 +77,8 @@ class RefusingEvaluation:
         ({"network": TooFewLogits}, "network returns outputs of shape"),
         (
             {"method": {"probe": partial(raise_subject, explains="clean")}},
-            "method.probe.explains is 'clean', .* one of expert, held-out, redrawn, or give experts.clean a",
+            "method.probe.explains is 'clean', .* one of expert, held-out, redrawn, or give "
+            "experts.clean a",
         ),
         ({"evaluation": {"any": RefusingEvaluation()}}, r"refused: \['probe'\], 1, 3"),
         ({"recipe": refuse_to_train("network")}, "the recipe cannot train network"),

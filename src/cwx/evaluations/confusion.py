@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from cwx.data.canvases import test_logits
 from cwx.evaluations.outcome import Outcome, Row, Sources
-from cwx.networks.eval_mode import eval_mode
 from cwx.storage.metric_names import class_metric
 from cwx.training.subject import Subject
 
@@ -71,17 +70,12 @@ class Confusion:
         ]
 
 
-@torch.no_grad()
 def _matrix(subject: Subject, network: nn.Module) -> Tensor:
     """Counts ``[true class, predicted class]`` in float64."""
     classes = len(subject.data.classes)
-    matrix = torch.zeros(classes, classes, dtype=torch.float64)
-    with eval_mode(network):
-        for images, labels, _ in subject.data.test_batches():
-            predictions = network(images.to(subject.device)).argmax(1).cpu()
-            ones = torch.ones(len(labels), dtype=torch.float64)
-            matrix.index_put_((labels.cpu(), predictions), ones, accumulate=True)
-    return matrix
+    predictions = test_logits(network, subject.data, subject.device).argmax(1)
+    pairs = classes * subject.data.splits.test.labels + predictions
+    return pairs.bincount(minlength=classes**2).view(classes, classes).double()
 
 
 def _class_rows(matrix: Tensor, classes: tuple[str, ...]) -> list[Row]:

@@ -76,14 +76,23 @@ def _selected(name: str | int, _: nn.Module, __: Any, output: Any) -> Any:
         ValueError: there is no such part.
     """
     try:
-        if isinstance(name, int) or isinstance(output, Mapping):
-            return output[name]
-        return getattr(output, name)
+        return output_part(output, name)
     except (LookupError, AttributeError, TypeError) as error:
         raise ValueError(
             f"network.output is {name!r}, but the network returns a {type(output).__name__} "
             "without this part: correct it"
         ) from error
+
+
+def output_part(output: Any, name: str | int) -> Any:
+    """A key of a mapping, a field of a tuple or an item by its index.
+
+    Raises:
+        LookupError, AttributeError, TypeError: there is no such part.
+    """
+    if isinstance(name, int) or isinstance(output, Mapping):
+        return output[name]
+    return getattr(output, name)
 
 
 def _logarithm(_: nn.Module, __: Any, output: Tensor) -> Tensor:

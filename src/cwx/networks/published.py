@@ -4,6 +4,8 @@ The names, not the networks, differ from `cwx.networks.resnet` and `cwx.networks
 checkpoint is found by them. No network normalises its input.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from torch import Tensor, nn
@@ -96,6 +98,31 @@ class PreActBlock(nn.Module):
         return residual + skip
 
 
+def _add_stages(
+    network: nn.Module,
+    width: int,
+    stages: Sequence[int],
+    build: Callable[[int, int, int], Block | PreActBlock],
+) -> int:
+    """Add ``layer1``, ``layer2``, …, and return the output channels of the last.
+
+    Args:
+        width: of the first stage and channels of its input; each next stage doubles the width, and
+            halves height and width of the features.
+        stages: the number of blocks of each stage.
+        build: a block, from its input channels, width and stride.
+    """
+    channels = width
+    for stage, depth in enumerate(stages):
+        blocks: list[nn.Module] = []
+        for index in range(depth):
+            block = build(channels, width << stage, 2 if stage and not index else 1)
+            channels = block.out_channels
+            blocks.append(block)
+        network.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+    return channels
+
+
 class ResNet(nn.Module):
     """ResNet with ``conv1, bn1, layer1.0.conv1, …, linear``, the names of pytorch-cifar.
 
@@ -132,17 +159,9 @@ class ResNet(nn.Module):
         self.conv1 = convolution(in_channels, width, stem_size, stem_stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, 2, padding=1) if max_pooling else nn.Identity()
-        channels = width
-        for stage, depth in enumerate(stages):
-            blocks: list[nn.Module] = []
-            for index in range(depth):
-                stride = 2 if stage and not index else 1
-                block = Block(
-                    channels, width << stage, stride, bottleneck=bottleneck, shortcut=shortcut
-                )
-                channels = block.out_channels
-                blocks.append(block)
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        channels = _add_stages(
+            self, width, stages, partial(Block, bottleneck=bottleneck, shortcut=shortcut)
+        )
         self.depth, self.head, self.grid = len(stages), head, grid
         self.add_module(head, nn.Linear(channels * grid * grid, num_classes))
 
@@ -180,15 +199,7 @@ class PreActResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = convolution(in_channels, width, 3)
-        channels = width
-        for stage, depth in enumerate(stages):
-            blocks: list[nn.Module] = []
-            for index in range(depth):
-                stride = 2 if stage and not index else 1
-                block = PreActBlock(channels, width << stage, stride, bottleneck=bottleneck)
-                channels = block.out_channels
-                blocks.append(block)
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        channels = _add_stages(self, width, stages, partial(PreActBlock, bottleneck=bottleneck))
         self.bn = nn.BatchNorm2d(channels) if final_norm else None
         self.depth, self.head, self.grid = len(stages), head, grid
         self.add_module(head, nn.Linear(channels * grid * grid, num_classes))

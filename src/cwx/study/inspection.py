@@ -5,12 +5,12 @@ What the file of weights and the folder of images do not say is found out on the
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cwx.data.datasets.class_folders import files_by_class
 from cwx.data.datasets.folder_preview import FolderPreview
@@ -23,7 +23,7 @@ from cwx.study.inspection_notes import image_notes, usage_notes
 from cwx.study.poisoned_test import poisoned_test_note
 from cwx.study.unsupported_parts import unsupported_parts
 from cwx.training.importing.architecture import Architecture
-from cwx.training.importing.checkpoint import read_checkpoint
+from cwx.training.importing.checkpoint import network_state
 from cwx.training.importing.file_usage import find_usage
 from cwx.training.importing.fitting_architectures import fitting_architectures
 from cwx.training.importing.named_architecture import lies_in
@@ -70,21 +70,20 @@ class Inspection:
     Attributes:
         settings: of the study, by key.
         ways: the ways to use the weights that were compared, as rows of a table.
-        notes: what was found, in sentences; also for the page.
         minutes: the estimated time of the study.
         import_path: a folder that the study needs to import its network from; ``None`` for none.
     """
 
     settings: Mapping[str, Any]
     ways: Sequence[Mapping[str, Any]]
-    notes: Sequence[str]
     minutes: float
     import_path: Path | None = None
 
-    def with_notes(self, added: Sequence[str]) -> "Inspection":
-        """The same, with more notes."""
-        notes = [*self.notes, *map(_plain, added)]
-        return replace(self, notes=notes, settings={**self.settings, "notes": notes})
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was found, in sentences; also for the page."""
+        notes: Sequence[str] = self.settings["notes"]
+        return notes
 
 
 def inspect(request: Request) -> Inspection:
@@ -120,7 +119,7 @@ def inspect(request: Request) -> Inspection:
     )
     folder = FolderPreview(source)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    usage, remark = find_usage(
+    usage, stated = find_usage(
         UsageSearch(
             architectures=networks,
             folder=folder,
@@ -134,9 +133,9 @@ def inspect(request: Request) -> Inspection:
         raise UserError(_at_chance(request, usage, folder))
     found = usage.way.architecture.settings
     network = next(net for architecture, net in networks if architecture.settings == found)
-    inspection = _inspection(request, weights, root, names, folder, usage, network)
     poisoned = poisoned_test_note(weights.path, source, network, usage.way, device)
-    return inspection.with_notes([note for note in (remark, poisoned) if note is not None])
+    remarks = [remark for remark in (stated, poisoned) if remark is not None]
+    return _inspection(request, weights, root, names, folder, usage, network, remarks)
 
 
 def trusted_weights(path: Path, store: Path, import_path: Path | None) -> Path:
@@ -184,13 +183,16 @@ def _networks(
         names = OutputNames(stated, True, f"as in {request.classes.name}")
     else:
         names = output_names(folders, classes, weights.words.get("classes"))
-    networks = []
+    networks: list[tuple[Architecture, nn.Module]] = []
+    state: dict[str, Tensor] | None = None
     for architecture in architectures:
         side = architecture.image_size or architecture.likely_size or 224
         network = architecture.factory(
             in_channels=architecture.channels, image_size=(side, side), num_classes=classes
         )
-        network.load_state_dict(read_checkpoint(weights.path, network.state_dict()))
+        # All have tensors of the same names and shapes.
+        state = state or network_state(weights, network.state_dict())
+        network.load_state_dict(state)
         networks.append((architecture, network.eval()))
     return names, networks
 
@@ -203,6 +205,7 @@ def _inspection(
     folder: FolderPreview,
     usage: Usage,
     network: nn.Module,
+    remarks: Sequence[str],
 ) -> Inspection:
     way = usage.way
     side = way.size or folder.side or 224
@@ -243,11 +246,10 @@ def _inspection(
         notes.append(f"Left out: {', '.join(parts)}, as {reason}.")
     if limits.left_out:
         notes.append(f"Within {request.minutes:g} minutes: {'; '.join(limits.left_out)}.")
-    notes = [_plain(note) for note in notes]
+    notes = [_plain(note) for note in (*notes, *remarks)]
     return Inspection(
         settings=settings | {"notes": notes},
         ways=[w.row for w in usage.ways],
-        notes=notes,
         minutes=limits.minutes,
         import_path=import_folder
         if request.network is not None and lies_in(request.network, import_folder)

@@ -130,11 +130,15 @@ def _are_close(first: Tensor, second: Tensor) -> bool:
     return (first - second).abs().max().item() <= 1e-3 * scale
 
 
+def are_probabilities(outputs: Tensor) -> bool:
+    """Whether the rows of outputs ``[n, classes]`` are not negative and sum to 1."""
+    return bool((outputs >= 0).all() and (outputs.sum(1) - 1).abs().max() < 1e-4)
+
+
 def _check_no_probabilities(
     name: str, network: nn.Module, logits: Tensor, images: Tensor
 ) -> str | None:
-    sums = logits.sum(1)
-    if (logits >= 0).all() and (sums - 1).abs().max() < 1e-4:
+    if are_probabilities(logits):
         raise ValueError(
             f"{name} returns probabilities (each row sums to 1): it must return logits; leave out "
             "its softmax, or return their logarithm"

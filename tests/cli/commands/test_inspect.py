@@ -45,9 +45,7 @@ def calls(monkeypatch, tmp_path):
 
     def find(request):
         requests.append(request)
-        return Inspection(
-            settings=SETTINGS, ways=[{"network": "x", "accuracy": 0.9}], notes=["a"], minutes=1.0
-        )
+        return Inspection(settings=SETTINGS, ways=[{"network": "x", "accuracy": 0.9}], minutes=1.0)
 
     def study(words):
         studies.append(words)
@@ -143,7 +141,7 @@ def test_json_alone_is_on_standard_output(calls, monkeypatch, capsys, tmp_path):
     result = json.loads(out.out)
     assert result["metrics"] == {"accuracy/expert/clean": 0.75}
     assert result["result"] == "The network classifies 75 % of the test images correctly."
-    assert result["notes"] == ["a"]
+    assert result["notes"] == SETTINGS["notes"]
     assert "noise" in out.err
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cwx.cli.parser import Parser, program_name
 from cwx.cli.tables import print_remark, print_text, table
 from cwx.errors import UserError, printable
+from cwx.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from cwx.study.inspection import Inspection
@@ -116,13 +117,15 @@ def _main(argv: Sequence[str]) -> None:
         raise UserError("--mean and --std belong together: give both")
     if arguments.resize is not None and arguments.size is None:
         raise UserError("--resize needs --size: give both")
+    if arguments.cfg and len(weights) > 1:
+        raise UserError(f"--cfg is for one file of weights: leave out the other {len(weights) - 1}")
     # Standard output is for the JSON alone.
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         inspections = [_inspection(arguments, path, images, overrides) for path in weights]
         if len(weights) == 1:
             folder = _run(arguments, inspections[0], overrides)
         else:
-            folder = _sweep(arguments, weights, inspections, overrides)
+            folder = _sweep(weights, inspections, overrides)
     if folder is not None and arguments.json:
         print_text(json.dumps(_results(folder, weights, inspections), indent=2))
 
@@ -192,7 +195,6 @@ def _is_argument(key: str) -> bool:
 
 
 def _sweep(
-    arguments: argparse.Namespace,
     weights: Sequence[Path],
     inspections: Sequence["Inspection"],
     overrides: Sequence[str],
@@ -208,13 +210,11 @@ def _sweep(
     names = []
     for index, (path, inspection) in enumerate(zip(weights, inspections, strict=True)):
         names.append(f"{index}-{_plain(path.stem)}")
-        (group / f"{names[-1]}.yaml").write_text(_yaml(inspection.settings), encoding="utf-8")
+        write_text(group / f"{names[-1]}.yaml", _yaml(inspection.settings))
     command = [
         "--config-dir", str(configurations), "experiment=inspect", f"+inspected={','.join(names)}",
         f"hydra.sweep.dir={folder}", *overrides,
     ]  # fmt: skip
-    if arguments.cfg:
-        raise UserError(f"--cfg is for one file of weights: leave out the other {len(weights) - 1}")
     paths = {str(found.import_path.resolve()) for found in inspections if found.import_path}
     if paths:
         # Jobs are processes of their own.

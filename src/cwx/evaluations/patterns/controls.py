@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Annotated
 
@@ -18,7 +18,8 @@ from cwx.evaluations.patterns.selection import (
     candidates_of_size,
     score_candidates,
 )
-from cwx.explanations.patterns import Patterns
+from cwx.evaluations.patterns.set_power import images_outside
+from cwx.explanations.patterns import BinaryPatterns, Patterns
 from cwx.functional.mask_search import pixels
 from cwx.functional.rng import stream
 from cwx.storage.metric_names import class_metric
@@ -82,22 +83,21 @@ class PatternControls:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         probe, patterns = self._probe(subject, sources, self.source)
-        rows = [row for size in self.sizes for row in self._rows(probe, patterns, size)]
+        controls = [c for size in self.sizes for c in self._controls(probe, patterns, size)]
         redrawn: dict[float, float] = {}
         if self.redrawn is not None:
             other, other_patterns = self._probe(subject, sources, self.redrawn)
             redrawn = {
                 size: fmean(
-                    float(row[PATTERN]) - float(row[NONE])
-                    for row in self._rows(other, other_patterns, size, draws=0)
+                    control.pattern - control.no_pattern
+                    for control in self._controls(other, other_patterns, size, draws=0)
                 )
                 for size in self.sizes
             }
+        rows = [control.row for control in controls]
         return Outcome(
-            metrics=self._metrics(rows, redrawn),
-            tables={
-                "pattern_controls": [{k: v for k, v in row.items() if k != "draws"} for row in rows]
-            },
+            metrics=self._metrics(controls, redrawn),
+            tables={"pattern_controls": rows},
             figures={"pattern_controls": _chart(rows, redrawn)},
         )
 
@@ -109,56 +109,80 @@ class PatternControls:
         probe = Probe(subject, subject.first_network(patterns.explains), test.at(indices))
         return probe, replace(patterns, searched=patterns.searched[indices])
 
-    def _rows(
+    def _controls(
         self, probe: Probe, patterns: Patterns, size: float, draws: int | None = None
-    ) -> Iterator[Row]:
-        """A row per class."""
+    ) -> Iterator["ClassControls"]:
+        """The success rates of each class."""
         candidates = candidates_of_size(self.source, patterns, size)
         scores = score_candidates(candidates, probe, patterns.searched)
-        by_key = {
-            (int(label), int((patterns.labels[:i] == label).sum())): i
-            for i, label in enumerate(patterns.labels)
-        }
         for score in best_by_class(scores, "lowest_loss"):
             candidate = score.candidate
-            others = probe.images.labels != candidate.label
-            outside = others & ~patterns.searched
-            counted = outside if outside.any() else others
-            canvas = patterns.canvases[by_key[candidate.label, candidate.canvas]]
-            random = [
-                self._success(probe, _with_random_mask(candidate, canvas, draw), counted)
-                for draw in range(self.draws if draws is None else draws)
-            ]
-            yield {
-                "size": f"{size:g}",
-                "class": probe.subject.data.classes[candidate.label],
-                PATTERN: _fraction(score.predictions.classes, candidate.label, counted),
-                RANDOM: fmean(random) if random else math.nan,
-                f"{RANDOM}_std": pstdev(random) if random else math.nan,
-                NONE: _fraction(probe.clean, candidate.label, counted),
-                "draws": random,  # type: ignore[dict-item]
-            }
+            counted = images_outside(probe, candidate.label, patterns.searched)
+            index = (patterns.labels == candidate.label).nonzero()[candidate.canvas, 0]
+            canvas = patterns.canvases[index]
+            yield ClassControls(
+                size=size,
+                name=probe.subject.data.classes[candidate.label],
+                pattern=_fraction(score.predictions.classes, candidate.label, counted),
+                no_pattern=_fraction(probe.clean, candidate.label, counted),
+                random=[
+                    self._success(probe, _with_random_mask(candidate, canvas, draw), counted)
+                    for draw in range(self.draws if draws is None else draws)
+                ],
+            )
 
     @staticmethod
     def _success(probe: Probe, candidate: Candidate, counted: Tensor) -> float:
         predictions = probe.predict(candidate.attach, candidate.label)
         return _fraction(predictions.classes, candidate.label, counted)
 
-    def _metrics(self, rows: Sequence[Row], redrawn: dict[float, float]) -> dict[str, float]:
+    def _metrics(
+        self, controls: Sequence["ClassControls"], redrawn: dict[float, float]
+    ) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for size in self.sizes:
             name = f"pattern_controls/{self.source}/{size:g}"
-            of_size = [row for row in rows if row["size"] == f"{size:g}"]
+            of_size = [control for control in controls if control.size == size]
             for column in (PATTERN, RANDOM, NONE):
-                metrics[f"{name}/{column}"] = fmean(float(row[column]) for row in of_size)
-            draws = [row["draws"] for row in of_size]
-            means = [fmean(values) for values in zip(*draws, strict=True)]
+                metrics[f"{name}/{column}"] = fmean(float(c.row[column]) for c in of_size)
+            means = [fmean(draws) for draws in zip(*(c.random for c in of_size), strict=True)]
             metrics[f"{name}/{RANDOM}/std"] = pstdev(means)
             if size in redrawn:
                 metrics[f"{name}/{REDRAWN}"] = redrawn[size]
-            for row in of_size:
-                metrics[class_metric(f"{name}/{PATTERN}", str(row["class"]))] = float(row[PATTERN])
+            for control in of_size:
+                metrics[class_metric(f"{name}/{PATTERN}", control.name)] = control.pattern
         return metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassControls:
+    """The success rates of the pattern of a class, in 0-1.
+
+    Attributes:
+        size: fraction of the image's pixels.
+        name: of the class.
+        pattern: with the pattern.
+        no_pattern: without one.
+        random: with each random mask.
+    """
+
+    size: float
+    name: str
+    pattern: float
+    no_pattern: float
+    random: Sequence[float]
+
+    @property
+    def row(self) -> Row:
+        """The row of the table."""
+        return {
+            "size": f"{self.size:g}",
+            "class": self.name,
+            PATTERN: self.pattern,
+            RANDOM: fmean(self.random) if self.random else math.nan,
+            f"{RANDOM}_std": pstdev(self.random) if self.random else math.nan,
+            NONE: self.no_pattern,
+        }
 
 
 def _with_random_mask(candidate: Candidate, canvas: Tensor, draw: int) -> Candidate:
@@ -169,11 +193,8 @@ def _with_random_mask(candidate: Candidate, canvas: Tensor, draw: int) -> Candid
     mask = torch.zeros(candidate.mask.numel(), dtype=torch.bool)
     mask[order[: int(candidate.mask.sum())]] = True
     mask = mask.view_as(candidate.mask)
-
-    def attach(images: Tensor) -> Tensor:
-        return torch.where(mask.to(images.device), canvas.to(images.device, images.dtype), images)
-
-    return replace(candidate, attach=attach, mask=mask)
+    pattern = BinaryPatterns(masks=mask[None], canvases=canvas[None], tied=torch.zeros(1))
+    return replace(candidate, attach=pattern.attach(0), mask=mask)
 
 
 def _fraction(predictions: Tensor, label: int, counted: Tensor) -> float:

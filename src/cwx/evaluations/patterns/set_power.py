@@ -105,8 +105,7 @@ def measure_power(
         search could use all; ``power_whole`` on all images; ``accuracy`` on the class.
     """
     others = probe.images.labels != label
-    outside = others & ~searched
-    held_out = probe.power(predictions, label, outside if outside.any() else others)
+    held_out = probe.power(predictions, label, images_outside(probe, label, searched))
     whole = probe.power(predictions, label, others)
     return {
         "power": (held_out.compute() if relative else held_out.success).item(),
@@ -114,6 +113,13 @@ def measure_power(
         "success": held_out.success.item(),
         "accuracy": held_out.accuracy.item(),
     }
+
+
+def images_outside(probe: Probe, label: int, searched: Tensor) -> Tensor:
+    """Boolean mask ``[n]`` of the images of other classes outside D_n, or of all of them."""
+    others = probe.images.labels != label
+    outside = others & ~searched
+    return outside if outside.any() else others
 
 
 def finite(rows: Sequence[Row], column: str) -> list[float]:

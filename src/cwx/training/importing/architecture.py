@@ -15,14 +15,13 @@ from cwx.training.importing import (
     candidates_torchvision,
 )
 from cwx.training.importing.candidates import (
-    COUNTER,
     Architecture,
     Family,
     Shapes,
     architecture_shapes,
     differences,
 )
-from cwx.training.importing.checkpoint import is_foreign
+from cwx.training.importing.checkpoint import COUNTER, is_foreign
 from cwx.training.importing.nests import FOREIGN
 
 __all__ = ["Architecture", "nearest", "recognise"]

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from cwx.training.importing.checkpoint import COUNTER
+
 Shapes = Mapping[str, tuple[int, ...]]
-# A counter of batch norm: rarely used, and missing in older files.
-COUNTER = "num_batches_tracked"
 # What building a network of senseless sizes raises.
 BUILD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
 

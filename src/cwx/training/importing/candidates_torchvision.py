@@ -10,7 +10,6 @@ from torchvision import models
 
 from cwx.networks.torchvision_variants import builder_names, torchvision_network
 from cwx.training.importing.candidates import (
-    COUNTER,
     Architecture,
     Family,
     Shapes,
@@ -20,6 +19,7 @@ from cwx.training.importing.candidates import (
 )
 from cwx.training.importing.candidates_external import external_architecture
 from cwx.training.importing.candidates_published import stem_text
+from cwx.training.importing.checkpoint import COUNTER
 
 # A number of classes that is no width of a layer, to find the tensors that depend on it.
 _CLASSES = 1009

@@ -21,14 +21,14 @@ from cwx.storage.tensor_shapes import shapes
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.importing.nests import FOREIGN
 from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
-from cwx.training.importing.weights_file import read_weights, weights_path
+from cwx.training.importing.weights_file import WeightsFile, read_weights, weights_path
 
 log = logging.getLogger(__name__)
 
 # Added by DataParallel, torch.compile and LightningModules.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 # A counter of batch norm: rarely used, and missing in older files.
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
 
 
 def import_checkpoint(source: str, network: nn.Module, store: TrajectoryStore) -> Trajectory:
@@ -79,6 +79,12 @@ def read_checkpoint(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Ten
     weights = read_weights(path)
     for remark in weights.remarks:
         log.info("%s: %s", path, remark)
+    return network_state(weights, expected)
+
+
+def network_state(weights: WeightsFile, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a network in a file that was read, as `read_checkpoint` returns it."""
+    path = weights.path
     state = _select(path, dict(weights.tensors), expected)
     _check(path, state, expected)
     counters = {name: expected[name] for name in expected if name not in state}
@@ -150,7 +156,7 @@ def _select(
 
 def _prefixes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Every prefix under which the whole network is in `state`, the usual ones first."""
-    needed = [n for n in expected if not n.endswith(_COUNTER)]
+    needed = [n for n in expected if not n.endswith(COUNTER)]
     if not needed:
         return []
     ends = [n for n in state if n == needed[0] or n.endswith(f".{needed[0]}")]
@@ -206,7 +212,7 @@ def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) ->
 def _check(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     common = {name: tensor for name, tensor in state.items() if name in expected}
     differences = {
-        "missing": [n for n in expected if n not in state and not n.endswith(_COUNTER)],
+        "missing": [n for n in expected if n not in state and not n.endswith(COUNTER)],
         "unexpected": [n for n in state if n not in expected],
         "different shape": [
             f"{n} {tuple(t.shape)} for {tuple(expected[n].shape)}"

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from cwx.errors import UserError, did_you_mean, printable
-from cwx.networks.external import external
 from cwx.training.importing.architecture import Architecture
+from cwx.training.importing.candidates_external import external_architecture
 from cwx.training.importing.weights_file import WeightsFile
 
 # The names under which functions take the number of classes.
@@ -35,25 +35,16 @@ def named_architecture(target: str, weights: WeightsFile, folder: Path) -> Archi
     build = _load(target, folder)
     classes = _outputs(weights)
     arguments = dict.fromkeys(_classes_argument(build), classes)
-    factory = partial(
-        external,
-        build=partial(build, **arguments),
-        output=None,
-        probabilities=False,
-        reverse_channels=False,
+    architecture = external_architecture(
+        target, build, target, arguments, classes=classes, channels=3
     )
     with torch.random.fork_rng(devices=[]):
-        network = factory(in_channels=3, image_size=(32, 32), num_classes=classes)
+        network = architecture.factory(in_channels=3, image_size=(32, 32), num_classes=classes)
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-    return Architecture(
-        description=f"{target}, {classes} classes",
-        settings={"network": "external", "network.build._target_": target}
-        | {f"network.build.{name}": value for name, value in arguments.items()},
-        factory=factory,
-        classes=classes,
-        channels=3 if first is None else first.in_channels,
-        likely_size=None if first is None else 32 if first.kernel_size[0] == 3 else 224,
-    )
+    if first is None:
+        return architecture
+    likely_size = 32 if first.kernel_size[0] == 3 else 224
+    return replace(architecture, channels=first.in_channels, likely_size=likely_size)
 
 
 def lies_in(target: str, folder: Path) -> bool:

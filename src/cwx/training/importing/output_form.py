@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cwx.networks.eval_mode import eval_mode
+from cwx.networks.external import output_part
 from cwx.training.importing.inputs import Inputs
+from cwx.training.network_outputs import are_probabilities
 
 # The keys under which networks return their logits.
 _KEYS = ("logits", "out", "output", "pred", "y")
@@ -48,12 +50,8 @@ def output_form(network: nn.Module, images: Tensor, inputs: Inputs, classes: int
     with eval_mode(network):
         output = network(batch.to(device))
     name = _part(output, len(batch), classes)
-    logits = output if name is None else _item(output, name)
-    sums = logits.float().sum(1)
-    return OutputForm(
-        output=name,
-        probabilities=bool((logits >= 0).all() and (sums - 1).abs().max() < 1e-4),
-    )
+    logits = output if name is None else output_part(output, name)
+    return OutputForm(output=name, probabilities=are_probabilities(logits.float()))
 
 
 def _part(output: Any, count: int, classes: int) -> str | int | None:
@@ -68,19 +66,13 @@ def _part(output: Any, count: int, classes: int) -> str | int | None:
     else:
         names = [key for key in _KEYS if hasattr(output, key)]
     for name in names:
-        if _fits(_item(output, name), count, classes):
+        if _fits(output_part(output, name), count, classes):
             return name
     shape = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
     raise ValueError(
         f"the network returns a {type(output).__name__} {shape}without one number for each of "
         f"{classes} classes: name a network that does with --network"
     )
-
-
-def _item(output: Any, name: str | int) -> Any:
-    if isinstance(name, int) or isinstance(output, Mapping):
-        return output[name]
-    return getattr(output, name)
 
 
 def _fits(value: Any, count: int, classes: int) -> bool:

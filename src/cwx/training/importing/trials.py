@@ -54,11 +54,21 @@ class Trial:
         return self.accuracy - before >= max(self.gain, 0.1 * (1 - before))
 
 
-@torch.no_grad()
 def predict(
     network: nn.Module, images: Tensor, inputs: InputFunction, *, size: int, device: torch.device
 ) -> Tensor:
     """The output of highest logit for each image: ``[n]``, on the CPU.
+
+    Arguments and errors are those of `measure_logits`.
+    """
+    return measure_logits(network, images, inputs, size=size, device=device).argmax(1)
+
+
+@torch.no_grad()
+def measure_logits(
+    network: nn.Module, images: Tensor, inputs: InputFunction, *, size: int, device: torch.device
+) -> Tensor:
+    """The logits of each image in eval mode: ``[n, classes]``, on the CPU.
 
     Args:
         images: bytes ``[n, C, H, W]``.
@@ -74,7 +84,7 @@ def predict(
             logits = network(inputs(batch.to(device)))
             if not logits.isfinite().all():
                 raise ValueError("its outputs for these images are not finite")
-            outputs.append(logits.argmax(1).cpu())
+            outputs.append(logits.cpu())
     return torch.cat(outputs)
 
 

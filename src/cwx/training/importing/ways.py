@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from cwx.data.class_order import match_outputs, outputs_of, usual_orders
 from cwx.functional.accuracy_tests import sign_test
-from cwx.networks.eval_mode import eval_mode
 from cwx.training.importing.architecture import Architecture
 from cwx.training.importing.inputs import Inputs
 from cwx.training.importing.output_form import OutputForm
+from cwx.training.importing.trials import measure_logits
 
 # The accuracies of two ways do not differ from this p value on.
 _WITHIN_ERROR = 0.05
@@ -143,15 +143,9 @@ def _calibrated_loss(log_probabilities: Tensor, labels: Tensor) -> Tensor:
 def measure_log_probabilities(
     network: nn.Module, images: Tensor, inputs: Inputs, device: torch.device
 ) -> Tensor:
-    """``[n, classes]``, on the CPU."""
-    results = []
-    with eval_mode(network):
-        for batch in images.split(_BATCH):
-            logits = network(inputs(batch.to(device)))
-            if not logits.isfinite().all():
-                raise ValueError("the outputs of the network are not finite on these images")
-            results.append(logits.float().log_softmax(1).cpu())
-    return torch.cat(results)
+    """``[n, classes]``, on the CPU; errors as `measure_logits`."""
+    logits = measure_logits(network, images, inputs, size=_BATCH, device=device)
+    return logits.float().log_softmax(1)
 
 
 def rank(way: Way) -> tuple[float, float]:
