@@ -20,6 +20,7 @@ from cwx.evaluations.adversarial.adversarial_set import AdversarialSetAccuracy
 from cwx.evaluations.adversarial.representations import Representations
 from cwx.evaluations.backdoor.attack_success import AttackSuccess
 from cwx.evaluations.backdoor.poison_detection import PoisonDetection
+from cwx.evaluations.backdoor.poisoned_groups import PoisonedGroups
 from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
 from cwx.evaluations.confusion import Confusion
 from cwx.evaluations.discriminative import Discriminative
@@ -58,6 +59,7 @@ EVALUATIONS = {
         partial(Representations, **LAYER, per_class=None),
         partial(AttackSuccess),
         partial(PoisonDetection, separation=0.0),
+        partial(PoisonedGroups, layer=None, components=3, restarts=2),
         partial(RevealedTrigger),
         partial(Confusion, most=5),
         partial(Discriminative),

@@ -10,6 +10,7 @@ from cwx.cli.config.groups import configuration_folder
 from cwx.networks.eval_mode import freeze
 from cwx.networks.layer_inputs import layer_inputs
 
+SETTING = "dataset_construction.algorithm.layer"
 SMALL = configuration_folder() / "scale/small/network"
 
 
@@ -23,7 +24,7 @@ def test_logits_are_the_last_linear_layer_of_the_features(name):
     network = freeze(factory(in_channels=3, image_size=(32, 32), num_classes=4))
     images = torch.rand(2, 3, 32, 32)
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    with layer_inputs(network, None) as features:
+    with layer_inputs(network, None, SETTING) as features:
         penultimate = features(images)
     assert penultimate.shape == (2, linear.in_features)
     torch.testing.assert_close(linear(penultimate), network(images))
@@ -45,9 +46,9 @@ def test_a_layer_is_selected_by_name_and_features_are_differentiable():
     # With random weights, all units may be inactive.
     torch.nn.init.constant_(network.first.weight, 0.5)
     torch.nn.init.constant_(network.first.bias, 0.5)
-    with layer_inputs(network, "first") as features:
+    with layer_inputs(network, "first", SETTING) as features:
         assert torch.equal(features(images), images.flatten(1))
-    with layer_inputs(network, None) as features:
+    with layer_inputs(network, None, SETTING) as features:
         (gradient,) = torch.autograd.grad(features(images).sum(), images)
     assert gradient.abs().sum() > 0
 
@@ -63,7 +64,7 @@ def test_a_layer_is_selected_by_name_and_features_are_differentiable():
 def test_an_unusable_layer_is_refused_and_the_hook_is_removed(network, name, message):
     with (
         pytest.raises(ValueError, match=message),
-        layer_inputs(network, name) as features,
+        layer_inputs(network, name, SETTING) as features,
     ):
         features(torch.rand(1, 1, 2, 2))
     assert not any(module._forward_pre_hooks for module in network.modules())
@@ -84,8 +85,8 @@ def test_inputs_of_tokens_are_no_default_features():
     images = torch.rand(5, 3, 2, 2)
     with (
         pytest.raises(ValueError, match=r"of TokenHead takes inputs of shape \(5, 4, 3\), such as"),
-        layer_inputs(TokenHead(), None) as features,
+        layer_inputs(TokenHead(), None, SETTING) as features,
     ):
         features(images)
-    with layer_inputs(TokenHead(), "head") as features:
+    with layer_inputs(TokenHead(), "head", SETTING) as features:
         assert features(images).shape == (5, 16)

@@ -13,6 +13,7 @@ from cwx.evaluations.outcome import (
     raw_and_projected,
 )
 from cwx.explanations.images import Explanations
+from cwx.functional.maximum_margin import margins
 from cwx.training.subject import Subject
 
 
@@ -55,11 +56,13 @@ def scores(network: nn.Module, explanations: Explanations) -> Row:
     confidence it does not saturate.
     """
     logits: Tensor = network(explanations.images)
-    labels = explanations.labels[:, None]
-    label_logits = logits.gather(1, labels)
-    other_logits = logits.scatter(1, labels, -torch.inf).amax(1, keepdim=True)
+    of_labels = margins(logits, explanations.labels)
     return {
-        "accuracy": (label_logits > other_logits).double().mean().item(),
-        "confidence": logits.softmax(1).gather(1, labels).double().mean().item(),
-        "margin": (label_logits - other_logits).double().mean().item(),
+        "accuracy": (of_labels > 0).double().mean().item(),
+        "confidence": logits.softmax(1)
+        .gather(1, explanations.labels[:, None])
+        .double()
+        .mean()
+        .item(),
+        "margin": of_labels.double().mean().item(),
     }

@@ -17,6 +17,9 @@ from cwx.functional.label_noise import Noise
 from cwx.networks.eval_mode import eval_mode
 from cwx.networks.layer_inputs import layer_inputs
 
+# The setting of `FeatureMatching.layer`.
+LAYER = "dataset_construction.algorithm.layer"
+
 
 class ConstructionPlan(NamedTuple):
     """The start image and the new label of each training image.
@@ -115,7 +118,7 @@ class FeatureMatching:
         with (
             eval_mode(network),
             torch.no_grad(),
-            layer_inputs(network, self.layer) as features,
+            layer_inputs(network, self.layer, LAYER) as features,
         ):
             features(torch.zeros(1, *image_shape, device=next(network.parameters()).device))
 
@@ -141,7 +144,7 @@ class FeatureMatching:
         normalization: Normalization,
         generator: torch.Generator,
     ) -> Tensor:
-        with layer_inputs(network, self.layer) as features:
+        with layer_inputs(network, self.layer, LAYER) as features:
             with torch.no_grad():
                 target_features = features(batch.images)
             return match_features(
@@ -156,7 +159,7 @@ class FeatureMatching:
     @torch.no_grad()
     def measure(self, network: nn.Module, images: Tensor, batch: ConstructionBatch) -> Tensor:
         """‖g(x') − g(x)‖₂."""
-        with layer_inputs(network, self.layer) as features:
+        with layer_inputs(network, self.layer, LAYER) as features:
             distance: Tensor = (features(images) - features(batch.images)).float().norm(dim=1)
             return distance
 

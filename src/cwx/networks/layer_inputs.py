@@ -11,19 +11,20 @@ Features = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def layer_inputs(network: nn.Module, name: str | None) -> Iterator[Features]:
+def layer_inputs(network: nn.Module, name: str | None, setting: str) -> Iterator[Features]:
     """Context manager: a function from images ``[n, C, H, W]`` to the inputs ``[n, d]`` of a layer.
 
     Args:
         network: runs in its current mode (train or eval).
         name: of the layer; ``None``: the last linear layer, whose inputs are the penultimate
             features.
+        setting: the setting that holds `name`, for messages.
 
     Raises:
         ValueError: the network has no such layer or, on a call, does not run it; for ``None``, its
             inputs are not ``[n, d]``.
     """
-    layer = decision_layer(network, name)
+    layer = decision_layer(network, name, setting)
     captured: list[Tensor] = []
 
     def features(images: Tensor) -> Tensor:
@@ -32,15 +33,14 @@ def layer_inputs(network: nn.Module, name: str | None) -> Iterator[Features]:
         if not captured:
             raise ValueError(
                 f"the network does not run its layer {name!r}, which has to give the features: "
-                "set dataset_construction.algorithm.layer to another layer"
+                f"set {setting} to another layer"
             )
         inputs = captured.pop()
         if name is None and inputs.dim() != 2:
             raise ValueError(
                 f"the last linear layer of {type(network).__name__} takes inputs of shape "
                 f"{tuple(inputs.shape)}, such as tokens, not the penultimate features "
-                "[n, features]: set dataset_construction.algorithm.layer to the layer whose inputs "
-                "are the features"
+                f"[n, features]: set {setting} to the layer whose inputs are the features"
             )
         return inputs.flatten(1)
 
@@ -52,7 +52,7 @@ def layer_inputs(network: nn.Module, name: str | None) -> Iterator[Features]:
         hook.remove()
 
 
-def decision_layer(network: nn.Module, name: str | None) -> nn.Module:
+def decision_layer(network: nn.Module, name: str | None, setting: str) -> nn.Module:
     """The module of that name, or the last linear one.
 
     Raises:
@@ -63,7 +63,7 @@ def decision_layer(network: nn.Module, name: str | None) -> nn.Module:
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError(
-            "the network has no linear layer to take features from: set "
-            "dataset_construction.algorithm.layer to the layer whose inputs are the features"
+            f"the network has no linear layer to take features from: set {setting} to the layer "
+            "whose inputs are the features"
         )
     return linear[-1]

@@ -54,6 +54,11 @@ _FIGURES = (
     ("poison_detection_(.+)", "Suspected training images: {}",
      "Top row: training images that are suspected to be poisoned. Below: images of the same class "
      "that are not."),
+    ("poisoned_groups", "Groups among the training images of each class",
+     "Each point is a training image: the first two principal components of its penultimate "
+     "features, coloured by its cluster; black rings are poisoned images, if the study knows them. "
+     "The percentage is the fraction of the smaller cluster. The classes of the highest "
+     "silhouettes come first."),
 )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ _PERTURBATIONS = (
     "Fraction of test images that are classified as the perturbation's class once it is added. "
     "Measured on images outside the search set (the paper: on all test images)."
 )
+_DETECTORS = {"clustering": "activation clustering", "spectral": "spectral signatures"}
 _CONSTRUCTION = {"start": "start", "made": "optimised", "rounded": "rounded to bytes"}
 
 METRIC_PATTERNS = (
@@ -199,6 +200,14 @@ METRIC_PATTERNS = (
     MetricPattern(
         r"poison_detection/(?P<label>[^/]+)/precision", "Poison detection: precision",
         "Fraction of the suspected training images that are poisoned.",
+    ),
+    MetricPattern(
+        r"poisoned_groups/(?P<label>clustering|spectral)/auroc",
+        "Poisoned images among the training images of their class: AUROC",
+        "How well the groups of a class's training images separate the poisoned ones: activation "
+        "clustering, and spectral signatures. 0.5 is chance.",
+        _DETECTORS.__getitem__,
+        fraction=False,
     ),
     MetricPattern(
         r"revealed_trigger/(?P<label>(?!.*-projected/)[^/]+)/target/correlation",

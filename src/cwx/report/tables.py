@@ -27,6 +27,7 @@ TITLES = {
     "neurons_top": "Neurons of highest LC",
     "poison_detection": "Poison detection",
     "poison_detection_classes": "Poison detection: separation by class",
+    "poisoned_groups": "Groups among the training images of each class",
     "predictive_power": "Predictive power by class",
     "predictive_power_canvases": "Predictive power of each canvas",
     "predictive_power_transfer": "Predictive power on other networks",
