@@ -18,6 +18,7 @@ from cwx.study.steps.dataset_construction import NoConstruction
 from cwx.study.steps.fine_tuning import NoFineTuning
 from cwx.study.steps.purification import NoPurification
 from cwx.study.study import Study
+from cwx.training.bank import BankSource
 from cwx.training.experts import EarlyExperts, Experts
 from cwx.training.precision import Precision, Precisions
 
@@ -42,6 +43,7 @@ def chosen_experts(kind=Experts, **changes):
             "early": EarlyExperts(seeds=[], epochs=1),
             "held_out": [],
             "clean": [],
+            "bank": BankSource(),
             "purified": [],
             "evaluation_seeds": [0],
             "evaluation_checkpoints": {},

@@ -33,6 +33,17 @@ Evaluation = Callable[[Subject, Sources], Outcome]
 
 
 @runtime_checkable
+class NeedsBank(Protocol):
+    """An evaluation that compares the first expert with a bank of clean networks.
+
+    Attributes:
+        statistics: of every class, by name, which the bank's networks need as well.
+    """
+
+    statistics: Mapping[str, Any]
+
+
+@runtime_checkable
 class NeedsReplicas(Protocol):
     """An evaluation that compares held-out experts with their replicas (`Subject.replicas`).
 

@@ -1,4 +1,4 @@
-"""Explanations applied to arbitrary images: patterns and universal perturbations."""
+"""Explanations applied to arbitrary images: patterns, universal perturbations and triggers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -118,14 +118,67 @@ class Perturbations:
         return Explanations(stretch_by_class(deltas, self.labels, normalization), self.labels)
 
 
-MethodOutput = Explanations | Patterns | Perturbations
-"""The explanations that one method returns, in one of the three forms.
+@dataclass(frozen=True, kw_only=True)
+class Triggers:
+    """The smallest trigger of each class that the search finds.
+
+    Attributes:
+        explains: the kind of network that was searched, such as ``expert``.
+        masks: soft masks ``[n, H, W]`` in 0-1.
+        patterns: unit images ``[n, C, H, W]``, pixels in 0-1.
+        labels: the target class of each trigger, ``[n]``.
+        success: the fraction of held-out images of other classes that the trigger sends to its
+            class, ``[n]`` in 0-1.
+        required: the success rate that the search asks for, a number in 0-1.
+        searched: boolean mask ``[t]`` of the test images that the search used, the held-out ones
+            included: they chose the trigger.
+    """
+
+    explains: str
+    masks: Tensor
+    patterns: Tensor
+    labels: Tensor
+    success: Tensor
+    required: Tensor
+    searched: Tensor
+
+    @property
+    def sizes(self) -> Tensor:
+        """The L1 norm of each mask in pixels ``[n]``; all pixels if `success` is below `required`.
+
+        A class that no trigger reaches is then harder than every class that one reaches.
+        """
+        pixels = torch.tensor(float(self.masks[0].numel()))
+        return torch.where(self.success >= self.required, self.masks.sum((1, 2)), pixels)
+
+    def attach(self, index: int) -> Attach:
+        """Overlays trigger `index`: (1 − m) · x + m · p."""
+        mask, pattern = self.masks[index], self.patterns[index]
+
+        def overlay(images: Tensor) -> Tensor:
+            m = mask.to(images.device, images.dtype)
+            return (1 - m) * images + m * pattern.to(images.device, images.dtype)
+
+        return overlay
+
+    def on_grey(self) -> Tensor:
+        """The triggers on a grey background, unit images ``[n, C, H, W]``."""
+        mask = self.masks[:, None]
+        return mask * self.patterns + (1 - mask) * GREY
+
+    def for_display(self, normalization: Normalization) -> Explanations:
+        """The triggers on grey, normalised."""
+        return Explanations(normalization.normalize(self.on_grey()), self.labels)
+
+
+MethodOutput = Explanations | Patterns | Perturbations | Triggers
+"""The explanations that one method returns, in one of these forms.
 
 Runs store them by the name of the method (`cwx.explanations.serialisation`), and evaluations
 receive them by that name. All forms have `labels` and `for_display`.
 """
 
-Form = TypeVar("Form", Explanations, Patterns, Perturbations)
+Form = TypeVar("Form", Explanations, Patterns, Perturbations, Triggers)
 
 
 def of_kind(sources: Mapping[str, MethodOutput], kind: type[Form]) -> dict[str, Form]:

@@ -14,22 +14,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
+from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations, Triggers
 from cwx.storage.atomic import write_tensors
 from cwx.storage.regular_files import check_regular
 
 # The form of explanations, by a field that only this form has.
 _FORMS: dict[str, type[Any]] = {
     "images": Explanations,
+    "patterns": Triggers,
     "masks": Patterns,
     "deltas": Perturbations,
 }
 # Of each tensor: its number of dimensions, and its types if these are no floats.
 _DIMENSIONS = {
-    "images": 4, "masks": 3, "means": 3, "canvases": 4, "deltas": 4, "labels": 1, "epsilons": 1,
-    "searched": 1, "inner_learning_rate": 0,
+    "images": 4, "masks": 3, "means": 3, "canvases": 4, "deltas": 4, "patterns": 4, "labels": 1,
+    "epsilons": 1, "success": 1, "searched": 1, "inner_learning_rate": 0, "required": 0,
 }  # fmt: skip
-_PER_ITEM = set(_DIMENSIONS) - {"searched", "inner_learning_rate"}
+_PER_ITEM = set(_DIMENSIONS) - {"searched", "inner_learning_rate", "required"}
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _DTYPES = {
     "labels": ({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}, "integers"),
@@ -71,6 +72,11 @@ def read_explanations(
                 raise ValueError(_damaged(file, f"{method}: {error}")) from error
             on_damage(method, str(error))
     return outputs
+
+
+def per_item_fields(output: MethodOutput) -> list[str]:
+    """The fields of an output whose first dimension counts its images, patterns or triggers."""
+    return [field.name for field in fields(output) if field.name in _PER_ITEM]
 
 
 def _damaged(file: Path, reason: object) -> str:

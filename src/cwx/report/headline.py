@@ -10,11 +10,12 @@ Values = Mapping[str, float]
 def headline(run: RunContents) -> str:
     """The main result of a run in one or two sentences; empty if nothing was measured.
 
-    The first result that the run has, of: patterns with controls, a backdoor, the fidelity of
-    synthetic images, patterns, adversarial images, neurons; then the accuracy.
+    The first result that the run has, of: the verdict, patterns with controls, a backdoor, the
+    fidelity of synthetic images, patterns, adversarial images, neurons; then the accuracy.
     """
     values, titles = run.metrics, run.method_titles
     results = (
+        _verdict(run),
         _controls(values),
         _backdoor(values, titles),
         _fidelity(values),
@@ -24,6 +25,20 @@ def headline(run: RunContents) -> str:
     )
     main = next((text for text in results if text), "")
     return " ".join(text for text in (main, _accuracy(values)) if text)
+
+
+def _verdict(run: RunContents) -> str:
+    table = run.tables().get("verdict")
+    if table is None or "sentence" not in table.columns:
+        return ""
+    text = table.rows[0]["sentence"]
+    values = run.metrics
+    success = values.get("verdict/trigger/success")
+    if values.get("verdict/suspicious") == 1 and success is not None:
+        text += f" The recovered trigger sends {_percent(success)} of other images to the class"
+        bank = values.get("verdict/trigger/bank")
+        text += "." if bank is None else f"; on clean networks {_percent(bank)}."
+    return text
 
 
 def _controls(values: Values) -> str:

@@ -1,7 +1,7 @@
 """The images of a run by class: outputs of its methods, and real images."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cwx.data.splits import ImageSet
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
+from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations, Triggers
+from cwx.explanations.serialisation import per_item_fields
 from cwx.report.run import RunContents
 
 # Title and meaning of each kind of real images (`cwx.data.samples`).
@@ -28,6 +29,7 @@ _MEANINGS: dict[type[Any], str] = {
     Explanations: "Contrast stretched: the central 98 % of the values of a class fill the range "
     "from black to white, the same for all images of the class.",
     Patterns: "The canvas inside its mask, on grey; one image per canvas.",
+    Triggers: "The smallest trigger of the class, on grey where its mask is transparent.",
     Perturbations: "The perturbation itself, its contrast stretched: the central 98 % of the "
     "values of a class fill the range from black to white.",
 }
@@ -143,18 +145,19 @@ def _checked_labels(run: RunContents, labels: Tensor, images: Tensor) -> list[in
 
 
 def _images(output: MethodOutput) -> Tensor:
-    if isinstance(output, Explanations):
-        return output.images
-    return output.canvases if isinstance(output, Patterns) else output.deltas
+    """The tensor ``[n, C, H, W]`` of the output."""
+    tensors = (getattr(output, field.name) for field in fields(output))
+    return next(t for t in tensors if isinstance(t, Tensor) and t.ndim == 4)
 
 
 def _of_class(output: MethodOutput, label: int) -> MethodOutput:
     """The output of one class, in float32."""
     items = output.labels == label
-    labels = output.labels[items]
-    if isinstance(output, Explanations):
-        return replace(output, images=output.images[items].float(), labels=labels)
-    if isinstance(output, Patterns):
-        masks, canvases = output.masks[items].float(), output.canvases[items].float()
-        return replace(output, masks=masks, canvases=canvases, labels=labels)
-    return replace(output, deltas=output.deltas[items].float(), labels=labels)
+    parts = {name: getattr(output, name) for name in per_item_fields(output)}
+    chosen = {
+        name: part[items].float() if part.is_floating_point() else part[items]
+        for name, part in parts.items()
+        if part is not None
+    }
+    of_class: MethodOutput = replace(output, **chosen)
+    return of_class

@@ -33,6 +33,7 @@ _NAME = re.compile(r"[0-9a-f]{20}")
 _OWN = re.compile(
     r"identity\.json|complete\.json|uses\.json|lock"
     r"|state-\d{4,}\.safetensors|shard-\d{5,}\.safetensors|checkpoint-[0-9a-f]{8}\.ckpt"
+    r"|statistics\.safetensors"
 )
 # A temporary file of a process that was killed while writing (cwx.storage.atomic).
 _PART = re.compile(r"\.(.+)\.\w+\.part")

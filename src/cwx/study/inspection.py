@@ -52,6 +52,7 @@ class Request:
         stated: the size and the normalisation of the images, where they are known.
         minutes: the time for the study.
         import_path: the folder of the module of `network`; ``None`` for that of the weights.
+        bank: files of clean networks of the same architecture to compare with.
     """
 
     weights: Path
@@ -61,6 +62,7 @@ class Request:
     stated: Stated = field(default_factory=Stated)
     minutes: float = 10.0
     import_path: Path | None = None
+    bank: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +226,7 @@ def _inspection(
     settings: dict[str, Any] = {
         **way.architecture.settings,
         "experts.checkpoints": [str(weights.path)],
+        "experts.bank.checkpoints": [str(path) for path in request.bank],
         # The usual ways have been compared.
         "experts.check_accuracy": False,
         "data.source.root": str(root),

@@ -24,6 +24,7 @@ class Effort:
         images: test images on which patterns are measured.
         draws: random masks of a class and size.
         iterations: of activation maximisation; 0 leaves it out.
+        trigger: steps of trigger inversion; 0 leaves it and the verdict out.
         usual_ways, universal, neurons, redrawn: whether these parts are done.
     """
 
@@ -33,6 +34,7 @@ class Effort:
     images: int
     draws: int
     iterations: int
+    trigger: int
     usual_ways: bool = True
     universal: bool = True
     neurons: bool = True
@@ -40,21 +42,33 @@ class Effort:
 
 
 _EFFORTS = (
-    Effort(classes=100, canvases=5, searched=1000, images=2000, draws=5, iterations=3000),
-    Effort(classes=100, canvases=3, searched=400, images=1000, draws=3, iterations=1000),
-    Effort(classes=50, canvases=3, searched=200, images=500, draws=3, iterations=500),
-    Effort(classes=20, canvases=2, searched=150, images=300, draws=3, iterations=300),
     Effort(
-        classes=10, canvases=1, searched=100, images=200, draws=2, iterations=200, usual_ways=False
+        classes=100, canvases=5, searched=1000, images=2000, draws=5,
+        iterations=3000, trigger=400,
     ),
     Effort(
-        classes=5, canvases=1, searched=80, images=100, draws=2, iterations=0, usual_ways=False,
-        universal=False,
+        classes=100, canvases=3, searched=400, images=1000, draws=3,
+        iterations=1000, trigger=400,
     ),
     Effort(
-        classes=3, canvases=1, searched=60, images=60, draws=1, iterations=0, usual_ways=False,
-        universal=False,
-        neurons=False, redrawn=False,
+        classes=50, canvases=3, searched=200, images=500, draws=3,
+        iterations=500, trigger=400,
+    ),
+    Effort(
+        classes=20, canvases=2, searched=150, images=300, draws=3,
+        iterations=300, trigger=300,
+    ),
+    Effort(
+        classes=10, canvases=1, searched=100, images=200, draws=2, iterations=200, trigger=200,
+        usual_ways=False,
+    ),
+    Effort(
+        classes=5, canvases=1, searched=80, images=100, draws=2, iterations=0, trigger=200,
+        usual_ways=False, universal=False,
+    ),
+    Effort(
+        classes=3, canvases=1, searched=60, images=60, draws=1, iterations=0, trigger=0,
+        usual_ways=False, universal=False, neurons=False, redrawn=False,
     ),
 )  # fmt: skip
 
@@ -110,8 +124,10 @@ def budget(
         *(["universal"] if effort.universal else []),
         "gradcam",
         *(["activation"] if iterations else []),
+        *(["trigger_inversion"] if effort.trigger else []),
     ]
     evaluations = [
+        *(["verdict"] if effort.trigger else []),
         "accuracy",
         *(["usual_ways"] if effort.usual_ways else []),
         "confusion",
@@ -148,6 +164,8 @@ def budget(
             "method.activation.iterations": iterations,
             "method.activation.checkpoint_every": max(1, iterations // 2),
         }
+    if effort.trigger:
+        settings["method.trigger_inversion.iterations"] = effort.trigger
     if "neurons" in evaluations:
         settings |= {
             "evaluation.neurons.sheet.occluder": max(3, side // 7),
@@ -163,6 +181,7 @@ def budget(
 def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
     """Forward passes of one image."""
     explained = min(present, effort.classes)
+    targets = classes if explained == classes else explained
     searched, measured = min(effort.searched, images), min(effort.images, images)
     search = searched * _PASSES * _GRADIENT
     positions = 14 * 14
@@ -177,6 +196,8 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         # Power and controls: every canvas, random masks, Grad-CAM's regions.
         measured * explained * _SIZES * (2 * effort.canvases + effort.draws + 2),
         explained * 8 * 2 * _GRADIENT,
+        # Batches of 16 images, then measurements on 200 images.
+        targets * effort.trigger * (16 * _GRADIENT + 200 / 40),
         images + 25 * positions if effort.neurons else 0,
     ]
     return float(sum(parts))
@@ -201,6 +222,7 @@ def _left_out(
         (bool(iterations), "activation maximisation is left out"),
         (effort.universal, "universal perturbations are left out"),
         (effort.neurons, "neurons are left out"),
+        (bool(effort.trigger), "the search for triggers is left out"),
         (effort.redrawn, "the search on re-drawn weights is left out"),
     ):
         if not done:

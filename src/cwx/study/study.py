@@ -23,6 +23,7 @@ from cwx.study.inputs import check_files, check_images
 from cwx.study.page import page_on_exit
 from cwx.study.results import Results, corruption_row
 from cwx.study.steps.adversary import Adversary, NoAdversary
+from cwx.study.steps.bank import measure_bank
 from cwx.study.steps.dataset_construction import Construction
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
 from cwx.study.steps.purification import Purification
@@ -192,6 +193,16 @@ class Study:
         subject = replace(subject, adversarial=self.adversary(subject, training))
         subject = replace(subject, fine_tuned=self.fine_tuning(subject, training))
         self._explain(stages, subject, results)
+        subject = measure_bank(
+            subject,
+            self.evaluation,
+            # No loggers: the curves of the bank's networks are not of interest.
+            stages=Stages(self.trainer, self.precision),
+            method=self.method,
+            store=self.store,
+            configuration=configuration,
+            seed=self.seed,
+        )
         return self._purify(stages, training, subject, results)
 
     def _corrupt(self, stages: Stages, results: Results) -> None:

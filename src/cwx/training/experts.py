@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cwx.storage.recording import Recording
 from cwx.storage.trajectories import format_epochs
+from cwx.training.bank import BankSource
 from cwx.training.stages import Configuration
 
 
@@ -34,6 +35,7 @@ class Experts:
             are not evaluated.
         held_out: seeds of the held-out experts, for evaluation only.
         clean: seeds of experts trained on the images before corruption.
+        bank: clean networks that the first expert is compared with.
         purified: seeds of experts trained again after purification has removed images.
         evaluation_seeds: of the evaluation networks; each network is trained once per seed.
         evaluation_checkpoints: imported weights of evaluation networks, by the name of the
@@ -64,6 +66,7 @@ class Experts:
         early: EarlyExperts,
         held_out: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
         clean: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
+        bank: BankSource,
         purified: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
         evaluation_seeds: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
         evaluation_checkpoints: Mapping[str, str],
@@ -95,6 +98,7 @@ class Experts:
         self.checkpoints, self.epoch = list(checkpoints), epoch
         self.check_accuracy = check_accuracy
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
+        self.bank = bank
         self.evaluation_seeds, self.at_once = list(evaluation_seeds), at_once
         self.evaluation_checkpoints = dict(evaluation_checkpoints)
         self.trajectories = list(trajectories)
@@ -108,6 +112,11 @@ class Experts:
         explained_seeds = [
             *self.seeds, *self.early.seeds, *self.held_out, *self.early.held_out
         ]  # fmt: skip
+        if shared := set(self.bank.seeds) & {*explained_seeds, *self.clean}:
+            raise ValueError(
+                f"seed {min(shared)} is in experts.bank.seeds and among the other experts: a "
+                "network cannot be compared with itself; give the bank other seeds"
+            )
         for names, seeds_of_kind in (
             (
                 "seeds, experts.early.seeds, experts.held_out and experts.early.held_out",
@@ -115,6 +124,7 @@ class Experts:
             ),
             ("clean", self.clean),
             ("purified", self.purified),
+            ("bank.seeds", self.bank.seeds),
             ("evaluation_seeds", self.evaluation_seeds),
         ):
             counts = Counter(seeds_of_kind)
@@ -164,6 +174,7 @@ class Experts:
             "early.held_out": self.early.held_out,
             "held_out": self.held_out,
             "clean": self.clean,
+            "bank.seeds": self.bank.seeds,
             "evaluation_seeds": self.evaluation_seeds
             if set(evaluation_networks) - set(self.evaluation_checkpoints)
             else [],
@@ -198,7 +209,12 @@ class Experts:
         networks.
         """
         explained = (
-            self.seeds or self.early.seeds or self.held_out or self.early.held_out or self.clean
+            self.seeds
+            or self.early.seeds
+            or self.held_out
+            or self.early.held_out
+            or self.clean
+            or self.bank.seeds
         )
         without_checkpoint = [
             name for name in evaluation_networks if name not in self.evaluation_checkpoints

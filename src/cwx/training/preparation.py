@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory
+from cwx.training.bank import Bank
 from cwx.training.build import NetworkFactory, trained_network
 from cwx.training.experts import Experts
 from cwx.training.importing.load import ImportedNetworks
@@ -29,6 +30,7 @@ def prepare_subject(
         training.record_external(name, trajectories)
     trained = training.experts("expert", seeds=[*experts.seeds, *experts.held_out], data=data)
     early = _early_experts(training, experts, data, imported)
+    bank = training.experts("bank", seeds=experts.bank.seeds, data=data.uncorrupted())
     clean = training.experts("clean", seeds=experts.clean, data=data.uncorrupted())
     evaluation_trajectories = {
         name: imported.evaluation_networks.get(name)
@@ -50,14 +52,29 @@ def prepare_subject(
         },
         evaluation_trajectories=evaluation_trajectories,
         clean=clean,
+        bank=Bank(trajectories=[*imported.bank, *bank]),
         device=training.stages.device,
         epoch=experts.epoch,
         continued_epochs=experts.early.epochs if experts.continues else None,
     )
     network = subject.network()
+    _refuse_suspect_in_bank(subject)
     for trajectory in (*subject.fitted, *subject.held_out, *subject.early_held_out):
         trajectory.check(network)
     return subject
+
+
+def _refuse_suspect_in_bank(subject: Subject) -> None:
+    bank = {trajectory.path for trajectory in subject.bank.trajectories}
+    if len(bank) < len(subject.bank.trajectories):
+        raise ValueError(
+            "experts.bank.checkpoints names the same network twice: a bank needs distinct networks"
+        )
+    if any(trajectory.path in bank for trajectory in subject.trajectories):
+        raise ValueError(
+            "the explained network is in experts.bank: it would be compared with itself; leave it "
+            "out of the bank"
+        )
 
 
 def _early_experts(

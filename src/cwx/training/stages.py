@@ -144,6 +144,10 @@ class Stages:
         """Wait for all ranks."""
         self._last.strategy.barrier()
 
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0, on every rank."""
+        return self._last.strategy.broadcast(value)
+
     def train(
         self,
         build: Callable[[Sequence[ExpertRequest]], Any],

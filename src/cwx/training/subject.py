@@ -11,6 +11,7 @@ from cwx.data.datamodule import ImageData
 from cwx.explanations.class_images import ClassImages
 from cwx.explanations.images import Explanations
 from cwx.storage.trajectories import Trajectory
+from cwx.training.bank import Bank
 from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.redrawn import redraw_weights
 
@@ -41,6 +42,7 @@ class Subject:
             the same order.
         early: more experts that methods may use, whose training stopped early; not evaluated.
         clean: experts trained on the images before corruption.
+        bank: clean networks that the first expert is compared with.
         fine_tuned: the experts of `trajectories`, each fine-tuned with another recipe.
         adversarial: adversarial images for networks of the study; ``None`` if there are none.
         dataset_construction: metrics of the dataset construction; empty if there was none.
@@ -64,6 +66,7 @@ class Subject:
     early_held_out: Sequence[Trajectory] = ()
     replicas: Mapping[tuple[str, int], Trajectory] = field(default_factory=dict)
     clean: Sequence[Trajectory] = ()
+    bank: Bank = field(default_factory=Bank)
     fine_tuned: Sequence[Trajectory] = ()
     adversarial: AdversarialSet | None = None
     dataset_construction: Mapping[str, float] = field(default_factory=dict)

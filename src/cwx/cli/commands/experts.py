@@ -164,7 +164,9 @@ def _content(entry: Entry) -> str:
     identity = entry.identity
     if not identity:
         return "nothing"
-    if "network" in identity:
+    if "statistic" in identity:
+        content = f"statistic {_object(identity['statistic'])} of a network"
+    elif "network" in identity:
         content = _object(identity["network"])
         attack = _mapping(_mapping(identity.get("recipe")).get("attack"))
         if str(attack.get("_target_", "")).rpartition(".")[2] not in ("", "no_attack"):

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cwx.cli.commands.bank_files import bank_files
+from cwx.cli.commands.inspect_results import results, run_folders, verdict
 from cwx.cli.parser import Parser, program_name
 from cwx.cli.tables import print_remark, print_text, table
 from cwx.errors import UserError, printable
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # The exit status of a refusal.
 REFUSED = 2
+# The exit status of a study that ends with the verdict "suspicious".
+SUSPICIOUS = 3
 
 
 def parser() -> Parser:
@@ -37,7 +41,8 @@ def parser() -> Parser:
   {name} model.pt images/ --cfg job               the study, without running it
   {name} model.pt images/ method.iscp.passes=10   any setting of experiment=inspect
 
-exit status: 0 if the study has finished, {REFUSED} for a refusal with its reason.""",
+exit status: 0 if the study has finished, {SUSPICIOUS} if its verdict is "suspicious",
+{REFUSED} for a refusal with its reason.""",
     )
     arguments.add_argument(
         "paths",
@@ -57,6 +62,15 @@ exit status: 0 if the study has finished, {REFUSED} for a refusal with its reaso
     arguments.add_argument("--size", metavar="PIXELS", type=int, help="the side of the images")
     arguments.add_argument(
         "--resize", metavar="PIXELS", type=int, help="the shorter side before the central crop"
+    )
+    arguments.add_argument(
+        "--bank",
+        metavar="FOLDER | FILE",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="19 or more clean networks of the same architecture, data and recipe, to compare with",
     )
     arguments.add_argument(
         "--minutes", metavar="N", type=float, default=10.0, help="the time of a study (10)"
@@ -126,8 +140,14 @@ def _main(argv: Sequence[str]) -> None:
             folder = _run(arguments, inspections[0], overrides)
         else:
             folder = _sweep(weights, inspections, overrides)
-    if folder is not None and arguments.json:
-        print_text(json.dumps(_results(folder, weights, inspections), indent=2))
+    if folder is None:
+        return
+    if arguments.json:
+        print_text(
+            json.dumps(results(run_folders(folder, weights), weights, inspections), indent=2)
+        )
+    if any(verdict(run).get("verdict") == "suspicious" for run in run_folders(folder, weights)):
+        sys.exit(SUSPICIOUS)
 
 
 def _inspection(
@@ -152,6 +172,7 @@ def _inspection(
             ),
             minutes=arguments.minutes,
             import_path=arguments.import_path,
+            bank=bank_files(arguments.bank),
         )
     )  # fmt: skip
     if inspection.ways and not arguments.cfg:
@@ -265,34 +286,6 @@ def _arguments(command: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = earlier
-
-
-def _results(
-    folder: Path, weights: Sequence[Path], inspections: Sequence["Inspection"]
-) -> list[dict[str, Any]] | dict[str, Any]:
-    from cwx.report.headline import headline
-    from cwx.report.run import read_run
-    from cwx.storage.runs import find_runs
-
-    folders = [folder]
-    if len(weights) > 1:
-        folders = sorted((run.folder for run in find_runs(folder)), key=lambda f: int(f.name))
-    results = []
-    for path, inspection, run_folder in zip(weights, inspections, folders, strict=True):
-        run = read_run(run_folder)
-        results.append(
-            {
-                "weights": str(path),
-                "folder": str(run_folder),
-                "page": str(run_folder / "report.html"),
-                "state": run.state,
-                "result": headline(run),
-                "notes": list(inspection.notes),
-                "ways": [dict(way) for way in inspection.ways],
-                "metrics": dict(run.metrics),
-            }
-        )
-    return results if len(weights) > 1 else results[0]
 
 
 def _numbers(text: str) -> list[float]:

@@ -28,11 +28,13 @@ class ImportedNetworks:
         experts: of the explained kind: those of `experts.trajectories`, then the checkpoints.
         recorded_epochs: of the trajectories among `experts`, by their descriptions.
         evaluation_networks: one for each evaluation network with a checkpoint, by its name.
+        bank: the networks of `experts.bank.checkpoints`.
     """
 
     experts: Sequence[Trajectory] = ()
     recorded_epochs: Mapping[str, Sequence[int]] = field(default_factory=dict)
     evaluation_networks: Mapping[str, Sequence[Trajectory]] = field(default_factory=dict)
+    bank: Sequence[Trajectory] = ()
 
 
 def import_networks(
@@ -60,13 +62,17 @@ def import_networks(
     for _, trajectory in explained:
         if experts.epoch is not None:
             trajectory.require(experts.epoch)
+    bank = [
+        (f"{source} (bank)", trajectory)
+        for source, trajectory in _checkpoints(experts.bank.checkpoints, network, data, store)
+    ]
     others = {}
     for name, source in experts.evaluation_checkpoints.items():
         empty = build_network(evaluation_networks[name], data, seed=0)
         others[name] = import_checkpoint(source, empty, store)
         others[name].check(empty)
     if experts.check_accuracy:
-        for source, trajectory in explained:
+        for source, trajectory in [*explained, *bank]:
             _check_accuracy(source, trajectory, network, data, device)
         for name, trajectory in others.items():
             source = f"{experts.evaluation_checkpoints[name]} (evaluation network {name})"
@@ -77,6 +83,7 @@ def import_networks(
         if experts.trajectories
         else {},
         evaluation_networks={name: [trajectory] for name, trajectory in others.items()},
+        bank=[trajectory for _, trajectory in bank],
     )
 
 
@@ -98,6 +105,19 @@ def _load(
         result.append((f"the checkpoint {source}", trajectory))
         if experts.continues:
             log.info("%s: %s, for %d epochs", source, CONTINUED, experts.early.epochs)
+    return result
+
+
+def _checkpoints(
+    sources: Sequence[str], factory: NetworkFactory, data: ImageData, store: TrajectoryStore
+) -> list[tuple[str, Trajectory]]:
+    """The networks of some files, each with its source."""
+    if not sources:
+        return []
+    empty = build_network(factory, data, seed=0)
+    result = [(source, import_checkpoint(source, empty, store)) for source in sources]
+    for _, trajectory in result:
+        trajectory.check(empty)
     return result
 
 

@@ -1,0 +1,1 @@
+"""Whether a network was taught a backdoor, by comparison with clean networks."""

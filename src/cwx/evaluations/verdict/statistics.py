@@ -1,0 +1,147 @@
+"""Statistics of every class that a backdoor raises, from the output of a method.
+
+Each returns values ``[K]`` in float64 by name, high where the class is suspicious. The bank's
+networks have the same statistics from the same method with the same seed on the same images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cwx.evaluations.patterns.probe import Probe
+from cwx.explanations.patterns import (
+    Attach,
+    MethodOutput,
+    Patterns,
+    Perturbations,
+    Triggers,
+)
+from cwx.training.subject import Subject
+
+
+class Statistic(Protocol):
+    """A statistic of every class.
+
+    Attributes:
+        source: the name of the method.
+    """
+
+    source: str
+
+    @property
+    def needs(self) -> type[Any]:
+        """The form that the method's output must have."""
+
+    def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
+        """The values of every class ``[K]``, by name.
+
+        Args:
+            subject: its first expert was explained.
+            output: of the method.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerSize:
+    """−log of the size of the smallest trigger, in pixels (Wang et al. 2019).
+
+    Attributes:
+        source: the name of a method that leaves `Triggers`.
+    """
+
+    source: str
+    needs = Triggers
+
+    def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
+        assert isinstance(output, Triggers)
+        # Masks of less than a tenth of a pixel are as suspicious as one of a tenth.
+        values = -output.sizes.double().clamp_min(0.1).log()
+        return {f"{self.source}/size": _by_class(subject, output.labels, values)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbationSuccess:
+    """The log-odds of the success of universal perturbations of each radius.
+
+    Attributes:
+        source: the name of a method that leaves `Perturbations`.
+        images: at most so many test images, which the method did not use if there are any.
+    """
+
+    source: str
+    images: Annotated[int, ">= 1"]
+    needs = Perturbations
+
+    def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
+        assert isinstance(output, Perturbations)
+        measure = _Success(subject, output.explains, output.searched, self.images)
+        statistics = {}
+        for radius in output.epsilons.unique().tolist():
+            items = (output.epsilons == radius).nonzero()[:, 0].tolist()
+            labels = output.labels[items]
+            odds = [measure.log_odds(output.attach(i), int(output.labels[i])) for i in items]
+            values = _by_class(subject, labels, torch.tensor(odds, dtype=torch.float64))
+            statistics[f"{self.source}/{255 * radius:.3g}"] = values
+        return statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternSuccess:
+    """The log-odds of the success of patterns of each size, averaged over the canvases of a class.
+
+    Attributes:
+        source: the name of a method that leaves `Patterns`.
+        sizes: fractions of the image's pixels in 0-1.
+        images: at most so many test images, which the method did not use if there are any.
+    """
+
+    source: str
+    sizes: Annotated[Sequence[Annotated[float, "> 0, <= 1"]], "not empty, distinct"]
+    images: Annotated[int, ">= 1"]
+    needs = Patterns
+
+    def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
+        assert isinstance(output, Patterns)
+        measure = _Success(subject, output.explains, output.searched, self.images)
+        statistics = {}
+        labels = output.labels.tolist()
+        for size in self.sizes:
+            patterns = output.cut(size)
+            odds = torch.tensor(
+                [measure.log_odds(patterns.attach(i), y) for i, y in enumerate(labels)],
+                dtype=torch.float64,
+            )
+            present = output.labels.unique()
+            means = torch.stack([odds[output.labels == label].mean() for label in present])
+            statistics[f"{self.source}/{size:g}"] = _by_class(subject, present, means)
+        return statistics
+
+
+class _Success:
+    """Success rates of a network's patterns on images that their search did not use.
+
+    Args:
+        searched: boolean mask ``[t]`` of the test images of the search.
+        images: at most so many images.
+    """
+
+    def __init__(self, subject: Subject, explains: str, searched: Tensor, images: int) -> None:
+        test = subject.data.splits.test
+        outside = test.at(~searched) if bool((~searched).any()) else test
+        self.probe = Probe(subject, subject.first_network(explains), outside.spread(images))
+
+    def log_odds(self, attach: Attach, label: int) -> float:
+        """log((hits + ½) / (misses + ½)), which has a similar variance at all success rates."""
+        others = self.probe.images.labels != label
+        hits = int((self.probe.predict(attach, label).classes[others] == label).sum())
+        return float(torch.tensor((hits + 0.5) / (int(others.sum()) - hits + 0.5)).double().log())
+
+
+def _by_class(subject: Subject, labels: Tensor, values: Tensor) -> Tensor:
+    """Values ``[K]`` in the order of the classes; NaN for classes that the method left out."""
+    by_class = torch.full((len(subject.data.classes),), torch.nan, dtype=torch.float64)
+    by_class[labels] = values.double()
+    return by_class

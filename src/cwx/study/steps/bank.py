@@ -1,0 +1,176 @@
+"""The statistics of a bank of clean networks, read from the store or measured."""
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cwx.evaluations.outcome import NeedsBank
+from cwx.evaluations.verdict.statistics import Statistic
+from cwx.networks.eval_mode import accuracy
+from cwx.storage.atomic import write_json, write_tensors
+from cwx.storage.trajectories import Identity, Trajectory, TrajectoryStore
+from cwx.training.bank import Bank
+from cwx.training.build import trained_network
+from cwx.training.stages import Configuration, Factory, Fittable, Stages
+from cwx.training.subject import Subject
+
+log = logging.getLogger(__name__)
+
+FILE = "statistics.safetensors"
+
+
+def measure_bank(subject: Subject, evaluations: Mapping[str, object], **settings: Any) -> Subject:
+    """The subject with the statistics of its bank that evaluations need.
+
+    Args:
+        evaluations: by name.
+        settings: of `BankMeasurement`.
+    """
+    if not len(subject.bank):
+        return subject
+    measure = BankMeasurement(**settings)
+    for name, evaluation in evaluations.items():
+        if isinstance(evaluation, NeedsBank):
+            of_statistics = measure.configuration["evaluation"][name]["statistics"]
+            bank = measure(subject, evaluation.statistics, of_statistics)
+            subject = replace(subject, bank=bank)
+    return subject
+
+
+class BankMeasurement:
+    """Runs the methods of a study on every network of a bank, and keeps their statistics.
+
+    The statistics of a network are an entry of the store, found again by the network, the images,
+    the settings of the method and of the statistic, and the seed. All studies share them.
+
+    Args:
+        stages: fits the methods; without loggers.
+        method: builds the methods, by name.
+        store: holds the statistics.
+        configuration: the resolved settings.
+        seed: of the methods.
+    """
+
+    def __init__(
+        self,
+        *,
+        stages: Stages,
+        method: Mapping[str, Factory],
+        store: TrajectoryStore,
+        configuration: Configuration,
+        seed: int,
+    ) -> None:
+        self.stages, self.method, self.store = stages, method, store
+        self.configuration, self.seed = configuration, seed
+        self.images: Mapping[str, str] = {}
+
+    def __call__(
+        self, subject: Subject, statistics: Mapping[str, Statistic], settings: Configuration
+    ) -> Bank:
+        """The bank of `subject` with its statistics.
+
+        Args:
+            statistics: by name.
+            settings: the resolved settings of each statistic, by the same names.
+        """
+        bank, clean_data = subject.bank, subject.data.uncorrupted()
+        by_network: list[dict[str, Tensor]] = []
+        # A digest of all images, computed once.
+        self.images = {"train": clean_data.fingerprint(), "test": clean_data.test_fingerprint()}
+        start, measured = time.monotonic(), 0
+        for index, trajectory in enumerate(bank.trajectories):
+            # The bank was trained on the clean images.
+            clean = Subject(
+                data=clean_data,
+                factory=subject.factory,
+                trajectories=[trajectory],
+                held_out=[],
+                evaluation_networks={},
+                device=subject.device,
+            )
+            values: dict[str, Tensor] = {}
+            for name, statistic in statistics.items():
+                identity = self._identity(clean, statistic.source, settings[name])
+                stored = self._read(identity)
+                if stored is None:
+                    stage = f"bank-{index}-{statistic.source}"
+                    stored = self._measure(stage, identity, clean, statistic)
+                    measured += 1
+                values |= stored
+            by_network.append(values)
+            if measured:
+                left = (time.monotonic() - start) / (index + 1) * (len(bank) - index - 1)
+                line = "bank: %d of %d networks measured, about %.0f minutes left"
+                log.info(line, index + 1, len(bank), left / 60)
+        names = by_network[0] if by_network else {}
+        return replace(
+            bank,
+            accuracies=[
+                accuracy(self._network(subject, trajectory), clean_data.test_batches())
+                for trajectory in bank.trajectories
+            ],
+            statistics={name: torch.stack([v[name] for v in by_network]) for name in names},
+        )
+
+    @staticmethod
+    def _network(subject: Subject, trajectory: Trajectory) -> nn.Module:
+        network = trained_network(subject.factory, subject.data, trajectory)
+        return network.to(subject.device)
+
+    def _identity(self, clean: Subject, source: str, statistic: Any) -> Identity:
+        return {
+            "statistic": statistic,
+            "method": self.configuration["method"][source],
+            "architecture": self.configuration["network"],
+            "trajectory": clean.trajectories[0].path.name,
+            **self.images,
+            "precision": self.configuration["precision"]["methods"],
+            "seed": self.seed,
+        }
+
+    def _read(self, identity: Identity) -> dict[str, Tensor] | None:
+        """The statistics in the store; ``None`` if they are not there."""
+        path = self.store.path(identity)
+        if not (path / "complete.json").exists():
+            return None
+        try:
+            return load_file(path / FILE)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{path / FILE} is damaged ({error}): delete the folder to measure it again"
+            ) from error
+
+    def _measure(
+        self, stage: str, identity: Identity, clean: Subject, statistic: Statistic
+    ) -> dict[str, Tensor]:
+        """Run the method on a network of the bank, and write its statistics into the store."""
+        with ExitStack() as locks:
+            if self.stages.is_rank_zero:
+                waiting = f"another job measures {stage}: waiting for it"
+                locks.enter_context(self.store.lock(identity, waiting))
+            # Rank 0 decides: while it holds the lock, the store cannot change.
+            stored: dict[str, Tensor] | None = self.stages.broadcast(self._read(identity))
+            if stored is not None:
+                return stored
+            path = self.store.path(identity)
+            checkpoint = path / f"checkpoint-{path.name[:8]}.ckpt"
+            if self.stages.is_rank_zero:
+                write_json(path / "identity.json", identity)
+            module = self.method[statistic.source](subject=clean, seed=self.seed, stage=stage)
+            if isinstance(module, Fittable):
+                self.stages.fit(module, checkpoint, [])
+            values = dict(statistic(clean, module.explanations()))
+            if self.stages.is_rank_zero:
+                write_tensors(path / FILE, values, {})
+                write_json(path / "complete.json", {"statistics": list(values)})
+                checkpoint.unlink(missing_ok=True)
+            self.stages.wait()
+            return values
