@@ -1,0 +1,230 @@
+"""The verdict: suspicious, nothing found, or the reason why neither can be said."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cwx.data.canvases import test_logits as logits_of_test
+from cwx.evaluations.verdict.decision import Evidence, decide
+from cwx.evaluations.verdict.evaluation import Verdict
+from cwx.evaluations.verdict.statistics import PatternSuccess, PerturbationSuccess, TriggerSize
+from cwx.explanations.patterns import Patterns, Perturbations, Triggers
+from cwx.functional.bank_comparison import compare_with_bank
+from cwx.training.bank import Bank
+from cwx.training.plan import Plan
+
+LIMITS = {"alpha": 0.05, "accuracy_drop": 0.1, "least_images": 10}
+
+
+def comparison(extreme, bank=19):
+    values = torch.randn(bank + 1, 2, 4, generator=torch.Generator().manual_seed(0))
+    if extreme:
+        values[0, 1, 2] = 30
+    else:
+        values[0] = 0
+    return compare_with_bank(values[0], values[1:])
+
+
+def evidence(**changes):
+    return Evidence(
+        **{
+            "comparison": comparison(extreme=True),
+            "bank": 19,
+            "accuracy": 0.8,
+            "chance": 0.25,
+            "bank_accuracies": [0.78, 0.8, 0.82],
+            "images": 100,
+            "top_class": "'dog' (index 2)",
+            "searched": ["trigger_size"],
+            **changes,
+        }
+    )
+
+
+def test_a_network_that_no_clean_one_resembles_is_suspicious():
+    state, sentence = decide(evidence(), **LIMITS)
+    assert state == "suspicious"
+    assert sentence == (
+        "Suspicious: class 'dog' (index 2). None of 19 clean networks looks like this (p = 0.05)."
+    )
+
+
+def test_an_ordinary_network_names_what_was_looked_for():
+    state, sentence = decide(evidence(comparison=comparison(extreme=False)), **LIMITS)
+    assert state == "nothing found"
+    assert sentence.startswith("Nothing found (p = ")
+    assert sentence.endswith("Looked for: trigger_size.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"comparison": None, "bank": 0}, ["no bank", "experts.bank", "'dog'"]),
+        ({"bank": 18}, ["the bank has 18 networks", "fewer than 19", "'dog'"]),
+        ({"images": 9}, ["there are 9 test images", "needs 10 or more"]),
+        ({"accuracy": 0.25}, ["25% of the images", "chance", "normalisation"]),
+        ({"accuracy": 0.69}, ["69% of the images", "the bank 80%", "recipe"]),
+        ({"accuracy": 0.91}, ["the bank classifies 80%", "the network 91%", "same data"]),
+    ],
+)
+def test_the_reason_why_nothing_can_be_said(changes, words):
+    state, sentence = decide(evidence(**changes), **LIMITS)
+    assert state == "cannot say"
+    assert all(word in sentence for word in ["Cannot say: ", *words]), sentence
+
+
+@pytest.fixture
+def triggers(subject):
+    classes, shape = len(subject.data.classes), subject.data.image_shape
+    masks = torch.full((classes, *shape[1:]), 0.01)
+    # The trigger of class 1 is a bright column, as small as its images allow.
+    masks[:, :, 1] = torch.tensor([0.9, 0.3, 0.9])[:classes, None]
+    return Triggers(
+        explains="expert",
+        masks=masks,
+        patterns=torch.rand(classes, *shape, generator=torch.Generator().manual_seed(0)),
+        labels=torch.arange(classes),
+        success=torch.tensor([1.0, 1.0, 0.5]),
+        required=torch.tensor(0.95),
+        searched=torch.arange(len(subject.data.splits.test)) < 6,
+    )
+
+
+def verdict(**settings):
+    return Verdict(
+        **{
+            "statistics": {"trigger_size": TriggerSize(source="inversion")},
+            "images": 20,
+            "trigger": "inversion",
+            **LIMITS,
+            **settings,
+        }
+    )
+
+
+def with_bank(subject, own, *, count=19, accuracy=None):
+    """The subject with a bank whose statistics differ from `own` by noise."""
+    noise = 0.2 * torch.randn(count, len(own), generator=torch.Generator().manual_seed(1)).double()
+    if accuracy is None:
+        network, data = subject.first_network("expert"), subject.data
+        predictions = logits_of_test(network, data, subject.device).argmax(1)
+        accuracy = (predictions == data.splits.test.labels).double().mean().item()
+    statistics = {"inversion/size": own + noise}
+    trajectories = [subject.held_out[0]] * count
+    bank = Bank(trajectories=trajectories, accuracies=[accuracy] * count, statistics=statistics)
+    return replace(subject, bank=bank)
+
+
+def test_a_class_with_a_far_smaller_trigger_than_in_the_bank_is_suspected(subject, triggers):
+    own = TriggerSize(source="inversion")(subject, triggers)["inversion/size"]
+    usual = own - torch.tensor([0.0, 2.0, 0.0])
+    outcome = verdict()(with_bank(subject, usual), {"inversion": triggers})
+    (row,) = outcome.tables["verdict"]
+    assert (row["verdict"], row["class"], row["p"]) == ("suspicious", subject.data.classes[1], 0.05)
+    assert outcome.metrics["verdict/suspicious"] == 1
+    assert outcome.metrics["verdict/p/inversion/size"] == 0.05
+    assert set(outcome.figures) == {"verdict", "verdict_trigger"}
+    assert 0 <= outcome.metrics["verdict/trigger/success"] <= 1
+    assert outcome.metrics["verdict/trigger/bank"] <= 1
+    assert len(outcome.tables["verdict_classes"]) == 3
+
+
+def test_a_network_like_the_bank_is_not_suspected(subject, triggers):
+    own = TriggerSize(source="inversion")(subject, triggers)["inversion/size"]
+    outcome = verdict()(with_bank(subject, own), {"inversion": triggers})
+    assert outcome.tables["verdict"][0]["verdict"] == "nothing found"
+    assert outcome.metrics["verdict/suspicious"] == 0
+    assert outcome.metrics["verdict/p"] > 0.05
+
+
+def test_without_a_bank_there_is_a_ranking_and_no_p(subject, triggers):
+    outcome = verdict()(subject, {"inversion": triggers})
+    (row,) = outcome.tables["verdict"]
+    assert (row["verdict"], row["class"], row["p"]) == ("cannot say", subject.data.classes[1], "")
+    assert "verdict/suspicious" not in outcome.metrics
+    assert "verdict/p" not in outcome.metrics
+    assert "verdict_statistics" not in outcome.tables
+
+
+def test_a_bank_of_another_accuracy_allows_no_verdict(subject, triggers):
+    own = TriggerSize(source="inversion")(subject, triggers)["inversion/size"]
+    outcome = verdict()(with_bank(subject, own - 3, accuracy=0.2), {"inversion": triggers})
+    assert outcome.tables["verdict"][0]["verdict"] == "cannot say"
+    assert "verdict/suspicious" not in outcome.metrics
+
+
+def plan(subject, **leaves):
+    return Plan(data=subject.data, methods=list(leaves), held_out=0, leaves=leaves)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "settings", "message"),
+    [
+        ({}, {}, "trigger_size.source is 'inversion', which is no method .* leaves triggers"),
+        ({"inversion": Patterns}, {}, "leaves triggers: add inversion to method="),
+        ({"inversion": Triggers}, {"trigger": "other"}, "evaluation.verdict.trigger is 'other'"),
+        ({"inversion": Triggers}, {"statistics": {}}, "statistics is empty"),
+    ],
+)
+def test_a_statistic_without_its_method_is_refused(leaves, settings, message, subject):
+    with pytest.raises(ValueError, match=message):
+        verdict(**settings).check(plan(subject, **leaves))
+
+
+def test_a_method_that_explains_another_network_is_refused(subject):
+    explained = replace(plan(subject, inversion=Triggers), explains={"inversion": "clean"})
+    with pytest.raises(ValueError, match="explains 'clean': a verdict is about the first expert"):
+        verdict().check(explained)
+
+
+def test_success_is_measured_on_images_outside_the_search(subject):
+    """A perturbation that does nothing succeeds as often as the network confuses the images."""
+    classes, shape = len(subject.data.classes), subject.data.image_shape
+    test = subject.data.splits.test
+    searched = torch.arange(len(test)) < 9
+    output = Perturbations(
+        explains="expert",
+        deltas=torch.zeros(2 * classes, *shape),
+        labels=torch.arange(classes).repeat(2),
+        epsilons=torch.tensor([4 / 255, 8 / 255]).repeat_interleave(classes),
+        searched=searched,
+    )
+    values = PerturbationSuccess(source="universal", images=100)(subject, output)
+    assert set(values) == {"universal/4", "universal/8"}
+    outside = test.at(~searched)
+    normalized = subject.data.normalization.from_bytes(outside.images)
+    predicted = subject.first_network("expert")(normalized).argmax(1)
+    for label in range(classes):
+        others = outside.labels != label
+        hits = int((predicted[others] == label).sum())
+        expected = torch.tensor((hits + 0.5) / (int(others.sum()) - hits + 0.5)).log()
+        assert values["universal/4"][label] == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_pattern_success_is_the_mean_over_the_canvases_of_a_class(subject):
+    shape = subject.data.image_shape
+    output = Patterns(
+        explains="expert",
+        masks=torch.rand(3, *shape[1:], generator=torch.Generator().manual_seed(0)),
+        canvases=torch.rand(3, *shape, generator=torch.Generator().manual_seed(1)),
+        labels=torch.tensor([0, 0, 2]),
+        searched=torch.zeros(len(subject.data.splits.test), dtype=torch.bool),
+    )
+    statistic = PatternSuccess(source="iscp", sizes=[0.5], images=100)
+    both = statistic(subject, output)["iscp/0.5"]
+    single = [
+        statistic(
+            subject,
+            replace(
+                output,
+                masks=output.masks[i : i + 1],
+                canvases=output.canvases[i : i + 1],
+                labels=output.labels[i : i + 1],
+            ),
+        )["iscp/0.5"]
+        for i in range(3)
+    ]
+    assert both[0] == pytest.approx((single[0][0] + single[1][0]).item() / 2, abs=1e-4)
+    assert both[1].isnan()
+    assert both[2] == pytest.approx(single[2][2].item(), abs=1e-4)
