@@ -4,30 +4,31 @@ A corruption acts on the stored bytes, before any augmentation, and records whic
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from cwx.data.backdoor_plan import (
+    PlantedBackdoor,
+    check_poison_rate,
+    check_rate,
+    describe_unchanged,
+    plan_backdoor,
+    poisonable,
+)
 from cwx.data.corruption_changes import Changes, measure_changes
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import stretch_to
 from cwx.data.splits import ImageSet
+from cwx.functional.all_to_all import AllToAll
 from cwx.functional.backdoor import Shape, Trigger, Variant, choose
-from cwx.functional.class_names import ClassName, class_index, describe_class
+from cwx.functional.class_names import ClassName
 from cwx.functional.label_noise import Noise
 from cwx.functional.rng import stream
-
-
-@dataclass(frozen=True)
-class PlantedBackdoor:
-    """A backdoor in a training set: images with `trigger` carry the label `target`."""
-
-    trigger: Trigger
-    target: int
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,20 @@ class CorruptionResult:
         is_corrupted: boolean mask ``[n]``: True where a pixel or the label differs from the clean
             ones.
         backdoor: the planted backdoor; ``None`` if there is none.
+        is_cover: boolean mask ``[n]``: True for the corrupted images that keep their label so that
+            the network learns not to react to a part of the trigger, or to another one; ``None``
+            if there are none.
     """
 
     images: ImageSet
     is_corrupted: Tensor
     backdoor: PlantedBackdoor | None
+    is_cover: Tensor | None = None
+
+    @property
+    def is_poisoned(self) -> Tensor:
+        """Boolean mask ``[n]`` of the corrupted images that are no cover images."""
+        return self.is_corrupted if self.is_cover is None else self.is_corrupted & ~self.is_cover
 
     @property
     def effective_rate(self) -> float:
@@ -68,7 +78,7 @@ class Backdoor:
 
     Attributes:
         trigger: the pattern added to the poisoned images.
-        target: the target class, by name or index.
+        target: the target class, by name or index; ``None`` with `AllToAll`.
         rate: the fraction of all training images that is poisoned, above 0 and at most 1, for every
             variant.
         variant: selects the images that may be poisoned.
@@ -76,52 +86,31 @@ class Backdoor:
 
     Raises:
         ValueError: the rate is out of range; when called: the rate exceeds what the variant allows,
-            the target class does not exist, the trigger does not fit the images, or it changes
-            no pixel of them.
+            a target class does not exist or has no images, the trigger does not fit the images, or
+            it changes no pixel of them.
     """
 
     trigger: Trigger
     target: ClassName
     rate: Annotated[float, ">= 0, <= 1"]
-    variant: Variant
+    variant: Variant | AllToAll
     seed: Annotated[int, ">= 0, < 2**63"]
 
     def __post_init__(self) -> None:
-        _check_rate(self.rate)
-        if self.rate == 0:
-            raise ValueError(
-                f"corruption.rate is {self.rate}, so that no image would be poisoned: give a "
-                "fraction of the images above 0, or choose corruption=none"
-            )
+        check_poison_rate(self.rate)
 
     def __call__(self, images: ImageSet, classes: Sequence[str]) -> CorruptionResult:
-        target = class_index(self.target, classes, "corruption.target")
-        candidates = self.variant.candidates(images.labels, target)
-        if len(images) and not len(candidates):
-            raise ValueError(
-                "corruption.variant allows to poison none of the training images, such as those of "
-                f"the target class {describe_class(target, classes)}, if it has none: choose "
-                "another corruption.target or corruption.variant"
-            )
+        backdoor = plan_backdoor(self.trigger, self.target, self.variant, classes)
+        candidates = poisonable(images, classes, backdoor, self.variant)
         indices = choose(candidates, rate=self.rate, total=len(images), generator=stream(self.seed))
         pixels, labels = images.images.clone(), images.labels.clone()
         pixels[indices] = self.trigger.apply(images.images[indices])
-        labels[indices] = target
+        labels[indices] = backdoor.targets(labels[indices])
         poisoned = ImageSet(pixels, labels)
         changes = measure_changes(images, poisoned)
         if not changes.pixels.any():
-            raise ValueError(self._unchanged(len(indices)))
-        return CorruptionResult(poisoned, changes.either, PlantedBackdoor(self.trigger, target))
-
-    def _unchanged(self, count: int) -> str:
-        trigger: object = self.trigger
-        names = fields(trigger) if is_dataclass(trigger) else ()
-        settings = ", ".join(f"corruption.trigger.{field.name}" for field in names)
-        return (
-            f"the trigger ({self.trigger}) changes no pixel of the {count} training images that it "
-            f"should poison: make it stronger ({settings or 'corruption.trigger'}), or choose "
-            "another corruption"
-        )
+            raise ValueError(describe_unchanged(self.trigger, len(indices)))
+        return CorruptionResult(poisoned, changes.either, backdoor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +132,7 @@ class LabelNoise:
     seed: Annotated[int, ">= 0, < 2**63"]
 
     def __post_init__(self) -> None:
-        _check_rate(self.rate)
+        check_rate(self.rate, "corruption.rate")
 
     def __call__(self, images: ImageSet, classes: Sequence[str]) -> CorruptionResult:
         if not len(images):
@@ -232,9 +221,22 @@ def check_result(result: object, clean: ImageSet, classes: Sequence[str]) -> Cha
             f"{int(changes.either.sum())} differ from the clean images in a pixel or the label: "
             "mark exactly these in CorruptionResult.is_corrupted (a boolean mask)"
         )
+    _check_covers(result, changes)
     return changes
 
 
-def _check_rate(rate: float) -> None:
-    if not 0 <= rate <= 1:
-        raise ValueError(f"corruption.rate is {rate}: give a fraction of the images in 0-1")
+def _check_covers(result: CorruptionResult, changes: Changes) -> None:
+    covers = result.is_cover
+    if covers is None:
+        return
+    if covers.dtype != torch.bool or covers.shape != changes.labels.shape:
+        raise ValueError(
+            f"corruption marks cover images by {covers.dtype} {list(covers.shape)}: give a boolean "
+            f"mask [{len(changes.labels)}] as CorruptionResult.is_cover"
+        )
+    if (wrong := covers & (changes.labels | ~changes.either)).any():
+        raise ValueError(
+            f"corruption marks {int(wrong.sum())} images as covers whose label differs from the "
+            "clean one, or whose pixels do not: mark only images with changed pixels and their own "
+            "label in CorruptionResult.is_cover"
+        )

@@ -9,10 +9,12 @@ Settings out of range raise a `ValueError`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol, get_args, get_type_hints
+from typing import Annotated, Literal, Protocol, get_args, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from cwx.functional.trigger_settings import require
 
 Shape = Sequence[int]
 
@@ -33,6 +35,11 @@ class Trigger(Protocol):
         Raises:
             ValueError: the trigger does not fit the shape.
         """
+
+
+@runtime_checkable
+class PatternTrigger(Trigger, Protocol):
+    """A trigger whose pixels do not depend on the image, unlike those of a warp."""
 
     def pattern(self, shape: Shape) -> Tensor:
         """The trigger's pixels ``[C, H, W]`` on the unit scale; signed if it is added to images.
@@ -63,12 +70,12 @@ class Patch:
     first_pixel: Literal["white", "black"]
 
     def __post_init__(self) -> None:
-        _require("corruption.trigger.size", self.size, self.size >= 1, "1 or more")
-        _require("corruption.trigger.margin", self.margin, self.margin >= 0, "0 or more")
+        require("corruption.trigger.size", self.size, self.size >= 1, "1 or more")
+        require("corruption.trigger.margin", self.margin, self.margin >= 0, "0 or more")
         for name in ("corner", "first_pixel"):
             choices, value = get_args(get_type_hints(Patch)[name]), getattr(self, name)
             remedy = f"one of {', '.join(choices)}"
-            _require(f"corruption.trigger.{name}", value, value in choices, remedy)
+            require(f"corruption.trigger.{name}", value, value in choices, remedy)
 
     def apply(self, images: Tensor) -> Tensor:
         shape = images.shape[1:]
@@ -152,7 +159,7 @@ class Blend:
     picture: Picture
 
     def __post_init__(self) -> None:
-        _require("corruption.trigger.ratio", self.ratio, 0 < self.ratio <= 1, "above 0, at most 1")
+        require("corruption.trigger.ratio", self.ratio, 0 < self.ratio <= 1, "above 0, at most 1")
 
     def apply(self, images: Tensor) -> Tensor:
         pattern = 255 * self.pattern(images.shape[1:]).to(images.device)
@@ -183,11 +190,11 @@ class Sinusoid:
     frequency: Annotated[float, "> 0"]
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             "corruption.trigger.delta", self.delta, 0 < self.delta <= 255, "above 0, at most 255"
         )
         finite = 0 < self.frequency < math.inf
-        _require("corruption.trigger.frequency", self.frequency, finite, "above 0, finite")
+        require("corruption.trigger.frequency", self.frequency, finite, "above 0, finite")
 
     def apply(self, images: Tensor) -> Tensor:
         levels = self._levels(images.shape[-1]).to(images.device)
@@ -277,11 +284,6 @@ def choose(candidates: Tensor, *, rate: float, total: int, generator: torch.Gene
             f"{len(candidates)} may be corrupted: give {len(candidates) / total:.6g} or less"
         )
     return candidates[torch.randperm(len(candidates), generator=generator)[:count]]
-
-
-def _require(name: str, value: object, valid: bool, remedy: str) -> None:
-    if not valid:
-        raise ValueError(f"{name} is {value!r}: give {remedy}")
 
 
 def _pixel_centres(side: int) -> Tensor:

@@ -66,7 +66,7 @@ def _backdoor(values: Values, titles: Mapping[str, str]) -> str:
     success = values.get("attack_success/expert/success")
     if success is None:
         return ""
-    text = f"The trigger sends {_percent(success)} of the test images to the target class"
+    text = f"The trigger sends {_percent(success)} of the test images to their target class"
     correlations = {
         name.split("/")[1]: value
         for name, value in values.items()

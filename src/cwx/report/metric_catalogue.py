@@ -184,7 +184,7 @@ METRIC_PATTERNS = (
     ),
     MetricPattern(
         r"attack_success/(?P<label>[^/]+)/success", "Backdoor attack success rate",
-        "Fraction of test images that are classified as the target class once they carry the "
+        "Fraction of test images that are classified as their target class once they carry the "
         "trigger.",
         better="lower",
     ),

@@ -13,7 +13,8 @@ explanations.safetensors  <method>/images (raw), <method>/labels, a learned
                           <method>/canvases, for a universal perturbation <method>/deltas
                           (cwx.explanations.patterns); descriptions are in the file's header
 images/<method>/*.png     each image as displayed (cwx.explanations.picture_files)
-corrupted.safetensors     is_corrupted: boolean mask of corrupted training images, if any
+corrupted.safetensors     is_corrupted: boolean mask of corrupted training images, if any;
+                          is_cover: of those that are not poisoned, for backdoors with cover images
 suspected.safetensors     suspected: boolean mask of training images that a purification removed
 samples.safetensors       <kind>/images (bytes), <kind>/labels of some real images
                           (cwx.data.samples); the file's header has the mean and std of the
@@ -37,7 +38,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cwx.data.datamodule import ImageData
+from cwx.data.corruption import CorruptionResult
 from cwx.data.samples import sample_images
 from cwx.data.splits import Splits
 from cwx.evaluations.outcome import Outcome, Row
@@ -183,13 +184,17 @@ class Results:
         file = self.folder / f"last-good-{method}.safetensors"
         write_explanations(file, {method: explanations})
 
-    def save_corrupted(self, is_corrupted: Tensor, row: Row) -> None:
-        """Save which training images, in their order, were corrupted ``[n]``, and a summary.
+    def save_corrupted(self, corrupted: CorruptionResult, row: Row) -> None:
+        """Save which training images, in their order, were corrupted, and a summary.
 
         Args:
-            row: see `corruption_row`.
+            corrupted: the masks ``[n]``.
+            row: see `cwx.study.corruption_row`.
         """
-        write_tensors(self.folder / CORRUPTED, {"is_corrupted": is_corrupted}, {})
+        masks = {"is_corrupted": corrupted.is_corrupted}
+        if corrupted.is_cover is not None:
+            masks["is_cover"] = corrupted.is_cover
+        write_tensors(self.folder / CORRUPTED, masks, {})
         write_text(self.folder / CORRUPTION, _csv([row]))
 
     def save_suspected(self, suspected: Tensor) -> None:
@@ -243,22 +248,6 @@ class Results:
             write_text(self.folder / PAPER, _csv(_comparison_rows(metrics, paper)))
         write_json(self.folder / METRICS, metrics)
         return metrics
-
-
-def corruption_row(data: ImageData) -> Row:
-    """What the corruption of the training images changed, and the target of a backdoor."""
-    changes, backdoor = data.changes, data.corrupted.backdoor
-    target = "" if backdoor is None else backdoor.target
-    return {
-        "target_class": data.classes[target] if isinstance(target, int) else "",
-        "target_index": target,
-        "training_images": len(changes.labels),
-        "corrupted": int(changes.either.sum()),
-        "effective_rate": data.corrupted.effective_rate,
-        "pixels_changed": int(changes.pixels.sum()),
-        "labels_changed": int(changes.labels.sum()),
-        "mean_change": changes.mean,
-    }
 
 
 def _comparison_rows(metrics: Mapping[str, float], paper: Mapping[str, float]) -> list[Row]:

@@ -19,9 +19,10 @@ from cwx.study.contracts import (
     check_method_output,
     check_outcome,
 )
+from cwx.study.corruption_row import corruption_row
 from cwx.study.inputs import check_files, check_images
 from cwx.study.page import page_on_exit
-from cwx.study.results import Results, corruption_row
+from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.bank import measure_bank
 from cwx.study.steps.dataset_construction import Construction
@@ -206,14 +207,13 @@ class Study:
         return self._purify(stages, training, subject, results)
 
     def _corrupt(self, stages: Stages, results: Results) -> None:
-        corrupted = self.data.corrupt(self.corruption)
-        if not corrupted.is_corrupted.any():
+        if not self.data.corrupt(self.corruption).is_corrupted.any():
             return
         row = corruption_row(self.data)
         log.info("corruption: %s", corruption_line(row))
         if stages.is_rank_zero:
             results.inputs.check("the corrupted images", self.data.fingerprint())
-            results.save_corrupted(corrupted.is_corrupted, row)
+            results.save_corrupted(self.data.corrupted, row)
 
     def _parts(self) -> list[Any]:
         """The parts that may refuse a plan, beside the methods."""

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cwx.data.corruption import PlantedBackdoor
+from cwx.data.backdoor_plan import PlantedBackdoor
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
@@ -18,7 +18,8 @@ class AttackSuccess:
 
     ``attack_success/<network>/accuracy`` is the accuracy on clean test images.
     ``attack_success/<network>/success`` is the fraction of the test images of all other classes
-    that are classified as the target class once they carry the trigger. Both are in 0-1. All
+    that are classified as the target class once they carry the trigger; if each class has a target
+    of its own (`AllToAll`), of all images, as the target of their class. Both are in 0-1. All
     networks but ``purified`` are trained on the corrupted images. Values are averaged over the
     networks of one name; the table ``attack_success`` adds standard deviations,
     ``attack_success_networks`` has a row per network.
@@ -26,30 +27,26 @@ class AttackSuccess:
 
     def check(self, plan: Plan) -> None:
         backdoor = require_backdoor(plan.data, "attack_success")
-        test = plan.data.splits.test
-        others = test.images[test.labels != backdoor.target]
-        target = describe_class(backdoor.target, plan.data.classes)
+        others = _others(plan.data, backdoor)
         if not len(others):
             raise ValueError(
-                f"attack_success needs test images of classes other than the target {target}, and "
+                f"attack_success needs test images of classes other than {_target(plan.data)}, and "
                 "there are none: choose another corruption.target"
             )
-        if torch.equal(backdoor.trigger.apply(others), others):
+        if torch.equal(backdoor.trigger.apply(others.images), others.images):
             raise ValueError(
                 f"the trigger changes no pixel of the {len(others)} test images of classes other "
-                f"than the target {target}, so that attack_success would measure clean images: "
+                f"than {_target(plan.data)}, so that attack_success would measure clean images: "
                 "choose another corruption.trigger"
             )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         data, backdoor = subject.data, require_backdoor(subject.data, "attack_success")
-        test = data.splits.test
-        others = test.images[test.labels != backdoor.target]
-        triggered = backdoor.trigger.apply(others)
-        targets = test.labels.new_full((len(others),), backdoor.target)
+        others = _others(data, backdoor)
+        triggered = ImageSet(backdoor.trigger.apply(others.images), backdoor.targets(others.labels))
 
         def measure(network: nn.Module) -> list[Row]:
-            success = accuracy(network, data.in_order(ImageSet(triggered, targets)))
+            success = accuracy(network, data.in_order(triggered))
             return [{"accuracy": accuracy(network, data.test_batches()), "success": success}]
 
         rows = measure_networks(subject.panel(), measure)
@@ -62,6 +59,19 @@ class AttackSuccess:
             },
             tables={"attack_success": means, "attack_success_networks": rows},
         )
+
+
+def _others(data: ImageData, backdoor: PlantedBackdoor) -> ImageSet:
+    """The test images of other classes than their target."""
+    test = data.splits.test
+    return test.at(backdoor.targets(test.labels) != test.labels)
+
+
+def _target(data: ImageData) -> str:
+    backdoor = data.corrupted.backdoor
+    if backdoor is None or backdoor.target is None:
+        return "their target"
+    return f"the target {describe_class(backdoor.target, data.classes)}"
 
 
 def require_backdoor(data: ImageData, evaluation: str) -> PlantedBackdoor:

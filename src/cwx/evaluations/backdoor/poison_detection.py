@@ -28,7 +28,9 @@ class PoisonDetection:
     ``…/separation`` the separation of the best class's two groups; all in 0-1.
     ``…/first_precision`` and ``…/first_recall`` are of the pattern before its refinement by the
     groups: the contribution of the explanation alone. Sources are the methods and the
-    `baselines`. The detection does not use the true trigger or target.
+    `baselines`. The detection does not use the true trigger or target. Cover images, which carry
+    a trigger and keep their label, count as not poisoned. The images of one class at most are
+    suspected: of a backdoor with a target for each class, a part.
 
     The table ``poison_detection`` has a row per source, ``poison_detection_classes`` the
     separation of every class. The figure ``poison_detection_<source>`` shows suspected images of
@@ -48,12 +50,12 @@ class PoisonDetection:
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         evaluated = {**of_kind(sources, Explanations), **baselines(subject, sources)}
         by_source = suspicions(subject.data, evaluated, separation=self.separation)
-        classes, is_corrupted = subject.data.classes, subject.data.corrupted.is_corrupted
+        classes, is_poisoned = subject.data.classes, subject.data.corrupted.is_poisoned
         rows: list[Row] = []
         for source, suspicion in by_source.items():
-            precision, recall = _precision_and_recall(suspicion.suspected, is_corrupted)
+            precision, recall = _precision_and_recall(suspicion.suspected, is_poisoned)
             first_precision, first_recall = _precision_and_recall(
-                suspicion.initially_suspected, is_corrupted
+                suspicion.initially_suspected, is_poisoned
             )
             rows.append(
                 {
@@ -92,10 +94,10 @@ class PoisonDetection:
         )
 
 
-def _precision_and_recall(suspected: Tensor, is_corrupted: Tensor) -> tuple[float, float]:
+def _precision_and_recall(suspected: Tensor, is_poisoned: Tensor) -> tuple[float, float]:
     """Precision and recall, 0 where the denominator is 0."""
-    hits = int((suspected & is_corrupted).sum())
-    return hits / max(int(suspected.sum()), 1), hits / max(int(is_corrupted.sum()), 1)
+    hits = int((suspected & is_poisoned).sum())
+    return hits / max(int(suspected.sum()), 1), hits / max(int(is_poisoned.sum()), 1)
 
 
 def _figure(subject: Subject, suspicion: Suspicion) -> Figure:

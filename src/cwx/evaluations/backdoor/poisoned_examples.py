@@ -6,7 +6,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cwx.data.corruption import PlantedBackdoor
 from cwx.data.datamodule import ImageData
 from cwx.evaluations.outcome import Sources
 from cwx.explanations.drawing import sheet
@@ -19,7 +18,8 @@ COUNT = 5
 
 def poisoned_examples(
     data: ImageData,
-    backdoor: PlantedBackdoor,
+    target: int,
+    pattern: Tensor,
     sources: Sources,
     revealed: Mapping[str, Tensor],
 ) -> Figure:
@@ -31,25 +31,26 @@ def poisoned_examples(
 
     Args:
         data: the images of the study.
-        backdoor: the planted one.
+        target: the class of the backdoor.
+        pattern: of the true trigger ``[C, H, W]``.
         sources: the outputs of the methods.
         revealed: pattern of the target class ``[C, H, W]``, by source.
     """
-    indices = _examples(data, backdoor.target)
+    indices = _examples(data, target)
     columns = {
         "clean original": data.clean.images[indices] / 255,
         "poisoned": data.corrupted.images.images[indices] / 255,
     }
     for name, output in sources.items():
         displayed = output.for_display(data.normalization)
-        images = displayed.of_class(backdoor.target)[:COUNT]
+        images = displayed.of_class(target)[:COUNT]
         if len(images):
             columns[name] = data.normalization.denormalize(images)
-    patterns = {"true trigger": backdoor.trigger.pattern(data.image_shape)}
-    patterns |= {f"revealed by {name}": pattern for name, pattern in revealed.items()}
+    patterns = {"true trigger": pattern}
+    patterns |= {f"revealed by {name}": estimate for name, estimate in revealed.items()}
     columns |= {name: _stretched(pattern) for name, pattern in patterns.items()}
     originals = [data.classes[label] for label in data.clean.labels[indices].tolist()]
-    names = [f"{original} → {data.classes[backdoor.target]}" for original in originals]
+    names = [f"{original} → {data.classes[target]}" for original in originals]
     rows = max(len(images) for images in columns.values())
     labels = {title: torch.arange(len(images)) for title, images in columns.items()}
     return sheet(columns, labels, names + [""] * (rows - len(names)))
@@ -60,7 +61,7 @@ def _examples(data: ImageData, target: int) -> Tensor:
 
     Images of the target class come last.
     """
-    indices = data.changes.pixels.nonzero()[:, 0]
+    indices = (data.changes.pixels & data.corrupted.is_poisoned).nonzero()[:, 0]
     labels = data.clean.labels[indices]
     rank = torch.zeros_like(labels)
     for label in labels.unique():

@@ -6,12 +6,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from cwx.data.datamodule import ImageData
 from cwx.evaluations.backdoor.attack_success import require_backdoor
 from cwx.evaluations.backdoor.poisoned_examples import poisoned_examples
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines, raw_and_projected
 from cwx.explanations.drawing import sheet
 from cwx.explanations.images import DISPLAY_TAIL, Explanations
 from cwx.explanations.patterns import GREY, Patterns, of_kind
+from cwx.functional.backdoor import PatternTrigger
 from cwx.functional.images import stretch
 from cwx.functional.trigger_scores import (
     TriggerEstimate,
@@ -35,6 +37,8 @@ class RevealedTrigger:
     are raw and projected images and the `baselines`. A source that shows a single class, or not
     the target, lacks the metrics that need more. For patterns (ISCP, §4.3) the map of a class is
     the mean mask over its canvases, and its pattern the mean of the masked canvases on grey.
+    A backdoor with a target for each class, and a trigger without a pattern of its own
+    (`PatternTrigger`), are refused.
 
     The table ``revealed_trigger`` has a row per source and ``target`` or ``others``. The figure
     ``revealed_trigger`` shows the true trigger and the revealed ones; ``poisoned_examples`` shows
@@ -42,12 +46,10 @@ class RevealedTrigger:
     """
 
     def check(self, plan: Plan) -> None:
-        require_backdoor(plan.data, "revealed_trigger")
+        _true_trigger(plan.data)
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        backdoor = require_backdoor(subject.data, "revealed_trigger")
-        shape = subject.data.image_shape
-        mask, pattern = backdoor.trigger.mask(shape), backdoor.trigger.pattern(shape)
+        target, mask, pattern = _true_trigger(subject.data)
         revealed = {
             name: _reveal_from_images(_unit(subject, explanations))
             for name, explanations in (
@@ -61,7 +63,7 @@ class RevealedTrigger:
         rows: list[Row] = [
             {"source": source, "class": kind, **scores}
             for source, by_class in revealed.items()
-            for kind, scores in _scores(by_class, backdoor.target, mask, pattern).items()
+            for kind, scores in _scores(by_class, target, mask, pattern).items()
         ]
         metrics = {
             f"revealed_trigger/{row['source']}/{row['class']}/{score}": float(value)
@@ -70,9 +72,7 @@ class RevealedTrigger:
             if score not in ("source", "class")
         }
         of_target = {
-            name: by_class[backdoor.target]
-            for name, by_class in revealed.items()
-            if backdoor.target in by_class
+            name: by_class[target] for name, by_class in revealed.items() if target in by_class
         }
         shown = {name: of_target[name].pattern for name in (*sources, "mean") if name in of_target}
         return Outcome(
@@ -80,9 +80,34 @@ class RevealedTrigger:
             tables={"revealed_trigger": rows} if rows else {},
             figures={
                 "revealed_trigger": _figure(of_target, mask, pattern),
-                "poisoned_examples": poisoned_examples(subject.data, backdoor, sources, shown),
+                "poisoned_examples": poisoned_examples(
+                    subject.data, target, pattern, sources, shown
+                ),
             },
         )
+
+
+def _true_trigger(data: ImageData) -> tuple[int, Tensor, Tensor]:
+    """The target of the backdoor, and the mask and the pattern of its trigger.
+
+    Raises:
+        ValueError: there is no backdoor, or it has no single target, or no pattern of its own.
+    """
+    backdoor = require_backdoor(data, "revealed_trigger")
+    remedy = "leave revealed_trigger out of evaluation=[…]"
+    if backdoor.target is None:
+        raise ValueError(
+            "revealed_trigger compares the target class with all others, and this backdoor has a "
+            f"target for each class: {remedy}"
+        )
+    if not isinstance(backdoor.trigger, PatternTrigger):
+        raise ValueError(
+            "revealed_trigger compares the pixels of the true trigger, and the change by "
+            f"{type(backdoor.trigger).__name__} depends on the image, so that it has no method "
+            f"`pattern`: {remedy}"
+        )
+    shape = data.image_shape
+    return backdoor.target, backdoor.trigger.mask(shape), backdoor.trigger.pattern(shape)
 
 
 def _unit(subject: Subject, explanations: Explanations) -> Explanations:

@@ -45,8 +45,8 @@ class PredictivePower:
     - ``predictive_power/transfer/<source>/<size>/<network>``: the mean power on that network,
       divided by the mean power on the explained network; ``…/class/<class>`` that of a class.
 
-    If the training images have a backdoor, ``…/target`` and ``…/others`` beside the means of power
-    and transfer are those of its target class and of all other classes.
+    If the training images have a backdoor with one target, ``…/target`` and ``…/others`` beside
+    the means of power and transfer are those of its target class and of all other classes.
 
     The power of universal perturbations is their success rate, not divided by the accuracy. A
     class that the network never recognises has no power and is left out of means; where there are
@@ -103,7 +103,8 @@ class PredictivePower:
             )
         transfer = transfer_rows(subject, powers, indices)
         backdoor = subject.data.corrupted.backdoor
-        target = None if backdoor is None else subject.data.classes[backdoor.target]
+        index = None if backdoor is None else backdoor.target
+        target = None if index is None else subject.data.classes[index]
         tables: dict[str, list[Row]] = {
             "predictive_power": [row for power in powers for row in power.class_rows],
             "predictive_power_canvases": [row for power in powers for row in power.canvas_rows],
