@@ -73,6 +73,11 @@ CHOICES = {
 REQUIRED = {
     "checkpoint": ["experts.checkpoints=[x.pt]"],
     "blended_picture": ["corruption.trigger.picture.path=x"],
+    "patch_picture": ["corruption.trigger.picture.path=x"],
+    "patch_picture_masked": [
+        "corruption.trigger.picture.path=x",
+        "corruption.trigger.mask_picture.path=x",
+    ],
     "image_folder": ["data.source.root=x"],
     "test_folder": ["data.source.root=x"],
     "external": ["network.build._target_=torchvision.models.squeezenet1_0"],

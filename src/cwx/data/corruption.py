@@ -22,7 +22,7 @@ from cwx.data.backdoor_plan import (
 from cwx.data.corruption_changes import Changes, measure_changes
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
-from cwx.data.resizing import stretch_to
+from cwx.data.resizing import Fit, stretch_to
 from cwx.data.splits import ImageSet
 from cwx.functional.all_to_all import AllToAll
 from cwx.functional.backdoor import Shape, Trigger, Variant, choose
@@ -161,7 +161,7 @@ class LabelNoise:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFile:
-    """A trigger picture from a file, stretched to the size of the images.
+    """A trigger picture from a file, stretched to the size of the images, or of a patch.
 
     Attributes:
         path: the image file; converted to grey unless the images have three channels.
@@ -175,18 +175,27 @@ class PictureFile:
         Raises:
             ValueError: the file is missing, is not an image, or has transparent pixels.
         """
+        _, height, width = shape
+        return self._read(shape, stretch_to(width, height, interpolation="bicubic"))
+
+    def size(self) -> tuple[int, int]:
+        """Height and width of the file's image.
+
+        Raises:
+            ValueError: as `draw`.
+        """
+        _, height, width = self._read((1, 0, 0), None).shape
+        return height, width
+
+    def _read(self, shape: Shape, fit: Fit | None) -> Tensor:
         file = Path(self.path)
         if not file.is_file():
             raise ValueError(
                 f"there is no trigger picture {file}: set corruption.trigger.picture.path to an "
                 "image file, or use the built-in picture of corruption=blended"
             )
-        channels, height, width = shape
-        reader = Reader(
-            channels=3 if channels == 3 else 1,
-            fit=stretch_to(width, height, interpolation="bicubic"),
-            rules=PixelRules(),
-        )
+        channels = shape[0]
+        reader = Reader(channels=3 if channels == 3 else 1, fit=fit, rules=PixelRules())
         picture = reader.read([(file, 0)]).images[0]
         return (picture / 255).expand(channels, -1, -1)
 
