@@ -63,7 +63,17 @@ TOPICS = {
         "consistency_loss",
     ],
     "Attacks": ["attacks", "ensemble_attack", "attack_targets"],
-    "Corruption": ["backdoor", "label_noise", "trigger_scores", "matched_filter"],
+    "Corruption": [
+        "backdoor",
+        "all_to_all",
+        "patches",
+        "warping",
+        "cover_trigger",
+        "adaptive_triggers",
+        "label_noise",
+        "trigger_scores",
+        "matched_filter",
+    ],
 }
 
 
