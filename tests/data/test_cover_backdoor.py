@@ -13,9 +13,13 @@ from cwx.data.corruption import Backdoor, CorruptionResult, PictureFile, check_r
 from cwx.data.cover_backdoor import CoverBackdoor
 from cwx.data.mask_file import MaskFile
 from cwx.data.splits import ImageSet
+from cwx.evaluations.backdoor import poison_detection
 from cwx.evaluations.backdoor.attack_success import AttackSuccess
-from cwx.evaluations.backdoor.poison_detection import _precision_and_recall
+from cwx.evaluations.backdoor.poison_detection import PoisonDetection
+from cwx.evaluations.backdoor.poisoned_groups import _poisoned
 from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
+from cwx.evaluations.backdoor.suspects import Suspicion
+from cwx.explanations.images import Explanations
 from cwx.functional.adaptive_triggers import AdaptiveBlend, AdaptivePatch, FaintPatch
 from cwx.functional.all_to_all import AllToAll
 from cwx.functional.backdoor import AllToOne, CleanLabel, Face, Patch
@@ -184,9 +188,24 @@ def test_covers_are_reported_and_do_not_count_as_poisoned():
     assert "; 12 of the corrupted images are covers, which keep their label; " in corruption_line(
         row
     )
-    perfect = data.corrupted.is_poisoned
-    assert _precision_and_recall(perfect, data.corrupted.is_poisoned) == (1, 1)
-    assert perfect.sum() == 6
+    assert data.corrupted.is_poisoned.sum() == 6
+    assert torch.equal(_poisoned(data), data.corrupted.is_poisoned)
+
+
+def test_detection_of_poisoned_images_is_not_measured_against_covers(subject, monkeypatch):
+    data = warped_blobs()
+    corrupted = data.corrupted
+
+    def suspect(_, sources, **settings):
+        mask = corrupted.is_poisoned
+        suspicion = Suspicion(suspected=mask, initially_suspected=mask, label=1, separation={1: 1})
+        return dict.fromkeys(sources, suspicion)
+
+    monkeypatch.setattr(poison_detection, "suspicions", suspect)
+    shown = Explanations(data.normalization.from_bytes(data.clean.images[::20]), torch.arange(3))
+    outcome = PoisonDetection(separation=0.75)(replace(subject, data=data), {"known": shown})
+    assert outcome.metrics["poison_detection/known/precision"] == 1
+    assert outcome.metrics["poison_detection/known/recall"] == 1
 
 
 def test_the_trigger_of_test_images_is_measured_and_a_warp_has_no_pattern_to_reveal(subject):

@@ -205,7 +205,7 @@ def _poisoned(data: ImageData) -> Tensor | None:
     """Which training images a backdoor poisoned ``[n]``; ``None`` if the study does not know it."""
     corrupted = data.corrupted
     known = corrupted.backdoor is not None and data.splits.train is corrupted.images
-    return corrupted.is_corrupted if known else None
+    return corrupted.is_poisoned if known else None
 
 
 def _empty_row(name: str, images: int) -> Row:
