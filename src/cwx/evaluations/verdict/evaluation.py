@@ -179,7 +179,7 @@ class Verdict:
             for name, value in zip(data.classes, largest.tolist(), strict=True)
         }
         backdoor = data.corrupted.backdoor
-        if backdoor is not None:
+        if backdoor is not None and backdoor.target is not None:
             metrics["verdict/target_right"] = float(label == backdoor.target)
         return metrics
 
