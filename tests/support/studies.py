@@ -14,6 +14,7 @@ from cwx.functional.representation_distance import flat
 from cwx.storage.recording import Recording
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Ensemble, NoAdversary
+from cwx.study.steps.cure import NoCure
 from cwx.study.steps.dataset_construction import NoConstruction
 from cwx.study.steps.fine_tuning import NoFineTuning
 from cwx.study.steps.purification import NoPurification
@@ -68,6 +69,7 @@ def make_study(store, *trajectories, held_out=(), corruption=None, paper=None):
         adversary=NoAdversary(),
         fine_tuning=NoFineTuning(),
         purification=NoPurification(),
+        cure=NoCure(),
         network=small_mlp,
         evaluation_networks={},
         recipe=lambda **_: None,

@@ -143,6 +143,10 @@ class ImageData(L.LightningDataModule):
         """A view without the training images where the boolean mask `dropped` ``[n]`` is True."""
         return self._view_of(self.splits.train.at(~dropped))
 
+    def training_view(self, train: ImageSet) -> Self:
+        """A view that trains on other images, of the same size and classes."""
+        return self._view_of(train)
+
     def uncorrupted(self) -> Self:
         """A view that trains on the clean images."""
         return self._view_of(self.clean)

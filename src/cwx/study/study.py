@@ -9,14 +9,11 @@ from typing import Annotated, Any
 from cwx.data.corruption import Corruption
 from cwx.data.datamodule import ImageData
 from cwx.evaluations.outcome import Evaluation, Sources
-from cwx.explanations.class_images import DivergedError
 from cwx.report.corruption_line import corruption_line
 from cwx.storage.runs import Run
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.contracts import (
     check_distinct,
-    check_fit_attributes,
-    check_method_output,
     check_outcome,
 )
 from cwx.study.corruption_row import corruption_row
@@ -25,21 +22,22 @@ from cwx.study.page import page_on_exit
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.bank import measure_bank
+from cwx.study.steps.cure import CureStep, NoCure
 from cwx.study.steps.dataset_construction import Construction
+from cwx.study.steps.explanation import explain
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
 from cwx.study.steps.purification import Purification
 from cwx.study.steps.replicas import replicas_for
 from cwx.study.subject_outcomes import subject_outcomes
 from cwx.study.validation import check_study
 from cwx.training.build import NetworkFactory
-from cwx.training.callbacks.log_images import LogPictures
 from cwx.training.experts import Experts
 from cwx.training.importing.load import import_networks
 from cwx.training.plan import Plan
 from cwx.training.precision import Precisions
 from cwx.training.preparation import prepare_subject
 from cwx.training.provider import Training
-from cwx.training.stages import Configuration, Factory, Fittable, Stages
+from cwx.training.stages import Configuration, Factory, Stages
 from cwx.training.subject import Subject
 
 log = logging.getLogger(__name__)
@@ -57,6 +55,7 @@ class Study:
             trained.
         adversary: makes adversarial images, on which evaluations compare the networks.
         fine_tuning: trains the experts further; evaluations compare the networks before and after.
+        cure: unlearns the recovered trigger of a class.
         purification: finds training images to remove; experts are trained again without them.
         network: builds the explained kind of network.
         evaluation_networks: build networks of other architectures, by name; evaluations test the
@@ -87,6 +86,7 @@ class Study:
         adversary: Adversary,
         fine_tuning: FineTuning,
         purification: Purification,
+        cure: CureStep,
         network: NetworkFactory,
         evaluation_networks: Mapping[str, NetworkFactory],
         recipe: Factory,
@@ -103,7 +103,7 @@ class Study:
     ) -> None:
         self.data, self.corruption, self.purification = data, corruption, purification
         self.dataset_construction = dataset_construction
-        self.adversary, self.fine_tuning = adversary, fine_tuning
+        self.adversary, self.fine_tuning, self.cure = adversary, fine_tuning, cure
         self.network, self.evaluation_networks = network, evaluation_networks
         self.recipe, self.experts, self.seed = recipe, experts, seed
         self.method, self.evaluation = method, evaluation
@@ -193,7 +193,7 @@ class Study:
         )
         subject = replace(subject, adversarial=self.adversary(subject, training))
         subject = replace(subject, fine_tuned=self.fine_tuning(subject, training))
-        self._explain(stages, subject, results)
+        explain(self.method, stages, subject, results, seed=self.seed)
         subject = measure_bank(
             subject,
             self.evaluation,
@@ -204,6 +204,7 @@ class Study:
             configuration=configuration,
             seed=self.seed,
         )
+        subject = replace(subject, cure=self.cure(subject, self._sources(results), training))
         return self._purify(stages, training, subject, results)
 
     def _corrupt(self, stages: Stages, results: Results) -> None:
@@ -218,7 +219,7 @@ class Study:
     def _parts(self) -> list[Any]:
         """The parts that may refuse a plan, beside the methods."""
         steps = [self.dataset_construction, self.adversary, self.fine_tuning, self.purification]
-        return [*steps, *self.evaluation.values()]
+        return [*steps, self.cure, *self.evaluation.values()]
 
     def _check(self, configuration: Configuration) -> Plan:
         return check_study(
@@ -232,6 +233,7 @@ class Study:
             parts=self._parts(),
             makes_adversarial=not isinstance(self.adversary, NoAdversary),
             fine_tunes=not isinstance(self.fine_tuning, NoFineTuning),
+            cures=not isinstance(self.cure, NoCure),
         )
 
     def _construct(self, training: Training) -> Mapping[str, float]:
@@ -242,30 +244,6 @@ class Study:
         if training.stages.inputs is not None:
             training.stages.inputs.check("the constructed images", self.data.fingerprint())
         return constructed.metrics
-
-    def _explain(self, stages: Stages, subject: Subject, results: Results) -> None:
-        finished = results.explanations()
-        for name, build in self.method.items():
-            if name in finished:
-                log.info("%s: explanations exist from an earlier start", name)
-                continue
-            method = build(subject=subject, seed=self.seed, stage=name)
-            check_fit_attributes(name, method)
-            checkpoint = results.checkpoint(name)
-            try:
-                if isinstance(method, Fittable):
-                    stages.fit(method, checkpoint, [LogPictures(name, self.data.normalization)])
-            except DivergedError as error:
-                if stages.is_rank_zero:
-                    results.save_last_good(name, error.last_good)
-                raise
-            if stages.is_rank_zero:
-                output = method.explanations()
-                check_method_output(name, output, self.data)
-                results.save_images(name, output, self.data.classes, self.data.normalization)
-                results.add_explanations(name, output)
-                checkpoint.unlink(missing_ok=True)
-            stages.wait()
 
     def _purify(
         self,

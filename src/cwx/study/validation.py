@@ -26,6 +26,7 @@ def check_study(
     parts: Sequence[Any],
     makes_adversarial: bool,
     fine_tunes: bool,
+    cures: bool,
 ) -> Plan:
     """Refuse every setting that would fail only after training.
 
@@ -39,6 +40,7 @@ def check_study(
         parts: the other parts of the study, each of which may have a `check` of its own.
         makes_adversarial: whether the study makes adversarial images.
         fine_tunes: whether the study fine-tunes the experts.
+        cures: whether the study unlearns a trigger.
 
     Returns:
         The plan that the methods and parts have accepted, without imported trajectories.
@@ -80,6 +82,7 @@ def check_study(
         explains=explained_kinds(method),
         names=names,
         adversarial=makes_adversarial,
+        cures=cures,
         kinds=[*names, *(["fine-tuned"] if fine_tunes else [])],
     )
     plan.require_explained([*names, REDRAWN])

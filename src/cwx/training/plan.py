@@ -32,6 +32,7 @@ class Plan:
         names: names of the networks that are trained or imported: kinds of experts and evaluation
             networks.
         recorded: ``recipe.recording.epochs``; ``None`` if all epochs are recorded.
+        cures: whether the study unlearns a trigger.
         adversarial: whether the study makes adversarial images.
         kinds: `names`, and ``fine-tuned`` if the experts are fine-tuned; empty if unknown.
         trajectories: the recorded epochs of each imported trajectory, by its description; empty
@@ -49,6 +50,7 @@ class Plan:
     recorded: int | None = None
     held_out_epochs: Mapping[str, int] = field(default_factory=dict)
     adversarial: bool = True
+    cures: bool = False
     kinds: Sequence[str] = ()
     trajectories: Mapping[str, Sequence[int]] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ from cwx.explanations.images import Explanations
 from cwx.storage.trajectories import Trajectory
 from cwx.training.bank import Bank
 from cwx.training.build import NetworkFactory, build_network, trained_network
+from cwx.training.cure import Cure
 from cwx.training.redrawn import redraw_weights
 
 # The kinds of trained networks of the explained architecture, by their role in a study.
@@ -49,6 +50,7 @@ class Subject:
         left_out: boolean mask ``[n]`` of the training images that purification removed; ``None``
             without purification.
         purified: experts trained without these images.
+        cure: the networks after the unlearning of a trigger; ``None`` without.
         epoch: the epoch at which the networks of these trajectories are used, except fine-tuned
             and evaluation networks; ``None`` for the last.
         continued_epochs: the epochs of `early` and `early_held_out`, if they continue the training
@@ -72,6 +74,7 @@ class Subject:
     dataset_construction: Mapping[str, float] = field(default_factory=dict)
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
+    cure: Cure | None = None
     epoch: int | None = None
     continued_epochs: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

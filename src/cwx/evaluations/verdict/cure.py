@@ -1,0 +1,88 @@
+"""Accuracy and attack success before and after the recovered trigger was unlearned."""
+
+import torch
+from torch import Tensor, nn
+
+from cwx.data.splits import ImageSet
+from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.networks.eval_mode import accuracy
+from cwx.training.build import trained_network
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
+
+
+class CureOutcome:
+    """Compares the first expert with itself after the unlearning of a trigger.
+
+    Of the expert (``before``), the ``unlearned`` network and the ``control``, which was fine-tuned
+    on the same images without the trigger, on test images that neither the search for the trigger
+    nor the fine-tuning used:
+
+    - ``cure/<network>/accuracy``: of clean images.
+    - ``cure/<network>/trigger``: the fraction of images of other classes that the recovered trigger
+      sends to its class.
+    - ``cure/<network>/attack``: the success of the study's own backdoor, if it has one; this is the
+      trigger that counts, and the search has not seen it.
+
+    The table ``cure`` has a row per network.
+    """
+
+    def check(self, plan: Plan) -> None:
+        if not plan.cures:
+            raise ValueError(
+                "evaluation=[cure] compares a network with itself after a cure, and this study has "
+                "none: add cure=unlearn, or leave cure out of evaluation=[…]"
+            )
+
+    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
+        cure = subject.cure
+        assert cure is not None
+        unused = subject.data.splits.test.at(~cure.used)
+        if not len(unused):
+            raise ValueError(
+                "the search for the trigger used all test images, so that no image is left to "
+                "measure the cure on: lower images and held_out of the method, or give more images"
+            )
+        networks = {"before": subject.first_network("expert")} | {
+            name: trained_network(subject.factory, subject.data, trajectory)
+            for name, trajectory in cure.networks.items()
+        }
+        rows: list[Row] = [
+            {"network": name, **self._measure(subject, network, unused)}
+            for name, network in networks.items()
+        ]
+        return Outcome(
+            metrics={
+                f"cure/{row['network']}/{name}": float(value)
+                for row in rows
+                for name, value in row.items()
+                if name != "network"
+            },
+            tables={"cure": rows},
+        )
+
+    @staticmethod
+    def _measure(subject: Subject, network: nn.Module, unused: ImageSet) -> dict[str, float]:
+        cure, data = subject.cure, subject.data
+        assert cure is not None
+        network.to(subject.device)
+
+        def success(images: Tensor, targets: Tensor) -> float:
+            return accuracy(network, data.in_order(ImageSet(images, targets)))
+
+        others = unused.at(unused.labels != cure.label)
+        stamped = cure.attach(others.images.float() / 255)
+        values = {
+            "accuracy": accuracy(network, data.in_order(unused)),
+            "trigger": success(
+                (255 * stamped).round().to(torch.uint8), torch.full_like(others.labels, cure.label)
+            ),
+        }
+        backdoor = data.corrupted.backdoor
+        if backdoor is not None:
+            targets = backdoor.targets(unused.labels)
+            attacked = unused.at(targets != unused.labels)
+            values["attack"] = success(
+                backdoor.trigger.apply(attacked.images), targets[targets != unused.labels]
+            )
+        return values

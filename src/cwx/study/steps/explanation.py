@@ -1,0 +1,49 @@
+"""Running the explanation methods of a study."""
+
+import logging
+from collections.abc import Mapping
+
+from cwx.explanations.class_images import DivergedError
+from cwx.study.contracts import check_fit_attributes, check_method_output
+from cwx.study.results import Results
+from cwx.training.callbacks.log_images import LogPictures
+from cwx.training.stages import Factory, Fittable, Stages
+from cwx.training.subject import Subject
+
+log = logging.getLogger(__name__)
+
+
+def explain(
+    methods: Mapping[str, Factory], stages: Stages, subject: Subject, results: Results, *, seed: int
+) -> None:
+    """Run every method whose explanations are missing, and save them.
+
+    Args:
+        methods: build the methods, by name, in the order they run.
+        seed: of the methods.
+
+    Raises:
+        DivergedError: the explanations of a method are not finite; its last good ones are saved.
+    """
+    finished = results.explanations()
+    for name, build in methods.items():
+        if name in finished:
+            log.info("%s: explanations exist from an earlier start", name)
+            continue
+        method = build(subject=subject, seed=seed, stage=name)
+        check_fit_attributes(name, method)
+        checkpoint = results.checkpoint(name)
+        try:
+            if isinstance(method, Fittable):
+                stages.fit(method, checkpoint, [LogPictures(name, subject.data.normalization)])
+        except DivergedError as error:
+            if stages.is_rank_zero:
+                results.save_last_good(name, error.last_good)
+            raise
+        if stages.is_rank_zero:
+            output = method.explanations()
+            check_method_output(name, output, subject.data)
+            results.save_images(name, output, subject.data.classes, subject.data.normalization)
+            results.add_explanations(name, output)
+            checkpoint.unlink(missing_ok=True)
+        stages.wait()
