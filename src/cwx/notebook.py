@@ -102,8 +102,8 @@ class OpenRun:
     def explanations(self) -> Mapping[str, MethodOutput]:
         """The output of each method that has finished, with ``labels`` that index `classes`.
 
-        Images are normalised (`cwx.explanations.images.Explanations`); patterns and perturbations
-        are `cwx.explanations.patterns.Patterns` and `Perturbations`.
+        Images are normalised (`cwx.explanations.images.Explanations`); the other forms are those of
+        `cwx.explanations.patterns.MethodOutput`.
 
         Raises:
             UserError: the file is damaged.

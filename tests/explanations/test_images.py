@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cwx.explanations.images import Explanations
+from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.functional.images import Normalization
 
@@ -80,3 +81,12 @@ def test_perturbations_are_stretched_and_patterns_are_not(scale):
         searched=searched,
     )
     torch.testing.assert_close(unit_display(patterns), patterns.canvases)
+
+
+def test_images_of_largest_margins_are_displayed_as_they_are():
+    images = torch.rand(6, 3, 9, 7)
+    margins = Margins(
+        explains="expert", unit_images=images, labels=LABELS, start_margins=torch.randn(6, 5)
+    )
+    torch.testing.assert_close(unit_display(margins), images)
+    assert torch.equal(margins.margins, margins.start_margins.max(1).values)

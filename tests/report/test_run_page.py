@@ -19,6 +19,7 @@ from support.run_folders import CLASSES, GREY, make_explanations, make_full_run,
 
 from cwx.data.samples import sample_images
 from cwx.explanations.images import Explanations
+from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.explanations.serialisation import write_explanations
 from cwx.report import figure_files
@@ -62,6 +63,15 @@ def make_perturbations(count=3):
     )
 
 
+def make_margins(count=3):
+    return Margins(
+        explains="expert",
+        unit_images=torch.rand(count, 3, 6, 5),
+        labels=torch.arange(count),
+        start_margins=torch.tensor([[1.0, 12.34, 3.0]]).expand(count, -1).contiguous(),
+    )
+
+
 def page_of(folder):
     page = read(write_page(folder).read_text())
     check(page)
@@ -91,6 +101,7 @@ def test_a_class_has_its_images_of_every_source_in_one_row(tmp_path):
         "distill": make_explanations(),
         "iscp": make_patterns(),
         "universal": make_perturbations(),
+        "maximum_margin": make_margins(),
     }
     page = page_of(make_full_run(tmp_path / "run", sources=sources))
     cells = grid_cells(page)
@@ -98,6 +109,7 @@ def test_a_class_has_its_images_of_every_source_in_one_row(tmp_path):
     assert cells["dog"] == [
         ["dog: distill 1 of 2", "dog: distill 2 of 2"],
         ["dog: iscp"],
+        ["dog: maximum_margin, margin 12.3"],
         ["dog: universal, ε = 8/255"],
         ["dog: real images 1 of 4", "dog: real images 2 of 4"],
         ["dog: training images 1 of 4", "dog: training images 2 of 4"],

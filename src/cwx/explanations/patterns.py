@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cwx.explanations.images import Explanations, stretch_by_class
+from cwx.explanations.margins import Margins
 from cwx.functional.images import Normalization
 from cwx.functional.mask_search import binarise, pixels, sort_keys, tie_counts
 from cwx.functional.rng import stream
@@ -171,14 +172,14 @@ class Triggers:
         return Explanations(normalization.normalize(self.on_grey()), self.labels)
 
 
-MethodOutput = Explanations | Patterns | Perturbations | Triggers
+MethodOutput = Explanations | Patterns | Perturbations | Triggers | Margins
 """The explanations that one method returns, in one of these forms.
 
 Runs store them by the name of the method (`cwx.explanations.serialisation`), and evaluations
 receive them by that name. All forms have `labels` and `for_display`.
 """
 
-Form = TypeVar("Form", Explanations, Patterns, Perturbations, Triggers)
+Form = TypeVar("Form", Explanations, Patterns, Perturbations, Triggers, Margins)
 
 
 def of_kind(sources: Mapping[str, MethodOutput], kind: type[Form]) -> dict[str, Form]:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cwx.explanations.images import Explanations
+from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations, Triggers
 from cwx.storage.atomic import write_tensors
 from cwx.storage.regular_files import check_regular
@@ -24,11 +25,13 @@ _FORMS: dict[str, type[Any]] = {
     "patterns": Triggers,
     "masks": Patterns,
     "deltas": Perturbations,
+    "unit_images": Margins,
 }
 # Of each tensor: its number of dimensions, and its types if these are no floats.
 _DIMENSIONS = {
     "images": 4, "masks": 3, "means": 3, "canvases": 4, "deltas": 4, "patterns": 4, "labels": 1,
     "epsilons": 1, "success": 1, "searched": 1, "inner_learning_rate": 0, "required": 0,
+    "unit_images": 4, "start_margins": 2,
 }  # fmt: skip
 _PER_ITEM = set(_DIMENSIONS) - {"searched", "inner_learning_rate", "required"}
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -103,8 +106,8 @@ def _output(values: Mapping[str, Any]) -> MethodOutput:
     for name in _PER_ITEM & set(values):
         if len(values[name]) != len(main):
             raise ValueError(f"it has {len(main)} items and {len(values[name])} {name}")
-    sides = {tuple(values[name].shape[-2:]) for name in _DIMENSIONS if name in values}
-    sides = {pair for pair in sides if len(pair) == 2}
+    of_pixels = [values[name] for name in _DIMENSIONS.keys() & values if values[name].ndim >= 3]
+    sides = {tuple(part.shape[-2:]) for part in of_pixels}
     if len(sides) > 1:
         raise ValueError(f"its tensors have different image sizes: {sorted(sides)}")
     output: MethodOutput = form(**values)

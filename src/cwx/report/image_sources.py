@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cwx.data.splits import ImageSet
 from cwx.explanations.images import Explanations
+from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations, Triggers
 from cwx.explanations.serialisation import per_item_fields
 from cwx.report.run import RunContents
@@ -32,6 +33,8 @@ _MEANINGS: dict[type[Any], str] = {
     Triggers: "The smallest trigger of the class, on grey where its mask is transparent.",
     Perturbations: "The perturbation itself, its contrast stretched: the central 98 % of the "
     "values of a class fill the range from black to white.",
+    Margins: "The image of the largest margin of its class: the logit of the class minus the "
+    "highest other logit.",
 }
 
 
@@ -97,6 +100,8 @@ def _method_source(run: RunContents, name: str, output: MethodOutput) -> ImageSo
     details: list[str] = []
     if isinstance(output, Perturbations):
         details = [f"ε = {255 * e:.3g}/255" for e in output.epsilons.tolist()]
+    elif isinstance(output, Margins):
+        details = [f"margin {margin:.3g}" for margin in output.margins.tolist()]
 
     def render(label: int, count: int) -> Tensor:
         # All images of the class, as they share the range of the display.

@@ -11,7 +11,9 @@ tables/paper.csv          measured metrics beside those of a paper, if it report
 explanations.safetensors  <method>/images (raw), <method>/labels, a learned
                           <method>/inner_learning_rate; for a mask search <method>/masks and
                           <method>/canvases, for a universal perturbation <method>/deltas
-                          (cwx.explanations.patterns); descriptions are in the file's header
+                          (cwx.explanations.patterns), for largest margins <method>/unit_images and
+                          <method>/start_margins (cwx.explanations.margins); descriptions are in
+                          the file's header
 images/<method>/*.png     each image as displayed (cwx.explanations.picture_files)
 corrupted.safetensors     is_corrupted: boolean mask of corrupted training images, if any;
                           is_cover: of those that are not poisoned, for backdoors with cover images
