@@ -63,6 +63,12 @@ TOPICS = {
         "consistency_loss",
     ],
     "Attacks": ["attacks", "ensemble_attack", "attack_targets"],
+    "Backdoor detection": [
+        "maximum_margin",
+        "poison_separation",
+        "neural_cleanse_index",
+        "auroc",
+    ],
     "Corruption": [
         "backdoor",
         "all_to_all",
