@@ -13,7 +13,7 @@ from cwx.data.datasets.digits import Digits
 from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
 from cwx.evaluations.outcome import BASELINES, baselines
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Patterns
+from cwx.explanations.patterns import Patterns, Perturbations, Triggers
 from cwx.functional.backdoor import AllToOne, Blend, Face, Patch, Sinusoid
 from cwx.functional.label_noise import Uniform
 from cwx.functional.rng import stream
@@ -25,6 +25,7 @@ TRIGGERS = {
     "blend": Blend(ratio=0.5, picture=Face()),
     "sinusoid": Sinusoid(delta=60, frequency=1),
 }
+PATCH_OF_ONE = Patch(size=1, corner="top-left", margin=0, first_pixel="white")
 TARGET = 2
 LOCATION, APPEARANCE = ["location_error", "iou"], ["correlation", "psnr"]
 DEFINED = {"patch": LOCATION + APPEARANCE, "blend": APPEARANCE, "sinusoid": APPEARANCE}
@@ -51,7 +52,7 @@ def explanations(data, trigger):
 def test_explanations_with_the_trigger_reveal_it(subject, name):
     poisoned_subject = poisoned(subject, TRIGGERS[name])
     sources = {"known": explanations(poisoned_subject.data, TRIGGERS[name])}
-    outcome = RevealedTrigger()(poisoned_subject, sources)
+    outcome = RevealedTrigger(images=None)(poisoned_subject, sources)
     every = ["known", "known-projected", *BASELINES]
     assert list(outcome.metrics) == [
         f"revealed_trigger/{source}/{kind}/{score}"
@@ -79,7 +80,7 @@ def test_poisoned_images_are_shown_beside_their_originals_and_the_revealed_trigg
     changed = poisoned(subject, trigger)
     data = changed.data
     sources = {"known": explanations(data, trigger)}
-    figure = RevealedTrigger()(changed, sources).figures["poisoned_examples"]
+    figure = RevealedTrigger(images=None)(changed, sources).figures["poisoned_examples"]
     texts = [text.get_text().replace("\n", " ") for text in figure.texts]
     assert texts[:6] == [
         "clean original", "poisoned", "known", "true trigger", "revealed by known",
@@ -112,7 +113,7 @@ def test_a_class_is_compared_with_all_other_classes_on_unit_pixels(subject):
         mask=trigger.mask(shape),
         pattern=trigger.pattern(shape),
     )
-    rows = RevealedTrigger()(changed, {"real-images": real}).tables["revealed_trigger"]
+    rows = RevealedTrigger(images=None)(changed, {"real-images": real}).tables["revealed_trigger"]
     assert rows[0] == {"source": "real-images", "class": "target", **expected}
 
 
@@ -125,9 +126,9 @@ def test_the_control_is_the_mean_over_the_other_classes(subject):
         # The scores of one other class: as if it were the target.
         data = image_data()
         data.corrupt(Backdoor(trigger=trigger, target=other, rate=0.1, variant=AllToOne(), seed=0))
-        outcome = RevealedTrigger()(replace(subject, data=data), {"known": source})
+        outcome = RevealedTrigger(images=None)(replace(subject, data=data), {"known": source})
         scores[other] = outcome.metrics["revealed_trigger/known/target/psnr"]
-    metrics = RevealedTrigger()(changed, {"known": source}).metrics
+    metrics = RevealedTrigger(images=None)(changed, {"known": source}).metrics
     assert metrics["revealed_trigger/known/others/psnr"] == pytest.approx(sum(scores.values()) / 2)
 
 
@@ -142,7 +143,7 @@ def test_a_source_without_the_target_or_with_one_class_lacks_those_metrics(subje
             ("alone", whole.labels == TARGET),
         )
     }
-    outcome = RevealedTrigger()(changed, parts)
+    outcome = RevealedTrigger(images=None)(changed, parts)
     kinds = [
         (row["source"], row["class"])
         for row in outcome.tables["revealed_trigger"]
@@ -158,7 +159,7 @@ def test_a_study_without_a_backdoor_is_refused(corruption):
     data = image_data()
     data.corrupt(corruption)
     with pytest.raises(ValueError, match="revealed_trigger needs a backdoor.*leave revealed_trig"):
-        RevealedTrigger().check(Plan(data=data, methods=[], held_out=0))
+        RevealedTrigger(images=None).check(Plan(data=data, methods=[], held_out=0))
 
 
 def test_baselines_use_the_corrupted_training_images(subject):
@@ -191,7 +192,7 @@ def test_class_means_of_poisoned_digits_reveal_the_trigger_but_test_images_do_no
     data.setup()
     trigger = Patch(size=3, corner="bottom-right", margin=0, first_pixel="white")
     data.corrupt(Backdoor(trigger=trigger, target="5", rate=0.3, variant=AllToOne(), seed=0))
-    metrics = RevealedTrigger()(replace(subject, data=data), {}).metrics
+    metrics = RevealedTrigger(images=None)(replace(subject, data=data), {}).metrics
     assert (
         metrics["revealed_trigger/mean/target/iou"]
         > 0.7
@@ -222,7 +223,7 @@ def test_patterns_on_the_trigger_reveal_it(subject):
         labels=torch.arange(3).repeat_interleave(2),
         searched=torch.zeros(24, dtype=torch.bool),
     )
-    outcome = RevealedTrigger()(changed, {"iscp": patterns})
+    outcome = RevealedTrigger(images=None)(changed, {"iscp": patterns})
     metrics = outcome.metrics
     assert metrics["revealed_trigger/iscp/target/iou"] == 1
     assert metrics["revealed_trigger/iscp/target/location_error"] == pytest.approx(0, abs=1e-9)
@@ -230,3 +231,55 @@ def test_patterns_on_the_trigger_reveal_it(subject):
     assert metrics["revealed_trigger/iscp/others/iou"] < 0.5
     kinds = [row["class"] for row in outcome.tables["revealed_trigger"] if row["source"] == "iscp"]
     assert kinds == ["target", "others"]
+
+
+def test_the_success_of_a_trigger_is_that_of_its_images_with_it(subject):
+    """A trigger of all pixels replaces an image: success is all or nothing."""
+    data = image_data()
+    data.corrupt(Backdoor(trigger=PATCH_OF_ONE, target=1, rate=0.5, variant=AllToOne(), seed=0))
+    classes, shape = len(data.classes), data.image_shape
+    real = data.splits.test.first(1)
+    network = subject.first_network("expert")
+    predicted = network(data.normalization.from_bytes(real.images)).argmax(1)
+    triggers = Triggers(
+        explains="expert",
+        masks=torch.ones(classes, *shape[1:]),
+        patterns=real.images.float() / 255,
+        labels=torch.arange(classes),
+        success=torch.ones(classes),
+        required=torch.tensor(0.95),
+        searched=torch.zeros(len(data.splits.test), dtype=torch.bool),
+    )
+    outcome = RevealedTrigger(images=20)(replace(subject, data=data), {"inversion": triggers})
+    right = (predicted == torch.arange(classes)).double()
+    assert outcome.metrics["revealed_trigger/inversion/target/success"] == right[1]
+    others = right[[0, 2]].mean().item()
+    assert outcome.metrics["revealed_trigger/inversion/others/success"] == others
+    # Real images and class means have one as well: their pixels replace those of the images.
+    assert 0 <= outcome.metrics["revealed_trigger/real/target/success"] <= 1
+
+
+def test_all_forms_of_output_reveal_a_trigger(subject):
+    data = image_data()
+    data.corrupt(Backdoor(trigger=PATCH_OF_ONE, target=1, rate=0.5, variant=AllToOne(), seed=0))
+    classes, shape = len(data.classes), data.image_shape
+    searched = torch.zeros(len(data.splits.test), dtype=torch.bool)
+    pixels = torch.rand(classes, *shape, generator=torch.Generator().manual_seed(0))
+    patterns = Patterns(
+        explains="expert", masks=pixels[:, 0], canvases=pixels, labels=torch.arange(classes),
+        searched=searched,
+    )  # fmt: skip
+    deltas = torch.cat([pixels - 0.5, torch.zeros_like(pixels)])
+    perturbations = Perturbations(
+        explains="expert", deltas=deltas, labels=torch.arange(classes).repeat(2),
+        epsilons=torch.tensor([0.5, 0.1]).repeat_interleave(classes), searched=searched,
+    )  # fmt: skip
+    sources = {"iscp": patterns, "universal": perturbations}
+    metrics = RevealedTrigger(images=20)(replace(subject, data=data), sources).metrics
+    for source in sources:
+        for score in ("iou", "location_error", "success"):
+            assert f"revealed_trigger/{source}/target/{score}" in metrics
+    # The largest radius counts: the smaller one does nothing.
+    (largest,) = ((pixels[1] - 0.5).abs().mean(0).flatten().argsort(descending=True)[:1]).tolist()
+    hit = float(PATCH_OF_ONE.mask(shape).flatten()[largest])
+    assert metrics["revealed_trigger/universal/target/iou"] == hit

@@ -1,6 +1,7 @@
 """Similarity of the trigger revealed by explanations and the true one (CWX, §5; C12)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from matplotlib.figure import Figure
@@ -8,11 +9,12 @@ from torch import Tensor
 
 from cwx.data.datamodule import ImageData
 from cwx.evaluations.backdoor.attack_success import require_backdoor
+from cwx.evaluations.backdoor.overlays import overlay_success
 from cwx.evaluations.backdoor.poisoned_examples import poisoned_examples
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines, raw_and_projected
 from cwx.explanations.drawing import sheet
 from cwx.explanations.images import DISPLAY_TAIL, Explanations
-from cwx.explanations.patterns import GREY, Patterns, of_kind
+from cwx.explanations.patterns import GREY, Patterns, Perturbations, Triggers, of_kind
 from cwx.functional.backdoor import PatternTrigger
 from cwx.functional.images import stretch
 from cwx.functional.trigger_scores import (
@@ -33,37 +35,62 @@ class RevealedTrigger:
 
     ``revealed_trigger/<source>/target/<score>`` is of the backdoor's target class.
     ``revealed_trigger/<source>/others/<score>`` is the control, the mean over the other classes,
-    each against all the rest. The scores are those of `trigger_scores`, on unit pixels. Sources
+    each against all the rest. The scores are those of `trigger_scores`, on unit pixels, and
+    ``success``, that of the revealed trigger on test images (`overlay_success`). Sources
     are raw and projected images and the `baselines`. A source that shows a single class, or not
     the target, lacks the metrics that need more. For patterns (ISCP, §4.3) the map of a class is
-    the mean mask over its canvases, and its pattern the mean of the masked canvases on grey.
+    the mean mask over its canvases, and its pattern the mean of the masked canvases on grey; for
+    triggers they are the mask and the trigger on grey; for universal perturbations, of the largest
+    radius, the absolute change and the change.
     A backdoor with a target for each class, and a trigger without a pattern of its own
     (`PatternTrigger`), are refused.
 
     The table ``revealed_trigger`` has a row per source and ``target`` or ``others``. The figure
     ``revealed_trigger`` shows the true trigger and the revealed ones; ``poisoned_examples`` shows
     poisoned training images beside them (CWX, Figure 2).
+
+    Args:
+        images: test images that measure ``success``, at most; null leaves it out.
     """
+
+    def __init__(self, *, images: Annotated[int, ">= 1"] | None) -> None:
+        self.images = images
 
     def check(self, plan: Plan) -> None:
         _true_trigger(plan.data)
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         target, mask, pattern = _true_trigger(subject.data)
-        revealed = {
-            name: _reveal_from_images(_unit(subject, explanations))
+        unit = {
+            name: _unit(subject, explanations)
             for name, explanations in (
                 raw_and_projected(subject, sources) | baselines(subject, sources)
             ).items()
         }
+        revealed = {name: _reveal_from_images(shown) for name, shown in unit.items()}
         revealed |= {
             name: _reveal_from_patterns(patterns)
             for name, patterns in of_kind(sources, Patterns).items()
         }
+        revealed |= {
+            name: _reveal_from_triggers(triggers)
+            for name, triggers in of_kind(sources, Triggers).items()
+        }
+        revealed |= {
+            name: _reveal_from_perturbations(perturbations)
+            for name, perturbations in of_kind(sources, Perturbations).items()
+        }
+        success = (
+            {}
+            if self.images is None
+            else overlay_success(subject, sources, unit, revealed, mask, count=self.images)
+        )
         rows: list[Row] = [
             {"source": source, "class": kind, **scores}
             for source, by_class in revealed.items()
-            for kind, scores in _scores(by_class, target, mask, pattern).items()
+            for kind, scores in _scores(
+                by_class, success.get(source, {}), target, mask, pattern
+            ).items()
         ]
         metrics = {
             f"revealed_trigger/{row['source']}/{row['class']}/{score}": float(value)
@@ -139,12 +166,35 @@ def _reveal_from_patterns(patterns: Patterns) -> dict[int, TriggerEstimate]:
     }
 
 
+def _reveal_from_triggers(triggers: Triggers) -> dict[int, TriggerEstimate]:
+    on_grey = triggers.on_grey()
+    return {
+        label: TriggerEstimate(triggers.masks[index], on_grey[index])
+        for index, label in enumerate(triggers.labels.tolist())
+    }
+
+
+def _reveal_from_perturbations(perturbations: Perturbations) -> dict[int, TriggerEstimate]:
+    largest = (perturbations.epsilons == perturbations.epsilons.max()).nonzero()[:, 0].tolist()
+    return {
+        int(perturbations.labels[index]): TriggerEstimate(
+            perturbations.deltas[index].abs().mean(0), perturbations.deltas[index]
+        )
+        for index in largest
+    }
+
+
 def _scores(
-    by_class: Mapping[int, TriggerEstimate], target: int, mask: Tensor, pattern: Tensor
+    by_class: Mapping[int, TriggerEstimate],
+    success: Mapping[int, float],
+    target: int,
+    mask: Tensor,
+    pattern: Tensor,
 ) -> dict[str, Scores]:
     """Scores of the ``target`` class and means over the ``others``, if there are any."""
     of_class = {
         label: trigger_scores(revealed, mask=mask, pattern=pattern)
+        | ({"success": success[label]} if label in success else {})
         for label, revealed in by_class.items()
     }
     groups = {

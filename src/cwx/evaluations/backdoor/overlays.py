@@ -1,0 +1,92 @@
+"""The success of the triggers that methods reveal, once they are put on other images."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from cwx.evaluations.outcome import Sources
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import Attach, Patterns, Perturbations, Triggers
+from cwx.functional.trigger_scores import TriggerEstimate, is_local, top_pixels
+from cwx.training.subject import Subject
+
+
+def overlay_success(
+    subject: Subject,
+    sources: Sources,
+    images: Mapping[str, Explanations],
+    revealed: Mapping[str, Mapping[int, TriggerEstimate]],
+    mask: Tensor,
+    *,
+    count: int,
+) -> dict[str, dict[int, float]]:
+    """The fraction of test images of other classes that a trigger sends to its class.
+
+    By source and class. Patterns, perturbations and triggers are put on images as their methods
+    define it (patterns: as many pixels as the true mask, the first canvas of a class;
+    perturbations: the largest radius). Of images the pixels of the revealed map replace those of
+    the test image, as many as the true mask has, by the mean image of the class; for a trigger that
+    is not local they have no success. All know the size of the true trigger, but nothing else.
+
+    Args:
+        images: unit images by source, for sources that reveal images.
+        revealed: by source and class.
+        mask: of the true trigger, ``[H, W]``.
+        count: test images, at most.
+    """
+    overlays: dict[str, dict[int, Attach]] = {}
+    for name, output in sources.items():
+        if isinstance(output, Triggers | Patterns | Perturbations):
+            overlays[name] = _own_overlays(output, mask)
+    if is_local(mask):
+        for name, explanations in images.items():
+            overlays[name] = {
+                label: _image_overlay(explanations, label, estimate, mask)
+                for label, estimate in revealed[name].items()
+            }
+    network = subject.first_network("expert").to(subject.device)
+    test = subject.data.splits.test.spread(count)
+    unit = test.images.to(subject.device).float() / 255
+    normalize = subject.data.normalization.normalize
+
+    @torch.no_grad()
+    def rate(attach: Attach, label: int) -> float:
+        others = unit[(test.labels != label).to(unit.device)]
+        parts = attach(others).split(subject.data.batch_size)
+        hits = [(network(normalize(part)).argmax(1) == label).double() for part in parts]
+        return torch.cat(hits).mean().item()
+
+    return {
+        name: {label: rate(attach, label) for label, attach in by_class.items()}
+        for name, by_class in overlays.items()
+    }
+
+
+def _own_overlays(output: Triggers | Patterns | Perturbations, mask: Tensor) -> dict[int, Attach]:
+    indices = {label: _first(output, label) for label in output.labels.unique().tolist()}
+    if isinstance(output, Patterns):
+        cut = output.cut(float(mask.mean())) if 0 < mask.mean() < 1 else output.cut(1.0)
+        return {label: cut.attach(index) for label, index in indices.items()}
+    return {label: output.attach(index) for label, index in indices.items()}
+
+
+def _first(output: Triggers | Patterns | Perturbations, label: int) -> int:
+    """The index of the item of a class: the first, and of perturbations the largest."""
+    items: Sequence[int] = (output.labels == label).nonzero()[:, 0].tolist()
+    if isinstance(output, Perturbations):
+        return max(items, key=lambda item: float(output.epsilons[item]))
+    return items[0]
+
+
+def _image_overlay(
+    explanations: Explanations, label: int, estimate: TriggerEstimate, mask: Tensor
+) -> Attach:
+    m = top_pixels(estimate.map, int(mask.sum())).float()
+    own = explanations.images[explanations.labels == label].float().mean(0).clamp(0, 1)
+
+    def overlay(images: Tensor) -> Tensor:
+        opaque = m.to(images.device)
+        return (1 - opaque) * images + opaque * own.to(images.device)
+
+    return overlay
