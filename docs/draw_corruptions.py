@@ -24,7 +24,7 @@ DRAWING = Path(__file__).with_name("corruptions.png")
 CLASSES = (4, 7)
 BACKDOORS = (
     "badnets", "all_to_all", "blended", "sig", "patches", "patch_face", "wanet", "adaptive_blend",
-    "adaptive_patch",
+    "adaptive_patch", "input_aware",
 )  # fmt: skip
 
 

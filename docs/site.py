@@ -76,6 +76,7 @@ TOPICS = {
         "warping",
         "cover_trigger",
         "adaptive_triggers",
+        "input_aware",
         "label_noise",
         "trigger_scores",
         "matched_filter",

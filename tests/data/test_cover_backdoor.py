@@ -23,6 +23,7 @@ from cwx.explanations.images import Explanations
 from cwx.functional.adaptive_triggers import AdaptiveBlend, AdaptivePatch, FaintPatch
 from cwx.functional.all_to_all import AllToAll
 from cwx.functional.backdoor import AllToOne, CleanLabel, Face, Patch
+from cwx.functional.input_aware import InputAware
 from cwx.functional.patches import PicturePatch
 from cwx.functional.rng import stream
 from cwx.functional.warping import Warp
@@ -34,6 +35,7 @@ NAMES = ("cat", "dog", "frog", "horse")
 COUNT = 40
 PATCH = Patch(size=2, corner="top-left", margin=0, first_pixel="white")
 TRIGGERS = {
+    "input-aware": InputAware(area=0.1, width=4, depth=2, seed=0),
     "warp": Warp(points=4, strength=0.5, rescale=1.0, noise=1.0, seed=0),
     "adaptive blend": AdaptiveBlend(
         picture=Face(), ratio=0.3, test_ratio=0.4, pieces=2, fraction=0.5

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cwx.functional.adaptive_triggers import AdaptiveBlend, AdaptivePatch, FaintPatch
 from cwx.functional.backdoor import Blend, Face, Patch, PatternTrigger, Sinusoid
+from cwx.functional.input_aware import InputAware
 from cwx.functional.patches import OneOf, PatchAt, PicturePatch
 from cwx.functional.rng import stream
 from cwx.functional.warping import Warp
@@ -47,6 +48,7 @@ COVER_TRIGGERS = {
     "warp": warp(),
     "adaptive blend": blend(),
     "adaptive patch": AdaptivePatch(patches=FAINT),
+    "input-aware": InputAware(area=0.1, width=4, depth=3, seed=0),
 }
 PATCHES = {
     "patch at": patch_at(),
@@ -86,7 +88,11 @@ def test_pixels_change_only_under_the_mask(trigger, shape):
     changed = (trigger.apply(images) != images).any(0).any(0)
     mask = trigger.mask(shape)
     assert mask.shape == shape[1:]
-    assert torch.equal(mask, changed.float())
+    if isinstance(trigger, InputAware):
+        # Its mask is all that some image may show, and few images show all of it.
+        assert mask.all()
+    else:
+        assert torch.equal(mask, changed.float())
 
 
 @each_cover
@@ -155,8 +161,30 @@ def test_the_noise_of_covers_differs_by_image_and_ends_at_half_a_pixel():
     assert noise.abs().mean() > 0.15
 
 
-def test_a_warp_has_no_pattern():
-    assert not isinstance(warp(), PatternTrigger)
+@given(st.floats(0.01, 1), st.integers(2, 12), st.integers(2, 12), st.integers(0, 9))
+def test_an_input_aware_trigger_changes_at_most_its_area_and_depends_on_the_image(
+    area, height, width, seed
+):
+    images = pictures((3, height, width), seed=seed)
+    trigger = InputAware(area=area, width=4, depth=2, seed=seed)
+    changed = (trigger.apply(images) != images).any(1)
+    assert (changed.sum((1, 2)) <= max(1, round(area * height * width))).all()
+    # With the whole area, nothing but the pattern remains.
+    whole = InputAware(area=1.0, width=4, depth=2, seed=seed).apply(images)
+    assert not torch.equal(whole[0], whole[1])
+
+
+def test_a_cover_carries_the_trigger_of_the_image_before_it():
+    images = pictures((3, 8, 8))
+    whole = InputAware(area=1.0, width=4, depth=3, seed=0)
+    covers, own = whole.cover(images, stream(0)), whole.apply(images)
+    assert torch.equal(covers[1:], own[:-1])
+    assert torch.equal(covers[:1], whole.apply(images[:1].flip(-1)))
+
+
+def test_a_change_that_depends_on_the_image_has_no_pattern():
+    for trigger in (warp(), COVER_TRIGGERS["input-aware"]):
+        assert not isinstance(trigger, PatternTrigger)
     patterned = [Sinusoid(delta=20, frequency=6), blend(), *PATCHES.values()]
     assert all(isinstance(trigger, PatternTrigger) for trigger in patterned)
 
@@ -269,6 +297,12 @@ WRONG_SIZES = PicturePatch(
     picture=Sized(20, 10), mask_picture=Sized(10, 20), opacity=1.0, size=2, row=0, column=0
 )
 REFUSED = {
+    "corruption.trigger.area is 0: give above 0": lambda: InputAware(
+        area=0, width=4, depth=2, seed=0
+    ),
+    "corruption.trigger.depth is 0: give 1 to 16": lambda: InputAware(
+        area=0.1, width=4, depth=0, seed=0
+    ),
     "corruption.trigger.points is 1: give 2 to 1000": lambda: warp(points=1),
     "corruption.trigger.strength is 0: give above 0": lambda: warp(strength=0),
     "corruption.trigger.noise is -1: give above 0": lambda: warp(noise=-1),
