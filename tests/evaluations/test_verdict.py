@@ -8,7 +8,13 @@ import torch
 from cwx.data.canvases import test_logits as logits_of_test
 from cwx.evaluations.verdict.decision import Evidence, decide
 from cwx.evaluations.verdict.evaluation import Verdict
-from cwx.evaluations.verdict.statistics import PatternSuccess, PerturbationSuccess, TriggerSize
+from cwx.evaluations.verdict.statistics import (
+    MarginRatio,
+    PatternSuccess,
+    PerturbationSuccess,
+    TriggerSize,
+)
+from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import Patterns, Perturbations, Triggers
 from cwx.functional.bank_comparison import compare_with_bank
 from cwx.training.bank import Bank
@@ -228,3 +234,17 @@ def test_pattern_success_is_the_mean_over_the_canvases_of_a_class(subject):
     assert both[0] == pytest.approx((single[0][0] + single[1][0]).item() / 2, abs=1e-4)
     assert both[1].isnan()
     assert both[2] == pytest.approx(single[2][2].item(), abs=1e-4)
+
+
+def test_the_margin_is_compared_with_that_of_real_images(subject):
+    classes, shape = len(subject.data.classes), subject.data.image_shape
+    output = Margins(
+        explains="expert",
+        unit_images=torch.rand(classes, *shape),
+        labels=torch.arange(classes),
+        start_margins=torch.tensor([[1.0, 4.0], [8.0, 2.0], [-1.0, -3.0]]),
+    )
+    values = MarginRatio(source="margin")(subject, output)["margin/ratio"]
+    # The scale of the logits cancels; a class that no image reaches is the least suspicious.
+    assert values[1] - values[0] == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-6)
+    assert values[2] == values.min()

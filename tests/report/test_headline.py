@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cwx.report.headline import headline
+from cwx.storage.csv_files import CsvTable
 
 CONTROLS = {
     "pattern_controls/iscp/0.05/pattern": 0.3,
@@ -18,9 +19,10 @@ CONTROLS = {
 TITLES = {"distill": "CWX", "iscp": "ISCP"}
 
 
-def text(**metrics):
+def text(table=None, **metrics):
     values = {name: value for part in metrics.values() for name, value in part.items()}
-    return headline(SimpleNamespace(metrics=values, method_titles=TITLES))
+    tables = {"verdict": CsvTable([*table], [table])} if table else {}
+    return headline(SimpleNamespace(metrics=values, method_titles=TITLES, tables=lambda: tables))
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,29 @@ def test_the_main_result_is_told_with_its_control(metrics, words):
 def test_without_metrics_there_is_no_sentence():
     assert text() == ""
     assert text(metrics={"my/own": 1.0}) == ""
+
+
+def test_a_verdict_comes_first_and_tells_what_the_trigger_does_elsewhere():
+    sentence = text(
+        {"verdict": "suspicious", "sentence": "Suspicious: class dog (p = 0.025)."},
+        metrics=CONTROLS
+        | {
+            "verdict/suspicious": 1,
+            "verdict/trigger/success": 0.97,
+            "verdict/trigger/bank": 0.02,
+            "accuracy/expert/clean": 0.6,
+        },
+    )
+    assert sentence == (
+        "Suspicious: class dog (p = 0.025). The recovered trigger sends 97 % of other images to "
+        "the class; on clean networks 2 %. The network classifies 60 % of the test images "
+        "correctly."
+    )
+
+
+def test_a_verdict_without_suspicion_names_no_trigger():
+    sentence = text(
+        {"verdict": "nothing found", "sentence": "Nothing found (p = 0.4)."},
+        metrics={"verdict/suspicious": 0, "verdict/trigger/success": 0.97},
+    )
+    assert sentence == "Nothing found (p = 0.4)."

@@ -184,7 +184,7 @@ def _run(config: DictConfig, folder: Path, *, resumed: bool) -> None:
     from cwx.study.results import Results
 
     keep_freed_memory()
-    _quiet()
+    quiet()
 
     resolved: Any = expand_settings(OmegaConf.to_container(config, resolve=True))
     del resolved["optimize"]
@@ -206,7 +206,7 @@ def _relative(path: Path) -> str:
     return str(below(path, Path.cwd()))
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence Lightning's warnings about deliberate choices of this project."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

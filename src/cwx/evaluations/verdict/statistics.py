@@ -11,7 +11,9 @@ from typing import Annotated, Any, Protocol
 import torch
 from torch import Tensor
 
+from cwx.data.canvases import test_logits
 from cwx.evaluations.patterns.probe import Probe
+from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import (
     Attach,
     MethodOutput,
@@ -19,6 +21,7 @@ from cwx.explanations.patterns import (
     Perturbations,
     Triggers,
 )
+from cwx.functional.maximum_margin import median_margin
 from cwx.training.subject import Subject
 
 
@@ -118,6 +121,35 @@ class PatternSuccess:
             means = torch.stack([odds[output.labels == label].mean() for label in present])
             statistics[f"{self.source}/{size:g}"] = _by_class(subject, present, means)
         return statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginRatio:
+    """The logarithm of the largest margin of a class over the median margin of clean images.
+
+    The scale of logits is arbitrary; the ratio does not depend on it (Wang et al. 2024, MM-BD).
+
+    Attributes:
+        source: the name of a method that leaves `Margins`.
+    """
+
+    source: str
+    needs = Margins
+
+    def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
+        assert isinstance(output, Margins)
+        network = subject.first_network(output.explains).to(subject.device)
+        logits = test_logits(network, subject.data, subject.device)
+        usual = median_margin(logits, subject.data.splits.test.labels)
+        if not usual > 0:
+            raise ValueError(
+                f"the median margin of the test images is {float(usual):.3g}, so that the network "
+                "classifies half of them wrongly and its largest margins have no scale: leave "
+                f"{self.source} out of evaluation.verdict.statistics"
+            )
+        # A class that no image reaches by a margin is as little suspicious as can be told.
+        ratios = (output.margins.double() / usual).clamp_min(1e-3)
+        return {f"{self.source}/ratio": _by_class(subject, output.labels, ratios.log())}
 
 
 class _Success:

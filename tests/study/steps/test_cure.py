@@ -1,0 +1,119 @@
+"""The unlearning of a trigger: what the network is trained on, and what is measured."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.builders import experts, image_data, small_mlp, stages
+
+from cwx.evaluations.verdict.cure import CureOutcome
+from cwx.explanations.patterns import Triggers
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.study.steps.cure import NoCure, Unlearning
+from cwx.training.plan import Plan
+from cwx.training.provider import Training
+
+
+def recipe(*, networks, data, seeds, **_):
+    return experts(data, seeds, networks=networks, epochs=2)
+
+
+@pytest.fixture
+def triggers(subject):
+    classes, shape = len(subject.data.classes), subject.data.image_shape
+    masks = torch.full((classes, *shape[1:]), 0.01)
+    masks[:, 0] = torch.tensor([0.9, 0.4, 0.9])[:classes, None]
+    return Triggers(
+        explains="expert",
+        masks=masks,
+        patterns=torch.ones(classes, *shape),
+        labels=torch.arange(classes),
+        success=torch.ones(classes),
+        required=torch.tensor(0.95),
+        searched=torch.arange(len(subject.data.splits.test)) % 2 == 0,
+    )
+
+
+def unlearning(**settings):
+    chosen = {"source": "inversion", "label": None, "fraction": 0.5, "recipe": recipe, "seed": 0}
+    return Unlearning(**{**chosen, **settings})
+
+
+def training(store):
+    configuration = {"cure": {"recipe": {"epochs": 2}}, "network": {}, "recipe": {}}
+    return Training(
+        stages=stages(),
+        network=small_mlp,
+        store=TrajectoryStore(store),
+        recipe=recipe,
+        configuration={**configuration, "precision": {"experts": {}}},
+        at_once=1,
+    )
+
+
+@pytest.fixture
+def cured(subject, triggers, tmp_path):
+    cure = unlearning()(subject, {"inversion": triggers}, training(tmp_path))
+    return replace(subject, cure=cure)
+
+
+def test_the_smallest_trigger_is_unlearned_on_the_images_of_its_search(cured, triggers):
+    assert cured.cure.label == 1
+    assert torch.equal(cured.cure.used, triggers.searched)
+    assert set(cured.cure.networks) == {"unlearned", "control"}
+    states = [t.state(t.epochs) for t in cured.cure.networks.values()]
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_class_that_is_small_in_the_whole_bank_is_not_chosen(subject, triggers, tmp_path):
+    usual = -triggers.sizes.double().log()
+    usual[2] -= 1
+    bank = replace(subject.bank, statistics={"inversion/size": usual.expand(19, -1)})
+    sources = {"inversion": triggers}
+    cure = unlearning()(replace(subject, bank=bank), sources, training(tmp_path))
+    assert cure.label == 2
+
+
+def test_the_training_images_keep_their_labels_and_a_part_carries_the_trigger(
+    subject, triggers, tmp_path
+):
+    seen = []
+
+    def watching(*, data, **settings):
+        seen.append(data.splits.train)
+        return recipe(data=data, **settings)
+
+    step = unlearning(label=0, recipe=watching)
+    step(subject, {"inversion": triggers}, training(tmp_path))
+    stamped, clean = seen
+    test = subject.data.splits.test.at(triggers.searched)
+    assert torch.equal(clean.images, test.images)
+    assert torch.equal(stamped.labels, test.labels)
+    changed = (stamped.images != test.images).flatten(1).any(1)
+    assert int(changed.sum()) == round(0.5 * len(test))
+
+
+def test_images_of_the_search_are_not_measured(cured, triggers):
+    outcome = CureOutcome()(cured, {"inversion": triggers})
+    assert {row["network"] for row in outcome.tables["cure"]} == {"before", "unlearned", "control"}
+    for name in ("before", "unlearned", "control"):
+        for metric in ("accuracy", "trigger"):
+            assert 0 <= outcome.metrics[f"cure/{name}/{metric}"] <= 1
+    # The study has no backdoor of its own.
+    assert "cure/before/attack" not in outcome.metrics
+    everything = replace(cured.cure, used=torch.ones_like(cured.cure.used))
+    with pytest.raises(ValueError, match="no image is left to measure the cure"):
+        CureOutcome()(replace(cured, cure=everything), {"inversion": triggers})
+
+
+def test_a_cure_without_triggers_and_a_measurement_without_a_cure_are_refused():
+    plan = Plan(data=image_data(), methods=[], held_out=0, networks={"network": small_mlp})
+    with pytest.raises(ValueError, match="cure.source is 'inversion', which is no method"):
+        unlearning().check(plan)
+    with_triggers = replace(plan, leaves={"inversion": Triggers})
+    unlearning().check(with_triggers)
+    with pytest.raises(ValueError, match="cure.label"):
+        unlearning(label="up").check(with_triggers)
+    with pytest.raises(ValueError, match="add cure=unlearn"):
+        CureOutcome().check(plan)
+    assert NoCure()(None, {}, None) is None
