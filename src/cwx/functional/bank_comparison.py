@@ -112,6 +112,8 @@ def within_network(values: Tensor) -> Tensor:
 
 def _median(values: Tensor, dim: int) -> Tensor:
     """The mean of the lower and the upper median, which has no direction; NaN is left out."""
+    # torch.nanmedian returns arbitrary numbers for expanded tensors.
+    values = values.contiguous()
     lower, upper = values.nanmedian(dim).values, -(-values).nanmedian(dim).values
     return (lower + upper) / 2
 

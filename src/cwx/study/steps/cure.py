@@ -105,7 +105,7 @@ class Unlearning:
         values = -triggers.sizes.double().log()
         usual = bank.get(f"{self.source}/size")
         if usual is not None:
-            values = values - usual.nanmedian(0).values[triggers.labels]
+            values = values - usual.quantile(0.5, dim=0)[triggers.labels]
         return int(triggers.labels[values.argmax()])
 
     def _stamp(self, images: Tensor, attach: Attach) -> Tensor:
