@@ -64,6 +64,8 @@ TOPICS = {
     ],
     "Attacks": ["attacks", "ensemble_attack", "attack_targets"],
     "Backdoor detection": [
+        "trigger_inversion",
+        "bank_comparison",
         "maximum_margin",
         "poison_separation",
         "neural_cleanse_index",
