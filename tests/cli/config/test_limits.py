@@ -46,7 +46,7 @@ ZERO = {
     *("saturation", "contrast", "shift", "degrees", "probability", "side", "margin", "ridge"),
     *("momentum", "initial_std", "blur_sigma", "alpha", "beta", "initial", "epochs", "weight"),
     *("epoch", "patience", "separation", "images", "target", "weight_decay", "cooldown", "output"),
-    *("cover_rate", "row", "column"),
+    *("cover_rate", "row", "column", "accuracy_drop", "noise", "final_learning_rate"),
     *(
         "calibrated",
         "spectral_exponent",
@@ -147,8 +147,9 @@ def legal(target, name, value):
     """Whether a reader expects that a part takes the value."""
     last = target.rpartition(".")[2]
     if value == []:
+        # An optimiser that does not take its betas is refused when it is built (check_optimizer).
         return name in {"seeds", "held_out", "clean", "purified", "evaluation_seeds", "images",
-                        "top", "mean", "std", "blocks"}  # fmt: skip
+                        "top", "mean", "std", "blocks", "betas"}  # fmt: skip
     if isinstance(value, str):
         # Names, which are looked up when the data are loaded or a network returns its output.
         return (last, name) in {("Backdoor", "target"), ("external", "output")}
