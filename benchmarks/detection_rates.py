@@ -1,6 +1,6 @@
 """How often the verdict detects backdoors, and how often it flags clean networks.
 
-    uv run benchmarks/detection_rates.py                        digits: about 75 minutes on one core
+    uv run benchmarks/detection_rates.py --rate 0.1             digits: about 75 minutes on one core
     uv run benchmarks/detection_rates.py --experiment cifar10/verdict --scale small \\
         --bank 39 --clean 20 --each 10 --out cifar10.json
 
@@ -78,6 +78,8 @@ def corruption(attack: str, seed: int, rate: str | None, classes: Sequence[str])
         settings.append(f"corruption.trigger.corner={CORNERS[seed % 4]}")
     if rate is not None:
         settings.append(f"corruption.rate={rate}")
+        if attack.startswith("adaptive"):
+            settings.append(f"corruption.cover_rate={rate}")
     return settings
 
 

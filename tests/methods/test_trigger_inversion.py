@@ -136,9 +136,9 @@ def test_the_best_state_is_one_of_the_search(subject, tmp_path):
 
 @pytest.mark.parametrize(
     ("total", "images", "held_out", "expected"),
-    [(100, 20, 30, (20, 30)), (10, 20, 30, (5, 5)), (30, 20, 20, (15, 15)), (30, 25, 3, (25, 3))],
+    [(100, 20, 30, (20, 30)), (10, 20, 30, (3, 3)), (30, 20, 5, (10, 5)), (3, 9, 9, (1, 1))],
 )
-def test_few_images_are_divided(total, images, held_out, expected):
+def test_a_third_of_the_images_is_never_used(total, images, held_out, expected):
     test = ImageSet(torch.zeros(total, 1, 2, 2, dtype=torch.uint8), torch.arange(total) % 3)
     split = draw_search_images(test, images, held_out, 0, "trigger_inversion")
     assert (int(split.searched.sum()), int(split.held_out.sum())) == expected

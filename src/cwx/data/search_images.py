@@ -45,7 +45,7 @@ class SearchImages:
 def draw_search_images(
     test: ImageSet, images: int, held_out: int, seed: int, stage: str
 ) -> SearchImages:
-    """Draw both sets; if the test images are too few for both, each gets a half.
+    """Draw both sets, each of a third of the test images at most: the rest stays for evaluations.
 
     Args:
         images: size of the search set, at most.
@@ -54,16 +54,17 @@ def draw_search_images(
         stage: the name of the method, for the message.
 
     Raises:
-        ValueError: there are fewer than two test images.
+        ValueError: there are fewer than three test images.
     """
     total = len(test)
-    if total < 2:
+    if total < 3:
         raise ValueError(
-            f"method.{stage} needs two or more test images, and there are {total}: give more images"
+            f"method.{stage} needs three or more test images, and there are {total}: give more images"
         )
-    first = min(images, max(total // 2, total - held_out))
+    third = total // 3
+    first, second = min(images, third), min(held_out, third)
     order = torch.randperm(total, generator=stream(seed))
     masks = torch.zeros(2, total, dtype=torch.bool)
     masks[0, order[:first]] = True
-    masks[1, order[first : first + held_out]] = True
+    masks[1, order[first : first + second]] = True
     return SearchImages(searched=masks[0], held_out=masks[1])

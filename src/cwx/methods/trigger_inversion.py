@@ -50,8 +50,8 @@ class TriggerInversion(L.LightningModule):
         explains: the kind of network; the first network of the kind is searched.
         classes: target classes, by name or index; null for all.
         images: test images for the search, at most.
-        held_out: other test images, on which success is measured, at most. If there are too few
-            test images for both, each gets a half.
+        held_out: other test images, on which success is measured, at most. Each set has at most a
+            third of the test images: the rest stays for evaluations.
         restarts: searches per class, from different initial values.
         iterations: steps of every search.
         batch_size: images per search and step.

@@ -30,8 +30,8 @@ def trigger_evidence(
 ) -> TriggerEvidence | None:
     """What the trigger of class `label` does to images that its search did not use.
 
-    If the search used all test images, it is measured on these. A trigger that sends images to the
-    class on clean networks too is a feature of the class, not of this network.
+    A trigger that sends images to the class on clean networks too is a feature of the class, not of
+    this network.
 
     Args:
         images: at most so many test images.
@@ -41,7 +41,7 @@ def trigger_evidence(
     """
     positions = (triggers.labels == label).nonzero()[:, 0].tolist()
     test = subject.data.splits.test
-    outside = test.at(~triggers.searched) if bool((~triggers.searched).any()) else test
+    outside = test.at(~triggers.searched)
     others = outside.at(outside.labels != label).spread(images)
     if not positions or not len(others):
         return None
