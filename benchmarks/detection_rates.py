@@ -30,6 +30,7 @@ from torch import Tensor
 
 from cwx.cli.config.compose import compose_checked
 from cwx.cli.config.groups import configuration_folder, options
+from cwx.cli.config.override_text import override
 from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.resolvers import register_resolvers
 from cwx.cli.run import quiet
@@ -72,8 +73,7 @@ def corruption(attack: str, seed: int, rate: str | None, classes: Sequence[str])
         return ["corruption=none"]
     settings = [f"corruption={attack}", f"corruption.seed={seed}"]
     if attack != "all_to_all":
-        target = classes[seed % len(classes)]
-        settings.append(f"corruption.target='\"{target}\"'")
+        settings.append(override("corruption.target", classes[seed % len(classes)]))
     if attack in ("badnets", "all_to_all"):
         settings.append(f"corruption.trigger.corner={CORNERS[seed % 4]}")
     if rate is not None:

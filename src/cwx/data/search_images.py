@@ -59,7 +59,7 @@ def draw_search_images(
     total = len(test)
     if total < 3:
         raise ValueError(
-            f"method.{stage} needs three or more test images, and there are {total}: give more images"
+            f"method.{stage} needs three or more test images, and there are {total}: add some"
         )
     third = total // 3
     first, second = min(images, third), min(held_out, third)

@@ -25,6 +25,8 @@ from cwx.training.subject import Subject
 log = logging.getLogger(__name__)
 
 FILE = "statistics.safetensors"
+# Raise it when a method or a statistic gives other values for the same settings.
+VERSION = 1
 
 
 def measure_bank(subject: Subject, evaluations: Mapping[str, object], **settings: Any) -> Subject:
@@ -128,6 +130,7 @@ class BankMeasurement:
     def _identity(self, clean: Subject, source: str, statistic: Any) -> Identity:
         return {
             "statistic": statistic,
+            "version": VERSION,
             "method": self.configuration["method"][source],
             "architecture": self.configuration["network"],
             "trajectory": clean.trajectories[0].path.name,
