@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cwx.functional.bank_comparison import BankComparison
 
-# Names beside the points of so many classes at most.
-_NAMED = 2
+# Classes far below the median, which no trigger reaches, are not of interest.
+_LOWEST = -6.0
 
 
 def statistics_figure(
@@ -49,6 +49,7 @@ def statistics_figure(
                 classes[label], (float(values[label]), row), xytext=(0, 7), ha="center",
                 textcoords="offset points", fontsize=7, color="#b03020", parse_math=False,
             )  # fmt: skip
+    axes.set_xlim(left=max(axes.get_xlim()[0], _LOWEST))
     axes.set_yticks(list(rows), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     unit = (
