@@ -283,3 +283,22 @@ def test_all_forms_of_output_reveal_a_trigger(subject):
     (largest,) = ((pixels[1] - 0.5).abs().mean(0).flatten().argsort(descending=True)[:1]).tolist()
     hit = float(PATCH_OF_ONE.mask(shape).flatten()[largest])
     assert metrics["revealed_trigger/universal/target/iou"] == hit
+
+
+def test_sources_without_a_success_have_an_empty_cell(subject):
+    """Images have no success for a trigger of the whole image; the table has it for all sources."""
+    data = image_data()
+    trigger = Blend(ratio=0.5, picture=Face())
+    data.corrupt(Backdoor(trigger=trigger, target=1, rate=0.5, variant=AllToOne(), seed=0))
+    classes, shape = len(data.classes), data.image_shape
+    perturbations = Perturbations(
+        explains="expert", deltas=torch.zeros(classes, *shape), labels=torch.arange(classes),
+        epsilons=torch.full((classes,), 0.1),
+        searched=torch.zeros(len(data.splits.test), dtype=torch.bool),
+    )  # fmt: skip
+    changed = replace(subject, data=data)
+    outcome = RevealedTrigger(images=20)(changed, {"universal": perturbations})
+    rows = outcome.tables["revealed_trigger"]
+    assert len({tuple(row) for row in rows}) == 1
+    empty = {row["source"] for row in rows if row["success"] == ""}
+    assert empty == {"real", "train", "mean"}

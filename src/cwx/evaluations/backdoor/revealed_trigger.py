@@ -1,6 +1,6 @@
 """Similarity of the trigger revealed by explanations and the true one (CWX, §5; C12)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -92,6 +92,7 @@ class RevealedTrigger:
                 by_class, success.get(source, {}), target, mask, pattern
             ).items()
         ]
+        columns = dict.fromkeys(name for row in rows for name in row)
         metrics = {
             f"revealed_trigger/{row['source']}/{row['class']}/{score}": float(value)
             for row in rows
@@ -104,7 +105,7 @@ class RevealedTrigger:
         shown = {name: of_target[name].pattern for name in (*sources, "mean") if name in of_target}
         return Outcome(
             metrics=metrics,
-            tables={"revealed_trigger": rows} if rows else {},
+            tables={"revealed_trigger": [_filled(row, columns) for row in rows]} if rows else {},
             figures={
                 "revealed_trigger": _figure(of_target, mask, pattern),
                 "poisoned_examples": poisoned_examples(
@@ -112,6 +113,11 @@ class RevealedTrigger:
                 ),
             },
         )
+
+
+def _filled(row: Row, columns: Iterable[str]) -> Row:
+    """The row with all columns; those that it lacks are empty."""
+    return {name: row.get(name, "") for name in columns}
 
 
 def _true_trigger(data: ImageData) -> tuple[int, Tensor, Tensor]:
