@@ -1,6 +1,7 @@
 """The subject of a study: its networks, imported, read from the store, or trained."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 
 from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory
@@ -58,23 +59,37 @@ def prepare_subject(
         continued_epochs=experts.early.epochs if experts.continues else None,
     )
     network = subject.network()
-    _refuse_suspect_in_bank(subject)
+    check_bank(subject.trajectories if len(subject.bank) else [], subject.bank.trajectories)
     for trajectory in (*subject.fitted, *subject.held_out, *subject.early_held_out):
         trajectory.check(network)
     return subject
 
 
-def _refuse_suspect_in_bank(subject: Subject) -> None:
-    bank = {trajectory.path for trajectory in subject.bank.trajectories}
-    if len(bank) < len(subject.bank.trajectories):
-        raise ValueError(
-            "experts.bank.checkpoints names the same network twice: a bank needs distinct networks"
-        )
-    if any(trajectory.path in bank for trajectory in subject.trajectories):
-        raise ValueError(
-            "the explained network is in experts.bank: it would be compared with itself; leave it "
-            "out of the bank"
-        )
+def check_bank(explained: Sequence[Trajectory], bank: Sequence[Trajectory]) -> None:
+    """Refuse a bank that has a network twice, or an explained network.
+
+    Networks are compared by their weights: one network may be saved in several files.
+
+    Raises:
+        ValueError: names the network.
+    """
+    known = {_weights_digest(trajectory): "is the explained network" for trajectory in explained}
+    for trajectory in bank:
+        weights = _weights_digest(trajectory)
+        if reason := known.get(weights):
+            raise ValueError(
+                f"a network of experts.bank ({trajectory.path}) {reason}: a network cannot be "
+                "compared with itself; leave it out of the bank"
+            )
+        known[weights] = "is in the bank twice"
+
+
+def _weights_digest(trajectory: Trajectory) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(trajectory.state(trajectory.epochs).items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _early_experts(

@@ -112,6 +112,14 @@ def test_a_larger_bank_measures_only_its_new_networks(subject, trained, tmp_path
     assert [name for name, _, _ in larger.built] == [trained[2].path.name]
 
 
+def test_the_bank_is_measured_at_the_epoch_of_the_study(measure):
+    last = measure()
+    measure.subject = replace(measure.subject, epoch=1)
+    first = measure()
+    assert len(measure.built) == 6
+    assert not torch.equal(first.statistics["probe/norm"], last.statistics["probe/norm"])
+
+
 def test_damaged_statistics_are_named(measure):
     measure()
     entry = next(measure.store.root.glob(f"*/{FILE}"))

@@ -96,12 +96,14 @@ class BankMeasurement:
                 trajectories=[trajectory],
                 held_out=[],
                 evaluation_networks={},
+                epoch=_epoch(subject, trajectory),
                 device=subject.device,
             )
             values: dict[str, Tensor] = {}
             for name, statistic in statistics.items():
                 identity = self._identity(clean, statistic.source, settings[name])
-                stored = self._read(identity)
+                # Rank 0 decides: another job may just write the entry.
+                stored = self.stages.broadcast(self._read(identity))
                 if stored is None:
                     stage = f"bank-{index}-{statistic.source}"
                     stored = self._measure(stage, identity, clean, statistic)
@@ -124,7 +126,8 @@ class BankMeasurement:
 
     @staticmethod
     def _network(subject: Subject, trajectory: Trajectory) -> nn.Module:
-        network = trained_network(subject.factory, subject.data, trajectory)
+        epoch = _epoch(subject, trajectory)
+        network = trained_network(subject.factory, subject.data, trajectory, epoch)
         return network.to(subject.device)
 
     def _identity(self, clean: Subject, source: str, statistic: Any) -> Identity:
@@ -134,6 +137,7 @@ class BankMeasurement:
             "method": self.configuration["method"][source],
             "architecture": self.configuration["network"],
             "trajectory": clean.trajectories[0].path.name,
+            "epoch": clean.epoch,
             **self.images,
             "precision": self.configuration["precision"]["methods"],
             "seed": self.seed,
@@ -177,3 +181,8 @@ class BankMeasurement:
                 checkpoint.unlink(missing_ok=True)
             self.stages.wait()
             return values
+
+
+def _epoch(subject: Subject, trajectory: Trajectory) -> int | None:
+    """The epoch that the study explains; ``None``, the last, for a network without this epoch."""
+    return subject.epoch if subject.epoch in trajectory.recorded_epochs else None
