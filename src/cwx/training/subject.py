@@ -98,6 +98,10 @@ class Subject:
         chosen = self.epoch if epoch is None else epoch
         return trained_network(self.factory, self.data, trajectory, chosen)
 
+    def epoch_in(self, trajectory: Trajectory) -> int | None:
+        """The study's epoch; ``None``, the last, for a trajectory without it."""
+        return self.epoch if self.epoch in trajectory.recorded_epochs else None
+
     def experts(self) -> dict[str, list[nn.Module]]:
         """The trained networks of the explained kind, by their role in the study.
 

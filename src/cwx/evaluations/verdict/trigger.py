@@ -70,7 +70,8 @@ def trigger_evidence(
 
 def _network(subject: Subject, index: int) -> nn.Module:
     trajectory = subject.bank.trajectories[index]
-    return trained_network(subject.factory, subject.data, trajectory).to(subject.device)
+    epoch = subject.epoch_in(trajectory)
+    return trained_network(subject.factory, subject.data, trajectory, epoch).to(subject.device)
 
 
 @torch.no_grad()

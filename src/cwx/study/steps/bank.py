@@ -96,7 +96,7 @@ class BankMeasurement:
                 trajectories=[trajectory],
                 held_out=[],
                 evaluation_networks={},
-                epoch=_epoch(subject, trajectory),
+                epoch=subject.epoch_in(trajectory),
                 device=subject.device,
             )
             values: dict[str, Tensor] = {}
@@ -126,7 +126,7 @@ class BankMeasurement:
 
     @staticmethod
     def _network(subject: Subject, trajectory: Trajectory) -> nn.Module:
-        epoch = _epoch(subject, trajectory)
+        epoch = subject.epoch_in(trajectory)
         network = trained_network(subject.factory, subject.data, trajectory, epoch)
         return network.to(subject.device)
 
@@ -181,8 +181,3 @@ class BankMeasurement:
                 checkpoint.unlink(missing_ok=True)
             self.stages.wait()
             return values
-
-
-def _epoch(subject: Subject, trajectory: Trajectory) -> int | None:
-    """The epoch that the study explains; ``None``, the last, for a network without this epoch."""
-    return subject.epoch if subject.epoch in trajectory.recorded_epochs else None
