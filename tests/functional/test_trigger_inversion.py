@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from cwx.functional.images import Normalization
 from cwx.functional.trigger_inversion import (
     adapt_weights,
-    better,
+    effective_sizes,
     inversion_gradients,
     learning_rate_factor,
     masks_and_patterns,
@@ -103,18 +103,19 @@ def test_noise_ends_at_half_time_and_the_learning_rate_at_its_last_value():
     assert learning_rate_factor(100, 100, 0.1) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    ("size", "rate", "best_size", "best_rate", "expected"),
-    [
-        (9, 0.96, 5, 0.90, True),  # reaches, the best does not
-        (5, 0.90, 9, 0.96, False),
-        (4, 0.95, 5, 0.99, True),  # both reach: the smaller
-        (6, 1.00, 5, 0.95, False),
-        (9, 0.80, 5, 0.70, True),  # neither reaches: the more successful
-        (4, 0.70, 5, 0.80, False),
-        (5, 0.10, torch.inf, -1, True),  # the first measurement
-    ],
-)
-def test_the_better_state(size, rate, best_size, best_rate, expected):
-    values = [torch.tensor([float(v)]) for v in (size, rate, best_size, best_rate)]
-    assert better(*values, 0.95).item() is expected
+def test_a_mask_that_reaches_the_success_has_its_own_size():
+    sizes, rates = torch.tensor([3.0, 5.0, 7.0]), torch.tensor([0.95, 0.99, 1.0])
+    torch.testing.assert_close(effective_sizes(sizes, rates, 0.95, 64), sizes)
+
+
+def test_a_lower_success_counts_by_its_odds_and_never_beyond_the_image():
+    sizes, rates = torch.full((4,), 3.0), torch.tensor([0.9, 0.5, 0.0, 0.949])
+    effective = effective_sizes(sizes, rates, 0.95, 64)
+    torch.testing.assert_close(effective[:3], torch.tensor([3 * 19 / 9, 3 * 19.0, 64.0]))
+    # Almost reached is almost as good.
+    assert 3 < effective[3] < 3.1
+
+
+def test_a_required_success_of_one_is_finite():
+    assert effective_sizes(torch.ones(1), torch.ones(1), 1.0, 64).item() == 1
+    assert effective_sizes(torch.ones(1), torch.tensor([0.9]), 1.0, 64).item() == 64

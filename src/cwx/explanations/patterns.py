@@ -12,6 +12,7 @@ from cwx.explanations.margins import Margins
 from cwx.functional.images import Normalization
 from cwx.functional.mask_search import binarise, pixels, sort_keys, tie_counts
 from cwx.functional.rng import stream
+from cwx.functional.trigger_inversion import effective_sizes
 from cwx.functional.universal_perturbation import perturb
 
 # Applies an explanation: unit images [n, C, H, W] to unit images.
@@ -145,12 +146,11 @@ class Triggers:
 
     @property
     def sizes(self) -> Tensor:
-        """The L1 norm of each mask in pixels ``[n]``; all pixels if `success` is below `required`.
-
-        A class that no trigger reaches is then harder than every class that one reaches.
+        """The effective size of each trigger in pixels ``[n]``: the L1 norm of its mask, larger if
+        `success` is below `required` (`effective_sizes`).
         """
-        pixels = torch.tensor(float(self.masks[0].numel()))
-        return torch.where(self.success >= self.required, self.masks.sum((1, 2)), pixels)
+        most = float(self.masks[0].numel())
+        return effective_sizes(self.masks.sum((1, 2)), self.success, self.required, most)
 
     def attach(self, index: int) -> Attach:
         """Overlays trigger `index`: (1 − m) · x + m · p."""

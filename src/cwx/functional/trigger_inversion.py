@@ -156,18 +156,25 @@ def success_rates(
     return torch.tensor(rates, device=logits.device)
 
 
-def better(
-    sizes: Tensor, rates: Tensor, best_sizes: Tensor, best_rates: Tensor, success: float
-) -> Tensor:
-    """Whether the state of each search is better than its best one so far, boolean ``[s]``.
+def effective_sizes(sizes: Tensor, rates: Tensor, required: Tensor | float, most: float) -> Tensor:
+    """The sizes of masks, larger if they do not reach the required success rate, ``[s]``.
 
-    A state that reaches `success` is better than one that does not; of two that do, the smaller
-    mask; of two that do not, the higher success.
+        size · max(1, odds(required) / odds(rate)),  odds(p) = p / (1 − p),  at most `most`
+
+    Without a threshold: a search that ends a little below the required rate is a little worse than
+    one that reaches it, and not the worst of all.
 
     Args:
-        sizes, best_sizes: norms of the masks ``[s]``.
-        rates, best_rates: success rates on held-out images ``[s]``.
+        sizes: L1 norms of the masks, in pixels ``[s]``.
+        rates: success rates, 0-1 ``[s]``.
+        required: the success rate asked for, above 0; 1 counts as 0.999.
+        most: the number of pixels of the image.
     """
-    reaches, reached = rates >= success, best_rates >= success
-    both, neither = reaches & reached, ~reaches & ~reached
-    return (reaches & ~reached) | (both & (sizes < best_sizes)) | (neither & (rates > best_rates))
+    needed = torch.as_tensor(required, dtype=sizes.dtype, device=sizes.device)
+    penalty = _odds(needed) / _odds(rates.to(sizes.dtype))
+    return (sizes * penalty.clamp_min(1)).clamp_max(most)
+
+
+def _odds(rates: Tensor) -> Tensor:
+    bounded = rates.clamp(1e-3, 1 - 1e-3)
+    return bounded / (1 - bounded)

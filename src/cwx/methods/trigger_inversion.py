@@ -18,7 +18,7 @@ from cwx.functional.class_names import ClassName, class_indices
 from cwx.functional.rng import stream
 from cwx.functional.trigger_inversion import (
     adapt_weights,
-    better,
+    effective_sizes,
     inversion_gradients,
     learning_rate_factor,
     masks_and_patterns,
@@ -39,7 +39,8 @@ class TriggerInversion(L.LightningModule):
         min over m, p of  E_x [−log f_y((1 − m) x + m p)] + λ mean(m)
 
     over images x of other classes. λ is adapted so that batches reach `success`. The result of a
-    class is the smallest mask over restarts and steps that reaches `success` on held-out images.
+    class is the smallest mask over restarts and steps, on held-out images; masks that do not reach
+    `success` there count as larger (`effective_sizes`).
     The first half of the steps adds noise to the logits of m and p
     (`cwx.functional.trigger_inversion.noise_scale`). Under DDP each rank computes a part of the
     searches, and all ranks hold all of them.
@@ -227,8 +228,9 @@ class TriggerInversion(L.LightningModule):
         )
         rates = self._sum_over_ranks(rates)
         sizes = masks_and_patterns(self.logits)[0].sum((1, 2))
-        new = better(sizes, rates, self.best_sizes, self.best_rates, self.success)
-        self.best[new], self.best_sizes[new] = self.logits[new], sizes[new]
+        effective = effective_sizes(sizes, rates, self.success, self.logits[0, 0].numel())
+        new = effective < self.best_sizes
+        self.best[new], self.best_sizes[new] = self.logits[new], effective[new]
         self.best_rates[new] = rates[new]
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
@@ -265,12 +267,7 @@ class TriggerInversion(L.LightningModule):
 
     def _best_restart(self, label: int) -> int:
         candidates = [index for index, key in enumerate(self.keys) if key[0] == label]
-        best = candidates[0]
-        for index in candidates[1:]:
-            sizes, rates = self.best_sizes[[index, best]], self.best_rates[[index, best]]
-            if better(sizes[:1], rates[:1], sizes[1:], rates[1:], self.success):
-                best = index
-        return best
+        return min(candidates, key=lambda index: float(self.best_sizes[index]))
 
 
 def _targets(

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 FILE = "statistics.safetensors"
 # Raise it when a method or a statistic gives other values for the same settings.
-VERSION = 1
+VERSION = 2
 
 
 def measure_bank(subject: Subject, evaluations: Mapping[str, object], **settings: Any) -> Subject:
