@@ -20,7 +20,7 @@ from cwx.errors import UserError
 CONF = configuration_folder()
 EXPERIMENTS = read_experiments(CONF)
 # A paper, a section, and tables, figures or a description.
-SUMMARY = re.compile(r"(CWX|ISCP|Dong et al\.)[^:]*: .+\.")
+SUMMARY = re.compile(r"(CWX|ISCP|Dong et al\.|Neural Cleanse)[^:]*: .+\.")
 
 
 @pytest.fixture(autouse=True)

@@ -100,7 +100,7 @@ def test_each_file_of_a_scale_belongs_to_an_existing_choice():
 
 # Groups whose choices are independent: one composition takes a file of each.
 INDEPENDENT = [
-    "adversary", "attack", "augment", "canvas", "corruption", "covariance", "data",
+    "adversary", "attack", "augment", "canvas", "corruption", "covariance", "cure", "data",
     "dataset_construction", "experts", "fine_tuning", "pooling", "precision", "purification",
     "recipe", "taxonomy", "trainer", "unroll",
 ]  # fmt: skip
