@@ -139,8 +139,8 @@ def test_help_lists_the_parts_of_a_study_and_the_parts_of_parts(answer):
     groups = [re.findall(r"^  (\w+): \w", block, re.MULTILINE) for block in (study, parts)]
     assert groups == [
         ["data", "corruption", "dataset_construction", "network", "recipe", "experts", "adversary",
-         "fine_tuning", "method", "purification", "cure", "evaluation", "trainer", "precision", "logger",
-         "experiment", "scale"],
+         "fine_tuning", "method", "purification", "cure", "evaluation", "trainer", "precision",
+         "logger", "experiment", "scale"],
         ["attack", "augment", "canvas", "covariance", "pooling", "taxonomy", "unroll"],
     ]  # fmt: skip
     files = {path.stem for path in (ROOT / "conf/evaluation").glob("*.yaml")}
