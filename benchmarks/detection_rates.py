@@ -34,7 +34,7 @@ from cwx.cli.config.override_text import override
 from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.resolvers import register_resolvers
 from cwx.cli.run import quiet
-from cwx.data.splits import ImageSet
+from cwx.evaluations.backdoor.attack_success import attacked_images
 from cwx.functional.auroc import auroc
 from cwx.functional.bank_comparison import BankComparison, compare_with_bank
 from cwx.functional.neural_cleanse_index import neural_cleanse_index
@@ -124,7 +124,7 @@ def measure(overrides: Sequence[str], attack: str, seeds: Sequence[int]) -> Iter
     start = time.monotonic()
     verdict = study.evaluation["verdict"]
     settings = configuration["evaluation"]["verdict"]["statistics"]
-    bank = search(subject, verdict.statistics, settings)
+    bank = search(subject, verdict.bank_statistics, settings)
     seconds = (time.monotonic() - start) / len(seeds)
     backdoor = study.data.corrupted.backdoor
     test = study.data.splits.test
@@ -132,11 +132,9 @@ def measure(overrides: Sequence[str], attack: str, seeds: Sequence[int]) -> Iter
         success, targets = None, []
         if backdoor is not None:
             network = trained_network(study.network, study.data, trajectory).to(stages.device)
-            to = backdoor.targets(test.labels)
-            others = test.at(to != test.labels)
-            attacked = ImageSet(backdoor.trigger.apply(others.images), to[to != test.labels])
+            attacked = attacked_images(backdoor, test)
             success = accuracy(network, study.data.in_order(attacked))
-            targets = sorted(set(to.tolist())) if backdoor.target is None else [backdoor.target]
+            targets = attacked.labels.unique().tolist()
         yield Measured(
             attack=attack,
             seed=seed,

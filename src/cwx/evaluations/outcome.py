@@ -37,10 +37,11 @@ class NeedsBank(Protocol):
     """An evaluation that compares the first expert with a bank of clean networks.
 
     Attributes:
-        statistics: of every class, by name, which the bank's networks need as well.
+        bank_statistics: of every class, by name, which the bank's networks need as well; the
+            setting ``statistics`` of the evaluation.
     """
 
-    statistics: Mapping[str, Any]
+    bank_statistics: Mapping[str, Any]
 
 
 @runtime_checkable

@@ -98,6 +98,11 @@ class Subject:
         chosen = self.epoch if epoch is None else epoch
         return trained_network(self.factory, self.data, trajectory, chosen)
 
+    def bank_network(self, trajectory: Trajectory) -> nn.Module:
+        """A network of the bank, at the study's epoch if it was recorded, else at its last."""
+        epoch = self.epoch_in(trajectory)
+        return trained_network(self.factory, self.data, trajectory, epoch)
+
     def epoch_in(self, trajectory: Trajectory) -> int | None:
         """The study's epoch; ``None``, the last, for a trajectory without it."""
         return self.epoch if self.epoch in trajectory.recorded_epochs else None

@@ -54,7 +54,10 @@ class Measurement:
     def __call__(self, configuration=CONFIGURATION, seed=0):
         return measure_bank(
             self.subject,
-            {"verdict": SimpleNamespace(statistics={"size": WeightNorm()}), "accuracy": object()},
+            {
+                "verdict": SimpleNamespace(bank_statistics={"size": WeightNorm()}),
+                "accuracy": object(),
+            },
             stages=stages(),
             method={"probe": self.probe},
             store=self.store,

@@ -42,8 +42,7 @@ class AttackSuccess:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         data, backdoor = subject.data, require_backdoor(subject.data, "attack_success")
-        others = _others(data, backdoor)
-        triggered = ImageSet(backdoor.trigger.apply(others.images), backdoor.targets(others.labels))
+        triggered = attacked_images(backdoor, data.splits.test)
 
         def measure(network: nn.Module) -> list[Row]:
             success = accuracy(network, data.in_order(triggered))
@@ -59,6 +58,13 @@ class AttackSuccess:
             },
             tables={"attack_success": means, "attack_success_networks": rows},
         )
+
+
+def attacked_images(backdoor: PlantedBackdoor, images: ImageSet) -> ImageSet:
+    """Images of other classes than their target, with the trigger, labelled as the target."""
+    targets = backdoor.targets(images.labels)
+    others = targets != images.labels
+    return ImageSet(backdoor.trigger.apply(images.images[others]), targets[others])
 
 
 def _others(data: ImageData, backdoor: PlantedBackdoor) -> ImageSet:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from cwx.evaluations.outcome import Sources
+from cwx.evaluations.patterns.probe import Probe
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Attach, Patterns, Perturbations, Triggers
 from cwx.functional.trigger_scores import TriggerEstimate, is_local, top_pixels
@@ -45,20 +45,13 @@ def overlay_success(
                 label: _image_overlay(explanations, label, estimate, mask)
                 for label, estimate in revealed[name].items()
             }
-    network = subject.first_network("expert").to(subject.device)
     test = subject.data.splits.test.spread(count)
-    unit = test.images.to(subject.device).float() / 255
-    normalize = subject.data.normalization.normalize
-
-    @torch.no_grad()
-    def rate(attach: Attach, label: int) -> float:
-        others = unit[(test.labels != label).to(unit.device)]
-        parts = attach(others).split(subject.data.batch_size)
-        hits = [(network(normalize(part)).argmax(1) == label).double() for part in parts]
-        return torch.cat(hits).mean().item()
-
+    probe = Probe(subject, subject.first_network("expert"), test)
     return {
-        name: {label: rate(attach, label) for label, attach in by_class.items()}
+        name: {
+            label: probe.hits(attach, label).double().mean().item()
+            for label, attach in by_class.items()
+        }
         for name, by_class in overlays.items()
     }
 

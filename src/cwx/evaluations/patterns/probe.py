@@ -72,6 +72,11 @@ class Probe:
         classes[mask], loss[mask] = attached.classes, attached.loss
         return Predictions(classes=classes, loss=loss)
 
+    def hits(self, attach: Attach, target: int) -> Tensor:
+        """Whether each image of another class is classified as `target`, boolean ``[m]``."""
+        others = self.images.labels != target
+        return self.predict(attach, target).classes[others] == target
+
     def power(self, predictions: Predictions, target: int, others: Tensor) -> PredictivePowerMetric:
         """The metric over images of other classes, and over all images of the target class.
 

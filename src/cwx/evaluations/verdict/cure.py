@@ -1,10 +1,11 @@
 """Accuracy and attack success before and after the recovered trigger was unlearned."""
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cwx.data.splits import ImageSet
+from cwx.evaluations.backdoor.attack_success import attacked_images
 from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.patterns.probe import Probe
 from cwx.networks.eval_mode import accuracy
 from cwx.training.build import trained_network
 from cwx.training.plan import Plan
@@ -60,24 +61,13 @@ class CureOutcome:
     def _measure(subject: Subject, network: nn.Module, unused: ImageSet) -> dict[str, float]:
         cure, data = subject.cure, subject.data
         assert cure is not None
-        network.to(subject.device)
-
-        def success(images: Tensor, targets: Tensor) -> float:
-            return accuracy(network, data.in_order(ImageSet(images, targets)))
-
-        others = unused.at(unused.labels != cure.label)
-        stamped = cure.attach(others.images.float() / 255)
+        probe = Probe(subject, network, unused)
         values = {
-            "accuracy": accuracy(network, data.in_order(unused)),
-            "trigger": success(
-                (255 * stamped).round().to(torch.uint8), torch.full_like(others.labels, cure.label)
-            ),
+            "accuracy": (probe.clean == unused.labels).double().mean().item(),
+            "trigger": probe.hits(cure.attach, cure.label).double().mean().item(),
         }
         backdoor = data.corrupted.backdoor
         if backdoor is not None:
-            targets = backdoor.targets(unused.labels)
-            attacked = unused.at(targets != unused.labels)
-            values["attack"] = success(
-                backdoor.trigger.apply(attacked.images), targets[targets != unused.labels]
-            )
+            attacked = attacked_images(backdoor, unused)
+            values["attack"] = accuracy(probe.network, data.in_order(attacked))
         return values

@@ -66,13 +66,17 @@ class Verdict:
         images: Annotated[int, ">= 1"],
         trigger: str,
     ) -> None:
-        self.statistics, self.alpha, self.accuracy_drop = dict(statistics), alpha, accuracy_drop
+        self.bank_statistics, self.alpha, self.accuracy_drop = (
+            dict(statistics),
+            alpha,
+            accuracy_drop,
+        )
         self.least_images, self.images, self.trigger = least_images, images, trigger
 
     def check(self, plan: Plan) -> None:
         needs = {
             f"evaluation.verdict.statistics.{name}.source": (statistic.source, statistic.needs)
-            for name, statistic in self.statistics.items()
+            for name, statistic in self.bank_statistics.items()
         }
         needs["evaluation.verdict.trigger"] = self.trigger, Triggers
         for setting, (source, form) in needs.items():
@@ -87,14 +91,14 @@ class Verdict:
                     f"{setting} is {source!r}, which explains {plan.explains[source]!r}: a verdict "
                     "is about the first expert; set its explains to expert"
                 )
-        if not self.statistics:
+        if not self.bank_statistics:
             raise ValueError(
                 "evaluation.verdict.statistics is empty: give at least one, or leave verdict out"
             )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         own: dict[str, Tensor] = {}
-        for statistic in self.statistics.values():
+        for statistic in self.bank_statistics.values():
             own |= statistic(subject, sources[statistic.source])
         names, values = list(own), torch.stack(list(own.values()))
         bank = subject.bank
@@ -150,7 +154,7 @@ class Verdict:
             bank_accuracies=bank.accuracies,
             images=len(labels),
             top_class=describe_class(label, data.classes),
-            searched=list(self.statistics),
+            searched=list(self.bank_statistics),
         )
         return decide(
             evidence,

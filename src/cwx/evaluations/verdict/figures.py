@@ -43,12 +43,11 @@ def statistics_figure(
         axes.plot(
             values.tolist(), [row] * len(values), "o", color="#333333", markersize=4, zorder=3
         )
-        order = values.nan_to_num(-torch.inf).argsort(descending=True)[:1].tolist()
-        for label in order:
-            axes.annotate(
-                classes[label], (float(values[label]), row), xytext=(0, 7), ha="center",
-                textcoords="offset points", fontsize=7, color="#b03020", parse_math=False,
-            )  # fmt: skip
+        label = int(values.nan_to_num(-torch.inf).argmax())
+        axes.annotate(
+            classes[label], (float(values[label]), row), xytext=(0, 7), ha="center",
+            textcoords="offset points", fontsize=7, color="#b03020", parse_math=False,
+        )  # fmt: skip
     axes.set_xlim(left=max(axes.get_xlim()[0], _LOWEST))
     axes.set_yticks(list(rows), names)
     axes.set_ylim(len(names) - 0.4, -0.6)

@@ -4,6 +4,7 @@ Each returns values ``[K]`` in float64 by name, high where the class is suspicio
 networks have the same statistics from the same method with the same seed on the same images.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -167,9 +168,9 @@ class _Success:
 
     def log_odds(self, attach: Attach, label: int) -> float:
         """log((hits + ½) / (misses + ½)), which has a similar variance at all success rates."""
-        others = self.probe.images.labels != label
-        hits = int((self.probe.predict(attach, label).classes[others] == label).sum())
-        return float(torch.tensor((hits + 0.5) / (int(others.sum()) - hits + 0.5)).double().log())
+        sent = self.probe.hits(attach, label)
+        hits, misses = int(sent.sum()), int((~sent).sum())
+        return math.log((hits + 0.5) / (misses + 0.5))
 
 
 def _by_class(subject: Subject, labels: Tensor, values: Tensor) -> Tensor:

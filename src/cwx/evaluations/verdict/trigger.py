@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from cwx.data.splits import ImageSet
+from cwx.evaluations.patterns.probe import Probe
 from cwx.explanations.drawing import Tile, tiles
 from cwx.explanations.patterns import Triggers
-from cwx.training.build import trained_network
 from cwx.training.subject import Subject
 
 # Images shown with the trigger, and networks of the bank that it is tried on.
@@ -46,46 +46,27 @@ def trigger_evidence(
     if not positions or not len(others):
         return None
     (position,) = positions
-    network = subject.first_network("expert").to(subject.device)
+    probe = Probe(subject, subject.first_network("expert"), others)
     attach = triggers.attach(position)
-    stamped = attach(others.images.float() / 255)
-    before = _predict(subject, network, others.images.float() / 255)
-    after = _predict(subject, network, stamped)
-    size = triggers.masks[position].sum() / triggers.masks[position].numel()
+    after = probe.predict(attach, label).classes
     metrics = {
-        "verdict/trigger/success": _rate(after, label),
-        "verdict/trigger/without": _rate(before, label),
-        "verdict/trigger/size": size.item(),
+        "verdict/trigger/success": _rate(after == label),
+        "verdict/trigger/without": _rate(probe.clean == label),
+        "verdict/trigger/size": triggers.masks[position].mean().item(),
         "verdict/trigger/images": float(len(others)),
     }
     if len(subject.bank):
         rates = [
-            _rate(_predict(subject, _network(subject, index), stamped), label)
-            for index in range(min(_NETWORKS, len(subject.bank)))
+            _rate(Probe(subject, subject.bank_network(trajectory), others).hits(attach, label))
+            for trajectory in subject.bank.trajectories[:_NETWORKS]
         ]
-        metrics["verdict/trigger/bank"] = sum(rates) / len(rates)
-    figure = _figure(subject, triggers, position, others, stamped, before, after)
+        metrics["verdict/trigger/bank"] = fmean(rates)
+    figure = _figure(subject, triggers, position, others, probe.clean, after)
     return TriggerEvidence(metrics=metrics, figure=figure)
 
 
-def _network(subject: Subject, index: int) -> nn.Module:
-    trajectory = subject.bank.trajectories[index]
-    epoch = subject.epoch_in(trajectory)
-    return trained_network(subject.factory, subject.data, trajectory, epoch).to(subject.device)
-
-
-@torch.no_grad()
-def _predict(subject: Subject, network: nn.Module, unit: Tensor) -> Tensor:
-    return torch.cat(
-        [
-            network(subject.data.normalization.normalize(part.to(subject.device))).argmax(1).cpu()
-            for part in unit.split(subject.data.batch_size)
-        ]
-    )
-
-
-def _rate(predictions: Tensor, label: int) -> float:
-    return (predictions == label).double().mean().item()
+def _rate(hits: Tensor) -> float:
+    return hits.double().mean().item()
 
 
 def _figure(
@@ -93,13 +74,14 @@ def _figure(
     triggers: Triggers,
     position: int,
     others: ImageSet,
-    stamped: Tensor,
     before: Tensor,
     after: Tensor,
 ) -> Figure:
     classes, target = subject.data.classes, int(triggers.labels[position])
     mask = triggers.masks[position][None]
-    shown = [int(index) for index in others.spread_indices(_SHOWN)]
+    shown = others.spread_indices(_SHOWN).tolist()
+    images = others.images[shown].float() / 255
+    stamped = triggers.attach(position)(images)
     return tiles(
         [
             (
@@ -112,15 +94,15 @@ def _figure(
             (
                 "images",
                 [
-                    Tile(others.images[i].float() / 255, classes[before[i]], framed=False)
-                    for i in shown
+                    Tile(image, classes[before[i]], framed=False)
+                    for image, i in zip(images, shown, strict=True)
                 ],
             ),
             (
                 "with the trigger",
                 [
-                    Tile(stamped[i], classes[after[i]], framed=int(after[i]) == target)
-                    for i in shown
+                    Tile(image, classes[after[i]], framed=int(after[i]) == target)
+                    for image, i in zip(stamped, shown, strict=True)
                 ],
             ),
         ]

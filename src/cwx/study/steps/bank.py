@@ -10,23 +10,24 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cwx.evaluations.outcome import NeedsBank
 from cwx.evaluations.verdict.statistics import Statistic
 from cwx.networks.eval_mode import accuracy
 from cwx.storage.atomic import write_json, write_tensors
-from cwx.storage.trajectories import Identity, Trajectory, TrajectoryStore
+from cwx.storage.trajectories import Identity, TrajectoryStore
 from cwx.training.bank import Bank
-from cwx.training.build import trained_network
 from cwx.training.stages import Configuration, Factory, Fittable, Stages
 from cwx.training.subject import Subject
 
 log = logging.getLogger(__name__)
 
 FILE = "statistics.safetensors"
+# Beside the statistics: of the network on the test images.
+_ACCURACY = "accuracy"
 # Raise it when a method or a statistic gives other values for the same settings.
-VERSION = 2
+VERSION = 3
 
 
 def measure_bank(subject: Subject, evaluations: Mapping[str, object], **settings: Any) -> Subject:
@@ -42,7 +43,7 @@ def measure_bank(subject: Subject, evaluations: Mapping[str, object], **settings
     for name, evaluation in evaluations.items():
         if isinstance(evaluation, NeedsBank):
             of_statistics = measure.configuration["evaluation"][name]["statistics"]
-            bank = measure(subject, evaluation.statistics, of_statistics)
+            bank = measure(subject, evaluation.bank_statistics, of_statistics)
             subject = replace(subject, bank=bank)
     return subject
 
@@ -114,21 +115,12 @@ class BankMeasurement:
                 left = (time.monotonic() - start) / (index + 1) * (len(bank) - index - 1)
                 line = "bank: %d of %d networks measured, about %.0f minutes left"
                 log.info(line, index + 1, len(bank), left / 60)
-        names = by_network[0] if by_network else {}
+        names = [name for name in (by_network[0] if by_network else {}) if name != _ACCURACY]
         return replace(
             bank,
-            accuracies=[
-                accuracy(self._network(subject, trajectory), clean_data.test_batches())
-                for trajectory in bank.trajectories
-            ],
+            accuracies=[float(values[_ACCURACY]) for values in by_network],
             statistics={name: torch.stack([v[name] for v in by_network]) for name in names},
         )
-
-    @staticmethod
-    def _network(subject: Subject, trajectory: Trajectory) -> nn.Module:
-        epoch = subject.epoch_in(trajectory)
-        network = trained_network(subject.factory, subject.data, trajectory, epoch)
-        return network.to(subject.device)
 
     def _identity(self, clean: Subject, source: str, statistic: Any) -> Identity:
         return {
@@ -175,6 +167,9 @@ class BankMeasurement:
             if isinstance(module, Fittable):
                 self.stages.fit(module, checkpoint, [])
             values = dict(statistic(clean, module.explanations()))
+            network = clean.first_network("expert").to(clean.device)
+            on_test = accuracy(network, clean.data.test_batches())
+            values[_ACCURACY] = torch.tensor(on_test, dtype=torch.float64)
             if self.stages.is_rank_zero:
                 write_tensors(path / FILE, values, {})
                 write_json(path / "complete.json", {"statistics": list(values)})
