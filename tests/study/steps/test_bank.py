@@ -56,7 +56,8 @@ class Measurement:
             self.subject,
             {
                 "verdict": SimpleNamespace(bank_statistics={"size": WeightNorm()}),
-                "accuracy": object(),
+                # Statistics of its own, which no bank needs.
+                "own": SimpleNamespace(statistics={}),
             },
             stages=stages(),
             method={"probe": self.probe},

@@ -66,11 +66,8 @@ class Verdict:
         images: Annotated[int, ">= 1"],
         trigger: str,
     ) -> None:
-        self.bank_statistics, self.alpha, self.accuracy_drop = (
-            dict(statistics),
-            alpha,
-            accuracy_drop,
-        )
+        self.bank_statistics = dict(statistics)
+        self.alpha, self.accuracy_drop = alpha, accuracy_drop
         self.least_images, self.images, self.trigger = least_images, images, trigger
 
     def check(self, plan: Plan) -> None:
