@@ -175,9 +175,15 @@ def test_a_killed_run_continues_to_the_same_result(uninterrupted):
     assert process.returncode != 0, output
     assert json.loads((folder / "cut/status.json").read_text())["state"] == "running"
     assert not (folder / "cut/explanations.safetensors").exists()
+    checkpoint = torch.load(folder / "cut/checkpoints/distill.ckpt", weights_only=True)
     code, output = run(folder, "resume=cut")
     assert code == 0, output
     assert same(folder / "cut", uninterrupted)
+    # The time before the kill counts as well.
+    seconds = json.loads((folder / "cut/method_seconds.json").read_text())
+    before = checkpoint["callbacks"]["ElapsedTime"]["seconds"]
+    assert before > 0
+    assert seconds["distill"] > round(before, 1)
 
 
 @pytest.mark.slow

@@ -109,6 +109,7 @@ def test_the_script_for_bash_calls_this_program():
         "experiment=digits/backdoor",
         "experiment=digits/iscp",
         "experiment=digits/quickstart",
+        "experiment=digits/scorecard",
         "experiment=digits/verdict",
     ]
 

@@ -137,7 +137,7 @@ def test_success_counts_each_image_at_the_target_of_its_own_class(subject):
 def test_a_single_target_is_not_assumed_by_any_reader(subject):
     data = poisoned_blobs()
     with pytest.raises(ValueError, match="revealed_trigger compares the target class .* leave"):
-        RevealedTrigger(images=None).check(Plan(data=data, methods=[], held_out=0))
+        RevealedTrigger(images=None, seconds=False).check(Plan(data=data, methods=[], held_out=0))
     row = corruption_row(data)
     assert (row["target_class"], row["target_index"], row["targets"]) == ("", "", 3)
     assert corruption_line(row).startswith("backdoor with a target for each of the 3 classes; 30 ")

@@ -216,7 +216,7 @@ def test_the_trigger_of_test_images_is_measured_and_a_warp_has_no_pattern_to_rev
     AttackSuccess().check(plan)
     assert AttackSuccess()(replace(subject, data=data), {}).metrics
     with pytest.raises(ValueError, match="revealed_trigger compares the pixels .* Warp .* leave"):
-        RevealedTrigger(images=None).check(plan)
+        RevealedTrigger(images=None, seconds=False).check(plan)
 
 
 def picture_file(path, size, colour):

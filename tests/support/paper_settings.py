@@ -41,15 +41,15 @@ ACTIVATION = {
     "method.activation.blur_sigma": 1,
     "method.activation.images_per_class": 10,
 }
-BACKDOOR = {
+REVEALED = {
     f"{DISTILL}.span": 1,
     f"{DISTILL}.start_max": 0,
     "experts.early.epochs": 1,
-    "purification._target_": "RevealedFilter",
     "corruption._target_": "Backdoor",
     "corruption.target": "dog",
     "corruption.rate": 0.05,
 }
+BACKDOOR = REVEALED | {"purification._target_": "RevealedFilter"}
 ATTACK = "recipe.attack"
 ADVERSARIAL = {
     "recipe.epochs": 200,
@@ -264,6 +264,7 @@ STUDIES = {
     "cifar10/backdoor": BACKDOOR | ACTIVATION | {"corruption.trigger.size": 3},
     "cifar10/backdoor corruption=blended": BACKDOOR | {"corruption.trigger.ratio": 0.2},
     "cifar10/backdoor corruption=sig": BACKDOOR | {"corruption.trigger.delta": 20},
+    "cifar10/scorecard": REVEALED | ACTIVATION | {"corruption.trigger.size": 3},
     # C13
     **{
         f"cifar10/dynamics {START}={start}": {

@@ -3,6 +3,7 @@
 EXPLANATIONS = "explanations.safetensors"
 # A folder: one PNG file per image of each method.
 IMAGES = "images"
+CURED = "cured.safetensors"
 CORRUPTED = "corrupted.safetensors"
 SUSPECTED = "suspected.safetensors"
 SAMPLES = "samples.safetensors"
@@ -12,6 +13,7 @@ CORRUPTION = "tables/corruption.csv"
 PAPER = "tables/paper.csv"
 STATUS = "status.json"
 METRICS = "metrics.json"
+METHOD_SECONDS = "method_seconds.json"
 INPUTS = "inputs.json"
 LOCK = ".lock"
 # Space for the final status on a full disk; deleted when the run ends.

@@ -14,10 +14,12 @@ explanations.safetensors  <method>/images (raw), <method>/labels, a learned
                           (cwx.explanations.patterns), for largest margins <method>/unit_images and
                           <method>/start_margins (cwx.explanations.margins); descriptions are in
                           the file's header
+method_seconds.json       the time that each method took, over all starts of the run
 images/<method>/*.png     each image as displayed (cwx.explanations.picture_files)
 corrupted.safetensors     is_corrupted: boolean mask of corrupted training images, if any;
                           is_cover: of those that are not poisoned, for backdoors with cover images
 suspected.safetensors     suspected: boolean mask of training images that a purification removed
+cured.safetensors         the weights of the network without the trigger, if there was a cure
 samples.safetensors       <kind>/images (bytes), <kind>/labels of some real images
                           (cwx.data.samples); the file's header has the mean and std of the
                           normalisation as JSON
@@ -38,7 +40,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from cwx.data.corruption import CorruptionResult
 from cwx.data.samples import sample_images
@@ -56,8 +58,10 @@ from cwx.storage.run_files import (
     CLASSES,
     CORRUPTED,
     CORRUPTION,
+    CURED,
     EXPLANATIONS,
     IMAGES,
+    METHOD_SECONDS,
     METRICS,
     PAPER,
     RESERVE,
@@ -67,8 +71,8 @@ from cwx.storage.run_files import (
     TRACEBACK,
 )
 from cwx.storage.run_inputs import ChangedInputError, RunInputs
+from cwx.storage.run_status import read_numbers, reserve_space, run_seconds, write_status
 from cwx.storage.run_status import read_status as read_status
-from cwx.storage.run_status import reserve_space, run_seconds, write_status
 from cwx.study.provenance import provenance
 
 log = logging.getLogger(__name__)
@@ -171,6 +175,18 @@ class Results:
         by_method = {**self.explanations(), method: explanations}
         write_explanations(self.folder / EXPLANATIONS, by_method)
 
+    def method_seconds(self) -> dict[str, float]:
+        """The time that the finished methods took, over all starts of the run, in seconds."""
+        try:
+            seconds, _ = read_numbers(self.folder / METHOD_SECONDS)
+        except (OSError, ValueError):
+            return {}
+        return seconds
+
+    def add_seconds(self, method: str, seconds: float) -> None:
+        by_method = {**self.method_seconds(), method: round(seconds, 1)}
+        write_json(self.folder / METHOD_SECONDS, by_method)
+
     def save_images(
         self,
         method: str,
@@ -202,6 +218,11 @@ class Results:
     def save_suspected(self, suspected: Tensor) -> None:
         """Save the boolean mask of training images that a purification removed ``[n]``."""
         write_tensors(self.folder / SUSPECTED, {"suspected": suspected}, {})
+
+    def save_cured(self, network: nn.Module) -> None:
+        """Save the weights of the network from which a cure removed a trigger."""
+        weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        write_tensors(self.folder / CURED, weights, {})
 
     def describe_classes(self, splits: Splits) -> None:
         """Write the synset and the numbers of training and test images of each class.

@@ -55,7 +55,7 @@ class Study:
             trained.
         adversary: makes adversarial images, on which evaluations compare the networks.
         fine_tuning: trains the experts further; evaluations compare the networks before and after.
-        cure: unlearns the recovered trigger of a class.
+        cure: removes the recovered trigger of a class.
         purification: finds training images to remove; experts are trained again without them.
         network: builds the explained kind of network.
         evaluation_networks: build networks of other architectures, by name; evaluations test the
@@ -204,7 +204,10 @@ class Study:
             configuration=configuration,
             seed=self.seed,
         )
-        subject = replace(subject, cure=self.cure(subject, self._sources(results), training))
+        cure = self.cure(subject, self._sources(results), training)
+        subject = replace(subject, cure=cure)
+        if cure is not None and stages.is_rank_zero:
+            results.save_cured(cure.cured)
         return self._purify(stages, training, subject, results)
 
     def _corrupt(self, stages: Stages, results: Results) -> None:
@@ -278,6 +281,7 @@ class Study:
 
     def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
         sources = self._sources(results)
+        subject = replace(subject, method_seconds=results.method_seconds())
         outcomes = subject_outcomes(subject)
         for name, evaluation in self.evaluation.items():
             log.info("evaluating %s", name)

@@ -40,7 +40,7 @@ def check_study(
         parts: the other parts of the study, each of which may have a `check` of its own.
         makes_adversarial: whether the study makes adversarial images.
         fine_tunes: whether the study fine-tunes the experts.
-        cures: whether the study unlearns a trigger.
+        cures: whether the study removes a trigger.
 
     Returns:
         The plan that the methods and parts have accepted, without imported trajectories.

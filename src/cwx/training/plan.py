@@ -32,7 +32,7 @@ class Plan:
         names: names of the networks that are trained or imported: kinds of experts and evaluation
             networks.
         recorded: ``recipe.recording.epochs``; ``None`` if all epochs are recorded.
-        cures: whether the study unlearns a trigger.
+        cures: whether the study removes a trigger.
         adversarial: whether the study makes adversarial images.
         kinds: `names`, and ``fine-tuned`` if the experts are fine-tuned; empty if unknown.
         trajectories: the recorded epochs of each imported trajectory, by its description; empty

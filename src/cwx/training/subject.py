@@ -50,7 +50,8 @@ class Subject:
         left_out: boolean mask ``[n]`` of the training images that purification removed; ``None``
             without purification.
         purified: experts trained without these images.
-        cure: the networks after the unlearning of a trigger; ``None`` without.
+        cure: the networks after the removal of a trigger; ``None`` without.
+        method_seconds: the time that each method took, by name; known to evaluations alone.
         epoch: the epoch at which the networks of these trajectories are used, except fine-tuned
             and evaluation networks; ``None`` for the last.
         continued_epochs: the epochs of `early` and `early_held_out`, if they continue the training
@@ -75,6 +76,7 @@ class Subject:
     left_out: Tensor | None = None
     purified: Sequence[Trajectory] = ()
     cure: Cure | None = None
+    method_seconds: Mapping[str, float] = field(default_factory=dict)
     epoch: int | None = None
     continued_epochs: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

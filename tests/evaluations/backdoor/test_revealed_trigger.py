@@ -52,7 +52,7 @@ def explanations(data, trigger):
 def test_explanations_with_the_trigger_reveal_it(subject, name):
     poisoned_subject = poisoned(subject, TRIGGERS[name])
     sources = {"known": explanations(poisoned_subject.data, TRIGGERS[name])}
-    outcome = RevealedTrigger(images=None)(poisoned_subject, sources)
+    outcome = RevealedTrigger(images=None, seconds=False)(poisoned_subject, sources)
     every = ["known", "known-projected", *BASELINES]
     assert list(outcome.metrics) == [
         f"revealed_trigger/{source}/{kind}/{score}"
@@ -75,12 +75,31 @@ def test_explanations_with_the_trigger_reveal_it(subject, name):
     assert PSNR_CEILING >= score_of("psnr") > score_of("psnr", "others")
 
 
+def test_the_time_of_a_method_is_reported_once_where_it_is_known(subject):
+    poisoned_subject = replace(
+        poisoned(subject, TRIGGERS["patch"]), method_seconds={"known": 3.5, "unused": 1.0}
+    )
+    images = explanations(poisoned_subject.data, TRIGGERS["patch"])
+    sources = {"known": images, "from_an_older_run": images}
+    outcome = RevealedTrigger(images=None, seconds=True)(poisoned_subject, sources)
+    times = [name for name in outcome.metrics if name.endswith("/seconds")]
+    assert {name: outcome.metrics[name] for name in times} == {
+        "revealed_trigger/known/seconds": 3.5
+    }
+    rows = outcome.tables["revealed_trigger"]
+    assert [row["source"] for row in rows if row["seconds"] != ""] == ["known"]
+    without = RevealedTrigger(images=None, seconds=False)(poisoned_subject, sources)
+    assert not any("seconds" in name for name in without.metrics)
+
+
 def test_poisoned_images_are_shown_beside_their_originals_and_the_revealed_trigger(subject):
     trigger = TRIGGERS["patch"]
     changed = poisoned(subject, trigger)
     data = changed.data
     sources = {"known": explanations(data, trigger)}
-    figure = RevealedTrigger(images=None)(changed, sources).figures["poisoned_examples"]
+    figure = RevealedTrigger(images=None, seconds=False)(changed, sources).figures[
+        "poisoned_examples"
+    ]
     texts = [text.get_text().replace("\n", " ") for text in figure.texts]
     assert texts[:6] == [
         "clean original", "poisoned", "known", "true trigger", "revealed by known",
@@ -113,7 +132,9 @@ def test_a_class_is_compared_with_all_other_classes_on_unit_pixels(subject):
         mask=trigger.mask(shape),
         pattern=trigger.pattern(shape),
     )
-    rows = RevealedTrigger(images=None)(changed, {"real-images": real}).tables["revealed_trigger"]
+    rows = RevealedTrigger(images=None, seconds=False)(changed, {"real-images": real}).tables[
+        "revealed_trigger"
+    ]
     assert rows[0] == {"source": "real-images", "class": "target", **expected}
 
 
@@ -126,9 +147,11 @@ def test_the_control_is_the_mean_over_the_other_classes(subject):
         # The scores of one other class: as if it were the target.
         data = image_data()
         data.corrupt(Backdoor(trigger=trigger, target=other, rate=0.1, variant=AllToOne(), seed=0))
-        outcome = RevealedTrigger(images=None)(replace(subject, data=data), {"known": source})
+        outcome = RevealedTrigger(images=None, seconds=False)(
+            replace(subject, data=data), {"known": source}
+        )
         scores[other] = outcome.metrics["revealed_trigger/known/target/psnr"]
-    metrics = RevealedTrigger(images=None)(changed, {"known": source}).metrics
+    metrics = RevealedTrigger(images=None, seconds=False)(changed, {"known": source}).metrics
     assert metrics["revealed_trigger/known/others/psnr"] == pytest.approx(sum(scores.values()) / 2)
 
 
@@ -143,7 +166,7 @@ def test_a_source_without_the_target_or_with_one_class_lacks_those_metrics(subje
             ("alone", whole.labels == TARGET),
         )
     }
-    outcome = RevealedTrigger(images=None)(changed, parts)
+    outcome = RevealedTrigger(images=None, seconds=False)(changed, parts)
     kinds = [
         (row["source"], row["class"])
         for row in outcome.tables["revealed_trigger"]
@@ -159,7 +182,7 @@ def test_a_study_without_a_backdoor_is_refused(corruption):
     data = image_data()
     data.corrupt(corruption)
     with pytest.raises(ValueError, match="revealed_trigger needs a backdoor.*leave revealed_trig"):
-        RevealedTrigger(images=None).check(Plan(data=data, methods=[], held_out=0))
+        RevealedTrigger(images=None, seconds=False).check(Plan(data=data, methods=[], held_out=0))
 
 
 def test_baselines_use_the_corrupted_training_images(subject):
@@ -192,7 +215,7 @@ def test_class_means_of_poisoned_digits_reveal_the_trigger_but_test_images_do_no
     data.setup()
     trigger = Patch(size=3, corner="bottom-right", margin=0, first_pixel="white")
     data.corrupt(Backdoor(trigger=trigger, target="5", rate=0.3, variant=AllToOne(), seed=0))
-    metrics = RevealedTrigger(images=None)(replace(subject, data=data), {}).metrics
+    metrics = RevealedTrigger(images=None, seconds=False)(replace(subject, data=data), {}).metrics
     assert (
         metrics["revealed_trigger/mean/target/iou"]
         > 0.7
@@ -223,7 +246,7 @@ def test_patterns_on_the_trigger_reveal_it(subject):
         labels=torch.arange(3).repeat_interleave(2),
         searched=torch.zeros(24, dtype=torch.bool),
     )
-    outcome = RevealedTrigger(images=None)(changed, {"iscp": patterns})
+    outcome = RevealedTrigger(images=None, seconds=False)(changed, {"iscp": patterns})
     metrics = outcome.metrics
     assert metrics["revealed_trigger/iscp/target/iou"] == 1
     assert metrics["revealed_trigger/iscp/target/location_error"] == pytest.approx(0, abs=1e-9)
@@ -250,7 +273,9 @@ def test_the_success_of_a_trigger_is_that_of_its_images_with_it(subject):
         required=torch.tensor(0.95),
         searched=torch.zeros(len(data.splits.test), dtype=torch.bool),
     )
-    outcome = RevealedTrigger(images=20)(replace(subject, data=data), {"inversion": triggers})
+    outcome = RevealedTrigger(images=20, seconds=False)(
+        replace(subject, data=data), {"inversion": triggers}
+    )
     right = (predicted == torch.arange(classes)).double()
     assert outcome.metrics["revealed_trigger/inversion/target/success"] == right[1]
     others = right[[0, 2]].mean().item()
@@ -275,7 +300,9 @@ def test_all_forms_of_output_reveal_a_trigger(subject):
         epsilons=torch.tensor([0.5, 0.1]).repeat_interleave(classes), searched=searched,
     )  # fmt: skip
     sources = {"iscp": patterns, "universal": perturbations}
-    metrics = RevealedTrigger(images=20)(replace(subject, data=data), sources).metrics
+    metrics = RevealedTrigger(images=20, seconds=False)(
+        replace(subject, data=data), sources
+    ).metrics
     for source in sources:
         for score in ("iou", "location_error", "success"):
             assert f"revealed_trigger/{source}/target/{score}" in metrics
@@ -297,7 +324,7 @@ def test_sources_without_a_success_have_an_empty_cell(subject):
         searched=torch.zeros(len(data.splits.test), dtype=torch.bool),
     )  # fmt: skip
     changed = replace(subject, data=data)
-    outcome = RevealedTrigger(images=20)(changed, {"universal": perturbations})
+    outcome = RevealedTrigger(images=20, seconds=False)(changed, {"universal": perturbations})
     rows = outcome.tables["revealed_trigger"]
     assert len({tuple(row) for row in rows}) == 1
     empty = {row["source"] for row in rows if row["success"] == ""}

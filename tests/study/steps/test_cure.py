@@ -1,4 +1,4 @@
-"""The unlearning of a trigger: what the network is trained on, and what is measured."""
+"""The removal of a trigger: what is unlearned or pruned, and what is measured."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from support.builders import experts, image_data, small_mlp, stages
 from cwx.evaluations.verdict.cure import CureOutcome
 from cwx.explanations.patterns import Triggers
 from cwx.storage.trajectories import TrajectoryStore
-from cwx.study.steps.cure import NoCure, Unlearning
+from cwx.study.steps.cure import NoCure, Pruning, Unlearning
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 
@@ -61,7 +61,7 @@ def test_the_smallest_trigger_is_unlearned_on_the_images_of_its_search(cured, tr
     assert cured.cure.label == 1
     assert torch.equal(cured.cure.used, triggers.searched)
     assert set(cured.cure.networks) == {"unlearned", "control"}
-    states = [t.state(t.epochs) for t in cured.cure.networks.values()]
+    states = [network.state_dict() for network in cured.cure.networks.values()]
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
@@ -114,3 +114,73 @@ def test_a_cure_without_triggers_and_a_measurement_without_a_cure_are_refused():
     with pytest.raises(ValueError, match="add cure=unlearn"):
         CureOutcome().check(plan)
     assert NoCure()(None, {}, None) is None
+
+
+def pruning(**settings):
+    chosen = {
+        "source": "inversion",
+        "label": 0,
+        "remaining_success": 0.2,
+        "fraction": 1.0,
+        "layer": None,
+    }
+    return Pruning(**{**chosen, "seed": 0, **settings})
+
+
+def zero_columns(network):
+    """The inputs of the last linear layer that have no effect."""
+    weight = [m for m in network.modules() if isinstance(m, torch.nn.Linear)][-1].weight
+    return set((weight == 0).all(0).nonzero()[:, 0].tolist())
+
+
+def test_pruning_removes_inputs_of_the_last_layer_until_the_trigger_fails(subject, triggers):
+    expert = subject.first_network("expert")
+    # The trigger covers the image by an image of a class that the bias alone does not prefer.
+    bias = [m for m in expert.modules() if isinstance(m, torch.nn.Linear)][-1].bias
+    images = subject.data.splits.test.images.float() / 255
+    predicted = expert(subject.data.normalization.normalize(images)).argmax(1)
+    cover = int((predicted != bias.argmax()).nonzero()[0])
+    label = int(predicted[cover])
+    patterns = images[cover].expand_as(triggers.patterns)
+    triggers = replace(triggers, masks=torch.ones_like(triggers.masks), patterns=patterns)
+    cure = pruning(label=label, seed=1)(subject, {"inversion": triggers}, None)
+    assert list(cure.networks) == ["pruned", "control"]
+    assert cure.cured is cure.networks["pruned"]
+    pruned, control = (zero_columns(network) for network in cure.networks.values())
+    assert len(pruned) == len(control) > 0
+    assert pruned != control
+    for network in cure.networks.values():
+        neurons = sorted(zero_columns(network))
+        for (name, before), after in zip(
+            expert.state_dict().items(), network.state_dict().values(), strict=True
+        ):
+            expected = before.clone()
+            if name == [n for n in expert.state_dict() if n.endswith("weight")][-1]:
+                expected[:, neurons] = 0
+            assert torch.equal(after, expected), name
+
+    cover_image = subject.data.normalization.normalize(images[cover : cover + 1])
+    assert int(cure.cured(cover_image).argmax()) != label
+
+
+def test_a_limit_of_the_pruned_neurons_is_kept(subject, triggers):
+    cure = pruning(remaining_success=0.0, fraction=1e-9)(subject, {"inversion": triggers}, None)
+    assert len(zero_columns(cure.cured)) <= 1
+
+
+def test_layers_that_cannot_be_pruned_are_refused(subject, triggers):
+    plan = Plan(data=image_data(), methods=[], held_out=0, networks={"network": small_mlp})
+    with pytest.raises(ValueError, match="cure.source is 'inversion', which is no method"):
+        pruning().check(plan)
+    with_triggers = replace(plan, leaves={"inversion": Triggers})
+    pruning().check(with_triggers)
+    linear = [n for n, m in small_mlp_modules(subject) if isinstance(m, torch.nn.Linear)]
+    other = next(n for n, m in small_mlp_modules(subject) if isinstance(m, torch.nn.ReLU))
+    with pytest.raises(ValueError, match="name the linear layer that gives the logits"):
+        pruning(layer=other).check(with_triggers)
+    with pytest.raises(ValueError, match="are not those of its linear layer"):
+        pruning(layer=linear[0])(subject, {"inversion": triggers}, None)
+
+
+def small_mlp_modules(subject):
+    return list(subject.first_network("expert").named_modules())

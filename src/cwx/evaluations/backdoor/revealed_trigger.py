@@ -1,6 +1,6 @@
 """Similarity of the trigger revealed by explanations and the true one (CWX, §5; C12)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -45,16 +45,20 @@ class RevealedTrigger:
     A backdoor with a target for each class, and a trigger without a pattern of its own
     (`PatternTrigger`), are refused.
 
+    With `seconds`, ``revealed_trigger/<method>/seconds`` is the time that the method took for all
+    its classes, over all starts of the run; baselines have none.
+
     The table ``revealed_trigger`` has a row per source and ``target`` or ``others``. The figure
     ``revealed_trigger`` shows the true trigger and the revealed ones; ``poisoned_examples`` shows
     poisoned training images beside them (CWX, Figure 2).
 
     Args:
         images: test images that measure ``success``, at most; null leaves it out.
+        seconds: whether to report the time of each method.
     """
 
-    def __init__(self, *, images: Annotated[int, ">= 1"] | None) -> None:
-        self.images = images
+    def __init__(self, *, images: Annotated[int, ">= 1"] | None, seconds: bool) -> None:
+        self.images, self.seconds = images, seconds
 
     def check(self, plan: Plan) -> None:
         _true_trigger(plan.data)
@@ -92,20 +96,29 @@ class RevealedTrigger:
                 by_class, success.get(source, {}), target, mask, pattern
             ).items()
         ]
-        columns = dict.fromkeys(name for row in rows for name in row)
         metrics = {
             f"revealed_trigger/{row['source']}/{row['class']}/{score}": float(value)
             for row in rows
             for score, value in row.items()
             if score not in ("source", "class")
         }
+        if self.seconds:
+            of_methods = {
+                name: subject.method_seconds[name]
+                for name in sources
+                if name in subject.method_seconds
+            }
+            rows = [{**row, **_seconds(row, of_methods)} for row in rows]
+            metrics |= {
+                f"revealed_trigger/{name}/seconds": time for name, time in of_methods.items()
+            }
         of_target = {
             name: by_class[target] for name, by_class in revealed.items() if target in by_class
         }
         shown = {name: of_target[name].pattern for name in (*sources, "mean") if name in of_target}
         return Outcome(
             metrics=metrics,
-            tables={"revealed_trigger": [_filled(row, columns) for row in rows]} if rows else {},
+            tables={"revealed_trigger": _filled(rows)} if rows else {},
             figures={
                 "revealed_trigger": _figure(of_target, mask, pattern),
                 "poisoned_examples": poisoned_examples(
@@ -115,9 +128,17 @@ class RevealedTrigger:
         )
 
 
-def _filled(row: Row, columns: Iterable[str]) -> Row:
-    """The row with all columns; those that it lacks are empty."""
-    return {name: row.get(name, "") for name in columns}
+def _seconds(row: Row, of_methods: Mapping[str, float]) -> Row:
+    """The time of the row's method, of raw images alone, so that no method is counted twice."""
+    source = str(row["source"])
+    known = source in of_methods and row["class"] == "target"
+    return {"seconds": of_methods[source]} if known else {}
+
+
+def _filled(rows: Sequence[Row]) -> list[Row]:
+    """The rows with all columns; those that a row lacks are empty."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name, "") for name in columns} for row in rows]
 
 
 def _true_trigger(data: ImageData) -> tuple[int, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Accuracy and attack success before and after the recovered trigger was unlearned."""
+"""Accuracy and attack success before and after the recovered trigger was removed."""
 
 from torch import nn
 
@@ -7,17 +7,16 @@ from cwx.evaluations.backdoor.attack_success import attacked_images
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.probe import Probe
 from cwx.networks.eval_mode import accuracy
-from cwx.training.build import trained_network
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
 
 class CureOutcome:
-    """Compares the first expert with itself after the unlearning of a trigger.
+    """Compares the first expert with itself after the removal of a trigger.
 
-    Of the expert (``before``), the ``unlearned`` network and the ``control``, which was fine-tuned
-    on the same images without the trigger, on test images that neither the search for the trigger
-    nor the fine-tuning used:
+    Of the expert (``before``), the ``unlearned`` or ``pruned`` network and the ``control``, which
+    underwent the same without the trigger, on test images that neither the search for the trigger
+    nor the cure used:
 
     - ``cure/<network>/accuracy``: of clean images.
     - ``cure/<network>/trigger``: the fraction of images of other classes that the recovered trigger
@@ -32,17 +31,14 @@ class CureOutcome:
         if not plan.cures:
             raise ValueError(
                 "evaluation=[cure] compares a network with itself after a cure, and this study has "
-                "none: add cure=unlearn, or leave cure out of evaluation=[…]"
+                "none: add cure=unlearn or cure=prune, or leave cure out of evaluation=[…]"
             )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         cure = subject.cure
         assert cure is not None
         unused = subject.data.splits.test.at(~cure.used)
-        networks = {"before": subject.first_network("expert")} | {
-            name: trained_network(subject.factory, subject.data, trajectory)
-            for name, trajectory in cure.networks.items()
-        }
+        networks = {"before": subject.first_network("expert"), **cure.networks}
         rows: list[Row] = [
             {"network": name, **self._measure(subject, network, unused)}
             for name, network in networks.items()

@@ -1,17 +1,26 @@
-"""Unlearning the recovered trigger (Wang et al. 2019, §VI-B)."""
+"""Removing the recovered trigger from a network (Wang et al. 2019, §VI-B and §VI-C)."""
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cwx.data.splits import ImageSet
 from cwx.evaluations.outcome import Sources
 from cwx.explanations.patterns import Attach, Triggers
 from cwx.functional.class_names import ClassName, class_index, describe_class
+from cwx.functional.neuron_pruning import (
+    pruning_order,
+    smallest_sufficient,
+    success_by_count,
+)
 from cwx.functional.rng import stream
+from cwx.networks.layer_inputs import decision_layer, layer_inputs
+from cwx.networks.layers import find_layer
+from cwx.training.build import build_network, trained_network
 from cwx.training.cure import Cure
 from cwx.training.plan import Plan
 from cwx.training.provider import Training, check_recipe
@@ -58,13 +67,7 @@ class Unlearning:
         self.recipe, self.seed = recipe, seed
 
     def check(self, plan: Plan) -> None:
-        if plan.leaves.get(self.source) is not Triggers:
-            raise ValueError(
-                f"cure.source is {self.source!r}, which is no method of this study that leaves "
-                f"triggers: add {self.source} to method=[…], or choose cure=none"
-            )
-        if self.label is not None:
-            class_index(self.label, plan.data.classes, "cure.label")
+        _check_source(plan, self.source, self.label)
         try:
             check_recipe(
                 self.recipe,
@@ -76,12 +79,8 @@ class Unlearning:
 
     def __call__(self, subject: Subject, sources: Sources, training: Training) -> Cure:
         """The networks after fine-tuning, read from the store or trained."""
-        triggers = sources[self.source]
-        assert isinstance(triggers, Triggers)
-        label = self._label(subject, triggers)
+        triggers, label, attach = _recovered(subject, sources, self.source, self.label)
         log.info("unlearning the trigger of class %s", describe_class(label, subject.data.classes))
-        (position,) = (triggers.labels == label).nonzero()[:, 0].tolist()
-        attach = triggers.attach(position)
         clean = subject.data.splits.test.at(triggers.searched)
         stamped = ImageSet(self._stamp(clean.images, attach), clean.labels)
         settings = training.configuration["cure"]["recipe"]
@@ -96,17 +95,15 @@ class Unlearning:
             )[0]
             for name, images in (("unlearned", stamped), ("control", clean))
         }
-        return Cure(label=label, attach=attach, networks=networks, used=triggers.searched)
-
-    def _label(self, subject: Subject, triggers: Triggers) -> int:
-        if self.label is not None:
-            return class_index(self.label, subject.data.classes, "cure.label")
-        bank: Mapping[str, Tensor] = subject.bank.statistics
-        values = -triggers.sizes.double().log()
-        usual = bank.get(f"{self.source}/size")
-        if usual is not None:
-            values = values - usual.quantile(0.5, dim=0)[triggers.labels]
-        return int(triggers.labels[values.argmax()])
+        return Cure(
+            label=label,
+            attach=attach,
+            networks={
+                name: trained_network(subject.factory, subject.data, trajectory)
+                for name, trajectory in networks.items()
+            },
+            used=triggers.searched,
+        )
 
     def _stamp(self, images: Tensor, attach: Attach) -> Tensor:
         count = max(1, round(self.fraction * len(images)))
@@ -115,3 +112,153 @@ class Unlearning:
         overlaid = attach(images[chosen].float() / 255)
         result[chosen] = (255 * overlaid).round().to(torch.uint8)
         return result
+
+
+class Pruning:
+    """Sets those inputs of the output layer to 0 which the recovered trigger activates most.
+
+    The fewest neurons are pruned that reduce the success of the trigger to `remaining_success` on
+    the test images that the search for the trigger used. A control has as many random neurons
+    pruned.
+
+    Args:
+        source: the method that recovers triggers.
+        label: the class whose trigger is removed, by name or index; ``None`` for the class with
+            the smallest trigger, compared with the median of the bank if there is one.
+        remaining_success: the success of the trigger at which pruning ends, 0-1.
+        fraction: of the neurons that may be pruned, 0-1.
+        layer: the name of the linear layer that gives the logits; ``None`` for the last.
+        seed: of the neurons of the control.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        label: ClassName | None,
+        remaining_success: Annotated[float, ">= 0, <= 1"],
+        fraction: Annotated[float, "> 0, <= 1"],
+        layer: str | None,
+        seed: Annotated[int, ">= 0, < 2**63"],
+    ) -> None:
+        self.source, self.label, self.remaining_success = source, label, remaining_success
+        self.fraction, self.layer, self.seed = fraction, layer, seed
+
+    def check(self, plan: Plan) -> None:
+        _check_source(plan, self.source, self.label)
+        network = build_network(plan.networks["network"], plan.data, seed=0)
+        self._output_layer(network)
+
+    def __call__(self, subject: Subject, sources: Sources, training: Training) -> Cure:
+        """The pruned network and its control.
+
+        Raises:
+            ValueError: the layer does not give the logits of the network.
+        """
+        triggers, label, attach = _recovered(subject, sources, self.source, self.label)
+        network = subject.first_network("expert").to(subject.device)
+        name, layer = self._output_layer(network)
+        test = subject.data.splits.test.at(triggers.searched).to(subject.device)
+        units = test.images[test.labels != label].float() / 255
+        clean = self._activations(subject, network, units)
+        triggered = self._activations(subject, network, attach(units))
+        order = pruning_order(clean, triggered)
+        most = max(1, round(self.fraction * len(order)))
+        rates = success_by_count(triggered, layer.weight, layer.bias, order, label, most)
+        count = smallest_sufficient(rates, self.remaining_success)
+        log.info(
+            "pruning %d of %d neurons of %s: the trigger of class %s sends %.3f of the images of "
+            "the search to the class, %.3f before%s",
+            count,
+            len(order),
+            name,
+            describe_class(label, subject.data.classes),
+            rates[count],
+            rates[0],
+            ""
+            if rates[count] <= self.remaining_success
+            else f"; cure.remaining_success is {self.remaining_success:g}",
+        )
+        random = torch.randperm(len(order), generator=stream(self.seed)).to(order.device)
+        return Cure(
+            label=label,
+            attach=attach,
+            networks={
+                kind: _pruned(network, name, neurons[:count])
+                for kind, neurons in (("pruned", order), ("control", random))
+            },
+            used=triggers.searched,
+        )
+
+    def _output_layer(self, network: nn.Module) -> tuple[str, nn.Linear]:
+        layer = decision_layer(network, self.layer, "cure.layer")
+        if not isinstance(layer, nn.Linear):
+            raise ValueError(
+                f"cure.layer is {self.layer!r}, of type {type(layer).__name__}: name the linear "
+                "layer that gives the logits, or null for the last linear layer"
+            )
+        return next(name for name, module in network.named_modules() if module is layer), layer
+
+    @torch.no_grad()
+    def _activations(self, subject: Subject, network: nn.Module, units: Tensor) -> Tensor:
+        """The inputs ``[n, d]`` of the output layer for unit images."""
+        name, layer = self._output_layer(network)
+        with layer_inputs(network, self.layer, "cure.layer") as features:
+            parts = [
+                features(subject.data.normalization.normalize(part))
+                for part in units.split(subject.data.batch_size)
+            ]
+        outputs = network(subject.data.normalization.normalize(units[:1]))
+        own = layer(parts[0][:1])
+        if own.shape != outputs.shape or not torch.allclose(own, outputs, rtol=1e-3, atol=1e-4):
+            raise ValueError(
+                f"the outputs of {type(network).__name__} are not those of its linear layer "
+                f"{name!r}: set cure.layer to the linear layer that gives the logits, or choose "
+                "cure=unlearn"
+            )
+        return torch.cat(parts)
+
+
+def _pruned(network: nn.Module, layer: str, neurons: Tensor) -> nn.Module:
+    """A copy of the network in which these inputs of a linear layer have no effect."""
+    result = copy.deepcopy(network)
+    linear = find_layer(result, layer)
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        linear.weight[:, neurons] = 0
+    return result
+
+
+def _check_source(plan: Plan, source: str, label: ClassName | None) -> None:
+    """Refuse a source that leaves no triggers, and a class that does not exist."""
+    if plan.leaves.get(source) is not Triggers:
+        raise ValueError(
+            f"cure.source is {source!r}, which is no method of this study that leaves "
+            f"triggers: add {source} to method=[…], or choose cure=none"
+        )
+    if label is not None:
+        class_index(label, plan.data.classes, "cure.label")
+
+
+def _recovered(
+    subject: Subject, sources: Sources, source: str, chosen: ClassName | None
+) -> tuple[Triggers, int, Attach]:
+    """All triggers; the class whose trigger is removed; and the overlay of that trigger."""
+    triggers = sources[source]
+    assert isinstance(triggers, Triggers)
+    label = (
+        _smallest(subject, triggers, source)
+        if chosen is None
+        else class_index(chosen, subject.data.classes, "cure.label")
+    )
+    (position,) = (triggers.labels == label).nonzero()[:, 0].tolist()
+    return triggers, label, triggers.attach(position)
+
+
+def _smallest(subject: Subject, triggers: Triggers, source: str) -> int:
+    bank: Mapping[str, Tensor] = subject.bank.statistics
+    values = -triggers.sizes.double().log()
+    usual = bank.get(f"{source}/size")
+    if usual is not None:
+        values = values - usual.quantile(0.5, dim=0)[triggers.labels]
+    return int(triggers.labels[values.argmax()])

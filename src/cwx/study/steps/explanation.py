@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from cwx.explanations.class_images import DivergedError
 from cwx.study.contracts import check_fit_attributes, check_method_output
 from cwx.study.results import Results
+from cwx.training.callbacks.elapsed_time import ElapsedTime
 from cwx.training.callbacks.log_images import LogPictures
 from cwx.training.stages import Factory, Fittable, Stages
 from cwx.training.subject import Subject
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 def explain(
     methods: Mapping[str, Factory], stages: Stages, subject: Subject, results: Results, *, seed: int
 ) -> None:
-    """Run every method whose explanations are missing, and save them.
+    """Run every method whose explanations are missing, and save them and the time that they took.
 
     Args:
         methods: build the methods, by name, in the order they run.
@@ -30,12 +31,14 @@ def explain(
         if name in finished:
             log.info("%s: explanations exist from an earlier start", name)
             continue
+        clock = ElapsedTime()
         method = build(subject=subject, seed=seed, stage=name)
         check_fit_attributes(name, method)
         checkpoint = results.checkpoint(name)
         try:
             if isinstance(method, Fittable):
-                stages.fit(method, checkpoint, [LogPictures(name, subject.data.normalization)])
+                pictures = LogPictures(name, subject.data.normalization)
+                stages.fit(method, checkpoint, [pictures, clock])
         except DivergedError as error:
             if stages.is_rank_zero:
                 results.save_last_good(name, error.last_good)
@@ -43,6 +46,7 @@ def explain(
         if stages.is_rank_zero:
             output = method.explanations()
             check_method_output(name, output, subject.data)
+            results.add_seconds(name, clock.seconds)
             results.save_images(name, output, subject.data.classes, subject.data.normalization)
             results.add_explanations(name, output)
             checkpoint.unlink(missing_ok=True)
