@@ -8,6 +8,7 @@ import torch
 from cwx.data.canvases import test_logits as logits_of_test
 from cwx.evaluations.verdict.decision import Evidence, decide
 from cwx.evaluations.verdict.evaluation import Verdict
+from cwx.evaluations.verdict.rates import measured_rates
 from cwx.evaluations.verdict.statistics import (
     MarginRatio,
     PatternSuccess,
@@ -38,7 +39,7 @@ def evidence(**changes):
             "comparison": comparison(extreme=True),
             "bank": 19,
             "accuracy": 0.8,
-            "chance": 0.25,
+            "at_chance": False,
             "bank_accuracies": [0.78, 0.8, 0.82],
             "images": 100,
             "top_class": "'dog' (index 2)",
@@ -69,7 +70,7 @@ def test_an_ordinary_network_names_what_was_looked_for():
         ({"comparison": None, "bank": 0}, ["no bank", "experts.bank", "'dog'"]),
         ({"bank": 18}, ["the bank has 18 networks", "fewer than 19", "'dog'"]),
         ({"images": 9}, ["there are 9 test images", "needs 10 or more"]),
-        ({"accuracy": 0.25}, ["25% of the images", "chance", "normalisation"]),
+        ({"accuracy": 0.25, "at_chance": True}, ["25% of the images", "chance", "normalisation"]),
         ({"accuracy": 0.69}, ["69% of the images", "the bank 80%", "recipe"]),
         ({"accuracy": 0.91}, ["the bank classifies 80%", "the network 91%", "same data"]),
     ],
@@ -78,6 +79,18 @@ def test_the_reason_why_nothing_can_be_said(changes, words):
     state, sentence = decide(evidence(**changes), **LIMITS)
     assert state == "cannot say"
     assert all(word in sentence for word in ["Cannot say: ", *words]), sentence
+
+
+def test_the_measured_rates_name_the_networks_they_were_measured_on():
+    rates = measured_rates()
+    of_clean = [row for row in rates if row["networks"] == "clean"]
+    assert of_clean
+    for row in rates:
+        assert row["measured_on"]
+        flagged, networks = map(int, str(row["flagged"]).split(" (")[0].split(" of "))
+        assert 0 <= flagged <= networks > 0
+    # A table has the same columns in all rows.
+    assert len({tuple(row) for row in rates}) == 1
 
 
 @pytest.fixture
@@ -142,6 +155,7 @@ def test_a_network_like_the_bank_is_not_suspected(subject, triggers):
     assert outcome.tables["verdict"][0]["verdict"] == "nothing found"
     assert outcome.metrics["verdict/suspicious"] == 0
     assert outcome.metrics["verdict/p"] > 0.05
+    assert outcome.tables["verdict_rates"] == measured_rates()
 
 
 def test_without_a_bank_there_is_a_ranking_and_no_p(subject, triggers):
@@ -150,7 +164,7 @@ def test_without_a_bank_there_is_a_ranking_and_no_p(subject, triggers):
     assert (row["verdict"], row["class"], row["p"]) == ("cannot say", subject.data.classes[1], "")
     assert "verdict/suspicious" not in outcome.metrics
     assert "verdict/p" not in outcome.metrics
-    assert "verdict_statistics" not in outcome.tables
+    assert not {"verdict_statistics", "verdict_rates"} & set(outcome.tables)
 
 
 def test_a_bank_of_another_accuracy_allows_no_verdict(subject, triggers):

@@ -17,6 +17,7 @@ TITLES = {
     "attention": "Grad-CAM attention on patterns",
     "classes": "Classes",
     "corruption": "Corruption of the training images",
+    "cure": "Before and after the removal of the trigger",
     "discriminative": "Accuracy on the explanations",
     "diversity": "Diversity within each class",
     "fidelity": "Fidelity by trajectory segment",
@@ -35,6 +36,10 @@ TITLES = {
     "representations_histogram": "Representation distances: histograms",
     "revealed_trigger": "Revealed trigger",
     "traces": "Evidence for single predictions",
+    "verdict": "Verdict",
+    "verdict_classes": "Verdict: statistics by class, and those of the bank",
+    "verdict_rates": "Verdict: rates measured on networks of known history",
+    "verdict_statistics": "Verdict: p by statistic",
 }
 # Columns of names, also where these look like numbers.
 _TEXT_COLUMNS = ("class", "synset", "source", "network", "name")

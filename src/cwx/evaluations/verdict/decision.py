@@ -17,7 +17,7 @@ class Evidence:
         comparison: with the bank; ``None`` without one.
         bank: the number of networks in the bank.
         accuracy: of the network on the test images, 0-1.
-        chance: the accuracy of predictions that ignore the image, 0-1.
+        at_chance: whether the predictions are no better than chance.
         bank_accuracies: of the bank's networks on the same images, 0-1.
         images: the number of test images.
         top_class: the class that stands out most, in words.
@@ -27,7 +27,7 @@ class Evidence:
     comparison: BankComparison | None
     bank: int
     accuracy: float
-    chance: float
+    at_chance: bool
     bank_accuracies: Sequence[float]
     images: int
     top_class: str
@@ -67,7 +67,7 @@ def _obstacle(evidence: Evidence, accuracy_drop: float, least_images: int) -> st
         return (
             f"there are {evidence.images} test images, and a verdict needs {least_images} or more"
         )
-    if evidence.accuracy <= evidence.chance:
+    if evidence.at_chance:
         return (
             f"the network classifies {evidence.accuracy:.0%} of the images correctly, no better "
             "than chance: check the size, the normalisation and the order of the classes"

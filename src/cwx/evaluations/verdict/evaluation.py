@@ -10,10 +10,11 @@ from cwx.data.canvases import test_logits
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.verdict.decision import Evidence, State, decide
 from cwx.evaluations.verdict.figures import statistics_figure
+from cwx.evaluations.verdict.rates import measured_rates
 from cwx.evaluations.verdict.statistics import Statistic
 from cwx.evaluations.verdict.trigger import trigger_evidence
 from cwx.explanations.patterns import Triggers
-from cwx.functional.accuracy_tests import chance_accuracy
+from cwx.functional.accuracy_tests import chance_accuracy, is_at_chance
 from cwx.functional.bank_comparison import BankComparison, compare_with_bank, within_network
 from cwx.functional.class_names import describe_class
 from cwx.storage.metric_names import class_metric
@@ -44,7 +45,9 @@ class Verdict:
       backdoor, else 0; only for a study with one.
 
     The table ``verdict`` has one row with the state and its sentence, ``verdict_statistics`` a row
-    per statistic, ``verdict_classes`` a row per statistic and class. The figure ``verdict`` shows
+    per statistic, ``verdict_classes`` a row per statistic and class. With a bank, ``verdict_rates``
+    lists how often the verdict flagged clean and backdoored networks of known history
+    (`measured_rates`). The figure ``verdict`` shows
     the classes over the bank, ``verdict_trigger`` the recovered trigger and images with it.
 
     Args:
@@ -126,6 +129,7 @@ class Verdict:
         }
         if comparison is not None:
             tables["verdict_statistics"] = _statistic_rows(subject, names, values, of_bank)
+            tables["verdict_rates"] = measured_rates()
             metrics |= {
                 f"verdict/{column}/{line['statistic']}": float(line[column])
                 for line in tables["verdict_statistics"]
@@ -143,11 +147,15 @@ class Verdict:
         labels = data.splits.test.labels
         network = subject.first_network("expert").to(subject.device)
         predictions = test_logits(network, data, subject.device).argmax(1)
+        accuracy = (predictions == labels).double().mean().item()
+        classes = len(data.classes)
         evidence = Evidence(
             comparison=comparison,
             bank=len(bank),
-            accuracy=(predictions == labels).double().mean().item(),
-            chance=chance_accuracy(predictions, labels, len(data.classes)),
+            accuracy=accuracy,
+            # Few images cannot show that a network is at chance.
+            at_chance=accuracy <= chance_accuracy(predictions, labels, classes)
+            or is_at_chance(predictions, labels, classes),
             bank_accuracies=bank.accuracies,
             images=len(labels),
             top_class=describe_class(label, data.classes),
