@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cwx.functional.canvas_sampling import negative, positive, random, white
+from cwx.functional.canvas_sampling import negative, noise, positive, random, white
 from cwx.functional.rng import stream
 
 # Two classes; the third image of class 0 and the second of class 1 are misclassified.
@@ -32,4 +32,18 @@ def test_random_canvases_are_of_any_class_and_of_the_seed():
 
 
 def test_a_white_canvas_is_no_image():
-    assert white(LOGITS, LABELS, 0, 5, stream(0)) is None
+    assert torch.equal(white(LOGITS, LABELS, 0, 5, stream(0))((3, 4, 2)), torch.ones(1, 3, 4, 2))
+
+
+def test_noise_is_uniform_and_of_the_seed():
+    first, same, other = (
+        noise(LOGITS, LABELS, 0, 2, stream(seed))((3, 40, 50)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert first.shape == (2, 3, 40, 50)
+    assert 0 <= first.min() < 0.01 < 0.99 < first.max() <= 1
+    assert first.mean() == pytest.approx(0.5, abs=0.02)
+    # Pixels, channels and canvases are independent.
+    planes = first.flatten(2).flatten(0, 1)
+    assert torch.corrcoef(planes).fill_diagonal_(0).abs().max() < 0.12

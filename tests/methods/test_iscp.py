@@ -11,7 +11,7 @@ from support.builders import image_data, sgd, stages
 from cwx.data.nontarget import Nontarget
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Patterns
-from cwx.functional.canvas_sampling import negative, positive, white
+from cwx.functional.canvas_sampling import negative, noise, positive, white
 from cwx.functional.canvas_sampling import random as any_image
 from cwx.functional.mask_search import SignDescent
 from cwx.methods.iscp import LearnedCanvas, MaskSearch
@@ -210,7 +210,7 @@ def test_plain_gradient_descent_is_the_other_way(subject, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("canvas", "places"), [(positive, 2), (negative, 0), (any_image, 2), (white, 1)]
+    ("canvas", "places"), [(positive, 2), (negative, 0), (any_image, 2), (white, 1), (noise, 2)]
 )
 def test_every_canvas_gives_as_many_as_it_can(subject, canvas, places, caplog):
     if canvas is negative:

@@ -87,13 +87,13 @@ def choose_canvases(
     seed: int,
     stage: str,
 ) -> CanvasSet:
-    """At most `count` canvases per class, from the test images unless `canvas` needs none.
+    """At most `count` canvases per class, from the test images or made by `canvas`.
 
     A class with fewer candidates is logged as a warning.
 
     Args:
         logits: of all test images ``[t, K]``.
-        canvas: selects the test images for a class; ``None`` from it means one white canvas.
+        canvas: selects the test images for a class, or makes canvases of its own.
         stage: the name of the method, for messages.
 
     Raises:
@@ -104,15 +104,15 @@ def choose_canvases(
     test = data.splits.test
     images, labels, ranks = [], [], []
     for label in classes:
-        indices = canvas(logits, test.labels, label, count, stream(seed, label))
-        if indices is None:
-            canvases = torch.ones(1, *data.image_shape)
-        else:
-            canvases = test.images[indices].float() / 255
+        selected = canvas(logits, test.labels, label, count, stream(seed, label))
+        if isinstance(selected, Tensor):
+            canvases = test.images[selected].float() / 255
             if len(canvases) < count:
                 line = "%s: class %r has %d canvases instead of %d%s"
                 rest = "" if len(canvases) else " and gets no pattern"
                 log.warning(line, stage, data.classes[label], len(canvases), count, rest)
+        else:
+            canvases = selected(data.image_shape)
         images.append(canvases)
         labels.append(torch.full((len(canvases),), label))
         ranks.append(torch.arange(len(canvases)))

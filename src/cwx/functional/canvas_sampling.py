@@ -1,20 +1,25 @@
 """Choice of the canvas images of a class (ISCP, §3, "Canvas Sampling"; I6).
 
 A sampling function takes the network's logits for the candidate images, their labels, the target
-class and a count. It returns the indices of at most `count` images, the preferred ones first.
+class and a count. It returns the indices of at most `count` images, the preferred ones first, or a
+function that makes canvases that are no images of the data.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+# From the shape (C, H, W) of an image to unit images ``[m, C, H, W]``, pixels in 0-1.
+Drawing = Callable[[Sequence[int]], Tensor]
+
 
 class Canvas(Protocol):
     def __call__(
         self, logits: Tensor, labels: Tensor, target: int, count: int, generator: torch.Generator, /
-    ) -> Tensor | None:
-        """At most `count` indices ``[m]``; ``None`` for a white canvas, which is not an image.
+    ) -> Tensor | Drawing:
+        """At most `count` indices ``[m]``, or a function that makes at most `count` canvases.
 
         Args:
             logits: of the candidate images, ``[n, K]``.
@@ -37,8 +42,14 @@ def random(_: Tensor, labels: Tensor, __: int, count: int, generator: torch.Gene
     return torch.randperm(len(labels), generator=generator)[:count]
 
 
-def white(*_: Tensor | int | torch.Generator) -> None:
-    """A white canvas, which has no texture."""
+def white(*_: Tensor | int | torch.Generator) -> Drawing:
+    """One white canvas, which has no texture."""
+    return lambda shape: torch.ones(1, *shape)
+
+
+def noise(_: Tensor, __: Tensor, ___: int, count: int, generator: torch.Generator) -> Drawing:
+    """Uniform noise, independent in every pixel and channel: texture without content."""
+    return lambda shape: torch.rand(count, *shape, generator=generator)
 
 
 def _highest(logits: Tensor, mask: Tensor, target: int, count: int) -> Tensor:
