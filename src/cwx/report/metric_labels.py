@@ -48,6 +48,7 @@ FIDELITY_LABELS = {
 CONTROL_LABELS = {
     "pattern": "pattern",
     "random_masks": "random masks",
+    "other_canvas": "canvas of another class",
     "no_pattern": "no pattern",
     "redrawn": "re-drawn weights",
 }

@@ -49,7 +49,7 @@ def test_success_rates_are_those_of_the_definition(subject):
         assert row["pattern"] == pytest.approx(success(network, subject, masks[label], *arguments))
         assert row["no_pattern"] == pytest.approx(success(network, subject, nothing, *arguments))
     rows = outcome.tables["pattern_controls"]
-    for column in ("pattern", "random_masks", "no_pattern"):
+    for column in ("pattern", "random_masks", "other_canvas", "no_pattern"):
         mean = outcome.metrics[f"pattern_controls/iscp/0.25/{column}"]
         assert mean == pytest.approx(fmean(row[column] for row in rows))
     assert list(outcome.figures) == ["pattern_controls"]
@@ -60,6 +60,32 @@ def test_a_mask_of_the_whole_image_equals_its_random_masks(subject):
     for row in outcome.tables["pattern_controls"]:
         assert row["pattern"] == row["random_masks"]
         assert row["random_masks_std"] == 0
+
+
+def test_the_other_canvases_are_those_of_other_classes(subject):
+    """With as many draws as there are other canvases, each of them is used once."""
+    source = patterns(subject)
+    outcome = PatternControls(**SETTINGS | {"draws": 2})(subject, {"iscp": source})
+    network, masks = subject.first_network("expert"), binarise(source.masks, 4, stream(0))
+    labels = subject.data.splits.test.labels
+    for label, row in enumerate(outcome.tables["pattern_controls"]):
+        counted = (labels != label) & ~source.searched
+        expected = [
+            success(network, subject, masks[label], source.canvases[other], label, counted)
+            for other in range(3)
+            if other != label
+        ]
+        assert row["other_canvas"] == pytest.approx(fmean(expected))
+
+
+def test_a_method_of_a_single_class_has_no_other_canvases(subject):
+    source = patterns(subject)
+    alone = replace(
+        source, masks=source.masks[:1], canvases=source.canvases[:1], labels=source.labels[:1]
+    )
+    outcome = PatternControls(**SETTINGS)(subject, {"iscp": alone})
+    assert not any("other_canvas" in name for name in outcome.metrics)
+    assert len(outcome.tables["pattern_controls"]) == 1
 
 
 def test_random_masks_have_the_pattern_s_size_and_differ(subject, monkeypatch):

@@ -26,13 +26,16 @@ from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
-PATTERN, RANDOM, NONE, REDRAWN = "pattern", "random_masks", "no_pattern", "redrawn"
+PATTERN, RANDOM, OTHER = "pattern", "random_masks", "other_canvas"
+NONE, REDRAWN = "no_pattern", "redrawn"
 _TITLES = {
     PATTERN: "pattern",
     RANDOM: "random masks of its size",
+    OTHER: "its mask on canvases of other classes",
     REDRAWN: "pattern of the network with re-drawn weights",
     NONE: "no pattern",
 }
+_COLOURS = {PATTERN: "#3b6fb6", RANDOM: "#b8b8b8", OTHER: "#7fa88f", NONE: "#e2c08d"}
 # Beyond so many classes the figure shows the means alone.
 _MOST_BARS = 20
 
@@ -45,6 +48,8 @@ class PatternControls:
       that of a class.
     - ``…/random_masks``: the same canvas through a random mask of the same size; ``…/std`` is the
       standard deviation (ddof 0) of the mean over the draws.
+    - ``…/other_canvas``: the mask of the pattern on canvases of other classes, with ``…/std``
+      alike; missing if the method explains a single class.
     - ``…/no_pattern``: the images as they are.
     - ``…/redrawn``: patterns of the network with re-drawn weights, on that network, less the
       success rate without a pattern there.
@@ -56,7 +61,7 @@ class PatternControls:
         redrawn: the method that searches the network with re-drawn weights; null for none.
         sizes: fractions of the image's pixels in 0-1.
         images: at most so many test images, evenly spaced; null for all.
-        draws: the number of random masks of a class and size.
+        draws: the number of random masks of a class and size, and of canvases of other classes.
     """
 
     def __init__(
@@ -113,6 +118,7 @@ class PatternControls:
         self, probe: Probe, patterns: Patterns, size: float, draws: int | None = None
     ) -> Iterator["ClassControls"]:
         """The success rates of each class."""
+        count = self.draws if draws is None else draws
         candidates = candidates_of_size(self.source, patterns, size)
         scores = score_candidates(candidates, probe, patterns.searched)
         for score in best_by_class(scores, "lowest_loss"):
@@ -127,7 +133,11 @@ class PatternControls:
                 no_pattern=_fraction(probe.clean, candidate.label, counted),
                 random=[
                     self._success(probe, _with_random_mask(candidate, canvas, draw), counted)
-                    for draw in range(self.draws if draws is None else draws)
+                    for draw in range(count)
+                ],
+                other=[
+                    self._success(probe, _with(candidate, candidate.mask, canvas), counted)
+                    for canvas in _other_canvases(patterns, candidate, count)
                 ],
             )
 
@@ -143,10 +153,15 @@ class PatternControls:
         for size in self.sizes:
             name = f"pattern_controls/{self.source}/{size:g}"
             of_size = [control for control in controls if control.size == size]
-            for column in (PATTERN, RANDOM, NONE):
+            has_others = all(control.other for control in of_size)
+            for column in (PATTERN, RANDOM, *((OTHER,) if has_others else ()), NONE):
                 metrics[f"{name}/{column}"] = fmean(float(c.row[column]) for c in of_size)
-            means = [fmean(draws) for draws in zip(*(c.random for c in of_size), strict=True)]
-            metrics[f"{name}/{RANDOM}/std"] = pstdev(means)
+            drawn = {RANDOM: [control.random for control in of_size]}
+            if has_others:
+                drawn[OTHER] = [control.other for control in of_size]
+            for column, by_class in drawn.items():
+                means = [fmean(draws) for draws in zip(*by_class, strict=True)]
+                metrics[f"{name}/{column}/std"] = pstdev(means)
             if size in redrawn:
                 metrics[f"{name}/{REDRAWN}"] = redrawn[size]
             for control in of_size:
@@ -164,6 +179,7 @@ class ClassControls:
         pattern: with the pattern.
         no_pattern: without one.
         random: with each random mask.
+        other: with the pattern's mask on each canvas of another class.
     """
 
     size: float
@@ -171,6 +187,7 @@ class ClassControls:
     pattern: float
     no_pattern: float
     random: Sequence[float]
+    other: Sequence[float]
 
     @property
     def row(self) -> Row:
@@ -181,6 +198,8 @@ class ClassControls:
             PATTERN: self.pattern,
             RANDOM: fmean(self.random) if self.random else math.nan,
             f"{RANDOM}_std": pstdev(self.random) if self.random else math.nan,
+            OTHER: fmean(self.other) if self.other else math.nan,
+            f"{OTHER}_std": pstdev(self.other) if self.other else math.nan,
             NONE: self.no_pattern,
         }
 
@@ -192,7 +211,22 @@ def _with_random_mask(candidate: Candidate, canvas: Tensor, draw: int) -> Candid
     order = torch.randperm(candidate.mask.numel(), generator=generator)
     mask = torch.zeros(candidate.mask.numel(), dtype=torch.bool)
     mask[order[: int(candidate.mask.sum())]] = True
-    mask = mask.view_as(candidate.mask)
+    return _with(candidate, mask.view_as(candidate.mask), canvas)
+
+
+def _other_canvases(patterns: Patterns, candidate: Candidate, count: int) -> Tensor:
+    """At most `count` random canvases of other classes, ``[m, C, H, W]``."""
+    others = (patterns.labels != candidate.label).nonzero()[:, 0]
+    generator = stream(1, candidate.label, candidate.canvas)
+    order = torch.randperm(len(others), generator=generator)
+    # The same number for every class, also where a class has fewer others.
+    wanted = torch.arange(count if len(others) else 0) % max(1, len(others))
+    return patterns.canvases[others[order[wanted]]]
+
+
+def _with(candidate: Candidate, mask: Tensor | None, canvas: Tensor) -> Candidate:
+    """The candidate with another mask or canvas."""
+    assert mask is not None
     pattern = BinaryPatterns(masks=mask[None], canvases=canvas[None], tied=torch.zeros(1))
     return replace(candidate, attach=pattern.attach(0), mask=mask)
 
@@ -205,18 +239,21 @@ def _chart(rows: Sequence[Row], redrawn: dict[float, float]) -> Figure:
     """Success rates by class at the largest size, beside the controls."""
     size = max(rows, key=lambda row: float(row["size"]))["size"]
     of_size = [row for row in rows if row["size"] == size]
+    columns = [c for c in _COLOURS if not any(math.isnan(float(row[c])) for row in of_size)]
     if len(of_size) > _MOST_BARS:
         of_size = [
             {"class": "mean over classes"}
-            | {c: fmean(float(row[c]) for row in of_size) for c in (PATTERN, RANDOM, NONE)}
+            | {c: fmean(float(row[c]) for row in of_size) for c in columns}
         ]
     figure = Figure(figsize=(6.4, 0.8 + 0.34 * len(of_size) + 0.7), dpi=120, layout="constrained")
     axes = figure.subplots()
     heights = torch.arange(len(of_size), dtype=torch.float64).numpy()
-    colours = {PATTERN: "#3b6fb6", RANDOM: "#b8b8b8", NONE: "#e2c08d"}
-    for offset, column in zip((-0.27, 0.0, 0.27), colours, strict=True):
+    thickness = 0.8 / len(columns)
+    for index, column in enumerate(columns):
         values = [100 * float(row[column]) for row in of_size]
-        axes.barh(heights + offset, values, 0.25, label=_TITLES[column], color=colours[column])
+        offset = (index - (len(columns) - 1) / 2) * thickness
+        label, colour = _TITLES[column], _COLOURS[column]
+        axes.barh(heights + offset, values, 0.93 * thickness, label=label, color=colour)
     if float(size) in redrawn:
         level = 100 * redrawn[float(size)]
         axes.axvline(level, color="#8b2f2f", linestyle="--", linewidth=1, label=_TITLES[REDRAWN])
