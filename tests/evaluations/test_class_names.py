@@ -32,6 +32,7 @@ from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.patterns.attention import Attention
 from cwx.evaluations.patterns.controls import PatternControls
 from cwx.evaluations.patterns.predictive_power import PredictivePower
+from cwx.evaluations.patterns.tolerance import PatternTolerance
 from cwx.evaluations.traces.evaluation import Traces
 from cwx.evaluations.usual_ways import UsualWays
 from cwx.evaluations.verdict.cure import CureOutcome
@@ -64,7 +65,7 @@ EVALUATIONS = {
         partial(AttackSuccess),
         partial(PoisonDetection, separation=0.0),
         partial(PoisonedGroups, layer=None, components=3, restarts=2),
-        partial(RevealedTrigger, images=20),
+        partial(RevealedTrigger, images=20, seconds=True),
         partial(Confusion, most=5),
         partial(Discriminative),
         partial(Diversity),
@@ -86,6 +87,15 @@ EVALUATIONS = {
         partial(Attention, source="patterns", size=0.25, images=2, layer=None),
         partial(
             PatternControls, source="patterns", redrawn=None, sizes=[0.25], images=None, draws=2
+        ),
+        partial(
+            PatternTolerance,
+            source="patterns",
+            size=0.25,
+            images=None,
+            shifts=[1],
+            noise=[4.0],
+            jpeg=[75],
         ),
         partial(PredictivePower, sizes=[0.25, 0.5], images=None, canvas_choice="highest_power"),
         partial(
@@ -161,7 +171,10 @@ def attacked(convolutional, tmp_path_factory):
     )
     # The networks of a cure are not of interest here.
     fine_tuned = dict.fromkeys(("unlearned", "control"), subject.trajectories[1])
-    cure = Cure(label=1, attach=triggers.attach(1), networks=fine_tuned, used=searched)
+    networks = {
+        name: subject.trained_network(trajectory) for name, trajectory in fine_tuned.items()
+    }
+    cure = Cure(label=1, attach=triggers.attach(1), networks=networks, used=searched)
     sources = {"images": subject.real_images(3), "patterns": patterns, "triggers": triggers}
     return replace(subject, cure=cure), sources
 

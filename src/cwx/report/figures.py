@@ -47,6 +47,10 @@ _FIGURES = (
      "Top row: the true trigger. Other rows: the trigger revealed by each source. From left to "
      "right: difference of the target class from other classes, its strongest pixels, and the "
      "image there."),
+    ("pattern_tolerance", "Patterns that are applied inexactly",
+     "How often the pattern of a class sends other images to the class after a shift, with noise "
+     "and after compression (mean ± standard deviation over classes), beside the same images "
+     "without the pattern."),
     ("poisoned_examples", "Poisoned training images and revealed triggers",
      "From left to right: the clean original, the poisoned image (original class → label), images "
      "of the target class by method, the true trigger, and the pattern that each method and the "

@@ -10,6 +10,7 @@ from cwx.report.metric_labels import (
     attack_label,
     evidence_label,
     size_label,
+    tolerance_label,
     top_k_label,
 )
 from cwx.storage.continued_training import CONTINUED
@@ -137,6 +138,13 @@ METRIC_PATTERNS = (
         "canvases of other classes; re-drawn: the same search on the network with permuted "
         "weights.",
         size_label, CONTROL_LABELS.__getitem__,
+    ),
+    MetricPattern(
+        r"pattern_tolerance/(?P<column>[^/]+)/(?P<label>none|(?:shift|noise|jpeg)/[\d.]+)",
+        "Success of patterns that are applied inexactly",
+        "Fraction of the test images of other classes that are classified as the pattern's class "
+        "after a shift of the pattern, or after noise or compression of the image that carries it.",
+        tolerance_label,
     ),
     MetricPattern(
         r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+)",

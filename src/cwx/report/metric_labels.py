@@ -97,6 +97,22 @@ def evidence_label(name: str) -> str:
     return f"{evidence}, {images} images"
 
 
+def tolerance_label(text: str) -> str:
+    """``shift/2`` as words.
+
+    >>> tolerance_label("jpeg/75")
+    'JPEG quality 75'
+    """
+    kind, _, strength = text.partition("/")
+    words = {
+        "none": "exact",
+        "shift": f"shift of {strength} pixels",
+        "noise": f"noise of {strength}/255",
+        "jpeg": f"JPEG quality {strength}",
+    }
+    return words[kind]
+
+
 def size_label(text: str) -> str:
     size = float(text)
     return f"{100 * size:.3g} % of pixels" if size < 1 else f"ε = {size:.3g}/255"

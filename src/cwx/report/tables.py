@@ -26,6 +26,8 @@ TITLES = {
     "neurons_curve": "CS₁ and CS₂ against LC",
     "neurons_layers": "LC and CS by layer",
     "neurons_top": "Neurons of highest LC",
+    "pattern_controls": "Patterns and their controls by class",
+    "pattern_tolerance": "Patterns that are applied inexactly, by class",
     "poison_detection": "Poison detection",
     "poison_detection_classes": "Poison detection: separation by class",
     "poisoned_groups": "Groups among the training images of each class",

@@ -1,0 +1,263 @@
+"""How exactly a pattern has to be applied: shifts, noise and compression (ISCP; I22)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean, pstdev
+from typing import Annotated
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.patterns.distortions import add_noise, compress, shift
+from cwx.evaluations.patterns.probe import Probe
+from cwx.evaluations.patterns.selection import best_by_class, candidates_of_size, score_candidates
+from cwx.evaluations.patterns.set_power import images_outside
+from cwx.explanations.patterns import (
+    Attach,
+    BinaryPatterns,
+    MethodOutput,
+    Patterns,
+    Perturbations,
+    Triggers,
+)
+from cwx.functional.mask_search import pixels
+from cwx.functional.rng import stream
+from cwx.storage.metric_names import class_metric
+from cwx.training.plan import Plan
+from cwx.training.subject import Subject
+
+_FORMS = (Patterns, Perturbations, Triggers)
+# Shifts go in these directions, and the success is the mean over them.
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1))
+_TITLES = {
+    "shift": "shift of the pattern, pixels",
+    "noise": "noise, std of 255",
+    "jpeg": "JPEG quality",
+}
+
+Distort = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Overlay:
+    """A pattern, perturbation or trigger of a class that can be shifted.
+
+    Attributes:
+        label: the class.
+        shifted: overlays it, moved down and right by so many pixels.
+    """
+
+    label: int
+    shifted: Callable[[int, int], Attach]
+
+
+class PatternTolerance:
+    """How often a pattern still sends images to its class if it is applied inexactly.
+
+    The success rate, on test images of other classes outside the search, of the pattern of lowest
+    loss (of perturbations that of the largest radius, of triggers the only one):
+
+    - ``pattern_tolerance/<source>/none``: as it was found, the mean over classes; ``…/std`` over
+      classes (ddof 0); ``…/class/<class>`` that of a class.
+    - ``…/shift/<pixels>``: moved by so many pixels, the mean over four directions. What leaves the
+      image is lost.
+    - ``…/noise/<std>``: with normal noise of this standard deviation, of 255, on the whole image.
+    - ``…/jpeg/<quality>``: after JPEG compression of the whole image.
+    - ``…/without`` beside each: the same images without the pattern, distorted alike, that the
+      network classifies as the class. A pattern that is no better has no effect.
+
+    A pattern that fails after a shift by a pixel is tied to exact pixels; one that survives is a
+    feature.
+
+    Args:
+        source: the method of the patterns.
+        size: of patterns, the fraction of the image's pixels in 0-1.
+        images: at most so many test images, evenly spaced; null for all.
+        shifts: in pixels.
+        noise: standard deviations, of 255.
+        jpeg: qualities.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        size: Annotated[float, "> 0, <= 1"],
+        images: Annotated[int, ">= 1"] | None,
+        shifts: Annotated[Sequence[Annotated[int, ">= 1"]], "distinct"],
+        noise: Annotated[Sequence[Annotated[float, "> 0, <= 255"]], "distinct"],
+        jpeg: Annotated[Sequence[Annotated[int, ">= 1, <= 95"]], "distinct"],
+    ) -> None:
+        self.source, self.size, self.images = source, size, images
+        self.shifts, self.noise, self.jpeg = list(shifts), list(noise), list(jpeg)
+
+    def check(self, plan: Plan) -> None:
+        form = plan.leaves.get(self.source)
+        if form not in _FORMS:
+            raise ValueError(
+                f"evaluation.pattern_tolerance.source is {self.source!r}, which is no method of "
+                "this study that leaves patterns, perturbations or triggers: choose "
+                f"method=[…,{self.source}], or another"
+            )
+        height, width = plan.data.image_shape[1:]
+        if form is Patterns:
+            pixels(self.size, height, width)
+        if too_far := [pixels for pixels in self.shifts if pixels >= min(height, width)]:
+            raise ValueError(
+                f"evaluation.pattern_tolerance.shifts has {too_far[0]}, and images have {height} x "
+                f"{width} pixels: give smaller shifts"
+            )
+
+    def __call__(self, subject: Subject, sources: Sources) -> Outcome:
+        output = sources[self.source]
+        assert isinstance(output, _FORMS)
+        test = subject.data.splits.test
+        indices = test.spread_indices(self.images)
+        probe = Probe(subject, subject.first_network(output.explains), test.at(indices))
+        output = replace(output, searched=output.searched[indices])
+        overlays = list(_overlays(output, self.source, self.size, probe))
+        rows: list[Row] = [
+            {**row, "class": subject.data.classes[overlay.label]}
+            for overlay in overlays
+            for row in self._rows(probe, overlay, output.searched)
+        ]
+        return Outcome(
+            metrics=self._metrics(rows),
+            tables={"pattern_tolerance": rows},
+            figures={"pattern_tolerance": _chart(rows)},
+        )
+
+    def _rows(self, probe: Probe, overlay: _Overlay, searched: Tensor) -> Iterator[Row]:
+        """The success of a class's pattern for each distortion and strength."""
+        counted = images_outside(probe, overlay.label, searched)
+
+        def success(attach: Attach) -> float:
+            predictions = probe.predict(attach, overlay.label).classes
+            return (predictions[counted] == overlay.label).double().mean().item()
+
+        exact = overlay.shifted(0, 0)
+        alone = success(lambda images: images)
+        yield _row("none", 0, success(exact), alone)
+        for pixels_moved in self.shifts:
+            moved = [
+                success(overlay.shifted(pixels_moved * rows, pixels_moved * columns))
+                for rows, columns in _DIRECTIONS
+            ]
+            yield _row("shift", pixels_moved, fmean(moved), alone)
+        for kind, strength, distort in self._distortions(overlay.label):
+            yield _row(kind, strength, success(_then(exact, distort)), success(distort))
+
+    def _distortions(self, label: int) -> Iterator[tuple[str, float, Distort]]:
+        for std in self.noise:
+            noise = partial(add_noise, std=std, generator=stream(label, round(1000 * std)))
+            yield "noise", std, noise
+        for quality in self.jpeg:
+            yield "jpeg", quality, partial(compress, quality=quality)
+
+    def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
+        groups: dict[str, list[Row]] = {}
+        for row in rows:
+            strength = "" if row["distortion"] == "none" else f"/{float(row['strength']):g}"
+            groups.setdefault(f"{row['distortion']}{strength}", []).append(row)
+        metrics: dict[str, float] = {}
+        for group, of_group in groups.items():
+            name = f"pattern_tolerance/{self.source}/{group}"
+            values = [float(row["success"]) for row in of_group]
+            metrics[name] = fmean(values)
+            metrics[f"{name}/std"] = pstdev(values)
+            metrics[f"{name}/without"] = fmean(float(row["without"]) for row in of_group)
+            for row, value in zip(of_group, values, strict=True):
+                metrics[class_metric(name, str(row["class"]))] = value
+        return metrics
+
+
+def _then(attach: Attach, distort: Distort) -> Distort:
+    return lambda images: distort(attach(images))
+
+
+def _row(distortion: str, strength: float, success: float, without: float) -> Row:
+    return {
+        "distortion": distortion,
+        "strength": strength,
+        "class": "",
+        "success": success,
+        "without": without,
+    }
+
+
+def _overlays(output: MethodOutput, source: str, size: float, probe: Probe) -> Iterator[_Overlay]:
+    """The pattern that stands for each class."""
+    if isinstance(output, Patterns):
+        candidates = candidates_of_size(source, output, size)
+        for score in best_by_class(
+            score_candidates(candidates, probe, output.searched), "lowest_loss"
+        ):
+            candidate = score.candidate
+            assert candidate.mask is not None
+            canvas = output.canvases[output.labels == candidate.label][candidate.canvas]
+            yield _Overlay(label=candidate.label, shifted=_shifted_pattern(candidate.mask, canvas))
+    elif isinstance(output, Triggers):
+        for index, label in enumerate(output.labels.tolist()):
+            yield _Overlay(label=label, shifted=_shifted_trigger(output, index))
+    elif isinstance(output, Perturbations):
+        for label in output.labels.unique().tolist():
+            of_class = (output.labels == label).nonzero()[:, 0]
+            index = int(of_class[output.epsilons[of_class].argmax()])
+            yield _Overlay(label=label, shifted=_shifted_perturbation(output, index))
+
+
+def _shifted_pattern(mask: Tensor, canvas: Tensor) -> Callable[[int, int], Attach]:
+    def shifted(rows: int, columns: int) -> Attach:
+        return BinaryPatterns(
+            masks=shift(mask[None], rows, columns),
+            canvases=shift(canvas[None], rows, columns),
+            tied=torch.zeros(1),
+        ).attach(0)
+
+    return shifted
+
+
+def _shifted_trigger(triggers: Triggers, index: int) -> Callable[[int, int], Attach]:
+    def shifted(rows: int, columns: int) -> Attach:
+        return replace(
+            triggers,
+            masks=shift(triggers.masks, rows, columns),
+            patterns=shift(triggers.patterns, rows, columns),
+        ).attach(index)
+
+    return shifted
+
+
+def _shifted_perturbation(perturbations: Perturbations, index: int) -> Callable[[int, int], Attach]:
+    def shifted(rows: int, columns: int) -> Attach:
+        moved = replace(perturbations, deltas=shift(perturbations.deltas, rows, columns))
+        return moved.attach(index)
+
+    return shifted
+
+
+def _chart(rows: Sequence[Row]) -> Figure:
+    """The mean success by strength, a panel for each distortion, with and without the pattern."""
+    kinds = [kind for kind in _TITLES if any(row["distortion"] == kind for row in rows)]
+    exact = [row for row in rows if row["distortion"] == "none"]
+    figure = Figure(figsize=(2.9 * max(1, len(kinds)), 3), dpi=120, layout="constrained")
+    panels = figure.subplots(1, max(1, len(kinds)), sharey=True, squeeze=False)[0]
+    for axes, kind in zip(panels, kinds or [""], strict=True):
+        of_kind = [row for row in rows if row["distortion"] == kind]
+        strengths = list(dict.fromkeys(row["strength"] for row in of_kind))
+        groups = [exact, *([r for r in of_kind if r["strength"] == s] for s in strengths)]
+        positions = range(len(groups))
+        for column, label, style in (("success", "pattern", "o-"), ("without", "none", "s--")):
+            means = [100 * fmean(float(row[column]) for row in group) for group in groups]
+            spreads = [100 * pstdev(float(row[column]) for row in group) for group in groups]
+            axes.errorbar(positions, means, yerr=spreads, fmt=style, capsize=2, label=label)
+        axes.set_xticks(positions, ["exact", *(f"{float(s):g}" for s in strengths)])
+        axes.set_xlabel(_TITLES.get(kind, ""))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(0, 105)
+    panels[0].set_ylabel("images of other classes\nsent to the class, %")
+    panels[0].legend(frameon=False, fontsize=8)
+    return figure
