@@ -23,11 +23,11 @@ def overlay_success(
 ) -> dict[str, dict[int, float]]:
     """The fraction of test images of other classes that a trigger sends to its class.
 
-    By source and class. Patterns, perturbations and triggers are put on images as their methods
-    define it (patterns: as many pixels as the true mask, the first canvas of a class;
-    perturbations: the largest radius). Of images the pixels of the revealed map replace those of
-    the test image, as many as the true mask has, by the mean image of the class; for a trigger that
-    is not local they have no success. All know the size of the true trigger, but nothing else.
+    By source and class. Perturbations (of the largest radius) and triggers are put on images as
+    their methods define it. Of patterns, the first canvas of a class replaces as many pixels as the
+    true mask has; of images, the mean image of the class replaces those of the highest revealed
+    map. They know the size of the true trigger, but nothing else. For a trigger that is not local
+    both have no success: they would replace the whole image.
 
     Args:
         images: unit images by source, for sources that reveal images.
@@ -37,8 +37,14 @@ def overlay_success(
     """
     overlays: dict[str, dict[int, Attach]] = {}
     for name, output in sources.items():
-        if isinstance(output, Triggers | Patterns | Perturbations):
-            overlays[name] = _own_overlays(output, mask)
+        if isinstance(output, Triggers | Perturbations):
+            overlays[name] = _own_overlays(output)
+        elif isinstance(output, Patterns) and is_local(mask):
+            cut = output.cut(float(mask.double().mean()))
+            overlays[name] = {
+                label: cut.attach(_first(output, label))
+                for label in output.labels.unique().tolist()
+            }
     if is_local(mask):
         for name, explanations in images.items():
             overlays[name] = {
@@ -56,12 +62,10 @@ def overlay_success(
     }
 
 
-def _own_overlays(output: Triggers | Patterns | Perturbations, mask: Tensor) -> dict[int, Attach]:
-    indices = {label: _first(output, label) for label in output.labels.unique().tolist()}
-    if isinstance(output, Patterns):
-        cut = output.cut(float(mask.mean())) if 0 < mask.mean() < 1 else output.cut(1.0)
-        return {label: cut.attach(index) for label, index in indices.items()}
-    return {label: output.attach(index) for label, index in indices.items()}
+def _own_overlays(output: Triggers | Perturbations) -> dict[int, Attach]:
+    return {
+        label: output.attach(_first(output, label)) for label in output.labels.unique().tolist()
+    }
 
 
 def _first(output: Triggers | Patterns | Perturbations, label: int) -> int:
