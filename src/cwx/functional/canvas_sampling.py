@@ -47,7 +47,7 @@ def white(*_: Tensor | int | torch.Generator) -> Drawing:
     return lambda shape: torch.ones(1, *shape)
 
 
-def noise(_: Tensor, __: Tensor, ___: int, count: int, generator: torch.Generator) -> Drawing:
+def noise(_: Tensor, ___: Tensor, __: int, count: int, generator: torch.Generator) -> Drawing:
     """Uniform noise, independent in every pixel and channel: texture without content."""
     return lambda shape: torch.rand(count, *shape, generator=generator)
 
