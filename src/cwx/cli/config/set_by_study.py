@@ -59,7 +59,7 @@ _PASSED: Mapping[str, Mapping[str, str]] = {
         ("channels", "num_features", "num_channels"), "the network passes it to each layer"
     ),
     r".*\.canvas": dict.fromkeys(
-        ("logits", "labels", "target", "count", "generator", "_", "__"),
+        ("logits", "labels", "target", "count", "generator", "_", "__", "___"),
         "the method passes it for each class",
     ),
     r".*\.optimizer": {"params": "the study passes the parameters"},
