@@ -109,6 +109,11 @@ class Perturbations:
     epsilons: Tensor
     searched: Tensor
 
+    def largest(self, label: int) -> int:
+        """The index of the perturbation of a class with the largest radius."""
+        items = (self.labels == label).nonzero()[:, 0]
+        return int(items[self.epsilons[items].argmax()])
+
     def attach(self, index: int) -> Attach:
         """Adds perturbation `index` and clips the pixels to 0-1."""
         delta = self.deltas[index]

@@ -27,7 +27,7 @@ class AttackSuccess:
 
     def check(self, plan: Plan) -> None:
         backdoor = require_backdoor(plan.data, "attack_success")
-        others = _others(plan.data, backdoor)
+        others = _others(plan.data.splits.test, backdoor)
         if not len(others):
             raise ValueError(
                 f"attack_success needs test images of classes other than {_target(plan.data)}, and "
@@ -62,15 +62,13 @@ class AttackSuccess:
 
 def attacked_images(backdoor: PlantedBackdoor, images: ImageSet) -> ImageSet:
     """Images of other classes than their target, with the trigger, labelled as the target."""
-    targets = backdoor.targets(images.labels)
-    others = targets != images.labels
-    return ImageSet(backdoor.trigger.apply(images.images[others]), targets[others])
+    others = _others(images, backdoor)
+    return ImageSet(backdoor.trigger.apply(others.images), backdoor.targets(others.labels))
 
 
-def _others(data: ImageData, backdoor: PlantedBackdoor) -> ImageSet:
-    """The test images of other classes than their target."""
-    test = data.splits.test
-    return test.at(backdoor.targets(test.labels) != test.labels)
+def _others(images: ImageSet, backdoor: PlantedBackdoor) -> ImageSet:
+    """The images of other classes than their target."""
+    return images.at(backdoor.targets(images.labels) != images.labels)
 
 
 def _target(data: ImageData) -> str:

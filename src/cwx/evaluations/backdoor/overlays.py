@@ -1,6 +1,6 @@
 """The success of the triggers that methods reveal, once they are put on other images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -37,14 +37,18 @@ def overlay_success(
     """
     overlays: dict[str, dict[int, Attach]] = {}
     for name, output in sources.items():
-        if isinstance(output, Triggers | Perturbations):
-            overlays[name] = _own_overlays(output)
-        elif isinstance(output, Patterns) and is_local(mask):
-            cut = output.cut(float(mask.double().mean()))
+        if isinstance(output, Triggers):
             overlays[name] = {
-                label: cut.attach(_first(output, label))
+                label: output.attach(index) for index, label in enumerate(output.labels.tolist())
+            }
+        elif isinstance(output, Perturbations):
+            overlays[name] = {
+                label: output.attach(output.largest(label))
                 for label in output.labels.unique().tolist()
             }
+        elif isinstance(output, Patterns) and is_local(mask):
+            cut, labels = output.cut(float(mask.double().mean())), output.labels.tolist()
+            overlays[name] = {label: cut.attach(labels.index(label)) for label in set(labels)}
     if is_local(mask):
         for name, explanations in images.items():
             overlays[name] = {
@@ -60,20 +64,6 @@ def overlay_success(
         }
         for name, by_class in overlays.items()
     }
-
-
-def _own_overlays(output: Triggers | Perturbations) -> dict[int, Attach]:
-    return {
-        label: output.attach(_first(output, label)) for label in output.labels.unique().tolist()
-    }
-
-
-def _first(output: Triggers | Patterns | Perturbations, label: int) -> int:
-    """The index of the item of a class: the first, and of perturbations the largest."""
-    items: Sequence[int] = (output.labels == label).nonzero()[:, 0].tolist()
-    if isinstance(output, Perturbations):
-        return max(items, key=lambda item: float(output.epsilons[item]))
-    return items[0]
 
 
 def _image_overlay(

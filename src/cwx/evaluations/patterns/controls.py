@@ -16,9 +16,10 @@ from cwx.evaluations.patterns.selection import (
     Candidate,
     best_by_class,
     candidates_of_size,
+    canvas_of,
     score_candidates,
 )
-from cwx.evaluations.patterns.set_power import images_outside
+from cwx.evaluations.patterns.set_power import images_outside, success_rate
 from cwx.explanations.patterns import BinaryPatterns, Patterns
 from cwx.functional.mask_search import pixels
 from cwx.functional.rng import stream
@@ -124,13 +125,12 @@ class PatternControls:
         for score in best_by_class(scores, "lowest_loss"):
             candidate = score.candidate
             counted = images_outside(probe, candidate.label, patterns.searched)
-            index = (patterns.labels == candidate.label).nonzero()[candidate.canvas, 0]
-            canvas = patterns.canvases[index]
+            canvas = canvas_of(patterns, candidate)
             yield ClassControls(
                 size=size,
                 name=probe.subject.data.classes[candidate.label],
-                pattern=_fraction(score.predictions.classes, candidate.label, counted),
-                no_pattern=_fraction(probe.clean, candidate.label, counted),
+                pattern=success_rate(score.predictions.classes, candidate.label, counted),
+                no_pattern=success_rate(probe.clean, candidate.label, counted),
                 random=[
                     self._success(probe, _with_random_mask(candidate, canvas, draw), counted)
                     for draw in range(count)
@@ -144,7 +144,7 @@ class PatternControls:
     @staticmethod
     def _success(probe: Probe, candidate: Candidate, counted: Tensor) -> float:
         predictions = probe.predict(candidate.attach, candidate.label)
-        return _fraction(predictions.classes, candidate.label, counted)
+        return success_rate(predictions.classes, candidate.label, counted)
 
     def _metrics(
         self, controls: Sequence["ClassControls"], redrawn: dict[float, float]
@@ -229,10 +229,6 @@ def _with(candidate: Candidate, mask: Tensor | None, canvas: Tensor) -> Candidat
     assert mask is not None
     pattern = BinaryPatterns(masks=mask[None], canvases=canvas[None], tied=torch.zeros(1))
     return replace(candidate, attach=pattern.attach(0), mask=mask)
-
-
-def _fraction(predictions: Tensor, label: int, counted: Tensor) -> float:
-    return (predictions[counted] == label).double().mean().item()
 
 
 def _chart(rows: Sequence[Row], redrawn: dict[float, float]) -> Figure:

@@ -120,6 +120,11 @@ def candidates_by_radius(source: str, perturbations: Perturbations) -> list[Cand
     ]
 
 
+def canvas_of(patterns: Patterns, candidate: Candidate) -> Tensor:
+    """The canvas of a candidate of these patterns, ``[C, H, W]``."""
+    return patterns.canvases[patterns.labels == candidate.label][candidate.canvas]
+
+
 def score_candidates(
     candidates: CandidateSet, probe: Probe, searched: Tensor
 ) -> list[CandidateScore]:

@@ -122,6 +122,11 @@ def images_outside(probe: Probe, label: int, searched: Tensor) -> Tensor:
     return outside if outside.any() else others
 
 
+def success_rate(predictions: Tensor, label: int, counted: Tensor) -> float:
+    """The fraction of the images that `counted` marks which are classified as the class, 0-1."""
+    return (predictions[counted] == label).double().mean().item()
+
+
 def finite(rows: Sequence[Row], column: str) -> list[float]:
     """The finite values of a column: those of classes that the network recognises."""
     return [value for row in rows if math.isfinite(value := float(row[column]))]

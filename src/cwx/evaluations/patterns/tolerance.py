@@ -13,8 +13,13 @@ from torch import Tensor
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.distortions import add_noise, compress, shift
 from cwx.evaluations.patterns.probe import Probe
-from cwx.evaluations.patterns.selection import best_by_class, candidates_of_size, score_candidates
-from cwx.evaluations.patterns.set_power import images_outside
+from cwx.evaluations.patterns.selection import (
+    best_by_class,
+    candidates_of_size,
+    canvas_of,
+    score_candidates,
+)
+from cwx.evaluations.patterns.set_power import images_outside, success_rate
 from cwx.explanations.patterns import (
     Attach,
     BinaryPatterns,
@@ -136,10 +141,10 @@ class PatternTolerance:
 
         def success(attach: Attach) -> float:
             predictions = probe.predict(attach, overlay.label).classes
-            return (predictions[counted] == overlay.label).double().mean().item()
+            return success_rate(predictions, overlay.label, counted)
 
         exact = overlay.shifted(0, 0)
-        alone = success(lambda images: images)
+        alone = success_rate(probe.clean, overlay.label, counted)
         yield _row("none", 0, success(exact), alone)
         for pixels_moved in self.shifts:
             moved = [
@@ -197,16 +202,15 @@ def _overlays(output: MethodOutput, source: str, size: float, probe: Probe) -> I
         ):
             candidate = score.candidate
             assert candidate.mask is not None
-            canvas = output.canvases[output.labels == candidate.label][candidate.canvas]
-            yield _Overlay(label=candidate.label, shifted=_shifted_pattern(candidate.mask, canvas))
+            shifted = _shifted_pattern(candidate.mask, canvas_of(output, candidate))
+            yield _Overlay(label=candidate.label, shifted=shifted)
     elif isinstance(output, Triggers):
         for index, label in enumerate(output.labels.tolist()):
             yield _Overlay(label=label, shifted=_shifted_trigger(output, index))
     elif isinstance(output, Perturbations):
         for label in output.labels.unique().tolist():
-            of_class = (output.labels == label).nonzero()[:, 0]
-            index = int(of_class[output.epsilons[of_class].argmax()])
-            yield _Overlay(label=label, shifted=_shifted_perturbation(output, index))
+            shifted = _shifted_perturbation(output, output.largest(label))
+            yield _Overlay(label=label, shifted=shifted)
 
 
 def _shifted_pattern(mask: Tensor, canvas: Tensor) -> Callable[[int, int], Attach]:

@@ -7,7 +7,7 @@ from cwx.evaluations.outcome import Row
 
 
 def measured_rates() -> list[Row]:
-    """The rates that were measured with the default statistics, a row per kind of networks.
+    """The rates that were measured, with the statistics that they name, a row per kind of networks.
 
     ``measured_on`` names images and networks; ``networks`` are clean, or backdoored by an attack.
     ``flagged`` counts those with p ≤ 0.05, with the exact 95 % interval of the rate;

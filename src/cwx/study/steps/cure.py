@@ -162,6 +162,7 @@ class Pruning:
         units = test.images[test.labels != label].float() / 255
         clean = self._activations(subject, network, units)
         triggered = self._activations(subject, network, attach(units))
+        self._check_outputs(subject, network, units[:1], layer(clean[:1]))
         order = pruning_order(clean, triggered)
         most = max(1, round(self.fraction * len(order)))
         rates = success_by_count(triggered, layer.weight, layer.bias, order, label, most)
@@ -202,21 +203,26 @@ class Pruning:
     @torch.no_grad()
     def _activations(self, subject: Subject, network: nn.Module, units: Tensor) -> Tensor:
         """The inputs ``[n, d]`` of the output layer for unit images."""
-        name, layer = self._output_layer(network)
         with layer_inputs(network, self.layer, "cure.layer") as features:
             parts = [
                 features(subject.data.normalization.normalize(part))
                 for part in units.split(subject.data.batch_size)
             ]
-        outputs = network(subject.data.normalization.normalize(units[:1]))
-        own = layer(parts[0][:1])
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def _check_outputs(
+        self, subject: Subject, network: nn.Module, units: Tensor, own: Tensor
+    ) -> None:
+        """Refuse a layer whose outputs `own` are not those of the network for these unit images."""
+        outputs = network(subject.data.normalization.normalize(units))
         if own.shape != outputs.shape or not torch.allclose(own, outputs, rtol=1e-3, atol=1e-4):
+            name, _ = self._output_layer(network)
             raise ValueError(
                 f"the outputs of {type(network).__name__} are not those of its linear layer "
                 f"{name!r}: set cure.layer to the linear layer that gives the logits, or choose "
                 "cure=unlearn"
             )
-        return torch.cat(parts)
 
 
 def _pruned(network: nn.Module, layer: str, neurons: Tensor) -> nn.Module:
