@@ -115,21 +115,21 @@ def verdict(**settings):
         **{
             "statistics": {"trigger_size": TriggerSize(source="inversion")},
             "images": 20,
-            "trigger": "inversion",
             **LIMITS,
             **settings,
         }
     )
 
 
-def with_bank(subject, own, *, count=19, accuracy=None):
-    """The subject with a bank whose statistics differ from `own` by noise."""
+def with_bank(subject, own, *, count=19, accuracy=None, **others):
+    """The subject with a bank whose statistics differ from `own` and `others` by noise."""
     noise = 0.2 * torch.randn(count, len(own), generator=torch.Generator().manual_seed(1)).double()
     if accuracy is None:
         network, data = subject.first_network("expert"), subject.data
         predictions = logits_of_test(network, data, subject.device).argmax(1)
         accuracy = (predictions == data.splits.test.labels).double().mean().item()
-    statistics = {"inversion/size": own + noise}
+    usual = {"inversion/size": own, **others}
+    statistics = {name: values + noise for name, values in usual.items()}
     trajectories = [subject.held_out[0]] * count
     bank = Bank(trajectories=trajectories, accuracies=[accuracy] * count, statistics=statistics)
     return replace(subject, bank=bank)
@@ -147,6 +147,92 @@ def test_a_class_with_a_far_smaller_trigger_than_in_the_bank_is_suspected(subjec
     assert 0 <= outcome.metrics["verdict/trigger/success"] <= 1
     assert outcome.metrics["verdict/trigger/bank"] <= 1
     assert len(outcome.tables["verdict_classes"]) == 3
+
+
+@pytest.fixture
+def perturbations(subject):
+    """Two radii; class 2 has a perturbation that replaces the image."""
+    classes, shape = len(subject.data.classes), subject.data.image_shape
+    deltas = torch.zeros(2 * classes, *shape)
+    deltas[classes + 2] = 0.5
+    return Perturbations(
+        explains="expert",
+        deltas=deltas,
+        labels=torch.arange(classes).repeat(2),
+        epsilons=torch.tensor([0.25, 0.5]).repeat_interleave(classes),
+        searched=torch.arange(len(subject.data.splits.test)) < 6,
+    )
+
+
+def test_the_trigger_of_the_statistic_that_decides_is_shown(subject, triggers, perturbations):
+    size = TriggerSize(source="inversion")
+    success = PerturbationSuccess(source="universal", images=20)
+    own = size(subject, triggers)["inversion/size"]
+    of_radii = success(subject, perturbations)
+    sources = {"inversion": triggers, "universal": perturbations}
+    both = verdict(statistics={"size": size, "success": success})
+
+    def shown(decisive):
+        # The suspect exceeds the bank in class 2 by the decisive statistic.
+        usual = {"inversion/size": own} | of_radii
+        usual[decisive] = usual[decisive] - torch.tensor([0.0, 0.0, 4.0])
+        outcome = both(with_bank(subject, usual.pop("inversion/size"), **usual), sources)
+        assert outcome.tables["verdict"][0]["class"] == subject.data.classes[2]
+        assert both.suspected_class(with_bank(subject, own, **of_radii), sources) in range(3)
+        return outcome.tables["verdict"][0]["trigger"], outcome.metrics
+
+    kind, metrics = shown("inversion/size")
+    assert kind == "recovered trigger"
+    assert metrics["verdict/trigger/size"] == pytest.approx(triggers.masks[2].mean().item())
+    for radius, index in (("63.8", 2), ("128", 5)):
+        kind, metrics = shown(f"universal/{radius}")
+        assert kind == f"universal perturbation within {radius} of 255"
+        assert "verdict/trigger/size" not in metrics
+        outside = subject.data.splits.test.at(~perturbations.searched)
+        others = outside.at(outside.labels != 2).spread(20)
+        changed = perturbations.attach(index)(others.images.float() / 255)
+        logits = subject.first_network("expert")(subject.data.normalization.normalize(changed))
+        assert metrics["verdict/trigger/success"] == pytest.approx(
+            (logits.argmax(1) == 2).double().mean().item()
+        )
+
+
+def test_every_statistic_shows_the_class_that_it_names_or_nothing(subject, triggers, perturbations):
+    patterns = Patterns(
+        explains="expert",
+        masks=torch.rand(2, *subject.data.image_shape[1:]),
+        canvases=torch.rand(2, *subject.data.image_shape),
+        labels=torch.tensor([0, 2]),
+        searched=triggers.searched,
+    )
+    margins = Margins(
+        explains="expert",
+        unit_images=torch.rand(1, *subject.data.image_shape),
+        labels=torch.tensor([2]),
+        start_margins=torch.ones(1, 1),
+    )
+    outputs = [
+        (TriggerSize(source="m"), triggers, "m/size"),
+        (PerturbationSuccess(source="m", images=5), perturbations, "m/63.8"),
+        (PatternSuccess(source="m", sizes=[0.25], images=5), patterns, "m/0.25"),
+        (MarginRatio(source="m"), margins, "m/ratio"),
+    ]
+    images = torch.rand(4, *subject.data.image_shape)
+    for statistic, output, name in outputs:
+        assert isinstance(output, statistic.needs)
+        trigger = statistic.trigger(output, 2, name)
+        if isinstance(output, Margins):
+            assert trigger is None
+            continue
+        index = int((output.labels == 2).nonzero()[0])
+        applied = output.cut(0.25) if isinstance(output, Patterns) else output
+        assert trigger.label == 2
+        torch.testing.assert_close(trigger.attach(images), applied.attach(index)(images))
+        for picture, _ in trigger.pictures:
+            assert picture.shape == subject.data.image_shape
+            assert 0 <= picture.min() <= picture.max() <= 1
+        without = replace(output, labels=output.labels.clamp(max=1))
+        assert statistic.trigger(without, 2, name) is None
 
 
 def test_a_network_like_the_bank_is_not_suspected(subject, triggers):
@@ -183,7 +269,6 @@ def plan(subject, **leaves):
     [
         ({}, {}, "trigger_size.source is 'inversion', which is no method .* leaves triggers"),
         ({"inversion": Patterns}, {}, "leaves triggers: add inversion to method="),
-        ({"inversion": Triggers}, {"trigger": "other"}, "evaluation.verdict.trigger is 'other'"),
         ({"inversion": Triggers}, {"statistics": {}}, "statistics is empty"),
     ],
 )

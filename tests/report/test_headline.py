@@ -66,7 +66,11 @@ def test_without_metrics_there_is_no_sentence():
 
 def test_a_verdict_comes_first_and_tells_what_the_trigger_does_elsewhere():
     sentence = text(
-        {"verdict": "suspicious", "sentence": "Suspicious: class dog (p = 0.025)."},
+        {
+            "verdict": "suspicious",
+            "trigger": "universal perturbation within 8 of 255",
+            "sentence": "Suspicious: class dog (p = 0.025).",
+        },
         metrics=CONTROLS
         | {
             "verdict/suspicious": 1,
@@ -76,15 +80,19 @@ def test_a_verdict_comes_first_and_tells_what_the_trigger_does_elsewhere():
         },
     )
     assert sentence == (
-        "Suspicious: class dog (p = 0.025). The recovered trigger sends 97 % of other images to "
-        "the class; on clean networks 2 %. The network classifies 60 % of the test images "
-        "correctly."
+        "Suspicious: class dog (p = 0.025). The universal perturbation within 8 of 255 sends "
+        "97 % of other images to the class; on clean networks 2 %. The network classifies 60 % of "
+        "the test images correctly."
     )
 
 
 def test_a_verdict_without_suspicion_names_no_trigger():
     sentence = text(
-        {"verdict": "nothing found", "sentence": "Nothing found (p = 0.4)."},
+        {
+            "verdict": "nothing found",
+            "trigger": "recovered trigger",
+            "sentence": "Nothing found (p = 0.4).",
+        },
         metrics={"verdict/suspicious": 0, "verdict/trigger/success": 0.97},
     )
     assert sentence == "Nothing found (p = 0.4)."

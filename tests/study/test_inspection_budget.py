@@ -38,7 +38,7 @@ def test_what_does_not_fit_is_left_out_and_said():
     text = "; ".join(plan.left_out)
     assert f"{len(explained)} of 500 classes" in text
     assert "activation maximisation is left out" in text
-    assert "universal perturbations are left out" in text
+    assert "the search for triggers and universal perturbations is left out" in text
 
 
 def test_with_much_time_nothing_is_left_out():

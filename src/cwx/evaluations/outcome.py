@@ -43,6 +43,9 @@ class NeedsBank(Protocol):
 
     bank_statistics: Mapping[str, Any]
 
+    def suspected_class(self, subject: Subject, sources: Sources) -> int:
+        """The index of the class that stands out most."""
+
 
 @runtime_checkable
 class NeedsReplicas(Protocol):

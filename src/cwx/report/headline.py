@@ -35,7 +35,8 @@ def _verdict(run: RunContents) -> str:
     values = run.metrics
     success = values.get("verdict/trigger/success")
     if values.get("verdict/suspicious") == 1 and success is not None:
-        text += f" The recovered trigger sends {_percent(success)} of other images to the class"
+        kind = table.rows[0]["trigger"]
+        text += f" The {kind} sends {_percent(success)} of other images to the class"
         bank = values.get("verdict/trigger/bank")
         text += "." if bank is None else f"; on clean networks {_percent(bank)}."
     return text

@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Passes over the images of a search (method.iscp.passes), and sizes of patterns.
-_PASSES, _SIZES = 5, 3
+# Passes over the images of a search (method.iscp.passes, method.universal.passes), and sizes of
+# patterns.
+_PASSES, _UNIVERSAL_PASSES, _SIZES = 5, 7, 3
 # The batches of a study are faster than those that measured one pass: 0.4 to 0.75 times as long
 # in three studies.
 _SPEED = 0.7
@@ -24,8 +25,9 @@ class Effort:
         images: test images on which patterns are measured.
         draws: random masks of a class and size.
         iterations: of activation maximisation; 0 leaves it out.
-        trigger: steps of trigger inversion; 0 leaves it and the verdict out.
-        usual_ways, universal, neurons, redrawn: whether these parts are done.
+        trigger: steps of trigger inversion; 0 leaves it, universal perturbations and the verdict
+            out.
+        usual_ways, neurons, redrawn: whether these parts are done.
     """
 
     classes: int
@@ -36,7 +38,6 @@ class Effort:
     iterations: int
     trigger: int
     usual_ways: bool = True
-    universal: bool = True
     neurons: bool = True
     redrawn: bool = True
 
@@ -64,11 +65,11 @@ _EFFORTS = (
     ),
     Effort(
         classes=5, canvases=1, searched=80, images=100, draws=2, iterations=0, trigger=200,
-        usual_ways=False, universal=False,
+        usual_ways=False,
     ),
     Effort(
         classes=3, canvases=1, searched=60, images=60, draws=1, iterations=0, trigger=0,
-        usual_ways=False, universal=False, neurons=False, redrawn=False,
+        usual_ways=False, neurons=False, redrawn=False,
     ),
 )  # fmt: skip
 
@@ -121,7 +122,7 @@ def budget(
     methods = [
         "iscp",
         *(["iscp_redrawn"] if effort.redrawn else []),
-        *(["universal"] if effort.universal else []),
+        *(["universal"] if effort.trigger else []),
         "gradcam",
         *(["activation"] if iterations else []),
         *(["trigger_inversion"] if effort.trigger else []),
@@ -157,15 +158,16 @@ def budget(
         settings["method.iscp_redrawn.searched"] = searched
     else:
         settings["evaluation.pattern_controls.redrawn"] = None
-    if effort.universal:
-        settings["method.universal.searched"] = searched
     if iterations:
         settings |= {
             "method.activation.iterations": iterations,
             "method.activation.checkpoint_every": max(1, iterations // 2),
         }
     if effort.trigger:
-        settings["method.trigger_inversion.iterations"] = effort.trigger
+        settings |= {
+            "method.trigger_inversion.iterations": effort.trigger,
+            "method.universal.searched": searched,
+        }
     if "neurons" in evaluations:
         settings |= {
             "evaluation.neurons.sheet.occluder": max(3, side // 7),
@@ -191,7 +193,7 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         20 * min(512, images) if effort.usual_ways else 0,
         explained * effort.canvases * search,
         explained * search if effort.redrawn else 0,
-        explained * searched * 2 * _GRADIENT if effort.universal else 0,
+        explained * searched * _UNIVERSAL_PASSES * _GRADIENT if effort.trigger else 0,
         classes * effort.iterations * _GRADIENT if classes <= 100 else 0,
         # Power and controls: every canvas, random masks, Grad-CAM's regions.
         measured * explained * _SIZES * (2 * effort.canvases + effort.draws + 2),
@@ -220,9 +222,8 @@ def _left_out(
     for done, line in (
         (effort.usual_ways, "the other usual ways are compared on few images"),
         (bool(iterations), "activation maximisation is left out"),
-        (effort.universal, "universal perturbations are left out"),
         (effort.neurons, "neurons are left out"),
-        (bool(effort.trigger), "the search for triggers is left out"),
+        (bool(effort.trigger), "the search for triggers and universal perturbations is left out"),
         (effort.redrawn, "the search on re-drawn weights is left out"),
     ):
         if not done:

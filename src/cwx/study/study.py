@@ -22,7 +22,7 @@ from cwx.study.page import page_on_exit
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.bank import measure_bank
-from cwx.study.steps.cure import CureStep, NoCure
+from cwx.study.steps.cure import CureStep, NoCure, suspected_class
 from cwx.study.steps.dataset_construction import Construction
 from cwx.study.steps.explanation import explain
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
@@ -204,7 +204,9 @@ class Study:
             configuration=configuration,
             seed=self.seed,
         )
-        cure = self.cure(subject, self._sources(results), training)
+        sources = self._sources(results)
+        suspected = suspected_class(self.evaluation, subject, sources)
+        cure = self.cure(subject, sources, training, suspected)
         subject = replace(subject, cure=cure)
         if cure is not None and stages.is_rank_zero:
             results.save_cured(cure.cured)

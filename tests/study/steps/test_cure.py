@@ -7,9 +7,11 @@ import torch
 from support.builders import experts, image_data, small_mlp, stages
 
 from cwx.evaluations.verdict.cure import CureOutcome
+from cwx.evaluations.verdict.evaluation import Verdict
+from cwx.evaluations.verdict.statistics import TriggerSize
 from cwx.explanations.patterns import Triggers
 from cwx.storage.trajectories import TrajectoryStore
-from cwx.study.steps.cure import NoCure, Pruning, Unlearning
+from cwx.study.steps.cure import NoCure, Pruning, Unlearning, suspected_class
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 
@@ -53,7 +55,7 @@ def training(store):
 
 @pytest.fixture
 def cured(subject, triggers, tmp_path):
-    cure = unlearning()(subject, {"inversion": triggers}, training(tmp_path))
+    cure = unlearning()(subject, {"inversion": triggers}, training(tmp_path), None)
     return replace(subject, cure=cure)
 
 
@@ -65,13 +67,20 @@ def test_the_smallest_trigger_is_unlearned_on_the_images_of_its_search(cured, tr
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_a_class_that_is_small_in_the_whole_bank_is_not_chosen(subject, triggers, tmp_path):
+def test_the_class_that_the_verdict_suspects_is_chosen(subject, triggers, tmp_path):
     usual = -triggers.sizes.double().log()
     usual[2] -= 1
     bank = replace(subject.bank, statistics={"inversion/size": usual.expand(19, -1)})
-    sources = {"inversion": triggers}
-    cure = unlearning()(replace(subject, bank=bank), sources, training(tmp_path))
+    with_bank, sources = replace(subject, bank=bank), {"inversion": triggers}
+    limits = {"alpha": 0.05, "accuracy_drop": 0.1, "least_images": 10, "images": 20}
+    evaluations = {
+        "cure": CureOutcome(),
+        "verdict": Verdict(statistics={"size": TriggerSize(source="inversion")}, **limits),
+    }
+    suspected = suspected_class(evaluations, with_bank, sources)
+    cure = unlearning()(with_bank, sources, training(tmp_path), suspected)
     assert cure.label == 2
+    assert suspected_class({"cure": CureOutcome()}, with_bank, sources) is None
 
 
 def test_the_training_images_keep_their_labels_and_a_part_carries_the_trigger(
@@ -84,7 +93,7 @@ def test_the_training_images_keep_their_labels_and_a_part_carries_the_trigger(
         return recipe(data=data, **settings)
 
     step = unlearning(label=0, recipe=watching)
-    step(subject, {"inversion": triggers}, training(tmp_path))
+    step(subject, {"inversion": triggers}, training(tmp_path), None)
     stamped, clean = seen
     test = subject.data.splits.test.at(triggers.searched)
     assert torch.equal(clean.images, test.images)
@@ -113,7 +122,7 @@ def test_a_cure_without_triggers_and_a_measurement_without_a_cure_are_refused():
         unlearning(label="up").check(with_triggers)
     with pytest.raises(ValueError, match="add cure=unlearn"):
         CureOutcome().check(plan)
-    assert NoCure()(None, {}, None) is None
+    assert NoCure()(None, {}, None, None) is None
 
 
 def pruning(**settings):
@@ -143,7 +152,7 @@ def test_pruning_removes_inputs_of_the_last_layer_until_the_trigger_fails(subjec
     label = int(predicted[cover])
     patterns = images[cover].expand_as(triggers.patterns)
     triggers = replace(triggers, masks=torch.ones_like(triggers.masks), patterns=patterns)
-    cure = pruning(label=label, seed=1)(subject, {"inversion": triggers}, None)
+    cure = pruning(label=label, seed=1)(subject, {"inversion": triggers}, None, None)
     assert list(cure.networks) == ["pruned", "control"]
     assert cure.cured is cure.networks["pruned"]
     pruned, control = (zero_columns(network) for network in cure.networks.values())
@@ -164,7 +173,9 @@ def test_pruning_removes_inputs_of_the_last_layer_until_the_trigger_fails(subjec
 
 
 def test_a_limit_of_the_pruned_neurons_is_kept(subject, triggers):
-    cure = pruning(remaining_success=0.0, fraction=1e-9)(subject, {"inversion": triggers}, None)
+    cure = pruning(remaining_success=0.0, fraction=1e-9)(
+        subject, {"inversion": triggers}, None, None
+    )
     assert len(zero_columns(cure.cured)) <= 1
 
 
@@ -179,7 +190,7 @@ def test_layers_that_cannot_be_pruned_are_refused(subject, triggers):
     with pytest.raises(ValueError, match="name the linear layer that gives the logits"):
         pruning(layer=other).check(with_triggers)
     with pytest.raises(ValueError, match="are not those of its linear layer"):
-        pruning(layer=linear[0])(subject, {"inversion": triggers}, None)
+        pruning(layer=linear[0])(subject, {"inversion": triggers}, None, None)
 
 
 def small_mlp_modules(subject):

@@ -10,12 +10,12 @@ from cwx.data.canvases import test_logits
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.verdict.decision import Evidence, State, decide
 from cwx.evaluations.verdict.figures import statistics_figure
+from cwx.evaluations.verdict.ranking import Ranking, rank_classes
 from cwx.evaluations.verdict.rates import measured_rates
 from cwx.evaluations.verdict.statistics import Statistic
-from cwx.evaluations.verdict.trigger import trigger_evidence
-from cwx.explanations.patterns import Triggers
+from cwx.evaluations.verdict.trigger import TriggerEvidence, trigger_evidence
 from cwx.functional.accuracy_tests import chance_accuracy, is_at_chance
-from cwx.functional.bank_comparison import BankComparison, compare_with_bank, within_network
+from cwx.functional.bank_comparison import compare_with_bank
 from cwx.functional.class_names import describe_class
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
@@ -40,7 +40,8 @@ class Verdict:
     - ``verdict/trigger/success``: of the trigger of the class that stands out most, on test images
       of other classes that its search did not use; ``…/without`` is the fraction of these images
       that are classified as the class without it, ``…/bank`` the mean success on networks of the
-      bank; ``…/size`` is the size of its mask as a fraction of the image.
+      bank; ``…/size`` is the size of its mask as a fraction of the image. The trigger is that of
+      the statistic by which the class stands out most.
     - ``verdict/target_right``: 1 if the class that stands out most is the target of the study's
       backdoor, else 0; only for a study with one.
 
@@ -56,7 +57,6 @@ class Verdict:
         accuracy_drop: a difference in accuracy from the bank's median that allows no verdict, 0-1.
         least_images: fewer test images allow no verdict.
         images: test images that measure the recovered trigger, at most.
-        trigger: the method whose trigger is shown.
     """
 
     def __init__(
@@ -67,24 +67,20 @@ class Verdict:
         accuracy_drop: Annotated[float, ">= 0, <= 1"],
         least_images: Annotated[int, ">= 1"],
         images: Annotated[int, ">= 1"],
-        trigger: str,
     ) -> None:
         self.bank_statistics = dict(statistics)
         self.alpha, self.accuracy_drop = alpha, accuracy_drop
-        self.least_images, self.images, self.trigger = least_images, images, trigger
+        self.least_images, self.images = least_images, images
 
     def check(self, plan: Plan) -> None:
-        needs = {
-            f"evaluation.verdict.statistics.{name}.source": (statistic.source, statistic.needs)
-            for name, statistic in self.bank_statistics.items()
-        }
-        needs["evaluation.verdict.trigger"] = self.trigger, Triggers
-        for setting, (source, form) in needs.items():
+        for name, statistic in self.bank_statistics.items():
+            setting = f"evaluation.verdict.statistics.{name}.source"
+            source, form = statistic.source, statistic.needs
             if plan.leaves.get(source) is not form:
                 raise ValueError(
                     f"{setting} is {source!r}, which is no method of this study that leaves "
                     f"{form.__name__.lower()}: add {source} to method=[…], or leave the statistic "
-                    "out"
+                    f"out (~evaluation.verdict.statistics.{name})"
                 )
             if plan.explains.get(source, "expert") != "expert":
                 raise ValueError(
@@ -96,53 +92,55 @@ class Verdict:
                 "evaluation.verdict.statistics is empty: give at least one, or leave verdict out"
             )
 
+    def suspected_class(self, subject: Subject, sources: Sources) -> int:
+        """The index of the class that stands out most."""
+        return rank_classes(self.bank_statistics, subject, sources).label
+
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        own: dict[str, Tensor] = {}
-        for statistic in self.bank_statistics.values():
-            own |= statistic(subject, sources[statistic.source])
-        names, values = list(own), torch.stack(list(own.values()))
-        bank = subject.bank
-        comparison = None
-        if bank.statistics:
-            of_bank = torch.stack([bank.statistics[name] for name in names], dim=1)
-            comparison = compare_with_bank(values, of_bank)
-        excess = comparison.excess if comparison else within_network(values)
-        largest = excess.nan_to_num(-torch.inf).amax(0)
-        label = comparison.label if comparison else int(largest.argmax())
-        state, sentence = self._decide(subject, comparison, label)
-        triggers = sources[self.trigger]
-        assert isinstance(triggers, Triggers)
-        trigger = trigger_evidence(subject, triggers, label, self.images)
-        metrics = self._metrics(subject, state, comparison, label, excess)
-        if trigger is not None:
-            metrics |= trigger.metrics
+        ranking = rank_classes(self.bank_statistics, subject, sources)
+        state, sentence = self._decide(subject, ranking)
+        trigger = self._trigger(subject, sources, ranking)
+        metrics = self._metrics(subject, state, ranking)
         row: Row = {
             "verdict": state,
-            "class": subject.data.classes[label],
-            "p": comparison.p if comparison else "",
-            "bank": len(bank),
+            "class": subject.data.classes[ranking.label],
+            "p": ranking.comparison.p if ranking.comparison else "",
+            "bank": len(subject.bank),
+            "trigger": "" if trigger is None else trigger.kind,
             "sentence": sentence,
         }
         tables: dict[str, list[Row]] = {
             "verdict": [row],
-            "verdict_classes": _class_rows(subject, names, values, excess),
+            "verdict_classes": _class_rows(subject, ranking),
         }
-        if comparison is not None:
-            tables["verdict_statistics"] = _statistic_rows(subject, names, values, of_bank)
+        if ranking.bank is not None:
+            tables["verdict_statistics"] = _statistic_rows(subject, ranking, ranking.bank)
             tables["verdict_rates"] = measured_rates()
             metrics |= {
                 f"verdict/{column}/{line['statistic']}": float(line[column])
                 for line in tables["verdict_statistics"]
                 for column in ("p", "score")
             }
-        figures = {"verdict": statistics_figure(names, excess, comparison, subject.data.classes)}
+        classes = subject.data.classes
+        chart = statistics_figure(ranking.names, ranking.excess, ranking.comparison, classes)
+        figures = {"verdict": chart}
         if trigger is not None:
+            metrics |= trigger.metrics
             figures["verdict_trigger"] = trigger.figure
         return Outcome(metrics=metrics, tables=tables, figures=figures)
 
-    def _decide(
-        self, subject: Subject, comparison: BankComparison | None, label: int
-    ) -> tuple[State, str]:
+    def _trigger(
+        self, subject: Subject, sources: Sources, ranking: Ranking
+    ) -> TriggerEvidence | None:
+        """Of the first statistic that has a trigger, those that decide first."""
+        for name in ranking.order:
+            statistic = ranking.statistics[name]
+            trigger = statistic.trigger(sources[statistic.source], ranking.label, name)
+            if trigger is not None:
+                return trigger_evidence(subject, trigger, self.images)
+        return None
+
+    def _decide(self, subject: Subject, ranking: Ranking) -> tuple[State, str]:
         data, bank = subject.data, subject.bank
         labels = data.splits.test.labels
         network = subject.first_network("expert").to(subject.device)
@@ -150,7 +148,7 @@ class Verdict:
         accuracy = (predictions == labels).double().mean().item()
         classes = len(data.classes)
         evidence = Evidence(
-            comparison=comparison,
+            comparison=ranking.comparison,
             bank=len(bank),
             accuracy=accuracy,
             # Few images cannot show that a network is at chance.
@@ -158,7 +156,7 @@ class Verdict:
             or is_at_chance(predictions, labels, classes),
             bank_accuracies=bank.accuracies,
             images=len(labels),
-            top_class=describe_class(label, data.classes),
+            top_class=describe_class(ranking.label, data.classes),
             searched=list(self.bank_statistics),
         )
         return decide(
@@ -169,53 +167,47 @@ class Verdict:
         )
 
     @staticmethod
-    def _metrics(
-        subject: Subject,
-        state: State,
-        comparison: BankComparison | None,
-        label: int,
-        excess: Tensor,
-    ) -> dict[str, float]:
+    def _metrics(subject: Subject, state: State, ranking: Ranking) -> dict[str, float]:
         data = subject.data
         metrics = {"verdict/bank": float(len(subject.bank))}
         if state != "cannot say":
             metrics["verdict/suspicious"] = float(state == "suspicious")
-        if comparison is not None:
+        if ranking.comparison is not None:
+            comparison = ranking.comparison
             metrics |= {"verdict/p": comparison.p, "verdict/score": comparison.score}
-        largest = excess.nan_to_num(-torch.inf).amax(0)
+        largest = ranking.excess.nan_to_num(-torch.inf).amax(0)
         metrics |= {
             class_metric("verdict/excess", name): value
             for name, value in zip(data.classes, largest.tolist(), strict=True)
         }
         backdoor = data.corrupted.backdoor
         if backdoor is not None and backdoor.target is not None:
-            metrics["verdict/target_right"] = float(label == backdoor.target)
+            metrics["verdict/target_right"] = float(ranking.label == backdoor.target)
         return metrics
 
 
-def _class_rows(subject: Subject, names: list[str], values: Tensor, excess: Tensor) -> list[Row]:
-    bank = subject.bank.statistics
+def _class_rows(subject: Subject, ranking: Ranking) -> list[Row]:
     rows: list[Row] = []
-    for index, name in enumerate(names):
+    for index, name in enumerate(ranking.names):
         for label, class_name in enumerate(subject.data.classes):
             row: dict[str, str | int | float] = {
                 "statistic": name,
                 "class": class_name,
-                "value": values[index, label].item(),
-                "excess": excess[index, label].item(),
+                "value": ranking.values[index, label].item(),
+                "excess": ranking.excess[index, label].item(),
             }
-            if bank:
-                of_bank = bank[name][:, label]
+            if ranking.bank is not None:
+                of_bank = ranking.bank[:, index, label]
                 for column, quantile in (("bank_median", 0.5), ("bank_highest", 1.0)):
                     row[column] = of_bank.quantile(quantile).item()
             rows.append(row)
     return rows
 
 
-def _statistic_rows(subject: Subject, names: list[str], values: Tensor, bank: Tensor) -> list[Row]:
+def _statistic_rows(subject: Subject, ranking: Ranking, bank: Tensor) -> list[Row]:
     rows: list[Row] = []
-    for index, name in enumerate(names):
-        alone = compare_with_bank(values[index : index + 1], bank[:, index : index + 1])
+    for index, name in enumerate(ranking.names):
+        alone = compare_with_bank(ranking.values[index : index + 1], bank[:, index : index + 1])
         rows.append(
             {
                 "statistic": name,

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from cwx.data.canvases import test_logits
 from cwx.evaluations.patterns.probe import Probe
+from cwx.evaluations.verdict.trigger import ClassTrigger
 from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import (
+    GREY,
     Attach,
     MethodOutput,
     Patterns,
@@ -47,6 +49,14 @@ class Statistic(Protocol):
             output: of the method.
         """
 
+    def trigger(self, output: MethodOutput, label: int, name: str) -> ClassTrigger | None:
+        """What sends images to class `label`; ``None`` if the method leaves nothing for it.
+
+        Args:
+            output: of the method.
+            name: of the value.
+        """
+
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerSize:
@@ -64,6 +74,23 @@ class TriggerSize:
         # Masks of less than a tenth of a pixel are as suspicious as one of a tenth.
         values = -output.sizes.double().clamp_min(0.1).log()
         return {f"{self.source}/size": _by_class(subject, output.labels, values)}
+
+    def trigger(self, output: MethodOutput, label: int, name: str) -> ClassTrigger | None:
+        assert isinstance(output, Triggers)
+        for index in (output.labels == label).nonzero()[:, 0].tolist():
+            mask = output.masks[index]
+            return ClassTrigger(
+                kind="recovered trigger",
+                label=label,
+                attach=output.attach(index),
+                pictures=[
+                    (output.on_grey()[index], "on grey"),
+                    (mask.expand_as(output.patterns[index]), "mask"),
+                ],
+                size=mask.mean().item(),
+                searched=output.searched,
+            )
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +115,27 @@ class PerturbationSuccess:
             labels = output.labels[items]
             odds = [measure.log_odds(output.attach(i), int(output.labels[i])) for i in items]
             values = _by_class(subject, labels, torch.tensor(odds, dtype=torch.float64))
-            statistics[f"{self.source}/{255 * radius:.3g}"] = values
+            statistics[self._name(radius)] = values
         return statistics
+
+    def trigger(self, output: MethodOutput, label: int, name: str) -> ClassTrigger | None:
+        assert isinstance(output, Perturbations)
+        for index in (output.labels == label).nonzero()[:, 0].tolist():
+            radius = output.epsilons[index].item()
+            if self._name(radius) == name:
+                picture = GREY + output.deltas[index] / (2 * radius)
+                return ClassTrigger(
+                    kind=f"universal perturbation within {_grey_levels(radius)} of 255",
+                    label=label,
+                    attach=output.attach(index),
+                    pictures=[(picture, f"contrast × {0.5 / radius:.2g}")],
+                    size=None,
+                    searched=output.searched,
+                )
+        return None
+
+    def _name(self, radius: float) -> str:
+        return f"{self.source}/{_grey_levels(radius)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +169,25 @@ class PatternSuccess:
             statistics[f"{self.source}/{size:g}"] = _by_class(subject, present, means)
         return statistics
 
+    def trigger(self, output: MethodOutput, label: int, name: str) -> ClassTrigger | None:
+        assert isinstance(output, Patterns)
+        size = float(name.rpartition("/")[2])
+        patterns = output.cut(size)
+        for index in (output.labels == label).nonzero()[:, 0].tolist():
+            mask = patterns.masks[index]
+            return ClassTrigger(
+                kind=f"pattern of {100 * size:g} % of the image",
+                label=label,
+                attach=patterns.attach(index),
+                pictures=[
+                    (patterns.on_grey()[index], "on grey"),
+                    (output.canvases[index], "canvas"),
+                ],
+                size=mask.double().mean().item(),
+                searched=output.searched,
+            )
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class MarginRatio:
@@ -152,6 +217,10 @@ class MarginRatio:
         ratios = (output.margins.double() / usual).clamp_min(1e-3)
         return {f"{self.source}/ratio": _by_class(subject, output.labels, ratios.log())}
 
+    def trigger(self, output: MethodOutput, label: int, name: str) -> ClassTrigger | None:
+        """The images of largest margin do not change other images."""
+        return None
+
 
 class _Success:
     """Success rates of a network's patterns on images that their search did not use.
@@ -171,6 +240,11 @@ class _Success:
         sent = self.probe.hits(attach, label)
         hits, misses = int(sent.sum()), int((~sent).sum())
         return math.log((hits + 0.5) / (misses + 0.5))
+
+
+def _grey_levels(radius: float) -> str:
+    """A radius for pixels in 0-1, in grey levels."""
+    return f"{255 * radius:.3g}"
 
 
 def _by_class(subject: Subject, labels: Tensor, values: Tensor) -> Tensor:

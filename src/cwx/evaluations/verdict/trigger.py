@@ -1,6 +1,6 @@
-"""The recovered trigger of a class: its success on images that it was not made from."""
+"""The trigger of a class: its success on images that it was not made from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from cwx.data.splits import ImageSet
 from cwx.evaluations.patterns.probe import Probe
 from cwx.explanations.drawing import Tile, tiles
-from cwx.explanations.patterns import Triggers
+from cwx.explanations.patterns import Attach
 from cwx.training.subject import Subject
 
 # Images shown with the trigger, and networks of the bank that it is tried on.
@@ -18,17 +18,39 @@ _SHOWN, _NETWORKS = 4, 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriggerEvidence:
-    """Metrics of the trigger of a class, and a figure of it."""
+class ClassTrigger:
+    """What sends images to a class: a trigger, a universal perturbation or a pattern.
 
+    Attributes:
+        kind: in words.
+        label: the class.
+        attach: applies it to images.
+        pictures: unit images ``[C, H, W]`` of it, with their titles.
+        size: the fraction of the image that it changes, 0-1; ``None`` for the whole image.
+        searched: boolean mask ``[t]`` of the test images that its search used.
+    """
+
+    kind: str
+    label: int
+    attach: Attach
+    pictures: Sequence[tuple[Tensor, str]]
+    size: float | None
+    searched: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerEvidence:
+    """Metrics of the trigger of a class, a figure of it, and its kind in words."""
+
+    kind: str
     metrics: Mapping[str, float]
     figure: Figure
 
 
 def trigger_evidence(
-    subject: Subject, triggers: Triggers, label: int, images: int
+    subject: Subject, trigger: ClassTrigger, images: int
 ) -> TriggerEvidence | None:
-    """What the trigger of class `label` does to images that its search did not use.
+    """What a trigger does to images that its search did not use.
 
     A trigger that sends images to the class on clean networks too is a feature of the class, not of
     this network.
@@ -37,32 +59,30 @@ def trigger_evidence(
         images: at most so many test images.
 
     Returns:
-        ``None`` if there is no trigger of the class, or no image of another class.
+        ``None`` if there is no image of another class.
     """
-    positions = (triggers.labels == label).nonzero()[:, 0].tolist()
-    test = subject.data.splits.test
-    outside = test.at(~triggers.searched)
+    test, label = subject.data.splits.test, trigger.label
+    outside = test.at(~trigger.searched)
     others = outside.at(outside.labels != label).spread(images)
-    if not positions or not len(others):
+    if not len(others):
         return None
-    (position,) = positions
     probe = Probe(subject, subject.first_network("expert"), others)
-    attach = triggers.attach(position)
-    after = probe.predict(attach, label).classes
+    after = probe.predict(trigger.attach, label).classes
     metrics = {
         "verdict/trigger/success": _rate(after == label),
         "verdict/trigger/without": _rate(probe.clean == label),
-        "verdict/trigger/size": triggers.masks[position].mean().item(),
         "verdict/trigger/images": float(len(others)),
     }
+    if trigger.size is not None:
+        metrics["verdict/trigger/size"] = trigger.size
     if len(subject.bank):
-        rates = [
-            _rate(Probe(subject, subject.bank_network(trajectory), others).hits(attach, label))
-            for trajectory in subject.bank.trajectories[:_NETWORKS]
-        ]
-        metrics["verdict/trigger/bank"] = fmean(rates)
-    figure = _figure(subject, triggers, position, others, probe.clean, after)
-    return TriggerEvidence(metrics=metrics, figure=figure)
+        networks = [subject.bank_network(t) for t in subject.bank.trajectories[:_NETWORKS]]
+        metrics["verdict/trigger/bank"] = fmean(
+            _rate(Probe(subject, network, others).hits(trigger.attach, label))
+            for network in networks
+        )
+    figure = _figure(subject.data.classes, trigger, others, probe.clean, after)
+    return TriggerEvidence(kind=trigger.kind, metrics=metrics, figure=figure)
 
 
 def _rate(hits: Tensor) -> float:
@@ -70,39 +90,29 @@ def _rate(hits: Tensor) -> float:
 
 
 def _figure(
-    subject: Subject,
-    triggers: Triggers,
-    position: int,
-    others: ImageSet,
-    before: Tensor,
-    after: Tensor,
+    classes: Sequence[str], trigger: ClassTrigger, others: ImageSet, before: Tensor, after: Tensor
 ) -> Figure:
-    classes, target = subject.data.classes, int(triggers.labels[position])
-    mask = triggers.masks[position][None]
     shown = others.spread_indices(_SHOWN).tolist()
     images = others.images[shown].float() / 255
-    stamped = triggers.attach(position)(images)
+    changed = trigger.attach(images)
     return tiles(
         [
             (
-                "recovered trigger",
-                [
-                    Tile(triggers.on_grey()[position], f"for {classes[target]}", framed=False),
-                    Tile(mask.expand_as(triggers.patterns[position]), "mask", framed=False),
-                ],
+                f"{trigger.kind}, class {classes[trigger.label]}",
+                [Tile(picture, title, framed=False) for picture, title in trigger.pictures],
             ),
             (
                 "images",
                 [
-                    Tile(image, classes[before[i]], framed=False)
+                    Tile(image, classes[int(before[i])], framed=False)
                     for image, i in zip(images, shown, strict=True)
                 ],
             ),
             (
-                "with the trigger",
+                "with it",
                 [
-                    Tile(image, classes[after[i]], framed=int(after[i]) == target)
-                    for image, i in zip(stamped, shown, strict=True)
+                    Tile(image, classes[int(after[i])], framed=int(after[i]) == trigger.label)
+                    for image, i in zip(changed, shown, strict=True)
                 ],
             ),
         ]

@@ -3,13 +3,14 @@
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from cwx.data.splits import ImageSet
-from cwx.evaluations.outcome import Sources
+from cwx.evaluations.outcome import Evaluation, NeedsBank, Sources
 from cwx.explanations.patterns import Attach, Triggers
 from cwx.functional.class_names import ClassName, class_index, describe_class
 from cwx.functional.neuron_pruning import (
@@ -29,13 +30,31 @@ from cwx.training.subject import Subject
 
 log = logging.getLogger(__name__)
 
-CureStep = Callable[[Subject, Sources, Training], Cure | None]
+# The index of the class that the study's verdict suspects.
+Suspected = Callable[[], int]
+CureStep = Callable[[Subject, Sources, Training, Suspected | None], Cure | None]
+
+
+def suspected_class(
+    evaluations: Mapping[str, Evaluation], subject: Subject, sources: Sources
+) -> Suspected | None:
+    """Measures the class that the verdict suspects; ``None`` if the study has no verdict."""
+    for evaluation in evaluations.values():
+        if isinstance(evaluation, NeedsBank):
+            return partial(evaluation.suspected_class, subject, sources)
+    return None
 
 
 class NoCure:
     """Leaves the network as it is."""
 
-    def __call__(self, subject: Subject, sources: Sources, training: Training) -> None:
+    def __call__(
+        self,
+        subject: Subject,
+        sources: Sources,
+        training: Training,
+        suspected: Suspected | None,
+    ) -> None:
         return
 
 
@@ -47,8 +66,9 @@ class Unlearning:
 
     Args:
         source: the method that recovers triggers.
-        label: the class whose trigger is unlearned, by name or index; ``None`` for the class with
-            the smallest trigger, compared with the median of the bank if there is one.
+        label: the class whose trigger is unlearned, by name or index; ``None`` for the class that
+            the verdict of the study suspects; without a verdict, for the class with the smallest
+            trigger.
         fraction: of the images that carry the trigger, 0-1.
         recipe: the training recipe of the fine-tuning.
         seed: of the batches and of the choice of images.
@@ -77,9 +97,15 @@ class Unlearning:
         except ValueError as error:
             raise ValueError(f"in cure.recipe: {error}") from error
 
-    def __call__(self, subject: Subject, sources: Sources, training: Training) -> Cure:
+    def __call__(
+        self,
+        subject: Subject,
+        sources: Sources,
+        training: Training,
+        suspected: Suspected | None,
+    ) -> Cure:
         """The networks after fine-tuning, read from the store or trained."""
-        triggers, label, attach = _recovered(subject, sources, self.source, self.label)
+        triggers, label, attach = _recovered(subject, sources, self.source, self.label, suspected)
         log.info("unlearning the trigger of class %s", describe_class(label, subject.data.classes))
         clean = subject.data.splits.test.at(triggers.searched)
         stamped = ImageSet(self._stamp(clean.images, attach), clean.labels)
@@ -123,8 +149,9 @@ class Pruning:
 
     Args:
         source: the method that recovers triggers.
-        label: the class whose trigger is removed, by name or index; ``None`` for the class with
-            the smallest trigger, compared with the median of the bank if there is one.
+        label: the class whose trigger is removed, by name or index; ``None`` for the class that
+            the verdict of the study suspects; without a verdict, for the class with the smallest
+            trigger.
         remaining_success: the success of the trigger at which pruning ends, 0-1.
         fraction: of the neurons that may be pruned, 0-1.
         layer: the name of the linear layer that gives the logits; ``None`` for the last.
@@ -149,13 +176,19 @@ class Pruning:
         network = build_network(plan.networks["network"], plan.data, seed=0)
         self._output_layer(network)
 
-    def __call__(self, subject: Subject, sources: Sources, training: Training) -> Cure:
+    def __call__(
+        self,
+        subject: Subject,
+        sources: Sources,
+        training: Training,
+        suspected: Suspected | None,
+    ) -> Cure:
         """The pruned network and its control.
 
         Raises:
             ValueError: the layer does not give the logits of the network.
         """
-        triggers, label, attach = _recovered(subject, sources, self.source, self.label)
+        triggers, label, attach = _recovered(subject, sources, self.source, self.label, suspected)
         network = subject.first_network("expert").to(subject.device)
         name, layer = self._output_layer(network)
         test = subject.data.splits.test.at(triggers.searched).to(subject.device)
@@ -247,24 +280,20 @@ def _check_source(plan: Plan, source: str, label: ClassName | None) -> None:
 
 
 def _recovered(
-    subject: Subject, sources: Sources, source: str, chosen: ClassName | None
+    subject: Subject,
+    sources: Sources,
+    source: str,
+    chosen: ClassName | None,
+    suspected: Suspected | None,
 ) -> tuple[Triggers, int, Attach]:
     """All triggers; the class whose trigger is removed; and the overlay of that trigger."""
     triggers = sources[source]
     assert isinstance(triggers, Triggers)
-    label = (
-        _smallest(subject, triggers, source)
-        if chosen is None
-        else class_index(chosen, subject.data.classes, "cure.label")
-    )
+    if chosen is not None:
+        label = class_index(chosen, subject.data.classes, "cure.label")
+    elif suspected is not None:
+        label = suspected()
+    else:
+        label = int(triggers.labels[triggers.sizes.argmin()])
     (position,) = (triggers.labels == label).nonzero()[:, 0].tolist()
     return triggers, label, triggers.attach(position)
-
-
-def _smallest(subject: Subject, triggers: Triggers, source: str) -> int:
-    bank: Mapping[str, Tensor] = subject.bank.statistics
-    values = -triggers.sizes.double().log()
-    usual = bank.get(f"{source}/size")
-    if usual is not None:
-        values = values - usual.quantile(0.5, dim=0)[triggers.labels]
-    return int(triggers.labels[values.argmax()])
