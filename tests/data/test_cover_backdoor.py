@@ -239,3 +239,78 @@ def test_a_picture_and_its_mask_come_from_files_of_one_size(tmp_path):
     other = MaskFile(path=picture_file(tmp_path / "other.png", (6, 8), (255, 255, 255)))
     with pytest.raises(ValueError, match="mask_picture is 8x6 pixels, .*picture is 6x8: give a"):
         PicturePatch(picture=red, mask_picture=other, **settings).mask((3, 6, 6))
+
+
+CUTOUT = {"mask_picture": None, "opacity": 1.0, "size": 4, "row": 0, "column": 2}
+
+
+def rgba_file(path, mode="RGBA"):
+    """A red picture that is transparent in the right half and has alpha 51 (of 255) on the left."""
+    picture = Image.new("RGBA", (4, 4), (255, 0, 0, 51))
+    picture.paste((0, 255, 0, 0), (2, 0, 4, 4))
+    picture.convert(mode).save(path)
+    return PictureFile(path=str(path))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_the_alpha_channel_of_a_picture_is_its_mask(tmp_path, mode, channels):
+    picture = rgba_file(tmp_path / "cutout.png", mode)
+    trigger = PicturePatch(picture=picture, **CUTOUT | {"opacity": 0.5})
+    expected = torch.zeros(6, 6)
+    expected[:4, 2:4] = 1
+    assert torch.equal(trigger.mask((channels, 6, 6)), expected)
+    images = torch.full((1, channels, 6, 6), 200, dtype=torch.uint8)
+    # The weight of the picture is opacity x alpha = 0.5 x 51 / 255 = 0.1.
+    red = [255, 0, 0] if (mode, channels) == ("RGBA", 3) else [76] * channels
+    applied = trigger.apply(images)[0]
+    assert applied[:, 0, 2].tolist() == [round(0.9 * 200 + 0.1 * level) for level in red]
+    assert torch.equal(applied[:, expected == 0], images[0][:, expected == 0])
+
+
+def test_a_palette_with_a_transparent_colour_is_a_mask(tmp_path):
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.paste(0, (0, 0, 4, 1))
+    picture.save(tmp_path / "palette.gif", transparency=0)
+    trigger = PicturePatch(picture=PictureFile(path=str(tmp_path / "palette.gif")), **CUTOUT)
+    assert trigger.mask((3, 6, 6)).nonzero()[:, 0].unique().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_opaque_alpha_channel_changes_nothing(tmp_path, channels, size):
+    pixels = torch.randint(256, (5, 4, 3), generator=stream(1), dtype=torch.uint8)
+    picture = Image.fromarray(pixels.numpy())
+    triggers = []
+    for mode in ("RGB", "RGBA"):
+        picture.convert(mode).save(tmp_path / f"{mode}.png")
+        file = PictureFile(path=str(tmp_path / f"{mode}.png"))
+        triggers.append(PicturePatch(picture=file, **CUTOUT | {"size": size}))
+        shape = channels, size, size
+        assert torch.equal(file.draw(shape), file.draw_cutout(shape)[0])
+    images = torch.full((2, channels, 9, 9), 90, dtype=torch.uint8)
+    without, opaque = (trigger.apply(images) for trigger in triggers)
+    assert torch.equal(without, opaque)
+
+
+def test_the_colours_behind_transparent_pixels_do_not_show(tmp_path):
+    # Averaged without regard to alpha, the green pixels would colour the border.
+    trigger = PicturePatch(picture=rgba_file(tmp_path / "cutout.png"), **CUTOUT | {"size": 3})
+    images = torch.zeros(1, 3, 6, 6, dtype=torch.uint8)
+    applied = trigger.apply(images)[0]
+    assert applied[0].any()
+    assert not applied[1:].any()
+
+
+def test_a_picture_that_cannot_show_or_has_two_masks_is_refused(tmp_path):
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "nothing.png")
+    nothing = PicturePatch(picture=PictureFile(path=str(tmp_path / "nothing.png")), **CUTOUT)
+    with pytest.raises(ValueError, match="picture is transparent everywhere .* give a picture"):
+        nothing.mask((3, 6, 6))
+    mask = MaskFile(path=picture_file(tmp_path / "mask.png", (4, 4), (255, 255, 255)))
+    both = PicturePatch(
+        picture=rgba_file(tmp_path / "cutout.png"), **CUTOUT | {"mask_picture": mask}
+    )
+    with pytest.raises(ValueError, match="transparent pixels, .*mask_picture=null .* its alpha"):
+        both.apply(torch.zeros(1, 3, 6, 6, dtype=torch.uint8))

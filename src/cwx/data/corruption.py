@@ -175,29 +175,41 @@ class PictureFile:
         Raises:
             ValueError: the file is missing, is not an image, or has transparent pixels.
         """
-        _, height, width = shape
-        return self._read(shape, stretch_to(width, height, interpolation="bicubic"))
+        channels, height, width = shape
+        fit = stretch_to(width, height, interpolation="bicubic")
+        return self._read(3 if channels == 3 else 1, fit).expand(channels, -1, -1)
+
+    def draw_cutout(self, shape: Shape) -> tuple[Tensor, Tensor]:
+        """The colours ``[C, H, W]`` and the alpha channel ``[1, H, W]``, in 0-1.
+
+        The alpha channel is 1 for a file without transparent pixels.
+
+        Raises:
+            ValueError: the file is missing or is not an image.
+        """
+        channels, height, width = shape
+        fit = stretch_to(width, height, interpolation="bicubic")
+        picture = self._read(4 if channels == 3 else 2, fit)
+        return picture[:-1].expand(channels, -1, -1), picture[-1:]
 
     def size(self) -> tuple[int, int]:
         """Height and width of the file's image.
 
         Raises:
-            ValueError: as `draw`.
+            ValueError: as `draw_cutout`.
         """
-        _, height, width = self._read((1, 0, 0), None).shape
+        _, height, width = self._read(2, None).shape
         return height, width
 
-    def _read(self, shape: Shape, fit: Fit | None) -> Tensor:
+    def _read(self, channels: int, fit: Fit | None) -> Tensor:
         file = Path(self.path)
         if not file.is_file():
             raise ValueError(
                 f"there is no trigger picture {file}: set corruption.trigger.picture.path to an "
                 "image file, or use the built-in picture of corruption=blended"
             )
-        channels = shape[0]
-        reader = Reader(channels=3 if channels == 3 else 1, fit=fit, rules=PixelRules())
-        picture = reader.read([(file, 0)]).images[0]
-        return (picture / 255).expand(channels, -1, -1)
+        reader = Reader(channels=channels, fit=fit, rules=PixelRules())
+        return reader.read([(file, 0)]).images[0] / 255
 
 
 def check_result(result: object, clean: ImageSet, classes: Sequence[str]) -> Changes:

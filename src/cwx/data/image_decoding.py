@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cwx.data.image_formats import FORMATS, describe_content, image_format
 from cwx.data.pixel_conversion import (
+    Mode,
     PixelError,
     PixelRules,
     StoredPixels,
@@ -47,7 +47,7 @@ class DecodedImage:
     """The pixels of an image file.
 
     Attributes:
-        image: 8 bits, mode L or RGB.
+        image: 8 bits, of the requested mode.
         bits: of a sample in the file: 8 (or less), 12, 16 or 32.
         has_frames: whether the file has further frames or pages, which are not read.
     """
@@ -57,13 +57,11 @@ class DecodedImage:
     has_frames: bool
 
 
-def decode(
-    file: Path, *, mode: Literal["L", "RGB"], rules: PixelRules, fit: Fit | None
-) -> DecodedImage:
+def decode(file: Path, *, mode: Mode, rules: PixelRules, fit: Fit | None) -> DecodedImage:
     """Read the first frame of an image file, turned as its EXIF orientation says.
 
     Args:
-        mode: L for grey, RGB for colour.
+        mode: L for grey, RGB for colour, LA and RGBA with an alpha channel.
         fit: resizes the image to the common size; ``None`` to keep its size.
 
     Raises:

@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cwx.data.image_decoding import decode
-from cwx.data.pixel_conversion import PixelRules
+from cwx.data.pixel_conversion import Mode, PixelRules
 from cwx.data.resizing import Fit
 from cwx.data.splits import ImageSet
 from cwx.errors import printable
@@ -19,6 +18,8 @@ log = logging.getLogger(__name__)
 
 LabelledFiles = Sequence[tuple[Path, int]]
 """Image files, each with its class index."""
+
+_MODES: dict[int, Mode] = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 # The brightest of all pixels with more than 8 bits, as a fraction of white: darker sets are
 # likely to have another white, such as 255 or 4095 in files of 16 bits.
@@ -29,13 +30,14 @@ class Reader:
     """Reads image files of one size into memory.
 
     Args:
-        channels: 1 for grey, 3 for colour.
+        channels: 1 for grey, 3 for colour; 2 and 4 for grey and colour with an alpha channel, which
+            comes last.
         fit: resizes each image to the common size; ``None`` if the files have one size already.
         rules: the meaning of pixels that the files do not tell.
     """
 
     def __init__(self, *, channels: int, fit: Fit | None, rules: PixelRules) -> None:
-        self.mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
+        self.mode = _MODES[channels]
         self.fit, self.rules = fit, rules
         self.first: tuple[Path, tuple[int, int]] | None = None
 
@@ -71,8 +73,10 @@ class Reader:
                 f"{printable(file)} is {width}x{height}; set data.source.size to resize them"
             )
         array = np.asarray(picture)
-        survey.add(file, decoded.bits, decoded.has_frames, int(array.max()) / 255)
-        return torch.from_numpy(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).copy())
+        array = array.reshape(*array.shape[:2], -1)
+        colours = array[..., :-1] if self.mode in ("LA", "RGBA") else array
+        survey.add(file, decoded.bits, decoded.has_frames, int(colours.max()) / 255)
+        return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
 
 class _Survey:

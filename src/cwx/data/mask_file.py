@@ -40,6 +40,7 @@ class MaskFile:
         if not file.is_file():
             raise ValueError(
                 f"there is no mask {file}: set corruption.trigger.mask_picture.path to an image "
-                "file, or corruption.trigger.mask_picture=null for the whole square"
+                "file, or corruption.trigger.mask_picture=null for the picture's alpha channel, or "
+                "the whole square if it has none"
             )
         return PictureFile(path=self.path)

@@ -24,6 +24,10 @@ _MODES_8_BITS = {
 }
 
 
+Mode = Literal["L", "LA", "RGB", "RGBA"]
+"""Modes of Pillow for grey and colour, each without and with an alpha channel, of 8 bits."""
+
+
 class PixelError(ValueError):
     """Pixels without a clear meaning; the message goes on after the name of the file."""
 
@@ -159,12 +163,14 @@ def to_8_bits(image: Image.Image, stored: StoredPixels, rules: PixelRules) -> Im
     return image.convert(_MODES_8_BITS.get(stored.mode, "RGB"))
 
 
-def flatten(image: Image.Image, rules: PixelRules, mode: Literal["L", "RGB"]) -> Image.Image:
-    """An opaque image of `mode` from one of `to_8_bits`.
+def flatten(image: Image.Image, rules: PixelRules, mode: Mode) -> Image.Image:
+    """An image of `mode` from one of `to_8_bits`; opaque unless the mode has an alpha channel.
 
     Raises:
-        PixelError: pixels are transparent, and there is no background.
+        PixelError: pixels are transparent, `mode` has no alpha channel, and there is no background.
     """
+    if mode in ("LA", "RGBA"):
+        return image.convert(mode)
     if image.mode not in ("LA", "RGBA") or image.getchannel("A").getextrema()[0] == 255:
         return image.convert(mode)
     if rules.background is None:

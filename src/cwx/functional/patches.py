@@ -62,6 +62,14 @@ class SizedPicture(Picture, Protocol):
         """Height and width in pixels."""
 
 
+@runtime_checkable
+class Cutout(Picture, Protocol):
+    """A picture that may have an alpha channel."""
+
+    def draw_cutout(self, shape: Shape) -> tuple[Tensor, Tensor]:
+        """The colours ``[C, H, W]`` and the alpha channel ``[1, H, W]``, 1 where opaque, in 0-1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PicturePatch:
     """A picture in a square of the image.
@@ -71,14 +79,16 @@ class PicturePatch:
     Attributes:
         picture: p.
         mask_picture: m, from its luminance: white where the picture covers the image, black where
-            it does not; ``None`` for the whole square.
+            it does not; ``None`` for the picture's alpha channel, and for the whole square if it
+            has none.
         opacity: α, above 0 and at most 1.
         size: the square's side in pixels.
         row, column: of its top left pixel, from 0.
 
     Raises:
         ValueError: a setting is out of range; when called: picture and mask have different sizes,
-            the mask is black, or the square does not fit the images.
+            the mask is black, the picture is transparent everywhere, or in part and has a mask, or
+            the square does not fit the images.
     """
 
     picture: Picture
@@ -103,21 +113,43 @@ class PicturePatch:
         return (self._weight(shape) > 0).float()
 
     def pattern(self, shape: Shape) -> Tensor:
-        drawn = self.picture.draw((shape[0], self.size, self.size))
+        drawn, _ = self._cutout(shape[0])
         return _place(drawn, self.row, self.column, shape)
 
     def _weight(self, shape: Shape) -> Tensor:
         """α m, ``[H, W]``."""
-        mask = torch.ones(1, self.size, self.size)
+        _, mask = self._cutout(shape[0])
         if self.mask_picture is not None:
-            _require_equal_sizes(self.picture, self.mask_picture)
-            mask = self.mask_picture.draw((1, self.size, self.size))
-            if not mask.any():
-                raise ValueError(
-                    "corruption.trigger.mask_picture is black at the patch's size, so that no "
-                    "pixel of the picture would show: give a mask that is white where it shows"
-                )
+            mask = self._mask_from_picture(self.mask_picture, mask)
+        elif not mask.any():
+            raise ValueError(
+                "corruption.trigger.picture is transparent everywhere at the patch's size, so that "
+                "no pixel of it would show: give a picture that is opaque where it shows"
+            )
         return _place(self.opacity * mask, self.row, self.column, shape)[0]
+
+    def _cutout(self, channels: int) -> tuple[Tensor, Tensor]:
+        """The picture's colours ``[C, s, s]`` and alpha channel ``[1, s, s]``."""
+        shape = channels, self.size, self.size
+        if isinstance(self.picture, Cutout):
+            return self.picture.draw_cutout(shape)
+        return self.picture.draw(shape), torch.ones(1, self.size, self.size)
+
+    def _mask_from_picture(self, mask_picture: Picture, alpha: Tensor) -> Tensor:
+        if (alpha < 1).any():
+            raise ValueError(
+                "corruption.trigger.picture has transparent pixels, and there is a mask as well: "
+                "set corruption.trigger.mask_picture=null to take its alpha channel as the mask, "
+                "or save it without transparency"
+            )
+        _require_equal_sizes(self.picture, mask_picture)
+        mask = mask_picture.draw((1, self.size, self.size))
+        if not mask.any():
+            raise ValueError(
+                "corruption.trigger.mask_picture is black at the patch's size, so that no "
+                "pixel of the picture would show: give a mask that is white where it shows"
+            )
+        return mask
 
 
 @dataclass(frozen=True, kw_only=True)
