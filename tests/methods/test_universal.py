@@ -1,9 +1,12 @@
 """Universal perturbations of a small subject, and what they owe to each other: nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.builders import image_data, stages
 
+from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.explanations.patterns import Perturbations
 from cwx.methods.universal import UniversalPerturbation
 from cwx.study.results import Results
@@ -143,16 +146,44 @@ def test_impossible_settings_are_refused(settings, message, subject):
 RADII = {"stage": "universal", "searched": 1.0, "epsilons": [8], "step": 1, "scale": 255}
 
 
-def test_a_class_without_test_images_is_refused_before_anything_is_trained():
+def data_with(labels):
+    """The test set holds the images of these classes only."""
     data = image_data()
     test = data.splits.test
-    object.__setattr__(data.splits, "test", test.at(test.labels != 1))
-    plan = Plan(data=data, methods=["universal"], held_out=0)
-    with pytest.raises(
-        ValueError, match=r"no image of class 'middle'.*method.universal.classes=\["
-    ):
+    chosen = torch.isin(test.labels, torch.tensor(labels))
+    object.__setattr__(data.splits, "test", test.at(chosen))
+    return data
+
+
+def test_a_class_without_test_images_has_a_perturbation_and_a_power(subject, tmp_path):
+    without = replace(subject, data=data_with([0, 2]))
+    UniversalPerturbation.check(
+        Plan(data=without.data, methods=["universal"], held_out=0), classes=None, **RADII
+    )
+    output = fitted(universal(without, epsilons=[128]), tmp_path / "all")
+    assert output.labels.tolist() == [0, 1, 2]
+    assert success(without, output, 1)[0] > 0.9
+    alone = fitted(universal(without, epsilons=[128], classes=["middle"]), tmp_path / "alone")
+    torch.testing.assert_close(alone.deltas[0], output.deltas[1], rtol=0, atol=1e-6)
+    metrics = PredictivePower(sizes=[0.1], images=None, canvas_choice="lowest_loss")(
+        without, {"universal": output}
+    ).metrics
+    power = metrics["predictive_power/whole/universal/128/class/middle"]
+    assert power == pytest.approx(success(without, output, 1)[0])
+
+
+def test_a_class_without_images_of_other_classes_is_refused_before_anything_is_trained(subject):
+    plan = Plan(data=data_with([1]), methods=["universal"], held_out=0)
+    message = r"sends images of other classes to 'middle' \(index 1\), and there are none among"
+    with pytest.raises(ValueError, match=message):
         UniversalPerturbation.check(plan, classes=None, **RADII)
+    with pytest.raises(ValueError, match=message):
+        universal(replace(subject, data=plan.data))
     UniversalPerturbation.check(plan, classes=["left", "right"], **RADII)
+
+
+def test_radii_and_the_fraction_are_refused_before_anything_is_trained():
+    plan = Plan(data=image_data(), methods=["universal"], held_out=0)
     for changes in ({"searched": 1e-6}, {"epsilons": [300]}, {"step": 300}):
         with pytest.raises(ValueError, match=f"method.universal.{next(iter(changes))} is"):
             UniversalPerturbation.check(plan, classes=["left"], **RADII | changes)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
 from cwx.functional.canvas_sampling import Canvas
-from cwx.functional.class_names import ClassName, class_indices
+from cwx.functional.class_names import ClassName, describe_class, named_or_all
 from cwx.functional.rng import stream
 
 log = logging.getLogger(__name__)
@@ -39,10 +39,7 @@ def classes_to_explain(
         ValueError: a class does not exist, is named twice, or has no test image; or none is named.
     """
     present = set(data.splits.test.labels.tolist())
-    if names is None:
-        indices = list(range(len(data.classes)))
-    else:
-        indices = class_indices(names, data.classes, setting)
+    indices = named_or_all(names, data.classes, setting)
     if absent := [data.classes[label] for label in indices if label not in present]:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise ValueError(
@@ -69,6 +66,28 @@ def nontarget_subset(count: int, fraction: float, seed: int, setting: str) -> Te
     searched = torch.zeros(count, dtype=torch.bool)
     searched[torch.randperm(count, generator=stream(seed))[:selected]] = True
     return searched
+
+
+def check_nontarget(
+    searched: Tensor, labels: Tensor, targets: Sequence[int], classes: Sequence[str], stage: str
+) -> None:
+    """Refuse a target class without images of other classes; it needs none of its own.
+
+    Args:
+        searched: boolean mask ``[t]`` of the test images of the search.
+        labels: of all test images, ``[t]``.
+
+    Raises:
+        ValueError: names the class.
+    """
+    for target in targets:
+        if not (searched & (labels != target)).any():
+            raise ValueError(
+                f"method.{stage} sends images of other classes to "
+                f"{describe_class(target, classes)}, and there are none among the "
+                f"{int(searched.sum())} test images of the search: give test images of more than "
+                f"one class, or raise method.{stage}.searched"
+            )
 
 
 @torch.no_grad()

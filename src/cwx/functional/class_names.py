@@ -82,6 +82,19 @@ def class_indices(values: Iterable[ClassName], classes: Sequence[str], setting: 
     return indices
 
 
+def named_or_all(
+    values: Iterable[ClassName] | None, classes: Sequence[str], setting: str
+) -> list[int]:
+    """The indices of the classes of a setting that is null for all classes.
+
+    Raises:
+        ValueError: as `class_indices`.
+    """
+    if values is None:
+        return list(range(len(classes)))
+    return class_indices(values, classes, setting)
+
+
 def describe_class(index: int, classes: Sequence[str]) -> str:
     """A class for messages and pages.
 

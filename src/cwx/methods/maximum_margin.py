@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cwx.data.nontarget import NontargetBatch
 from cwx.data.step_loaders import Steps, epoch_length
 from cwx.explanations.margins import Margins
-from cwx.functional.class_names import ClassName, class_indices
+from cwx.functional.class_names import ClassName, named_or_all
 from cwx.functional.maximum_margin import margin_gradients, margins
 from cwx.functional.rng import stream
 from cwx.methods._parallel_search import check_counts, parallel_step
@@ -166,6 +166,4 @@ def _labels(names: Sequence[ClassName] | None, classes: Sequence[str], stage: st
             f"method.{stage} needs two classes or more, for a margin compares logits, and the data "
             f"have {len(classes)}: leave {stage} out of method=[…]"
         )
-    if names is None:
-        return list(range(len(classes)))
-    return class_indices(names, classes, f"method.{stage}.classes")
+    return named_or_all(names, classes, f"method.{stage}.classes")

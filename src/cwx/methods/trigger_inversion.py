@@ -14,7 +14,7 @@ from cwx.data.nontarget import NontargetBatch
 from cwx.data.search_images import draw_search_images
 from cwx.data.step_loaders import Steps, epoch_length
 from cwx.explanations.patterns import Triggers
-from cwx.functional.class_names import ClassName, class_indices
+from cwx.functional.class_names import ClassName, named_or_all
 from cwx.functional.rng import stream
 from cwx.functional.trigger_inversion import (
     adapt_weights,
@@ -270,10 +270,6 @@ class TriggerInversion(L.LightningModule):
         return min(candidates, key=lambda index: float(self.best_sizes[index]))
 
 
-def _targets(
-    names: Sequence[ClassName] | None, classes: Sequence[str], stage: str
-) -> Sequence[int]:
+def _targets(names: Sequence[ClassName] | None, classes: Sequence[str], stage: str) -> list[int]:
     """Indices of the target classes, which need no images of their own."""
-    if names is None:
-        return range(len(classes))
-    return class_indices(names, classes, f"method.{stage}.classes")
+    return named_or_all(names, classes, f"method.{stage}.classes")

@@ -7,11 +7,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cwx.data.canvases import classes_to_explain, nontarget_subset
+from cwx.data.canvases import check_nontarget, nontarget_subset
 from cwx.data.nontarget import Nontarget, NontargetBatch
 from cwx.explanations.patterns import Perturbations
 from cwx.functional.attacks import Linf
-from cwx.functional.class_names import ClassName
+from cwx.functional.class_names import ClassName, named_or_all
 from cwx.functional.mask_search import SignDescent
 from cwx.functional.universal_perturbation import universal_gradients
 from cwx.methods._parallel_search import check_counts, parallel_step
@@ -33,7 +33,7 @@ class UniversalPerturbation(L.LightningModule):
         subject: the data and the networks.
         seed: of the selected test images and their order.
         explains: the kind of network; the first network of the kind is attacked.
-        classes: target classes, by name or index; null for all.
+        classes: target classes, by name or index; null for all. They need no images of their own.
         searched: fraction of the test images, 0-1; those of other classes are attacked.
         epsilons: the radii, in units of `scale`.
         step: η, in units of `scale`.
@@ -44,7 +44,7 @@ class UniversalPerturbation(L.LightningModule):
             the result.
 
     Raises:
-        ValueError: a setting is out of range, or a class has no test images.
+        ValueError: a setting is out of range, or there are no test images of other classes.
     """
 
     leaves = Perturbations
@@ -74,8 +74,10 @@ class UniversalPerturbation(L.LightningModule):
         self.learning_rate, self.chunk, self.epochs = step / scale, chunk, passes
         data, test = subject.data, subject.data.splits.test
         self.network = subject.first_network(explains).to(subject.device)
-        chosen = torch.tensor(classes_to_explain(classes, data, f"method.{stage}.classes"))
+        targets = named_or_all(classes, data.classes, f"method.{stage}.classes")
         self.searched = nontarget_subset(len(test), searched, seed, f"method.{stage}.searched")
+        check_nontarget(self.searched, test.labels, targets, data.classes, stage)
+        chosen = torch.tensor(targets)
         self.register_buffer("labels", chosen.repeat_interleave(len(epsilons)), persistent=False)
         radii = torch.tensor([epsilon / scale for epsilon in epsilons]).repeat(len(chosen))
         self.register_buffer("radii", radii, persistent=False)
@@ -121,11 +123,15 @@ class UniversalPerturbation(L.LightningModule):
         """Refuse settings that do not fit the test images, before training.
 
         Raises:
-            ValueError: a class has no test images, `searched` selects none, or a radius is above
-                `scale`.
+            ValueError: a class does not exist, there are no test images of other classes,
+                `searched` selects none, or a radius is above `scale`.
         """
-        classes_to_explain(classes, plan.data, f"method.{stage}.classes")
-        nontarget_subset(len(plan.data.splits.test), searched, 0, f"method.{stage}.searched")
+        data, labels = plan.data, plan.data.splits.test.labels
+        targets = named_or_all(classes, data.classes, f"method.{stage}.classes")
+        nontarget_subset(len(labels), searched, 0, f"method.{stage}.searched")
+        # The selection depends on the seed: count all test images.
+        all_images = torch.ones_like(labels, dtype=torch.bool)
+        check_nontarget(all_images, labels, targets, data.classes, stage)
         cls.check_radii(stage, epsilons, step, scale)
 
     def on_fit_start(self) -> None:
