@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from cwx.evaluations.patterns import tolerance
 from cwx.evaluations.patterns.distortions import add_noise, compress, shift
 from cwx.evaluations.patterns.tolerance import PatternTolerance
 from cwx.explanations.patterns import Patterns, Perturbations, Triggers
@@ -80,6 +81,11 @@ def rates(outcome, distortion):
     return [row["success"] for row in rows if row["distortion"] == distortion]
 
 
+def without_pattern(outcome, distortion):
+    rows = outcome.tables["pattern_tolerance"]
+    return [row["without"] for row in rows if row["distortion"] == distortion]
+
+
 @pytest.mark.parametrize("rows", [-9, -3, -1, 0, 2, 4])
 @pytest.mark.parametrize("columns", [-6, -2, 0, 1, 5])
 def test_a_shift_moves_zeros_in(rows, columns):
@@ -127,7 +133,8 @@ def test_success_rates_are_those_of_the_definition(subject):
     assert rates(outcome, "jpeg") == pytest.approx(compressed)
     without = [success(subject, compress(images, 50), label) for label in range(3)]
     metric = outcome.metrics["pattern_tolerance/iscp/jpeg/50/without"]
-    assert metric == pytest.approx(fmean(without))
+    assert metric == fmean(without)
+    assert without_pattern(outcome, "jpeg") == without
     assert set(outcome.figures) == {"pattern_tolerance"}
 
 
@@ -153,6 +160,20 @@ def test_triggers_and_perturbations_are_shifted_too(subject):
         for label, index in enumerate(largest)
     ]
     assert rates(outcome, "none") == pytest.approx(exact)
+
+
+def test_images_without_a_pattern_are_compressed_once_for_all_classes(subject, monkeypatch):
+    counts = []
+
+    def counted(images, quality):
+        counts.append(len(images))
+        return compress(images, quality)
+
+    monkeypatch.setattr(tolerance, "compress", counted)
+    PatternTolerance(**SETTINGS | {"jpeg": [90, 50]})(subject, {"iscp": patterns(subject)})
+    total = len(subject.data.splits.test)
+    # With a pattern: for each of three classes the images of the two others.
+    assert sum(counts) == 2 * (total + 2 * total)
 
 
 def test_no_distortion_is_needed(subject):

@@ -72,6 +72,10 @@ class Probe:
         classes[mask], loss[mask] = attached.classes, attached.loss
         return Predictions(classes=classes, loss=loss)
 
+    def predict_classes(self, attach: Attach) -> Tensor:
+        """Predicted classes ``[n]`` of all images, attached to all of them."""
+        return self._predict(attach, 0).classes
+
     def hits(self, attach: Attach, target: int) -> Tensor:
         """Whether each image of another class is classified as `target`, boolean ``[m]``."""
         others = self.images.labels != target

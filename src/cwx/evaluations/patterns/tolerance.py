@@ -1,6 +1,6 @@
 """How exactly a pattern has to be applied: shifts, noise and compression (ISCP; I22)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean, pstdev
@@ -124,10 +124,14 @@ class PatternTolerance:
         probe = Probe(subject, subject.first_network(output.explains), test.at(indices))
         output = replace(output, searched=output.searched[indices])
         overlays = list(_overlays(output, self.source, self.size, probe))
+        compressed = {
+            quality: probe.predict_classes(partial(compress, quality=quality))
+            for quality in self.jpeg
+        }
         rows: list[Row] = [
             {**row, "class": subject.data.classes[overlay.label]}
             for overlay in overlays
-            for row in self._rows(probe, overlay, output.searched)
+            for row in self._rows(probe, overlay, output.searched, compressed)
         ]
         return Outcome(
             metrics=self._metrics(rows),
@@ -135,8 +139,19 @@ class PatternTolerance:
             figures={"pattern_tolerance": _chart(rows)},
         )
 
-    def _rows(self, probe: Probe, overlay: _Overlay, searched: Tensor) -> Iterator[Row]:
-        """The success of a class's pattern for each distortion and strength."""
+    def _rows(
+        self,
+        probe: Probe,
+        overlay: _Overlay,
+        searched: Tensor,
+        compressed: Mapping[int, Tensor],
+    ) -> Iterator[Row]:
+        """The success of a class's pattern for each distortion and strength.
+
+        Args:
+            compressed: by quality, the predicted classes of the images without a pattern, which
+                are the same for all patterns.
+        """
         counted = images_outside(probe, overlay.label, searched)
 
         def success(attach: Attach) -> float:
@@ -152,15 +167,15 @@ class PatternTolerance:
                 for rows, columns in _DIRECTIONS
             ]
             yield _row("shift", pixels_moved, fmean(moved), alone)
-        for kind, strength, distort in self._distortions(overlay.label):
-            yield _row(kind, strength, success(_then(exact, distort)), success(distort))
-
-    def _distortions(self, label: int) -> Iterator[tuple[str, float, Distort]]:
         for std in self.noise:
-            noise = partial(add_noise, std=std, generator=stream(label, round(1000 * std)))
-            yield "noise", std, noise
+            # Each class has noise of its own, so that the images without a pattern differ.
+            generator = stream(overlay.label, round(1000 * std))
+            noise = partial(add_noise, std=std, generator=generator)
+            yield _row("noise", std, success(_then(exact, noise)), success(noise))
         for quality in self.jpeg:
-            yield "jpeg", quality, partial(compress, quality=quality)
+            jpeg = _then(exact, partial(compress, quality=quality))
+            without = success_rate(compressed[quality], overlay.label, counted)
+            yield _row("jpeg", quality, success(jpeg), without)
 
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
         groups: dict[str, list[Row]] = {}
