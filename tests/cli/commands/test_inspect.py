@@ -11,6 +11,8 @@ from cwx.cli.commands import inspect as command
 from cwx.cli.config.override_text import override
 from cwx.cli.resolvers import register_resolvers
 from cwx.errors import UserError
+from cwx.report import run as report_run
+from cwx.report.run import read_run
 from cwx.study import inspection as finder
 from cwx.study.inspection import Inspection
 from cwx.study.inspection_budget import budget
@@ -143,6 +145,36 @@ def test_json_alone_is_on_standard_output(calls, monkeypatch, capsys, tmp_path):
     assert result["result"] == "The network classifies 75 % of the test images correctly."
     assert result["notes"] == SETTINGS["notes"]
     assert "noise" in out.err
+
+
+def test_runs_are_read_once_in_the_order_of_the_files(calls, monkeypatch, capsys, tmp_path):
+    rows = {2: "suspicious,3", 9: "nothing found,4", 10: "cannot say,5"}
+    for number, row in rows.items():
+        run = tmp_path / "sweep" / str(number)
+        (run / "tables").mkdir(parents=True)
+        (run / "status.json").write_text(json.dumps({"state": "finished", "experiment": "inspect"}))
+        (run / "metrics.json").write_text(json.dumps({"accuracy/expert/clean": number / 100}))
+        (run / "tables" / "verdict.csv").write_text(f"verdict,class\n{row}\n")
+    reads = []
+
+    def read(folder):
+        reads.append(folder.name)
+        return read_run(folder)
+
+    monkeypatch.setattr(report_run, "read_run", read)
+    monkeypatch.setattr(command, "_sweep", lambda *_: tmp_path / "sweep")
+    weights = ["a.pt", "b.pt", "c.pt"]
+    with pytest.raises(SystemExit) as caught:
+        command.main([*weights, "images", "--json"])
+    assert caught.value.code == command.SUSPICIOUS
+    assert reads == ["2", "9", "10"]
+    results = json.loads(capsys.readouterr().out)
+    assert [result["weights"] for result in results] == weights
+    assert [result["metrics"]["accuracy/expert/clean"] for result in results] == [0.02, 0.09, 0.1]
+    assert [",".join(result["verdict"].values()) for result in results] == list(rows.values())
+    assert [result["page"] for result in results] == [
+        str(tmp_path / "sweep" / str(number) / "report.html") for number in rows
+    ]
 
 
 def test_the_study_s_command_line_is_that_of_the_process_only_while_it_runs(monkeypatch):

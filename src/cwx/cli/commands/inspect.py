@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cwx.cli.commands.bank_files import bank_files
-from cwx.cli.commands.inspect_results import results, run_folders, verdict
+from cwx.cli.commands.inspect_results import describe_results, read_results, verdict
 from cwx.cli.parser import Parser, program_name
 from cwx.cli.tables import print_remark, print_text, table
 from cwx.errors import UserError, printable
@@ -142,11 +142,12 @@ def _main(argv: Sequence[str]) -> None:
             folder = _sweep(weights, inspections, overrides)
     if folder is None:
         return
+    runs = read_results(folder, weights)
+    verdicts = [verdict(run) for run in runs]
     if arguments.json:
-        print_text(
-            json.dumps(results(run_folders(folder, weights), weights, inspections), indent=2)
-        )
-    if any(verdict(run).get("verdict") == "suspicious" for run in run_folders(folder, weights)):
+        results = describe_results(runs, verdicts, weights, inspections)
+        print_text(json.dumps(results, indent=2))
+    if any(row.get("verdict") == "suspicious" for row in verdicts):
         sys.exit(SUSPICIOUS)
 
 
