@@ -97,7 +97,13 @@ EVALUATIONS = {
             noise=[4.0],
             jpeg=[75],
         ),
-        partial(PredictivePower, sizes=[0.25, 0.5], images=None, canvas_choice="highest_power"),
+        partial(
+            PredictivePower,
+            sizes=[0.25, 0.5],
+            gammas=[0.5],
+            images=None,
+            canvas_choice="highest_power",
+        ),
         partial(
             Traces,
             networks=None,

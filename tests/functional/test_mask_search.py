@@ -12,6 +12,7 @@ from cwx.functional.mask_search import (
     search_gradients,
     search_loss,
     sort_keys,
+    threshold,
     tie_counts,
     total_variation,
 )
@@ -153,3 +154,20 @@ def test_tie_breakers_order_only_pixels_that_tie():
         chosen = binarise(ranks, count, stream(0)).flatten().nonzero()[:, 0].tolist()
         assert chosen == expected
         assert tie_counts(ranks, count).tolist() == [0]
+
+
+def test_a_threshold_keeps_the_pixels_above_it():
+    # Steps of 0.02 give 0.98 up to rounding errors.
+    reached = torch.tensor(0.5) + sum(torch.tensor(0.02) for _ in range(24))
+    masks = torch.stack([reached, torch.tensor(0.99), torch.tensor(0.9), torch.tensor(1.0)])
+    for gamma, expected in ((0.98, [0, 1, 0, 1]), (0.96, [1, 1, 0, 1]), (0.9, [1, 1, 0, 1])):
+        kept = threshold(masks.view(1, 2, 2), gamma)
+        assert kept.flatten().tolist() == [bool(value) for value in expected]
+
+
+def test_a_higher_threshold_keeps_fewer_of_the_same_pixels():
+    masks = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    kept = [threshold(masks, gamma) for gamma in (0.0, 0.3, 0.6, 0.9)]
+    for lower, higher in zip(kept, kept[1:], strict=False):
+        assert (higher <= lower).all()
+        assert higher.sum() < lower.sum()

@@ -55,9 +55,9 @@ def test_it_is_not_fitted(looking):
 
 def test_the_power_of_the_most_attended_pixels_is_measured(looking):
     found = regions(looking).explanations()
-    outcome = PredictivePower(sizes=[0.25, 0.5], images=None, canvas_choice="lowest_loss")(
-        looking, {"gradcam": found}
-    )
+    outcome = PredictivePower(
+        sizes=[0.25, 0.5], gammas=[], images=None, canvas_choice="lowest_loss"
+    )(looking, {"gradcam": found})
     metrics = outcome.metrics
     # Nothing was searched on: all test images are outside.
     assert (

@@ -10,7 +10,7 @@ from torch import Tensor
 from cwx.explanations.images import Explanations, stretch_by_class
 from cwx.explanations.margins import Margins
 from cwx.functional.images import Normalization
-from cwx.functional.mask_search import binarise, pixels, sort_keys, tie_counts
+from cwx.functional.mask_search import binarise, pixels, sort_keys, threshold, tie_counts
 from cwx.functional.rng import stream
 from cwx.functional.trigger_inversion import effective_sizes
 from cwx.functional.universal_perturbation import perturb
@@ -57,6 +57,14 @@ class Patterns:
             tied=tie_counts(ranks, count),
         )
 
+    def threshold(self, gamma: float) -> "BinaryPatterns":
+        """Patterns of the pixels whose mask is above `gamma`, as many as there are."""
+        return BinaryPatterns(
+            masks=threshold(self.masks, gamma),
+            canvases=self.canvases,
+            tied=torch.zeros(len(self.masks), dtype=torch.long),
+        )
+
     def for_display(self, normalization: Normalization) -> Explanations:
         """The masked canvases on grey: m · x_c + (1 − m) · 0.5."""
         mask = self.masks[:, None]
@@ -66,12 +74,12 @@ class Patterns:
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryPatterns:
-    """Patterns with binary masks of a given size.
+    """Patterns with binary masks, of a given size or above a threshold.
 
     Attributes:
         masks: boolean masks ``[n, H, W]``, m_γ.
         canvases: unit images ``[n, C, H, W]``, pixels in 0-1.
-        tied: ``[n]``, the number of pixels of each mask that tied at the threshold.
+        tied: ``[n]``, the number of pixels of each mask that tied at a given size.
     """
 
     masks: Tensor

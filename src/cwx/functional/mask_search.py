@@ -142,6 +142,18 @@ def binarise(keys: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return masks.view_as(keys).to(keys.device)
 
 
+def threshold(masks: Tensor, gamma: float) -> Tensor:
+    """m_γ: the pixels of each mask above γ, boolean ``[s, H, W]`` (Algorithm 1, line 11).
+
+    The number of pixels follows from the mask. Values within 1e-4 of γ count as equal to it.
+
+    Args:
+        masks: ``[s, H, W]`` in 0-1.
+        gamma: γ, in 0-1.
+    """
+    return masks.double().round(decimals=_LATTICE_DECIMALS) > round(gamma, _LATTICE_DECIMALS)
+
+
 def tie_counts(keys: Tensor, count: int) -> Tensor:
     """The number of pixels of each mask among which `binarise` draws ``[s]``; 0 without a tie."""
     values = keys.flatten(1)

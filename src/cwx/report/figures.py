@@ -26,7 +26,8 @@ _FIGURES = (
      "image that carries the pattern stays visible."),
     ("predictive_power", "Predictive power by pattern size",
      "Fraction of other images that are classified as the class once they carry a pattern of "
-     "this size, divided by clean accuracy."),
+     "this size, divided by clean accuracy. Diamonds: the pixels above a threshold γ of the mask, "
+     "at the mean size over classes."),
     ("attention", "Grad-CAM attention before and after the pattern is applied",
      "Bright: high Grad-CAM attention, for an image without and with the pattern."),
     ("neurons_sheet_(.+)", "Top images of neurons: {}",

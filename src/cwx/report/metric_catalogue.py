@@ -147,9 +147,16 @@ METRIC_PATTERNS = (
         tolerance_label,
     ),
     MetricPattern(
-        r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+)",
+        r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+|gamma-[\d.]+)",
         "Predictive power of patterns",
         _PATTERNS, size_label, paper_name=_whole_test_set,
+    ),
+    MetricPattern(
+        r"predictive_power/area/(?P<column>[^/]+)/(?P<label>gamma-[\d.]+)",
+        "Size of patterns above a threshold",
+        "Fraction of the image's pixels whose mask is above the threshold γ: mean over the best "
+        "patterns of the classes.",
+        size_label, better="",
     ),
     MetricPattern(
         r"predictive_power/power/(?P<column>[^/]+)/(?P<label>[1-9][\d.]*)",
@@ -238,19 +245,19 @@ METRIC_PATTERNS = (
         fraction=False, better="lower",
     ),
     MetricPattern(
-        r"predictive_power/transfer/(?P<of>[^/]+/[\d.]+)/(?P<label>[^/]+)",
+        r"predictive_power/transfer/(?P<of>[^/]+/(?:gamma-)?[\d.]+)/(?P<label>[^/]+)",
         "Transfer of {of}",
         "Mean predictive power on another network, divided by that on the explained network.",
         fraction=False,
     ),
     MetricPattern(
-        r"predictive_power/power/(?P<of>[^/]+/[\d.]+)/(?P<label>target|others)",
+        r"predictive_power/power/(?P<of>[^/]+/(?:gamma-)?[\d.]+)/(?P<label>target|others)",
         "Backdoor target, predictive power of {of}",
         "Predictive power of the target class of the backdoor, and its mean over other classes.",
         _TARGET.__getitem__, fraction=False, better="", paper_name=_whole_test_set,
     ),
     MetricPattern(
-        r"predictive_power/transfer/(?P<of>[^/]+/[\d.]+/[^/]+)/(?P<label>target|others)",
+        r"predictive_power/transfer/(?P<of>[^/]+/(?:gamma-)?[\d.]+/[^/]+)/(?P<label>target|others)",
         "Backdoor target, transfer of {of}",
         "Transfer to this network of the target class of the backdoor, and of other classes.",
         _TARGET.__getitem__, fraction=False, better="",

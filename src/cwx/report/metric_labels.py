@@ -114,5 +114,11 @@ def tolerance_label(text: str) -> str:
 
 
 def size_label(text: str) -> str:
+    """
+    >>> size_label("0.05"), size_label("gamma-0.9"), size_label("8")
+    ('5 % of pixels', 'mask > 0.9', 'ε = 8/255')
+    """
+    if text.startswith("gamma-"):
+        return f"mask > {text.removeprefix('gamma-')}"
     size = float(text)
     return f"{100 * size:.3g} % of pixels" if size < 1 else f"ε = {size:.3g}/255"

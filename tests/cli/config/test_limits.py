@@ -151,7 +151,7 @@ def legal(target, name, value):
         # An optimiser that does not take its betas is refused when it is built (check_optimizer).
         return name in {"seeds", "held_out", "clean", "purified", "evaluation_seeds", "images",
                         "top", "mean", "std", "blocks", "betas", "shifts", "noise",
-                        "jpeg"}  # fmt: skip
+                        "jpeg", "gammas"}  # fmt: skip
     if isinstance(value, str):
         # Names, which are looked up when the data are loaded or a network returns its output.
         return (last, name) in {("Backdoor", "target"), ("external", "output")}

@@ -95,7 +95,7 @@ def test_rows_equal_the_formula_image_by_image(looking, outcome):
 
 
 def test_the_best_pattern_is_that_of_predictive_power(looking, outcome):
-    power = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")(
+    power = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")(
         looking, {"iscp": columns()}
     )
     best = [row["canvas"] for row in power.tables["predictive_power"]]

@@ -121,7 +121,7 @@ def test_the_network_with_redrawn_weights_has_its_own_patterns(subject):
 
 def test_a_control_is_no_source_of_predictive_power(subject):
     sources = {"iscp": patterns(subject), "iscp_redrawn": patterns(subject, "redrawn")}
-    evaluate = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")
+    evaluate = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")
     assert not any("redrawn" in name for name in evaluate(subject, sources).metrics)
 
 

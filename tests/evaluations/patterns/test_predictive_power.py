@@ -36,7 +36,7 @@ def patterns(subject, explains="expert"):
 
 @pytest.fixture(scope="module")
 def outcome(subject):
-    return PredictivePower(sizes=[0.25, 0.5], images=None, canvas_choice="lowest_loss")(
+    return PredictivePower(sizes=[0.25, 0.5], gammas=[], images=None, canvas_choice="lowest_loss")(
         subject, {"iscp": patterns(subject)}
     )
 
@@ -100,7 +100,7 @@ def test_the_canvas_of_a_class_is_the_best_by_the_chosen_criterion(subject, choi
     # The loss is on the images of the search alone: the black canvas, if they are few, may win.
     source.searched[:] = False
     source.searched[:4] = True
-    evaluation = PredictivePower(sizes=[0.25, 0.5], images=None, canvas_choice=choice)
+    evaluation = PredictivePower(sizes=[0.25, 0.5], gammas=[], images=None, canvas_choice=choice)
     tables = evaluation(subject, {"iscp": source}).tables
     for row in tables["predictive_power"]:
         canvases = [
@@ -203,7 +203,9 @@ def test_a_backdoored_study_has_the_power_of_the_target_and_of_others(subject):
     images = replace(subject.data.corrupted, backdoor=PlantedBackdoor(trigger=None, target=1))
     data = copy(subject.data)
     data.corrupted = images
-    evaluation = PredictivePower(sizes=[0.25], images=None, canvas_choice="highest_power")
+    evaluation = PredictivePower(
+        sizes=[0.25], gammas=[], images=None, canvas_choice="highest_power"
+    )
     outcome = evaluation(replace(subject, data=data), {"iscp": patterns(subject)})
     rows = outcome.tables["predictive_power"]
     for kind, column in (("power", "power"), ("whole", "power_whole")):
@@ -220,7 +222,7 @@ def test_the_accuracy_is_on_all_images_of_the_class(subject, images_of_the_class
     source, labels = patterns(subject), subject.data.splits.test.labels
     source.searched[labels == 0] = images_of_the_class
     source.searched[labels != 0] = torch.arange(int((labels != 0).sum())) % 2 == 0
-    evaluation = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")
+    evaluation = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")
     row = evaluation(subject, {"iscp": source}).tables["predictive_power"][0]
     network = subject.trained_network(subject.trajectories[0])
     unit = subject.data.splits.test.images[labels == 0].float() / 255
@@ -255,7 +257,7 @@ def test_patterns_are_evaluated_on_every_network(subject, outcome):
 
 def test_patterns_are_evaluated_on_the_network_that_they_explain(subject):
     source = patterns(subject, explains="held-out")
-    metrics = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")(
+    metrics = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")(
         subject, {"x": source}
     ).metrics
     expected = list(
@@ -266,7 +268,7 @@ def test_patterns_are_evaluated_on_the_network_that_they_explain(subject):
 
 def test_fewer_test_images_are_evenly_spaced(subject):
     source = patterns(subject)
-    outcome = PredictivePower(sizes=[0.25], images=12, canvas_choice="lowest_loss")(
+    outcome = PredictivePower(sizes=[0.25], gammas=[], images=12, canvas_choice="lowest_loss")(
         subject, {"x": source}
     )
     network = subject.trained_network(subject.trajectories[0])
@@ -292,7 +294,7 @@ def test_perturbations_are_not_divided_by_the_accuracy(subject):
         epsilons=radii,
         searched=torch.ones(24, dtype=torch.bool),
     )
-    outcome = PredictivePower(sizes=[0.25], images=None, canvas_choice="lowest_loss")(
+    outcome = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")(
         subject, {"universal": source}
     )
     assert {row["size"] for row in outcome.tables["predictive_power"]} == {"25.5", "153"}
@@ -325,8 +327,93 @@ def test_the_metric_accumulates_over_batches():
 def test_studies_that_do_not_fit_are_refused(subject):
     plan = Plan(data=subject.data, methods=["x"], held_out=0, leaves={"x": Patterns})
     with pytest.raises(ValueError, match="a pattern of 0.01 of 4x4 pixels has 0 pixels"):
-        PredictivePower(sizes=[0.01], images=None, canvas_choice="lowest_loss").check(plan)
-    PredictivePower(sizes=[0.1], images=None, canvas_choice="lowest_loss").check(plan)
+        PredictivePower(sizes=[0.01], gammas=[], images=None, canvas_choice="lowest_loss").check(
+            plan
+        )
+    PredictivePower(sizes=[0.1], gammas=[], images=None, canvas_choice="lowest_loss").check(plan)
     without = Plan(data=subject.data, methods=["x"], held_out=0)
     with pytest.raises(ValueError, match="needs a method that leaves patterns"):
-        PredictivePower(sizes=[0.1], images=None, canvas_choice="lowest_loss").check(without)
+        PredictivePower(sizes=[0.1], gammas=[], images=None, canvas_choice="lowest_loss").check(
+            without
+        )
+
+
+def above(subject, source, gammas, **settings):
+    evaluation = PredictivePower(
+        sizes=[0.25], gammas=gammas, images=None, canvas_choice="lowest_loss", **settings
+    )
+    return evaluation(subject, {"iscp": source})
+
+
+def test_a_threshold_that_keeps_the_pixels_of_a_size_has_its_powers(subject):
+    source = patterns(subject)
+    # The fourth and fifth highest values of 16 are 0.8 and 0.6.
+    ranks = source.masks.flatten(1).argsort(1).argsort(1).float()
+    values = torch.where(ranks >= 12, 0.8 + 0.01 * (ranks - 12), 0.6 - 0.01 * (11 - ranks))
+    source = replace(source, masks=values.view_as(source.masks))
+    outcome = above(subject, source, [0.7])
+    rows = {size: [] for size in ("0.25", "gamma-0.7")}
+    for row in outcome.tables["predictive_power_canvases"]:
+        rows[row["size"]].append({**row, "size": ""})
+    assert rows["0.25"] == rows["gamma-0.7"]
+    names = [name for name in outcome.metrics if "/0.25" in name]
+    assert names
+    for name in names:
+        assert outcome.metrics[name.replace("/0.25", "/gamma-0.7")] == outcome.metrics[name]
+    assert outcome.metrics["predictive_power/area/iscp/gamma-0.7"] == 0.25
+    assert outcome.metrics["predictive_power/area/iscp/gamma-0.7/std"] == 0
+
+
+def test_the_size_above_a_threshold_is_in_the_table(subject):
+    source = patterns(subject)
+    tables = above(subject, source, [0.5, 0.9]).tables
+    for row in tables["predictive_power_canvases"]:
+        if row["size"].startswith("gamma"):
+            index = 2 * subject.data.classes.index(row["class"]) + row["canvas"]
+            gamma = float(row["size"].removeprefix("gamma-"))
+            assert row["area"] == (source.masks[index] > gamma).double().mean().item()
+        else:
+            assert row["area"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "line"),
+    [
+        (0.2, 0.4, "iscp: gamma 0.5 keeps nothing of 2 masks of class 'middle' (values 0.2 to 0.4"),
+        (0.6, 0.9, "iscp: gamma 0.5 keeps all of 2 masks of class 'middle' (values 0.6 to 0.9"),
+    ],
+)
+def test_a_threshold_that_keeps_nothing_or_everything_of_a_class_is_told(
+    subject, low, high, line, caplog
+):
+    source = patterns(subject)
+    source.masks[2:4] = torch.linspace(low, high, 16).view(4, 4)
+    metrics = above(subject, source, [0.5]).metrics
+    assert caplog.text.count("keeps") == 1
+    assert line in caplog.text
+    assert metrics["predictive_power/power/iscp/gamma-0.5/left_out"] == 1
+    assert "predictive_power/power/iscp/gamma-0.5/class/middle" not in metrics
+    assert "predictive_power/power/iscp/0.25/class/middle" in metrics
+
+
+def test_a_threshold_above_all_masks_leaves_the_sizes(subject, caplog):
+    source = patterns(subject)
+    source.masks.clamp_(0, 0.5)
+    metrics = above(subject, source, [0.6]).metrics
+    assert caplog.text.count("keeps nothing of 2 masks of class") == 3
+    assert not any("gamma" in name for name in metrics)
+
+
+def test_a_canvas_whose_mask_a_threshold_empties_is_left_out(subject, caplog):
+    source = patterns(subject)
+    source.masks[3] = 0.1
+    tables = above(subject, source, [0.5]).tables
+    assert "keeps nothing of 1 mask of class 'middle' (values 0.1 to 0.1)" in caplog.text
+    left = [
+        (row["class"], row["canvas"])
+        for row in tables["predictive_power_canvases"]
+        if row["size"] == "gamma-0.5"
+    ]
+    assert ("middle", 0) in left
+    assert ("middle", 1) not in left
+    assert len(left) == 5

@@ -13,6 +13,7 @@ from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.patterns.selection import (
     CandidateSet,
+    candidates_above,
     candidates_by_radius,
     candidates_of_size,
 )
@@ -34,14 +35,17 @@ from cwx.training.subject import REDRAWN, Subject
 class PredictivePower:
     """PW of every source's patterns on the network they explain, and on all other networks.
 
-    Of the canvases of a class, the one whose pattern, cut to the size, is best by `canvas_choice`
-    stands for the class.
+    A pattern is the highest values of a mask, as many as a size says, or the values above a
+    threshold γ (ISCP, Algorithm 1, line 11); ``<size>`` is then ``gamma-<γ>``. Of the canvases of a
+    class, the one whose pattern of the size is best by `canvas_choice` stands for the class.
 
     - ``predictive_power/power/<source>/<size>``: the mean over classes on test images outside D_n;
       ``…/std`` the std over classes (ddof 0), ``…/class/<class>`` the power of a class.
     - ``predictive_power/whole/…``: the same on all test images, as in the paper's tables.
     - ``predictive_power/canvases/<source>/<size>/class/<class>/top-<i>``: the power of canvas i
       of a class on all test images, i from 1 in the order of preference; ``…/std`` over i.
+    - ``predictive_power/area/<source>/gamma-<γ>``: the fraction of the image's pixels that γ keeps,
+      the mean over classes; ``…/std`` and ``…/class/<class>`` alike.
     - ``predictive_power/transfer/<source>/<size>/<network>``: the mean power on that network,
       divided by the mean power on the explained network; ``…/class/<class>`` that of a class.
 
@@ -49,8 +53,9 @@ class PredictivePower:
     the means of power and transfer are those of its target class and of all other classes.
 
     The power of universal perturbations is their success rate, not divided by the accuracy. A
-    class that the network never recognises has no power and is left out of means; where there are
-    such classes, ``…/left_out`` beside the mean is their number.
+    class that the network never recognises has no power and is left out of means, and so is a class
+    of whose masks γ keeps nothing or everything (a warning names it); where there are such classes,
+    ``…/left_out`` beside the mean is their number.
 
     The tables are ``predictive_power`` (a row per class), ``predictive_power_canvases`` (a row per
     canvas) and ``predictive_power_transfer``. In the latter, ``printed_rate`` is the ratio as the
@@ -59,6 +64,7 @@ class PredictivePower:
 
     Args:
         sizes: fractions of the image's pixels in 0-1.
+        gammas: thresholds γ of the mask, in 0-1.
         images: at most so many test images, evenly spaced; null for all.
         canvas_choice: ``lowest_loss`` on the images of the search (D_n; ISCP, §3), or
             ``highest_power`` on all images, as in the paper's Tables 1 and 2. The latter chooses on
@@ -69,10 +75,12 @@ class PredictivePower:
         self,
         *,
         sizes: Annotated[Sequence[Annotated[float, "> 0, <= 1"]], "not empty, distinct"],
+        gammas: Annotated[Sequence[Annotated[float, ">= 0, < 1"]], "distinct"],
         images: Annotated[int, ">= 1"] | None,
         canvas_choice: Literal["lowest_loss", "highest_power"],
     ) -> None:
-        self.sizes, self.images, self.canvas_choice = list(sizes), images, canvas_choice
+        self.sizes, self.gammas = list(sizes), list(gammas)
+        self.images, self.canvas_choice = images, canvas_choice
 
     def check(self, plan: Plan) -> None:
         for size in self.sizes:
@@ -88,7 +96,7 @@ class PredictivePower:
         indices = test.spread_indices(self.images)
         probes: dict[str, Probe] = {}
         powers = []
-        for candidates in self._candidate_sets(sources):
+        for candidates in self._candidate_sets(sources, subject.data.classes):
             if candidates.explains not in probes:
                 network = subject.first_network(candidates.explains)
                 probes[candidates.explains] = Probe(subject, network, test.at(indices))
@@ -117,17 +125,21 @@ class PredictivePower:
             figures=_figures(powers, subject),
         )
 
-    def _candidate_sets(self, sources: Sources) -> list[CandidateSet]:
-        """Every source's patterns by size and perturbations by radius; without controls."""
+    def _candidate_sets(self, sources: Sources, classes: Sequence[str]) -> list[CandidateSet]:
+        """Every source's patterns by size and perturbations by radius; without controls.
+
+        A threshold that keeps nothing or everything of all masks gives no set.
+        """
         sets: list[CandidateSet] = []
         for source, output in sources.items():
             if getattr(output, "explains", None) == REDRAWN:
                 continue
             if isinstance(output, Patterns):
                 sets += [candidates_of_size(source, output, size) for size in self.sizes]
+                sets += [candidates_above(source, output, g, classes) for g in self.gammas]
             elif isinstance(output, Perturbations):
                 sets += candidates_by_radius(source, output)
-        return sets
+        return [candidates for candidates in sets if candidates.candidates]
 
 
 def _metrics(powers: Sequence[SetPower], target: str | None) -> dict[str, float]:
@@ -136,11 +148,16 @@ def _metrics(powers: Sequence[SetPower], target: str | None) -> dict[str, float]
         source_and_size = f"{power.candidates.source}/{power.candidates.size}"
         for kind, column in (("power", "power"), ("whole", "power_whole")):
             name = f"predictive_power/{kind}/{source_and_size}"
-            metrics |= _mean_and_std(name, power.class_rows, column)
+            metrics |= _mean_and_std(name, power.class_rows, column, power.candidates.left_out)
             for part, rows in split_by_target(power.class_rows, target).items():
                 metrics |= _mean_and_std(f"{name}/{part}", rows, column)
             for row in power.class_rows:
                 metrics[class_metric(name, str(row["class"]))] = float(row[column])
+        if power.candidates.gamma is not None:
+            name = f"predictive_power/area/{source_and_size}"
+            metrics |= _mean_and_std(name, power.class_rows, "area")
+            for row in power.class_rows:
+                metrics[class_metric(name, str(row["class"]))] = float(row["area"])
         for label, canvases in groupby(power.canvas_rows, key=lambda row: row["class"]):
             name = class_metric(f"predictive_power/canvases/{source_and_size}", str(label))
             if len(of_class := [*canvases]) > 1:
@@ -153,9 +170,11 @@ def _metrics(powers: Sequence[SetPower], target: str | None) -> dict[str, float]
     return metrics
 
 
-def _mean_and_std(name: str, rows: Sequence[Row], column: str) -> dict[str, float]:
+def _mean_and_std(
+    name: str, rows: Sequence[Row], column: str, without_row: int = 0
+) -> dict[str, float]:
     values = finite(rows, column)
-    left_out = len(rows) - len(values)
+    left_out = len(rows) - len(values) + without_row
     return (
         {name: fmean(values), f"{name}/std": pstdev(values)} if values else {name: math.nan}
     ) | ({f"{name}/left_out": left_out} if left_out else {})
@@ -176,17 +195,29 @@ def _figures(powers: Sequence[SetPower], subject: Subject) -> Mapping[str, Figur
 
 
 def _size_words(candidates: CandidateSet) -> str:
+    if candidates.gamma is not None:
+        return f"mask > {candidates.gamma:g}"
     return f"{100 * float(candidates.size):g}%" if candidates.relative else candidates.size
 
 
 def _chart(sources: Sequence[Sequence[SetPower]]) -> Figure:
-    """Mean power by size, a line per source (ISCP, Figure 2)."""
+    """Mean power by size, a line per source (ISCP, Figure 2); a mark per threshold γ."""
     figure = Figure(figsize=(4.6, 3), dpi=120, layout="constrained")
     axes = figure.subplots()
     for powers in sources:
-        sizes = [100 * float(power.candidates.size) for power in powers]
-        means = [fmean(finite(power.class_rows, "power") or [math.nan]) for power in powers]
-        axes.plot(sizes, means, marker="o", label=powers[0].candidates.source)
+        by_size = [power for power in powers if power.candidates.gamma is None]
+        above = [power for power in powers if power.candidates.gamma is not None]
+        sizes = [100 * float(power.candidates.size) for power in by_size]
+        source = powers[0].candidates.source
+        (line,) = axes.plot(sizes, [*map(_mean_power, by_size)], marker="o", label=source)
+        if above:
+            areas = [100 * fmean(finite(power.class_rows, "area")) for power in above]
+            means = [*map(_mean_power, above)]
+            label, colour = f"{source}, mask > γ", line.get_color()
+            axes.plot(areas, means, "D", mfc="none", color=colour, label=label)
+            for power, area, mean in zip(above, areas, means, strict=True):
+                note = f"{power.candidates.gamma:g}"
+                axes.annotate(note, (area, mean), (4, -9), textcoords="offset points", size=7)
     axes.set_xlabel("pattern, % of the image")
     axes.set_ylabel("mean predictive power")
     axes.set_ylim(bottom=0)
@@ -194,3 +225,7 @@ def _chart(sources: Sequence[Sequence[SetPower]]) -> Figure:
     if sources:
         axes.legend(frameon=False)
     return figure
+
+
+def _mean_power(power: SetPower) -> float:
+    return fmean(finite(power.class_rows, "power") or [math.nan])

@@ -1,5 +1,6 @@
 """The pattern that stands for a class among those of its canvases (ISCP, §3; I5)."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,8 +8,10 @@ from typing import Literal
 from torch import Tensor
 
 from cwx.evaluations.patterns.probe import Predictions, Probe
-from cwx.explanations.patterns import Attach, Patterns, Perturbations
+from cwx.explanations.patterns import Attach, BinaryPatterns, Patterns, Perturbations
 from cwx.functional.images import rescale
+
+log = logging.getLogger(__name__)
 
 CanvasChoice = Literal["lowest_loss", "highest_power"]
 
@@ -24,6 +27,7 @@ class Candidate:
         attach: puts it on images.
         picture: the candidate alone, a unit image ``[C, H, W]``.
         mask: boolean mask ``[H, W]``, the pixels that it replaces; ``None`` if it adds to all.
+        area: the fraction of the image's pixels in `mask`; ``None`` without one.
     """
 
     label: int
@@ -33,6 +37,10 @@ class Candidate:
     picture: Tensor
     mask: Tensor | None = None
 
+    @property
+    def area(self) -> float | None:
+        return None if self.mask is None else self.mask.double().mean().item()
+
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSet:
@@ -40,11 +48,13 @@ class CandidateSet:
 
     Attributes:
         source: name of the source.
-        size: as in the tables: the fraction of the image's pixels; for perturbations the radius on
-            the 0-255 scale.
+        size: as in the tables: the fraction of the image's pixels, or ``gamma-<γ>``; for
+            perturbations the radius on the 0-255 scale.
         explains: the kind of network that they explain.
         searched: boolean mask ``[t]``, the test images of the search.
         relative: whether the power is the success rate divided by the accuracy on the class.
+        gamma: γ, if the patterns are the pixels of mask > γ; else ``None``.
+        left_out: the number of classes without a candidate.
     """
 
     source: str
@@ -53,6 +63,8 @@ class CandidateSet:
     searched: Tensor
     candidates: Sequence[Candidate]
     relative: bool = True
+    gamma: float | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,25 +86,71 @@ class CandidateScore:
 
 def candidates_of_size(source: str, patterns: Patterns, size: float) -> CandidateSet:
     """The patterns of a source, cut to a fraction of the pixels."""
-    cut = patterns.cut(size)
-    pictures = cut.on_grey()
     return CandidateSet(
         source=source,
         size=f"{size:g}",
         explains=patterns.explains,
         searched=patterns.searched,
-        candidates=[
-            Candidate(
-                label=int(label),
-                canvas=int((patterns.labels[:i] == label).sum()),
-                tied=int(cut.tied[i]),
-                attach=cut.attach(i),
-                picture=pictures[i],
-                mask=cut.masks[i],
-            )
-            for i, label in enumerate(patterns.labels)
-        ],
+        candidates=_candidates(patterns, patterns.cut(size), range(len(patterns.labels))),
     )
+
+
+def candidates_above(
+    source: str, patterns: Patterns, gamma: float, classes: Sequence[str]
+) -> CandidateSet:
+    """The patterns of a source, the pixels of mask > γ (ISCP, Algorithm 1, line 11).
+
+    A mask of which γ keeps nothing or everything gives no candidate; a warning names its class.
+
+    Args:
+        gamma: γ, 0-1.
+        classes: the names of all classes.
+    """
+    cut = patterns.threshold(gamma)
+    kept = cut.masks.flatten(1).double().mean(1)
+    usable = (kept > 0) & (kept < 1)
+    for label in patterns.labels[~usable].unique().tolist():
+        refused = (patterns.labels == label) & ~usable
+        for amount, masks in (("nothing", refused & (kept == 0)), ("all", refused & (kept == 1))):
+            if masks.any():
+                _warn(source, gamma, amount, classes[label], patterns.masks[masks])
+    left = set(patterns.labels.tolist()) - set(patterns.labels[usable].tolist())
+    return CandidateSet(
+        source=source,
+        size=f"gamma-{gamma:g}",
+        explains=patterns.explains,
+        searched=patterns.searched,
+        candidates=_candidates(patterns, cut, usable.nonzero()[:, 0].tolist()),
+        gamma=gamma,
+        left_out=len(left),
+    )
+
+
+def _warn(source: str, gamma: float, amount: str, name: str, masks: Tensor) -> None:
+    remedy = "lower" if amount == "nothing" else "higher"
+    log.warning(
+        "%s: gamma %g keeps %s of %d mask%s of class %r (values %.3g to %.3g), left out: choose a "
+        "%s gamma, or a size",
+        source, gamma, amount, len(masks), "" if len(masks) == 1 else "s", name,
+        masks.min().item(), masks.max().item(), remedy,
+    )  # fmt: skip
+
+
+def _candidates(
+    patterns: Patterns, cut: BinaryPatterns, indices: Sequence[int]
+) -> Sequence[Candidate]:
+    pictures = cut.on_grey()
+    return [
+        Candidate(
+            label=int(patterns.labels[i]),
+            canvas=int((patterns.labels[:i] == patterns.labels[i]).sum()),
+            tied=int(cut.tied[i]),
+            attach=cut.attach(i),
+            picture=pictures[i],
+            mask=cut.masks[i],
+        )
+        for i in indices
+    ]
 
 
 def candidates_by_radius(source: str, perturbations: Perturbations) -> list[CandidateSet]:

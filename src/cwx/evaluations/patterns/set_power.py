@@ -78,6 +78,7 @@ def _row(
         "class": classes[candidate.label],
         "canvas": candidate.canvas,
         "tied": candidate.tied,
+        "area": "" if candidate.area is None else candidate.area,
         "loss": score.loss,
         **measure_power(
             score.predictions, probe, candidate.label, searched, relative=candidates.relative
