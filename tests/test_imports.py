@@ -22,8 +22,12 @@ FLOORS = (
     {"errors"},
 )
 FLOOR = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}
-# The one file of each folder that two modules of `methods` may share.
-SHARED = {"cwx.methods._parallel_search", "cwx.methods.construction_algorithms"}
+# The files that modules of `methods` may import from their folder.
+SHARED = {
+    "cwx.methods._parallel_search",
+    "cwx.methods._alpha_choice",
+    "cwx.methods.construction_algorithms",
+}
 # By which libraries a folder is known; only these folders may import them.
 LIBRARIES = {
     "hydra": {"cli"},

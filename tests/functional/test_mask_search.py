@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from cwx.functional.images import Normalization
 from cwx.functional.mask_search import (
     SignDescent,
+    best_weights,
     binarise,
     mix,
     pixels,
@@ -171,3 +172,30 @@ def test_a_higher_threshold_keeps_fewer_of_the_same_pixels():
     for lower, higher in zip(kept, kept[1:], strict=False):
         assert (higher <= lower).all()
         assert higher.sum() < lower.sum()
+
+
+@pytest.mark.parametrize(
+    ("success", "expected"),
+    [
+        # Searches of classes 4, 2 and 4.
+        ([[0.1, 0.5, 0.1], [0.2, 0.4, 0.2]], [1, 0, 1]),
+        ([[0.9, 0.0, 0.0], [0.4, 0.1, 0.4]], [0, 1, 0]),
+        ([[0.3, 0.0, 0.3], [0.3, 0.0, 0.3]], [0, 0, 0]),
+    ],
+)
+def test_the_weight_of_a_class_has_the_highest_mean_success(success, expected):
+    chosen = best_weights(torch.tensor(success), torch.tensor([4, 2, 4]))
+    assert chosen.tolist() == expected
+
+
+def test_searches_may_have_weights_of_their_own():
+    logits, masks = torch.randn(3, 2, 4), torch.rand(3, 5, 6)
+    labels, weights = torch.tensor([0, 1, 3]), torch.tensor([[1.0, 1], [1, 0], [1, 1]])
+    alphas = torch.tensor([0.0, 0.2, 0.7])
+    together = search_loss(logits, masks, labels, weights, alpha=alphas, beta=0.3)
+    for row, alpha in enumerate(alphas.tolist()):
+        only = slice(row, row + 1)
+        alone = search_loss(
+            logits[only], masks[only], labels[only], weights[only], alpha=alpha, beta=0.3
+        )
+        assert torch.equal(alone, together[only])

@@ -1,6 +1,7 @@
 """The mask search against Algorithm 1, one search and one image at a time."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import negative, noise, positive, white
 from cwx.functional.canvas_sampling import random as any_image
+from cwx.functional.learned_canvas import LearnedCanvas
 from cwx.functional.mask_search import SignDescent
-from cwx.methods.iscp import LearnedCanvas, MaskSearch
+from cwx.methods.iscp import MaskSearch
 from cwx.study.results import Results
 from cwx.training.plan import Plan
 
@@ -32,6 +34,7 @@ def search(subject, **settings):
         "batch_size": 3,
         "initial": 0.5,
         "alpha": 0.2,
+        "alpha_size": 0.25,
         "beta": 0.0,
         "optimizer": lambda groups: SignDescent(groups, lr=0.02),
         "learned_canvas": None,
@@ -241,6 +244,10 @@ def test_too_few_candidates_are_named(subject, caplog):
         ({"batch_size": 0}, "method.iscp.batch_size is 0"),
         ({"chunk": 0}, "method.iscp.chunk is 0"),
         ({"alpha": -1.0}, "method.iscp.alpha is -1"),
+        ({"alpha": [0.1, -1.0]}, r"method.iscp.alpha is \[0.1, -1.0\]: give 0 or more"),
+        ({"alpha": [0.1, 0.1]}, "method.iscp.alpha is .* each once"),
+        ({"alpha": []}, r"method.iscp.alpha is \[\]"),
+        ({"beta": -1.0}, "method.iscp.beta is -1"),
         ({"initial": 2.0}, "method.iscp.initial is 2"),
         ({"explains": "purified"}, "no network called 'purified' to explain: .* expert, held-out"),
         ({"classes": ["lefty"]}, "lefty"),
@@ -265,11 +272,59 @@ def test_a_class_without_test_images_is_refused_before_anything_is_trained():
     test = data.splits.test
     object.__setattr__(data.splits, "test", test.at(test.labels != 1))
     plan = Plan(data=data, methods=["iscp"], held_out=0)
+    alpha = {"alpha": 0.2, "alpha_size": 0.01}
     with pytest.raises(ValueError, match=r"no image of class 'middle', .*method.iscp.classes=\["):
-        MaskSearch.check(plan, stage="iscp", classes=None, searched=1.0)
-    MaskSearch.check(plan, stage="iscp", classes=["left", "right"], searched=1.0)
+        MaskSearch.check(plan, stage="iscp", classes=None, searched=1.0, **alpha)
+    MaskSearch.check(plan, stage="iscp", classes=["left", "right"], searched=1.0, **alpha)
     with pytest.raises(ValueError, match="method.iscp.searched is 1e-06: give a fraction"):
-        MaskSearch.check(plan, stage="iscp", classes=["left"], searched=1e-6)
+        MaskSearch.check(plan, stage="iscp", classes=["left"], searched=1e-6, **alpha)
+    message = "method.iscp.alpha_size: a pattern of 0.01 of 4x4 pixels has 0 pixels"
+    with pytest.raises(ValueError, match=message):
+        MaskSearch.check(
+            plan, stage="iscp", classes=["left"], searched=1.0, alpha=[0, 1], alpha_size=0.01
+        )
+
+
+@pytest.mark.parametrize("settings", [{}, {"chunk": 4}, {"ties": "drawn"}])
+def test_a_class_keeps_the_masks_of_its_most_successful_weight(subject, tmp_path, settings):
+    """The masks are those of a search with that weight alone."""
+    weights = [0.0, 0.4, 3.0]
+    alone = [fitted(search(subject, alpha=a), tmp_path / str(a)) for a in weights]
+    together = fitted(search(subject, alpha=weights, **settings), tmp_path / "together")
+    assert together.labels.tolist() == alone[0].labels.tolist()
+    network, data = subject.trained_network(subject.trajectories[0]), subject.data
+    test = data.splits.test
+    chosen = []
+    for label in range(3):
+        on = test.images[together.searched & (test.labels != label)].float() / 255
+        rows = (together.labels == label).nonzero()[:, 0].tolist()
+        rates = []
+        for found in alone:
+            if settings.get("ties") == "drawn":
+                found = replace(found, means=None)
+            cut = found.cut(0.25)
+            inputs = [data.normalization.normalize(cut.attach(row)(on)) for row in rows]
+            hits = [network(x).argmax(1) == label for x in inputs]
+            rates.append(torch.stack(hits).double().mean().item())
+        best = rates.index(max(rates))
+        chosen.append(best)
+        assert torch.equal(together.masks[rows], alone[best].masks[rows])
+        assert torch.equal(together.canvases[rows], alone[best].canvases[rows])
+        assert together.alphas[rows].tolist() == [weights[best]] * len(rows)
+    assert any(chosen)
+
+
+def test_the_chosen_weight_is_told(subject, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        fitted(search(subject, alpha=[0.1, 0.3], passes=1), tmp_path)
+    assert "iscp: alpha 0." in caplog.text
+    assert "for class 'left' (success on the images of the search: " in caplog.text
+
+
+def test_weights_before_the_end_are_the_first(subject):
+    found = search(subject, alpha=[0.3, 0.1]).explanations()
+    assert found.alphas.tolist() == [0.3] * 6
+    assert found.masks.shape == (6, 4, 4)
 
 
 def test_patterns_come_back_from_their_file(subject, tmp_path):
@@ -282,6 +337,7 @@ def test_patterns_come_back_from_their_file(subject, tmp_path):
     assert isinstance(found["my/iscp"], Patterns)
     assert found["my/iscp"].explains == "expert"
     assert torch.equal(found["my/iscp"].masks, module.explanations().masks)
+    assert found["my/iscp"].alphas.tolist() == [0.2] * 6
     assert torch.equal(found["images"].images, images.images)
     assert "my/iscp/searched" in load_file(tmp_path / "explanations.safetensors")
 

@@ -35,6 +35,7 @@ class Patterns:
             uses the non-target ones among them.
         means: ``[n, H, W]`` in 0-1, the masks averaged over the search: they rank pixels with
             equal final masks; ``None`` if ties are broken at random.
+        alphas: the weight α of the search of each mask, ``[n]``; ``None`` if no search made it.
     """
 
     explains: str
@@ -43,6 +44,7 @@ class Patterns:
     labels: Tensor
     searched: Tensor
     means: Tensor | None = None
+    alphas: Tensor | None = None
 
     def cut(self, fraction: float) -> "BinaryPatterns":
         """Patterns of round(fraction · H · W) pixels; ties are broken at random, fixed seed.

@@ -31,7 +31,7 @@ _FORMS: dict[str, type[Any]] = {
 _DIMENSIONS = {
     "images": 4, "masks": 3, "means": 3, "canvases": 4, "deltas": 4, "patterns": 4, "labels": 1,
     "epsilons": 1, "success": 1, "searched": 1, "inner_learning_rate": 0, "required": 0,
-    "unit_images": 4, "start_margins": 2,
+    "unit_images": 4, "start_margins": 2, "alphas": 1,
 }  # fmt: skip
 _PER_ITEM = set(_DIMENSIONS) - {"searched", "inner_learning_rate", "required"}
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}

@@ -41,7 +41,13 @@ def total_variation(masks: Tensor) -> Tensor:
 
 
 def search_loss(
-    logits: Tensor, masks: Tensor, labels: Tensor, weights: Tensor, *, alpha: float, beta: float
+    logits: Tensor,
+    masks: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    *,
+    alpha: float | Tensor,
+    beta: float,
 ) -> Tensor:
     """The loss of each search ``[s]``, summed over its batch (ISCP, Algorithm 1, line 5; Eq 2, 3).
 
@@ -52,7 +58,7 @@ def search_loss(
         masks: ``[s, H, W]``.
         labels: the target class of each search ``[s]``.
         weights: ``[s, b]``, 1 for each image of the batch and 0 for padding.
-        alpha: weight of the mean of the mask.
+        alpha: weight of the mean of the mask, of all searches or of each search ``[s]``.
         beta: weight of its total variation.
     """
     cross_entropy = F.cross_entropy(
@@ -73,7 +79,7 @@ def search_gradients(
     weights: Tensor,
     *,
     normalization: Normalization,
-    alpha: float,
+    alpha: float | Tensor,
     beta: float,
     canvas: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -152,6 +158,25 @@ def threshold(masks: Tensor, gamma: float) -> Tensor:
         gamma: γ, in 0-1.
     """
     return masks.double().round(decimals=_LATTICE_DECIMALS) > round(gamma, _LATTICE_DECIMALS)
+
+
+def best_weights(success: Tensor, labels: Tensor) -> Tensor:
+    """The index of the weight with the most successful patterns of a class, by search ``[n]``.
+
+    The success of a weight is the mean over the searches of the class; the first of equal weights
+    is chosen.
+
+    Args:
+        success: success rates ``[a, n]`` of n searches with each of a weights.
+        labels: the class of each search, ``[n]``.
+    """
+    chosen = torch.zeros_like(labels)
+    for label in labels.unique():
+        own = labels == label
+        means = success[:, own].double().mean(1)
+        # On some devices argmax returns any of equal values.
+        chosen[own] = (means == means.max()).nonzero()[0, 0]
+    return chosen
 
 
 def tie_counts(keys: Tensor, count: int) -> Tensor:

@@ -3,7 +3,6 @@ Algorithm 1; I1-I7).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -15,43 +14,25 @@ from cwx.data.nontarget import Nontarget, NontargetBatch
 from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import Canvas
 from cwx.functional.class_names import ClassName
+from cwx.functional.learned_canvas import LearnedCanvas
 from cwx.functional.mask_search import search_gradients
+from cwx.methods._alpha_choice import (
+    alpha_values,
+    check_alpha_size,
+    choose_alphas,
+    success_rate,
+)
 from cwx.methods._parallel_search import check_counts, parallel_step
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnedCanvas:
-    """Optimises canvases alternately with the masks (ISCP, Eq 4; I13).
-
-    Attributes:
-        turn: number of mask steps, followed by the same number of canvas steps.
-        step: update of each pixel along the sign of the gradient, in units of `scale`.
-        scale: the value of white in the units of `step`: 1, or 255 for grey levels.
-
-    Raises:
-        ValueError: `turn` is below 1, or `step` is not in (0, `scale`].
-    """
-
-    turn: Annotated[int, ">= 1"]
-    step: Annotated[float, "> 0"]
-    scale: Annotated[float, "> 0, <= 65535"]
-
-    def __post_init__(self) -> None:
-        if self.turn < 1:
-            raise ValueError(f"learned_canvas.turn is {self.turn}: give 1 step or more")
-        if not 0 < self.step <= self.scale:
-            raise ValueError(
-                f"learned_canvas.step is {self.step} on a scale of 0 to {self.scale}: give a step "
-                "above 0 on that scale, or set learned_canvas.scale (255 for grey levels)"
-            )
 
 
 class MaskSearch(L.LightningModule):
     """Searches a mask for each pair of class and canvas, all pairs in parallel.
 
     Each search is Algorithm 1 with its own order of images; a step is one batch of all searches.
+    With several weights α there is a search for each weight, and each class keeps the masks of the
+    weight whose patterns are the most successful on D_n, the mean over its canvases.
     Under DDP each rank computes a part of the searches, and all ranks hold all masks.
 
     Args:
@@ -65,7 +46,9 @@ class MaskSearch(L.LightningModule):
         passes: T, passes over D_n.
         batch_size: B, images per search and step.
         initial: initial value of m, 0-1.
-        alpha: weight of the sparsity of the mask, 0 or more.
+        alpha: weight of the sparsity of the mask, 0 or more, or a list to choose from.
+        alpha_size: size of the patterns by which a weight is chosen from a list, a fraction of the
+            image's pixels in 0-1.
         beta: weight of its total variation (Eq 3), 0 or more.
         optimizer: builds the optimiser of the masks; its learning rate is η.
         learned_canvas: how canvases are optimised; null keeps them constant.
@@ -81,6 +64,8 @@ class MaskSearch(L.LightningModule):
 
     leaves = Patterns
     means: Tensor
+    alphas: Tensor
+    success: Tensor
 
     def __init__(
         self,
@@ -96,7 +81,9 @@ class MaskSearch(L.LightningModule):
         passes: Annotated[int, ">= 1"],
         batch_size: Annotated[int, ">= 1"],
         initial: Annotated[float, ">= 0, <= 1"],
-        alpha: Annotated[float, ">= 0"],
+        alpha: Annotated[float, ">= 0"]
+        | Annotated[Sequence[Annotated[float, ">= 0"]], "not empty, distinct"],
+        alpha_size: Annotated[float, "> 0, <= 1"],
         beta: Annotated[float, ">= 0"],
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
         learned_canvas: LearnedCanvas | None,
@@ -105,9 +92,10 @@ class MaskSearch(L.LightningModule):
         chunk: Annotated[int, ">= 1"] | None,
     ) -> None:
         super().__init__()
-        self.check_settings(stage, passes, batch_size, initial, alpha, beta, chunk)
+        self.check_settings(stage, passes, batch_size, initial, beta, chunk)
+        self.alpha_values, self.alpha_size = alpha_values(alpha, stage), alpha_size
         self.subject, self.stage, self.explains = subject, stage, explains
-        self.alpha, self.beta, self.optimizer = alpha, beta, optimizer
+        self.beta, self.optimizer = beta, optimizer
         self.learned_canvas, self.chunk, self.epochs = learned_canvas, chunk, passes
         data = subject.data
         test = data.splits.test
@@ -124,19 +112,26 @@ class MaskSearch(L.LightningModule):
             stage=stage,
         )
         self.searched = nontarget_subset(len(test), searched, seed, f"method.{stage}.searched")
-        self.labels = chosen.labels
+        weights = len(self.alpha_values)
+        self.labels = chosen.labels.repeat(weights)
+        keys = list(zip(chosen.labels.tolist(), chosen.ranks.tolist(), strict=True))
+        # A search has the order of images of its class and canvas, whatever its weight.
         self.batches = Nontarget(
-            searches=list(zip(chosen.labels.tolist(), chosen.ranks.tolist(), strict=True)),
+            searches=keys * weights,
             labels=test.labels,
             searched=self.searched,
             batch_size=batch_size,
             seed=seed,
         )
-        masks = torch.full((len(chosen.labels), *data.image_shape[1:]), initial)
+        masks = torch.full((len(self.labels), *data.image_shape[1:]), initial)
         self.masks = nn.Parameter(masks)
         self.ties = ties
         self.register_buffer("means", torch.zeros_like(masks))
-        self.canvases = nn.Parameter(chosen.images, requires_grad=learned_canvas is not None)
+        alphas = torch.tensor(self.alpha_values).repeat_interleave(len(keys))
+        self.register_buffer("alphas", alphas, persistent=False)
+        self.register_buffer("success", torch.zeros(len(masks)))
+        images = chosen.images.repeat(weights, 1, 1, 1)
+        self.canvases = nn.Parameter(images, requires_grad=learned_canvas is not None)
 
     @staticmethod
     def check_settings(
@@ -144,7 +139,6 @@ class MaskSearch(L.LightningModule):
         passes: int,
         batch_size: int,
         initial: float,
-        alpha: float,
         beta: float,
         chunk: int | None,
     ) -> None:
@@ -154,9 +148,8 @@ class MaskSearch(L.LightningModule):
             ValueError: names the first such setting.
         """
         check_counts(stage, passes=passes, batch_size=batch_size, chunk=chunk)
-        for name, weight in (("alpha", alpha), ("beta", beta)):
-            if weight < 0:
-                raise ValueError(f"method.{stage}.{name} is {weight}: give 0 or more")
+        if beta < 0:
+            raise ValueError(f"method.{stage}.beta is {beta}: give 0 or more")
         if not 0 <= initial <= 1:
             raise ValueError(f"method.{stage}.initial is {initial}: give a mask in 0-1")
 
@@ -168,13 +161,17 @@ class MaskSearch(L.LightningModule):
         stage: str,
         classes: Sequence[ClassName] | None,
         searched: float,
+        alpha: float | Sequence[float],
+        alpha_size: float,
         **_: Any,
     ) -> None:
         """Refuse settings that do not fit the test images, before training.
 
         Raises:
-            ValueError: a class has no test images, `searched` selects none.
+            ValueError: a class has no test images, `searched` selects none, or `alpha_size` is of
+                no pixel and there are several weights.
         """
+        check_alpha_size(alpha, alpha_size, plan.data.image_shape[1:], stage)
         classes_to_explain(classes, plan.data, f"method.{stage}.classes")
         nontarget_subset(len(plan.data.splits.test), searched, 0, f"method.{stage}.searched")
 
@@ -193,7 +190,7 @@ class MaskSearch(L.LightningModule):
                 self.labels.to(self.device)[chunk.searches],
                 chunk.weights,
                 normalization=self.subject.data.normalization,
-                alpha=self.alpha,
+                alpha=self.alphas[chunk.searches],
                 beta=self.beta,
                 canvas=updates_canvas,
             )
@@ -213,13 +210,40 @@ class MaskSearch(L.LightningModule):
     def _updates_canvas(self) -> bool:
         """Whether this step updates the canvases instead of the masks."""
         learned = self.learned_canvas
-        return learned is not None and self.global_step // learned.turn % 2 == 1
+        return learned is not None and learned.updates_canvas(self.global_step)
 
     @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:
         for parameter in (self.masks, self.canvases):
             parameter.clamp_(0, 1)
         self.means += (self.masks - self.means) / self.global_step
+
+    def on_train_epoch_end(self) -> None:
+        if len(self.alpha_values) > 1 and self.current_epoch == self.epochs - 1:
+            self.success.copy_(self._success())
+
+    def _success(self) -> Tensor:
+        """The success rate of each search's pattern on its D_n; a rank measures a part."""
+        rates, data = torch.zeros_like(self.success), self.subject.data
+        for rows in self._rows_by_weight():
+            cut = self._patterns(rows).cut(self.alpha_size)
+            for index, search in enumerate(rows.tolist()):
+                if search % int(self.trainer.world_size) == self.global_rank:
+                    label = int(self.labels[search])
+                    rates[search] = success_rate(
+                        self.network,
+                        cut.attach(index),
+                        self.images[self.batches.pools[label].to(self.device)],
+                        label,
+                        normalization=data.normalization,
+                        batch_size=data.batch_size,
+                    )
+        summed: Tensor = self.trainer.strategy.reduce(rates, reduce_op="sum")
+        return summed
+
+    def _rows_by_weight(self) -> Tensor:
+        """Indices of the searches ``[a, n]`` by weight."""
+        return torch.arange(len(self.labels)).view(len(self.alpha_values), -1)
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": [self.masks]}]
@@ -229,12 +253,31 @@ class MaskSearch(L.LightningModule):
         return self.optimizer(groups)
 
     def explanations(self) -> Patterns:
-        """The current masks, before thresholding to a mask size."""
+        """The current masks, before thresholding to a mask size.
+
+        Of several weights those of the chosen weight; before the end of the search of the first.
+        """
+        rows = self._rows_by_weight()
+        if len(rows) == 1 or not self.success.any():
+            return self._patterns(rows[0])
+        chosen = choose_alphas(
+            self.success.cpu()[rows],
+            self.labels[rows[0]],
+            self.alpha_values,
+            self.subject.data.classes,
+            self.stage,
+        )
+        return self._patterns(rows.gather(0, chosen[None])[0])
+
+    def _patterns(self, rows: Tensor) -> Patterns:
+        """The current masks of some searches."""
+        values = torch.tensor(self.alpha_values, dtype=torch.float64)
         return Patterns(
             explains=self.explains,
-            masks=self.masks.detach().cpu().clone(),
-            canvases=self.canvases.detach().cpu().clone(),
-            labels=self.labels.clone(),
+            masks=self.masks.detach().cpu()[rows],
+            canvases=self.canvases.detach().cpu()[rows],
+            labels=self.labels[rows],
             searched=self.searched,
-            means=self.means.cpu().clone() if self.ties == "mean" else None,
+            means=self.means.cpu()[rows] if self.ties == "mean" else None,
+            alphas=values[rows // (len(self.labels) // len(values))],
         )

@@ -26,6 +26,7 @@ class Candidate:
         tied: number of its pixels that were drawn among pixels of equal mask.
         attach: puts it on images.
         picture: the candidate alone, a unit image ``[C, H, W]``.
+        alpha: the weight α of its search; ``None`` if it has none.
         mask: boolean mask ``[H, W]``, the pixels that it replaces; ``None`` if it adds to all.
         area: the fraction of the image's pixels in `mask`; ``None`` without one.
     """
@@ -36,6 +37,7 @@ class Candidate:
     attach: Attach
     picture: Tensor
     mask: Tensor | None = None
+    alpha: float | None = None
 
     @property
     def area(self) -> float | None:
@@ -148,6 +150,7 @@ def _candidates(
             attach=cut.attach(i),
             picture=pictures[i],
             mask=cut.masks[i],
+            alpha=None if patterns.alphas is None else float(patterns.alphas[i]),
         )
         for i in indices
     ]

@@ -78,6 +78,7 @@ def _row(
         "class": classes[candidate.label],
         "canvas": candidate.canvas,
         "tied": candidate.tied,
+        "alpha": "" if candidate.alpha is None else candidate.alpha,
         "area": "" if candidate.area is None else candidate.area,
         "loss": score.loss,
         **measure_power(
