@@ -8,7 +8,10 @@
 Trains clean and backdoored networks of the experiment, searches the statistics of all, and compares
 each test network with the bank as `evaluation=[verdict]` does. Targets, places and seeds differ
 between the networks. Networks and statistics are kept in the store: a second call continues. The
-table is that of `detection_report.py`, which also reads the file that ``--out`` writes.
+table is that of `detection_report.py`, which also reads the file that ``--out`` writes. With the
+setting 'evaluation=[verdict,poisoned_groups]' the file also holds the statistics of activation
+clustering and of spectral signatures, which need the training images; ``detection_report.py
+--statistics`` compares them.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from cwx.cli.config.override_text import override
 from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.resolvers import register_resolvers
 from cwx.cli.run import quiet
+from cwx.data.splits import ImageSet, Source, Splits
 from cwx.evaluations.backdoor.attack_success import attacked_images
 from cwx.networks.eval_mode import accuracy
 from cwx.study.steps.bank import BankMeasurement
@@ -58,8 +63,34 @@ def corruption(attack: str, seed: int, rate: str | None, classes: Sequence[str])
     return settings
 
 
-def measure(overrides: Sequence[str], attack: str, seeds: Sequence[int]) -> Iterator[Network]:
-    """Train the networks of one corruption and search their statistics, unless stored."""
+class FewImages:
+    """A source with fewer test images, evenly spaced.
+
+    Attributes:
+        whole: all test images, after `load`.
+    """
+
+    def __init__(self, source: Source, images: int | None) -> None:
+        self.source, self.images = source, images
+        self.whole: ImageSet | None = None
+
+    def prepare(self) -> None:
+        self.source.prepare()
+
+    def load(self) -> Splits:
+        splits = self.source.load()
+        self.whole = splits.test
+        return replace(splits, test=splits.test.spread(self.images))
+
+
+def measure(
+    overrides: Sequence[str], attack: str, seeds: Sequence[int], images: int | None = None
+) -> Iterator[Network]:
+    """Train the networks of one corruption and search their statistics, unless stored.
+
+    Args:
+        images: test images for the searches, at most. The success of the attack is measured on all.
+    """
     folder = configuration_folder()
     composed: Any = compose_checked(
         folder, [*overrides, "logger=[]"], multirun=False, extra=None, resumed=None
@@ -67,6 +98,7 @@ def measure(overrides: Sequence[str], attack: str, seeds: Sequence[int]) -> Iter
     composed.pop("optimize", None)
     configuration = drop_unchosen(composed, options([folder]))
     study = instantiate(configuration, _convert_="all")
+    source = study.data.source = FewImages(study.data.source, images)
     study.data.prepare_data()
     study.data.setup()
     study.data.corrupt(study.corruption)
@@ -102,12 +134,17 @@ def measure(overrides: Sequence[str], attack: str, seeds: Sequence[int]) -> Iter
     bank = search(subject, verdict.bank_statistics, settings)
     seconds = (time.monotonic() - start) / len(seeds)
     backdoor = study.data.corrupted.backdoor
-    test = study.data.splits.test
+    assert source.whole is not None
     for index, (seed, trajectory) in enumerate(zip(seeds, trajectories, strict=True)):
+        statistics = {name: values[index].tolist() for name, values in bank.statistics.items()}
+        if groups := study.evaluation.get("poisoned_groups"):
+            rows = groups(replace(subject, trajectories=[trajectory]), {}).tables["poisoned_groups"]
+            for name in ("silhouette", "leading_variance"):
+                statistics[f"poisoned_groups/{name}"] = [float(row[name]) for row in rows]
         success, targets = None, []
         if backdoor is not None:
             network = trained_network(study.network, study.data, trajectory).to(stages.device)
-            attacked = attacked_images(backdoor, test)
+            attacked = attacked_images(backdoor, source.whole)
             success = accuracy(network, study.data.in_order(attacked))
             targets = attacked.labels.unique().tolist()
         yield {
@@ -116,8 +153,8 @@ def measure(overrides: Sequence[str], attack: str, seeds: Sequence[int]) -> Iter
             "accuracy": bank.accuracies[index],
             "success": success,
             "targets": targets,
-            "statistics": [values[index].tolist() for values in bank.statistics.values()],
-            "names": list(bank.statistics),
+            "statistics": list(statistics.values()),
+            "names": list(statistics),
             "seconds": seconds,
         }
 
@@ -136,6 +173,7 @@ def arguments() -> argparse.Namespace:
         default=[],
         help="poisoning rates: 0.1 for all attacks, wanet=0.2 for one; default: their own",
     )
+    parser.add_argument("--images", type=int, help="test images for the searches; default: all")
     parser.add_argument("--store", default="store")
     parser.add_argument("--out", type=Path, help="a JSON file for the numbers of every network")
     parser.add_argument("settings", nargs="*", help="further settings, key=value")
@@ -165,12 +203,14 @@ def main() -> None:
     for number, (attack, of_attack) in enumerate(plan):
         rate = rates.get(attack, rates.get(""))
         settings = corruption(attack, of_attack[0], rate, classes)
-        networks += measure([*common, *settings], attack, of_attack)
+        networks += measure([*common, *settings], attack, of_attack, chosen.images)
         print(f"{number + 1} of {len(plan)}: {attack} {of_attack[0]}", flush=True)
         if chosen.out is not None:
             chosen.out.write_text(json.dumps(networks))
     bank, tested = networks[: chosen.bank], networks[chosen.bank :]
-    rows, _ = report(bank, tested, range(len(bank[0]["names"])))
+    names = bank[0]["names"]
+    compared = [i for i, name in enumerate(names) if not name.startswith("poisoned_groups/")]
+    rows, _ = report(bank, tested, compared)
     print_table(rows)
 
 

@@ -123,7 +123,6 @@ EVALUATIONS = {
             accuracy_drop=0.1,
             least_images=3,
             images=20,
-            trigger="triggers",
         ),
         partial(CureOutcome),
     )

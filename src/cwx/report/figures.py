@@ -19,11 +19,27 @@ MAX_FIGURES, MAX_TOTAL_PIXELS = 200, 250_000_000
 # In reading order: pattern of the file name, title and caption. The pattern's group is a network
 # or a source.
 _FIGURES = (
+    ("verdict", "Verdict: the classes beside those of clean networks",
+     "A row per statistic: the classes of this network (points), the band of 95 % of the classes "
+     "of the bank, and the largest class of each of its networks (strokes). Without a bank there "
+     "is no band."),
+    ("verdict_trigger", "What sends images to the class that stands out most",
+     "Captions of images are predicted classes; a red frame marks the class that stands out. The "
+     "images were not used by the search."),
+    ("confusion", "Confusion matrix",
+     "Fraction of the test images of a class (row) that are classified as a class (column)."),
     ("gallery", "Explanations and real images",
      "One row per class: the images of each method, then real images."),
     ("predictive_power_patterns", "Best pattern of each class, by size",
      "The pattern size grows from left to right. Grey pixels are outside the mask: there, the "
      "image that carries the pattern stays visible."),
+    ("pattern_examples_(.+)", "Patterns on other images: {}",
+     "From left to right: the canvas, its pixels under the mask, the pattern on grey and on black, "
+     "and on four images of other classes that the search did not use, with the predicted class "
+     "without → with the pattern. Red frame: classified as the class."),
+    ("pattern_controls", "Patterns and controls",
+     "How often a pattern sends images of other classes to its class, beside random masks of its "
+     "size, its mask on canvases of other classes, and no pattern."),
     ("predictive_power", "Predictive power by pattern size",
      "Fraction of other images that are classified as the class once they carry a pattern of "
      "this size, divided by clean accuracy. Diamonds: the pixels above a threshold γ of the mask, "

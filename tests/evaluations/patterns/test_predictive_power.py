@@ -91,7 +91,9 @@ def test_the_column_of_a_class_is_its_best_canvas(outcome):
         row["canvas"] for row in outcome.tables["predictive_power"] if row["size"] == "0.25"
     ] == [1, 1, 1]
     assert outcome.metrics["predictive_power/power/iscp/0.5"] > 0.5
-    assert {"predictive_power_patterns", "predictive_power"} == set(outcome.figures)
+    assert set(outcome.figures) == {
+        "predictive_power_patterns", "predictive_power", "pattern_examples_iscp",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("choice", ["lowest_loss", "highest_power"])

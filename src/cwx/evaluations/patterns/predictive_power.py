@@ -8,14 +8,17 @@ from typing import Annotated, Literal
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.patterns.examples import PatternExample, examples_figure
 from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.patterns.selection import (
     CandidateSet,
     candidates_above,
     candidates_by_radius,
     candidates_of_size,
+    canvas_of,
 )
 from cwx.evaluations.patterns.set_power import (
     SetPower,
@@ -60,7 +63,8 @@ class PredictivePower:
     The tables are ``predictive_power`` (a row per class), ``predictive_power_canvases`` (a row per
     canvas) and ``predictive_power_transfer``. In the latter, ``printed_rate`` is the ratio as the
     paper prints it, explained network over other network. The figures are ``predictive_power``
-    (power by size) and ``predictive_power_patterns``.
+    (power by size), ``predictive_power_patterns``, and for each source of patterns
+    ``pattern_examples_<source>``, its best patterns of the largest size on other images.
 
     Args:
         sizes: fractions of the image's pixels in 0-1.
@@ -122,8 +126,39 @@ class PredictivePower:
         return Outcome(
             metrics=_metrics(powers, target) | transfer_metrics(transfer, target),
             tables=tables,
-            figures=_figures(powers, subject),
+            figures={
+                **_figures(powers, subject),
+                **self._examples(powers, probes, sources, indices),
+            },
         )
+
+    def _examples(
+        self,
+        powers: Sequence[SetPower],
+        probes: Mapping[str, Probe],
+        sources: Sources,
+        indices: Tensor,
+    ) -> Mapping[str, Figure]:
+        """A figure per source of patterns, of the largest size."""
+        figures = {}
+        for source, patterns in sources.items():
+            by_size = {
+                float(power.candidates.size): power
+                for power in powers
+                if power.candidates.source == source and power.candidates.gamma is None
+            }
+            if isinstance(patterns, Patterns) and by_size:
+                examples = [
+                    PatternExample(
+                        candidate=candidate,
+                        canvas=canvas_of(patterns, candidate),
+                        unseen=~patterns.searched[indices],
+                    )
+                    for candidate in by_size[max(by_size)].best
+                ]
+                figure = examples_figure(probes[patterns.explains], examples)
+                figures[f"pattern_examples_{source}"] = figure
+        return figures
 
     def _candidate_sets(self, sources: Sources, classes: Sequence[str]) -> list[CandidateSet]:
         """Every source's patterns by size and perturbations by radius; without controls.

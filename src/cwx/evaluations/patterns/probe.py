@@ -61,6 +61,13 @@ class Probe:
             losses.append(F.cross_entropy(logits, targets, reduction="none").double().cpu())
         return Predictions(classes=torch.cat(classes), loss=torch.cat(losses))
 
+    @torch.no_grad()
+    def classify(self, unit: Tensor) -> Tensor:
+        """The predicted classes ``[n]`` of unit images ``[n, C, H, W]``."""
+        images = self.subject.data.normalization.normalize(unit.to(self.subject.device))
+        logits: Tensor = self.network(images)
+        return logits.argmax(1).cpu()
+
     def predict(self, attach: Attach, target: int) -> Predictions:
         """Predictions on all images, attached to those of other classes than `target`.
 
