@@ -8,7 +8,7 @@ import pytest
 import cwx.evaluations
 from cwx.report.figures import _describe
 
-# ``figures={"name": …}``, ``figures["name"] = …`` and ``return {"name": …}`` of a function _figures.
+# ``figures={"name": …}`` and ``figures["name"] = …``, with one name or several.
 _NAMES = (
     r'figures(?:: [^=]+)? ?= ?\{f?"([^"]+)"',
     r'figures\[f?"([^"]+)"\]',
