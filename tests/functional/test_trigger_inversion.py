@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,8 +15,10 @@ from cwx.functional.trigger_inversion import (
     learning_rate_factor,
     masks_and_patterns,
     noise_scale,
+    precedes,
     stamp,
     success_rates,
+    trigger_keys,
 )
 
 NORMALIZATION = Normalization(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
@@ -119,3 +123,16 @@ def test_a_lower_success_counts_by_its_odds_and_never_beyond_the_image():
 def test_a_required_success_of_one_is_finite():
     assert effective_sizes(torch.ones(1), torch.ones(1), 1.0, 64).item() == 1
     assert effective_sizes(torch.ones(1), torch.tensor([0.9]), 1.0, 64).item() == 64
+
+
+KEYS = st.lists(st.tuples(*3 * [st.integers(0, 2)]), min_size=1, max_size=9)
+
+
+@given(st.data(), KEYS)
+def test_keys_are_compared_as_tuples(data, own):
+    other = data.draw(st.permutations(own))
+    effective, rates, sizes = (torch.tensor(column).double() for column in zip(*own, strict=True))
+    others = [torch.tensor(column).double() for column in zip(*other, strict=True)]
+    below = precedes(trigger_keys(effective, rates, sizes), trigger_keys(*others))
+    expected = [(a[0], -a[1], a[2]) < (b[0], -b[1], b[2]) for a, b in zip(own, other, strict=True)]
+    assert below.tolist() == expected

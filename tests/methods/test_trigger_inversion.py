@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 
 import pytest
 import torch
+from lightning import Trainer
 from support.builders import image_data, stages
 
 from cwx.data.search_images import draw_search_images
@@ -12,6 +14,7 @@ from cwx.data.splits import ImageSet
 from cwx.explanations.patterns import Triggers
 from cwx.explanations.serialisation import read_explanations, write_explanations
 from cwx.functional.trigger_inversion import masks_and_patterns
+from cwx.methods import trigger_inversion as method
 from cwx.methods.trigger_inversion import TriggerInversion
 from cwx.training.plan import Plan
 
@@ -134,6 +137,45 @@ def test_the_best_state_is_one_of_the_search(subject, tmp_path):
     reached = module.best_rates >= module.success
     assert reached.any()
     torch.testing.assert_close(masks.sum((1, 2))[reached], module.best_sizes[reached])
+
+
+# Success rates and logits of the mask. All masks but the last are clamped to the whole image, of 16
+# pixels; the last one is the largest of all.
+CLAMPED = {"a": (0.01, -1.0), "b": (0.02, 1.0), "c": (0.02, 0.0), "d": (0.0, -3.0)}
+REACHED = {"e": (0.95, 3.0)}
+
+
+@pytest.mark.parametrize(
+    ("order", "best"),
+    [(order, "c") for order in permutations(CLAMPED)]
+    + [(order, "e") for order in permutations(CLAMPED | REACHED)],
+)
+def test_the_best_of_clamped_masks_does_not_depend_on_their_order(
+    order, best, subject, monkeypatch
+):
+    states, module = CLAMPED | REACHED, inversion(subject, success=0.95, classes=[1])
+    module.trainer = Trainer(barebones=True)
+    module.on_fit_start()
+    for rate, logit in (states[name] for name in order):
+        monkeypatch.setattr(
+            method, "success_rates", lambda *_, rate=rate, **__: torch.tensor([rate])
+        )
+        with torch.no_grad():
+            module.logits[:, 0] = logit
+            module._keep_best()
+    assert module.best_rates.tolist() == pytest.approx([states[best][0]])
+    assert (module.best[:, 0] == states[best][1]).all()
+
+
+@pytest.mark.parametrize("order", list(permutations(CLAMPED)))
+def test_the_best_restart_of_clamped_masks_does_not_depend_on_their_order(order, subject):
+    module = inversion(subject, restarts=len(order), classes=[1])
+    rates, logits = zip(*(CLAMPED[name] for name in order), strict=True)
+    module.best[:, 0] = torch.tensor(logits)[:, None, None]
+    module.best_rates.copy_(torch.tensor(rates))
+    module.best_sizes.fill_(16)
+    assert module.explanations().success.tolist() == [pytest.approx(CLAMPED["c"][0])]
+    assert module.explanations().masks.tolist() == [[[0.5] * 4] * 4]
 
 
 @pytest.mark.parametrize(

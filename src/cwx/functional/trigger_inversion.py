@@ -175,6 +175,34 @@ def effective_sizes(sizes: Tensor, rates: Tensor, required: Tensor | float, most
     return (sizes * penalty.clamp_min(1)).clamp_max(most)
 
 
+def trigger_keys(effective: Tensor, rates: Tensor, sizes: Tensor) -> Tensor:
+    """Keys ``[3, s]`` by which triggers are compared, see `precedes`: the smaller, the better.
+
+    The effective size decides. Among equal ones, which are usually clamped, it is the higher
+    success rate, then the smaller mask.
+
+    Args:
+        effective: see `effective_sizes`, ``[s]``.
+        rates: success rates, 0-1 ``[s]``.
+        sizes: L1 norms of the masks, in pixels ``[s]``.
+    """
+    return torch.stack([effective, -rates, sizes])
+
+
+def precedes(first: Tensor, second: Tensor) -> Tensor:
+    """Whether each column of keys ``[k, s]`` is lexicographically below that of `second`, ``[s]``.
+
+    >>> precedes(torch.tensor([[1, 1, 1], [2, 2, 2]]), torch.tensor([[2, 1, 1], [1, 3, 2]]))
+    tensor([ True,  True, False])
+    """
+    below = torch.zeros_like(first[0], dtype=torch.bool)
+    equal = torch.ones_like(below)
+    for own, other in zip(first, second, strict=True):
+        below |= equal & (own < other)
+        equal &= own == other
+    return below
+
+
 def _odds(rates: Tensor) -> Tensor:
     bounded = rates.clamp(1e-3, 1 - 1e-3)
     return bounded / (1 - bounded)

@@ -23,7 +23,9 @@ from cwx.functional.trigger_inversion import (
     learning_rate_factor,
     masks_and_patterns,
     noise_scale,
+    precedes,
     success_rates,
+    trigger_keys,
 )
 from cwx.methods._parallel_search import check_counts, parallel_step
 from cwx.training.plan import Plan
@@ -40,7 +42,8 @@ class TriggerInversion(L.LightningModule):
 
     over images x of other classes. λ is adapted so that batches reach `success`. The result of a
     class is the smallest mask over restarts and steps, on held-out images; masks that do not reach
-    `success` there count as larger (`effective_sizes`).
+    `success` there count as larger (`effective_sizes`). Of masks that count as equally large the
+    result is that of the higher success rate, then the smaller mask.
     The first half of the steps adds noise to the logits of m and p
     (`cwx.functional.trigger_inversion.noise_scale`). Under DDP each rank computes a part of the
     searches, and all ranks hold all of them.
@@ -229,9 +232,14 @@ class TriggerInversion(L.LightningModule):
         rates = self._sum_over_ranks(rates)
         sizes = masks_and_patterns(self.logits)[0].sum((1, 2))
         effective = effective_sizes(sizes, rates, self.success, self.logits[0, 0].numel())
-        new = effective < self.best_sizes
+        new = precedes(trigger_keys(effective, rates, sizes), self._best_keys())
         self.best[new], self.best_sizes[new] = self.logits[new], effective[new]
         self.best_rates[new] = rates[new]
+
+    def _best_keys(self) -> Tensor:
+        """The keys of the best triggers so far, ``[3, s]``."""
+        sizes = masks_and_patterns(self.best)[0].sum((1, 2))
+        return trigger_keys(self.best_sizes, self.best_rates, sizes)
 
     def _sum_over_ranks(self, values: Tensor) -> Tensor:
         summed: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
@@ -251,8 +259,10 @@ class TriggerInversion(L.LightningModule):
 
     def explanations(self) -> Triggers:
         """The best trigger of each class over restarts and steps."""
+        order = self._best_keys().T.tolist()
         chosen = [
-            self._best_restart(label) for label in dict.fromkeys(label for label, _ in self.keys)
+            min((i for i, key in enumerate(self.keys) if key[0] == label), key=order.__getitem__)
+            for label in dict.fromkeys(label for label, _ in self.keys)
         ]
         masks, patterns = masks_and_patterns(self.best[chosen].cpu())
         return Triggers(
@@ -264,10 +274,6 @@ class TriggerInversion(L.LightningModule):
             required=torch.tensor(self.success),
             searched=self.split.searched | self.split.held_out,
         )
-
-    def _best_restart(self, label: int) -> int:
-        candidates = [index for index, key in enumerate(self.keys) if key[0] == label]
-        return min(candidates, key=lambda index: float(self.best_sizes[index]))
 
 
 def _targets(names: Sequence[ClassName] | None, classes: Sequence[str], stage: str) -> list[int]:
