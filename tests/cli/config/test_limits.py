@@ -46,7 +46,7 @@ ZERO = {
     *("saturation", "contrast", "shift", "degrees", "probability", "side", "margin", "ridge"),
     *("momentum", "initial_std", "blur_sigma", "alpha", "beta", "initial", "epochs", "weight"),
     *("epoch", "patience", "separation", "images", "target", "weight_decay", "cooldown", "output"),
-    *("cover_rate", "row", "column", "accuracy_drop", "noise", "final_learning_rate"),
+    *("cover_rate", "row", "column", "accuracy_drop", "noise", "final_learning_rate", "replaced"),
     "remaining_success",
     *(
         "calibrated",
