@@ -25,7 +25,7 @@ FLOOR = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room 
 # The files that modules of `methods` may import from their folder.
 SHARED = {
     "cwx.methods._parallel_search",
-    "cwx.methods._alpha_choice",
+    "cwx.methods._mask_search",
     "cwx.methods.construction_algorithms",
 }
 # By which libraries a folder is known; only these folders may import them.

@@ -86,7 +86,13 @@ EVALUATIONS = {
         ),
         partial(Attention, source="patterns", size=0.25, images=2, layer=None),
         partial(
-            PatternControls, source="patterns", redrawn=None, sizes=[0.25], images=None, draws=2
+            PatternControls,
+            source="patterns",
+            redrawn=None,
+            shuffled="patterns",
+            sizes=[0.25],
+            images=None,
+            draws=2,
         ),
         partial(
             PatternTolerance,

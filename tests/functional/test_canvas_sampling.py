@@ -1,7 +1,16 @@
+from collections import Counter
+
 import pytest
 import torch
 
-from cwx.functional.canvas_sampling import negative, noise, positive, random, white
+from cwx.functional.canvas_sampling import (
+    derangement,
+    negative,
+    noise,
+    positive,
+    random,
+    white,
+)
 from cwx.functional.rng import stream
 
 # Two classes; the third image of class 0 and the second of class 1 are misclassified.
@@ -47,3 +56,16 @@ def test_noise_is_uniform_and_of_the_seed():
     # Pixels, channels and canvases are independent.
     planes = first.flatten(2).flatten(0, 1)
     assert torch.corrcoef(planes).fill_diagonal_(0).abs().max() < 0.12
+
+
+def test_a_derangement_moves_every_index_and_all_are_alike():
+    drawn = Counter(tuple(derangement(4, stream(seed)).tolist()) for seed in range(900))
+    # There are 9 derangements of 4 items.
+    assert len(drawn) == 9
+    for order in drawn:
+        assert sorted(order) == [0, 1, 2, 3]
+        assert all(index != place for place, index in enumerate(order))
+    assert 60 < min(drawn.values()) <= max(drawn.values()) < 140
+    assert derangement(2, stream(0)).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="1 items have no other order"):
+        derangement(1, stream(0))

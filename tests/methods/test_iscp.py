@@ -28,6 +28,7 @@ def search(subject, **settings):
         "explains": "expert",
         "classes": None,
         "canvas": positive,
+        "canvas_classes": "own",
         "canvases": 2,
         "searched": 0.8,
         "passes": 4,
@@ -272,7 +273,7 @@ def test_a_class_without_test_images_is_refused_before_anything_is_trained():
     test = data.splits.test
     object.__setattr__(data.splits, "test", test.at(test.labels != 1))
     plan = Plan(data=data, methods=["iscp"], held_out=0)
-    alpha = {"alpha": 0.2, "alpha_size": 0.01}
+    alpha = {"alpha": 0.2, "alpha_size": 0.01, "canvas_classes": "own"}
     with pytest.raises(ValueError, match=r"no image of class 'middle', .*method.iscp.classes=\["):
         MaskSearch.check(plan, stage="iscp", classes=None, searched=1.0, **alpha)
     MaskSearch.check(plan, stage="iscp", classes=["left", "right"], searched=1.0, **alpha)
@@ -281,8 +282,52 @@ def test_a_class_without_test_images_is_refused_before_anything_is_trained():
     message = "method.iscp.alpha_size: a pattern of 0.01 of 4x4 pixels has 0 pixels"
     with pytest.raises(ValueError, match=message):
         MaskSearch.check(
-            plan, stage="iscp", classes=["left"], searched=1.0, alpha=[0, 1], alpha_size=0.01
+            plan, stage="iscp", classes=["left"], searched=1.0, **alpha | {"alpha": [0, 1]}
         )
+
+
+def test_canvases_of_other_classes_are_those_of_a_derangement(subject, tmp_path):
+    own = search(subject).explanations()
+    module = search(subject, canvas_classes="other", passes=1)
+    other = module.explanations()
+    assert torch.equal(own.canvas_labels, own.labels)
+    assert not own.has_other_canvases
+    assert other.has_other_canvases
+    assert other.labels.tolist() == own.labels.tolist()
+    assert (other.canvas_labels != other.labels).all()
+    assert other.canvas_labels.unique().tolist() == [0, 1, 2]
+    for label in range(3):
+        source = other.canvas_labels[other.labels == label]
+        assert len(source.unique()) == 1
+        expected = own.canvases[own.labels == source[0]]
+        assert torch.equal(other.canvases[other.labels == label], expected)
+    # The target of the search is the label, not the class of the canvas.
+    assert not (module.searched[module.batches.pools[0]] == 0).any()
+    found = fitted(module, tmp_path)
+    network, data = subject.trained_network(subject.trajectories[0]), subject.data
+    images = data.splits.test.images[module.batches.pools[0]].float() / 255
+    logits = network(data.normalization.normalize(images))
+    carrying = network(data.normalization.normalize(found.cut(0.5).attach(0)(images)))
+    assert (carrying - logits)[:, 0].mean() > (carrying - logits)[:, 1:].mean()
+
+
+def test_the_seed_draws_the_other_classes(subject):
+    drawn = {
+        tuple(search(subject, canvas_classes="other", seed=s).explanations().canvas_labels.tolist())
+        for s in range(8)
+    }
+    assert len(drawn) == 2
+
+
+def test_a_single_class_has_no_other_canvases(subject):
+    message = "iscp.canvas_classes is other, and 'left' is the only class to explain: name two"
+    with pytest.raises(ValueError, match=message):
+        search(subject, canvas_classes="other", classes=["left"])
+    plan = Plan(data=subject.data, methods=["iscp"], held_out=0)
+    settings = {"searched": 1.0, "alpha": 0.2, "alpha_size": 0.05, "canvas_classes": "other"}
+    with pytest.raises(ValueError, match=message):
+        MaskSearch.check(plan, stage="iscp", classes=["left"], **settings)
+    MaskSearch.check(plan, stage="iscp", classes=None, **settings)
 
 
 @pytest.mark.parametrize("settings", [{}, {"chunk": 4}, {"ties": "drawn"}])

@@ -14,6 +14,7 @@ CONTROLS = {
     "pattern_controls/iscp/0.2/random_masks": 0.11,
     "pattern_controls/iscp/0.2/no_pattern": 0.01,
     "pattern_controls/iscp/0.2/redrawn": 0.0512,
+    "pattern_controls/iscp/0.2/shuffled": 0.4,
     "pattern_controls/iscp/0.2/pattern/class/0": 0.8,
 }
 TITLES = {"distill": "CWX", "iscp": "ISCP"}
@@ -28,7 +29,16 @@ def text(table=None, **metrics):
 @pytest.mark.parametrize(
     ("metrics", "words"),
     [
-        (CONTROLS, ["20 % pattern", "74 %", "random masks of that size 11 %", "weights 5.12 %"]),
+        (
+            CONTROLS,
+            [
+                "20 % pattern",
+                "74 %",
+                "random masks of that size 11 %",
+                "class 40 %",
+                "weights 5.12 %",
+            ],
+        ),
         ({"fidelity/ratio": 0.45, "fidelity/replica": 0.13}, ["0.45", "held-out", "0.13"]),
         ({"fidelity/seen/ratio": 0.2}, ["0.20", "the expert"]),
         (

@@ -48,6 +48,14 @@ def test_with_much_time_nothing_is_left_out():
     assert plan.settings["data.source.images"] is None
 
 
+def test_a_single_class_has_no_canvases_of_other_classes():
+    for present, named in (([3], False), ([3, 4], True)):
+        settings = budget(600, seconds=1e-3, **SETTINGS | {"present": present}).settings
+        assert ("iscp_shuffled" in settings["method"]) == named
+        assert ("evaluation.pattern_controls.shuffled" in settings) != named
+        assert "evaluation.pattern_controls.redrawn" not in settings
+
+
 def test_settings_are_of_parts_that_are_chosen():
     for minutes in (0.1, 1, 10, 100):
         settings = budget(minutes, seconds=3e-3, **SETTINGS).settings

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
-from cwx.functional.canvas_sampling import Canvas
+from cwx.functional.canvas_sampling import Canvas, derangement
 from cwx.functional.class_names import ClassName, describe_class, named_or_all
 from cwx.functional.rng import stream
 
@@ -23,11 +23,26 @@ class CanvasSet:
         images: unit images ``[n, C, H, W]``, pixels in 0-1.
         labels: the target class of each canvas, ``[n]``.
         ranks: the rank of each canvas within its class, ``[n]``, from 0.
+        chosen_for: the class that each canvas was chosen for, ``[n]``.
     """
 
     images: Tensor
     labels: Tensor
     ranks: Tensor
+    chosen_for: Tensor
+
+    def of_other_classes(self, classes: Sequence[int], seed: int) -> "CanvasSet":
+        """The same canvases, those of each class as canvases of another class.
+
+        Args:
+            classes: at least two, those of `labels` among them.
+            seed: of the random derangement of the classes.
+        """
+        order = derangement(len(classes), stream(seed)).tolist()
+        target = {label: classes[place] for label, place in zip(classes, order, strict=True)}
+        labels = torch.tensor([target[label] for label in self.labels.tolist()])
+        rows = labels.argsort(stable=True)
+        return CanvasSet(self.images[rows], labels[rows], self.ranks[rows], self.chosen_for[rows])
 
 
 def classes_to_explain(
@@ -140,4 +155,19 @@ def choose_canvases(
             f"{stage} finds no canvas for any class: choose another way of sampling "
             f"(canvas@method.{stage}.canvas=random), or a network that knows the classes"
         )
-    return CanvasSet(torch.cat(images), torch.cat(labels), torch.cat(ranks))
+    targets = torch.cat(labels)
+    return CanvasSet(torch.cat(images), targets, torch.cat(ranks), targets)
+
+
+def check_other_classes(classes: Sequence[int], names: Sequence[str], stage: str) -> None:
+    """Refuse the canvases of other classes where a single class is explained.
+
+    Raises:
+        ValueError: names the class.
+    """
+    if len(classes) < 2:
+        raise ValueError(
+            f"method.{stage}.canvas_classes is other, and {names[classes[0]]!r} is the only class "
+            f"to explain: name two classes or more in method.{stage}.classes, or leave {stage} out "
+            "of method=[…]"
+        )

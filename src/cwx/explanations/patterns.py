@@ -36,6 +36,8 @@ class Patterns:
         means: ``[n, H, W]`` in 0-1, the masks averaged over the search: they rank pixels with
             equal final masks; ``None`` if ties are broken at random.
         alphas: the weight α of the search of each mask, ``[n]``; ``None`` if no search made it.
+        canvas_labels: the class that each canvas was chosen for, ``[n]``; ``None`` if these are
+            `labels`.
     """
 
     explains: str
@@ -45,6 +47,12 @@ class Patterns:
     searched: Tensor
     means: Tensor | None = None
     alphas: Tensor | None = None
+    canvas_labels: Tensor | None = None
+
+    @property
+    def has_other_canvases(self) -> bool:
+        """Whether the canvases are those of other classes: a control, no explanation."""
+        return self.canvas_labels is not None and bool((self.canvas_labels != self.labels).any())
 
     def cut(self, fraction: float) -> "BinaryPatterns":
         """Patterns of round(fraction · H · W) pixels; ties are broken at random, fixed seed.

@@ -32,11 +32,15 @@ _DIMENSIONS = {
     "images": 4, "masks": 3, "means": 3, "canvases": 4, "deltas": 4, "patterns": 4, "labels": 1,
     "epsilons": 1, "success": 1, "searched": 1, "inner_learning_rate": 0, "required": 0,
     "unit_images": 4, "start_margins": 2, "alphas": 1,
+    "canvas_labels": 1,
 }  # fmt: skip
 _PER_ITEM = set(_DIMENSIONS) - {"searched", "inner_learning_rate", "required"}
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _DTYPES = {
-    "labels": ({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}, "integers"),
+    **dict.fromkeys(
+        ("labels", "canvas_labels"),
+        ({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}, "integers"),
+    ),
     "searched": ({torch.bool}, "booleans"),
 }
 
@@ -126,8 +130,8 @@ def _check_field(name: str, value: Any) -> None:
         raise ValueError(f"{name} is of {value.dtype}, not of {kind}")
     if value.ndim != _DIMENSIONS[name] or 0 in value.shape[1:]:
         raise ValueError(f"{name} has the shape {list(value.shape)}")
-    if name == "labels" and bool((value < 0).any()):
-        raise ValueError(f"labels holds {int(value.min())}, no class index")
+    if name.endswith("labels") and bool((value < 0).any()):
+        raise ValueError(f"{name} holds {int(value.min())}, no class index")
 
 
 def write_explanations(file: Path, explanations: Mapping[str, MethodOutput]) -> None:

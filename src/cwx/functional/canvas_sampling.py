@@ -52,6 +52,22 @@ def noise(_: Tensor, ___: Tensor, __: int, count: int, generator: torch.Generato
     return lambda shape: torch.rand(count, *shape, generator=generator)
 
 
+def derangement(count: int, generator: torch.Generator) -> Tensor:
+    """A random permutation ``[count]`` that leaves no index in its place, all of them alike.
+
+    Raises:
+        ValueError: `count` is below 2.
+    """
+    if count < 2:
+        raise ValueError(f"{count} items have no other order: give 2 or more")
+    places = torch.arange(count)
+    while True:
+        # 1 in e permutations is a derangement.
+        order = torch.randperm(count, generator=generator)
+        if (order != places).all():
+            return order
+
+
 def _highest(logits: Tensor, mask: Tensor, target: int, count: int) -> Tensor:
     candidates = mask.nonzero()[:, 0]
     order = logits[candidates, target].argsort(descending=True, stable=True)

@@ -9,16 +9,23 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from cwx.data.canvases import choose_canvases, classes_to_explain, nontarget_subset, test_logits
+from cwx.data.canvases import (
+    check_other_classes,
+    choose_canvases,
+    classes_to_explain,
+    nontarget_subset,
+    test_logits,
+)
 from cwx.data.nontarget import Nontarget, NontargetBatch
 from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import Canvas
 from cwx.functional.class_names import ClassName
 from cwx.functional.learned_canvas import LearnedCanvas
 from cwx.functional.mask_search import search_gradients
-from cwx.methods._alpha_choice import (
+from cwx.methods._mask_search import (
     alpha_values,
     check_alpha_size,
+    check_settings,
     choose_alphas,
     success_rate,
 )
@@ -41,6 +48,8 @@ class MaskSearch(L.LightningModule):
         explains: the kind of network; the first network of the kind is explained.
         classes: classes to explain, by name or index; null for all.
         canvas: how canvases are sampled.
+        canvas_classes: ``own`` searches a class on its canvases, ``other`` on those of another
+            explained class, drawn by the seed: a control.
         canvases: N, canvases per class.
         searched: fraction of the test images, 0-1; those of other classes are D_n.
         passes: T, passes over D_n.
@@ -76,6 +85,7 @@ class MaskSearch(L.LightningModule):
         explains: str,
         classes: Annotated[Sequence[ClassName], "not empty, distinct"] | None,
         canvas: Canvas,
+        canvas_classes: Literal["own", "other"],
         canvases: Annotated[int, ">= 1"],
         searched: Annotated[float, "> 0, <= 1"],
         passes: Annotated[int, ">= 1"],
@@ -92,7 +102,8 @@ class MaskSearch(L.LightningModule):
         chunk: Annotated[int, ">= 1"] | None,
     ) -> None:
         super().__init__()
-        self.check_settings(stage, passes, batch_size, initial, beta, chunk)
+        check_counts(stage, passes=passes, batch_size=batch_size, chunk=chunk)
+        check_settings(stage, initial, beta)
         self.alpha_values, self.alpha_size = alpha_values(alpha, stage), alpha_size
         self.subject, self.stage, self.explains = subject, stage, explains
         self.beta, self.optimizer = beta, optimizer
@@ -102,15 +113,20 @@ class MaskSearch(L.LightningModule):
         self.network = subject.first_network(explains).to(subject.device)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
+        explained = classes_to_explain(classes, data, f"method.{stage}.classes")
         chosen = choose_canvases(
             data,
             test_logits(self.network, data, subject.device),
             canvas=canvas,
-            classes=classes_to_explain(classes, data, f"method.{stage}.classes"),
+            classes=explained,
             count=canvases,
             seed=seed,
             stage=stage,
         )
+        if canvas_classes == "other":
+            check_other_classes(explained, data.classes, stage)
+            chosen = chosen.of_other_classes(explained, seed)
+        self.chosen_for = chosen.chosen_for
         self.searched = nontarget_subset(len(test), searched, seed, f"method.{stage}.searched")
         weights = len(self.alpha_values)
         self.labels = chosen.labels.repeat(weights)
@@ -133,26 +149,6 @@ class MaskSearch(L.LightningModule):
         images = chosen.images.repeat(weights, 1, 1, 1)
         self.canvases = nn.Parameter(images, requires_grad=learned_canvas is not None)
 
-    @staticmethod
-    def check_settings(
-        stage: str,
-        passes: int,
-        batch_size: int,
-        initial: float,
-        beta: float,
-        chunk: int | None,
-    ) -> None:
-        """Refuse settings out of range.
-
-        Raises:
-            ValueError: names the first such setting.
-        """
-        check_counts(stage, passes=passes, batch_size=batch_size, chunk=chunk)
-        if beta < 0:
-            raise ValueError(f"method.{stage}.beta is {beta}: give 0 or more")
-        if not 0 <= initial <= 1:
-            raise ValueError(f"method.{stage}.initial is {initial}: give a mask in 0-1")
-
     @classmethod
     def check(
         cls,
@@ -160,6 +156,7 @@ class MaskSearch(L.LightningModule):
         *,
         stage: str,
         classes: Sequence[ClassName] | None,
+        canvas_classes: Literal["own", "other"],
         searched: float,
         alpha: float | Sequence[float],
         alpha_size: float,
@@ -168,11 +165,13 @@ class MaskSearch(L.LightningModule):
         """Refuse settings that do not fit the test images, before training.
 
         Raises:
-            ValueError: a class has no test images, `searched` selects none, or `alpha_size` is of
-                no pixel and there are several weights.
+            ValueError: a class has no test images, `searched` selects none, `alpha_size` is of no
+                pixel and there are several weights, or a single class has no other class.
         """
         check_alpha_size(alpha, alpha_size, plan.data.image_shape[1:], stage)
-        classes_to_explain(classes, plan.data, f"method.{stage}.classes")
+        explained = classes_to_explain(classes, plan.data, f"method.{stage}.classes")
+        if canvas_classes == "other":
+            check_other_classes(explained, plan.data.classes, stage)
         nontarget_subset(len(plan.data.splits.test), searched, 0, f"method.{stage}.searched")
 
     def on_fit_start(self) -> None:
@@ -279,5 +278,6 @@ class MaskSearch(L.LightningModule):
             labels=self.labels[rows],
             searched=self.searched,
             means=self.means.cpu()[rows] if self.ties == "mean" else None,
+            canvas_labels=self.chosen_for[rows % len(self.chosen_for)],
             alphas=values[rows // (len(self.labels) // len(values))],
         )

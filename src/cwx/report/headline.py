@@ -57,6 +57,9 @@ def _controls(values: Values) -> str:
         f"{_percent(values[f'{prefix}/pattern'])} of other images to it; random masks of that size "
         f"{_percent(values[f'{prefix}/random_masks'])}"
     )
+    shuffled = values.get(f"{prefix}/shuffled")
+    if shuffled is not None:
+        text += f"; the search on canvases of another class {_percent(shuffled)}"
     redrawn = values.get(f"{prefix}/redrawn")
     if redrawn is not None:
         text += f"; the search on the network with re-drawn weights {_percent(redrawn)}"

@@ -50,6 +50,7 @@ CONTROL_LABELS = {
     "random_masks": "random masks",
     "other_canvas": "canvas of another class",
     "no_pattern": "no pattern",
+    "shuffled": "searched on canvases of another class",
     "redrawn": "re-drawn weights",
 }
 

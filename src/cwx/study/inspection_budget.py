@@ -27,7 +27,9 @@ class Effort:
         iterations: of activation maximisation; 0 leaves it out.
         trigger: steps of trigger inversion; 0 leaves it, universal perturbations and the verdict
             out.
-        usual_ways, neurons, redrawn: whether these parts are done.
+        usual_ways, neurons: whether these parts are done.
+        controls: whether the control searches are done, on re-drawn weights and on canvases of
+            other classes.
     """
 
     classes: int
@@ -39,7 +41,7 @@ class Effort:
     trigger: int
     usual_ways: bool = True
     neurons: bool = True
-    redrawn: bool = True
+    controls: bool = True
 
 
 _EFFORTS = (
@@ -69,7 +71,7 @@ _EFFORTS = (
     ),
     Effort(
         classes=3, canvases=1, searched=60, images=60, draws=1, iterations=0, trigger=0,
-        usual_ways=False, neurons=False, redrawn=False,
+        usual_ways=False, neurons=False, controls=False,
     ),
 )  # fmt: skip
 
@@ -119,9 +121,10 @@ def budget(
     chosen = _spread(present, effort.classes)
     all_classes = len(chosen) == classes
     iterations = effort.iterations if classes <= 100 else 0
+    controls = _controls(effort, len(chosen))
     methods = [
         "iscp",
-        *(["iscp_redrawn"] if effort.redrawn else []),
+        *controls,
         *(["universal"] if effort.trigger else []),
         "gradcam",
         *(["activation"] if iterations else []),
@@ -154,10 +157,11 @@ def budget(
     searches = [name for name in methods if name != "activation"]
     if not all_classes:
         settings |= {f"method.{name}.classes": chosen for name in searches}
-    if effort.redrawn:
-        settings["method.iscp_redrawn.searched"] = searched
-    else:
-        settings["evaluation.pattern_controls.redrawn"] = None
+    for name in ("iscp_redrawn", "iscp_shuffled"):
+        if name in controls:
+            settings[f"method.{name}.searched"] = searched
+        else:
+            settings[f"evaluation.pattern_controls.{name.removeprefix('iscp_')}"] = None
     if iterations:
         settings |= {
             "method.activation.iterations": iterations,
@@ -192,7 +196,7 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         # About twenty ways on 512 images.
         20 * min(512, images) if effort.usual_ways else 0,
         explained * effort.canvases * search,
-        explained * search if effort.redrawn else 0,
+        explained * search * len(_controls(effort, explained)),
         explained * searched * _UNIVERSAL_PASSES * _GRADIENT if effort.trigger else 0,
         classes * effort.iterations * _GRADIENT if classes <= 100 else 0,
         # Power and controls: every canvas, random masks, Grad-CAM's regions.
@@ -203,6 +207,13 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         images + 25 * positions if effort.neurons else 0,
     ]
     return float(sum(parts))
+
+
+def _controls(effort: Effort, explained: int) -> list[str]:
+    """The control searches. A single class has no other class, whose canvases it could get."""
+    if not effort.controls:
+        return []
+    return ["iscp_redrawn", *(["iscp_shuffled"] if explained > 1 else [])]
 
 
 def _spread(present: Sequence[int], most: int) -> list[int]:
@@ -224,7 +235,7 @@ def _left_out(
         (bool(iterations), "activation maximisation is left out"),
         (effort.neurons, "neurons are left out"),
         (bool(effort.trigger), "the search for triggers and universal perturbations is left out"),
-        (effort.redrawn, "the search on re-drawn weights is left out"),
+        (effort.controls, "the searches on re-drawn weights and other canvases are left out"),
     ):
         if not done:
             lines.append(line)

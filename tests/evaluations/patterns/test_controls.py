@@ -1,5 +1,6 @@
 """Controls of patterns."""
 
+import math
 from dataclasses import replace
 from statistics import fmean
 
@@ -13,7 +14,14 @@ from cwx.functional.mask_search import binarise
 from cwx.functional.rng import stream
 from cwx.training.plan import Plan
 
-SETTINGS = {"source": "iscp", "redrawn": None, "sizes": [0.25], "images": None, "draws": 4}
+SETTINGS = {
+    "source": "iscp",
+    "redrawn": None,
+    "shuffled": None,
+    "sizes": [0.25],
+    "images": None,
+    "draws": 4,
+}
 
 
 def patterns(subject, explains="expert"):
@@ -119,13 +127,86 @@ def test_the_network_with_redrawn_weights_has_its_own_patterns(subject):
     assert metrics["pattern_controls/iscp/0.25/redrawn"] == pytest.approx(fmean(gains))
 
 
+def shuffled(subject):
+    """Other masks, on the canvases of the next class."""
+    source = patterns(subject)
+    return replace(
+        source,
+        masks=torch.rand(source.masks.shape, generator=stream(7)),
+        canvases=source.canvases.roll(1, 0),
+        canvas_labels=source.labels.roll(1),
+    )
+
+
+def test_patterns_of_other_canvases_are_beside_those_of_each_class(subject):
+    sources = {"iscp": patterns(subject), "iscp_shuffled": shuffled(subject)}
+    settings = SETTINGS | {"shuffled": "iscp_shuffled"}
+    outcome = PatternControls(**settings)(subject, sources)
+    network, source = subject.first_network("expert"), sources["iscp_shuffled"]
+    labels, masks = subject.data.splits.test.labels, binarise(source.masks, 4, stream(0))
+    rates = [
+        success(network, subject, mask, canvas, label, (labels != label) & ~source.searched)
+        for label, (mask, canvas) in enumerate(zip(masks, source.canvases, strict=True))
+    ]
+    rows = outcome.tables["pattern_controls"]
+    assert [row["shuffled"] for row in rows] == pytest.approx(rates)
+    name = "pattern_controls/iscp/0.25/shuffled"
+    assert outcome.metrics[name] == pytest.approx(fmean(rates))
+    assert outcome.metrics[f"{name}/class/left"] == pytest.approx(rates[0])
+    # The other columns do not depend on it.
+    alone = PatternControls(**SETTINGS)(subject, sources)
+    assert [{k: v for k, v in row.items() if k != "shuffled"} for row in rows] == alone.tables[
+        "pattern_controls"
+    ]
+
+
+def test_a_class_without_a_pattern_of_other_canvases_has_none_in_the_table(subject):
+    source = shuffled(subject)
+    few = replace(
+        source,
+        masks=source.masks[1:],
+        canvases=source.canvases[1:],
+        labels=source.labels[1:],
+        canvas_labels=source.canvas_labels[1:],
+    )
+    sources = {"iscp": patterns(subject), "iscp_shuffled": few}
+    outcome = PatternControls(**SETTINGS | {"shuffled": "iscp_shuffled"})(subject, sources)
+    values = [row["shuffled"] for row in outcome.tables["pattern_controls"]]
+    assert [math.isnan(value) for value in values] == [True, False, False]
+    mean = outcome.metrics["pattern_controls/iscp/0.25/shuffled"]
+    assert mean == pytest.approx(fmean(values[1:]))
+
+
+def test_controls_on_another_network_are_refused(subject):
+    plan = Plan(
+        data=subject.data,
+        methods=["iscp", "iscp_shuffled"],
+        held_out=0,
+        leaves=dict.fromkeys(("iscp", "iscp_shuffled"), Patterns),
+        explains={"iscp": "expert", "iscp_shuffled": "clean"},
+    )
+    evaluation = PatternControls(**SETTINGS | {"shuffled": "iscp_shuffled"})
+    with pytest.raises(ValueError, match=r"set method\.iscp_shuffled\.explains=expert"):
+        evaluation.check(plan)
+    evaluation.check(replace(plan, explains=dict.fromkeys(plan.explains, "clean")))
+
+
 def test_a_control_is_no_source_of_predictive_power(subject):
-    sources = {"iscp": patterns(subject), "iscp_redrawn": patterns(subject, "redrawn")}
+    sources = {
+        "iscp": patterns(subject),
+        "iscp_redrawn": patterns(subject, "redrawn"),
+        "iscp_shuffled": shuffled(subject),
+    }
     evaluate = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")
-    assert not any("redrawn" in name for name in evaluate(subject, sources).metrics)
+    metrics = evaluate(subject, sources).metrics
+    assert "predictive_power/power/iscp/0.25" in metrics
+    assert not any("redrawn" in name or "shuffled" in name for name in metrics)
 
 
-@pytest.mark.parametrize("changes", [{"source": "activation"}, {"redrawn": "iscp_redrawn"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"source": "activation"}, {"redrawn": "iscp_redrawn"}, {"shuffled": "iscp_shuffled"}],
+)
 def test_a_method_without_patterns_is_refused(subject, changes):
     plan = Plan(
         data=subject.data, methods=["iscp", "activation"], held_out=0, leaves={"iscp": Patterns}

@@ -1,4 +1,4 @@
-"""Controls of patterns: random masks, and patterns of a network with re-drawn weights."""
+"""Controls of patterns: random masks, other canvases, and searches that should find nothing."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,10 +7,18 @@ from statistics import fmean, pstdev
 from typing import Annotated
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.patterns.controls_figure import (
+    NONE,
+    OTHER,
+    PATTERN,
+    RANDOM,
+    REDRAWN,
+    SHUFFLED,
+    chart,
+)
 from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.patterns.selection import (
     Candidate,
@@ -27,19 +35,6 @@ from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
-PATTERN, RANDOM, OTHER = "pattern", "random_masks", "other_canvas"
-NONE, REDRAWN = "no_pattern", "redrawn"
-_TITLES = {
-    PATTERN: "pattern",
-    RANDOM: "random masks of its size",
-    OTHER: "its mask on canvases of other classes",
-    REDRAWN: "pattern of the network with re-drawn weights",
-    NONE: "no pattern",
-}
-_COLOURS = {PATTERN: "#3b6fb6", RANDOM: "#b8b8b8", OTHER: "#7fa88f", NONE: "#e2c08d"}
-# Beyond so many classes the figure shows the means alone.
-_MOST_BARS = 20
-
 
 class PatternControls:
     """How often patterns send images of other classes to their class, beside controls.
@@ -51,15 +46,19 @@ class PatternControls:
       standard deviation (ddof 0) of the mean over the draws.
     - ``…/other_canvas``: the mask of the pattern on canvases of other classes, with ``…/std``
       alike; missing if the method explains a single class.
+    - ``…/shuffled``: patterns that were searched on canvases of another class, on the same network.
     - ``…/no_pattern``: the images as they are.
     - ``…/redrawn``: patterns of the network with re-drawn weights, on that network, less the
       success rate without a pattern there.
 
-    A pattern that does no better than these says nothing about the class.
+    A pattern that does no better than these says nothing about the class. If the search on canvases
+    of another class does as well, the pattern is not of the class in the canvas: the search makes
+    what the network reacts to out of any pixels.
 
     Args:
         source: the method of the patterns.
         redrawn: the method that searches the network with re-drawn weights; null for none.
+        shuffled: the method that searches on canvases of other classes; null for none.
         sizes: fractions of the image's pixels in 0-1.
         images: at most so many test images, evenly spaced; null for all.
         draws: the number of random masks of a class and size, and of canvases of other classes.
@@ -70,22 +69,34 @@ class PatternControls:
         *,
         source: str,
         redrawn: str | None,
+        shuffled: str | None,
         sizes: Annotated[Sequence[Annotated[float, "> 0, <= 1"]], "not empty, distinct"],
         images: Annotated[int, ">= 1"] | None,
         draws: Annotated[int, ">= 1"],
     ) -> None:
-        self.source, self.redrawn = source, redrawn
+        self.source, self.redrawn, self.shuffled = source, redrawn, shuffled
         self.sizes, self.images, self.draws = list(sizes), images, draws
 
     def check(self, plan: Plan) -> None:
         for size in self.sizes:
             pixels(size, *plan.data.image_shape[1:])
-        for setting, name in (("source", self.source), ("redrawn", self.redrawn)):
+        for setting, name in (
+            ("source", self.source),
+            ("redrawn", self.redrawn),
+            ("shuffled", self.shuffled),
+        ):
             if name is not None and plan.leaves.get(name) is not Patterns:
                 raise ValueError(
                     f"evaluation.pattern_controls.{setting} is {name!r}, which is no method of "
                     f"this study that searches patterns: choose method=[…,{name}], or another"
                 )
+        kinds = [plan.explains.get(name) for name in (self.source, self.shuffled) if name]
+        if len(set(kinds)) > 1:
+            raise ValueError(
+                f"evaluation.pattern_controls.shuffled is {self.shuffled!r}, which explains "
+                f"{kinds[1]!r}, and {self.source!r} explains {kinds[0]!r}: set "
+                f"method.{self.shuffled}.explains={kinds[0]}"
+            )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         probe, patterns = self._probe(subject, sources, self.source)
@@ -100,20 +111,51 @@ class PatternControls:
                 )
                 for size in self.sizes
             }
-        rows = [control.row for control in controls]
+        shuffled = self._shuffled(probe, subject, sources)
+        rows: list[Row] = [
+            {**c.row, SHUFFLED: shuffled.get((c.size, c.name), math.nan)} if shuffled else c.row
+            for c in controls
+        ]
         return Outcome(
-            metrics=self._metrics(controls, redrawn),
+            metrics=self._metrics(controls, redrawn) | self._shuffled_metrics(shuffled),
             tables={"pattern_controls": rows},
-            figures={"pattern_controls": _chart(rows, redrawn)},
+            figures={"pattern_controls": chart(rows, redrawn)},
         )
 
+    def _shuffled(
+        self, probe: Probe, subject: Subject, sources: Sources
+    ) -> dict[tuple[float, str], float]:
+        """By size and class, the success of the patterns searched on canvases of other classes."""
+        if self.shuffled is None:
+            return {}
+        patterns = self._patterns(subject, sources, self.shuffled)
+        return {
+            (size, control.name): control.pattern
+            for size in self.sizes
+            for control in self._controls(probe, patterns, size, draws=0)
+        }
+
+    def _shuffled_metrics(self, shuffled: dict[tuple[float, str], float]) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for size in self.sizes if shuffled else ():
+            name = f"pattern_controls/{self.source}/{size:g}/{SHUFFLED}"
+            by_class = {key[1]: value for key, value in shuffled.items() if key[0] == size}
+            metrics[name] = fmean(by_class.values())
+            metrics |= {class_metric(name, c): value for c, value in by_class.items()}
+        return metrics
+
     def _probe(self, subject: Subject, sources: Sources, name: str) -> tuple[Probe, Patterns]:
+        patterns = self._patterns(subject, sources, name)
+        test = subject.data.splits.test
+        images = test.at(test.spread_indices(self.images))
+        return Probe(subject, subject.first_network(patterns.explains), images), patterns
+
+    def _patterns(self, subject: Subject, sources: Sources, name: str) -> Patterns:
+        """The patterns of a method, with the searched images among those of the evaluation."""
         patterns = sources[name]
         assert isinstance(patterns, Patterns)
-        test = subject.data.splits.test
-        indices = test.spread_indices(self.images)
-        probe = Probe(subject, subject.first_network(patterns.explains), test.at(indices))
-        return probe, replace(patterns, searched=patterns.searched[indices])
+        indices = subject.data.splits.test.spread_indices(self.images)
+        return replace(patterns, searched=patterns.searched[indices])
 
     def _controls(
         self, probe: Probe, patterns: Patterns, size: float, draws: int | None = None
@@ -229,36 +271,3 @@ def _with(candidate: Candidate, mask: Tensor | None, canvas: Tensor) -> Candidat
     assert mask is not None
     pattern = BinaryPatterns(masks=mask[None], canvases=canvas[None], tied=torch.zeros(1))
     return replace(candidate, attach=pattern.attach(0), mask=mask)
-
-
-def _chart(rows: Sequence[Row], redrawn: dict[float, float]) -> Figure:
-    """Success rates by class at the largest size, beside the controls."""
-    size = max(rows, key=lambda row: float(row["size"]))["size"]
-    of_size = [row for row in rows if row["size"] == size]
-    columns = [c for c in _COLOURS if not any(math.isnan(float(row[c])) for row in of_size)]
-    if len(of_size) > _MOST_BARS:
-        of_size = [
-            {"class": "mean over classes"}
-            | {c: fmean(float(row[c]) for row in of_size) for c in columns}
-        ]
-    figure = Figure(figsize=(6.4, 0.8 + 0.34 * len(of_size) + 0.7), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    heights = torch.arange(len(of_size), dtype=torch.float64).numpy()
-    thickness = 0.8 / len(columns)
-    for index, column in enumerate(columns):
-        values = [100 * float(row[column]) for row in of_size]
-        offset = (index - (len(columns) - 1) / 2) * thickness
-        label, colour = _TITLES[column], _COLOURS[column]
-        axes.barh(heights + offset, values, 0.93 * thickness, label=label, color=colour)
-    if float(size) in redrawn:
-        level = 100 * redrawn[float(size)]
-        axes.axvline(level, color="#8b2f2f", linestyle="--", linewidth=1, label=_TITLES[REDRAWN])
-    axes.set_yticks(heights, [str(row["class"]).replace("$", r"\$") for row in of_size])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel(
-        f"images of other classes sent to the class, % ({float(size):.0%} of the image)"
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="outside upper left", ncols=2, fontsize=8)
-    return figure

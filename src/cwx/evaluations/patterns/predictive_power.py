@@ -28,7 +28,7 @@ from cwx.evaluations.patterns.set_power import (
 )
 from cwx.evaluations.patterns.transfer import transfer_metrics, transfer_rows
 from cwx.explanations.drawing import sheet
-from cwx.explanations.patterns import Patterns, Perturbations
+from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
 from cwx.functional.mask_search import pixels
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
@@ -167,7 +167,7 @@ class PredictivePower:
         """
         sets: list[CandidateSet] = []
         for source, output in sources.items():
-            if getattr(output, "explains", None) == REDRAWN:
+            if _is_control(output):
                 continue
             if isinstance(output, Patterns):
                 sets += [candidates_of_size(source, output, size) for size in self.sizes]
@@ -175,6 +175,13 @@ class PredictivePower:
             elif isinstance(output, Perturbations):
                 sets += candidates_by_radius(source, output)
         return [candidates for candidates in sets if candidates.candidates]
+
+
+def _is_control(output: MethodOutput) -> bool:
+    """Whether patterns are controls, which evaluation.pattern_controls measures."""
+    return isinstance(output, Patterns) and (
+        output.explains == REDRAWN or output.has_other_canvases
+    )
 
 
 def _metrics(powers: Sequence[SetPower], target: str | None) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The choice of the sparsity weight α of each class (ISCP, §4.1 and Appendix A; I2)."""
+"""Settings of the mask search, and the choice of its weight α (ISCP, §4.1 and Appendix A; I2)."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,6 +11,18 @@ from cwx.functional.images import Normalization
 from cwx.functional.mask_search import best_weights, pixels
 
 log = logging.getLogger(__name__)
+
+
+def check_settings(stage: str, initial: float, beta: float) -> None:
+    """Refuse settings out of range.
+
+    Raises:
+        ValueError: names the first such setting.
+    """
+    if beta < 0:
+        raise ValueError(f"method.{stage}.beta is {beta}: give 0 or more")
+    if not 0 <= initial <= 1:
+        raise ValueError(f"method.{stage}.initial is {initial}: give a mask in 0-1")
 
 
 def alpha_values(alpha: float | Sequence[float], stage: str) -> list[float]:
