@@ -108,6 +108,7 @@ def test_the_script_for_bash_calls_this_program():
     assert process.stdout.split() == [
         "experiment=digits/backdoor",
         "experiment=digits/iscp",
+        "experiment=digits/iscp_cascade",
         "experiment=digits/quickstart",
         "experiment=digits/scorecard",
         "experiment=digits/verdict",

@@ -28,6 +28,7 @@ def search(subject, **settings):
         "explains": "expert",
         "classes": None,
         "canvas": positive,
+        "canvas_network": None,
         "canvas_classes": "own",
         "canvases": 2,
         "searched": 0.8,
@@ -274,6 +275,7 @@ def test_a_class_without_test_images_is_refused_before_anything_is_trained():
     object.__setattr__(data.splits, "test", test.at(test.labels != 1))
     plan = Plan(data=data, methods=["iscp"], held_out=0)
     alpha = {"alpha": 0.2, "alpha_size": 0.01, "canvas_classes": "own"}
+    alpha |= {"canvas_network": None}
     with pytest.raises(ValueError, match=r"no image of class 'middle', .*method.iscp.classes=\["):
         MaskSearch.check(plan, stage="iscp", classes=None, searched=1.0, **alpha)
     MaskSearch.check(plan, stage="iscp", classes=["left", "right"], searched=1.0, **alpha)
@@ -325,6 +327,7 @@ def test_a_single_class_has_no_other_canvases(subject):
         search(subject, canvas_classes="other", classes=["left"])
     plan = Plan(data=subject.data, methods=["iscp"], held_out=0)
     settings = {"searched": 1.0, "alpha": 0.2, "alpha_size": 0.05, "canvas_classes": "other"}
+    settings |= {"canvas_network": None}
     with pytest.raises(ValueError, match=message):
         MaskSearch.check(plan, stage="iscp", classes=["left"], **settings)
     MaskSearch.check(plan, stage="iscp", classes=None, **settings)
@@ -385,6 +388,22 @@ def test_patterns_come_back_from_their_file(subject, tmp_path):
     assert found["my/iscp"].alphas.tolist() == [0.2] * 6
     assert torch.equal(found["images"].images, images.images)
     assert "my/iscp/searched" in load_file(tmp_path / "explanations.safetensors")
+
+
+def test_another_network_chooses_the_canvases(subject):
+    expert, held_out = (
+        search(subject, explains=kind).explanations().canvases for kind in ("expert", "held-out")
+    )
+    module = search(subject, explains="held-out", canvas_network="expert")
+    assert torch.equal(module.explanations().canvases, expert)
+    assert not torch.equal(expert, held_out)
+    assert module.explanations().explains == "held-out"
+    plan = Plan(data=subject.data, methods=["iscp"], held_out=0, kinds=["expert", "held-out"])
+    settings = {"searched": 1.0, "alpha": 0.2, "alpha_size": 0.25, "canvas_classes": "own"}
+    settings |= {"stage": "iscp", "classes": None}
+    MaskSearch.check(plan, canvas_network="held-out", **settings)
+    with pytest.raises(ValueError, match="iscp.canvas_network is 'clean', but .* expert, held-out"):
+        MaskSearch.check(plan, canvas_network="clean", **settings)
 
 
 def test_the_network_is_that_of_the_kind_asked_for(subject):

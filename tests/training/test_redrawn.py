@@ -1,9 +1,10 @@
 """Networks with re-drawn weights."""
 
+import pytest
 import torch
 from torch import nn
 
-from cwx.training.redrawn import redraw_weights
+from cwx.training.redrawn import redraw_weights, weight_layers
 
 
 def network():
@@ -44,3 +45,85 @@ def test_the_seed_decides():
     first, second, third = (n[4].weight for n in networks)
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
+
+
+def states(layers):
+    """The weights as trained, and with so many layers re-drawn."""
+    before, after = network(), network()
+    redraw_weights(after, torch.randn(32, 3, 8, 8), seed=0, layers=layers)
+    return before.state_dict(), after.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("layers", "changed"),
+    [
+        (1, {"4.weight"}),
+        (2, {"4.weight", "0.weight", "1.running_mean", "1.running_var"}),
+        (None, {"4.weight", "0.weight", "1.running_mean", "1.running_var"}),
+    ],
+)
+def test_the_cascade_starts_at_the_output(layers, changed):
+    before, after = states(layers)
+    differ = {name for name in before if not torch.equal(before[name], after[name])}
+    assert differ - {"1.num_batches_tracked"} == changed
+
+
+def test_a_cascade_of_all_layers_has_the_weights_of_all():
+    (_, all_layers), (_, cascade) = states(None), states(2)
+    assert torch.equal(all_layers["0.weight"], cascade["0.weight"])
+    assert torch.equal(states(1)[1]["4.weight"], all_layers["4.weight"])
+
+
+class LastFirst(nn.Module):
+    """A network whose layers run in another order than they are registered."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.last, self.first = nn.Linear(5, 2), nn.Linear(12, 5)
+
+    def forward(self, images):
+        return self.last(self.first(images.flatten(1)).relu())
+
+
+def test_layers_count_from_the_output_in_the_order_in_which_they_run():
+    before, after = LastFirst().eval(), LastFirst().eval()
+    redraw_weights(after, torch.randn(4, 3, 2, 2), seed=0, layers=1)
+    assert not torch.equal(before.last.weight, after.last.weight)
+    assert torch.equal(before.first.weight, after.first.weight)
+    assert [type(layer).__name__ for layer in weight_layers(after)] == ["Linear", "Linear"]
+
+
+class Attends(nn.Module):
+    """Attention reads the weights of its projection without running it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.attend = nn.Linear(3, 4), nn.MultiheadAttention(4, 1, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, images):
+        tokens = self.embed(images.flatten(2).mT)
+        return self.head(self.attend(tokens, tokens, tokens)[0].mean(1))
+
+
+def test_a_layer_that_does_not_run_itself_keeps_its_place():
+    changed = []
+    for layers in (1, 2, 3, 4):
+        before, after = Attends().eval(), Attends().eval()
+        redraw_weights(after, torch.randn(4, 3, 2, 2), seed=0, layers=layers)
+        old, new = before.state_dict(), after.state_dict()
+        changed.append({name for name in old if not torch.equal(old[name], new[name])})
+    head, projection, attention, embedding = (
+        {"head.weight"},
+        {"attend.out_proj.weight"},
+        {"attend.in_proj_weight"},
+        {"embed.weight"},
+    )
+    assert changed == [
+        head,
+        head | projection,
+        head | projection | attention,
+        head | projection | attention | embedding,
+    ]

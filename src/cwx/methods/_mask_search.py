@@ -25,6 +25,19 @@ def check_settings(stage: str, initial: float, beta: float) -> None:
         raise ValueError(f"method.{stage}.initial is {initial}: give a mask in 0-1")
 
 
+def check_canvas_network(kind: str | None, kinds: Sequence[str], stage: str) -> None:
+    """Refuse a network to choose canvases that is none of `kinds`; empty if these are unknown.
+
+    Raises:
+        ValueError: lists the choices.
+    """
+    if kind is not None and kinds and kind not in kinds:
+        raise ValueError(
+            f"method.{stage}.canvas_network is {kind!r}, but this study has no such network: set "
+            f"it to one of {', '.join(kinds)}, or null for the explained network"
+        )
+
+
 def alpha_values(alpha: float | Sequence[float], stage: str) -> list[float]:
     """The weights to choose from; a single number is the only one.
 

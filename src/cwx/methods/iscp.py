@@ -25,6 +25,7 @@ from cwx.functional.mask_search import search_gradients
 from cwx.methods._mask_search import (
     alpha_values,
     check_alpha_size,
+    check_canvas_network,
     check_settings,
     choose_alphas,
     success_rate,
@@ -48,6 +49,8 @@ class MaskSearch(L.LightningModule):
         explains: the kind of network; the first network of the kind is explained.
         classes: classes to explain, by name or index; null for all.
         canvas: how canvases are sampled.
+        canvas_network: the kind of network whose outputs choose the canvases; null for the
+            explained network.
         canvas_classes: ``own`` searches a class on its canvases, ``other`` on those of another
             explained class, drawn by the seed: a control.
         canvases: N, canvases per class.
@@ -85,6 +88,7 @@ class MaskSearch(L.LightningModule):
         explains: str,
         classes: Annotated[Sequence[ClassName], "not empty, distinct"] | None,
         canvas: Canvas,
+        canvas_network: str | None,
         canvas_classes: Literal["own", "other"],
         canvases: Annotated[int, ">= 1"],
         searched: Annotated[float, "> 0, <= 1"],
@@ -114,9 +118,10 @@ class MaskSearch(L.LightningModule):
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         explained = classes_to_explain(classes, data, f"method.{stage}.classes")
+        chooser = subject.first_network(canvas_network) if canvas_network else self.network
         chosen = choose_canvases(
             data,
-            test_logits(self.network, data, subject.device),
+            test_logits(chooser.to(subject.device), data, subject.device),
             canvas=canvas,
             classes=explained,
             count=canvases,
@@ -156,6 +161,7 @@ class MaskSearch(L.LightningModule):
         *,
         stage: str,
         classes: Sequence[ClassName] | None,
+        canvas_network: str | None,
         canvas_classes: Literal["own", "other"],
         searched: float,
         alpha: float | Sequence[float],
@@ -166,12 +172,14 @@ class MaskSearch(L.LightningModule):
 
         Raises:
             ValueError: a class has no test images, `searched` selects none, `alpha_size` is of no
-                pixel and there are several weights, or a single class has no other class.
+                pixel and there are several weights, a single class has no other class, or the study
+                has no `canvas_network`.
         """
         check_alpha_size(alpha, alpha_size, plan.data.image_shape[1:], stage)
         explained = classes_to_explain(classes, plan.data, f"method.{stage}.classes")
         if canvas_classes == "other":
             check_other_classes(explained, plan.data.classes, stage)
+        check_canvas_network(canvas_network, plan.kinds, stage)
         nontarget_subset(len(plan.data.splits.test), searched, 0, f"method.{stage}.searched")
 
     def on_fit_start(self) -> None:

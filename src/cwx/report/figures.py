@@ -64,6 +64,10 @@ _FIGURES = (
      "Top row: the true trigger. Other rows: the trigger revealed by each source. From left to "
      "right: difference of the target class from other classes, its strongest pixels, and the "
      "image there."),
+    ("pattern_cascade", "Patterns on re-drawn weights, layer by layer",
+     "How alike the masks are to those of the network as it was trained, and how often the "
+     "patterns that are searched anew succeed, when the weights of more and more layers are "
+     "permuted, from the output downwards (mean ± standard deviation over classes)."),
     ("pattern_tolerance", "Patterns that are applied inexactly",
      "How often the pattern of a class sends other images to the class after a shift, with noise "
      "and after compression (mean ± standard deviation over classes), beside the same images "

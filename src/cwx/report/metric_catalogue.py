@@ -4,11 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cwx.report.metric_labels import (
+    CASCADE_LABELS,
     CONTROL_LABELS,
     FIDELITY_LABELS,
+    NEURON_MEANING,
+    PATTERN_MEANING,
+    PERTURBATION_MEANING,
     adversarial_top_k_label,
     attack_label,
     evidence_label,
+    layers_label,
     size_label,
     tolerance_label,
     top_k_label,
@@ -55,21 +60,6 @@ _NEURON_LABELS = {
     "cs1": "CS₁ (true class)",
     "cs2": "CS₂ (target class)",
 }
-_NEURONS = (
-    "LC: semantic level and consistency of the classes of a neuron's top real images. CS: "
-    "similarity between these classes and those of its top adversarial images, by true class "
-    "(CS₁) or target class (CS₂)."
-)
-
-_PATTERNS = (
-    "PW: fraction of test images that are classified as the pattern's class once they carry the "
-    "pattern, divided by clean accuracy. Measured on images outside the search set (the paper: on "
-    "all test images)."
-)
-_PERTURBATIONS = (
-    "Fraction of test images that are classified as the perturbation's class once it is added. "
-    "Measured on images outside the search set (the paper: on all test images)."
-)
 _DETECTORS = {"clustering": "activation clustering", "spectral": "spectral signatures"}
 _CONSTRUCTION = {"start": "start", "made": "optimised", "rounded": "rounded to bytes"}
 
@@ -141,6 +131,15 @@ METRIC_PATTERNS = (
         size_label, CONTROL_LABELS.__getitem__,
     ),
     MetricPattern(
+        r"pattern_cascade/(?P<of>[^/]+)/(?P<label>\d+)/(?P<column>iou|correlation(?:_visible)?|success|no_pattern)",
+        "Patterns of {of} on re-drawn weights, layer by layer",
+        "Overlap (IoU) and rank correlation of the masks with those of the network as it was "
+        "trained (also on the half of the pixels where the canvas differs most from images), and "
+        "the fraction of other images that the new patterns send to their class. "
+        "Masks that stay alike do not depend on what the network learned.",
+        layers_label, CASCADE_LABELS.__getitem__, fraction=False, better="",
+    ),
+    MetricPattern(
         r"pattern_tolerance/(?P<column>[^/]+)/(?P<label>none|(?:shift|noise|jpeg)/[\d.]+)",
         "Success of patterns that are applied inexactly",
         "Fraction of the test images of other classes that are classified as the pattern's class "
@@ -150,7 +149,7 @@ METRIC_PATTERNS = (
     MetricPattern(
         r"predictive_power/power/(?P<column>[^/]+)/(?P<label>0\.\d+|gamma-[\d.]+)",
         "Predictive power of patterns",
-        _PATTERNS, size_label, paper_name=_whole_test_set,
+        PATTERN_MEANING, size_label, paper_name=_whole_test_set,
     ),
     MetricPattern(
         r"predictive_power/area/(?P<column>[^/]+)/(?P<label>gamma-[\d.]+)",
@@ -162,7 +161,7 @@ METRIC_PATTERNS = (
     MetricPattern(
         r"predictive_power/power/(?P<column>[^/]+)/(?P<label>[1-9][\d.]*)",
         "Predictive power of perturbations",
-        _PERTURBATIONS, size_label, paper_name=_whole_test_set,
+        PERTURBATION_MEANING, size_label, paper_name=_whole_test_set,
     ),
     MetricPattern(
         r"accuracy/(?P<column>[^/]+)/(?P<label>(?!clean)[^/]+)",
@@ -179,11 +178,11 @@ METRIC_PATTERNS = (
     ),
     MetricPattern(
         r"neurons/(?P<column>[^/]+)/(?P<label>lc|cs1|cs2)", "LC and CS, all neurons",
-        _NEURONS, _NEURON_LABELS.__getitem__, fraction=False, better="",
+        NEURON_MEANING, _NEURON_LABELS.__getitem__, fraction=False, better="",
     ),
     MetricPattern(
         r"neurons/(?P<column>[^/]+)/high/(?P<label>lc|cs1|cs2)", "LC and CS, neurons of highest LC",
-        _NEURONS, _NEURON_LABELS.__getitem__, fraction=False, better="",
+        NEURON_MEANING, _NEURON_LABELS.__getitem__, fraction=False, better="",
     ),
     MetricPattern(
         r"representations/(?P<column>[^/]+)/(?P<label>r[12])",

@@ -54,6 +54,32 @@ CONTROL_LABELS = {
     "redrawn": "re-drawn weights",
 }
 
+# Columns of the metrics of cwx.evaluations.patterns.cascade.
+CASCADE_LABELS = {
+    "iou": "IoU with the intact network",
+    "correlation": "rank correlation",
+    "correlation_visible": "the same where the canvas differs",
+    "success": "success",
+    "no_pattern": "without a pattern",
+}
+
+# Meanings of several metrics.
+NEURON_MEANING = (
+    "LC: semantic level and consistency of the classes of a neuron's top real images. CS: "
+    "similarity between these classes and those of its top adversarial images, by true class "
+    "(CS₁) or target class (CS₂)."
+)
+
+PATTERN_MEANING = (
+    "PW: fraction of test images that are classified as the pattern's class once they carry the "
+    "pattern, divided by clean accuracy. Measured on images outside the search set (the paper: on "
+    "all test images)."
+)
+PERTURBATION_MEANING = (
+    "Fraction of test images that are classified as the perturbation's class once it is added. "
+    "Measured on images outside the search set (the paper: on all test images)."
+)
+
 
 def network_label(name: str) -> str:
     """The row label of a kind of network; other networks go by their name.
@@ -112,6 +138,15 @@ def tolerance_label(text: str) -> str:
         "jpeg": f"JPEG quality {strength}",
     }
     return words[kind]
+
+
+def layers_label(text: str) -> str:
+    """
+    >>> layers_label("0"), layers_label("1"), layers_label("3")
+    ('as trained', '1 layer re-drawn', '3 layers re-drawn')
+    """
+    count = int(text)
+    return f"{count} layer{'' if count == 1 else 's'} re-drawn" if count else "as trained"
 
 
 def size_label(text: str) -> str:

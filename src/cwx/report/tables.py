@@ -26,6 +26,7 @@ TITLES = {
     "neurons_curve": "CS₁ and CS₂ against LC",
     "neurons_layers": "LC and CS by layer",
     "neurons_top": "Neurons of highest LC",
+    "pattern_cascade": "Patterns on re-drawn weights, by layers and class",
     "pattern_controls": "Patterns and their controls by class",
     "pattern_tolerance": "Patterns that are applied inexactly, by class",
     "poison_detection": "Poison detection",

@@ -10,8 +10,9 @@ from cwx.training.experts import Experts
 from cwx.training.importing.preprocessing import check_interpolation
 from cwx.training.plan import Plan, explained_kinds, output_type
 from cwx.training.provider import check_recipe
+from cwx.training.redrawn import REDRAWN
 from cwx.training.stages import Configuration, Factory
-from cwx.training.subject import KINDS, REDRAWN
+from cwx.training.subject import KINDS
 
 
 def check_study(

@@ -11,6 +11,7 @@ from cwx.data.datamodule import ImageData
 from cwx.explanations.images import Explanations
 from cwx.storage.trajectories import format_epochs
 from cwx.training.build import NetworkFactory, build_network, check_memory
+from cwx.training.redrawn import REDRAWN, is_redrawn, redrawn_layers, weight_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +85,25 @@ class Plan:
             ValueError: lists the choices.
         """
         for method, kind in self.explains.items():
-            if kind not in kinds:
+            if is_redrawn(kind):
+                self._require_layers(method, kind)
+            elif kind not in kinds:
                 raise ValueError(
                     f"method.{method}.explains is {kind!r}, but this study has no such network: "
                     f"set it to one of {', '.join(kinds)}, or give experts.{kind.replace('-', '_')}"
                     " a seed"
                 )
+
+    def _require_layers(self, method: str, kind: str) -> None:
+        layers, network = redrawn_layers(kind), self.networks.get("network")
+        if layers is None or network is None:
+            return
+        count = len(weight_layers(build_network(network, self.data, seed=0)))
+        if layers > count:
+            raise ValueError(
+                f"method.{method}.explains is {kind!r}, but the network has {count} layers with "
+                f"weights: set it to {REDRAWN}/1 to {REDRAWN}/{count}, or {REDRAWN} for all"
+            )
 
     def require_segments(
         self, part: str, lasts: Mapping[str, int], *, span: int, start_min: int, start_max: int

@@ -14,12 +14,10 @@ from cwx.storage.trajectories import Trajectory
 from cwx.training.bank import Bank
 from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.cure import Cure
-from cwx.training.redrawn import redraw_weights
+from cwx.training.redrawn import is_redrawn, redraw_weights, redrawn_layers
 
 # The kinds of trained networks of the explained architecture, by their role in a study.
 KINDS = frozenset({"expert", "fine-tuned", "held-out", "clean", "purified"})
-# The first expert with re-drawn weights: a control for methods, not a network of the study.
-REDRAWN = "redrawn"
 # Images on which the running statistics of a network with re-drawn weights are measured.
 _STATISTICS = 256
 
@@ -142,7 +140,8 @@ class Subject:
     def first_network(self, kind: str) -> nn.Module:
         """The first expert of a kind, or the first evaluation network of a name.
 
-        ``redrawn`` is the first expert with re-drawn weights.
+        ``redrawn`` is the first expert with re-drawn weights, ``redrawn/<layers>`` that with the
+        weights of so many layers re-drawn, from the output downwards.
 
         Raises:
             ValueError: the study has no such network.
@@ -152,17 +151,18 @@ class Subject:
             return self._network_of(kind, kinds[kind][0])
         if kind in self.evaluation_networks:
             return self.evaluation_networks[kind][0]
-        if kind == REDRAWN:
-            return self._redrawn()
+        if is_redrawn(kind):
+            return self._redrawn(redrawn_layers(kind))
         raise ValueError(
             f"this study has no network called {kind!r} to explain: choose one of "
             f"{', '.join([*kinds, *self.evaluation_networks])}"
         )
 
-    def _redrawn(self) -> nn.Module:
+    def _redrawn(self, layers: int | None) -> nn.Module:
         network = self.first_network("expert").to(self.device)
         images = self.data.splits.test.spread(_STATISTICS).images
-        redraw_weights(network, self.data.normalization.from_bytes(images.to(self.device)), seed=0)
+        normalised = self.data.normalization.from_bytes(images.to(self.device))
+        redraw_weights(network, normalised, seed=0, layers=layers)
         return network
 
     def state_of(self, name: str) -> tuple[Trajectory, int]:

@@ -196,6 +196,7 @@ def test_a_control_is_no_source_of_predictive_power(subject):
         "iscp": patterns(subject),
         "iscp_redrawn": patterns(subject, "redrawn"),
         "iscp_shuffled": shuffled(subject),
+        "redrawn_layer": patterns(subject, "redrawn/1"),
     }
     evaluate = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")
     metrics = evaluate(subject, sources).metrics

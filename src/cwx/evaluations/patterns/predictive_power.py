@@ -32,7 +32,8 @@ from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
 from cwx.functional.mask_search import pixels
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
-from cwx.training.subject import REDRAWN, Subject
+from cwx.training.redrawn import is_redrawn
+from cwx.training.subject import Subject
 
 
 class PredictivePower:
@@ -180,7 +181,7 @@ class PredictivePower:
 def _is_control(output: MethodOutput) -> bool:
     """Whether patterns are controls, which evaluation.pattern_controls measures."""
     return isinstance(output, Patterns) and (
-        output.explains == REDRAWN or output.has_other_canvases
+        is_redrawn(output.explains) or output.has_other_canvases
     )
 
 
