@@ -30,6 +30,7 @@ from cwx.evaluations.from_scratch import FromScratch
 from cwx.evaluations.gallery import Gallery
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.patterns.attention import Attention
+from cwx.evaluations.patterns.cascade import PatternCascade
 from cwx.evaluations.patterns.controls import PatternControls
 from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.evaluations.patterns.tolerance import PatternTolerance
@@ -84,6 +85,7 @@ EVALUATIONS = {
             bins=3,
             sheet=None,
         ),
+        partial(PatternCascade, source="patterns", size=0.25, images=None),
         partial(Attention, source="patterns", size=0.25, images=2, layer=None),
         partial(
             PatternControls,
@@ -187,6 +189,7 @@ def attacked(convolutional, tmp_path_factory):
     }
     cure = Cure(label=1, attach=triggers.attach(1), networks=networks, used=searched)
     sources = {"images": subject.real_images(3), "patterns": patterns, "triggers": triggers}
+    sources["redrawn"] = replace(patterns, explains="redrawn/1")
     return replace(subject, cure=cure), sources
 
 
