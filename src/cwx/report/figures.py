@@ -40,7 +40,8 @@ _FIGURES = (
     ("pattern_controls", "Patterns and controls",
      "How often a pattern sends images of other classes to its class, beside random masks of its "
      "size, its mask on canvases of other classes, a pattern searched on canvases of another "
-     "class, and no pattern. Dashed: patterns of the network with re-drawn weights, on that network."),
+     "class, and no pattern. Dashed: patterns of the network with re-drawn weights, on that "
+     "network."),
     ("predictive_power", "Predictive power by pattern size",
      "Fraction of other images that are classified as the class once they carry a pattern of "
      "this size, divided by clean accuracy. Diamonds: the pixels above a threshold γ of the mask, "
