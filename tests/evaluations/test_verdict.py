@@ -8,6 +8,7 @@ import torch
 from cwx.data.canvases import test_logits as logits_of_test
 from cwx.evaluations.verdict.decision import Evidence, decide
 from cwx.evaluations.verdict.evaluation import Verdict
+from cwx.evaluations.verdict.ranking import rank_classes
 from cwx.evaluations.verdict.rates import measured_rates
 from cwx.evaluations.verdict.statistics import (
     MarginRatio,
@@ -43,6 +44,7 @@ def evidence(**changes):
             "bank_accuracies": [0.78, 0.8, 0.82],
             "images": 100,
             "top_class": "'dog' (index 2)",
+            "other_classes": [],
             "searched": ["trigger_size"],
             **changes,
         }
@@ -55,6 +57,17 @@ def test_a_network_that_no_clean_one_resembles_is_suspicious():
     assert sentence == (
         "Suspicious: class 'dog' (index 2). None of 19 clean networks looks like this (p = 0.05)."
     )
+
+
+def test_several_classes_that_stand_out_are_named():
+    state, sentence = decide(
+        evidence(other_classes=["'cat' (index 1)", "'cow' (index 0)"]), **LIMITS
+    )
+    assert state == "suspicious"
+    assert "Class 'cat' (index 1) and 1 more stand out as well: " in sentence
+    assert "another recipe than the bank's" in sentence
+    _, sentence = decide(evidence(other_classes=["'cat' (index 1)"]), **LIMITS)
+    assert "Class 'cat' (index 1) stands out as well: " in sentence
 
 
 def test_an_ordinary_network_names_what_was_looked_for():
@@ -233,6 +246,24 @@ def test_every_statistic_shows_the_class_that_it_names_or_nothing(subject, trigg
             assert 0 <= picture.min() <= picture.max() <= 1
         without = replace(output, labels=output.labels.clamp(max=1))
         assert statistic.trigger(without, 2, name) is None
+
+
+def test_other_classes_are_those_of_half_the_excess_by_the_deciding_statistic(subject, triggers):
+    own = TriggerSize(source="inversion")(subject, triggers)["inversion/size"]
+    for second, others in ((0.0, []), (1.5, []), (3.0, [0])):
+        usual = own - torch.tensor([second, 4.0, 0.0])
+        with_usual = with_bank(subject, usual)
+        ranking = rank_classes(
+            {"size": TriggerSize(source="inversion")}, with_usual, {"inversion": triggers}
+        )
+        assert ranking.label == 1
+        assert list(ranking.others) == others
+        metrics = verdict()(with_usual, {"inversion": triggers}).metrics
+        assert metrics["verdict/others"] == len(others)
+    without = rank_classes(
+        {"size": TriggerSize(source="inversion")}, subject, {"inversion": triggers}
+    )
+    assert list(without.others) == []
 
 
 def test_a_network_like_the_bank_is_not_suspected(subject, triggers):

@@ -21,6 +21,7 @@ class Evidence:
         bank_accuracies: of the bank's networks on the same images, 0-1.
         images: the number of test images.
         top_class: the class that stands out most, in words.
+        other_classes: classes that stand out at least half as much, in words.
         searched: what was looked for, in words.
     """
 
@@ -31,6 +32,7 @@ class Evidence:
     bank_accuracies: Sequence[float]
     images: int
     top_class: str
+    other_classes: Sequence[str]
     searched: Sequence[str]
 
 
@@ -56,9 +58,21 @@ def decide(
         verb = "look" if others > 1 else "looks"
         counted = f"{count} clean networks {verb} like this ({p})"
         sentence = f"Suspicious: class {evidence.top_class}. {counted}."
-        return "suspicious", sentence
+        return "suspicious", sentence + _others(evidence.other_classes)
     looked_for = ", ".join(evidence.searched)
     return "nothing found", f"Nothing found ({p}). Looked for: {looked_for}."
+
+
+def _others(classes: Sequence[str]) -> str:
+    """What it means that further classes stand out; empty without any."""
+    if not classes:
+        return ""
+    names = classes[0] if len(classes) == 1 else f"{classes[0]} and {len(classes) - 1} more"
+    verb = "stands" if len(classes) == 1 else "stand"
+    return (
+        f" Class {names} {verb} out as well: so do networks of another recipe than the bank's "
+        "(augmentation, label noise), and backdoors with several targets."
+    )
 
 
 def _obstacle(evidence: Evidence, accuracy_drop: float, least_images: int) -> str:

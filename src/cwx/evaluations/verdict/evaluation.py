@@ -37,6 +37,9 @@ class Verdict:
       the number of networks in the bank.
     - ``verdict/p/<statistic>`` and ``verdict/score/<statistic>``: of one statistic alone.
     - ``verdict/excess/class/<class>``: the largest excess of a class over the bank.
+    - ``verdict/others``: the number of other classes that stand out at least half as much as the
+      first, by the statistic that decides; only with a bank. A backdoor with one target raises one
+      class, another recipe than the bank's raises several.
     - ``verdict/trigger/success``: of the trigger of the class that stands out most, on test images
       of other classes that its search did not use; ``…/without`` is the fraction of these images
       that are classified as the class without it, ``…/bank`` the mean success on networks of the
@@ -157,6 +160,7 @@ class Verdict:
             bank_accuracies=bank.accuracies,
             images=len(labels),
             top_class=describe_class(ranking.label, data.classes),
+            other_classes=[describe_class(label, data.classes) for label in ranking.others],
             searched=list(self.bank_statistics),
         )
         return decide(
@@ -175,6 +179,7 @@ class Verdict:
         if ranking.comparison is not None:
             comparison = ranking.comparison
             metrics |= {"verdict/p": comparison.p, "verdict/score": comparison.score}
+            metrics["verdict/others"] = float(len(ranking.others))
         largest = ranking.excess.nan_to_num(-torch.inf).amax(0)
         metrics |= {
             class_metric("verdict/excess", name): value

@@ -11,6 +11,9 @@ from cwx.evaluations.verdict.statistics import Statistic
 from cwx.functional.bank_comparison import BankComparison, compare_with_bank, within_network
 from cwx.training.subject import Subject
 
+# The part of the largest excess at which another class stands out as well.
+_ALSO = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
@@ -36,6 +39,20 @@ class Ranking:
     def names(self) -> Sequence[str]:
         """Of the values."""
         return list(self.statistics)
+
+    @property
+    def others(self) -> Sequence[int]:
+        """The other classes of at least half the excess of `label`, by the deciding statistic.
+
+        A backdoor with one target raises one class. Without a bank there are none.
+        """
+        if self.comparison is None:
+            return []
+        excess = self.excess[self.comparison.statistic]
+        high = excess >= _ALSO * excess[self.label]
+        high[self.label] = False
+        order = excess.nan_to_num(-torch.inf).argsort(descending=True).tolist()
+        return [label for label in order if high[label]] if excess[self.label] > 0 else []
 
     @property
     def order(self) -> Sequence[str]:
