@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import references
-from support.builders import image_data, sgd, stages
+from support.builders import image_data, sgd
+from support.mask_searches import fitted, search
 
 from cwx.data.nontarget import Nontarget
 from cwx.explanations.images import Explanations
@@ -15,41 +16,9 @@ from cwx.explanations.patterns import Patterns
 from cwx.functional.canvas_sampling import negative, noise, positive, white
 from cwx.functional.canvas_sampling import random as any_image
 from cwx.functional.learned_canvas import LearnedCanvas
-from cwx.functional.mask_search import SignDescent
 from cwx.methods.iscp import MaskSearch
 from cwx.study.results import Results
 from cwx.training.plan import Plan
-
-
-def search(subject, **settings):
-    chosen = {
-        "seed": 3,
-        "stage": "iscp",
-        "explains": "expert",
-        "classes": None,
-        "canvas": positive,
-        "canvas_network": None,
-        "canvas_classes": "own",
-        "canvases": 2,
-        "searched": 0.8,
-        "passes": 4,
-        "batch_size": 3,
-        "initial": 0.5,
-        "alpha": 0.2,
-        "alpha_size": 0.25,
-        "beta": 0.0,
-        "optimizer": lambda groups: SignDescent(groups, lr=0.02),
-        "learned_canvas": None,
-        "ties": "mean",
-        "channels_last": False,
-        "chunk": None,
-    }
-    return MaskSearch(subject=subject, **{**chosen, **settings})
-
-
-def fitted(module, folder, **settings):
-    stages(**settings).fit(module, folder / "m.ckpt", [])
-    return module.explanations()
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
