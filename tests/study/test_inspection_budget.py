@@ -1,5 +1,7 @@
 """The work of an inspection fits its time."""
 
+import math
+
 import pytest
 
 from cwx.study.inspection_budget import budget
@@ -46,6 +48,15 @@ def test_with_much_time_nothing_is_left_out():
     assert plan.left_out == []
     assert "method.iscp.classes" not in plan.settings
     assert plan.settings["data.source.images"] is None
+
+
+@pytest.mark.parametrize("images", [10, 50, 300, 10_000])
+def test_universal_perturbations_have_enough_steps_also_with_few_images(images):
+    for minutes in (3, 10, 600):
+        settings = budget(minutes, seconds=1e-3, **SETTINGS | {"images": images}).settings
+        total = settings["data.source.images"] or images
+        batches = math.ceil(round(settings["method.universal.searched"] * total) / 32)
+        assert 44 <= settings["method.universal.passes"] * batches < 44 + batches
 
 
 def test_a_single_class_has_no_canvases_of_other_classes():

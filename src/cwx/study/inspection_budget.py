@@ -1,12 +1,15 @@
 """Fits the work of `experiment=inspect` into a given time."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Passes over the images of a search (method.iscp.passes, method.universal.passes), and sizes of
-# patterns.
-_PASSES, _UNIVERSAL_PASSES, _SIZES = 5, 7, 3
+# Passes over the images of a search (method.iscp.passes), and sizes of patterns.
+_PASSES, _SIZES = 5, 3
+# Steps of a universal perturbation, in batches of method.universal.batch_size: few images need more
+# passes to reach the radius.
+_UNIVERSAL_STEPS, _UNIVERSAL_BATCH = 44, 32
 # The batches of a study are faster than those that measured one pass: 0.4 to 0.75 times as long
 # in three studies.
 _SPEED = 0.7
@@ -171,6 +174,7 @@ def budget(
         settings |= {
             "method.trigger_inversion.iterations": effort.trigger,
             "method.universal.searched": searched,
+            "method.universal.passes": _universal_passes(min(effort.searched, total)),
         }
     if "neurons" in evaluations:
         settings |= {
@@ -197,7 +201,7 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         20 * min(512, images) if effort.usual_ways else 0,
         explained * effort.canvases * search,
         explained * search * len(_controls(effort, explained)),
-        explained * searched * _UNIVERSAL_PASSES * _GRADIENT if effort.trigger else 0,
+        targets * searched * _universal_passes(searched) * _GRADIENT if effort.trigger else 0,
         classes * effort.iterations * _GRADIENT if classes <= 100 else 0,
         # Power and controls: every canvas, random masks, Grad-CAM's regions.
         measured * explained * _SIZES * (2 * effort.canvases + effort.draws + 2),
@@ -207,6 +211,10 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         images + 25 * positions if effort.neurons else 0,
     ]
     return float(sum(parts))
+
+
+def _universal_passes(images: int) -> int:
+    return math.ceil(_UNIVERSAL_STEPS / math.ceil(images / _UNIVERSAL_BATCH))
 
 
 def _controls(effort: Effort, explained: int) -> list[str]:
