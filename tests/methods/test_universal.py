@@ -165,7 +165,7 @@ def test_a_class_without_test_images_has_a_perturbation_and_a_power(subject, tmp
     assert success(without, output, 1)[0] > 0.9
     alone = fitted(universal(without, epsilons=[128], classes=["middle"]), tmp_path / "alone")
     torch.testing.assert_close(alone.deltas[0], output.deltas[1], rtol=0, atol=1e-6)
-    metrics = PredictivePower(sizes=[0.1], images=None, canvas_choice="lowest_loss")(
+    metrics = PredictivePower(sizes=[0.1], gammas=[], images=None, canvas_choice="lowest_loss")(
         without, {"universal": output}
     ).metrics
     power = metrics["predictive_power/whole/universal/128/class/middle"]
