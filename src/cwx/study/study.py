@@ -22,11 +22,12 @@ from cwx.study.page import page_on_exit
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.bank import measure_bank
-from cwx.study.steps.cure import CureStep, NoCure, suspected_class
+from cwx.study.steps.cure import CureStep, NoCure
 from cwx.study.steps.dataset_construction import Construction
 from cwx.study.steps.explanation import explain
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
 from cwx.study.steps.purification import Purification
+from cwx.study.steps.recovered_trigger import suspected_class
 from cwx.study.steps.replicas import replicas_for
 from cwx.study.subject_outcomes import subject_outcomes
 from cwx.study.validation import check_study

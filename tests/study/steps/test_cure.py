@@ -11,7 +11,8 @@ from cwx.evaluations.verdict.evaluation import Verdict
 from cwx.evaluations.verdict.statistics import TriggerSize
 from cwx.explanations.patterns import Triggers
 from cwx.storage.trajectories import TrajectoryStore
-from cwx.study.steps.cure import NoCure, Pruning, Unlearning, suspected_class
+from cwx.study.steps.cure import NoCure, Pruning, Unlearning
+from cwx.study.steps.recovered_trigger import suspected_class
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 
@@ -81,6 +82,15 @@ def test_the_class_that_the_verdict_suspects_is_chosen(subject, triggers, tmp_pa
     cure = unlearning()(with_bank, sources, training(tmp_path), suspected)
     assert cure.label == 2
     assert suspected_class({"cure": CureOutcome()}, with_bank, sources) is None
+
+
+def test_a_class_without_a_trigger_is_refused_with_the_remedy(subject, triggers, tmp_path):
+    without = replace(triggers, labels=triggers.labels.clamp(max=1))
+    for step, suspected in ((unlearning(), lambda: 2), (unlearning(label=2), None)):
+        with pytest.raises(
+            ValueError, match="has not searched it: add the class to method.inversion"
+        ):
+            step(subject, {"inversion": without}, training(tmp_path), suspected)
 
 
 def test_the_training_images_keep_their_labels_and_a_part_carries_the_trigger(

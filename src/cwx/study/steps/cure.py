@@ -2,17 +2,16 @@
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from cwx.data.splits import ImageSet
-from cwx.evaluations.outcome import Evaluation, NeedsBank, Sources
-from cwx.explanations.patterns import Attach, Triggers
-from cwx.functional.class_names import ClassName, class_index, describe_class
+from cwx.evaluations.outcome import Sources
+from cwx.explanations.patterns import Attach
+from cwx.functional.class_names import ClassName, describe_class
 from cwx.functional.neuron_pruning import (
     pruning_order,
     smallest_sufficient,
@@ -21,6 +20,7 @@ from cwx.functional.neuron_pruning import (
 from cwx.functional.rng import stream
 from cwx.networks.layer_inputs import decision_layer, layer_inputs
 from cwx.networks.layers import find_layer
+from cwx.study.steps.recovered_trigger import Suspected, check_source, recovered_trigger
 from cwx.training.build import build_network, trained_network
 from cwx.training.cure import Cure
 from cwx.training.plan import Plan
@@ -30,19 +30,7 @@ from cwx.training.subject import Subject
 
 log = logging.getLogger(__name__)
 
-# The index of the class that the study's verdict suspects.
-Suspected = Callable[[], int]
 CureStep = Callable[[Subject, Sources, Training, Suspected | None], Cure | None]
-
-
-def suspected_class(
-    evaluations: Mapping[str, Evaluation], subject: Subject, sources: Sources
-) -> Suspected | None:
-    """Measures the class that the verdict suspects; ``None`` if the study has no verdict."""
-    for evaluation in evaluations.values():
-        if isinstance(evaluation, NeedsBank):
-            return partial(evaluation.suspected_class, subject, sources)
-    return None
 
 
 class NoCure:
@@ -87,7 +75,7 @@ class Unlearning:
         self.recipe, self.seed = recipe, seed
 
     def check(self, plan: Plan) -> None:
-        _check_source(plan, self.source, self.label)
+        check_source(plan, self.source, self.label)
         try:
             check_recipe(
                 self.recipe,
@@ -105,7 +93,9 @@ class Unlearning:
         suspected: Suspected | None,
     ) -> Cure:
         """The networks after fine-tuning, read from the store or trained."""
-        triggers, label, attach = _recovered(subject, sources, self.source, self.label, suspected)
+        triggers, label, attach = recovered_trigger(
+            subject, sources, self.source, self.label, suspected
+        )
         log.info("unlearning the trigger of class %s", describe_class(label, subject.data.classes))
         clean = subject.data.splits.test.at(triggers.searched)
         stamped = ImageSet(self._stamp(clean.images, attach), clean.labels)
@@ -172,7 +162,7 @@ class Pruning:
         self.fraction, self.layer, self.seed = fraction, layer, seed
 
     def check(self, plan: Plan) -> None:
-        _check_source(plan, self.source, self.label)
+        check_source(plan, self.source, self.label)
         network = build_network(plan.networks["network"], plan.data, seed=0)
         self._output_layer(network)
 
@@ -188,7 +178,9 @@ class Pruning:
         Raises:
             ValueError: the layer does not give the logits of the network.
         """
-        triggers, label, attach = _recovered(subject, sources, self.source, self.label, suspected)
+        triggers, label, attach = recovered_trigger(
+            subject, sources, self.source, self.label, suspected
+        )
         network = subject.first_network("expert").to(subject.device)
         name, layer = self._output_layer(network)
         test = subject.data.splits.test.at(triggers.searched).to(subject.device)
@@ -266,34 +258,3 @@ def _pruned(network: nn.Module, layer: str, neurons: Tensor) -> nn.Module:
     with torch.no_grad():
         linear.weight[:, neurons] = 0
     return result
-
-
-def _check_source(plan: Plan, source: str, label: ClassName | None) -> None:
-    """Refuse a source that leaves no triggers, and a class that does not exist."""
-    if plan.leaves.get(source) is not Triggers:
-        raise ValueError(
-            f"cure.source is {source!r}, which is no method of this study that leaves "
-            f"triggers: add {source} to method=[…], or choose cure=none"
-        )
-    if label is not None:
-        class_index(label, plan.data.classes, "cure.label")
-
-
-def _recovered(
-    subject: Subject,
-    sources: Sources,
-    source: str,
-    chosen: ClassName | None,
-    suspected: Suspected | None,
-) -> tuple[Triggers, int, Attach]:
-    """All triggers; the class whose trigger is removed; and the overlay of that trigger."""
-    triggers = sources[source]
-    assert isinstance(triggers, Triggers)
-    if chosen is not None:
-        label = class_index(chosen, subject.data.classes, "cure.label")
-    elif suspected is not None:
-        label = suspected()
-    else:
-        label = int(triggers.labels[triggers.sizes.argmin()])
-    (position,) = (triggers.labels == label).nonzero()[:, 0].tolist()
-    return triggers, label, triggers.attach(position)
