@@ -77,20 +77,21 @@ class TriggerSize:
 
     def trigger(self, output: MethodOutput, label: int, name: str) -> ClassTrigger | None:
         assert isinstance(output, Triggers)
-        for index in (output.labels == label).nonzero()[:, 0].tolist():
-            mask = output.masks[index]
-            return ClassTrigger(
-                kind="recovered trigger",
-                label=label,
-                attach=output.attach(index),
-                pictures=[
-                    (output.on_grey()[index], "on grey"),
-                    (mask.expand_as(output.patterns[index]), "mask"),
-                ],
-                size=mask.mean().item(),
-                searched=output.searched,
-            )
-        return None
+        index = _first(output.labels == label)
+        if index is None:
+            return None
+        mask = output.masks[index]
+        return ClassTrigger(
+            kind="recovered trigger",
+            label=label,
+            attach=output.attach(index),
+            pictures=[
+                (output.on_grey()[index], "on grey"),
+                (mask.expand_as(output.patterns[index]), "mask"),
+            ],
+            size=mask.mean().item(),
+            searched=output.searched,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,19 +121,20 @@ class PerturbationSuccess:
 
     def trigger(self, output: MethodOutput, label: int, name: str) -> ClassTrigger | None:
         assert isinstance(output, Perturbations)
-        for index in (output.labels == label).nonzero()[:, 0].tolist():
-            radius = output.epsilons[index].item()
-            if self._name(radius) == name:
-                picture = GREY + output.deltas[index] / (2 * radius)
-                return ClassTrigger(
-                    kind=f"universal perturbation within {_grey_levels(radius)} of 255",
-                    label=label,
-                    attach=output.attach(index),
-                    pictures=[(picture, f"contrast × {0.5 / radius:.2g}")],
-                    size=None,
-                    searched=output.searched,
-                )
-        return None
+        named = torch.tensor([self._name(radius) == name for radius in output.epsilons.tolist()])
+        index = _first((output.labels == label) & named)
+        if index is None:
+            return None
+        radius = output.epsilons[index].item()
+        picture = GREY + output.deltas[index] / (2 * radius)
+        return ClassTrigger(
+            kind=f"universal perturbation within {_grey_levels(radius)} of 255",
+            label=label,
+            attach=output.attach(index),
+            pictures=[(picture, f"contrast × {0.5 / radius:.2g}")],
+            size=None,
+            searched=output.searched,
+        )
 
     def _name(self, radius: float) -> str:
         return f"{self.source}/{_grey_levels(radius)}"
@@ -171,22 +173,19 @@ class PatternSuccess:
 
     def trigger(self, output: MethodOutput, label: int, name: str) -> ClassTrigger | None:
         assert isinstance(output, Patterns)
+        index = _first(output.labels == label)
+        if index is None:
+            return None
         size = float(name.rpartition("/")[2])
         patterns = output.cut(size)
-        for index in (output.labels == label).nonzero()[:, 0].tolist():
-            mask = patterns.masks[index]
-            return ClassTrigger(
-                kind=f"pattern of {100 * size:g} % of the image",
-                label=label,
-                attach=patterns.attach(index),
-                pictures=[
-                    (patterns.on_grey()[index], "on grey"),
-                    (output.canvases[index], "canvas"),
-                ],
-                size=mask.double().mean().item(),
-                searched=output.searched,
-            )
-        return None
+        return ClassTrigger(
+            kind=f"pattern of {100 * size:g} % of the image",
+            label=label,
+            attach=patterns.attach(index),
+            pictures=[(patterns.on_grey()[index], "on grey"), (output.canvases[index], "canvas")],
+            size=patterns.masks[index].double().mean().item(),
+            searched=output.searched,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +239,12 @@ class _Success:
         sent = self.probe.hits(attach, label)
         hits, misses = int(sent.sum()), int((~sent).sum())
         return math.log((hits + 0.5) / (misses + 0.5))
+
+
+def _first(mask: Tensor) -> int | None:
+    """The first index that a boolean mask marks."""
+    indices: list[int] = mask.nonzero()[:, 0].tolist()
+    return indices[0] if indices else None
 
 
 def _grey_levels(radius: float) -> str:
