@@ -57,6 +57,8 @@ def test_universal_perturbations_have_enough_steps_also_with_few_images(images):
         total = settings["data.source.images"] or images
         batches = math.ceil(round(settings["method.universal.searched"] * total) / 32)
         assert 44 <= settings["method.universal.passes"] * batches < 44 + batches
+        # The others measure the perturbation, and show what it does to images it has not seen.
+        assert settings["method.universal.searched"] <= 0.5
 
 
 def test_a_single_class_has_no_canvases_of_other_classes():

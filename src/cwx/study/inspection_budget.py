@@ -173,8 +173,8 @@ def budget(
     if effort.trigger:
         settings |= {
             "method.trigger_inversion.iterations": effort.trigger,
-            "method.universal.searched": searched,
-            "method.universal.passes": _universal_passes(min(effort.searched, total)),
+            "method.universal.searched": _universal_images(effort, total) / total,
+            "method.universal.passes": _universal_passes(_universal_images(effort, total)),
         }
     if "neurons" in evaluations:
         settings |= {
@@ -193,6 +193,7 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
     explained = min(present, effort.classes)
     targets = classes if explained == classes else explained
     searched, measured = min(effort.searched, images), min(effort.images, images)
+    perturbed = _universal_images(effort, images)
     search = searched * _PASSES * _GRADIENT
     positions = 14 * 14
     parts = [
@@ -201,7 +202,7 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         20 * min(512, images) if effort.usual_ways else 0,
         explained * effort.canvases * search,
         explained * search * len(_controls(effort, explained)),
-        targets * searched * _universal_passes(searched) * _GRADIENT if effort.trigger else 0,
+        targets * perturbed * _universal_passes(perturbed) * _GRADIENT if effort.trigger else 0,
         classes * effort.iterations * _GRADIENT if classes <= 100 else 0,
         # Power and controls: every canvas, random masks, Grad-CAM's regions.
         measured * explained * _SIZES * (2 * effort.canvases + effort.draws + 2),
@@ -211,6 +212,11 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         images + 25 * positions if effort.neurons else 0,
     ]
     return float(sum(parts))
+
+
+def _universal_images(effort: Effort, images: int) -> int:
+    """Of the search for universal perturbations; the others measure them."""
+    return max(1, min(effort.searched, images // 2))
 
 
 def _universal_passes(images: int) -> int:
