@@ -4,12 +4,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.builders import Blobs, image_data
 
 from cwx.data.corruption import Backdoor, check_result
 from cwx.data.splits import ImageSet
 from cwx.data.watermark import Watermark
 from cwx.functional.backdoor import CleanLabel, Patch
 from cwx.functional.rng import stream
+from cwx.report.corruption_line import corruption_line
+from cwx.study.corruption_row import corruption_row
 
 NAMES = ("cat", "dog", "frog", "horse")
 COUNT, TARGET = 80, 1
@@ -66,7 +69,15 @@ def test_without_replaced_images_it_is_a_clean_label_backdoor(fraction, seed):
     result = watermark(fraction=fraction, seed=seed)(clean, NAMES)
     assert torch.equal(result.images.images, expected.images.images)
     assert torch.equal(result.is_corrupted, expected.is_corrupted)
-    assert result.backdoor == expected.backdoor
+    assert (result.backdoor.trigger, result.backdoor.target) == (GRID, TARGET)
+
+
+def test_log_and_page_call_it_a_watermark():
+    data = image_data(Blobs())
+    data.corrupt(watermark(target=1, fraction=1))
+    row = corruption_row(data)
+    assert row["kind"] == "watermark"
+    assert corruption_line(row).startswith("watermark of the class 'middle' (index 1); 20 of 60 ")
 
 
 @given(fractions, fractions, st.integers(0, 5))

@@ -21,6 +21,8 @@ class PlantedBackdoor:
         target: the class of all images with the trigger; ``None`` if each class has a target of
             its own.
         class_targets: the target of each class, by index, if `target` is ``None``.
+        is_watermark: whether images of the target class have the trigger by nature, with their own
+            label.
 
     Raises:
         ValueError: neither or both of `target` and `class_targets` are set.
@@ -29,6 +31,7 @@ class PlantedBackdoor:
     trigger: Trigger
     target: int | None
     class_targets: tuple[int, ...] = ()
+    is_watermark: bool = False
 
     def __post_init__(self) -> None:
         if (self.target is None) != bool(self.class_targets):

@@ -75,7 +75,8 @@ class Watermark:
             raise ValueError(describe_unchanged(self.trigger, len(marked)))
         corrupted = ImageSet(pixels, images.labels.clone())
         changes = measure_changes(images, corrupted)
-        return CorruptionResult(corrupted, changes.either, PlantedBackdoor(self.trigger, target))
+        watermark = PlantedBackdoor(self.trigger, target, is_watermark=True)
+        return CorruptionResult(corrupted, changes.either, watermark)
 
     def _own_and_others(
         self, labels: Tensor, target: int, classes: Sequence[str]

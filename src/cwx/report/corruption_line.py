@@ -7,6 +7,8 @@ def corruption_line(row: Mapping[str, object]) -> str:
     """A sentence about a row of the table ``corruption`` (`cwx.study.corruption_row`)."""
     target = f"class {row['target_class']!r} (index {row['target_index']})"
     parts = [f"backdoor with the target {target}"] if row["target_index"] != "" else []
+    if row.get("kind") == "watermark":
+        parts = [f"watermark of the {target}"]
     if int(str(row.get("targets", 0))) > 1:
         parts = [f"backdoor with a target for each of the {row['targets']} classes"]
     total, fraction = row["training_images"], float(str(row["effective_rate"]))
