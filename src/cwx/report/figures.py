@@ -35,8 +35,8 @@ _FIGURES = (
      "image that carries the pattern stays visible."),
     ("pattern_examples_(.+)", "Patterns on other images: {}",
      "From left to right: the canvas, its pixels under the mask, the pattern on grey and on black, "
-     "and on four images of other classes that the search did not use, with the predicted class "
-     "without → with the pattern. Red frame: classified as the class."),
+     "and on four images of other classes (unseen ones, unless the search used all), with the "
+     "class that the network predicts without → with the pattern. Red frame: that class."),
     ("pattern_controls", "Patterns and controls",
      "How often a pattern sends images of other classes to its class, beside random masks of its "
      "size, its mask on canvases of other classes, a pattern searched on canvases of another "

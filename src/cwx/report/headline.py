@@ -63,6 +63,9 @@ def _controls(values: Values) -> str:
     redrawn = values.get(f"{prefix}/redrawn")
     if redrawn is not None:
         text += f"; the search on the network with re-drawn weights {_percent(redrawn)}"
+    gain = values.get(f"{prefix}/gain")
+    if gain is not None:
+        text += f". Less the strongest control of each class, {_percent(gain)} remain"
     return text + "."
 
 

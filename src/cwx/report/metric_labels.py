@@ -52,6 +52,7 @@ CONTROL_LABELS = {
     "no_pattern": "no pattern",
     "shuffled": "searched on canvases of another class",
     "redrawn": "re-drawn weights",
+    "gain": "gain over the strongest control",
 }
 
 # Columns of the metrics of cwx.evaluations.patterns.cascade.

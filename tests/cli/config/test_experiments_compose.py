@@ -5,7 +5,7 @@ import torch
 from hydra.utils import instantiate
 from support.configurations import CHOICES, CONF, EXPERIMENTS, NEEDED, REQUIRED, check
 
-from cwx.cli.config.groups import options
+from cwx.cli.config.groups import choices, options
 from cwx.cli.resolvers import register_resolvers
 
 
@@ -109,7 +109,7 @@ WITH_PARTS = [
     "method=[distill,iscp,gradcam,iscp_learned_canvas]",
     "evaluation=[neurons,attention,representations,adversarial_detection]",
 ]
-FILES = {group: sorted(options([CONF])[group]) for group in CHOICES}
+FILES = {group: choices(group, [CONF]) for group in CHOICES}
 ROWS = range(max(len(FILES[group]) for group in INDEPENDENT))
 
 

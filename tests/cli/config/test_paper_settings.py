@@ -5,7 +5,7 @@ from hydra.utils import instantiate
 from support.configurations import CONF, EXPERIMENTS, NEEDED, at, check, kind
 from support.paper_settings import COMMON, CONSTRUCTIONS, DONG, ISCP, RECIPES, STUDIES
 
-from cwx.cli.config.groups import options
+from cwx.cli.config.groups import choices
 from cwx.cli.resolvers import register_resolvers
 
 
@@ -129,7 +129,7 @@ def test_the_ensemble_attack_has_the_settings_of_the_paper():
 
 def test_every_mask_search_breaks_ties_by_the_mean_mask():
     """A random choice of the pixels at exactly 1 loses most of the power of a pattern."""
-    for choice in sorted(options([CONF])["method"]):
+    for choice in choices("method", [CONF]):
         method = check(f"method=[{choice}]", "evaluation=[]")["method"][choice]
         if kind(method["_target_"]) == "MaskSearch":
             assert method["ties"] == "mean", choice

@@ -57,7 +57,10 @@ def test_success_rates_are_those_of_the_definition(subject):
         assert row["pattern"] == pytest.approx(success(network, subject, masks[label], *arguments))
         assert row["no_pattern"] == pytest.approx(success(network, subject, nothing, *arguments))
     rows = outcome.tables["pattern_controls"]
-    for column in ("pattern", "random_masks", "other_canvas", "no_pattern"):
+    for row in rows:
+        controls = row["random_masks"], row["other_canvas"], row["no_pattern"]
+        assert row["gain"] == pytest.approx(row["pattern"] - max(controls))
+    for column in ("pattern", "random_masks", "other_canvas", "no_pattern", "gain"):
         mean = outcome.metrics[f"pattern_controls/iscp/0.25/{column}"]
         assert mean == pytest.approx(fmean(row[column] for row in rows))
     assert list(outcome.figures) == ["pattern_controls"]
@@ -153,11 +156,11 @@ def test_patterns_of_other_canvases_are_beside_those_of_each_class(subject):
     name = "pattern_controls/iscp/0.25/shuffled"
     assert outcome.metrics[name] == pytest.approx(fmean(rates))
     assert outcome.metrics[f"{name}/class/left"] == pytest.approx(rates[0])
-    # The other columns do not depend on it.
-    alone = PatternControls(**SETTINGS)(subject, sources)
-    assert [{k: v for k, v in row.items() if k != "shuffled"} for row in rows] == alone.tables[
-        "pattern_controls"
-    ]
+    # Of the other columns the gain alone depends on it.
+    alone = PatternControls(**SETTINGS)(subject, sources).tables["pattern_controls"]
+    for row, without in zip(rows, alone, strict=True):
+        gain = min(without["gain"], row["pattern"] - row["shuffled"])
+        assert row == without | {"shuffled": row["shuffled"], "gain": pytest.approx(gain)}
 
 
 def test_a_class_without_a_pattern_of_other_canvases_has_none_in_the_table(subject):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.controls_figure import (
+    GAIN,
     NONE,
     OTHER,
     PATTERN,
@@ -48,6 +49,7 @@ class PatternControls:
       alike; missing if the method explains a single class.
     - ``…/shuffled``: patterns that were searched on canvases of another class, on the same network.
     - ``…/no_pattern``: the images as they are.
+    - ``…/gain``: the pattern's success rate less the highest of these of its class.
     - ``…/redrawn``: patterns of the network with re-drawn weights, on that network, less the
       success rate without a pattern there.
 
@@ -112,10 +114,12 @@ class PatternControls:
                 for size in self.sizes
             }
         shuffled = self._shuffled(probe, subject, sources)
-        rows: list[Row] = [
-            {**c.row, SHUFFLED: shuffled.get((c.size, c.name), math.nan)} if shuffled else c.row
-            for c in controls
-        ]
+        if shuffled:
+            # NaN for a class without a pattern of another canvas: the column stays.
+            controls = [
+                replace(c, shuffled=shuffled.get((c.size, c.name), math.nan)) for c in controls
+            ]
+        rows: list[Row] = [control.row for control in controls]
         return Outcome(
             metrics=self._metrics(controls, redrawn) | self._shuffled_metrics(shuffled),
             tables={"pattern_controls": rows},
@@ -204,10 +208,12 @@ class PatternControls:
             for column, by_class in drawn.items():
                 means = [fmean(draws) for draws in zip(*by_class, strict=True)]
                 metrics[f"{name}/{column}/std"] = pstdev(means)
+            metrics[f"{name}/{GAIN}"] = fmean(control.gain for control in of_size)
             if size in redrawn:
                 metrics[f"{name}/{REDRAWN}"] = redrawn[size]
             for control in of_size:
                 metrics[class_metric(f"{name}/{PATTERN}", control.name)] = control.pattern
+                metrics[class_metric(f"{name}/{GAIN}", control.name)] = control.gain
         return metrics
 
 
@@ -222,6 +228,8 @@ class ClassControls:
         no_pattern: without one.
         random: with each random mask.
         other: with the pattern's mask on each canvas of another class.
+        shuffled: with the pattern searched on canvases of another class; NaN if the class has
+            none, None if the study has none.
     """
 
     size: float
@@ -230,6 +238,15 @@ class ClassControls:
     no_pattern: float
     random: Sequence[float]
     other: Sequence[float]
+    shuffled: float | None = None
+
+    @property
+    def gain(self) -> float:
+        """The success rate of the pattern less that of the strongest control of the class."""
+        controls = [fmean(draws) for draws in (self.random, self.other) if draws]
+        if self.shuffled is not None and not math.isnan(self.shuffled):
+            controls.append(self.shuffled)
+        return self.pattern - max(*controls, self.no_pattern)
 
     @property
     def row(self) -> Row:
@@ -243,6 +260,8 @@ class ClassControls:
             OTHER: fmean(self.other) if self.other else math.nan,
             f"{OTHER}_std": pstdev(self.other) if self.other else math.nan,
             NONE: self.no_pattern,
+            GAIN: self.gain,
+            **({} if self.shuffled is None else {SHUFFLED: self.shuffled}),
         }
 
 

@@ -11,7 +11,7 @@ from cwx.evaluations.outcome import Row
 
 # Columns of the table, and last parts of the metrics.
 PATTERN, RANDOM, OTHER = "pattern", "random_masks", "other_canvas"
-NONE, REDRAWN, SHUFFLED = "no_pattern", "redrawn", "shuffled"
+NONE, REDRAWN, SHUFFLED, GAIN = "no_pattern", "redrawn", "shuffled", "gain"
 _LABELS = {
     PATTERN: "pattern",
     RANDOM: "random masks of its size",

@@ -1,0 +1,83 @@
+"""Searches that are compared with method=[iscp] have its settings, but for what they vary."""
+
+import pytest
+from support.configurations import CONF, check
+
+from cwx.cli.config.compose import compose_checked
+from cwx.cli.resolvers import register_resolvers
+
+# What each of them varies.
+VARIED = {
+    "iscp_cascade_1": {"explains", "canvas_network"},
+    "iscp_cascade_2": {"explains", "canvas_network"},
+    "iscp_cascade_3": {"explains", "canvas_network"},
+    "iscp_clean": {"explains"},
+    "iscp_learned_canvas": {"learned_canvas"},
+    "iscp_redrawn": {"explains", "canvas"},
+    "iscp_shuffled": {"canvas_classes"},
+    "iscp_tv02": {"beta"},
+    "iscp_tv1": {"beta"},
+}
+# Other values than the defaults, of every setting of the search.
+CHANGED = {
+    "classes": "[cat]",
+    "canvases": "7",
+    "searched": "0.3",
+    "passes": "9",
+    "batch_size": "3",
+    "initial": "0.4",
+    "alpha": "0.1",
+    "alpha_size": "0.07",
+    "beta": "0.6",
+    "optimizer._target_": "torch.optim.SGD",
+    "optimizer.lr": "0.7",
+    "ties": "drawn",
+    "channels_last": "true",
+    "chunk": "4",
+}
+
+
+@pytest.fixture(autouse=True)
+def resolvers():
+    register_resolvers()
+
+
+def methods(*overrides):
+    names = ",".join(VARIED)
+    return check(
+        "experiment=cifar10/iscp", f"method=[iscp,{names}]", "experts.clean=[0]", *overrides
+    )["method"]
+
+
+def test_every_search_but_iscp_is_known():
+    files = {file.stem for file in (CONF / "method").glob("iscp_*.yaml")}
+    assert files == set(VARIED)
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), tuple(f"method.iscp.{k}={v}" for k, v in CHANGED.items())]
+)
+def test_they_follow_the_search(overrides):
+    composed = methods(*overrides)
+    iscp = composed["iscp"]
+    assert {key.partition(".")[0] for key in CHANGED} == set(iscp) - {
+        "_target_",
+        "_partial_",
+        *set.union(*VARIED.values()),
+    } | {"beta"}
+    for name, varied in VARIED.items():
+        assert {k for k, v in composed[name].items() if v != iscp[k]} <= varied
+
+
+def test_without_it_they_have_its_defaults():
+    composed = methods()
+    for name in VARIED:
+        if name != "iscp_redrawn":
+            config = compose_checked(
+                CONF,
+                ["experiment=cifar10/iscp", f"method=[{name}]", "evaluation=[predictive_power]",
+                 "experts.clean=[0]"],
+                multirun=False, extra=None, resumed=None,
+            )  # fmt: skip
+            alone = config["method"][name]
+            assert {k for k, v in alone.items() if v != composed["iscp"][k]} <= VARIED[name]
