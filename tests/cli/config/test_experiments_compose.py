@@ -53,8 +53,20 @@ def test_a_sweep_of_a_paper_composes(sweep, scale):
     check(*sweep.split(), f"scale={scale}", multirun=True)
 
 
-@pytest.mark.parametrize("scale", ["paper", "small"])
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+# Experiments with settings of their own at the medium scale.
+MEDIUM = sorted(
+    str(file.relative_to(CONF / "scale/medium/experiment").with_suffix(""))
+    for file in (CONF / "scale/medium/experiment").rglob("*.yaml")
+)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "scale"),
+    [
+        *((name, scale) for name in EXPERIMENTS for scale in ("paper", "small")),
+        *((name, "medium") for name in MEDIUM),
+    ],
+)
 def test_every_experiment_composes_and_instantiates(experiment, scale):
     config = check(f"experiment={experiment}", f"scale={scale}", *NEEDED.get(experiment, []))
     study = instantiate(config, _convert_="all")
@@ -92,9 +104,11 @@ def test_each_network_has_a_small_form(name):
     check("experiment=cifar10/cwx", "scale=small", f"network={name}")
 
 
-def test_each_file_of_a_scale_belongs_to_an_existing_choice():
-    for file in (CONF / "scale/small").rglob("*.yaml"):
-        group, _, name = str(file.relative_to(CONF / "scale/small").with_suffix("")).partition("/")
+@pytest.mark.parametrize("scale", ["small", "medium"])
+def test_each_file_of_a_scale_belongs_to_an_existing_choice(scale):
+    for file in (CONF / "scale" / scale).rglob("*.yaml"):
+        path = str(file.relative_to(CONF / "scale" / scale).with_suffix(""))
+        group, _, name = path.partition("/")
         assert name in options([CONF])[group]
 
 
