@@ -4,6 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
+from support.configurations import check
 from support.paths import CONF
 from support.run_folders import make_run, make_sweep
 
@@ -69,3 +70,21 @@ def test_a_configuration_that_is_only_printed_has_no_name(hydra_run):
     assert resolvers.run_id() == "unnamed"
     assert resolvers.sweep() is None
     assert OmegaConf.to_container(config.logger, resolve=True)["wandb"]["id"] == "unnamed"
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"),
+    [
+        ("[iscp]", (None, None)),
+        ("[iscp,iscp_shuffled]", (None, "iscp_shuffled")),
+        ("[iscp,iscp_redrawn,iscp_shuffled]", ("iscp_redrawn", "iscp_shuffled")),
+    ],
+)
+def test_the_controls_of_patterns_are_those_of_the_study(methods, expected):
+    """Also where settings of a method remain that was not chosen, as those of a scale."""
+    study = ("experiment=cifar10/iscp", "scale=medium", f"method={methods}")
+    controls = check(*study)["evaluation"]["pattern_controls"]
+    assert (controls["redrawn"], controls["shuffled"]) == expected
+    # A name that is set is taken as it is, and refused if the study lacks the method.
+    named = check(*study, "evaluation.pattern_controls.redrawn=other")
+    assert named["evaluation"]["pattern_controls"]["redrawn"] == "other"

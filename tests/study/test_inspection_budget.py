@@ -65,8 +65,6 @@ def test_a_single_class_has_no_canvases_of_other_classes():
     for present, named in (([3], False), ([3, 4], True)):
         settings = budget(600, seconds=1e-3, **SETTINGS | {"present": present}).settings
         assert ("iscp_shuffled" in settings["method"]) == named
-        assert ("evaluation.pattern_controls.shuffled" in settings) != named
-        assert "evaluation.pattern_controls.redrawn" not in settings
 
 
 def test_settings_are_of_parts_that_are_chosen():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from cwx.cli import run_directory
 from cwx.cli.config.groups import configuration_folder
@@ -29,7 +29,7 @@ _UNKNOWN = "unnamed"
 def register_resolvers() -> None:
     """Register the resolvers that configuration files use."""
     OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
-    for resolver in (choice, experiment, run_id, run_name, sweep, unused):
+    for resolver in (choice, chosen, experiment, run_id, run_name, sweep, unused):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     # Cached: a job of a sweep has one experiment, but belongs to the directory of all.
     OmegaConf.register_new_resolver("studies", studies, replace=True, use_cache=True)
@@ -60,6 +60,12 @@ def choice(group: str) -> str:
     if not HydraConfig.initialized():
         return _UNKNOWN
     return str(HydraConfig.get().runtime.choices.get(group))
+
+
+def chosen(group: str, name: str, *, _root_: DictConfig) -> str | None:
+    """The name of a part, such as a method, if the study has it; else ``None``."""
+    # A part that was not chosen may have settings, but no target.
+    return None if OmegaConf.select(_root_, f"{group}.{name}._target_") is None else name
 
 
 def experiment() -> str:

@@ -160,11 +160,6 @@ def budget(
     searches = [name for name in methods if name != "activation"]
     if not all_classes:
         settings |= {f"method.{name}.classes": chosen for name in searches}
-    for name in ("iscp_redrawn", "iscp_shuffled"):
-        if name in controls:
-            settings[f"method.{name}.searched"] = searched
-        else:
-            settings[f"evaluation.pattern_controls.{name.removeprefix('iscp_')}"] = None
     if iterations:
         settings |= {
             "method.activation.iterations": iterations,

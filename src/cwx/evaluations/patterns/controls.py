@@ -88,9 +88,10 @@ class PatternControls:
             ("shuffled", self.shuffled),
         ):
             if name is not None and plan.leaves.get(name) is not Patterns:
+                none = "another" if setting == "source" else "leave the control out with null"
                 raise ValueError(
                     f"evaluation.pattern_controls.{setting} is {name!r}, which is no method of "
-                    f"this study that searches patterns: choose method=[…,{name}], or another"
+                    f"this study that searches patterns: choose method=[…,{name}], or {none}"
                 )
         kinds = [plan.explains.get(name) for name in (self.source, self.shuffled) if name]
         if len(set(kinds)) > 1:
