@@ -44,6 +44,18 @@ def test_rows_have_names_tiles_captions_and_frames():
     figure.canvas.draw()
 
 
+@pytest.mark.parametrize("caption", ["automobile → airplane", "on black: automobile"])
+def test_captions_of_two_names_are_whole(caption):
+    figure = tiles([("x", [Tile(torch.rand(3, 32, 32), caption, framed=True)] * 2)])
+    # Draws it, which places the captions.
+    pixels_of(figure)
+    first, second = figure.axes
+    assert first.get_xlabel().split() == caption.split()
+    left, right = (axes.xaxis.label.get_window_extent() for axes in (first, second))
+    assert left.x1 <= right.x0
+    assert left.y0 >= 0
+
+
 def pixels_of(figure):
     file = io.BytesIO()
     figure.savefig(file, format="png")

@@ -190,7 +190,7 @@ class Tile(NamedTuple):
 
 
 # Pixels: the side of an image with a caption, the space for the caption.
-_TILE, _CAPTION = 96, 24
+_TILE, _CAPTION = 96, 32
 
 
 def tiles(rows: Sequence[tuple[str, Sequence[Tile]]]) -> Figure:
@@ -211,6 +211,6 @@ def tiles(rows: Sequence[tuple[str, Sequence[Tile]]]) -> Figure:
             x = left + (_TILE + 2 * _GAP) * column + (_TILE - size[1]) // 2
             axes = page.image(image, x, top + (_TILE - size[0]) // 2, size)
             axes.spines[:].set(color="red", linewidth=2, visible=tile.framed)
-            caption = fit_text(tile.caption, _TILE + _GAP, DPI, max_lines=1, sizes=(6, 5))
+            caption = fit_text(tile.caption, _TILE + _GAP, DPI, max_lines=2, sizes=(6, 5))
             axes.set_xlabel(caption.lines, fontsize=caption.points, labelpad=2, parse_math=False)
     return page.figure
