@@ -15,12 +15,12 @@ from cwx.cli import resolvers
 from cwx.cli.app import COMMANDS
 from cwx.cli.arguments import parse_arguments
 from cwx.cli.config.compose import compose_checked
-from cwx.cli.config.groups import choices, configuration_folder, options
+from cwx.cli.config.groups import configuration_folder, options, selectable
 from cwx.cli.resume import check_launcher
 from cwx.errors import UserError
 
 CONF = configuration_folder()
-GROUPS = {group: {*choices(group, [CONF])} for group in options([CONF])}
+GROUPS = {group: {*selectable(names)} for group, names in options([CONF]).items()}
 # The parts of a user in docs/extend.md.
 EXAMPLES = ROOT / "docs/examples"
 DOCUMENTS = documents()

@@ -3,7 +3,9 @@
 import math
 
 import pytest
+from support.configurations import NEEDED, check
 
+from cwx.cli.resolvers import register_resolvers
 from cwx.study.inspection_budget import budget
 
 SETTINGS = {"present": range(10), "classes": 10, "images": 10_000, "side": 32}
@@ -62,9 +64,22 @@ def test_universal_perturbations_have_enough_steps_also_with_few_images(images):
 
 
 def test_a_single_class_has_no_canvases_of_other_classes():
+    register_resolvers()
     for present, named in (([3], False), ([3, 4], True)):
         settings = budget(600, seconds=1e-3, **SETTINGS | {"present": present}).settings
         assert ("iscp_shuffled" in settings["method"]) == named
+        searched = settings["method.iscp.searched"]
+        composed = check(
+            "experiment=inspect",
+            *NEEDED["inspect"],
+            f"method=[{','.join(settings['method'])}]",
+            f"method.iscp.searched={searched}",
+        )
+        controls = composed["evaluation"]["pattern_controls"]
+        assert controls["shuffled"] == ("iscp_shuffled" if named else None)
+        assert controls["redrawn"] == "iscp_redrawn"
+        for name in ("iscp_redrawn", *(["iscp_shuffled"] if named else [])):
+            assert composed["method"][name]["searched"] == searched
 
 
 def test_settings_are_of_parts_that_are_chosen():

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 def corruption_line(row: Mapping[str, object]) -> str:
     """A sentence about a row of the table ``corruption`` (`cwx.study.corruption_row`)."""
     target = f"class {row['target_class']!r} (index {row['target_index']})"
-    parts = [f"backdoor with the target {target}"] if row["target_index"] != "" else []
-    if row.get("kind") == "watermark":
-        parts = [f"watermark of the {target}"]
+    parts = []
     if int(str(row.get("targets", 0))) > 1:
         parts = [f"backdoor with a target for each of the {row['targets']} classes"]
+    elif row.get("kind") == "watermark":
+        parts = [f"watermark of the {target}"]
+    elif row["target_index"] != "":
+        parts = [f"backdoor with the target {target}"]
     total, fraction = row["training_images"], float(str(row["effective_rate"]))
     parts.append(
         f"{row['corrupted']} of {total} training images are corrupted, a fraction of {fraction:.4g}"

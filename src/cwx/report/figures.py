@@ -36,7 +36,8 @@ _FIGURES = (
     ("pattern_examples_(.+)", "Patterns on other images: {}",
      "From left to right: the canvas, its pixels under the mask, the pattern on grey and on black, "
      "and on four images of other classes (unseen ones, unless the search used all), with the "
-     "class that the network predicts without → with the pattern. Red frame: that class."),
+     "class that the network predicts without → with the pattern. Red frame: the class of the "
+     "row is predicted."),
     ("pattern_controls", "Patterns and controls",
      "How often a pattern sends images of other classes to its class, beside random masks of its "
      "size, its mask on canvases of other classes, a pattern searched on canvases of another "

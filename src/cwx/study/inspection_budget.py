@@ -124,10 +124,9 @@ def budget(
     chosen = _spread(present, effort.classes)
     all_classes = len(chosen) == classes
     iterations = effort.iterations if classes <= 100 else 0
-    controls = _controls(effort, len(chosen))
     methods = [
         "iscp",
-        *controls,
+        *_controls(effort, len(chosen)),
         *(["universal"] if effort.trigger else []),
         "gradcam",
         *(["activation"] if iterations else []),

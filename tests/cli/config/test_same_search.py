@@ -3,7 +3,6 @@
 import pytest
 from support.configurations import CONF, check
 
-from cwx.cli.config.compose import compose_checked
 from cwx.cli.resolvers import register_resolvers
 
 # What each of them varies.
@@ -71,13 +70,7 @@ def test_they_follow_the_search(overrides):
 
 def test_without_it_they_have_its_defaults():
     composed = methods()
-    for name in VARIED:
-        if name != "iscp_redrawn":
-            config = compose_checked(
-                CONF,
-                ["experiment=cifar10/iscp", f"method=[{name}]", "evaluation=[predictive_power]",
-                 "experts.clean=[0]"],
-                multirun=False, extra=None, resumed=None,
-            )  # fmt: skip
-            alone = config["method"][name]
-            assert {k for k, v in alone.items() if v != composed["iscp"][k]} <= VARIED[name]
+    for name, varied in VARIED.items():
+        overrides = (f"method=[{name}]", "evaluation=[predictive_power]", "experts.clean=[0]")
+        alone = check("experiment=cifar10/iscp", *overrides)["method"][name]
+        assert {k for k, v in alone.items() if v != composed["iscp"][k]} <= varied
