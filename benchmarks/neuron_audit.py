@@ -3,9 +3,10 @@
     uv run benchmarks/neuron_audit.py            ResNet-18, 256 images of 3x32x32
     uv run benchmarks/neuron_audit.py --full     10,000 images, as in CIFAR-10's test set; for a GPU
 
-The channels of all convolutions are read, after their normalisation. Each variant alternates with
-forward passes of the same images in its own process, so that other load affects both alike. The
-last column is the fraction of top images equal to those of a sort of all activations.
+The channels of all convolutions are read, after the non-linearity that follows them. Each variant
+alternates with forward passes of the same images in its own process, so that other load affects
+both alike. The last column is the fraction of top images equal to those of a sort of all
+activations.
 """
 
 import argparse
@@ -22,8 +23,8 @@ from cwx.cli.allocator import keep_freed_memory
 from cwx.evaluations.neurons.top_images import Audit, audit_layers, normalized_batches
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import spatial_maximum
-from cwx.networks.layer_outputs import layer_outputs
 from cwx.networks.resnet import ResNet, basic_block
+from cwx.networks.unit_outputs import unit_outputs
 
 FRACTION, BATCH, FEW, MANY = 0.01, 128, 256, 10_000
 NORMALIZATION = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -67,8 +68,8 @@ def audit(problem: Problem) -> Indices:
 
 def sort_everything(problem: Problem) -> Indices:
     """Store the activations of all images, then sort them."""
-    activations: dict[str, list[Tensor]] = {name: [] for name in problem.layers}
-    with torch.no_grad(), layer_outputs(problem.network, problem.layers, spatial_maximum) as read:
+    activations: dict[str, list[Tensor]] = {layer.name: [] for layer in problem.layers}
+    with torch.no_grad(), unit_outputs(problem.network, problem.layers, spatial_maximum) as read:
         for images in problem.batches():
             for name, values in read(images).items():
                 activations[name].append(values)

@@ -1,4 +1,4 @@
-"""Figures of images: whole pixels, texts that fit, darkened pixels, captions and frames."""
+"""Figures of images: whole pixels, texts that fit, outlines, captions and frames."""
 
 import io
 
@@ -13,14 +13,31 @@ from cwx.explanations.text_fitting import fit_text
 from cwx.functional.images import Normalization
 
 
-def test_pixels_with_low_values_are_darkened():
+def test_high_values_have_an_outline_and_the_image_keeps_its_pixels():
+    """An image of 2x2 pixels is shown with 96x96; the outline lies around the high half."""
     image = torch.tensor([[[0.5, 1.0], [0.2, 0.8]]])
-    values = torch.tensor([[4.0, 2.0], [1.9, -3.0]])
-    highlighted = highlight(image, values, 0.5)
-    torch.testing.assert_close(highlighted, torch.tensor([[[0.5, 1.0], [0.06, 0.24]]]))
-    torch.testing.assert_close(highlight(image, values, 1.0)[0, 0, 1], torch.tensor(0.3))
-    torch.testing.assert_close(highlight(image, -values.abs(), 0.5), 0.3 * image)
-    torch.testing.assert_close(highlight(image, 0 * values, 0.5), 0.3 * image)
+    values = torch.tensor([[4.0, -4.0], [4.0, -4.0]])
+    shown = highlight(image, values, 0.5)
+    enlarged = image.repeat_interleave(48, 1).repeat_interleave(48, 2).expand(3, -1, -1)
+    assert shown.shape == (3, 96, 96)
+    changed = (shown != enlarged).any(0)
+    # The resized values reach half of the maximum between the centres of the columns.
+    columns = changed.nonzero()[:, 1].unique().tolist()
+    assert columns == [36, 37]
+    yellow = shown[:, 0, 36]
+    assert yellow.tolist() == pytest.approx([1, 0.9, 0])
+    assert not shown[:, :, 37].any()
+
+
+@pytest.mark.parametrize("values", [torch.zeros(2, 2), -torch.ones(2, 2)])
+def test_without_high_values_there_is_no_outline(values):
+    image = torch.rand(3, 2, 2)
+    shown = highlight(image, values, 0.5)
+    assert torch.equal(shown, image.repeat_interleave(48, 1).repeat_interleave(48, 2))
+
+
+def test_a_large_image_is_reduced_to_the_tile_before_its_outline():
+    assert highlight(torch.rand(3, 224, 112), torch.rand(224, 112), 0.9).shape == (3, 75, 38)
 
 
 def is_framed(axes):

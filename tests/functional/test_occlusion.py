@@ -26,6 +26,7 @@ def test_a_map_is_the_mean_over_occluders_one_by_one(size, stride, chunk):
             image,
             occluders.corners.tolist(),
             occluders.patches.double(),
+            stride,
         )
         torch.testing.assert_close(found[neuron], torch.tensor(expected, dtype=torch.float64))
 
@@ -52,19 +53,42 @@ def test_every_pixel_is_covered_and_none_beyond(height, width, size, stride, see
     occluders = random_occluders(shape, size=size, stride=stride, generator=stream(seed))
     covered = torch.zeros(height, width)
     for top, left in occluders.corners.tolist():
-        there = covered[top : top + size, left : left + size]
-        assert there.shape == (size, size)
-        there += 1
+        covered[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] += 1
     assert covered.min() >= 1
+    # Pixels at the border are in as many occluders as those in the middle, within a step.
+    assert covered.max() <= (-(-size // stride)) ** 2
+    assert covered.min() >= (size // stride) ** 2
     assert occluders.patches.shape == (len(occluders.corners), 2, size, size)
     assert 0 <= occluders.patches.min() <= occluders.patches.max() <= 1
     again = random_occluders(shape, size=size, stride=stride, generator=stream(seed))
     assert torch.equal(occluders.patches, again.patches)
 
 
-def test_the_settings_of_the_paper_give_about_5000_occluders():
+def test_the_settings_of_the_paper_give_about_5000_occluders_and_a_border():
     occluders = random_occluders((1, 224, 224), size=11, stride=3, generator=stream(0))
-    assert len(occluders.corners) == 72**2
+    assert len(occluders.corners) == (72 + 7) ** 2
+    inside = ((occluders.corners >= 0) & (occluders.corners <= 224 - 11)).all(1)
+    assert inside.sum() == 71**2
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride"),
+    [((3, 32, 32), 5, 2), ((1, 8, 8), 2, 1), ((3, 24, 40), 7, 3)],
+)
+def test_under_noise_the_border_has_its_fraction_of_highlighted_pixels(shape, size, stride):
+    """Before, 55 % of them lay in the outer 2 pixels of 32x32 images, 23 % of the area."""
+    occluders = random_occluders(shape, size=size, stride=stride, generator=stream(0))
+    noise = stream(1)
+    maps = discrepancy(
+        lambda images: torch.randn(len(images), 400, generator=noise),
+        torch.zeros(shape),
+        occluders,
+        chunk=50,
+    )
+    highlighted = maps >= 0.5 * maps.amax((1, 2), keepdim=True)
+    border = 1 - highlighted[:, 2:-2, 2:-2].sum() / highlighted.sum()
+    area = 1 - (shape[1] - 4) * (shape[2] - 4) / (shape[1] * shape[2])
+    assert border == pytest.approx(area, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Prediction differences equal those of copies of the whole image, for networks of every kind."""
 
+from functools import partial
+
 import pytest
 import torch
 from support import references
@@ -10,6 +12,8 @@ from cwx.functional.prediction_difference import prediction_differences, probabi
 from cwx.networks.convnet import ConvNet
 from cwx.networks.densenet import DenseNet
 from cwx.networks.resnet import ResNet, basic_block
+from cwx.networks.unit_layers import UnitLayer
+from cwx.networks.unit_outputs import changed_units
 
 SHAPE = {"in_channels": 3, "image_size": (16, 16), "num_classes": 5}
 IMAGE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -59,10 +63,14 @@ def build_network(name):
 
 
 def layers(name, network):
-    if names := NETWORKS[name][1]:
-        known = dict(network.named_modules())
-        return [known[n] for n in names]
-    return [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    names = NETWORKS[name][1]
+    return names or [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+
+
+def without_each(network, layer, chunk):
+    """The prediction without each channel of the output of a layer."""
+    change = partial(changed_units, network, UnitLayer(name=layer))
+    return probabilities_without(network, change, IMAGE, chunk=chunk)
 
 
 def literally(network, layer, image, channel):
@@ -91,7 +99,8 @@ def literally(network, layer, image, channel):
 def test_copies_of_the_layer_output_equal_copies_of_the_image(name, chunk):
     network = build_network(name)
     for layer in layers(name, network):
-        whole, without = probabilities_without(network, layer, IMAGE, chunk=chunk)
+        whole, without = without_each(network, layer, chunk)
+        layer = network.get_submodule(layer)
         torch.testing.assert_close(whole, literally(network, layer, IMAGE, -1))
         assert len(without) > 1
         for channel, found in enumerate(without):
@@ -103,16 +112,14 @@ def test_the_layers_before_the_layer_run_on_one_image():
     network, seen = build_network("convnet"), []
     network.features[0].register_forward_hook(lambda _m, _i, out: seen.append(len(out)))
     network.classifier.register_forward_hook(lambda _m, _i, out: seen.append(len(out)))
-    probabilities_without(network, network.features, IMAGE, chunk=3)
+    without_each(network, "features", 3)
     assert seen == [1, 1, 1, 3, 1, 1]
 
 
 def test_differences_equal_the_formula():
     network = build_network("again")
     maps = network.relu(network.second(network.relu(network.first(IMAGE))))[0]
-    found = prediction_differences(
-        *probabilities_without(network, network.relu, IMAGE, chunk=2), CORRELATION
-    )
+    found = prediction_differences(*without_each(network, "relu", 2), CORRELATION)
     for channel, difference in enumerate(found.tolist()):
         expected = references.prediction_difference(
             lambda m: network.tail(m[None])[0], maps, channel, CORRELATION.tolist()
@@ -122,9 +129,7 @@ def test_differences_equal_the_formula():
 
 def test_a_channel_that_nothing_reads_makes_no_difference():
     network = build_network("again")
-    found = prediction_differences(
-        *probabilities_without(network, network.relu, IMAGE, chunk=4), CORRELATION
-    )
+    found = prediction_differences(*without_each(network, "relu", 4), CORRELATION)
     assert found[2].item() == pytest.approx(0, abs=1e-24)
     assert (found >= 0).all()
     assert found.max() > 1e-8

@@ -30,8 +30,10 @@ def test_the_top_k_equal_those_of_a_sort(activations, k, size, buffer_size, rand
         expected = sorted(range(len(column)), key=lambda i: (-column[i], i))[:k]
         assert top.indices[:, neuron].tolist() == expected
         assert top.values[:, neuron].tolist() == [column[i] for i in expected]
-        assert top.lowest[neuron] == min(column)
-        assert top.responding[:, neuron].tolist() == [column[i] > min(column) for i in expected]
+        others = [column[i] for i in range(len(column)) if i not in expected]
+        threshold = max(others, default=min(column))
+        assert top.threshold[neuron] == threshold
+        assert top.responding[:, neuron].tolist() == [column[i] > threshold for i in expected]
 
 
 def test_memory_does_not_grow_with_the_number_of_images():
@@ -39,7 +41,18 @@ def test_memory_does_not_grow_with_the_number_of_images():
     for first in range(0, 1000, 5):
         running.add(torch.rand(5, 2), torch.arange(first, first + 5))
         assert sum(batch.shape[1] for batch in running._buffer) < 8
-        assert running._top is None or running._top.shape == (2, 3)
+        assert running._top is None or running._top.shape == (2, 4)
+
+
+def test_images_that_a_neuron_does_not_fire_on_do_not_respond():
+    """Of a neuron that fires on three images, three respond; of one that never fires, none."""
+    running = RunningTopK(5)
+    activations = torch.zeros(40, 2)
+    activations[[30, 7, 21], 0] = torch.tensor([1.0, 3.0, 2.0])
+    running.add(activations, torch.arange(40))
+    top = running.top()
+    assert top.indices[:, 0][top.responding[:, 0]].tolist() == [7, 21, 30]
+    assert not top.responding[:, 1].any()
 
 
 def test_large_indices_are_kept():

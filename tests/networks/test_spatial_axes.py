@@ -7,23 +7,25 @@ import torch
 from support import token_networks as nets
 from torch import nn
 
-from cwx.evaluations.adversarial.features import check_networks
 from cwx.evaluations.neurons.top_images import audit_layers
 from cwx.evaluations.patterns.attention import Attention
 from cwx.explanations.patterns import Patterns
 from cwx.methods.gradcam import GradCamRegions
+from cwx.networks.layer_outputs import layer_outputs
 from cwx.networks.layers import attention_layer, feature_layer
 from cwx.networks.spatial_axes import SpatialAxes
+from cwx.networks.unit_layers import UnitLayers
+from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.plan import Plan
 
-# The default layer, and the last convolution that is audited; None where it is refused.
+# The default layer, and the last layer of units.
 ACCEPTED = {
-    nets.resnet: ("layer4", "layer4.0.downsample.1"),
-    nets.convnext: ("features", "features.3.0.block.0"),
-    nets.swin: ("permute", None),
-    nets.maxvit: ("blocks.0", None),
+    nets.resnet: ("layer4", "layer4.0.bn2"),
+    nets.convnext: ("features", "features.3.0.block.5"),
+    nets.swin: ("permute", "features.3.0.mlp.3"),
+    nets.maxvit: ("blocks.0", "blocks.0.layers.0.layers.grid_attention.mlp_layer.1"),
     nets.Plain: ("relu", "stem"),
-    nets.Shuffled: ("relu", "stem"),
+    nets.Shuffled: ("relu", "relu"),
 }
 REFUSED = {
     nets.vit: r"\[1, 16, 4, 4\] of 'conv_proj', become tokens \(shape \[1, 17, 16\]\)",
@@ -37,17 +39,15 @@ REFUSED = {
 
 @pytest.mark.parametrize("factory", ACCEPTED)
 def test_the_default_layer_gives_the_maps_that_the_classifier_pools(factory):
-    layer, convolution = ACCEPTED[factory]
+    layer, unit_layer = ACCEPTED[factory]
     network = nets.build(factory)
     # A small image leaves the last stage of the residual network a single position.
     shape = (3, 64, 64) if factory == nets.resnet else nets.SHAPE
     name = attention_layer(network, shape, None, "x")
     assert name.startswith(layer)
-    if convolution:
-        assert audit_layers(network, shape, None, "x.layers")[-1] == convolution
-    else:
-        with pytest.raises(ValueError, match="x.layers is null, and .* works on tokens .* after"):
-            audit_layers(network, nets.SHAPE, None, "x.layers")
+    layers = audit_layers(network, shape, None, "x.layers")
+    assert layers[-1].name == unit_layer
+    assert UnitLayers(network, shape).last(None, "x.layer") == layers[-1]
 
 
 @pytest.mark.parametrize("factory", REFUSED)
@@ -77,12 +77,42 @@ def test_a_named_layer_without_channels_on_its_second_axis_is_refused(factory, n
     network = nets.build(factory)
     with pytest.raises(ValueError, match=f"x.layer is '{name}'.* gives (maps of|{seen})"):
         attention_layer(network, nets.SHAPE, name, "x.layer")
-    with pytest.raises(ValueError, match=f"x.layers has '{name}', .* gives (no tensor|{seen})"):
-        audit_layers(network, nets.SHAPE, [name], "x.layers")
     for kept in ("conv_proj", "stem", "features.0.0"):
         if kept in dict(network.named_modules()):
             assert attention_layer(network, nets.SHAPE, kept, "x.layer") == kept
-            assert audit_layers(network, nets.SHAPE, [kept, kept], "x.layers") == [kept, kept]
+            (layer,) = audit_layers(network, nets.SHAPE, [kept], "x.layers")
+            assert layer.name == kept
+
+
+@pytest.mark.parametrize(
+    ("factory", "name", "axis"),
+    [
+        (nets.vit, "encoder", 2),
+        (nets.vit, "encoder.layers.encoder_layer_0.mlp.0", 2),
+        (nets.Hybrid, "proj", 2),
+        (nets.swin, "features.1.0", 3),
+        (nets.convnext, "features.1.0.block.2", 3),
+        # A norm follows, and a permutation to [n, channels, h, w].
+        (nets.ChannelsLast, "linear", 1),
+    ],
+)
+def test_units_of_tokens_and_of_channels_last_maps_are_channels(factory, name, axis):
+    network = nets.build(factory)
+    (layer,) = audit_layers(network, nets.SHAPE, [name], "x.layers")
+    assert layer.axis == axis
+    with unit_outputs(network, [layer]) as outputs, torch.no_grad():
+        units = outputs(torch.rand(2, *nets.SHAPE))[name]
+    with layer_outputs(network, [name]) as outputs, torch.no_grad():
+        before = outputs(torch.rand(2, *nets.SHAPE))[name]
+    assert units.shape == before.movedim(-1, 1).shape
+
+
+def test_keys_of_attention_heads_are_no_units():
+    network = nets.build(nets.Hybrid)
+    with pytest.raises(ValueError, match=r"x.layers has 'k_norm', .* gives tokens"):
+        audit_layers(network, nets.SHAPE, ["k_norm"], "x.layers")
+    with pytest.raises(ValueError, match="x.layer is 'k_norm', .* gives tokens"):
+        UnitLayers(network, nets.SHAPE).last("k_norm", "x.layer")
 
 
 @pytest.mark.parametrize("factory", [nets.vit, nets.Hybrid, lambda: nets.swin(4)])
@@ -105,7 +135,6 @@ def test_every_part_that_reads_maps_refuses_before_training(factory):
         "evaluation.attention.layer": lambda: Attention(
             source="m", size=0.1, images=1, layer=None
         ).check(plan),
-        "evaluation.traces.layer": lambda: check_networks(plan, None, None, "evaluation.traces"),
     }
     for setting, check in checks.items():
         with pytest.raises(ValueError, match=f"there is no default for {setting}"):

@@ -322,29 +322,33 @@ def cosine(p: list[float], q: list[float], common: list[list[float]]) -> float:
 
 
 def discrepancy_map(
-    neuron, image: Tensor, places: list[list[int]], patches: Tensor
+    neuron, image: Tensor, places: list[list[int]], patches: Tensor, stride: int
 ) -> list[list[float]]:
     """The mean loss of activation over the occluders that cover a pixel, pixel by pixel.
+
+    An occluder covers a pixel as far as it covers, on average, the `stride` pixels of each axis
+    around it, of which one more lies before it if their number is even.
 
     Args:
         neuron: from one image ``[C, H, W]`` to its activation.
     """
-    size = patches.shape[-1]
+    size, (height, width) = patches.shape[-1], image.shape[1:]
     losses = []
     for (top, left), patch in zip(places, patches, strict=True):
         covered = image.clone()
         for row in range(size):
             for column in range(size):
-                covered[:, top + row, left + column] = patch[:, row, column]
+                if 0 <= top + row < height and 0 <= left + column < width:
+                    covered[:, top + row, left + column] = patch[:, row, column]
         losses.append(float(neuron(image)) - float(neuron(covered)))
 
+    def cover(start, position):
+        first = position - stride // 2
+        return sum(start <= first + i < start + size for i in range(stride)) / stride
+
     def pixel(y, x):
-        found = [
-            loss
-            for loss, (top, left) in zip(losses, places, strict=True)
-            if top <= y < top + size and left <= x < left + size
-        ]
-        return sum(found) / len(found)
+        weights = [cover(top, y) * cover(left, x) for top, left in places]
+        return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
 
     return [[pixel(y, x) for x in range(image.shape[2])] for y in range(image.shape[1])]
 

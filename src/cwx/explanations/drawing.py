@@ -27,6 +27,10 @@ _SIDE, _MAX_SIDE, _GAP = 64, 96, 4
 _MAX_FIGURE, _TITLES, _MARGIN = 64_000, 56, 10
 # Pixels: the widest row names, the widest title of a narrow block, the gap between blocks.
 _NAMES, _TITLE, _BLOCK_GAP = 190, 110, 26
+# Pixels: the side of an image with a caption, the space for the caption.
+_TILE, _CAPTION = 96, 32
+# The colour of outlines, which is rare in pictures.
+_OUTLINE = (1.0, 0.9, 0.0)
 
 
 def mosaic(explanations: Explanations, normalization: Normalization) -> Pixels:
@@ -170,15 +174,35 @@ def heat(image: Tensor, values: Tensor) -> Tensor:
 
 
 def highlight(image: Tensor, values: Tensor, threshold: float) -> Tensor:
-    """A unit image ``[C, H, W]``, darkened to 30 % where values ``[H, W]`` are low.
+    """A unit image ``[C, H, W]`` at the size of a tile, with an outline where values are high.
+
+    The values ``[H, W]`` are resized to the size of the tile, so that the outline is smooth. The
+    image keeps its brightness: darkened, an image of few pixels is hard to recognise.
 
     Args:
-        threshold: values below this fraction of the maximum are low; all are low if the maximum
+        threshold: values of at least this fraction of the maximum are high; none is if the maximum
             is 0 or less.
+
+    Returns:
+        A unit image in colour ``[3, height, width]``.
     """
+    small = _reduced(image[None], _TILE)[0].cpu()
+    factor = whole_factor(small.shape, _TILE)
+    colour = small[:3] if len(small) >= 3 else small[:1].expand(3, -1, -1)
+    shown = colour.repeat_interleave(factor, 1).repeat_interleave(factor, 2).clone()
+    resized = F.interpolate(
+        values[None, None].double().cpu(), shown.shape[1:], mode="bilinear", align_corners=False
+    )
     peak = values.max()
-    high = (values >= threshold * peak) & (peak > 0)
-    return torch.where(high, image, 0.3 * image)
+    high = ((resized >= threshold * peak) & (peak > 0)).double()
+    # A bright line around the region, and a dark line around it, seen on any image.
+    bright, dark = (
+        (F.max_pool2d(high, 2 * reach + 1, stride=1, padding=reach) > 0)[0, 0] for reach in (1, 2)
+    )
+    inside = high[0, 0] > 0
+    shown[:, dark & ~inside] = 0
+    shown[:, bright & ~inside] = shown.new_tensor(_OUTLINE)[:, None]
+    return shown
 
 
 class Tile(NamedTuple):
@@ -187,10 +211,6 @@ class Tile(NamedTuple):
     image: Tensor
     caption: str
     framed: bool
-
-
-# Pixels: the side of an image with a caption, the space for the caption.
-_TILE, _CAPTION = 96, 32
 
 
 def tiles(rows: Sequence[tuple[str, Sequence[Tile]]]) -> Figure:

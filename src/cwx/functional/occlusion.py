@@ -1,10 +1,11 @@
 """Discrepancy maps by occlusion (Zhou et al. 2015, §3.2; Dong et al., Figure 2; D3)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,36 +13,45 @@ class Occluders:
     """Square patches, each of which covers a part of an image.
 
     Attributes:
-        corners: rows and columns of the patches' upper left pixels, ``[count, 2]``.
+        corners: rows and columns of the patches' upper left pixels, ``[count, 2]``; a patch at a
+            border has a part, or all, outside of the image.
         patches: their pixels, ``[count, C, size, size]``.
+        stride: pixels between neighbouring corners.
     """
 
     corners: Tensor
     patches: Tensor
+    stride: int
 
     def on(self, image: Tensor) -> Tensor:
         """Copies of `image` ``[C, H, W]``, one with each patch, ``[count, C, H, W]``."""
         occluded = image.expand(len(self.corners), *image.shape).clone()
-        size = self.patches.shape[-1]
+        size, (height, width) = self.patches.shape[-1], image.shape[1:]
         for copy, patch, (top, left) in zip(
             occluded, self.patches.to(image), self.corners.tolist(), strict=True
         ):
-            copy[:, top : top + size, left : left + size] = patch
+            rows, columns = (
+                slice(max(start, 0), max(min(start + size, side), 0))
+                for start, side in ((top, height), (left, width))
+            )
+            copy[:, rows, columns] = patch[
+                :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+            ]
         return occluded
 
     def split(self, chunk: int) -> list["Occluders"]:
         """Parts of at most `chunk` patches."""
         parts = zip(self.corners.split(chunk), self.patches.split(chunk), strict=True)
-        return [Occluders(corners=corners, patches=patches) for corners, patches in parts]
+        return [replace(self, corners=corners, patches=patches) for corners, patches in parts]
 
 
 def random_occluders(
     image_shape: tuple[int, int, int], *, size: int, stride: int, generator: torch.Generator
 ) -> Occluders:
-    """Patches of random pixels, uniform in 0-1, on a regular grid over an image.
+    """Patches of random pixels, uniform in 0-1, on a regular grid over an image and its border.
 
-    If the grid does not end at the lower or right edge, a last patch is added there, so that every
-    pixel is covered. Zhou et al. use a size of 11 and a stride of 3 for images of 224x224.
+    The grid goes on beyond the image, so that the pixels at the border are in as many patches as
+    those in the middle. Zhou et al. use a size of 11 and a stride of 3 for images of 224x224.
 
     Args:
         image_shape: (C, H, W).
@@ -66,12 +76,23 @@ def random_occluders(
     rows, columns = (_starts(side, size, stride) for side in (height, width))
     corners = torch.cartesian_prod(rows, columns)
     patches = torch.rand(len(corners), channels, size, size, generator=generator)
-    return Occluders(corners=corners, patches=patches)
+    return Occluders(corners=corners, patches=patches, stride=stride)
 
 
 def _starts(side: int, size: int, stride: int) -> Tensor:
-    last = side - size
-    return torch.tensor(sorted({*range(0, last + 1, stride), last}))
+    """The corners of all patches whose weight (`_weights`) is above 0 in an image of that side."""
+    before = (stride - 1) // 2
+    return torch.arange(before - (size + stride - 2), side + before, stride)
+
+
+def _weights(size: int, stride: int) -> Tensor:
+    """The weight of a patch along one axis, ``[size + stride - 1]``.
+
+    1 at each of its pixels, averaged over `stride` neighbouring pixels. The weights of all patches
+    of a grid add up to size / stride at every pixel.
+    """
+    box, kernel = torch.ones(1, 1, size), torch.full((1, 1, stride), 1 / stride)
+    return F.conv1d(box, kernel, padding=stride - 1)[0, 0]
 
 
 @torch.no_grad()
@@ -81,7 +102,9 @@ def discrepancy(
     """The discrepancy map of each neuron, ``[neurons, H, W]``: activation lost per occluded pixel.
 
     A pixel's value is the mean, over the occluders that cover it, of the activation of the image
-    minus that of the occluded image. It is below 0 where the occluders excite the neuron more.
+    minus that of the occluded image. It is below 0 where the occluders excite the neuron more. The
+    mean has the weights of `_weights`, so that it is smooth, and where activations are mere noise,
+    no part of the image has higher values than another.
 
     Args:
         activations: of some neurons, from images ``[n, C, H, W]`` to ``[n, neurons]``.
@@ -91,14 +114,19 @@ def discrepancy(
     """
     (original,) = activations(image[None])
     height, width = image.shape[1:]
-    size = occluders.patches.shape[-1]
-    total = original.new_zeros(len(original), height, width)
-    counts = original.new_zeros(height, width)
+    size, stride = occluders.patches.shape[-1], occluders.stride
+    weights = _weights(size, stride).to(original)
+    window, reach = weights.outer(weights), len(weights)
+    # The map with a margin, in which the weights of all occluders lie whole. They begin before the
+    # occluder, so that both have one centre (within half a pixel for an even stride).
+    before, margin = (stride - 1) // 2, size + stride - 2
+    total = original.new_zeros(len(original), height + 2 * margin, width + 2 * margin)
     for part in occluders.split(chunk):
         losses = original - activations(part.on(image))
-        for loss, (top, left) in zip(losses, part.corners.tolist(), strict=True):
-            window = (..., slice(top, top + size), slice(left, left + size))
-            total[window] += loss[:, None, None]
-            counts[window] += 1
-    mean: Tensor = total / counts
+        for loss, (top, left) in zip(
+            losses, (part.corners - before + margin).tolist(), strict=True
+        ):
+            total[:, top : top + reach, left : left + reach] += loss[:, None, None] * window
+    inside = total[:, margin : margin + height, margin : margin + width]
+    mean: Tensor = inside * (stride / size) ** 2
     return mean

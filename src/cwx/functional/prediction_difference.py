@@ -1,11 +1,16 @@
 """Contributions of channels to a single prediction (Dong et al., §4 and Eq 12; D9)."""
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from cwx.functional.class_similarity import squared_norm
+
+# From a function of the units' tensor [n, channels, …], which returns its replacement or None, to a
+# context in which the network's passes use it.
+ChangedUnits = Callable[[Callable[[Tensor], Tensor | None]], AbstractContextManager[None]]
 
 
 def prediction_differences(original: Tensor, without: Tensor, correlation: Tensor) -> Tensor:
@@ -21,44 +26,41 @@ def prediction_differences(original: Tensor, without: Tensor, correlation: Tenso
 
 @torch.no_grad()
 def probabilities_without(
-    network: nn.Module, layer: nn.Module, image: Tensor, *, chunk: int
+    network: nn.Module, changed_units: ChangedUnits, image: Tensor, *, chunk: int
 ) -> tuple[Tensor, Tensor]:
     """g(φ) ``[classes]`` and g(φ without i) ``[channels, classes]``, in float64.
 
-    g is the softmax of the network's logits; "without i" sets channel i of the layer's output to 0
-    everywhere. If the layer runs several times, only its last run is changed.
+    g is the softmax of the network's logits; "without i" sets channel i to 0 at all positions. If
+    the layer runs several times, only its last run is changed.
 
-    The part of the network before the layer runs on one image per chunk. A hook replaces the
-    layer's output by one copy per channel, and the rest of the network runs on the copies. A path
+    The part of the network before the units runs on one image per chunk. The units are replaced by
+    one copy per channel, and the rest of the network runs on the copies. A path
     around the layer is broadcast; if that fails, as in a concatenation, the network runs on copies
     of the whole image instead. Both are exact.
 
     Args:
         network: in eval mode.
-        layer: a module of `network` whose output is ``[n, channels, h, w]``.
+        changed_units: changes the units of a layer, whose tensor is ``[n, channels, …]``.
         image: normalised, ``[1, C, H, W]``.
         chunk: the maximum number of copies at once.
     """
     ablation = _ChannelAblation()
-    hook = layer.register_forward_hook(ablation)
-    try:
+    with changed_units(ablation):
         original = network(image).double().softmax(1)[0]
         ablation.last_run, without = ablation.runs, []
         for channels in torch.arange(ablation.channel_count, device=image.device).split(chunk):
             ablation.channels = channels
             without.append(_logits(network, image, ablation).double().softmax(1))
-    finally:
-        hook.remove()
     return original, torch.cat(without)
 
 
 class _ChannelAblation:
-    """A forward hook that replaces the layer's output by copies, each with one channel set to 0.
+    """Replaces the units of a layer by copies, each with one channel set to 0.
 
     Attributes:
-        runs: calls of the layer so far.
-        last_run: the call to change; ``None``: change none.
-        channel_count: channels of the layer's output.
+        runs: runs of the layer so far.
+        last_run: the run to change; ``None``: change none.
+        channel_count: channels of the layer.
         channels: the channels to ablate, one per copy.
     """
 
@@ -67,7 +69,7 @@ class _ChannelAblation:
         self.last_run: int | None = None
         self.channels = torch.empty(0, dtype=torch.long)
 
-    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+    def __call__(self, output: Tensor) -> Tensor | None:
         self.runs, self.channel_count = self.runs + 1, output.shape[1]
         if self.runs != self.last_run:
             return None

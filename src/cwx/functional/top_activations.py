@@ -32,28 +32,30 @@ class TopActivations(NamedTuple):
     Attributes:
         values: activations in float32, ``[k, neurons]``.
         indices: of the images, ``[k, neurons]``.
-        lowest: the minimum activation of each neuron over all images, ``[neurons]``.
+        threshold: the highest activation of each neuron over the other images; over all images,
+            the lowest, if there are no others; ``[neurons]``.
     """
 
     values: Tensor
     indices: Tensor
-    lowest: Tensor
+    threshold: Tensor
 
     @property
     def responding(self) -> Tensor:
-        """Boolean mask ``[k, neurons]``: activations above the neuron's minimum.
+        """Boolean mask ``[k, neurons]``: activations above those of all other images.
 
-        A neuron after a ReLU may be inactive for most images. Inactive images among its top k say
-        nothing about it.
+        Images of equal activation at the end of the top k say nothing about a neuron: only their
+        order put them before others. After a ReLU, they are images that the neuron does not fire
+        on.
         """
-        return self.values > self.lowest
+        return self.values > self.threshold
 
 
 class RunningTopK:
     """The k highest activations of each neuron over a stream of images.
 
     Equal activations are ordered by image index, for any order of the stream. Memory: one batch,
-    k images and a buffer of max(k, `buffer_size`) images.
+    k + 1 images and a buffer of more than max(k, `buffer_size`) images.
 
     Args:
         k: number of images per neuron.
@@ -62,7 +64,7 @@ class RunningTopK:
 
     def __init__(self, k: int, *, buffer_size: int = 512) -> None:
         assert k >= 1
-        self.k, self._buffer_size = k, max(k, buffer_size)
+        self.k, self._buffer_size = k, max(k + 1, buffer_size)
         self._top: Tensor | None = None
         self._buffer: list[Tensor] = []
         self._lowest: Tensor | None = None
@@ -79,7 +81,8 @@ class RunningTopK:
     def _merge(self) -> None:
         top = [] if self._top is None else [self._top]
         packed = torch.cat([*top, *self._buffer], 1)
-        self._top = packed.topk(min(self.k, packed.shape[1]), 1).values
+        # The next image after the top k shows which of them only their order put there.
+        self._top = packed.topk(min(self.k + 1, packed.shape[1]), 1).values
         self._buffer = []
 
     def top(self) -> TopActivations:
@@ -98,7 +101,8 @@ class RunningTopK:
             self._merge()
         assert self._top is not None
         values, indices = _unpack(self._top)
-        return TopActivations(values.T, indices.T, self._lowest.float())
+        threshold = values[:, self.k] if values.shape[1] > self.k else self._lowest.float()
+        return TopActivations(values[:, : self.k].T, indices[:, : self.k].T, threshold)
 
 
 def _pack(values: Tensor, indices: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The spatial axes of every tensor in a forward pass, and the layers that work on tokens."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 Axes = tuple[int, ...]
 
-_PERMUTATIONS = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "__get__"}
+PERMUTATIONS = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "__get__"}
 _RESHAPES = {"reshape", "view", "reshape_as", "view_as", "unflatten", "flatten", "unfold", "fold"}
 _PRODUCTS = {"matmul", "__matmul__", "bmm", "baddbmm", "einsum", "tensordot"}
 _ATTENTION = {
@@ -57,10 +57,10 @@ class SpatialAxes(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        outputs = [output for output in _tensors([result]) if output.dim() > 2]
+        outputs = [output for output in tensors_in([result]) if output.dim() > 2]
         if not outputs:
             return result
-        inputs = [*_tensors(args), *_tensors(kwargs.values())]
+        inputs = [*tensors_in(args), *tensors_in(kwargs.values())]
         name = getattr(func, "__name__", "")
         for output in outputs:
             axes = self._output_axes(name, func, (args, kwargs), inputs, output)
@@ -90,9 +90,9 @@ class SpatialAxes(TorchFunctionMode):
             if inputs[0].dim() == 4 and self.of(inputs[0]) is None:
                 self._set(inputs[0], (2, 3))
             return (2, 3) if output.dim() == 4 else None
-        if name in _PERMUTATIONS:
+        if name in PERMUTATIONS:
             axes = self.of(inputs[0])
-            return _permuted(func, arguments, inputs[0].dim(), axes) if axes else None
+            return permuted_axes(func, *arguments, inputs[0].dim(), axes) if axes else None
         if name in _RESHAPES:
             axes = self.of(inputs[0])
             return _reshaped(inputs[0].shape, output.shape, axes) if axes else None
@@ -102,12 +102,13 @@ class SpatialAxes(TorchFunctionMode):
         return next((axes for axes in same if axes), None)
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among values, and in their lists and tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, tuple | list):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _has_positions(output: Tensor) -> bool:
@@ -120,14 +121,24 @@ def _is_linear(inputs: Sequence[Tensor]) -> bool:
     return len(inputs) == 2 and inputs[1].dim() <= 2
 
 
-def _permuted(
+def permuted_axes(
     func: Callable[..., Any],
-    arguments: tuple[Sequence[Any], dict[str, Any]],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
     dims: int,
     axes: Axes,
 ) -> Axes | None:
-    """Where a permutation moves the axes: a trial on a tensor of distinct sizes shows it."""
-    args, kwargs = arguments
+    """Where a permutation moves axes: a trial on a tensor of distinct sizes shows it.
+
+    Args:
+        func: the function, called with `args` and `kwargs`.
+        args, kwargs: of the call; the first is the tensor.
+        dims: the number of axes of the tensor.
+        axes: to follow.
+
+    Returns:
+        ``None`` if the function is no permutation of all axes.
+    """
     sizes = range(2, 2 + dims)
     trial = torch.empty(*sizes, device="meta")
     rest = {key: value for key, value in kwargs.items() if not isinstance(value, Tensor)}

@@ -51,8 +51,8 @@ _FIGURES = (
      "Bright: high Grad-CAM attention, for an image without and with the pattern."),
     ("neurons_sheet_(.+)", "Top images of neurons: {}",
      "Two rows per neuron: its top real images, and below them its top adversarial images (true "
-     "class → target class). Bright: where the neuron's activation is high. Red frame: the target "
-     "class is one of the classes of the neuron's top real images."),
+     "class → target class). Yellow outline: the region to which the neuron responds. Red "
+     "frame: the target class is one of the classes of the neuron's top real images."),
     ("neurons_curve", "CS₁ and CS₂ of neurons against LC",
      "Neurons with high LC respond to similar classes. If CS₁ falls and CS₂ rises at high LC, "
      "adversarial images activate neurons of the target class instead of the true class."),

@@ -19,6 +19,7 @@ from cwx.training.plan import Plan
 PLAIN = {
     "networks": None,
     "layer": None,
+    "before_nonlinearity": False,
     "pooling": mean_over_positions,
     "covariance": Tied(ridge=1e-6),
 }
@@ -43,7 +44,7 @@ def literal(subject, network, adversarial):
     data, train = subject.data, subject.data.splits.train
 
     def represent(images):
-        maps = network.features(data.normalization.from_bytes(images))
+        maps = network.features[:2](data.normalization.from_bytes(images))
         return maps.mean((2, 3)).double(), network(data.normalization.from_bytes(images)).argmax(1)
 
     features, _ = represent(train.images)

@@ -14,7 +14,13 @@ from cwx.evaluations.memory_limit import STATISTICS_BYTES
 from cwx.functional.representation_distance import flat, mean_over_positions
 from cwx.training.plan import Plan
 
-PLAIN = {"networks": None, "layer": None, "pooling": flat, "per_class": None}
+PLAIN = {
+    "networks": None,
+    "layer": None,
+    "before_nonlinearity": False,
+    "pooling": flat,
+    "per_class": None,
+}
 
 
 def measure(subject, adversarial, **settings):
@@ -25,7 +31,7 @@ def measure(subject, adversarial, **settings):
 def representations(subject, network, images, pooling):
     """φ, computed without the evaluation."""
     normalized = subject.data.normalization.from_bytes(images)
-    return pooling(network.features(normalized)).detach()
+    return pooling(network.features[:2](normalized)).detach()
 
 
 def literal(subject, network, adversarial, pooling, indices):

@@ -82,6 +82,7 @@ def neurons(**settings):
     chosen = {
         "networks": None,
         "layers": None,
+        "before_nonlinearity": False,
         # The images of one class.
         "fraction": 1 / 3,
         "activation": spatial_maximum,
@@ -113,39 +114,49 @@ def test_cs_shows_whether_neurons_respond_to_labels_or_targets(outcome):
         # The top images are of the two other classes, half each.
         other = COMMON / ((1 + COMMON) / 2) ** 0.5
         assert metrics[f"neurons/{kind}/high/{target}"] == pytest.approx(other)
-        assert metrics[f"neurons/{kind}/lc"] < 1
+        # The fourth column is never bright: its neuron does not fire.
+        assert metrics[f"neurons/{kind}/lc"] == pytest.approx(1)
 
 
-def test_measures_equal_those_of_the_paper_neuron_by_neuron(study_with_attack, outcome):
-    test, adversarial = study_with_attack.data.splits.test, study_with_attack.adversarial
-    correlation = references.correlation(
-        Flat().distances(study_with_attack.data.splits, "x").tolist(), 1.0
-    )
+@pytest.mark.parametrize("before_nonlinearity", [False, True])
+def test_measures_equal_those_of_the_paper_neuron_by_neuron(study_with_attack, before_nonlinearity):
+    outcome = neurons(before_nonlinearity=before_nonlinearity)(study_with_attack, {})
+    data, adversarial = study_with_attack.data, study_with_attack.adversarial
+    test = data.splits.test
+    correlation = references.correlation(Flat().distances(data.splits, "x").tolist(), 1.0)
 
-    def fractions(brightness, labels):
-        order = sorted(range(len(labels)), key=lambda i: (-brightness[i], i))
-        top = [int(labels[i]) for i in order[: len(labels) // 3]]
+    def fractions(activations, labels):
+        order = sorted(range(len(labels)), key=lambda i: (-activations[i], i))
+        count = len(labels) // 3
+        top = [int(labels[i]) for i in order[:count] if activations[i] > activations[order[count]]]
         return [top.count(label) / len(top) for label in range(3)]
 
+    fires = 4 if before_nonlinearity else 3
     for channel, kind in enumerate(("expert", "fine-tuned")):
         values = {"lc": [], "cs1": [], "cs2": []}
-        for column in range(4):
+        for column in range(fires):
             real, attacked = (
-                images[:, channel, :, column].float().sum(1).tolist()
+                data.normalization.from_bytes(images)[:, channel, :, column].sum(1)
                 for images in (test.images, adversarial.at(torch.arange(48)))
             )
+            if not before_nonlinearity:
+                real, attacked = real.relu(), attacked.relu()
             p = fractions(real, test.labels)
             values["lc"].append(references.inner_product(p, p, correlation))
             for name, labels in (("cs1", adversarial.labels), ("cs2", adversarial.targets)):
                 values[name].append(references.cosine(p, fractions(attacked, labels), correlation))
         (row,) = (row for row in outcome.tables["neurons_layers"] if row["network"] == kind)
-        assert (row["layer"], row["neurons"], row["inactive"], row["top"]) == ("conv", 5, 1, 8)
+        assert (row["layer"], row["neurons"], row["top"]) == ("conv", 5, 8)
+        assert row["inactive"] == 5 - fires
+        assert row["read_after"] == ("output" if before_nonlinearity else "relu")
         for name, of_neurons in values.items():
-            assert outcome.metrics[f"neurons/{kind}/{name}"] == pytest.approx(sum(of_neurons) / 4)
-            assert row[name] == pytest.approx(sum(of_neurons) / 4)
+            mean = pytest.approx(sum(of_neurons) / fires)
+            assert outcome.metrics[f"neurons/{kind}/{name}"] == mean
+            assert row[name] == mean
 
 
-def test_the_curve_counts_every_responding_neuron_once(outcome):
+def test_the_curve_counts_every_responding_neuron_once(study_with_attack):
+    outcome = neurons(before_nonlinearity=True)(study_with_attack, {})
     rows = outcome.tables["neurons_curve"]
     for kind in ("expert", "fine-tuned"):
         curve = [row for row in rows if row["network"] == kind]
@@ -185,18 +196,17 @@ def test_sheets_show_top_images_and_frame_targets_of_the_dominant_class(study_wi
     assert all(axes.get_xlabel().endswith("→middle") for axes in expert.axes[12:16])
 
 
-def test_sheets_highlight_the_column_of_the_neuron(study_with_attack, outcome):
-    """With occluders of one pixel only the neuron's column is highlighted."""
+def test_sheets_highlight_the_column_of_the_neuron(study_with_attack):
+    """With occluders of one pixel the outline surrounds the neuron's column alone."""
     outcome = neurons(sheet=sheet(occluder=1, images=1))(study_with_attack, {})
-    images = study_with_attack.data.splits.test.images
     for neuron in range(3):
         axes = outcome.figures["neurons_sheet_expert"].axes[2 * neuron]
-        shown = torch.tensor(axes.images[0].get_array().data[..., 0].astype(int))
-        brightest = int(images[:, 0, :, neuron].int().sum(1).argmax())
-        grey = images[brightest, :1].int()[0]
-        highlighted = shown == grey
-        assert highlighted[:, neuron].sum() >= 2
-        assert not highlighted[:, [column for column in range(4) if column != neuron]].any()
+        shown = torch.tensor(axes.images[0].get_array().data).int()
+        # A pixel of the image has 24 x 24 of the figure; yellow has no blue.
+        columns = (shown[..., 2] - shown[..., 0] < -200).nonzero()[:, 1]
+        assert len(columns) > 24
+        assert columns.min() > 24 * (neuron - 1)
+        assert columns.max() < 24 * (neuron + 2)
 
 
 def test_without_adversarial_images_there_is_only_lc(study_with_attack, outcome):

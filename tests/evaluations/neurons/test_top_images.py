@@ -11,6 +11,7 @@ from cwx.evaluations.neurons.top_images import Audit, audit_layers, normalized_b
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import spatial_maximum, spatial_mean
 from cwx.networks.resnet import ResNet, basic_block
+from cwx.networks.unit_layers import UnitLayer
 
 SHAPE = (3, 8, 8)
 NORMALIZATION = Normalization(mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -40,8 +41,17 @@ def audit(layers, *, fraction=0.1, size=7, activation=spatial_maximum):
     batches = normalized_batches(
         IMAGES.split(11), NORMALIZATION, size=size, device=torch.device("cpu")
     )
-    run = Audit(layers=layers, activation=activation, fraction=fraction)
+    run = Audit(
+        layers=layers if isinstance(layers[0], UnitLayer) else named(layers),
+        activation=activation,
+        fraction=fraction,
+    )
     return run(network(), batches, len(IMAGES))
+
+
+def named(layers):
+    """Layers read at their output."""
+    return [UnitLayer(name=name) for name in layers]
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
@@ -49,25 +59,40 @@ def test_top_images_equal_those_found_image_by_image(size):
     net = network()
     layers = audit_layers(net, SHAPE, None, "x")
     top = audit(layers, size=size)
-    assert list(top) == layers
+    assert list(top) == [layer.name for layer in layers]
     parts = {
-        "stem.1": net.stem[:2],
-        "blocks.0.residual.4": nn.Sequential(net.stem, net.blocks[0].residual),
+        "stem.1": net.stem,
+        "blocks.0.residual.1": nn.Sequential(net.stem, *net.blocks[0].residual[:3]),
+        # After the addition and its ReLU.
+        "blocks.0.residual.4": nn.Sequential(net.stem, net.blocks[0]),
+        "blocks.1.residual.4": nn.Sequential(net.stem, net.blocks),
     }
     for name, part in parts.items():
         with torch.no_grad():
             rows = [part(NORMALIZATION.from_bytes(i[None])).amax((2, 3))[0] for i in IMAGES]
-        values, indices = torch.stack(rows).topk(3, 0)
-        assert torch.equal(top[name].indices, indices)
-        torch.testing.assert_close(top[name].values, values)
-        torch.testing.assert_close(top[name].lowest, torch.stack(rows).amin(0))
+        values = torch.stack(rows).sort(dim=0, descending=True, stable=True)
+        fires = top[name].responding
+        assert fires.any()
+        assert torch.equal(top[name].indices[fires], values.indices[:3][fires])
+        torch.testing.assert_close(top[name].values, values.values[:3])
+        torch.testing.assert_close(top[name].threshold, values.values[3])
 
 
-def test_a_relu_after_a_layer_does_not_change_its_top_images():
-    top = audit(["stem.1", "stem.2"])
-    responding = top["stem.2"].responding
-    assert responding.any()
-    assert torch.equal(top["stem.1"].indices[responding], top["stem.2"].indices[responding])
+def test_units_of_a_block_are_read_once_though_two_convolutions_add_up_to_them():
+    names = [layer.name for layer in audit_layers(network(), SHAPE, None, "x")]
+    assert names[-1] == "blocks.1.residual.4"
+    assert not any("shortcut" in name for name in names)
+
+
+def test_a_channel_that_never_fires_has_no_top_images():
+    """Its maximum before the ReLU, always below 0, is still higher for some images."""
+    net = network()
+    nn.init.constant_(net.stem[1].bias, -999)
+    batch = NORMALIZATION.from_bytes(IMAGES)
+    for before, fires in ((True, True), (False, False)):
+        layers = audit_layers(net, SHAPE, ["stem.1"], "x", before_nonlinearity=before)
+        run = Audit(layers=layers, activation=spatial_maximum, fraction=0.1)
+        assert run(net, [batch], len(IMAGES))["stem.1"].responding.any() == fires
 
 
 def test_the_activation_can_be_a_spatial_mean():
@@ -131,7 +156,8 @@ def test_missing_layers_and_layers_without_channels_are_refused(net, layers, mes
 def test_audit_layers_leaves_mode_and_state_of_a_network_unchanged():
     net = network().train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    assert audit_layers(net, SHAPE, ["classifier", "stem"], "x") == ["classifier", "stem"]
+    layers = audit_layers(net, SHAPE, ["classifier", "stem"], "x")
+    assert [layer.name for layer in layers] == ["classifier", "stem"]
     assert net.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
@@ -139,6 +165,6 @@ def test_audit_layers_leaves_mode_and_state_of_a_network_unchanged():
 def test_nan_activations_are_refused():
     net = network()
     nn.init.constant_(net.stem[0].weight, float("nan"))
-    run = Audit(layers=["stem.1"], activation=spatial_maximum, fraction=0.1)
+    run = Audit(layers=named(["stem.1"]), activation=spatial_maximum, fraction=0.1)
     with pytest.raises(ValueError, match="the network has diverged"):
         run(net, [NORMALIZATION.from_bytes(IMAGES)], len(IMAGES))

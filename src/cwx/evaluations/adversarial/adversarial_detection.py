@@ -41,7 +41,7 @@ class AdversarialDetection:
     ``adversarial_detection`` shows the curves (Figure 6).
 
     Args:
-        networks, layer: as in `cwx.evaluations.adversarial.representations`.
+        networks, layer, before_nonlinearity: as in `cwx.evaluations.adversarial.representations`.
         pooling: from the layer's maps to vectors.
         covariance: the estimator of the Gaussians' covariance.
     """
@@ -51,10 +51,12 @@ class AdversarialDetection:
         *,
         networks: Sequence[str] | None,
         layer: str | None,
+        before_nonlinearity: bool,
         pooling: Pooling,
         covariance: Covariance,
     ) -> None:
         self.networks, self.layer = networks, layer
+        self.before_nonlinearity = before_nonlinearity
         self.pooling, self.covariance = pooling, covariance
 
     def check(self, plan: Plan) -> None:
@@ -105,7 +107,14 @@ class AdversarialDetection:
     def _extractor(
         self, network: nn.Module, data: ImageData
     ) -> AbstractContextManager[ExtractFeatures]:
-        return feature_extractor(network, data, self.layer, self.pooling, SETTING)
+        return feature_extractor(
+            network,
+            data,
+            self.layer,
+            self.pooling,
+            SETTING,
+            before_nonlinearity=self.before_nonlinearity,
+        )
 
     def _log_likelihoods(self, network: nn.Module, subject: Subject) -> tuple[Tensor, Tensor]:
         """log p(φ | ŷ) of test images ``[t]`` and of adversarial images ``[n]``, on the CPU."""

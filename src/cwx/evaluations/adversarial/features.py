@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.functional.representation_distance import Pooling
-from cwx.networks.layer_outputs import layer_outputs
-from cwx.networks.layers import attention_layer
+from cwx.networks.unit_layers import LOGITS, UnitLayers
+from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.build import build_network
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
@@ -50,7 +50,7 @@ def check_networks(
     Args:
         plan: the study.
         names, setting: see `select_networks`.
-        layer: name of a layer; ``None`` for the last with maps of more than one pixel.
+        layer: name of a layer; ``None`` for that of `UnitLayers.last`.
 
     Raises:
         ValueError: there will be no such networks, or they have no such layer.
@@ -63,7 +63,7 @@ def check_networks(
     }
     networks = [build_network(f, plan.data, seed=0) for f in factories if f is not None]
     for network in networks:
-        attention_layer(network, plan.data.image_shape, layer, f"{setting}.layer")
+        UnitLayers(network, plan.data.image_shape).last(layer, f"{setting}.layer")
     return networks
 
 
@@ -86,28 +86,35 @@ ExtractFeatures = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @contextmanager
 def feature_extractor(
-    network: nn.Module, data: ImageData, layer: str | None, pooling: Pooling, setting: str
+    network: nn.Module,
+    data: ImageData,
+    layer: str | None,
+    pooling: Pooling,
+    setting: str,
+    *,
+    before_nonlinearity: bool,
 ) -> Iterator[ExtractFeatures]:
     """A function that returns φ and the predicted class of images, on the network's device.
 
     Args:
         network: in eval mode.
         data: gives the shape of images.
-        layer: name of the layer of φ; ``None`` for the last with maps of more than one pixel.
-        pooling: from the layer's maps to vectors.
+        layer: name of the layer of φ; ``None`` for that of `UnitLayers.last`.
+        pooling: from the units' tensor ``[n, units, …]`` to vectors.
+        before_nonlinearity: see `UnitLayers`.
         setting: the evaluation's part of the configuration, for messages.
 
     Raises:
         ValueError: there is no such layer.
     """
-    name = attention_layer(network, data.image_shape, layer, f"{setting}.layer")
+    units = UnitLayers(network, data.image_shape, before_nonlinearity=before_nonlinearity)
+    features = units.last(layer, f"{setting}.layer")
     device = next(network.parameters()).device
-    # The empty name is the network itself.
-    with layer_outputs(network, [name, ""]) as outputs, torch.no_grad():
+    with unit_outputs(network, [features, LOGITS]) as outputs, torch.no_grad():
 
         def extract(images: Tensor) -> tuple[Tensor, Tensor]:
             by_layer = outputs(images.to(device))
-            return pooling(by_layer[name]), by_layer[""].argmax(1)
+            return pooling(by_layer[features.name]), by_layer[LOGITS.name].argmax(1)
 
         yield extract
 

@@ -53,7 +53,9 @@ class Representations:
     Args:
         networks: kinds of networks or names of evaluation networks; null for ``expert`` and
             ``fine-tuned``, as far as the study has them.
-        layer: name of the layer of φ; null for the last with maps of more than one pixel.
+        layer: name of the layer of φ; null for the layer that the classifier takes.
+        before_nonlinearity: read φ after the normalisation of the layer, before additions and
+            non-linearities.
         pooling: from the layer's maps to vectors.
         per_class: at most so many real images of each class, evenly spaced; null for all. Their φ
             are held in memory.
@@ -67,6 +69,7 @@ class Representations:
         *,
         networks: Sequence[str] | None,
         layer: str | None,
+        before_nonlinearity: bool,
         pooling: Pooling,
         per_class: Annotated[int, ">= 2"] | None,
     ) -> None:
@@ -76,6 +79,7 @@ class Representations:
                 "2 or more, or null for all"
             )
         self.networks, self.layer = networks, layer
+        self.before_nonlinearity = before_nonlinearity
         self.pooling, self.per_class = pooling, per_class
 
     def check(self, plan: Plan) -> None:
@@ -122,7 +126,14 @@ class Representations:
     def _extractor(
         self, network: nn.Module, data: ImageData
     ) -> AbstractContextManager[ExtractFeatures]:
-        return feature_extractor(network, data, self.layer, self.pooling, SETTING)
+        return feature_extractor(
+            network,
+            data,
+            self.layer,
+            self.pooling,
+            SETTING,
+            before_nonlinearity=self.before_nonlinearity,
+        )
 
     def _ratios(self, network: nn.Module, subject: Subject, real: "RealImages") -> Tensor:
         """r1 and r2 of each adversarial image, ``[2, n]``; NaN for images without a ratio."""

@@ -26,6 +26,7 @@ from cwx.evaluations.neurons.top_images import (
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.functional.class_similarity import bin_statistics, correlation
 from cwx.functional.top_activations import TopActivations
+from cwx.networks.unit_layers import UnitLayer
 from cwx.training.build import build_network
 from cwx.training.plan import Plan
 from cwx.training.subject import KINDS, Subject
@@ -40,10 +41,13 @@ EXPERTS = ("expert", "fine-tuned")
 class Neurons:
     """Semantic level and consistency (LC) of neurons, and CS of their real and adversarial images.
 
-    A neuron is a channel of a layer. LC is the level and consistency of the classes of its top
-    images, CS1 their similarity to the classes of the originals of its top adversarial images, and
-    CS2 their similarity to the target classes of these. Inactive neurons, whose activation is the
-    same for all images, are left out of all metrics but the table's column ``inactive``.
+    A neuron is a channel of a layer, read after the normalisation, the residual addition and the
+    non-linearity that follow it (`cwx.networks.unit_layers`). LC is the level and consistency of
+    the classes of its top images, CS1 their similarity to the classes of the originals of its top
+    adversarial images, and CS2 their similarity to the target classes of these. Images count whose
+    activation is above that of every other image: images that a neuron does not fire on are all
+    alike to it. Neurons without such images are left out of all metrics but the table's column
+    ``inactive``.
 
     The metrics ``neurons/<network>/lc``, ``…/cs1`` and ``…/cs2`` are means over the neurons of all
     layers, ``neurons/<network>/high/…`` over those of highest LC. The table ``neurons_layers`` has
@@ -55,7 +59,9 @@ class Neurons:
     Args:
         networks: kinds of networks and names of evaluation networks, the first network of each;
             null for ``expert`` and ``fine-tuned``, as far as the study has them.
-        layers: names; null for all convolutions, each read after its normalisation.
+        layers: names; null for all convolutions and, on tokens, MLPs and the residual stream.
+        before_nonlinearity: read the neurons after the normalisation of their layer, before
+            additions and non-linearities.
         fraction: top images of a neuron as a fraction of the images of each set, in (0, 1).
         activation: from a layer's output to an activation per channel.
         taxonomy: gives distances between classes.
@@ -73,6 +79,7 @@ class Neurons:
         *,
         networks: Sequence[str] | None,
         layers: Sequence[str] | None,
+        before_nonlinearity: bool,
         fraction: Annotated[float, "> 0, < 1"],
         activation: Activation,
         taxonomy: Taxonomy,
@@ -91,6 +98,7 @@ class Neurons:
                 f"{SETTING}.networks is empty: name a kind of network such as expert, or give null"
             )
         self.networks, self.layers, self.fraction = networks, layers, fraction
+        self.before_nonlinearity = before_nonlinearity
         self.activation, self.taxonomy, self.sigma = activation, taxonomy, sigma
         self.high, self.bins, self.sheet = high, bins, sheet
 
@@ -114,10 +122,16 @@ class Neurons:
         except ValueError as error:
             raise ValueError(f"{SETTING}.sigma: {error}") from error
 
-    def _layers(self, network: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
-        layers = audit_layers(network, image_shape, self.layers, f"{SETTING}.layers")
+    def _layers(self, network: nn.Module, image_shape: tuple[int, int, int]) -> list[UnitLayer]:
+        layers = audit_layers(
+            network,
+            image_shape,
+            self.layers,
+            f"{SETTING}.layers",
+            before_nonlinearity=self.before_nonlinearity,
+        )
         if self.sheet:
-            self.sheet.check(image_shape, layers, f"{SETTING}.sheet")
+            self.sheet.check(image_shape, [layer.name for layer in layers], f"{SETTING}.sheet")
         return layers
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
@@ -162,11 +176,8 @@ class Neurons:
         self, subject: Subject, network: nn.Module, class_correlation: Tensor
     ) -> list[LayerResponses]:
         test, adversarial = subject.data.splits.test, subject.adversarial
-        audit = Audit(
-            layers=self._layers(network, subject.data.image_shape),
-            activation=self.activation,
-            fraction=self.fraction,
-        )
+        layers = self._layers(network, subject.data.image_shape)
+        audit = Audit(layers=layers, activation=self.activation, fraction=self.fraction)
 
         def top_images(parts: Iterable[Tensor], count: int) -> Mapping[str, TopActivations]:
             data, device = subject.data, subject.device
@@ -186,8 +197,14 @@ class Neurons:
                 for name, top in top_images(images, len(adversarial)).items()
             }
         return [
-            layer_responses(name, top, test.labels, attacked.get(name), class_correlation)
-            for name, top in real.items()
+            layer_responses(
+                layer,
+                real[layer.name],
+                test.labels,
+                attacked.get(layer.name),
+                class_correlation,
+            )
+            for layer in layers
         ]
 
     def _means(self, values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -211,7 +228,8 @@ def _layer_row(network: str, layer: LayerResponses) -> Row:
     responding = layer.responding
     return {
         "network": network,
-        "layer": layer.layer,
+        "layer": layer.layer.name,
+        "read_after": layer.layer.place,
         "neurons": len(responding),
         "inactive": int((~responding).sum()),
         "top": len(layer.real.values),
@@ -226,7 +244,7 @@ def _top_rows(network: str, layer: LayerResponses, count: int, classes: Sequence
     return [
         {
             "network": network,
-            "layer": layer.layer,
+            "layer": layer.layer.name,
             "neuron": neuron,
             **{name: values[neuron].item() for name, values in layer.values.items()},
             "class": classes[layer.dominant_classes(neuron)[0]],

@@ -18,7 +18,7 @@ from cwx.explanations.text_fitting import shorten
 from cwx.functional.occlusion import Occluders, discrepancy, random_occluders
 from cwx.functional.rng import stream
 from cwx.functional.top_activations import TopActivations
-from cwx.networks.layer_outputs import layer_outputs
+from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.subject import Subject
 
 # From normalised images to the activations of the neurons of the sheet.
@@ -93,7 +93,7 @@ class Sheet:
 
     def select_layer(self, layers: Sequence[LayerResponses]) -> LayerResponses:
         """The layer of the sheet."""
-        return next((layer for layer in layers if layer.layer == self.layer), layers[-1])
+        return next((layer for layer in layers if layer.layer.name == self.layer), layers[-1])
 
     def draw(
         self,
@@ -104,13 +104,13 @@ class Sheet:
     ) -> Figure:
         """The sheet of a layer of `network`, which is on the subject's device."""
         neurons, test = responses.highest_lc(self.neurons), subject.data.splits.test
-        with layer_outputs(network, [responses.layer], activation) as outputs:
+        with unit_outputs(network, [responses.layer], activation) as outputs:
 
             def highlights(top: TopActivations, read: _ReadImages) -> list[dict[int, Tensor]]:
                 return self._highlights(
                     [_top_indices(top, neuron)[: self.images] for neuron in neurons],
                     read,
-                    lambda images: outputs(images)[responses.layer][:, neurons],
+                    lambda images: outputs(images)[responses.layer.name][:, neurons],
                     subject,
                 )
 
@@ -168,7 +168,7 @@ class Sheet:
 
 
 def _top_indices(top: TopActivations, neuron: int) -> Tensor:
-    """A neuron's top images with an activation above its lowest."""
+    """A neuron's top images with an activation above those of all others."""
     return top.indices[:, neuron][top.responding[:, neuron]]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cwx.functional.class_similarity import class_fractions, level_consistency, similarity
 from cwx.functional.top_activations import TopActivations
+from cwx.networks.unit_layers import UnitLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,16 +16,16 @@ class LayerResponses:
     """Top images of the neurons of one layer, and their measures.
 
     Attributes:
-        layer: its name.
+        layer: its name, and where its units are read.
         real, adversarial: top images of each set; ``None`` without adversarial images.
         fractions: p, fractions of the classes among the real top images, ``[neurons, classes]``.
-        responding: boolean mask ``[neurons]``, neurons whose activation is not the same for all
-            images of a set.
+        responding: boolean mask ``[neurons]``, neurons with an image in each set of higher
+            activation than those outside of the top images.
         values: measures by name, each ``[neurons]``: ``lc``, and with adversarial images ``cs1``
             and ``cs2``.
     """
 
-    layer: str
+    layer: UnitLayer
     real: TopActivations
     adversarial: TopActivations | None
     fractions: Tensor
@@ -59,7 +60,7 @@ class AdversarialTop:
 
 
 def layer_responses(
-    layer: str,
+    layer: UnitLayer,
     real: TopActivations,
     labels: Tensor,
     adversarial: AdversarialTop | None,
@@ -68,7 +69,7 @@ def layer_responses(
     """LC (Eq 3), and with adversarial images CS1 (Eq 4) and CS2 (Eq 5), of a layer's neurons.
 
     Args:
-        layer: its name.
+        layer: the layer.
         real: top real images.
         labels: classes of all real images, ``[n]``.
         adversarial: top adversarial images, if there are any.

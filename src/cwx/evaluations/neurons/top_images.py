@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import RunningTopK, TopActivations
-from cwx.networks.layer_outputs import layer_outputs
-from cwx.networks.layers import check_channels, convolutional_layers
+from cwx.networks.unit_layers import UnitLayer, UnitLayers
+from cwx.networks.unit_outputs import unit_outputs
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +25,12 @@ class Audit:
     top-k per neuron.
 
     Attributes:
-        layers: names, as returned by `audit_layers`.
-        activation: from a layer's output ``[n, channels, …]`` to ``[n, channels]``.
+        layers: as returned by `audit_layers`.
+        activation: from the tensor of a layer's units ``[n, units, …]`` to ``[n, units]``.
         fraction: k as a fraction of the number of images, in 0-1; k is at least 1.
     """
 
-    layers: Sequence[str]
+    layers: Sequence[UnitLayer]
     activation: Activation
     fraction: float
 
@@ -48,9 +48,9 @@ class Audit:
             ValueError: there is no such layer, or an activation is NaN.
         """
         k = top_count(self.fraction, count)
-        running = {name: RunningTopK(k) for name in self.layers}
+        running = {layer.name: RunningTopK(k) for layer in self.layers}
         done = 0
-        with torch.no_grad(), layer_outputs(network, self.layers, self.activation) as outputs:
+        with torch.no_grad(), unit_outputs(network, self.layers, self.activation) as outputs:
             for images in batches:
                 indices = torch.arange(done, done + len(images), device=images.device)
                 for name, activations in outputs(images).items():
@@ -64,37 +64,38 @@ class Audit:
 
 
 def audit_layers(
-    network: nn.Module, image_shape: Sequence[int], layers: Sequence[str] | None, setting: str
-) -> list[str]:
-    """The layers to audit; each must have channels.
+    network: nn.Module,
+    image_shape: Sequence[int],
+    layers: Sequence[str] | None,
+    setting: str,
+    *,
+    before_nonlinearity: bool = False,
+) -> list[UnitLayer]:
+    """The layers of units to audit.
 
     Args:
         network: any network.
         image_shape: (C, H, W) of its input.
-        layers: names; ``None`` for all convolutional layers.
+        layers: names; ``None`` for all convolutions and, on tokens, MLPs and the residual stream.
         setting: name of the setting of `layers`, for messages.
+        before_nonlinearity: see `UnitLayers`.
 
     Raises:
-        ValueError: there is none, one has no channels on its second axis or, for ``None``, the
-            network works on tokens after its last convolution.
+        ValueError: there is none, or one has no channels whose axis is known.
     """
     kind = type(network).__name__
+    units = UnitLayers(network, image_shape, before_nonlinearity=before_nonlinearity)
     if layers is None:
         try:
-            names = convolutional_layers(network, image_shape)
+            return units.all(setting)
         except ValueError as error:
             raise ValueError(
-                f"{setting} is null, and {error}: name layers of {kind} that give [n, channels] or "
-                "[n, channels, h, w], choose a convolutional network, or leave "
+                f"{error}, choose a convolutional network, or leave "
                 f"{setting.rpartition('.')[0]} out"
             ) from error
-    else:
-        names = list(layers)
-    if not names:
-        reason = f"null, and {kind} has no convolution" if layers is None else "empty"
-        raise ValueError(f"{setting} is {reason}: name a layer of {kind} or more")
-    check_channels(network, image_shape, names, setting)
-    return names
+    if not layers:
+        raise ValueError(f"{setting} is empty: name a layer of {kind} or more")
+    return units.named(layers, setting)
 
 
 def top_count(fraction: float, count: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,15 +13,16 @@ from torch import Tensor, nn
 from cwx.data.datamodule import ImageData
 from cwx.data.taxonomy import Taxonomy
 from cwx.evaluations.adversarial.features import check_networks, select_networks
+from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.traces.figure import trace_figure
 from cwx.evaluations.traces.inputs import TraceImage, file_images, study_images
 from cwx.evaluations.traces.trace import Neuron, Trace, trace_rows
 from cwx.functional.class_similarity import correlation
 from cwx.functional.prediction_difference import prediction_differences, probabilities_without
-from cwx.functional.top_activations import RunningTopK, spatial_maximum
-from cwx.networks.layer_outputs import layer_outputs
-from cwx.networks.layers import attention_layer
+from cwx.functional.top_activations import RunningTopK
+from cwx.networks.unit_layers import UnitLayer, UnitLayers
+from cwx.networks.unit_outputs import changed_units, unit_outputs
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -33,9 +35,10 @@ class Traces:
     """The most influential neurons of single predictions, and their top images.
 
     The traced images are test images, adversarial images of the same test images, and picture
-    files; the networks are the first of each name. A neuron is a channel, its influence is the
-    prediction difference PD (Eq 12), and its top images are the test images of highest spatial
-    maximum, with class fractions p.
+    files; the networks are the first of each name. A neuron is a channel, read as by
+    `cwx.evaluations.neurons`; its influence is the prediction difference PD (Eq 12), and its top
+    images are the test images of highest activation, with class fractions p. Images that the
+    neuron does not fire on are not among them.
 
     The table ``traces`` has a row per neuron: PD, the probability of the predicted class without
     it, the classes of its top images, LC = pᵀCp and its evidence for the predicted class
@@ -47,11 +50,14 @@ class Traces:
     Args:
         networks: kinds of networks or names of evaluation networks; null for ``expert`` and
             ``fine-tuned``, as far as the study has them.
-        layer: name of the neurons' layer; null for the last with maps of more than one pixel.
+        layer: name of the neurons' layer; null for the layer that the classifier takes.
+        before_nonlinearity: read and remove the neurons after the normalisation of the layer,
+            before additions and non-linearities.
         images: number of test images, evenly spaced among the originals of adversarial images if
             there are any, else among all; or a list of indices of test images.
         files: paths of picture files, which are resized to cover the data's images and cropped.
         neurons: number of neurons per image.
+        activation: from the neurons' maps ``[n, channels, …]`` to activations ``[n, channels]``.
         fraction: top images of a neuron as a fraction of the test images, in (0, 1]; at least one
             image.
         taxonomy: gives distances between classes.
@@ -66,9 +72,11 @@ class Traces:
         *,
         networks: Sequence[str] | None,
         layer: str | None,
+        before_nonlinearity: bool,
         images: Annotated[int, ">= 0"] | Annotated[Sequence[Annotated[int, ">= 0"]], "distinct"],
         files: Sequence[str],
         neurons: Annotated[int, ">= 1"],
+        activation: Activation,
         fraction: Annotated[float, "> 0, <= 1"],
         taxonomy: Taxonomy,
         sigma: Annotated[float, ">= 0.001, <= 1000"],
@@ -85,6 +93,7 @@ class Traces:
         if not 0 < fraction <= 1:
             raise ValueError(f"{SETTING}.fraction is {fraction}: give a fraction above 0, up to 1")
         self.networks, self.layer = networks, layer
+        self.before_nonlinearity, self.activation = before_nonlinearity, activation
         self.images, self.files = images, [Path(file) for file in files]
         self.neurons, self.fraction = neurons, fraction
         self.taxonomy, self.sigma = taxonomy, sigma
@@ -133,18 +142,19 @@ class Traces:
         data: ImageData,
         class_correlation: Tensor,
     ) -> list[Trace]:
-        layer = attention_layer(network, data.image_shape, self.layer, f"{SETTING}.layer")
+        units = UnitLayers(network, data.image_shape, before_nonlinearity=self.before_nonlinearity)
+        layer = units.last(self.layer, f"{SETTING}.layer")
         influences = [
             _influence(network, layer, image, data, class_correlation, neurons=self.neurons)
             for image in images
         ]
-        channels = sorted({channel for each in influences for channel in each.channels})
+        channels = sorted({channel for i in influences for channel in i.channels})
         strongest = self._strongest(network, layer, channels, data)
         return [
             Trace(
                 image=image,
                 network=name,
-                layer=layer,
+                layer=layer.name,
                 probabilities=influence.probabilities,
                 neurons=[
                     Neuron(
@@ -164,20 +174,24 @@ class Traces:
 
     @torch.no_grad()
     def _strongest(
-        self, network: nn.Module, layer: str, channels: Sequence[int], data: ImageData
+        self, network: nn.Module, layer: UnitLayer, channels: Sequence[int], data: ImageData
     ) -> Mapping[int, Tensor]:
-        """Indices of the top test images of each channel, from one pass over all images."""
+        """Indices of the top test images that each channel fires on, from one pass over all."""
         if not channels:
             return {}
         highest, first = RunningTopK(max(1, round(self.fraction * len(data.splits.test)))), 0
         device = next(network.parameters()).device
-        with layer_outputs(network, [layer]) as outputs:
+        with unit_outputs(
+            network, [layer], lambda maps: self.activation(maps[:, list(channels)])
+        ) as outputs:
             for batch in data.test_batches():
-                maps = outputs(batch.images.to(device))[layer]
-                indices = torch.arange(first, first + len(maps), device=device)
-                highest.add(spatial_maximum(maps[:, list(channels)]), indices)
-                first += len(maps)
-        return dict(zip(channels, highest.top().indices.T.cpu(), strict=True))
+                activations = outputs(batch.images.to(device))[layer.name]
+                indices = torch.arange(first, first + len(activations), device=device)
+                highest.add(activations, indices)
+                first += len(activations)
+        top = highest.top()
+        by_channel = zip(channels, top.indices.T.cpu(), top.responding.T.cpu(), strict=True)
+        return {channel: of_channel[fires] for channel, of_channel, fires in by_channel}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +213,7 @@ class _Influence:
 
 def _influence(
     network: nn.Module,
-    layer: str,
+    layer: UnitLayer,
     image: TraceImage,
     data: ImageData,
     class_correlation: Tensor,
@@ -209,7 +223,7 @@ def _influence(
     device = next(network.parameters()).device
     normalized = data.normalization.from_bytes(image.pixels[None]).to(device)
     probabilities, without = probabilities_without(
-        network, network.get_submodule(layer), normalized, chunk=data.batch_size
+        network, partial(changed_units, network, layer), normalized, chunk=data.batch_size
     )
     differences = prediction_differences(probabilities, without, class_correlation)
     order = differences.argsort(descending=True, stable=True)[:neurons]
@@ -224,7 +238,8 @@ def _influence(
 
 def _class_fractions(indices: Tensor, data: ImageData) -> Tensor:
     labels = data.splits.test.labels.cpu()[indices]
-    return torch.bincount(labels, minlength=len(data.classes)).double() / len(labels)
+    counts = torch.bincount(labels, minlength=len(data.classes)).double()
+    return counts / max(len(labels), 1)
 
 
 def _metrics(traces: Sequence[Trace], class_correlation: Tensor) -> dict[str, float]:

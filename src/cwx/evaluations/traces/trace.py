@@ -22,8 +22,9 @@ class Neuron:
         channel: its index.
         difference: prediction difference PD of the image (Eq 12).
         without: probabilities ``[classes]`` with the channel set to 0.
-        strongest: test images of highest activation ``[k]``, in descending order.
-        fractions: p, fractions of the classes among them, ``[classes]``.
+        strongest: test images of highest activation, at most k, in descending order; none if the
+            channel fires on no image more than on others.
+        fractions: p, fractions of the classes among them, ``[classes]``; 0 without images.
     """
 
     channel: int
@@ -77,22 +78,22 @@ def class_evidence(label: int, fractions: Tensor, correlation: Tensor) -> str:
     s = C p is the similarity of each class to the neuron's top images, 1 if these are all of one
     class and k is that class. The evidence is
 
-    - ``nothing`` if the top images are of no classes in particular: the highest s is below the
-      geometric mean of the average s and 1,
+    - ``nothing`` if there are no top images, or they are of no classes in particular: the highest
+      s is below the geometric mean of the average s and 1,
     - ``against`` k if s_k is at most the average,
     - ``for`` k if s_k is at least half of the highest s,
     - ``weak`` in between.
 
     Args:
         label: k.
-        fractions: p, ``[classes]``, of sum 1.
+        fractions: p, ``[classes]``, of sum 1, or 0 without top images.
         correlation: C, ``[classes, classes]``.
     """
     similarity = correlation @ fractions.to(correlation)
     average, highest, own = similarity.mean(), similarity.max(), similarity[label]
     # Equal numbers may differ by rounding.
     tolerance = 1 + 1e-9
-    if highest * tolerance < math.sqrt(average):
+    if not fractions.any() or highest * tolerance < math.sqrt(average):
         return "nothing"
     if own <= average * tolerance:
         return "against"

@@ -1,0 +1,200 @@
+"""The tensors of a forward pass, the functions between them and the axis of their channels."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from cwx.networks.eval_mode import eval_mode
+from cwx.networks.spatial_axes import PERMUTATIONS, permuted_axes, tensors_in
+
+ACTIVATIONS = {
+    *("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "rrelu", "rrelu_"),
+    *("elu", "elu_", "celu", "celu_", "selu", "selu_", "gelu", "silu", "mish", "softplus"),
+    *("hardswish", "hardsigmoid", "hardtanh", "hardtanh_", "hardshrink", "softshrink"),
+    *("sigmoid", "sigmoid_", "tanh", "tanh_", "threshold", "threshold_", "softsign"),
+    *("clamp", "clamp_", "clamp_min", "clamp_min_"),
+}
+_NORMS = {"batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm"}
+_NEUTRAL = {
+    *("dropout", "dropout2d", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone"),
+    *("to", "float", "half", "bfloat16"),
+}
+_SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__"}
+_PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "div_"}
+_CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "conv_transpose2d"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """A function that takes a value.
+
+    Attributes:
+        function: its name in torch.
+        kind: ``norm`` (also a scale or shift per channel), ``addition`` of another value,
+            ``activation``, ``permutation``, ``neutral`` such as dropout, ``pooling``, or ``other``.
+        output: the number of its output.
+    """
+
+    function: str
+    kind: str
+    output: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Value:
+    """A tensor of the pass; an in-place function gives a new value.
+
+    Attributes:
+        shape: of the tensor.
+        from_image: whether it depends on the image.
+        axis: that of the channels; ``None`` if unknown.
+        depth: the largest number of convolutions and linear layers before it.
+        source: the use that gave it, and the number of its first input; ``None`` for an input.
+        uses: of the value, in order of execution.
+    """
+
+    shape: tuple[int, ...]
+    from_image: bool = False
+    axis: int | None = None
+    depth: int = 0
+    source: tuple[Use, int] | None = None
+    uses: list[Use] = field(default_factory=list)
+
+
+class ValueGraph(TorchFunctionMode):
+    """Records the values of a pass.
+
+    Attributes:
+        values: by number.
+        outputs: by module name, the number of the last output that is a tensor, in the order in
+            which the modules finish.
+    """
+
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()
+        self.values: list[Value] = []
+        self.outputs: dict[str, int] = {}
+        # The tensors are kept, because Python uses the identity of a freed tensor again.
+        self._numbers: dict[int, tuple[Tensor, int]] = {}
+        self._add(image, Value(shape=tuple(image.shape), from_image=True, axis=1))
+
+    def _add(self, tensor: Tensor, value: Value) -> int:
+        self.values.append(value)
+        self._numbers[id(tensor)] = tensor, len(self.values) - 1
+        return len(self.values) - 1
+
+    def number(self, tensor: Tensor) -> int:
+        """The number of a tensor's present value."""
+        known = self._numbers.get(id(tensor))
+        return known[1] if known else self._add(tensor, Value(shape=tuple(tensor.shape)))
+
+    def finish(self, name: str, output: Any) -> None:
+        """Note the output of a module; of several tensors, the first."""
+        output = output[0] if isinstance(output, tuple) and output else output
+        self.outputs.pop(name, None)
+        # `number` would call a function of a tensor that is unknown, and enter this mode again.
+        if isinstance(output, Tensor) and id(output) in self._numbers:
+            self.outputs[name] = self.number(output)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[Any],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        numbers = [self.number(tensor) for tensor in tensors_in([*args, *kwargs.values()])]
+        result = func(*args, **kwargs)
+        inputs = [n for n in dict.fromkeys(numbers) if self.values[n].from_image]
+        name = getattr(func, "__name__", "")
+        for output in tensors_in([result]):
+            if not inputs:
+                self._add(output, Value(shape=tuple(output.shape)))
+                continue
+            first = self.values[inputs[0]]
+            kind = self._kind(name, [self.values[n] for n in inputs], output)
+            use = Use(function=name, kind=kind, output=len(self.values))
+            self._add(
+                output,
+                Value(
+                    shape=tuple(output.shape),
+                    from_image=True,
+                    axis=_axis(name, func, args, kwargs, first, output),
+                    depth=max(self.values[n].depth for n in inputs)
+                    + (name in _CONVOLUTIONS or name == "linear"),
+                    source=(use, inputs[0]),
+                ),
+            )
+            for number in inputs:
+                self.values[number].uses.append(use)
+        return result
+
+    def _kind(self, name: str, inputs: Sequence[Value], output: Tensor) -> str:
+        if name in PERMUTATIONS and len(inputs) == 1 and output.dim() == len(inputs[0].shape):
+            return "permutation"
+        if "pool" in name:
+            return "pooling"
+        if any(value.shape != tuple(output.shape) for value in inputs):
+            return "other"
+        if len(inputs) == 1:
+            if name in ACTIVATIONS:
+                return "activation"
+            if name in _NORMS or name in _SUMS or name in _PRODUCTS:
+                return "norm"
+            return "neutral" if name in _NEUTRAL else "other"
+        return "addition" if name in _SUMS else "other"
+
+
+def _axis(
+    name: str,
+    func: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    first: Value,
+    output: Tensor,
+) -> int | None:
+    """The axis of the channels of a function's output."""
+    if name in _CONVOLUTIONS:
+        return 1
+    if name in {"linear", "layer_norm", "multi_head_attention_forward"}:
+        return output.dim() - 1
+    if first.axis is None:
+        return None
+    if name in PERMUTATIONS:
+        axes = permuted_axes(func, args, kwargs, len(first.shape), (first.axis,))
+        return axes[0] if axes else None
+    if tuple(output.shape) == first.shape or "pool" in name:
+        return first.axis
+    # Images [n, C, h, w] as [n, C, h · w] keep their channels, other reshapes may not.
+    kept = first.axis == 1 and first.shape[:2] == tuple(output.shape[:2]) and output.dim() > 2
+    return 1 if kept else None
+
+
+@torch.no_grad()
+def value_graph(network: nn.Module, image_shape: Sequence[int]) -> ValueGraph:
+    """The values of a pass of a zero image in eval mode.
+
+    Args:
+        network: any network.
+        image_shape: (C, H, W) of its input.
+    """
+    parameter = next(network.parameters())
+    image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    graph = ValueGraph(image)
+    with ExitStack() as stack:
+        stack.enter_context(eval_mode(network))
+        for name, module in network.named_modules():
+
+            def finish(_m: nn.Module, _i: Any, output: Any, name: str = name) -> None:
+                graph.finish(name, output)
+
+            stack.callback(module.register_forward_hook(finish).remove)
+        with graph:
+            network(image)
+    return graph
