@@ -12,7 +12,7 @@ with data.
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,11 +40,11 @@ Run = Callable[["Problem"], Any]
 class Problem:
     """A network, and the batches of a few steps."""
 
-    def __init__(self, width: int, steps: int) -> None:
+    def __init__(self, width: int, steps: int, stages: Sequence[int] = (2, 2, 2, 2)) -> None:
         torch.manual_seed(0)
         keep_freed_memory()
         self.network = ResNet(
-            stages=[2, 2, 2, 2],
+            stages=stages,
             block=basic_block,
             width=width,
             norm=nn.BatchNorm2d,
@@ -173,23 +173,26 @@ ON_GPU: dict[str, Run] = {
 }
 
 
-def variants(full: bool) -> dict[str, tuple[int, Run]]:
+def widths(args: argparse.Namespace) -> tuple[int, ...]:
+    return (64,) if args.full else (4,) if args.toy else (16, 8)
+
+
+def variants(args: argparse.Namespace) -> dict[str, tuple[int, Run]]:
     ways = WAYS | (ON_GPU if torch.cuda.is_available() else {})
-    widths = (64,) if full else (16, 8)
-    return {f"{w} filters: {name}": (w, way) for w in widths for name, way in ways.items()}
+    return {f"{w} filters: {name}": (w, way) for w in widths(args) for name, way in ways.items()}
 
 
-def steps(full: bool) -> int:
-    return 30 if full else 2
+def steps(args: argparse.Namespace) -> int:
+    return 30 if args.full else 2
 
 
 def main() -> None:
-    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    args = harness.arguments(__doc__.splitlines()[0], toy=True).parse_args()
     torch.backends.cudnn.allow_tf32 = False
     if args.variant:
         measure_variant(args)
         return
-    reports = harness.in_processes(__file__, list(variants(args.full)), args)
+    reports = harness.in_processes(__file__, list(variants(args)), args)
     rows: list[list[harness.Cell]] = []
     for name, values in reports.items():
         if isinstance(values, str):
@@ -199,7 +202,7 @@ def main() -> None:
         seconds = values["seconds"]
         faster = base["seconds"] / seconds if isinstance(base, dict) else None
         longer = seconds / alone["seconds"] if isinstance(alone, dict) else None
-        milliseconds = 1000 * seconds / steps(args.full)
+        milliseconds = 1000 * values["seconds a step"]
         rows.append([name, milliseconds, faster, longer, values["MiB"]])
     print(f"ResNet-18, {BATCH} images of 3x32x32, {T} attack steps")
     print(harness.machine() + "\n")
@@ -208,9 +211,10 @@ def main() -> None:
 
 def measure_variant(args: argparse.Namespace) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    width, way = variants(args.full)[args.variant]
-    problem = Problem(width, steps(args.full))
-    harness.report(harness.measure(lambda: way(problem), repeats=args.repeats))
+    width, way = variants(args)[args.variant]
+    problem = Problem(width, steps(args), **({"stages": (1, 1)} if args.toy else {}))
+    values = harness.measure(lambda: way(problem), repeats=args.repeats)
+    harness.report({**values, "seconds a step": values["seconds"] / steps(args)})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ CLASSES, PER_CLASS, LEARNING_RATE = 10, 10, 0.02
 class Problem:
     """θ_k, θ_{k+N}, S with labels, and the loss, with the shapes of CIFAR-10."""
 
-    def __init__(self, dtype: torch.dtype, steps: int, per_class: int = PER_CLASS) -> None:
+    def __init__(
+        self, dtype: torch.dtype, steps: int, per_class: int = PER_CLASS, width: int = 128
+    ) -> None:
         device = harness.device()
         torch.manual_seed(0)
         network = ConvNet(
@@ -37,7 +39,7 @@ class Problem:
             image_size=(32, 32),
             num_classes=CLASSES,
             depth=3,
-            width=128,
+            width=width,
             norm=instance_norm,
         )
         self.loss = NetworkLoss(network.to(device, dtype))
@@ -162,32 +164,36 @@ def variants() -> dict[str, Callable[[Problem], Callable[[], Tensor]]]:
     return ON_GPU if torch.cuda.is_available() else ON_CPU
 
 
-def steps(full: bool) -> int:
-    return 60 if full else 10
+def steps(args: argparse.Namespace) -> int:
+    return 60 if args.full else 3 if args.toy else 10
 
 
-def reference_file(full: bool) -> Path:
-    return Path(gettempdir()) / f"cwx-distill-step-{steps(full)}-{harness.device().type}.pt"
+def build_problem(dtype: torch.dtype, args: argparse.Namespace) -> Problem:
+    return Problem(dtype, steps(args), **({"per_class": 2, "width": 8} if args.toy else {}))
+
+
+def reference_file(args: argparse.Namespace) -> Path:
+    return Path(gettempdir()) / f"cwx-distill-step-{steps(args)}-{harness.device().type}.pt"
 
 
 def measure_variant(name: str, args: argparse.Namespace) -> dict[str, float]:
-    problem = Problem(torch.float32, steps(args.full))
+    problem = build_problem(torch.float32, args)
     run = variants()[name](problem)
     values = harness.measure(run, repeats=args.repeats)
-    expected = torch.load(reference_file(args.full), weights_only=True)
+    expected = torch.load(reference_file(args), weights_only=True)
     error = (run().cpu().double() - expected).norm() / expected.norm()
     return {**values, "error": error.item()}
 
 
 def main() -> None:
-    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    args = harness.arguments(__doc__.splitlines()[0], toy=True).parse_args()
     # Reference and variants use IEEE single precision.
     torch.backends.cudnn.allow_tf32 = False
     if args.variant:
         harness.report(measure_variant(args.variant, args))
         return
-    reference = exact(Problem(torch.float64, steps(args.full)), microbatch=20)()
-    torch.save(reference.cpu(), reference_file(args.full))
+    reference = exact(build_problem(torch.float64, args), microbatch=20)()
+    torch.save(reference.cpu(), reference_file(args))
     reports = harness.in_processes(__file__, list(variants()), args)
     base = reports.get("plain unroll")
     rows: list[list[harness.Cell]] = []
@@ -197,9 +203,11 @@ def main() -> None:
             continue
         speed = memory = None
         if isinstance(base, dict):
-            speed, memory = base["seconds"] / values["seconds"], base["MiB"] / values["MiB"]
+            speed = base["seconds"] / values["seconds"]
+            memory = base["MiB"] / values["MiB"] if values["MiB"] else None
         rows.append([name, values["seconds"], speed, values["MiB"], memory, values["error"]])
-    print(f"ConvNet 3x128, {CLASSES * PER_CLASS} images of 3x32x32, M = {steps(args.full)}")
+    sizes = "ConvNet 3x8, 20" if args.toy else f"ConvNet 3x128, {CLASSES * PER_CLASS}"
+    print(f"{sizes} images of 3x32x32, M = {steps(args)}")
     print(harness.machine() + "\n")
     harness.table(
         ["", "s a step", "times as fast", "peak MiB", "times less", "error of ∂D/∂S"], rows

@@ -20,17 +20,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import Cell as Cell
+from tables import table_lines, write_json
 
 Variant = Callable[[argparse.Namespace], Callable[[], Any]]
-Cell = float | str | None
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def arguments(description: str, *, toy: bool = False) -> argparse.ArgumentParser:
+    """The arguments of a benchmark; `toy`: whether it has sizes of seconds, for tests."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--full", action="store_true", help="the paper's sizes; for a GPU")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="the paper's sizes; for a GPU")
+    if toy:
+        size.add_argument("--toy", action="store_true", help="sizes of seconds, for tests")
     parser.add_argument("--rounds", type=int, default=2, help="processes per variant")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs per process")
     parser.add_argument("--only", nargs="*", help="variants to measure; default: all")
+    parser.add_argument("--json", type=Path, help="write the values here, after each variant")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     return parser
 
@@ -66,7 +72,7 @@ def measure(run: Callable[[], Any], *, repeats: int) -> dict[str, float]:
     before = _memory()
     times = [_seconds(run) for _ in range(1 + repeats)]
     # Without the warm-up run, unless it is the only one.
-    return {"seconds": statistics.median(times[1:] or times), "MiB": _peak() - before}
+    return {"seconds": statistics.median(times[1:] or times), "MiB": peak() - before}
 
 
 def _seconds(run: Callable[[], Any]) -> float:
@@ -87,10 +93,11 @@ def _memory() -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
     except OSError:
-        return _peak()
+        return peak()
 
 
-def _peak() -> float:
+def peak() -> float:
+    """The MiB of this process at its peak: on the GPU, or in main memory with imports."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     try:
@@ -104,6 +111,8 @@ def in_processes(
     script: str, names: Sequence[str], args: argparse.Namespace
 ) -> dict[str, dict[str, float] | str]:
     """The report of each variant, median over its processes; for a failed variant the reason."""
+    if unknown := set(args.only or []) - set(names):
+        sys.exit(f"--only {min(unknown)!r}: choose some of {', '.join(map(repr, names))}")
     selected = [name for name in names if not args.only or name in args.only]
     reports: dict[str, list[dict[str, float]]] = {name: [] for name in selected}
     failed: dict[str, str] = {}
@@ -113,7 +122,7 @@ def in_processes(
                 continue
             print(f"round {round_ + 1} of {args.rounds}: {name}", file=sys.stderr, flush=True)
             command = [sys.executable, script, "--variant", name, "--repeats", str(args.repeats)]
-            command += ["--full"] if args.full else []
+            command += ["--full"] * args.full + ["--toy"] * getattr(args, "toy", False)
             process = subprocess.run(command, capture_output=True, text=True, check=False)
             if process.returncode == 0:
                 reports[name].append(json.loads(process.stdout.splitlines()[-1]))
@@ -122,7 +131,20 @@ def in_processes(
             else:
                 reason = process.stderr.strip().splitlines()[-1:] or ["killed: out of memory?"]
                 failed[name] = f"failed: {reason[0][:90]}"
-    return {name: failed.get(name) or _medians(reports[name]) for name in selected}
+            if args.json:
+                write_json(args.json, _values(reports, failed))
+    return _values(reports, failed)
+
+
+def _values(
+    reports: Mapping[str, list[dict[str, float]]], failed: Mapping[str, str]
+) -> dict[str, dict[str, float] | str]:
+    """The values of the variants that have run."""
+    return {
+        name: failed.get(name) or _medians(of_variant)
+        for name, of_variant in reports.items()
+        if name in failed or of_variant
+    }
 
 
 def _medians(reports: list[dict[str, float]]) -> dict[str, float]:
@@ -135,14 +157,4 @@ def report(values: Mapping[str, float]) -> None:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     """Print a Markdown table."""
-    text = [[_text(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *text, strict=True)]
-    for row in (list(head), ["-" * width for width in widths], *text):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("| " + " | ".join(cells) + " |")
-
-
-def _text(cell: Cell) -> str:
-    if cell is None:
-        return ""
-    return cell if isinstance(cell, str) else f"{cell:.3g}"
+    print("\n".join(table_lines(head, rows)))

@@ -1,7 +1,7 @@
 """Pattern searches for 10 classes x 5 canvases: in one batch, and one after another.
 
     uv run benchmarks/mask_search.py             ResNet-18 with 64 and with 8 filters, few steps
-    uv run benchmarks/mask_search.py --full      more steps, for a GPU
+    uv run benchmarks/mask_search.py --full      more steps, and ResNet-50, for a GPU
 
 Every variant takes the same first steps of Algorithm 1, with 4 images per search and the shapes of
 CIFAR-10. The last column is the fraction of mask pixels equal to those of the searches one by one.
@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 import harness
 import torch
@@ -20,24 +21,35 @@ from torch.nn import functional as F
 from cwx.cli.allocator import keep_freed_memory
 from cwx.functional.images import Normalization
 from cwx.functional.mask_search import SignDescent, search_gradients
-from cwx.networks.resnet import ResNet, basic_block
+from cwx.networks.resnet import ResNet, basic_block, bottleneck
 
 SEARCHES, BATCH, ALPHA, STEP = 50, 4, 0.2, 0.02
 NORMALIZATION = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
-WIDTHS = (64, 8)
+RESNET18 = {"stages": [2, 2, 2, 2], "block": basic_block}
+# The networks of each size of the benchmark, and the number of steps.
+DEFAULT = {
+    "64 filters": ({**RESNET18, "width": 64}, 2),
+    "8 filters": ({**RESNET18, "width": 8}, 16),
+}
+FULL = {
+    "64 filters": ({**RESNET18, "width": 64}, 50),
+    "8 filters": ({**RESNET18, "width": 8}, 50),
+    "ResNet-50": ({"stages": [3, 4, 6, 3], "block": bottleneck, "width": 64}, 20),
+}
+TOY = {"ResNet-50": ({"stages": [1, 1], "block": bottleneck, "width": 4}, 2)}
 Search = Callable[["Problem"], Tensor]
 
 
 class Problem:
     """A network, the canvases and the images of each search and step."""
 
-    def __init__(self, width: int, steps: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, shape: dict[str, Any], steps: int, dtype: torch.dtype = torch.float32
+    ) -> None:
         torch.manual_seed(0)
         device = harness.device()
         network = ResNet(
-            stages=[2, 2, 2, 2],
-            block=basic_block,
-            width=width,
+            **shape,
             norm=nn.BatchNorm2d,
             in_channels=3,
             image_size=(32, 32),
@@ -143,37 +155,44 @@ WAYS: dict[str, Search] = {
 ON_GPU = {"together, TF32": tf32(together)}
 
 
-def variants() -> dict[str, tuple[int, Search]]:
+def networks(args: argparse.Namespace) -> dict[str, tuple[dict[str, Any], int]]:
+    return FULL if args.full else TOY if args.toy else DEFAULT
+
+
+def variants(args: argparse.Namespace) -> dict[str, tuple[str, Search]]:
+    """The network and the way of each variant, by name."""
     ways = WAYS | (ON_GPU if torch.cuda.is_available() else {})
-    return {f"{w} filters: {name}": (w, way) for w in WIDTHS for name, way in ways.items()}
+    return {f"{n}: {name}": (n, way) for n in networks(args) for name, way in ways.items()}
 
 
-def steps(full: bool, width: int) -> int:
-    return 50 if full else 128 // width
-
-
-def reference_file(width: int) -> Path:
-    return Path(gettempdir()) / f"cwx-mask-search-{width}-{harness.device().type}.pt"
+def reference_file(network: str) -> Path:
+    name = network.replace(" ", "-")
+    return Path(gettempdir()) / f"cwx-mask-search-{name}-{harness.device().type}.pt"
 
 
 def measure_variant(name: str, args: argparse.Namespace) -> dict[str, float]:
-    width, search = variants()[name]
-    problem = Problem(width, steps(args.full, width))
+    network, search = variants(args)[name]
+    shape, steps = networks(args)[network]
+    problem = Problem(shape, steps)
     values = harness.measure(lambda: search(problem), repeats=args.repeats)
-    masks = search(problem).float().cpu()
-    if name.endswith(f": {BASE}"):
-        torch.save(masks, reference_file(width))
-    expected = torch.load(reference_file(width), weights_only=True)
-    return {**values, "same": torch.isclose(masks, expected, atol=1e-4).double().mean().item()}
+    masks, file = search(problem).float().cpu(), reference_file(network)
+    # The first variant of a network that has run is the reference of the others.
+    if not file.exists():
+        torch.save(masks, file)
+    expected = torch.load(file, weights_only=True)
+    same = torch.isclose(masks, expected, atol=1e-4).double().mean().item()
+    return {**values, "seconds a step": values["seconds"] / steps, "same": same}
 
 
 def main() -> None:
-    args = harness.arguments(__doc__.splitlines()[0]).parse_args()
+    args = harness.arguments(__doc__.splitlines()[0], toy=True).parse_args()
     torch.backends.cudnn.allow_tf32 = False
     if args.variant:
         harness.report(measure_variant(args.variant, args))
         return
-    reports = harness.in_processes(__file__, list(variants()), args)
+    for network in networks(args):
+        reference_file(network).unlink(missing_ok=True)
+    reports = harness.in_processes(__file__, list(variants(args)), args)
     rows: list[list[harness.Cell]] = []
     for name, values in reports.items():
         base = reports.get(f"{name.split(':')[0]}: {BASE}")
@@ -181,8 +200,7 @@ def main() -> None:
             rows.append([name, values, None, None, None])
             continue
         speed = base["seconds"] / values["seconds"] if isinstance(base, dict) else None
-        count = SEARCHES * BATCH * steps(args.full, variants()[name][0])
-        images = 1000 * values["seconds"] / count
+        images = 1000 * values["seconds a step"] / (SEARCHES * BATCH)
         rows.append([name, images, speed, values["MiB"], values["same"]])
     print(f"{SEARCHES} searches, {BATCH} images of 3x32x32 a search and step")
     print(harness.machine() + "\n")
