@@ -50,9 +50,21 @@ def assert_equal(found, expected):
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("augment", [Strategy({}), Strategy({"crop": Crop(shift=0.3)})])
-def test_side_by_side_each_learns_what_it_learns_alone(data, tmp_path, augment):
-    settings = {"network": batch_normed, "augment": augment, "epochs": 2}
+def with_dropout(in_channels, image_size, num_classes):
+    features = in_channels * image_size[0] * image_size[1]
+    return nn.Sequential(nn.Dropout2d(0.5), nn.Flatten(), nn.Linear(features, num_classes))
+
+
+@pytest.mark.parametrize(
+    ("network", "augment"),
+    [
+        (batch_normed, Strategy({})),
+        (batch_normed, Strategy({"crop": Crop(shift=0.3)})),
+        (with_dropout, Strategy({})),
+    ],
+)
+def test_side_by_side_each_learns_what_it_learns_alone(data, tmp_path, network, augment):
+    settings = {"network": network, "augment": augment, "epochs": 2}
     alone, together, pairs = (
         train_experts(data, [3, 4, 5], TrajectoryStore(tmp_path / str(n)), at_once=n, **settings)
         for n in (1, 3, 2)

@@ -2,6 +2,7 @@
 
 import json
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from support.builders import BlobsWithoutTraining, image_data, small_mlp
 from cwx.cli import resolvers
 from cwx.cli.config.compose import compose_checked
 from cwx.cli.config.groups import configuration_folder
-from cwx.training.provider import _identity, check_recipe
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.training.provider import Training, _identity, check_recipe
 
 STORED = {
     "standard": "80d3466c5418",
@@ -37,6 +39,36 @@ def test_the_consistency_loss_changes_the_identity():
     ordinary, consistent = (_identity(settings(name)) for name in ("plateau", "consistency"))
     assert ordinary["_target_"] != consistent["_target_"]
     assert "alpha" in consistent.keys() - ordinary.keys()
+
+
+def with_dropout(in_channels, image_size, num_classes):
+    return torch.nn.Sequential(small_mlp(
+        in_channels=in_channels, image_size=image_size, num_classes=num_classes
+    ), torch.nn.Dropout())  # fmt: skip
+
+
+@pytest.mark.parametrize("network", [small_mlp, with_dropout])
+def test_several_processes_have_networks_of_their_own_only_if_they_change_them(network, tmp_path):
+    """Dropout draws for the images that a process has."""
+    identities = []
+    for ranks in (1, 2, 3):
+
+        def train(build, requests, store, *, at_once):
+            identities.extend(request.identity for request in requests)
+            return []
+
+        training = Training(
+            stages=SimpleNamespace(ranks=ranks, train=train),
+            network=network,
+            store=TrajectoryStore(tmp_path),
+            recipe=None,
+            configuration={"recipe": {}, "network": {}, "precision": {"experts": {}}},
+            at_once=1,
+        )
+        training.experts("expert", seeds=[0], data=image_data())
+    distinct = {json.dumps(identity, sort_keys=True) for identity in identities}
+    assert len(distinct) == (3 if network is with_dropout else 1)
+    assert "ranks" not in identities[0]
 
 
 def test_a_recipe_checks_every_kind_of_network():

@@ -16,6 +16,7 @@ from cwx.data.datamodule import Batch, ImageData
 from cwx.functional.attacks import Attack
 from cwx.functional.augmentation import Strategy
 from cwx.functional.batch_statistics import GlobalBatchNorm
+from cwx.functional.random_numbers import seeded
 from cwx.networks.compiled import compile_networks
 from cwx.storage.recording import Recording
 from cwx.training.objectives import AUGMENTATION, CrossEntropy, ObjectiveFactory, Step
@@ -28,9 +29,12 @@ Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSchedule
 class Expert(L.LightningModule):
     """Trains one network, or several in parallel, by minimising an objective.
 
-    Networks trained in parallel are independent: each receives the batches of its own seed, and
-    its result is the same as if it were trained alone. They share only the overhead of a step,
-    which for small networks is most of its cost.
+    Networks trained in parallel are independent: each receives the batches and the random numbers
+    of its own seed, and its result is the same as if it were trained alone. They share only the
+    overhead of a step, which for small networks is most of its cost.
+
+    On several ranks the result is that of one but for rounding, unless the network draws random
+    numbers itself, such as for dropout: these depend on the number of ranks.
 
     Args:
         networks: networks with their initial weights.
@@ -134,7 +138,8 @@ class Expert(L.LightningModule):
     def _loss(self, network: nn.Module, batch: Batch, seed: int) -> Tensor:
         rank, ranks = self.global_rank, self.trainer.world_size
         step = Step(seed=seed, number=self.global_step, total=batch.total, rank=rank, ranks=ranks)
-        with GlobalBatchNorm() if ranks > 1 else nullcontext():
+        batch_norm = GlobalBatchNorm() if ranks > 1 else nullcontext()
+        with batch_norm, seeded(step.network_stream(), self.device):
             loss = self.objective(network, self._augmented(batch, step), step)
         # DDP averages over ranks, whose parts of a batch may differ in length or be empty.
         return loss * ranks / batch.total

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cwx.data.datamodule import ImageData
+from cwx.functional.random_numbers import draws_random_numbers
 from cwx.functional.rng import stream
 from cwx.networks.eval_mode import freeze
 from cwx.storage.trajectories import Trajectory
@@ -99,6 +100,15 @@ def check_outputs(name: str, factory: NetworkFactory, data: ImageData, *, trains
         if trains:
             network.train()
             check_train_outputs(name, network, images, len(data.classes))
+
+
+def depends_on_ranks(factory: NetworkFactory, data: ImageData) -> bool:
+    """Whether networks of a kind learn something else on several ranks, beyond rounding.
+
+    Those that draw random numbers in training do, as dropout does: each rank draws for its images.
+    """
+    images = torch.randn(2, *data.image_shape, generator=stream(0))
+    return draws_random_numbers(build_network(factory, data, seed=0), images)
 
 
 def check_last_batch(name: str, factory: NetworkFactory, data: ImageData, batch_size: int) -> None:

@@ -14,7 +14,7 @@ from cwx.functional.rng import stream
 from cwx.networks.eval_mode import eval_mode
 
 # Keys of the random streams of a step.
-AUGMENTATION, START, TARGETS = 1, 2, 3
+AUGMENTATION, START, TARGETS, NETWORK = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Step:
     """One training step of one network; each rank processes a part of the batch.
 
     Random numbers are drawn for the whole batch, so that the result does not depend on the number
-    of ranks.
+    of ranks; except for those that the network draws.
 
     Attributes:
         seed: of the network's training.
@@ -41,6 +41,13 @@ class Step:
     def stream(self, purpose: int) -> torch.Generator:
         """The random generator for ``AUGMENTATION``, ``START`` or ``TARGETS``."""
         return stream(self.seed, self.number, purpose)
+
+    def network_stream(self) -> torch.Generator:
+        """The random generator of the network itself, such as for dropout, on this rank.
+
+        A network draws for the images that it gets: here the result depends on the number of ranks.
+        """
+        return stream(self.seed, self.number, NETWORK, self.rank)
 
     @property
     def rows(self) -> slice:

@@ -7,7 +7,7 @@ from torch import nn
 
 from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
-from cwx.training.build import NetworkFactory, build_network
+from cwx.training.build import NetworkFactory, build_network, depends_on_ranks
 from cwx.training.stages import Configuration, ExpertRequest, Factory, Stages
 
 
@@ -122,7 +122,8 @@ class Training:
             ValueError: a trajectory was recorded for another network, or not at that epoch.
         """
         overrides = {} if epochs is None else {"epochs": epochs}
-        common = self._common(self.configuration["network"], data, overrides)
+        kind = self.configuration["network"]
+        common = self._common(self.network, kind, data, overrides)
         requests = [
             ExpertRequest(
                 stage,
@@ -149,7 +150,7 @@ class Training:
         data: ImageData,
         overrides: Mapping[str, Any],
     ) -> list[Trajectory]:
-        common = self._common(kind, data, overrides)
+        common = self._common(factory, kind, data, overrides)
         requests = [
             ExpertRequest(f"{name}-{seed}", seed, {**common, "seed": seed}) for seed in seeds
         ]
@@ -159,9 +160,17 @@ class Training:
 
         return self._train(requests, build_start, data, overrides)
 
-    def _common(self, kind: Any, data: ImageData, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """The common part of the identities of networks trained in parallel."""
+    def _common(
+        self, factory: NetworkFactory, kind: Any, data: ImageData, overrides: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The common part of the identities of networks trained in parallel.
+
+        The number of ranks is a part of it only if it changes the network.
+        """
+        ranks = self.stages.ranks
+        depends = ranks > 1 and depends_on_ranks(factory, data)
         return {
+            **({"ranks": ranks} if depends else {}),
             "data": data.fingerprint(),
             "recipe": {**_identity(self.configuration["recipe"]), **overrides},
             "precision": self.configuration["precision"]["experts"],

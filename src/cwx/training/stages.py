@@ -121,6 +121,11 @@ class Stages:
         return bool(self._last.is_global_zero)
 
     @property
+    def ranks(self) -> int:
+        """The number of ranks."""
+        return int(self._last.world_size)
+
+    @property
     def device(self) -> Any:
         """The `torch.device` of this process."""
         return self._last.strategy.root_device
