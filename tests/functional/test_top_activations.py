@@ -36,6 +36,17 @@ def test_the_top_k_equal_those_of_a_sort(activations, k, size, buffer_size, rand
         assert top.responding[:, neuron].tolist() == [column[i] > threshold for i in expected]
 
 
+@given(streams(), st.integers(1, 6), st.integers(1, 5))
+def test_parts_merge_to_the_top_k_of_all(activations, k, parts):
+    whole, running = RunningTopK(k), [RunningTopK(k, buffer_size=2) for _ in range(parts)]
+    whole.add(activations, torch.arange(len(activations)))
+    for index, row in enumerate(activations):
+        running[index % parts].add(row[None], torch.tensor([index]))
+    first, *others = running
+    for found, expected in zip(first.merged(others).top(), whole.top(), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_memory_does_not_grow_with_the_number_of_images():
     running = RunningTopK(3, buffer_size=8)
     for first in range(0, 1000, 5):

@@ -1,6 +1,7 @@
 """Test accuracy of experts, clean and under attack (CWX, §6.2; C14; Dong et al., App. A; D11)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -10,8 +11,9 @@ from cwx.data.datamodule import ImageData
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
 from cwx.functional.attacks import Attack, cross_entropy
 from cwx.functional.rng import stream
-from cwx.networks.eval_mode import accuracies
+from cwx.networks.eval_mode import correct_counts
 from cwx.training.plan import Plan
+from cwx.training.ranks import Ranks
 from cwx.training.subject import Subject
 
 CLEAN = "clean"
@@ -36,6 +38,8 @@ class Accuracy:
     Raises:
         ValueError: a setting is out of range, or an attack is targeted.
     """
+
+    on_all_ranks = True
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class Accuracy:
         data, device = subject.data, subject.device
         rows = measure_networks(
             subject.experts(),
-            lambda network: self._rows(data, network.to(device), device),
+            lambda network: self._rows(data, network.to(device), device, subject.ranks),
         )
         means = mean_over_networks(rows, values=tuple(self.columns))
         return Outcome(
@@ -100,37 +104,48 @@ class Accuracy:
             tables={"accuracy": means, "accuracy_networks": rows},
         )
 
-    def _rows(self, data: ImageData, network: nn.Module, device: torch.device) -> list[Row]:
+    def _rows(
+        self, data: ImageData, network: nn.Module, device: torch.device, ranks: Ranks
+    ) -> list[Row]:
         """The accuracies of one network, a row per attack."""
-        tops = tuple(self.columns.values())
-        return [
-            {"attack": name}
-            | dict(zip(self.columns, accuracies(network, batches, tops), strict=True))
-            for name, batches in self._conditions(data, network, device)
-        ]
+        tops, rows = tuple(self.columns.values()), list[Row]()
+        for name, batches in self._conditions(data, network, device, ranks):
+            counts = ranks.collect(partial(correct_counts, network, batches, tops))
+            total, *correct = map(sum, zip(*counts, strict=True))
+            fractions = [count / total for count in correct]
+            rows.append({"attack": name, **dict(zip(self.columns, fractions, strict=True))})
+        return rows
 
     def _conditions(
-        self, data: ImageData, network: nn.Module, device: torch.device
+        self, data: ImageData, network: nn.Module, device: torch.device, ranks: Ranks
     ) -> Iterator[tuple[str, Iterator[_Batch]]]:
-        """Test batches, clean and under each attack, by name."""
-        yield CLEAN, self._clean_batches(data, device)
+        """The test batches of this rank, clean and under each attack, by name."""
+        yield CLEAN, ranks.own(self._clean_batches(data, device))
         for name, attack in self.attacks.items():
-            yield name, self._adversarial_batches(data, network, attack, device)
+            yield name, self._adversarial_batches(data, network, attack, device, ranks)
 
     def _clean_batches(self, data: ImageData, device: torch.device) -> Iterator[_Batch]:
         for images, labels, count in data.test_batches(self.images):
             yield images.to(device), labels.to(device), count
 
     def _adversarial_batches(
-        self, data: ImageData, network: nn.Module, attack: Attack, device: torch.device
+        self,
+        data: ImageData,
+        network: nn.Module,
+        attack: Attack,
+        device: torch.device,
+        ranks: Ranks,
     ) -> Iterator[_Batch]:
         generator = stream(0)
-        for images, labels, count in self._clean_batches(data, device):
-            adversarial = attack(
-                cross_entropy(network),
-                images,
-                labels,
-                normalization=data.normalization,
-                start=attack.draw(count, data.image_shape, generator),
-            )
-            yield adversarial, labels, count
+        for number, (images, labels, count) in enumerate(self._clean_batches(data, device)):
+            # Drawn for every batch, so that each has the start that it has on one rank.
+            start = attack.draw(count, data.image_shape, generator)
+            if ranks.has(number):
+                adversarial = attack(
+                    cross_entropy(network),
+                    images,
+                    labels,
+                    normalization=data.normalization,
+                    start=start,
+                )
+                yield adversarial, labels, count

@@ -47,6 +47,8 @@ class FromScratch:
         images: the number of test images, spread evenly; null for all.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,
@@ -70,12 +72,17 @@ class FromScratch:
         images = of_kind(sources, Explanations)
         real = training_images(subject, most_per_class(images.values()))
         test = subject.data.splits.test.spread(self.images)
-        rows: list[Row] = [
-            {"source": source, "rate": rate, "replicate": seed, "accuracy": accuracy}
-            for source, explanations in {**images, REAL: real}.items()
-            for seed in range(self.seeds)
-            for rate, accuracy in self._accuracies(subject, explanations, test, seed)
-        ]
+        trained_on = {**images, REAL: real}
+
+        def rows_of(training: tuple[str, int]) -> list[Row]:
+            source, seed = training
+            return [
+                {"source": source, "rate": rate, "replicate": seed, "accuracy": accuracy}
+                for rate, accuracy in self._accuracies(subject, trained_on[source], test, seed)
+            ]
+
+        trainings = [(source, seed) for source in trained_on for seed in range(self.seeds)]
+        rows = [row for of_training in subject.ranks.map(rows_of, trainings) for row in of_training]
         means = mean_over_networks(rows, values=["accuracy"])
         metrics: dict[str, float] = {}
         for row in means:

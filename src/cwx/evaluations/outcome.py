@@ -61,6 +61,19 @@ class NeedsReplicas(Protocol):
         """The epochs from whose states replicas are trained."""
 
 
+@runtime_checkable
+class OnAllRanks(Protocol):
+    """An evaluation that every rank calls, and that divides its work by `Subject.ranks`.
+
+    Its outcome on rank 0 is that of a single process. All others run on rank 0 alone.
+
+    Attributes:
+        on_all_ranks: true.
+    """
+
+    on_all_ranks: bool
+
+
 def raw_and_projected(subject: Subject, sources: Sources) -> dict[str, Explanations]:
     """Raw images by source, and as ``<source>-projected`` those projected to the image range."""
     normalization = subject.data.normalization

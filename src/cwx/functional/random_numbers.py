@@ -32,7 +32,7 @@ def draws_random_numbers(network: nn.Module, images: Tensor) -> bool:
         images: ``[n, C, H, W]``, normalised; two or more.
     """
     network.train()
-    detection = _Detection()
+    detection = _Detection()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=[]), torch.no_grad(), detection:
         network(images)
     return detection.has_drawn

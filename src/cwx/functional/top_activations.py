@@ -1,5 +1,6 @@
 """Activations of neurons, and a running top-k of them over images."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -85,6 +86,19 @@ class RunningTopK:
         self._top = packed.topk(min(self.k + 1, packed.shape[1]), 1).values
         self._buffer = []
 
+    def merged(self, others: Iterable["RunningTopK"]) -> "RunningTopK":
+        """The top k of these images and of those of others, on the CPU; indices are distinct."""
+        parts = (self, *others)
+        lowest = [part._lowest.cpu() for part in parts if part._lowest is not None]
+        merged = RunningTopK(self.k, buffer_size=self._buffer_size)
+        if lowest:
+            merged._lowest = torch.stack(lowest).amin(0)
+            for part in parts:
+                tops = (part._top, *part._buffer)
+                merged._buffer += [top.cpu() for top in tops if top is not None]
+            merged._merge()
+        return merged
+
     def top(self) -> TopActivations:
         """The top k so far; fewer if there were fewer images.
 
@@ -106,10 +120,13 @@ class RunningTopK:
 
 
 def _pack(values: Tensor, indices: Tensor) -> Tensor:
-    """Pack values ``[neurons, n]`` and indices ``[n]`` in int64 numbers of the same order.
+    """Pack values ``[neurons, n]`` and indices in int64 numbers of the same order.
 
     The upper 32 bits increase with the value, the lower ones decrease with the index: of two equal
     values, the one with the lower index is higher.
+
+    Args:
+        indices: ``[n]`` or ``[neurons, n]``.
     """
     # Adding 0 turns -0.0 into 0.0.
     bits = (values.float() + 0.0).contiguous().view(torch.int32)

@@ -33,7 +33,6 @@ def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]]) 
     return accuracies(network, batches, (1,))[0]
 
 
-@torch.no_grad()
 def accuracies(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]], tops: Sequence[int]
 ) -> list[float]:
@@ -41,6 +40,20 @@ def accuracies(
 
     Args:
         batches: (images, labels, any integer).
+    """
+    total, *correct = correct_counts(network, batches, tops)
+    return [count / total for count in correct]
+
+
+@torch.no_grad()
+def correct_counts(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]], tops: Sequence[int]
+) -> list[int]:
+    """The number of images, then of those with the label among the k highest logits, in eval mode.
+
+    Args:
+        batches: (images, labels, any integer).
+        tops: each k.
     """
     correct, total = [0] * len(tops), 0
     with eval_mode(network):
@@ -51,7 +64,7 @@ def accuracies(
                 for count, k in zip(correct, tops, strict=True)
             ]
             total += len(labels)
-    return [count / total for count in correct]
+    return [total, *correct]
 
 
 def _correct_count(logits: Tensor, labels: Tensor, k: int) -> Tensor:

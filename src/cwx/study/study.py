@@ -12,10 +12,6 @@ from cwx.evaluations.outcome import Evaluation, Sources
 from cwx.report.corruption_line import corruption_line
 from cwx.storage.runs import Run
 from cwx.storage.trajectories import TrajectoryStore
-from cwx.study.contracts import (
-    check_distinct,
-    check_outcome,
-)
 from cwx.study.corruption_row import corruption_row
 from cwx.study.inputs import check_files, check_images
 from cwx.study.page import page_on_exit
@@ -24,12 +20,12 @@ from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.bank import measure_bank
 from cwx.study.steps.cure import CureStep, NoCure
 from cwx.study.steps.dataset_construction import Construction
+from cwx.study.steps.evaluation import evaluate, evaluate_on_all_ranks
 from cwx.study.steps.explanation import explain
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
 from cwx.study.steps.purification import Purification
 from cwx.study.steps.recovered_trigger import suspected_class
 from cwx.study.steps.replicas import replicas_for
-from cwx.study.subject_outcomes import subject_outcomes
 from cwx.study.validation import check_study
 from cwx.training.build import NetworkFactory
 from cwx.training.experts import Experts
@@ -47,7 +43,8 @@ log = logging.getLogger(__name__)
 class Study:
     """Trains experts, computes explanations, and evaluates them.
 
-    Under DDP every rank runs the same stages; only rank 0 writes files and evaluates.
+    Under DDP every rank runs the same stages, and only rank 0 writes files. The ranks divide the
+    work of the evaluations that support it; rank 0 makes the others.
 
     Args:
         data: the images.
@@ -133,7 +130,10 @@ class Study:
         stages = Stages(self.trainer, self.precision)
         if not stages.is_rank_zero:
             logging.getLogger("cwx").setLevel(logging.WARNING)
-            self._run(stages, results, configuration)
+            subject = self._run(stages, results, configuration)
+            # Rank 0 logs what an evaluation warns about.
+            logging.getLogger("cwx").setLevel(logging.ERROR)
+            evaluate_on_all_ranks(self.evaluation, subject, self._sources(results))
             return
         for line in (f"run directory: {results.folder}", *self.notes):
             log.info("%s", line)
@@ -285,12 +285,6 @@ class Study:
     def _evaluate(self, stages: Stages, subject: Subject, results: Results) -> None:
         sources = self._sources(results)
         subject = replace(subject, method_seconds=results.method_seconds())
-        outcomes = subject_outcomes(subject)
-        for name, evaluation in self.evaluation.items():
-            log.info("evaluating %s", name)
-            outcome = evaluation(subject, sources)
-            check_outcome(name, outcome)
-            outcomes[f"evaluation.{name}"] = outcome
-            check_distinct(outcomes)
+        outcomes = evaluate(self.evaluation, subject, sources)
         metrics = results.add_outcomes(outcomes, self.paper)
         stages.logger_group.add_results(results.folder, metrics)

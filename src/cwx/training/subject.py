@@ -14,6 +14,7 @@ from cwx.storage.trajectories import Trajectory
 from cwx.training.bank import Bank
 from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.cure import Cure
+from cwx.training.ranks import Ranks
 from cwx.training.redrawn import is_redrawn, redraw_weights, redrawn_layers
 
 # The kinds of trained networks of the explained architecture, by their role in a study.
@@ -55,6 +56,7 @@ class Subject:
         continued_epochs: the epochs of `early` and `early_held_out`, if they continue the training
             of `trajectories`, which have a single state; else ``None``.
         device: the device for explanation and evaluation.
+        ranks: those that divide the work of an evaluation (`cwx.evaluations.outcome.OnAllRanks`).
     """
 
     data: ImageData
@@ -78,6 +80,7 @@ class Subject:
     epoch: int | None = None
     continued_epochs: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def fitted(self) -> Sequence[Trajectory]:

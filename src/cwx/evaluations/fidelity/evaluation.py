@@ -55,6 +55,8 @@ class Fidelity:
             accuracy; null for all.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,
@@ -109,17 +111,23 @@ class Fidelity:
             test=subject.data.splits.test.spread(self.images),
         )
         calibrated = self.replica_starts()
-        rows: list[Row] = [
-            {
-                "seen": seen,
-                "expert": expert,
-                "start": start,
-                **measure(trajectory, start, real=seen == "no" and start in calibrated),
-            }
-            for seen, trajectories in (("no", held_out), ("yes", fitted))
-            for expert, trajectory in enumerate(trajectories)
-            for start in range(self.start_min, self.start_max + 1)
-        ]
+
+        def rows_of(start: int) -> list[Row]:
+            # The first expert chooses the learning rate on real images for all others.
+            return [
+                {
+                    "seen": seen,
+                    "expert": expert,
+                    "start": start,
+                    **measure(trajectory, start, real=seen == "no" and start in calibrated),
+                }
+                for seen, trajectories in (("no", held_out), ("yes", fitted))
+                for expert, trajectory in enumerate(trajectories)
+            ]
+
+        by_start = subject.ranks.map(rows_of, range(self.start_min, self.start_max + 1))
+        # By expert, then by start.
+        rows: list[Row] = [row for of_expert in zip(*by_start, strict=True) for row in of_expert]
         metrics: dict[str, float] = {}
         for seen, prefix in (("no", "fidelity"), ("yes", "fidelity/seen")):
             metrics |= _metrics(prefix, [row for row in rows if row["seen"] == seen])

@@ -74,6 +74,8 @@ class Neurons:
         ValueError: a number is out of its range, or `networks` is empty.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,
@@ -184,7 +186,7 @@ class Neurons:
             batches = normalized_batches(
                 parts, data.normalization, size=data.batch_size, device=device
             )
-            return audit(network, batches, count)
+            return audit(network, batches, count, subject.ranks)
 
         real = top_images([test.images], len(test))
         attacked: dict[str, AdversarialTop] = {}

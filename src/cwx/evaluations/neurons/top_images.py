@@ -11,6 +11,7 @@ from cwx.functional.images import Normalization
 from cwx.functional.top_activations import RunningTopK, TopActivations
 from cwx.networks.unit_layers import UnitLayer, UnitLayers
 from cwx.networks.unit_outputs import unit_outputs
+from cwx.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,11 @@ class Audit:
     fraction: float
 
     def __call__(
-        self, network: nn.Module, batches: Iterable[Tensor], count: int
+        self,
+        network: nn.Module,
+        batches: Iterable[Tensor],
+        count: int,
+        ranks: Ranks = Ranks(),  # noqa: B008
     ) -> dict[str, TopActivations]:
         """The top images of each layer's neurons.
 
@@ -43,24 +48,34 @@ class Audit:
             network: in eval mode.
             batches: normalised images ``[n, C, H, W]``, on the network's device.
             count: number of images in all batches.
+            ranks: they divide the batches.
 
         Raises:
             ValueError: there is no such layer, or an activation is NaN.
         """
         k = top_count(self.fraction, count)
+        first, *others = ranks.collect(lambda: self._part(network, batches, count, k, ranks))
+        return {
+            name: running.merged(part[name] for part in others).top()
+            for name, running in first.items()
+        }
+
+    def _part(
+        self, network: nn.Module, batches: Iterable[Tensor], count: int, k: int, ranks: Ranks
+    ) -> dict[str, RunningTopK]:
+        """The top images among those of this rank."""
         running = {layer.name: RunningTopK(k) for layer in self.layers}
         done = 0
         with torch.no_grad(), unit_outputs(network, self.layers, self.activation) as outputs:
-            for images in batches:
-                indices = torch.arange(done, done + len(images), device=images.device)
-                for name, activations in outputs(images).items():
-                    running[name].add(activations, indices)
+            for number, images in enumerate(batches):
+                if ranks.has(number):
+                    indices = torch.arange(done, done + len(images), device=images.device)
+                    for name, activations in outputs(images).items():
+                        running[name].add(activations, indices)
                 done += len(images)
         assert done == count
-        return {
-            name: TopActivations(*(part.cpu() for part in highest.top()))
-            for name, highest in running.items()
-        }
+        # On the CPU, so that other ranks can read them.
+        return {name: highest.merged([]) for name, highest in running.items()}
 
 
 def audit_layers(

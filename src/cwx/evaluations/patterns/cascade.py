@@ -89,6 +89,8 @@ class PatternCascade:
         images: at most so many test images, evenly spaced; null for all.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,

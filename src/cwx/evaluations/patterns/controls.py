@@ -66,6 +66,8 @@ class PatternControls:
         draws: the number of random masks of a class and size, and of canvases of other classes.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,

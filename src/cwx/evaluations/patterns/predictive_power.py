@@ -76,6 +76,8 @@ class PredictivePower:
             the images that the power is measured on, so that it is optimistic.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,

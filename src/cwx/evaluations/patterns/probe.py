@@ -1,7 +1,7 @@
 """Predictions of a network on test images that carry a pattern or a perturbation."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,10 @@ class Predictions:
 class Probe:
     """Attaches patterns or perturbations to test images and evaluates one network on them.
 
+    The ranks of the subject divide the batches of images.
+
     Args:
-        subject: gives normalisation, batch size and device.
+        subject: gives normalisation, batch size, device and ranks.
         network: frozen, in eval mode.
         images: byte images to attach to, and their labels.
     """
@@ -42,24 +44,27 @@ class Probe:
         self.network = network.to(subject.device)
         self.clean = self._predict(None, 0).classes
 
-    def _unit_batches(self, mask: Tensor) -> Iterator[Tensor]:
-        for indices in mask.nonzero()[:, 0].split(self.subject.data.batch_size):
-            yield self.images.images[indices].to(self.subject.device).float() / 255
-
-    @torch.no_grad()
     def _predict(
         self, attach: Attach | None, target: int, mask: Tensor | None = None
     ) -> Predictions:
         """Predictions on the images that `mask` marks; ``None`` for all."""
-        everything = torch.ones(len(self.images), dtype=torch.bool)
-        classes, losses = [], []
-        for unit in self._unit_batches(everything if mask is None else mask):
-            images = unit if attach is None else attach(unit)
-            logits = self.network(self.subject.data.normalization.normalize(images))
-            targets = torch.full((len(logits),), target, device=logits.device)
-            classes.append(logits.argmax(1).cpu())
-            losses.append(F.cross_entropy(logits, targets, reduction="none").double().cpu())
+        marked = torch.ones(len(self.images), dtype=torch.bool) if mask is None else mask
+        batches = marked.nonzero()[:, 0].split(self.subject.data.batch_size)
+        predictions = self.subject.ranks.map(partial(self._predict_batch, attach, target), batches)
+        classes, losses = zip(*predictions, strict=True)
         return Predictions(classes=torch.cat(classes), loss=torch.cat(losses))
+
+    @torch.no_grad()
+    def _predict_batch(
+        self, attach: Attach | None, target: int, indices: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The classes of the images with these indices, and their losses."""
+        unit = self.images.images[indices].to(self.subject.device).float() / 255
+        images = unit if attach is None else attach(unit)
+        logits = self.network(self.subject.data.normalization.normalize(images))
+        targets = torch.full((len(logits),), target, device=logits.device)
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        return logits.argmax(1).cpu(), losses.double().cpu()
 
     @torch.no_grad()
     def classify(self, unit: Tensor) -> Tensor:
@@ -97,7 +102,7 @@ class Probe:
             others: boolean mask ``[n]``, the images of other classes to count.
         """
         mask = others | (self.images.labels == target)
-        # Only rank 0 evaluates, and it has all images.
+        # Every rank has the predictions on all images.
         metric = PredictivePowerMetric(target=target, sync_on_compute=False)
         metric.update(predictions.classes[mask], self.clean[mask], self.images.labels[mask])
         return metric

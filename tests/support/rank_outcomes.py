@@ -1,0 +1,132 @@
+"""A script: the outcomes of evaluations on one of several ranks, as rank 0 writes them.
+
+Arguments: the folder of the store, the rank, the number of ranks, and a file to write.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from support.builders import image_data, small_convnet, train_experts
+from torch import distributed as dist
+
+from cwx.data.taxonomy import Flat
+from cwx.evaluations.accuracy import Accuracy
+from cwx.evaluations.diversity import Diversity
+from cwx.evaluations.fidelity.evaluation import Fidelity
+from cwx.evaluations.from_scratch import FromScratch
+from cwx.evaluations.neurons.evaluation import Neurons
+from cwx.evaluations.outcome import Outcome
+from cwx.evaluations.patterns.cascade import PatternCascade
+from cwx.evaluations.patterns.controls import PatternControls
+from cwx.evaluations.patterns.predictive_power import PredictivePower
+from cwx.explanations.images import Explanations
+from cwx.explanations.patterns import Patterns
+from cwx.functional.attacks import Attack, Linf
+from cwx.functional.augmentation import Strategy
+from cwx.functional.inner_loop import Inner
+from cwx.functional.rng import stream
+from cwx.functional.top_activations import spatial_maximum
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.study.steps.evaluation import evaluate, evaluate_on_all_ranks
+from cwx.training.ranks import Ranks
+from cwx.training.subject import Subject
+
+PGD = Attack(ball=Linf(), epsilon=20, scale=255, step=8, steps=3, random_start=True, targeted=False)
+INNER = Inner(steps=3, learning_rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
+
+
+class Failing:
+    """Fails on the last rank alone."""
+
+    on_all_ranks = True
+
+    def __call__(self, subject, sources):
+        def compute():
+            if subject.ranks.index == subject.ranks.count - 1:
+                raise ValueError("the images of the last rank are damaged")
+            return 1
+
+        subject.ranks.collect(compute)
+        return Outcome()
+
+
+EVALUATIONS = {
+    "accuracy": Accuracy(attacks={"pgd": PGD}, images=None, top=[1, 2]),
+    "diversity": Diversity(),
+    "fidelity": Fidelity(
+        source="images", inner=INNER, span=2, start_min=0, start_max=2, calibrated=1,
+        real_batch_size=4, real_augment=None, images=None,
+    ),
+    "from_scratch": FromScratch(inner=INNER, steps=2, rates=[0.1, 0.3], seeds=3, images=None),
+    "neurons": Neurons(
+        networks=None, layers=None, before_nonlinearity=False, fraction=0.2,
+        taxonomy=Flat(), activation=spatial_maximum, sigma=1.0, high=0.5, bins=3, sheet=None,
+    ),
+    "predictive_power": PredictivePower(
+        sizes=[0.25, 0.5], gammas=[0.5], images=None, canvas_choice="highest_power"
+    ),
+    "pattern_controls": PatternControls(
+        source="patterns", redrawn=None, shuffled=None, sizes=[0.25], images=None, draws=2
+    ),
+    "pattern_cascade": PatternCascade(source="patterns", size=0.25, images=None),
+}  # fmt: skip
+
+
+def subject(store):
+    """Read from the store; trained if they are missing."""
+    data = image_data()
+    trajectories = train_experts(data, [0, 1], store, at_once=2, network=small_convnet)
+    return Subject(
+        data=data,
+        factory=small_convnet,
+        trajectories=trajectories[:1],
+        held_out=trajectories[1:],
+        evaluation_networks={},
+    )
+
+
+def sources(data):
+    count, shape = len(data.classes), data.image_shape
+    labels = torch.arange(count).repeat_interleave(2)
+    searched = torch.zeros(len(data.splits.test), dtype=torch.bool)
+    searched[::3] = True
+    masks = torch.rand(2, len(labels), *shape[1:], generator=stream(1))
+    patterns = [
+        Patterns(
+            explains=explains,
+            masks=of_network,
+            canvases=torch.rand(len(labels), *shape, generator=stream(2)),
+            labels=labels,
+            searched=searched,
+        )
+        for explains, of_network in zip(("expert", "redrawn/1"), masks, strict=True)
+    ]
+    images = Explanations(torch.randn(len(labels), *shape, generator=stream(3)), labels)
+    return {"images": images, "patterns": patterns[0], "redrawn": patterns[1]}
+
+
+def main(store, rank, count, out, *names):
+    rank, count = int(rank), int(count)
+    if count > 1:
+        file = f"file://{store}/group-{'-'.join([str(count), *names])}"
+        dist.init_process_group("gloo", init_method=file, rank=rank, world_size=count)
+    evaluations = {**EVALUATIONS, "failing": Failing()}
+    chosen = {name: evaluations[name] for name in names or EVALUATIONS}
+    explained = subject(TrajectoryStore(Path(store)))
+    given = chosen, explained, sources(explained.data)
+    assert Ranks.running() == Ranks(rank, count)
+    if rank > 0:
+        evaluate_on_all_ranks(*given)
+        return
+    outcomes = evaluate(*given)
+    Path(out).write_text(
+        json.dumps({name: [o.metrics, o.tables, [*o.figures]] for name, o in outcomes.items()})
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
