@@ -18,7 +18,7 @@ PGD = replace(FGS, step=1, steps=8, random_start=True)
 
 
 def measure_accuracy(subject, images=None, top=(1,), **attacks):
-    return Accuracy(attacks=attacks, images=images, top=top)(subject, {})
+    return Accuracy(attacks=attacks, images=images, evaluation_networks=False, top=top)(subject, {})
 
 
 def test_accuracy_is_measured_for_every_network_and_attack(subject):
@@ -109,9 +109,9 @@ def test_fine_tuned_networks_are_measured_like_experts(subject):
 
 def test_k_above_the_number_of_classes_is_refused(data):
     plan = Plan(data=data, methods=[], held_out=0)
-    Accuracy(attacks={}, images=None, top=[1, 3]).check(plan)
+    Accuracy(attacks={}, images=None, evaluation_networks=False, top=[1, 3]).check(plan)
     with pytest.raises(ValueError, match=r"accuracy.top has 5, and the data have 3 classes"):
-        Accuracy(attacks={}, images=None, top=[1, 5]).check(plan)
+        Accuracy(attacks={}, images=None, evaluation_networks=False, top=[1, 5]).check(plan)
 
 
 def test_results_are_reproducible(subject):
@@ -142,4 +142,12 @@ def test_results_are_reproducible(subject):
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Accuracy(**{"attacks": {}, "images": None, "top": [1], **settings})
+        Accuracy(
+            **{
+                "attacks": {},
+                "images": None,
+                "evaluation_networks": False,
+                "top": [1],
+                **settings,
+            }
+        )

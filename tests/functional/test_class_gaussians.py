@@ -8,6 +8,7 @@ from torch.distributions import MultivariateNormal
 from cwx.functional.class_gaussians import (
     Diagonal,
     LedoitWolf,
+    PerClass,
     RunningMoments,
     Tied,
     ledoit_wolf_covariance,
@@ -42,6 +43,11 @@ def tied(ridge):
     return [covariance + ridge * covariance.trace() / 3 * torch.eye(3)] * 3
 
 
+def per_class(ridge):
+    covariances = [scatter(points) / len(points) for points in CLASSES]
+    return [c + ridge * c.trace() / 3 * torch.eye(3) for c in covariances]
+
+
 def diagonal(ridge):
     variances = [p.var(0, correction=0) for p in CLASSES]
     return [torch.diag(v + ridge * v.mean()) for v in variances]
@@ -54,6 +60,8 @@ def published():
 COVARIANCES = {
     "tied": (Tied(ridge=0.0), tied(0.0)),
     "tied, ridge": (Tied(ridge=0.5), tied(0.5)),
+    "per class": (PerClass(ridge=0.0), per_class(0.0)),
+    "per class, ridge": (PerClass(ridge=0.5), per_class(0.5)),
     "diagonal": (Diagonal(ridge=0.0), diagonal(0.0)),
     "diagonal, ridge": (Diagonal(ridge=0.5), diagonal(0.5)),
     "ledoit-wolf": (LedoitWolf(), published()),

@@ -233,7 +233,9 @@ def test_adversarial_training_withstands_what_ordinary_training_does_not(data, t
             held_out=trajectories[1:],
             evaluation_networks={},
         )
-        found[name] = Accuracy(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).metrics
+        found[name] = Accuracy(
+            attacks={"pgd": PGD}, images=None, evaluation_networks=False, top=[1]
+        )(subject, {}).metrics
     for network in ("expert", "held-out"):
         clean, attacked = f"accuracy/{network}/clean", f"accuracy/{network}/pgd"
         assert found["ordinary"][clean] == found["adversarial"][clean] == 1
@@ -385,7 +387,9 @@ def robust(data, folder, **settings):
         held_out=[],
         evaluation_networks={},
     )
-    metrics = Accuracy(attacks={"pgd": PGD}, images=None, top=[1])(subject, {}).metrics
+    metrics = Accuracy(attacks={"pgd": PGD}, images=None, evaluation_networks=False, top=[1])(
+        subject, {}
+    ).metrics
     return metrics["accuracy/expert/clean"], metrics["accuracy/expert/pgd"]
 
 

@@ -114,7 +114,10 @@ def test_checkpoints_can_be_explained_without_training_images(subject, checkpoin
     study = make_study(tmp_path / "store")
     study.data = image_data(BlobsWithoutTraining(), per_class=2)
     study.experts = chosen_experts(checkpoints=[checkpoint])
-    study.method, study.evaluation = {}, {"accuracy": Accuracy(attacks={}, images=None, top=[1])}
+    study.method, study.evaluation = (
+        {},
+        {"accuracy": Accuracy(attacks={}, images=None, evaluation_networks=False, top=[1])},
+    )
     study.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     network = subject.trained_network(subject.trajectories[0])
     expected = accuracy(network, study.data.test_batches())
@@ -216,7 +219,10 @@ def test_an_evaluation_network_without_seeds_or_checkpoint_is_omitted(tmp_path):
 @pytest.mark.parametrize("epoch", [0, 1, 3, None])
 def test_experts_are_evaluated_at_the_epoch_of_the_study(tmp_path, epoch):
     study, configuration = study_at_epoch(epoch, tmp_path / "store", recorded=1, held_out=[9])
-    study.method, study.evaluation = {}, {"accuracy": Accuracy(attacks={}, images=None, top=[1])}
+    study.method, study.evaluation = (
+        {},
+        {"accuracy": Accuracy(attacks={}, images=None, evaluation_networks=False, top=[1])},
+    )
     study.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
     expected = {}
     for identity in (tmp_path / "store").glob("*/identity.json"):

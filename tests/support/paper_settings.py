@@ -228,7 +228,7 @@ STUDIES = {
     # D8, D10.
     "cifar10/neurons": ENSEMBLE
     | {
-        "evaluation_networks": {"alexnet": "AlexNet", "vgg16": "VGG"},
+        "evaluation_networks": {"alexnet": "AlexNet", "vgg16": "VGG", "resnet18": "ResNet"},
         "network.stages": [2, 2, 2, 2],
         "adversary.targets": 3,
         "fine_tuning.recipe.alpha": 0.5,

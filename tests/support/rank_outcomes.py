@@ -55,7 +55,7 @@ class Failing:
 
 
 EVALUATIONS = {
-    "accuracy": Accuracy(attacks={"pgd": PGD}, images=None, top=[1, 2]),
+    "accuracy": Accuracy(attacks={"pgd": PGD}, images=None, evaluation_networks=False, top=[1, 2]),
     "diversity": Diversity(),
     "fidelity": Fidelity(
         source="images", inner=INNER, span=2, start_min=0, start_max=2, calibrated=1,

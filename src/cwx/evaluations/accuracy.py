@@ -24,7 +24,8 @@ _Batch = tuple[Tensor, Tensor, int]
 class Accuracy:
     """Accuracy of the experts on test images, clean and under attack.
 
-    Adversarial images are computed for each network. The networks are those of `Subject.experts`.
+    Adversarial images are computed for each network. The networks are those of `Subject.experts`
+    and, if asked, the evaluation networks.
     Accuracies, averaged over the networks of one kind, are the metrics
     ``accuracy/<network>/<attack>`` in 0-1, without an attack ``accuracy/<network>/clean``; with
     the suffix ``/top<k>`` if the label may be any of the k highest logits. The table ``accuracy``
@@ -33,6 +34,7 @@ class Accuracy:
     Args:
         attacks: untargeted attacks by name.
         images: at most so many test images, evenly spaced in their order; null for all.
+        evaluation_networks: whether to measure these networks as well.
         top: each k of top-k accuracy; 1 if the label must have the highest logit.
 
     Raises:
@@ -46,6 +48,7 @@ class Accuracy:
         *,
         attacks: Mapping[str, Attack],
         images: Annotated[int, ">= 1"] | None,
+        evaluation_networks: bool,
         top: Annotated[Sequence[Annotated[int, ">= 1"]], "distinct"],
     ) -> None:
         if not top or min(top) < 1 or len({*top}) < len(top):
@@ -70,6 +73,7 @@ class Accuracy:
                     f"set {setting}.targeted to false"
                 )
         self.attacks, self.images = dict(attacks), images
+        self.evaluation_networks = evaluation_networks
         # The table's column for each k.
         self.columns = {"accuracy" if k == 1 else f"top{k}": k for k in top}
 
@@ -90,7 +94,7 @@ class Accuracy:
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         data, device = subject.data, subject.device
         rows = measure_networks(
-            subject.experts(),
+            subject.panel() if self.evaluation_networks else subject.experts(),
             lambda network: self._rows(data, network.to(device), device, subject.ranks),
         )
         means = mean_over_networks(rows, values=tuple(self.columns))

@@ -3,7 +3,7 @@
     p(φ(x) | y = i) = N(μ_i, Σ_i)
 
 Means and covariances are maximum likelihood estimates, from moments that are summed batch by batch
-in float64. `Tied`, `Diagonal` and `LedoitWolf` are three models of Σ_i.
+in float64. `Tied`, `PerClass`, `Diagonal` and `LedoitWolf` are models of Σ_i.
 """
 
 import math
@@ -172,6 +172,33 @@ class Tied:
 
     def size(self, classes: int, features: int) -> int:
         return features**2
+
+
+class PerClass:
+    """A full covariance per class: Σ = scatter / n + ridge · v · I, v the mean variance (§2.4).
+
+    Without a ridge it is the maximum likelihood estimate, which is singular for fewer images of a
+    class than features, and for an inactive feature.
+
+    Raises:
+        ValueError: the ridge is negative.
+    """
+
+    def __init__(self, *, ridge: Annotated[float, ">= 0"]) -> None:
+        self.ridge = _checked_ridge(ridge)
+
+    def __call__(self, classes: Iterable[Moments]) -> Gaussians:
+        means, factors = [], []
+        for label, moments in enumerate(classes):
+            covariance = moments.scatter / moments.count
+            covariance.diagonal().add_(self.ridge * covariance.diagonal().mean())
+            means.append(moments.mean)
+            name = f"the covariance of class {label}, of {moments.count} images,"
+            factors.append(_cholesky(covariance, name))
+        return FullGaussians(means=torch.stack(means), factors=torch.stack(factors))
+
+    def size(self, classes: int, features: int) -> int:
+        return classes * features**2
 
 
 class Diagonal:

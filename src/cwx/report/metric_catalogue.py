@@ -59,6 +59,8 @@ _NEURON_LABELS = {
     "lc": "LC",
     "cs1": "CS₁ (true class)",
     "cs2": "CS₂ (target class)",
+    "cs1_permuted": "CS₁, permuted classes",
+    "cs2_permuted": "CS₂, permuted classes",
 }
 _DETECTORS = {"clustering": "activation clustering", "spectral": "spectral signatures"}
 _CONSTRUCTION = {"start": "start", "made": "optimised", "rounded": "rounded to bytes"}
@@ -178,11 +180,12 @@ METRIC_PATTERNS = (
         attack_label,
     ),
     MetricPattern(
-        r"neurons/(?P<column>[^/]+)/(?P<label>lc|cs1|cs2)", "LC and CS, all neurons",
+        r"neurons/(?P<column>[^/]+)/(?P<label>lc|cs[12](?:_permuted)?)", "LC and CS, all neurons",
         NEURON_MEANING, _NEURON_LABELS.__getitem__, fraction=False, better="",
     ),
     MetricPattern(
-        r"neurons/(?P<column>[^/]+)/high/(?P<label>lc|cs1|cs2)", "LC and CS, neurons of highest LC",
+        r"neurons/(?P<column>[^/]+)/high/(?P<label>lc|cs[12](?:_permuted)?)",
+        "LC and CS, neurons of highest LC",
         NEURON_MEANING, _NEURON_LABELS.__getitem__, fraction=False, better="",
     ),
     MetricPattern(

@@ -24,6 +24,7 @@ TITLES = {
     "fidelity_epochs": "Fidelity by start epoch",
     "from_scratch": "New networks trained on the images alone, by learning rate",
     "neurons_curve": "CS₁ and CS₂ against LC",
+    "neurons_classes": "The closest classes, by their correlation in LC",
     "neurons_layers": "LC and CS by layer",
     "neurons_top": "Neurons of highest LC",
     "pattern_cascade": "Patterns on re-drawn weights, by layers and class",

@@ -350,6 +350,21 @@ def test_settings_of_a_part_that_is_not_chosen_are_dropped():
     assert result == {"method": {"a": {"_target_": "x"}, "c": {"n": 2}}}
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [["fine_tuning=none"], ["adversary=none", "fine_tuning=none", "evaluation=[neurons]"]],
+)
+def test_an_experiment_composes_without_a_part_that_it_sets(overrides):
+    check("experiment=cifar10/neurons", *overrides)
+    check("experiment=cifar10/neurons", "scale=small", *overrides)
+
+
+def test_settings_of_a_part_that_takes_none_are_dropped():
+    none = {"_target_": "cwx.study.steps.adversary.NoAdversary"}
+    config = {"adversary": {**none, "targets": 3}, "x": {**none, "kept": 1}}
+    assert drop_unchosen(config, {"adversary": []}) == {"adversary": none, "x": config["x"]}
+
+
 def test_an_unknown_target_of_another_package_is_reported_as_a_users_error(tmp_path):
     study = {"network": {"build": {"_target_": "torchvision.models.squeezenet1_9"}}}
     with pytest.raises(InstantiationException) as refused:

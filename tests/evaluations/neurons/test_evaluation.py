@@ -106,7 +106,7 @@ def test_cs_shows_whether_neurons_respond_to_labels_or_targets(outcome):
         f"neurons/{kind}/{of}{name}"
         for kind in ("expert", "fine-tuned")
         for of in ("", "high/")
-        for name in ("lc", "cs1", "cs2")
+        for name in ("lc", "cs1", "cs1_permuted", "cs2", "cs2_permuted")
     }
     for kind, content, target in (("expert", "cs2", "cs1"), ("fine-tuned", "cs1", "cs2")):
         assert metrics[f"neurons/{kind}/high/lc"] == pytest.approx(1)
@@ -170,6 +170,23 @@ def test_the_curve_counts_every_responding_neuron_once(study_with_attack):
             assert mean == pytest.approx(outcome.metrics[f"neurons/{kind}/{name}"], abs=tolerance)
 
 
+def test_under_permuted_classes_neurons_respond_to_neither(outcome):
+    """Each neuron's top images are of one class; permuted classes are a third each, on average."""
+    chance = (1 + 2 * COMMON) / (3 * (1 + 2 * COMMON)) ** 0.5
+    for kind in ("expert", "fine-tuned"):
+        for name in ("cs1_permuted", "cs2_permuted"):
+            assert outcome.metrics[f"neurons/{kind}/{name}"] == pytest.approx(chance, abs=0.06)
+
+
+def test_the_closest_classes_are_named(study_with_attack, outcome):
+    classes = study_with_attack.data.classes
+    assert [
+        (row["first_class"], row["second_class"]) for row in outcome.tables["neurons_classes"]
+    ] == [(classes[0], classes[1]), (classes[0], classes[2]), (classes[1], classes[2])]
+    correlations = [row["correlation"] for row in outcome.tables["neurons_classes"]]
+    assert correlations == pytest.approx([COMMON] * 3)
+
+
 def framed(figure):
     return [axes.spines["left"].get_visible() for axes in figure.axes]
 
@@ -217,7 +234,7 @@ def test_without_adversarial_images_there_is_only_lc(study_with_attack, outcome)
     assert set(real.figures) == {"neurons_sheet_expert", "neurons_sheet_fine-tuned"}
     assert framed(real.figures["neurons_sheet_expert"]) == [False] * 12
     for name in ("neurons_layers", "neurons_curve", "neurons_top"):
-        assert not {"cs1", "cs2"} & real.tables[name][0].keys()
+        assert not {"cs1", "cs2", "cs1_permuted", "cs2_permuted"} & real.tables[name][0].keys()
 
 
 def test_networks_and_layers_can_be_selected(study_with_attack):
@@ -233,7 +250,7 @@ def test_networks_and_layers_can_be_selected(study_with_attack):
     ]
     assert outcome.figures.keys() == {"neurons_curve"}
     assert "neurons_top" not in outcome.tables
-    assert [kind.split("/")[1] for kind in neurons()(study, {}).metrics] == ["expert"] * 6
+    assert [kind.split("/")[1] for kind in neurons()(study, {}).metrics] == ["expert"] * 10
 
 
 def test_the_sheet_is_of_the_selected_layer(study_with_attack):
@@ -254,7 +271,7 @@ def test_a_layer_of_constant_activation_is_inactive(study_with_attack):
     assert (row["inactive"], row["lc"], row["cs1"]) == (5, "", "")
     assert outcome.metrics == {}
     assert outcome.figures == {}
-    assert outcome.tables.keys() == {"neurons_layers"}
+    assert outcome.tables.keys() == {"neurons_classes", "neurons_layers"}
 
 
 def test_images_at_the_lowest_activation_do_not_count(study_with_attack):

@@ -22,6 +22,7 @@ PLAIN = {
     "images": 3,
     "files": [],
     "neurons": 2,
+    "threshold": 0.0,
     "activation": spatial_maximum,
     "fraction": 0.25,
     "taxonomy": Flat(),
@@ -214,6 +215,18 @@ def test_a_number_of_images_is_evenly_spaced(convolutional):
     assert list(dict.fromkeys(row["image"] for row in rows)) == names
 
 
+def test_a_threshold_selects_all_neurons_above_it(convolutional):
+    subject = replace(convolutional, fine_tuned=[])
+    rows = trace(subject, images=[0], neurons=None).tables["traces"]
+    differences = [row["difference"] for row in rows]
+    assert len(rows) > 2
+    threshold = (differences[1] + differences[2]) / 2
+    above = trace(subject, images=[0], neurons=None, threshold=threshold).tables["traces"]
+    assert [row["channel"] for row in above] == [row["channel"] for row in rows[:2]]
+    (first,) = trace(subject, images=[0], neurons=1, threshold=threshold).tables["traces"]
+    assert first["channel"] == rows[0]["channel"]
+
+
 class Constant(ColumnClassifier):
     """Its prediction does not depend on its maps."""
 
@@ -277,7 +290,9 @@ def test_bad_settings_are_refused(data, tmp_path):
         ({"images": -1}, "traces.images is -1: give 0 or more, or a list of indices"),
         ({"images": 0}, "name no image to trace: give one of them, or leave traces out"),
         ({"images": []}, "name no image to trace"),
-        ({"neurons": 0}, "traces.neurons is 0: give 1 or more"),
+        ({"neurons": 0}, "traces.neurons is 0: give 1 or more, or null for all"),
+        ({"threshold": -1.0}, "traces.threshold is -1.0: give 0 or more"),
+        ({"threshold": float("nan")}, "traces.threshold is nan"),
         ({"fraction": 0}, "traces.fraction is 0: give a fraction above 0, up to 1"),
         ({"fraction": 1.5}, "traces.fraction is 1.5"),
         ({"sigma": 0.0}, "sigma is 0.0"),

@@ -310,6 +310,27 @@ def test_a_member_that_does_not_fit_is_refused(study, tmp_path, spoilt, message)
     assert not sets(tmp_path)
 
 
+def test_an_evaluation_network_that_is_the_expert_is_attacked_once(study, tmp_path):
+    """The same ensemble, whichever of its members the study explains."""
+    expert, other = study.trajectories[0], study.evaluation_trajectories["other"][0]
+    both = evaluation_trajectories(study, other=other, same=expert)
+    found = ensemble()(both, training(tmp_path, other=MLP, same=MLP))
+    assert sorted(found.members) == ["expert", "other"]
+    explained = replace(study, trajectories=[other])
+    explained = evaluation_trajectories(explained, other=other, first=expert)
+    again = ensemble()(explained, training(tmp_path, other=MLP, first=MLP))
+    assert sorted(again.members) == ["expert", "first"]
+    assert len(sets(tmp_path)) == 1
+
+
+def test_a_network_that_is_named_twice_is_refused(study, tmp_path):
+    both = evaluation_trajectories(study, same=study.trajectories[0])
+    message = "adversary.members has 'expert' and 'same', which are the same trained network"
+    with pytest.raises(ValueError, match=message):
+        ensemble(members=["expert", "same"])(both, training(tmp_path, same=MLP))
+    assert not sets(tmp_path)
+
+
 def test_pixels_of_another_range_are_refused(study, tmp_path):
     data = image_data()
     data.normalization = replace(data.normalization, mean=(-9.0, 9.0))

@@ -208,7 +208,10 @@ def fine_tuning_study(store, **chosen):
     study.network, study.experts = network, chosen_experts(**chosen)
     study.recipe = lambda *, data, seeds, **_: experts(data, seeds, network=network, epochs=2)
     study.fine_tuning = FineTune(recipe=recipe(), seed=5)
-    study.method, study.evaluation = {}, {"accuracy": Accuracy(attacks={}, images=None, top=[1])}
+    study.method, study.evaluation = (
+        {},
+        {"accuracy": Accuracy(attacks={}, images=None, evaluation_networks=False, top=[1])},
+    )
     return study
 
 

@@ -37,7 +37,7 @@ from cwx.cli.config.home import expand_settings
 from cwx.cli.config.hydra_files import SAVED, check_unchanged
 from cwx.cli.config.interpolations import check_expansion
 from cwx.cli.config.null_keys import refuse_null_keys
-from cwx.cli.config.validate import check, drop_unchosen
+from cwx.cli.config.validate import check, drop_unchosen, drop_unchosen_of_job
 from cwx.errors import UserError
 
 
@@ -97,10 +97,7 @@ def _compose_jobs(
     with _composing(folders[0]):
         jobs = _jobs([_lenient(override, folders) for override in parsed])
         known = options(folders)
-        return [
-            (drop_unchosen(unresolved, known), drop_unchosen(resolved, known))
-            for unresolved, resolved in (_compose(job, folders) for job in jobs)
-        ]
+        return [drop_unchosen_of_job(job, _compose(job, folders), known) for job in jobs]
 
 
 def sweep_directory(

@@ -75,7 +75,7 @@ def check(configuration: Mapping[str, Any], path: str = "") -> None:
 def drop_unchosen(
     configuration: Mapping[str, Any], options: Mapping[str, Iterable[str]]
 ) -> dict[str, Any]:
-    """Drop the settings of parts that were not chosen, as by ``method=[…]``.
+    """Drop the settings of parts that were not chosen, as by ``method=[…]`` or ``adversary=none``.
 
     An experiment sets them whether or not the command line keeps the part.
 
@@ -91,7 +91,39 @@ def drop_unchosen(
                 for name, part in parts.items()
                 if name not in names or not isinstance(part, Mapping) or "_target_" in part
             }
+        elif isinstance(parts, Mapping) and _takes_no_settings(parts):
+            result[group] = {key: part for key, part in parts.items() if key in RESERVED}
     return result
+
+
+def drop_unchosen_of_job(
+    overrides: Iterable[str],
+    configurations: tuple[dict[str, Any], dict[str, Any]],
+    options: Mapping[str, Iterable[str]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`drop_unchosen` of the unresolved and the resolved configuration of a job.
+
+    Raises:
+        UserError: the command line itself sets what a part such as ``adversary=none`` does not
+            take.
+    """
+    unresolved, resolved = configurations
+    for override in overrides:
+        setting = override.lstrip("+~").partition("=")[0]
+        group, dot, _ = setting.partition(".")
+        part = resolved.get(group)
+        if dot and group in options and isinstance(part, Mapping) and _takes_no_settings(part):
+            raise _unknown_key(".".join(setting.split(".")[:2]), ())
+    return drop_unchosen(unresolved, options), drop_unchosen(resolved, options)
+
+
+def _takes_no_settings(part: Mapping[str, Any]) -> bool:
+    target = str(part.get("_target_", ""))
+    try:
+        expected = signature(target) if target.startswith("cwx.") else None
+    except UnknownTargetError:
+        return False
+    return expected is not None and not expected.parameters and not expected.open_ended
 
 
 def experiment_name(choices: Mapping[str, Any]) -> str:

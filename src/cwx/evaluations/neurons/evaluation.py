@@ -17,6 +17,7 @@ from cwx.evaluations.neurons.responses import (
     layer_responses,
     responding_values,
 )
+from cwx.evaluations.neurons.tables import closest_classes, curve_rows, layer_row
 from cwx.evaluations.neurons.top_images import (
     Activation,
     Audit,
@@ -24,7 +25,7 @@ from cwx.evaluations.neurons.top_images import (
     normalized_batches,
 )
 from cwx.evaluations.outcome import Outcome, Row, Sources
-from cwx.functional.class_similarity import bin_statistics, correlation
+from cwx.functional.class_similarity import correlation
 from cwx.functional.top_activations import TopActivations
 from cwx.networks.unit_layers import UnitLayer
 from cwx.training.build import build_network
@@ -49,12 +50,14 @@ class Neurons:
     alike to it. Neurons without such images are left out of all metrics but the table's column
     ``inactive``.
 
-    The metrics ``neurons/<network>/lc``, ``…/cs1`` and ``…/cs2`` are means over the neurons of all
+    The metrics ``neurons/<network>/lc``, ``…/cs1`` and ``…/cs2``, and their controls under permuted
+    classes ``…/cs1_permuted`` and ``…/cs2_permuted``, are means over the neurons of all
     layers, ``neurons/<network>/high/…`` over those of highest LC. The table ``neurons_layers`` has
     them by layer, ``neurons_curve`` in equal bins of LC (std with ddof 0), and ``neurons_top`` the
-    neurons of highest LC of the sheet's layer. The figure ``neurons_curve`` shows CS1 and CS2
-    against LC (Figures 4 and 8), ``neurons_sheet_<network>`` top images (Figures 2 and 7). Without
-    adversarial images there is no CS and no curve.
+    neurons of highest LC of the sheet's layer; ``neurons_classes`` the pairs of classes of highest
+    correlation, without which LC is the chance that two top images are of one class. The figure
+    ``neurons_curve`` shows CS1 and CS2 against LC (Figures 4 and 8), ``neurons_sheet_<network>``
+    top images (Figures 2 and 7). Without adversarial images there is no CS and no curve.
 
     Args:
         networks: kinds of networks and names of evaluation networks, the first network of each;
@@ -139,7 +142,7 @@ class Neurons:
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         class_correlation = self._correlation(subject.data.splits)
         responses: dict[str, list[LayerResponses]] = {}
-        top_rows: list[Row] = []
+        highest: list[Row] = []
         figures: dict[str, Figure] = {}
         for name in self.networks or _experts(subject):
             log.info("finding the top images of the neurons of %s", name)
@@ -149,20 +152,21 @@ class Neurons:
             responses[name] = self._responses(subject, network, class_correlation)
             if self.sheet:
                 layer = self.sheet.select_layer(responses[name])
-                if rows := _top_rows(name, layer, self.sheet.neurons, subject.data.classes):
-                    top_rows += rows
+                if rows := top_rows(name, layer, self.sheet.neurons, subject.data.classes):
+                    highest += rows
                     figure = self.sheet.draw(layer, subject, network, self.activation)
                     figures[f"neurons_sheet_{name}"] = figure
         values = {name: responding_values(layers) for name, layers in responses.items()}
-        curve_rows = _curve_rows(values, self.bins)
-        if curve_rows and subject.adversarial is not None:
-            figures["neurons_curve"] = similarity_curve(curve_rows)
+        curve = curve_rows(values, self.bins)
+        if curve and subject.adversarial is not None:
+            figures["neurons_curve"] = similarity_curve(curve)
         tables = {
+            "neurons_classes": closest_classes(class_correlation, subject.data.classes),
             "neurons_layers": [
-                _layer_row(name, layer) for name, layers in responses.items() for layer in layers
+                layer_row(name, layer) for name, layers in responses.items() for layer in layers
             ],
-            "neurons_curve": curve_rows,
-            "neurons_top": top_rows,
+            "neurons_curve": curve,
+            "neurons_top": highest,
         }
         return Outcome(
             metrics={
@@ -224,59 +228,3 @@ class Neurons:
 def _experts(subject: Subject) -> list[str]:
     pairs = zip(EXPERTS, (subject.trajectories, subject.fine_tuned), strict=True)
     return [name for name, trajectories in pairs if trajectories]
-
-
-def _layer_row(network: str, layer: LayerResponses) -> Row:
-    responding = layer.responding
-    return {
-        "network": network,
-        "layer": layer.layer.name,
-        "read_after": layer.layer.place,
-        "neurons": len(responding),
-        "inactive": int((~responding).sum()),
-        "top": len(layer.real.values),
-        **{
-            name: values[responding].mean().item() if responding.any() else ""
-            for name, values in layer.values.items()
-        },
-    }
-
-
-def _top_rows(network: str, layer: LayerResponses, count: int, classes: Sequence[str]) -> list[Row]:
-    return [
-        {
-            "network": network,
-            "layer": layer.layer.name,
-            "neuron": neuron,
-            **{name: values[neuron].item() for name, values in layer.values.items()},
-            "class": classes[layer.dominant_classes(neuron)[0]],
-            "fraction": layer.fractions[neuron].max().item(),
-        }
-        for neuron in layer.highest_lc(count)
-    ]
-
-
-def _curve_rows(by_network: Mapping[str, Mapping[str, Tensor]], bins: int) -> list[Row]:
-    """Means and deviations in bins of LC, the same bins for all networks; empty bins are left out.
-
-    Args:
-        by_network: measures by network and name, each ``[neurons]``.
-        bins: number of bins.
-    """
-    levels = torch.cat([values["lc"] for values in by_network.values()])
-    if not len(levels):
-        return []
-    edges = torch.linspace(levels.min().item(), levels.max().item(), bins + 1, dtype=levels.dtype)
-    centres = (edges[1:] + edges[:-1]) / 2
-    rows: list[Row] = []
-    for network, values in by_network.items():
-        statistics = {name: bin_statistics(values["lc"], v, edges) for name, v in values.items()}
-        counts = statistics["lc"].count
-        for index in counts.nonzero()[:, 0].tolist():
-            row = {"network": network, "lc": centres[index].item()}
-            row["neurons"] = int(counts[index])
-            for name in [name for name in values if name != "lc"]:
-                row[name] = statistics[name].mean[index].item()
-                row[f"{name}_std"] = statistics[name].std[index].item()
-            rows.append(row)
-    return rows

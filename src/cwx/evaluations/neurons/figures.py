@@ -195,10 +195,12 @@ def _adversarial_tiles(
 
 # Legend and colour of CS1 and CS2.
 _LINES = {"cs1": ("$CS_1$, original class", "C0"), "cs2": ("$CS_2$, target class", "C3")}
+# Legend and column of their controls; CS1 and CS2 under permuted classes are close to each other.
+_CONTROL = ("permuted classes", "cs2_permuted")
 
 
 def similarity_curve(rows: Sequence[Row]) -> Figure:
-    """CS1 and CS2 against LC with standard deviations, a panel per network.
+    """CS1, CS2 and their control against LC, with standard deviations, a panel per network.
 
     Args:
         rows: of the table ``neurons_curve``, with both CS.
@@ -225,5 +227,8 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
         low = [mean - std for mean, std in zip(means, deviations, strict=True)]
         high = [mean + std for mean, std in zip(means, deviations, strict=True)]
         axes.fill_between(levels, low, high, color=colour, alpha=0.15, linewidth=0)
+    label, column = _CONTROL
+    control = [float(row[column]) for row in rows]
+    axes.plot(levels, control, color="grey", linestyle=":", linewidth=1.2, label=label)
     axes.set_xlabel("LC")
     axes.spines[["top", "right"]].set_visible(False)

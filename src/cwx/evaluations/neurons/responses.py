@@ -7,8 +7,12 @@ import torch
 from torch import Tensor
 
 from cwx.functional.class_similarity import class_fractions, level_consistency, similarity
+from cwx.functional.rng import stream
 from cwx.functional.top_activations import TopActivations
 from cwx.networks.unit_layers import UnitLayer
+
+# Random orders of the classes of adversarial images.
+PERMUTATIONS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,8 @@ class LayerResponses:
         responding: boolean mask ``[neurons]``, neurons with an image in each set of higher
             activation than those outside of the top images.
         values: measures by name, each ``[neurons]``: ``lc``, and with adversarial images ``cs1``
-            and ``cs2``.
+            and ``cs2``, and as controls both under permuted classes, ``cs1_permuted`` and
+            ``cs2_permuted``.
     """
 
     layer: UnitLayer
@@ -68,6 +73,9 @@ def layer_responses(
 ) -> LayerResponses:
     """LC (Eq 3), and with adversarial images CS1 (Eq 4) and CS2 (Eq 5), of a layer's neurons.
 
+    A control of each CS is its mean over `PERMUTATIONS` random orders of the adversarial images'
+    classes: what a neuron has that responds to neither. Their frequencies stay.
+
     Args:
         layer: the layer.
         real: top real images.
@@ -87,6 +95,15 @@ def layer_responses(
             values[name] = similarity(
                 real_fractions, fractions(adversarial.top, classes), correlation
             )
+            generator = stream(0)
+            orders = (
+                torch.randperm(len(classes), generator=generator) for _ in range(PERMUTATIONS)
+            )
+            permuted = [
+                similarity(real_fractions, fractions(adversarial.top, classes[order]), correlation)
+                for order in orders
+            ]
+            values[f"{name}_permuted"] = torch.stack(permuted).mean(0)
         responding = responding & adversarial.top.responding.any(0)
     return LayerResponses(
         layer=layer,

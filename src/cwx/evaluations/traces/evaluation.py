@@ -56,7 +56,8 @@ class Traces:
         images: number of test images, evenly spaced among the originals of adversarial images if
             there are any, else among all; or a list of indices of test images.
         files: paths of picture files, which are resized to cover the data's images and cropped.
-        neurons: number of neurons per image.
+        neurons: at most so many neurons per image; null for all above the threshold.
+        threshold: the neurons have a PD above it (§4); 0 for all with an influence.
         activation: from the neurons' maps ``[n, channels, …]`` to activations ``[n, channels]``.
         fraction: top images of a neuron as a fraction of the test images, in (0, 1]; at least one
             image.
@@ -75,7 +76,8 @@ class Traces:
         before_nonlinearity: bool,
         images: Annotated[int, ">= 0"] | Annotated[Sequence[Annotated[int, ">= 0"]], "distinct"],
         files: Sequence[str],
-        neurons: Annotated[int, ">= 1"],
+        neurons: Annotated[int, ">= 1"] | None,
+        threshold: Annotated[float, ">= 0"],
         activation: Activation,
         fraction: Annotated[float, "> 0, <= 1"],
         taxonomy: Taxonomy,
@@ -88,14 +90,17 @@ class Traces:
                 f"{SETTING}.images and {SETTING}.files name no image to trace: give one of them, "
                 "or leave traces out of evaluation=[…]"
             )
-        if neurons < 1:
-            raise ValueError(f"{SETTING}.neurons is {neurons}: give 1 or more")
+        if neurons is not None and neurons < 1:
+            raise ValueError(f"{SETTING}.neurons is {neurons}: give 1 or more, or null for all")
+        if not threshold >= 0:
+            raise ValueError(f"{SETTING}.threshold is {threshold}: give 0 or more")
         if not 0 < fraction <= 1:
             raise ValueError(f"{SETTING}.fraction is {fraction}: give a fraction above 0, up to 1")
         self.networks, self.layer = networks, layer
         self.before_nonlinearity, self.activation = before_nonlinearity, activation
         self.images, self.files = images, [Path(file) for file in files]
         self.neurons, self.fraction = neurons, fraction
+        self.threshold = max(threshold, ROUNDING)
         self.taxonomy, self.sigma = taxonomy, sigma
 
     def check(self, plan: Plan) -> None:
@@ -145,8 +150,7 @@ class Traces:
         units = UnitLayers(network, data.image_shape, before_nonlinearity=self.before_nonlinearity)
         layer = units.last(self.layer, f"{SETTING}.layer")
         influences = [
-            _influence(network, layer, image, data, class_correlation, neurons=self.neurons)
-            for image in images
+            self._influence(network, layer, image, data, class_correlation) for image in images
         ]
         channels = sorted({channel for i in influences for channel in i.channels})
         strongest = self._strongest(network, layer, channels, data)
@@ -171,6 +175,29 @@ class Traces:
             )
             for image, influence in zip(images, influences, strict=True)
         ]
+
+    def _influence(
+        self,
+        network: nn.Module,
+        layer: UnitLayer,
+        image: TraceImage,
+        data: ImageData,
+        class_correlation: Tensor,
+    ) -> "_Influence":
+        device = next(network.parameters()).device
+        normalized = data.normalization.from_bytes(image.pixels[None]).to(device)
+        probabilities, without = probabilities_without(
+            network, partial(changed_units, network, layer), normalized, chunk=data.batch_size
+        )
+        differences = prediction_differences(probabilities, without, class_correlation)
+        order = differences.argsort(descending=True, stable=True)[: self.neurons]
+        order = order[differences[order] > self.threshold]
+        return _Influence(
+            probabilities=probabilities.cpu(),
+            channels=order.tolist(),
+            differences=differences[order].tolist(),
+            without=without[order].cpu(),
+        )
 
     @torch.no_grad()
     def _strongest(
@@ -209,31 +236,6 @@ class _Influence:
     channels: Sequence[int]
     differences: Sequence[float]
     without: Tensor
-
-
-def _influence(
-    network: nn.Module,
-    layer: UnitLayer,
-    image: TraceImage,
-    data: ImageData,
-    class_correlation: Tensor,
-    *,
-    neurons: int,
-) -> _Influence:
-    device = next(network.parameters()).device
-    normalized = data.normalization.from_bytes(image.pixels[None]).to(device)
-    probabilities, without = probabilities_without(
-        network, partial(changed_units, network, layer), normalized, chunk=data.batch_size
-    )
-    differences = prediction_differences(probabilities, without, class_correlation)
-    order = differences.argsort(descending=True, stable=True)[:neurons]
-    order = order[differences[order] > ROUNDING]
-    return _Influence(
-        probabilities=probabilities.cpu(),
-        channels=order.tolist(),
-        differences=differences[order].tolist(),
-        without=without[order].cpu(),
-    )
 
 
 def _class_fractions(indices: Tensor, data: ImageData) -> Tensor:

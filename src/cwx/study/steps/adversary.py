@@ -62,7 +62,7 @@ class Ensemble:
     Args:
         members: names of the attacked networks: an evaluation network, or a kind of expert; the
             first network of each name is used. ``None`` for the expert and all evaluation
-            networks.
+            networks; an evaluation network that is the expert counts once.
         targets: k, the target classes per image; one adversarial image per class.
         images: largest number of test images, spread evenly; ``None`` for all.
         weight, scale, step, steps: see `EnsembleAttack`.
@@ -161,8 +161,15 @@ class Ensemble:
         The order fixes the order of summation of their losses.
         """
         names = ["expert", *subject.evaluation_networks] if self.members is None else self.members
-        members = [_member(name, subject, training) for name in names]
-        return sorted(members, key=lambda member: json.dumps(member.identity, sort_keys=True))
+        by_identity: dict[str, Member] = {}
+        for member in (_member(name, subject, training) for name in names):
+            known = by_identity.setdefault(json.dumps(member.identity, sort_keys=True), member)
+            if known is not member and self.members is not None:
+                raise ValueError(
+                    f"adversary.members has {known.name!r} and {member.name!r}, which are the same "
+                    "trained network: remove one, or give null, which attacks each network once"
+                )
+        return [by_identity[identity] for identity in sorted(by_identity)]
 
     def _check_member(self, member: Member, subject: Subject) -> None:
         classes, device = len(subject.data.classes), subject.device
