@@ -60,12 +60,14 @@ class Part:
             measured value, ``{until}`` for the time on the monotonic clock when it is killed.
         read: the rows that it has measured, from that file, or from the ``.log`` file beside it
             with its output.
+        required: whether the other parts make no sense without it.
     """
 
     name: str
     seconds: float
     command: Sequence[str]
     read: Callable[[Path], Rows]
+    required: bool = False
 
 
 def rows_of_json(file: Path) -> Rows:
@@ -177,7 +179,12 @@ def run_parts(
         except OSError as error:
             results["parts"][part.name] = {"state": f"failed to start: {error}"}
         left += part.seconds - (time.monotonic() - start)
-        print(f"    {results['parts'][part.name]['state']}", file=sys.stderr, flush=True)
+        result = results["parts"][part.name]
+        print(f"    {result['state']}", file=sys.stderr, flush=True)
+        # Not if it ran out of time: the start of a first process may be slow.
+        if part.required and result["state"].startswith("failed"):
+            print("\n".join(result.get("output", [])), file=sys.stderr, flush=True)
+            break
     save(results)
 
 
@@ -237,8 +244,14 @@ def parts(args: argparse.Namespace, work: Path) -> list[Part]:
         unrolls, searches, steps = unrolls[1:2], searches[:1], steps[1:2]
     width = 4 if args.toy else 64
     return [
-        Part(name="machine", seconds=30, command=own("machine"), read=rows_of_json),
-        Part(name="tests", seconds=75, command=_tests(args), read=rows_of_pytest),
+        Part(
+            name="machine",
+            seconds=40,
+            command=[*own("machine"), "--device", args.device],
+            read=rows_of_json,
+            required=True,
+        ),
+        Part(name="tests", seconds=70, command=_tests(args), read=rows_of_pytest),
         Part(name="experts", seconds=120, command=own("experts"), read=rows_of_json),
         Part(name="outer_steps", seconds=75, command=own("outer_steps"), read=rows_of_json),
         Part(
@@ -255,7 +268,7 @@ def parts(args: argparse.Namespace, work: Path) -> list[Part]:
         ),
         Part(
             name="distill_step",
-            seconds=95,
+            seconds=90,
             command=script("distill_step", unrolls, 2),
             read=rows_of_json,
         ),

@@ -11,6 +11,7 @@ import math
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -221,8 +222,8 @@ def _complete(store: Path) -> list[Trajectory]:
     return [Trajectory(file.parent) for file in sorted(store.glob("*/complete.json"))]
 
 
-def machine(_: argparse.Namespace, report: Report, __: float) -> None:
-    """Hardware, versions and commit."""
+def machine(args: argparse.Namespace, report: Report, _: float) -> None:
+    """Hardware, versions and commit; fails without the device."""
     gpu: dict[str, Any] = {}
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
@@ -241,6 +242,8 @@ def machine(_: argparse.Namespace, report: Report, __: float) -> None:
         cuDNN=str(torch.backends.cudnn.version()),
         commit=_output(commit) or "unknown",
     )
+    if args.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch sees no GPU: check its driver, or test with --toy --device cpu")
 
 
 def _output(command: Sequence[str]) -> str:
@@ -260,6 +263,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="that must be there")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--until", type=float, default=math.inf, help="end, on the monotonic clock")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,16 @@ def test_a_part_that_takes_too_long_is_killed_with_its_children(gpu, tmp_path):
     assert parts["slow"]["rows"] == {"row": {"MiB": 7.0}}
     time.sleep(1.5)
     assert not file.exists()
+
+
+def test_nothing_follows_a_required_part_that_fails(gpu, tmp_path, capfd):
+    failing = replace(part(gpu, "machine", "import sys; sys.exit('no GPU')"), required=True)
+    parts, saved = run(gpu, tmp_path, failing, part(gpu, "second", WRITE))
+    assert parts["machine"]["state"] == "failed with exit status 1"
+    assert parts["second"] == {"state": "not run"}
+    assert all(map(gpu.has_failed, parts.values()))
+    assert saved[-1]["parts"] == parts
+    assert "no GPU" in capfd.readouterr().err
 
 
 def test_no_part_starts_when_the_whole_time_is_over(gpu, tmp_path):

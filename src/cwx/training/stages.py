@@ -20,6 +20,7 @@ from cwx.training.callbacks.progress import ProgressLines
 from cwx.training.callbacks.recording import RecordStates, WriteShards
 from cwx.training.callbacks.signals import KeepSignalHandler
 from cwx.training.loggers.logger_group import LoggerGroup
+from cwx.training.memory import memory_advice
 from cwx.training.precision import Precision, Precisions
 
 log = logging.getLogger(__name__)
@@ -211,7 +212,8 @@ class Stages:
         recorders = [
             Recorder(path, expert.identity) for path, expert in zip(paths, missing, strict=True)
         ]
-        self._fit(module, checkpoint, [RecordStates(recorders)], self._precision.experts)
+        with memory_advice(f"training {names}", lambda: _training_advice(len(missing))):
+            self._fit(module, checkpoint, [RecordStates(recorders)], self._precision.experts)
         if self.is_rank_zero:
             checkpoint.unlink(missing_ok=True)
         self.wait()
@@ -265,3 +267,10 @@ class Stages:
                 module, datamodule=RoundRobinIndices(missing), return_predictions=False
             )
         self.wait()
+
+
+def _training_advice(count: int) -> str:
+    smaller = "lower recipe.batch_size, which changes the networks, or choose a smaller network"
+    if count == 1:
+        return smaller
+    return f"lower experts.at_once ({count} were trained in parallel), or {smaller}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from cwx.evaluations.outcome import Evaluation, OnAllRanks, Outcome, Sources
 from cwx.study.contracts import check_distinct, check_outcome
 from cwx.study.subject_outcomes import subject_outcomes
+from cwx.training.memory import memory_advice
 from cwx.training.ranks import Ranks
 from cwx.training.subject import Subject
 
@@ -29,7 +30,7 @@ def evaluate(
             outcome = divided[name]
         else:
             log.info("evaluating %s", name)
-            outcome = evaluation(subject, sources)
+            outcome = _outcome(name, evaluation, subject, sources)
         check_outcome(name, outcome)
         outcomes[f"evaluation.{name}"] = outcome
         check_distinct(outcomes)
@@ -52,5 +53,11 @@ def evaluate_on_all_ranks(
     for name, evaluation in evaluations.items():
         if isinstance(evaluation, OnAllRanks) and evaluation.on_all_ranks:
             log.info("evaluating %s on %d processes", name, ranks.count)
-            outcomes[name] = evaluation(subject, sources)
+            outcomes[name] = _outcome(name, evaluation, subject, sources)
     return outcomes
+
+
+def _outcome(name: str, evaluation: Evaluation, subject: Subject, sources: Sources) -> Outcome:
+    advice = f"lower data.batch_size (now {subject.data.batch_size})"
+    with memory_advice(f"evaluation {name}", lambda: advice):
+        return evaluation(subject, sources)

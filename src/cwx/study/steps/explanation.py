@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from cwx.explanations.class_images import DivergedError
 from cwx.study.contracts import check_fit_attributes, check_method_output
 from cwx.study.results import Results
 from cwx.training.callbacks.elapsed_time import ElapsedTime
 from cwx.training.callbacks.log_images import LogPictures
+from cwx.training.memory import memory_advice, method_advice
 from cwx.training.stages import Factory, Fittable, Stages
 from cwx.training.subject import Subject
 
@@ -32,13 +34,14 @@ def explain(
             log.info("%s: explanations exist from an earlier start", name)
             continue
         clock = ElapsedTime()
-        method = build(subject=subject, seed=seed, stage=name)
-        check_fit_attributes(name, method)
         checkpoint = results.checkpoint(name)
         try:
-            if isinstance(method, Fittable):
-                pictures = LogPictures(name, subject.data.normalization)
-                stages.fit(method, checkpoint, [pictures, clock])
+            with memory_advice(f"method {name}", partial(method_advice, name, build)):
+                method = build(subject=subject, seed=seed, stage=name)
+                check_fit_attributes(name, method)
+                if isinstance(method, Fittable):
+                    pictures = LogPictures(name, subject.data.normalization)
+                    stages.fit(method, checkpoint, [pictures, clock])
         except DivergedError as error:
             if stages.is_rank_zero:
                 results.save_last_good(name, error.last_good)
