@@ -68,7 +68,7 @@ CASCADE_LABELS = {
 NEURON_MEANING = (
     "LC: semantic level and consistency of the classes of a neuron's top real images. CS: "
     "similarity between these classes and those of its top adversarial images, by true class "
-    "(CS₁) or target class (CS₂); with permuted classes, what a neuron has that responds to neither."
+    "(CS₁) or target class (CS₂). Permuted classes: the CS of a neuron that responds to neither."
 )
 
 PATTERN_MEANING = (

@@ -175,7 +175,7 @@ def test_under_permuted_classes_neurons_respond_to_neither(outcome):
     chance = (1 + 2 * COMMON) / (3 * (1 + 2 * COMMON)) ** 0.5
     for kind in ("expert", "fine-tuned"):
         for name in ("cs1_permuted", "cs2_permuted"):
-            assert outcome.metrics[f"neurons/{kind}/{name}"] == pytest.approx(chance, abs=0.06)
+            assert outcome.metrics[f"neurons/{kind}/{name}"] == pytest.approx(chance, abs=0.1)
 
 
 def test_the_closest_classes_are_named(study_with_attack, outcome):

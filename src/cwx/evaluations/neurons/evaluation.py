@@ -17,7 +17,7 @@ from cwx.evaluations.neurons.responses import (
     layer_responses,
     responding_values,
 )
-from cwx.evaluations.neurons.tables import closest_classes, curve_rows, layer_row
+from cwx.evaluations.neurons.tables import closest_classes, curve_rows, layer_row, top_rows
 from cwx.evaluations.neurons.top_images import (
     Activation,
     Audit,
