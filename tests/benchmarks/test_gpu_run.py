@@ -33,6 +33,11 @@ def gpu(benchmark):
     return benchmark("gpu")
 
 
+@pytest.fixture
+def reserve(benchmark):
+    return benchmark("timed_parts").RESERVE
+
+
 WRITE = (
     "import json, pathlib, sys; "
     "pathlib.Path(sys.argv[1]).write_text(json.dumps({'row': {'MiB': 7.0}}))"
@@ -78,12 +83,10 @@ def test_a_part_that_fails_leaves_its_values_and_the_others_run(gpu, tmp_path):
     assert not [*tmp_path.glob(".out*")]
 
 
-def test_a_part_that_takes_too_long_is_killed_with_its_children(gpu, tmp_path):
+def test_a_part_that_takes_too_long_is_killed_with_its_children(gpu, reserve, tmp_path):
     file = tmp_path / "written by the child"
     start = time.monotonic()
-    parts, _ = run(
-        gpu, tmp_path, part(gpu, "slow", CHILD, file, seconds=0.7), total=gpu.RESERVE + 0.7
-    )
+    parts, _ = run(gpu, tmp_path, part(gpu, "slow", CHILD, file, seconds=0.7), total=reserve + 0.7)
     assert time.monotonic() - start < 1.5
     assert parts["slow"]["state"] == "timed out after 1 s"
     assert parts["slow"]["rows"] == {"row": {"MiB": 7.0}}
@@ -101,19 +104,19 @@ def test_nothing_follows_a_required_part_that_fails(gpu, tmp_path, capfd):
     assert "no GPU" in capfd.readouterr().err
 
 
-def test_no_part_starts_when_the_whole_time_is_over(gpu, tmp_path):
-    parts, _ = run(gpu, tmp_path, part(gpu, "late", WRITE), total=gpu.RESERVE)
+def test_no_part_starts_when_the_whole_time_is_over(gpu, reserve, tmp_path):
+    parts, _ = run(gpu, tmp_path, part(gpu, "late", WRITE), total=reserve)
     assert parts == {"late": {"state": "not run: no time was left"}}
 
 
-def test_a_part_receives_the_time_that_others_left(gpu, tmp_path):
+def test_a_part_receives_the_time_that_others_left(gpu, reserve, tmp_path):
     show = "import sys, time; print(float(sys.argv[2]) - time.monotonic()); sys.exit(1)"
     parts, _ = run(
         gpu,
         tmp_path,
         part(gpu, "short", WRITE, seconds=30.0),
         part(gpu, "long", show, "{until}", seconds=10.0),
-        total=gpu.RESERVE + 40.0,
+        total=reserve + 40.0,
     )
     assert 30 < float(parts["long"]["output"][0]) <= 40
 
@@ -158,10 +161,10 @@ def test_pytest_results_are_counted_also_when_it_was_killed(gpu, tmp_path):
     }
 
 
-def test_the_limits_sum_to_less_than_eight_minutes(gpu):
+def test_the_limits_sum_to_at_most_eight_minutes(gpu, reserve):
     for arguments in ([], ["--toy", "--device", "cpu"]):
         parts = gpu.parts(gpu.arguments(arguments), Path("work"))
-        assert sum(part.seconds for part in parts) + gpu.RESERVE <= 480
+        assert sum(part.seconds for part in parts) + reserve <= 480
 
 
 def test_the_parts_name_variants_that_a_gpu_has(gpu, benchmark, monkeypatch):
