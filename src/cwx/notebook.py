@@ -141,7 +141,7 @@ class OpenRun:
         """
         kept, _ = self._samples
         _require(kind, kept, f"{self.folder} kept no images of kind")
-        return self._by_class(kept[kind].images.float() / 255, kept[kind].labels)
+        return self._by_class(kept[kind].images[:].float() / 255, kept[kind].labels)
 
     def figure(self, class_name: ClassName) -> "Figure":
         """Test images of one class beside what each method shows of it.

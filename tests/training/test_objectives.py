@@ -11,7 +11,7 @@ from support.builders import small_mlp
 from torch import nn
 from torch.nn import functional as F
 
-from cwx.data.datamodule import Batch
+from cwx.data.batches import Batch
 from cwx.functional.attack_targets import others, shifts
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.rng import stream

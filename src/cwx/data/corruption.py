@@ -24,6 +24,7 @@ from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import Fit, stretch_to
 from cwx.data.splits import ImageSet
+from cwx.data.streamed_images import change_images
 from cwx.functional.all_to_all import AllToAll
 from cwx.functional.backdoor import Shape, Trigger, Variant, choose
 from cwx.functional.class_names import ClassName
@@ -103,8 +104,8 @@ class Backdoor:
         backdoor = plan_backdoor(self.trigger, self.target, self.variant, classes)
         candidates = poisonable(images, classes, backdoor, self.variant)
         indices = choose(candidates, rate=self.rate, total=len(images), generator=stream(self.seed))
-        pixels, labels = images.images.clone(), images.labels.clone()
-        pixels[indices] = self.trigger.apply(images.images[indices])
+        pixels = change_images(images.images, indices, self.trigger.apply)
+        labels = images.labels.clone()
         labels[indices] = backdoor.targets(labels[indices])
         poisoned = ImageSet(pixels, labels)
         changes = measure_changes(images, poisoned)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from cwx.data.splits import ImageSet
+from cwx.data.streamed_images import StreamedImages
 
 # Images compared at a time, so that a comparison takes little memory.
-_CHUNK = 4096
+_CHUNK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,21 @@ class Changes:
         return metrics | ({"corruption/mean_change": self.mean} if self.pixels.any() else {})
 
 
+def _candidates(clean: ImageSet, corrupted: ImageSet) -> Tensor:
+    """The indices of the images that may differ: decoding all of them would take long."""
+    before, after = clean.images, corrupted.images
+    if isinstance(before, StreamedImages) and isinstance(after, StreamedImages):
+        return after.differing(before).nonzero()[:, 0]
+    return torch.arange(len(clean), device=clean.labels.device)
+
+
 def measure_changes(clean: ImageSet, corrupted: ImageSet) -> Changes:
     """The differences between two sets of the same shapes, image by image."""
     labels = clean.labels != corrupted.labels
     pixels = torch.zeros(len(clean), dtype=torch.bool, device=labels.device)
     total = count = 0.0
     if clean.images is not corrupted.images:
-        for rows in torch.arange(len(clean), device=labels.device).split(_CHUNK):
+        for rows in _candidates(clean, corrupted).split(_CHUNK):
             before, after = clean.images[rows], corrupted.images[rows]
             pixels[rows] = differs = (before != after).flatten(1).any(1)
             change = (after[differs].short() - before[differs].short()).abs()

@@ -4,37 +4,32 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from cwx.data.batches import Batch, ResidentBatches, StreamedBatches
 from cwx.data.corruption import Corruption, CorruptionResult, NoCorruption, check_result
 from cwx.data.corruption_changes import Changes
-from cwx.data.global_batches import Draw, GlobalBatches
+from cwx.data.file_splits import load_splits
+from cwx.data.global_batches import GlobalBatches
+from cwx.data.limits import limited
 from cwx.data.splits import ImageSet, Source, Splits
 from cwx.data.step_loaders import rank_and_world_size
+from cwx.data.storage import Storage
+from cwx.data.streamed_images import StreamedImages
+from cwx.data.worker_loader import WorkerLoader
 from cwx.functional.images import Normalization
 
 
-class Batch(NamedTuple):
-    """One rank's part of a batch.
-
-    Attributes:
-        images: normalised, ``[b, C, H, W]``.
-        labels: class indices ``[b]``.
-        total: the number of images of the batch on all ranks.
-    """
-
-    images: Tensor
-    labels: Tensor
-    total: int
-
-
 class ImageData(L.LightningDataModule):
-    """Training and test images in memory; batches lie on the device of an attached trainer.
+    """Training and test images; batches lie on the device of an attached trainer.
+
+    The images are in memory, or are decoded from files when they are needed (`Storage`). Batches
+    and results are the same in both cases.
 
     A global training batch is divided among the ranks, so that the batches do not depend on the
     number of processes. Their order depends on the seed and the epoch only. Several networks may
@@ -47,6 +42,8 @@ class ImageData(L.LightningDataModule):
         per_class: use only the first `per_class` training images of each class; ``None`` for all.
         total: use at most so many training images of all classes together: the largest equal
             number per class that fits, the first ones of each; ``None`` for all.
+        storage, memory_share, workers, on_error, manifests: see `cwx.data.storage.Storage`; other
+            than ``memory`` and ``stop`` for sources of image files only.
 
     Attributes:
         clean: the training images before any corruption; set by `setup`.
@@ -68,6 +65,11 @@ class ImageData(L.LightningDataModule):
         batch_size: Annotated[int, ">= 1"],
         per_class: Annotated[int, ">= 1"] | None,
         total: Annotated[int, ">= 1"] | None = None,
+        storage: Literal["memory", "disk", "auto"] = "memory",
+        memory_share: Annotated[float, "> 0, <= 1"] = 0.3,
+        workers: Annotated[int, ">= 0, <= 256"] | None = 0,
+        on_error: Literal["stop", "skip"] = "stop",
+        manifests: str = "",
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -79,6 +81,13 @@ class ImageData(L.LightningDataModule):
         self.source, self.batch_size = source, batch_size
         self.per_class, self.total = per_class, total
         self._mean, self._std = mean, std
+        self.storage = Storage(
+            kind=storage,
+            memory_share=memory_share,
+            workers=workers,
+            on_error=on_error,
+            manifests=manifests,
+        )
         self._order: tuple[int, tuple[int, ...]] | None = None
         self._splits: Splits | None = None
 
@@ -87,25 +96,12 @@ class ImageData(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if self._splits is None:
-            splits = self.source.load()
+            splits = load_splits(self.source, self.storage)
             splits.check()
-            splits = replace(splits, train=self._limited(splits.train))
+            splits = replace(splits, train=limited(splits.train, self.per_class, self.total))
             self._splits, self.clean = splits, splits.train
             self.corrupt(NoCorruption())
             self.normalization = self._normalization()
-
-    def _limited(self, train: ImageSet) -> ImageSet:
-        if self.per_class is not None:
-            train = train.first(self.per_class)
-        if self.total is None or len(train) <= self.total:
-            return train
-        per_class = equal_part(train.labels.bincount().tolist(), self.total)
-        if per_class < 1:
-            raise ValueError(
-                f"data.total is {self.total}, below the number of classes with training images: "
-                f"give at least {len(train.labels.unique())}, or null for all images"
-            )
-        return train.first(per_class)
 
     def corrupt(self, corruption: Corruption) -> CorruptionResult:
         """Corrupt the clean training images and train on the result; test images stay clean.
@@ -203,12 +199,13 @@ class ImageData(L.LightningDataModule):
         return self._digest(self.splits.test)
 
     def _digest(self, images: ImageSet) -> str:
-        digest = hashlib.sha256(
-            repr((images.images.shape, self.classes, self.normalization)).encode()
-        )
-        for tensor in (images.images, images.labels):
-            # Hash the memory of the tensor: a copy of all images may not fit.
-            digest.update(tensor.cpu().contiguous().numpy().reshape(-1).data)
+        pixels = images.images
+        digest = hashlib.sha256(repr((pixels.shape, self.classes, self.normalization)).encode())
+        if isinstance(pixels, StreamedImages):
+            digest.update(pixels.identity().encode())
+        else:
+            digest.update(_memory(pixels))
+        digest.update(_memory(images.labels))
         return digest.hexdigest()
 
     def batches(self, *, size: int, seeds: Sequence[int]) -> Self:
@@ -228,7 +225,9 @@ class ImageData(L.LightningDataModule):
             raise RuntimeError("training needs a batch size and seeds: call data.batches(...)")
         size, seeds = self._order
         rank, ranks = rank_and_world_size(self)
-        images = self._on_device(self.splits.train)
+        train = self.splits.train
+        streamed = isinstance(train.images, StreamedImages)
+        images = train if streamed else self._on_device(train)
         sampler = GlobalBatches(
             len(images),
             size=size,
@@ -237,7 +236,25 @@ class ImageData(L.LightningDataModule):
             ranks=ranks,
             device=images.images.device,
         )
-        return DataLoader(_Batches(images, self.normalization), sampler=sampler, batch_size=None)
+        if isinstance(images.images, StreamedImages):
+            return WorkerLoader(
+                StreamedBatches(images.images, images.labels),
+                sampler,
+                workers=images.images.files.workers,
+                training=True,
+                pin=self._device.type == "cuda",
+            )
+        batches = ResidentBatches(images, self.normalization)
+        return DataLoader(batches, sampler=sampler, batch_size=None)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        # Streamed images arrive as bytes.
+        return [
+            part._replace(images=self.normalization.from_bytes(part.images))
+            if part.images.dtype == torch.uint8
+            else part
+            for part in batch
+        ]
 
     def test_batches(self, count: int | None = None) -> Iterator[Batch]:
         """All test images, or `count` evenly spaced ones, in order; see `in_order`."""
@@ -245,48 +262,25 @@ class ImageData(L.LightningDataModule):
 
     def in_order(self, images: ImageSet) -> Iterator[Batch]:
         """Batches of `batch_size` images in order, the same on every rank."""
-        images = self._on_device(images)
-        batches = _Batches(images, self.normalization)
-        for indices in torch.arange(len(images), device=images.images.device).split(
-            self.batch_size
-        ):
-            yield from batches[[(indices, len(indices))]]
+        images, start = self._on_device(images), 0
+        for pixels in images.images.split(self.batch_size):
+            labels = images.labels[start : start + len(pixels)]
+            yield Batch(self.normalization.from_bytes(pixels), labels, len(pixels))
+            start += len(pixels)
 
     def _on_device(self, images: ImageSet) -> ImageSet:
         """The images on the trainer's device if a trainer is attached."""
-        return images.to(self.trainer.strategy.root_device) if self.trainer else images
+        return images.to(self._device) if self.trainer else images
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+
+def _memory(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor: a copy of all images may not fit."""
+    return tensor.cpu().contiguous().numpy().reshape(-1).data
 
 
 def _format_size(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
-
-
-class _Batches(Dataset[list[Batch]]):
-    """Indexes whole batches at once, without a Python loop over images."""
-
-    def __init__(self, images: ImageSet, normalization: Normalization) -> None:
-        self.set, self.normalization = images, normalization
-
-    def __getitem__(self, draws: list[Draw]) -> list[Batch]:
-        return [
-            Batch(
-                self.normalization.from_bytes(self.set.images[indices]),
-                self.set.labels[indices],
-                total,
-            )
-            for indices, total in draws
-        ]
-
-
-def equal_part(counts: Sequence[int], total: int) -> int:
-    """The largest n for which the first n images of every class are at most `total` together.
-
-    Args:
-        counts: images of each class.
-
-    >>> equal_part([10, 3, 100], 20), equal_part([1, 1], 9), equal_part([5, 5], 1)
-    (8, 1, 0)
-    """
-    return max(
-        n for n in range(max(counts, default=0) + 1) if sum(min(c, n) for c in counts) <= total
-    )

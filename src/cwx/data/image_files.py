@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cwx.data.image_decoding import decode
+from cwx.data.image_decoding import DecodedImage, decode
 from cwx.data.pixel_conversion import Mode, PixelRules
 from cwx.data.resizing import Fit
 from cwx.data.splits import ImageSet
@@ -51,7 +51,7 @@ class Reader:
                 from the first image that this reader has read, in this call or an earlier one, or
                 the images do not fit into memory.
         """
-        survey = _Survey(self.rules)
+        survey = Survey(self.rules)
         # Fill one tensor: stacking a list would need twice the memory.
         first = self._image(files[0][0], survey)
         images = _allocate(len(files), first)
@@ -61,25 +61,52 @@ class Reader:
         survey.check()
         return ImageSet(images, torch.tensor([label for _, label in files]))
 
-    def _image(self, file: Path, survey: "_Survey") -> Tensor:
-        decoded = decode(file, mode=self.mode, rules=self.rules, fit=self.fit)
-        picture = decoded.image
+    def _image(self, file: Path, survey: "Survey") -> Tensor:
+        decoded, pixels = self.decode(file)
         if self.first is None:
-            self.first = file, picture.size
-        if picture.size != self.first[1]:
-            (width, height), (first, (first_width, first_height)) = picture.size, self.first
-            raise ValueError(
-                f"images differ in size: {printable(first)} is {first_width}x{first_height}, "
-                f"{printable(file)} is {width}x{height}; set data.source.size to resize them"
-            )
-        array = np.asarray(picture)
+            self.first = file, decoded.image.size
+        check_same_size(*self.first, file, decoded.image.size)
+        survey.add(file, decoded.bits, decoded.has_frames, self.brightest(pixels))
+        return pixels
+
+    def decode(self, file: Path) -> tuple[DecodedImage, Tensor]:
+        """One image, of any size, and its pixels as bytes ``[C, H, W]``.
+
+        Raises:
+            ValueError: the file is not an image, or its pixels have no clear meaning.
+        """
+        decoded = decode(file, mode=self.mode, rules=self.rules, fit=self.fit)
+        array = np.asarray(decoded.image)
         array = array.reshape(*array.shape[:2], -1)
-        colours = array[..., :-1] if self.mode in ("LA", "RGBA") else array
-        survey.add(file, decoded.bits, decoded.has_frames, int(colours.max()) / 255)
-        return torch.from_numpy(array.transpose(2, 0, 1).copy())
+        return decoded, torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+    def settings(self) -> str:
+        """What determines the pixels of a file, as text."""
+        return repr((self.mode, self.fit, self.rules.background, self.rules.white_level))
+
+    def brightest(self, pixels: Tensor) -> float:
+        """The largest value of the colours of an image of this reader, in 0-1."""
+        colours = pixels[:-1] if self.mode in ("LA", "RGBA") else pixels
+        return int(colours.max()) / 255
 
 
-class _Survey:
+def check_same_size(
+    first: Path, first_size: tuple[int, int], file: Path, size: tuple[int, int]
+) -> None:
+    """Refuse images of two sizes, given as width and height.
+
+    Raises:
+        ValueError: names both files.
+    """
+    if size != first_size:
+        (width, height), (first_width, first_height) = size, first_size
+        raise ValueError(
+            f"images differ in size: {printable(first)} is {first_width}x{first_height}, "
+            f"{printable(file)} is {width}x{height}; set data.source.size to resize them"
+        )
+
+
+class Survey:
     """What only all files together tell."""
 
     def __init__(self, rules: PixelRules) -> None:

@@ -45,7 +45,7 @@ def sample_images(splits: Splits) -> dict[str, Tensor]:
         for kind, images in samples.items()
         if len(images)
         for part, tensor in (
-            ("images", _downscale(images.images, factor)),
+            ("images", _downscale(images.images[:], factor)),
             ("labels", images.labels),
         )
     }
@@ -67,12 +67,15 @@ def class_means(train: ImageSet) -> tuple[Tensor, Tensor]:
         float64 ``[k, C, H, W]`` in 0-255, and int64 ``[k]`` in ascending order.
     """
     labels = train.labels.unique()
-    means = train.images.new_empty((len(labels), *train.images.shape[1:]), dtype=torch.float64)
-    # One class at a time: a float copy of all images might not fit into memory.
-    for row, label in enumerate(labels):
-        mask = train.labels == label
-        means[row] = train.images[mask].sum(0, dtype=torch.int64).double() / mask.sum()
-    return means, labels
+    shape = (len(labels), *train.images.shape[1:])
+    # One pass. Sums of bytes are exact in float64, whatever their order.
+    sums = torch.zeros(shape, dtype=torch.float64, device=train.images.device)
+    for images, of_batch in train.batches():
+        for label in of_batch.unique():
+            row = torch.searchsorted(labels, label)
+            sums[row] += images[of_batch == label].sum(0, dtype=torch.int64).double()
+    counts = torch.bincount(train.labels)[labels]
+    return sums / counts[:, None, None, None], labels
 
 
 def _downscale(images: Tensor, factor: int) -> Tensor:

@@ -2,22 +2,30 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from cwx.data.streamed_images import Images, StreamedImages
 from cwx.functional.class_names import ClassName, class_indices
 from cwx.functional.spacing import evenly_spaced
+
+# Images in memory that are handled at a time.
+_CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images ``[n, C, H, W]`` as bytes in 0-255 and labels ``[n]`` as int64 class indices."""
+    """Images ``[n, C, H, W]`` as bytes in 0-255 and labels ``[n]`` as int64 class indices.
 
-    images: Tensor
+    The images are in memory, or in files (`cwx.data.streamed_images`): to index them gives a tensor
+    in both cases, and `batches` and `at` need memory for no more than is asked for.
+    """
+
+    images: Images
     labels: Tensor
 
     def __len__(self) -> int:
@@ -27,8 +35,26 @@ class ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device))
 
     def at(self, indices: Tensor) -> "ImageSet":
-        """The images at `indices`, or where a boolean mask is True."""
+        """The images at `indices`, or where a boolean mask is True; files are not decoded yet."""
+        if isinstance(self.images, StreamedImages):
+            return ImageSet(self.images.select(indices), self.labels[indices])
         return ImageSet(self.images[indices], self.labels[indices])
+
+    def resident(self) -> "ImageSet":
+        """The same images in memory."""
+        return ImageSet(self.images[:], self.labels)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images and labels once, in order, in parts that take little memory."""
+        chunks = (
+            self.images.chunks()
+            if isinstance(self.images, StreamedImages)
+            else self.images.split(_CHUNK)
+        )
+        start = 0
+        for chunk in chunks:
+            yield chunk, self.labels[start : start + len(chunk)]
+            start += len(chunk)
 
     def spread(self, count: int | None) -> "ImageSet":
         """At most `count` evenly spaced images, in order; ``None`` for all."""

@@ -11,6 +11,7 @@ from cwx.data.backdoor_plan import PlantedBackdoor, check_rate, describe_unchang
 from cwx.data.corruption import CorruptionResult
 from cwx.data.corruption_changes import measure_changes
 from cwx.data.splits import ImageSet
+from cwx.data.streamed_images import change_images
 from cwx.functional.backdoor import Trigger
 from cwx.functional.class_names import ClassName, class_index, describe_class
 from cwx.functional.rng import stream
@@ -65,15 +66,15 @@ class Watermark:
         order = own[torch.randperm(len(own), generator=stream(self.seed))]
         marked = order[: max(1, round(self.fraction * len(own)))]
         replaced = order[: round(self.replaced * len(own))]
-        pixels = images.images.clone()
+        origins = torch.arange(len(images))
         if len(replaced):
             draws = torch.randint(len(others), replaced.shape, generator=stream(self.seed, 1))
-            pixels[replaced] = images.images[others[draws]]
-        before = pixels[marked]
-        pixels[marked] = self.trigger.apply(before)
-        if torch.equal(pixels[marked], before):
+            origins[replaced] = others[draws]
+        before = ImageSet(images.at(origins).images, images.labels.clone())
+        pixels = change_images(before.images, marked, self.trigger.apply)
+        corrupted = ImageSet(pixels, before.labels)
+        if not measure_changes(before, corrupted).pixels.any():
             raise ValueError(describe_unchanged(self.trigger, len(marked)))
-        corrupted = ImageSet(pixels, images.labels.clone())
         changes = measure_changes(images, corrupted)
         watermark = PlantedBackdoor(self.trigger, target, is_watermark=True)
         return CorruptionResult(corrupted, changes.either, watermark)

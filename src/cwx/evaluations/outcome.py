@@ -163,4 +163,4 @@ def most_per_class(images: Iterable[Explanations]) -> int:
 def training_images(subject: Subject, per_class: int) -> Explanations:
     """At most `per_class` training images of each class, drawn at random with a fixed seed."""
     images = draw_per_class(subject.data.splits.train, per_class)
-    return Explanations(subject.data.normalization.from_bytes(images.images), images.labels)
+    return Explanations(subject.data.normalization.from_bytes(images.images[:]), images.labels)

@@ -9,6 +9,7 @@ starts.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -63,8 +64,14 @@ class LeaveOneClassOutGaussian:
         return self.whiten(pattern.double().flatten()[None])[0]
 
 
+class Indexable(Protocol):
+    """A tensor, or what gives the part of one that a boolean mask selects."""
+
+    def __getitem__(self, mask: Tensor, /) -> Tensor: ...
+
+
 def leave_one_class_out_gaussians(
-    images: Tensor, labels: Tensor
+    images: Indexable, labels: Tensor
 ) -> Iterator[tuple[int, LeaveOneClassOutGaussian]]:
     """Each class with the Gaussian of all other classes.
 
@@ -75,7 +82,7 @@ def leave_one_class_out_gaussians(
     of the largest class in float64.
 
     Args:
-        images: bytes ``[n, C, H, W]``.
+        images: bytes ``[n, C, H, W]``; only the images of one class at a time are in memory.
         labels: ``[n]``, of two classes or more.
     """
     classes = labels.unique().tolist()

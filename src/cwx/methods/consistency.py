@@ -8,7 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from cwx.data.datamodule import Batch, ImageData
+from cwx.data.batches import Batch
+from cwx.data.datamodule import ImageData
 from cwx.functional.attack_targets import others, shifts
 from cwx.functional.attacks import Attack
 from cwx.functional.augmentation import Strategy

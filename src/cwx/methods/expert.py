@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cwx.data.datamodule import Batch, ImageData
+from cwx.data.batches import Batch
+from cwx.data.datamodule import ImageData
 from cwx.functional.attacks import Attack
 from cwx.functional.augmentation import Strategy
 from cwx.functional.batch_statistics import GlobalBatchNorm

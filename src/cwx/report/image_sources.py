@@ -129,7 +129,7 @@ def _real_source(run: RunContents, kind: str, sample: ImageSet) -> ImageSource:
         key=kind,
         title=title,
         meaning=meaning,
-        labels=_checked_labels(run, sample.labels, sample.images),
+        labels=_checked_labels(run, sample.labels, sample.images[:]),
         shape=sample.images.shape[1:],
         render=lambda label, count: sample.images[sample.labels == label][:count].float() / 255,
     )

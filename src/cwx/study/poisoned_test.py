@@ -37,7 +37,7 @@ def poisoned_test_note(
     chosen = [images[index] for index in indices]
     reader = source if way.size is None else source.with_size(way.size, way.resize)
     poisoned = reader.read([(image.file, image.label) for image in chosen])
-    outputs = measure_log_probabilities(network, poisoned.images, way.inputs, device).argmax(1)
+    outputs = measure_log_probabilities(network, poisoned.images[:], way.inputs, device).argmax(1)
     success = (outputs == poisoned.labels).double().mean().item()
     return (
         f"Of {len(chosen)} poisoned test images beside the file, the network classifies "

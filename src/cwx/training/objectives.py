@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cwx.data.datamodule import Batch, ImageData
+from cwx.data.batches import Batch
+from cwx.data.datamodule import ImageData
 from cwx.functional.attacks import Attack, cross_entropy
 from cwx.functional.rng import stream
 from cwx.networks.eval_mode import eval_mode

@@ -163,7 +163,7 @@ class Subject:
 
     def _redrawn(self, layers: int | None) -> nn.Module:
         network = self.first_network("expert").to(self.device)
-        images = self.data.splits.test.spread(_STATISTICS).images
+        images = self.data.splits.test.spread(_STATISTICS).images[:]
         normalised = self.data.normalization.from_bytes(images.to(self.device))
         redraw_weights(network, normalised, seed=0, layers=layers)
         return network
@@ -194,6 +194,6 @@ class Subject:
     def real_images(self, per_class: int) -> Explanations:
         """The first `per_class` test images of each class, or all if there are fewer."""
         test = self.data.splits.test.first(per_class)
-        images = self.data.normalization.from_bytes(test.images)
+        images = self.data.normalization.from_bytes(test.images[:])
         # Ordered by class.
         return Explanations(images, test.labels).first(per_class)

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 import torch
 from torch import Tensor
 
+from cwx.data.datasets.channels import check_channels, common_channels
 from cwx.data.datasets.class_folders import (
     FilesByClass,
     class_order,
@@ -17,7 +18,7 @@ from cwx.data.datasets.class_folders import (
     label_files,
     preview_names,
 )
-from cwx.data.image_decoding import is_grey_file
+from cwx.data.file_splits import FileSplits
 from cwx.data.image_files import LabelledFiles, Reader
 from cwx.data.image_listing import is_desktop_file
 from cwx.data.pixel_conversion import PixelRules
@@ -69,7 +70,7 @@ class ImageFolder:
         white_level: Annotated[float, "> 0, <= 4294967295"] | None,
         synsets: Mapping[ClassName, str] | None,
     ) -> None:
-        _check_channels(channels)
+        check_channels(channels)
         self.root, self.channels, self.synsets = Path(root), channels, synsets
         self.interpolation = interpolation
         self.rules = PixelRules(background, white_level, _SETTING)
@@ -79,16 +80,20 @@ class ImageFolder:
         return
 
     def load(self) -> Splits:
+        return self.listing().read()
+
+    def listing(self) -> FileSplits:
+        """The files of both splits, in the order of `load`."""
         remedy = "set data.source.root to a folder with train/<class>/ and test/<class>/"
         train, test = (files_by_class(self.root / split, remedy) for split in ("train", "test"))
         classes = class_order(train, self.root / "train")
         _check_test(test, train, self.root)
         # Check the synsets first: reading the images takes longer.
         synsets = synsets_by_index(self.synsets, classes)
-        self._channels = self.channels or _common_channels([train, test])
+        self._channels = self.channels or common_channels([train, test])
         self._test = label_files(test, classes)
-        train_images = self._reader().read(label_files(train, classes))
-        return Splits(train_images, self._reader().read(self._test), classes, synsets)
+        labelled = label_files(train, classes)
+        return FileSplits(self.root, labelled, self._test, classes, synsets, self._reader)
 
     def with_size(self, size: int, resize: int | None) -> Self:
         """The same source, loaded, with another `size`; `resize` must be ``None``."""
@@ -144,7 +149,7 @@ class ClassFolders:
         images: Annotated[int, ">= 1"] | None,
         synsets: Mapping[ClassName, str] | None,
     ) -> None:
-        _check_channels(channels)
+        check_channels(channels)
         self.root, self.channels, self.synsets = Path(root), channels, synsets
         self.interpolation, self.images = interpolation, images
         self.rules = PixelRules(background, white_level, _SETTING)
@@ -157,11 +162,15 @@ class ClassFolders:
         return
 
     def load(self) -> Splits:
+        return self.listing().read()
+
+    def listing(self) -> FileSplits:
+        """The test files, in the order of `load`."""
         test, classes = self.files()
         # Check the synsets first: reading the images takes longer.
         synsets = self._synsets(classes)
-        images = self._reader(test).read(self._labelled(test, classes))
-        return Splits(images.empty(), images, classes, synsets)
+        files = self._labelled(test, classes)
+        return FileSplits(self.root, [], files, classes, synsets, lambda: self._reader(test))
 
     def with_size(self, size: int, resize: int | None) -> Self:
         """The same source with another `size` and `resize`."""
@@ -201,7 +210,7 @@ class ClassFolders:
         return test, classes
 
     def _reader(self, test: FilesByClass) -> Reader:
-        channels = self.channels or _common_channels([test])
+        channels = self.channels or common_channels([test])
         return Reader(channels=channels, fit=self.fit, rules=self.rules)
 
     def _synsets(self, classes: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -283,13 +292,3 @@ def _check_known(files: FilesByClass, classes: Sequence[str], folder: Path, name
             f"nearest to {unknown[0]} are {', '.join(near)}); rename or remove them, or "
             "name them there"
         )
-
-
-def _check_channels(channels: int | None) -> None:
-    if channels not in (None, 1, 3):
-        raise ValueError(f"data.source.channels is {channels}: give 1, 3 or null")
-
-
-def _common_channels(splits: Sequence[FilesByClass]) -> int:
-    files = (file for split in splits for paths in split.values() for file in paths)
-    return 1 if all(is_grey_file(file) for file in files) else 3

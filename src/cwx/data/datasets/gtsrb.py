@@ -11,6 +11,7 @@ from cwx.data.datasets.class_folders import (
     preview_names,
 )
 from cwx.data.datasets.download import Archive, fetch
+from cwx.data.file_splits import FileSplits
 from cwx.data.image_files import LabelledFiles, Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import check_side, stretch_to
@@ -133,9 +134,13 @@ class GTSRB:
                 fetch(archive, self._path(archive), self.root)
 
     def load(self) -> Splits:
+        return self.listing().read()
+
+    def listing(self) -> FileSplits:
+        """The files of both splits, in the order of `load`."""
         reader = Reader(channels=3, fit=self.fit, rules=PixelRules())
         train, test = self._train(), self._test()
-        return Splits(reader.read(train), reader.read(test), SIGNS)
+        return FileSplits(self.root, train, test, SIGNS, None, lambda: reader)
 
     def _path(self, archive: Archive) -> Path:
         short = self.root / archive.part.removeprefix("GTSRB/")

@@ -13,6 +13,7 @@ from cwx.data.datasets.class_folders import (
     preview_names,
 )
 from cwx.data.datasets.download import Archive, fetch
+from cwx.data.file_splits import FileSplits
 from cwx.data.image_files import LabelledFiles, Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import crop_to
@@ -67,13 +68,18 @@ class TinyImageNet:
             fetch(ARCHIVE, self.root, self.root.parent)
 
     def load(self) -> Splits:
+        return self.listing().read()
+
+    def listing(self) -> FileSplits:
+        """The files of both splits, in the order of `load`."""
         train = files_by_class(self.root / "train", self._remedy(), _BOXES)
         ids = class_order(train, self.root / "train")
         self._check_ids(ids)
         names = self._names(ids)
         test = self._validation(ids)
+        # Both splits are of one size.
         reader = Reader(channels=3, fit=self.fit, rules=PixelRules())
-        return Splits(reader.read(label_files(train, ids)), reader.read(test), names, ids)
+        return FileSplits(self.root, label_files(train, ids), test, names, ids, lambda: reader)
 
     def _remedy(self) -> str:
         return ARCHIVE.manual_steps(self.root, self.root.parent)

@@ -6,6 +6,7 @@ from torch import nn
 from cwx.data.backdoor_plan import PlantedBackdoor
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
+from cwx.data.streamed_images import change_images
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
 from cwx.functional.class_names import describe_class
 from cwx.networks.eval_mode import accuracy
@@ -33,7 +34,9 @@ class AttackSuccess:
                 f"attack_success needs test images of classes other than {_target(plan.data)}, and "
                 "there are none: choose another corruption.target"
             )
-        if torch.equal(backdoor.trigger.apply(others.images), others.images):
+        if all(
+            torch.equal(backdoor.trigger.apply(images), images) for images, _ in others.batches()
+        ):
             raise ValueError(
                 f"the trigger changes no pixel of the {len(others)} test images of classes other "
                 f"than {_target(plan.data)}, so that attack_success would measure clean images: "
@@ -63,7 +66,9 @@ class AttackSuccess:
 def attacked_images(backdoor: PlantedBackdoor, images: ImageSet) -> ImageSet:
     """Images of other classes than their target, with the trigger, labelled as the target."""
     others = _others(images, backdoor)
-    return ImageSet(backdoor.trigger.apply(others.images), backdoor.targets(others.labels))
+    everything = torch.arange(len(others))
+    triggered = change_images(others.images, everything, backdoor.trigger.apply)
+    return ImageSet(triggered, backdoor.targets(others.labels))
 
 
 def _others(images: ImageSet, backdoor: PlantedBackdoor) -> ImageSet:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.data.splits import Splits
+from cwx.data.streamed_images import Images
 from cwx.data.taxonomy import Taxonomy
 from cwx.evaluations.neurons.figures import Sheet, similarity_curve
 from cwx.evaluations.neurons.responses import (
@@ -185,7 +186,7 @@ class Neurons:
         layers = self._layers(network, subject.data.image_shape)
         audit = Audit(layers=layers, activation=self.activation, fraction=self.fraction)
 
-        def top_images(parts: Iterable[Tensor], count: int) -> Mapping[str, TopActivations]:
+        def top_images(parts: Iterable[Images], count: int) -> Mapping[str, TopActivations]:
             data, device = subject.data, subject.device
             batches = normalized_batches(
                 parts, data.normalization, size=data.batch_size, device=device

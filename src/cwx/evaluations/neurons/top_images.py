@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cwx.data.streamed_images import Images
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import RunningTopK, TopActivations
 from cwx.networks.unit_layers import UnitLayer, UnitLayers
@@ -126,12 +127,12 @@ def top_count(fraction: float, count: int) -> int:
 
 
 def normalized_batches(
-    parts: Iterable[Tensor], normalization: Normalization, *, size: int, device: torch.device
+    parts: Iterable[Images], normalization: Normalization, *, size: int, device: torch.device
 ) -> Iterator[Tensor]:
     """Batches of normalised images from byte images ``[n, C, H, W]``.
 
     Args:
-        parts: in order; one part at a time is in memory.
+        parts: in order; one part at a time is in memory, or one batch of images in files.
         normalization: of the images.
         size: at most so many images per batch.
         device: where the batches are.

@@ -119,7 +119,7 @@ class Attention:
         others = test.labels != candidate.label
         held_out = others & ~searched
         sample = test.at(held_out if held_out.any() else others).spread(self.images)
-        images = sample.images.float() / 255
+        images = sample.images[:].float() / 255
         with_pattern = candidate.attach(images)
         labels = torch.full((len(images),), candidate.label)
         before, after = (

@@ -159,7 +159,7 @@ class PatternCascade:
         first, second = pairs.unbind(1)
         overlaps = overlap(_cut(intact, self.size)[first], _cut(patterns, self.size)[second])
         orders = _order(intact)[first], _order(patterns)[second]
-        visible = _visible(intact.canvases[first], test.spread(_IMAGES).images)
+        visible = _visible(intact.canvases[first], test.spread(_IMAGES).images[:])
         correlations = rank_correlation(*orders)
         of_visible = rank_correlation(*(order.gather(1, visible) for order in orders))
         candidates = candidates_of_size(step.method, patterns, self.size)

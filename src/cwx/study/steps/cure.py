@@ -98,7 +98,7 @@ class Unlearning:
         )
         log.info("unlearning the trigger of class %s", describe_class(label, subject.data.classes))
         clean = subject.data.splits.test.at(triggers.searched)
-        stamped = ImageSet(self._stamp(clean.images, attach), clean.labels)
+        stamped = ImageSet(self._stamp(clean.images[:], attach), clean.labels)
         settings = training.configuration["cure"]["recipe"]
         fine_tuning = training.with_recipe(self.recipe, settings)
         networks = {

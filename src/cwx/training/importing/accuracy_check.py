@@ -61,7 +61,7 @@ class NetworkTrials:
         _, height, width = data.image_shape
         most = _MOST if height * width <= _SMALL else _MOST_OF_LARGE
         self._indices = data.splits.test.spread_indices(most)
-        self.images = data.splits.test.at(self._indices)
+        self.images = data.splits.test.at(self._indices).resident()
         self.configured = Inputs((), (), data.normalization)
         self.present = self._trial(self.images, self.configured, GAIN)
         self.ruled_out = 0
@@ -137,7 +137,7 @@ class NetworkTrials:
         """The trial of `inputs` on `images`, which already have the changes of `base`."""
         # Larger images than the configured ones may need more memory.
         size = min(self.data.batch_size, 64)
-        predictions = predict(self.network, images.images, inputs, size=size, device=self.device)
+        predictions = predict(self.network, images.images[:], inputs, size=size, device=self.device)
         return Trial(
             changes=(*(base.changes if base else ()), *inputs.changes),
             settings=(*(base.settings if base else ()), *inputs.settings),

@@ -261,11 +261,13 @@ class UsageSearch:
         images = self._images(size, resize, count)
         if index not in self._forms:
             self._forms[index] = output_form(
-                network, images.images, inputs, len(self.folder.classes)
+                network, images.images[:], inputs, len(self.folder.classes)
             )
             adapt(network, **self._forms[index].settings, reverse_channels=False)
         start = time.monotonic()
-        log_probabilities = measure_log_probabilities(network, images.images, inputs, self.device)
+        log_probabilities = measure_log_probabilities(
+            network, images.images[:], inputs, self.device
+        )
         seconds = (time.monotonic() - start) / len(images)
         self._tried += 1
         base = Way(

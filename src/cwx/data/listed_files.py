@@ -1,0 +1,113 @@
+"""Image files with their manifest: decoded one by one, and refused if they changed."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cwx.data.image_files import Reader
+from cwx.data.manifest import Manifest
+from cwx.errors import printable
+from cwx.storage.regular_files import check_regular, digest_regular
+
+# Bytes of decoded images that are kept for searches that ask for the same ones again.
+_CACHE = 2**28
+
+
+class ListedFiles:
+    """Files with their records: decodes them, and refuses what changed since (see `Decoder`).
+
+    Args:
+        root: the folder of all files.
+        manifest: the records.
+        reader: decodes.
+        shape: channels, height and width of every image.
+        workers: processes that decode.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        reader: Reader,
+        shape: tuple[int, int, int],
+        workers: int,
+    ) -> None:
+        self.root, self.reader, self.shape, self.workers = root, reader, shape, workers
+        # Two tensors instead of many objects, whose reference counts would make each worker copy
+        # the memory that it shares with this process.
+        ends = torch.tensor([len(name) for name in manifest.names], dtype=torch.int64).cumsum(0)
+        self._ends, self._names = ends, _as_tensor(b"".join(manifest.names))
+        self._status, self._digests = manifest.records[:, :2].clone(), manifest.digests
+        entries = (
+            hashlib.sha256(name + b"\0" + str(size).encode() + b"\0" + digest).digest()
+            for name, size, digest in zip(
+                manifest.names,
+                self._status[:, 0].tolist(),
+                map(bytes, manifest.digests.numpy()),
+                strict=True,
+            )
+        )
+        self._entries = _as_tensor(b"".join(entries)).view(-1, hashlib.sha256().digest_size)
+        self._remembered = self._new_cache()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_remembered"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remembered = self._new_cache()
+
+    def _new_cache(self) -> Callable[[int], Tensor]:
+        return lru_cache(max(1, _CACHE // prod(self.shape)))(self.decode)
+
+    def recall(self, row: int) -> Tensor:
+        return self._remembered(row)
+
+    def path(self, row: int) -> Path:
+        start = int(self._ends[row - 1]) if row else 0
+        return self.root / os.fsdecode(self._names[start : int(self._ends[row])].numpy().tobytes())
+
+    def decode(self, row: int) -> Tensor:
+        file = self.path(row)
+        try:
+            status = check_regular(file)
+            if [status.st_size, status.st_mtime_ns] != self._status[row].tolist():
+                self._check_content(file, row)
+        except OSError as error:
+            raise ValueError(
+                f"{printable(file)} cannot be read any more "
+                f"({error.strerror or type(error).__name__}): put the same file back, and continue "
+                "with resume"
+            ) from error
+        _, pixels = self.reader.decode(file)
+        if tuple(pixels.shape) != self.shape:
+            raise _changed(file)
+        return pixels
+
+    def _check_content(self, file: Path, row: int) -> None:
+        # A copy or a touch changes the time alone.
+        if bytes.fromhex(digest_regular(file)) != self._digests[row].numpy().tobytes():
+            raise _changed(file)
+
+    def identity(self, rows: Tensor) -> bytes:
+        digest = hashlib.sha256(repr((self.shape, self.reader.settings())).encode())
+        digest.update(self._entries[rows].numpy().tobytes())
+        return digest.digest()
+
+
+def _changed(file: Path) -> ValueError:
+    return ValueError(
+        f"{printable(file)} has changed since the images were listed at the start: put the first "
+        "file back and continue with resume, or start a new run"
+    )
+
+
+def _as_tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
