@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 from support.builders import image_data, small_convnet, train_experts
 from support.pictures import write_image
 
+from cwx.cli.failures import explain_failure
 from cwx.data.corruption import Backdoor, LabelNoise
 from cwx.data.cover_backdoor import CoverBackdoor
 from cwx.data.datasets.folders import ClassFolders, ImageFolder
@@ -245,6 +247,21 @@ def test_a_file_that_vanishes_or_changes_stops_the_run_by_name(copied, tmp_path,
     file.write_bytes(content)
     assert file.stat().st_mtime_ns != status.st_mtime_ns
     assert len(list(view.train_dataloader())) == 5
+
+
+def test_a_worker_that_dies_is_said_without_a_bug(images, tmp_path):
+    data = folder(images, "disk", manifests=tmp_path, workers=1)
+    loader = data.batches(size=1, seeds=[0]).train_dataloader()
+    batches = iter(loader)
+    next(batches)
+    (worker,) = loader._iterator._workers
+    with pytest.raises(RuntimeError, match="DataLoader worker") as failed:
+        # PyTorch may raise at once.
+        os.kill(worker.pid, signal.SIGKILL)
+        list(batches)
+    message = explain_failure(failed.value, "runs/x")
+    assert message.startswith("a process that decodes images has ended (DataLoader worker")
+    assert message.endswith("lower data.workers, then continue with resume=runs/x")
 
 
 @pytest.mark.parametrize("storage", ["memory", "disk"])

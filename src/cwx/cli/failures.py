@@ -36,7 +36,7 @@ def explain_failure(error: Exception, folder: str) -> str:
     user_errors = (
         ValueError, OSError, MemoryError, InstantiationException, MisconfigurationException
     )  # fmt: skip
-    expected = isinstance(error, user_errors)
+    expected = isinstance(error, user_errors) or "DataLoader worker" in str(error)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) or not expected:
             record = log.makeRecord(
@@ -52,10 +52,20 @@ def explain_failure(error: Exception, folder: str) -> str:
         return f"{setting} cannot be built ({type(error).__name__}: {error}): correct its settings"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return f"the memory does not suffice ({error}): choose smaller sizes; see {folder}"
+    if "DataLoader worker" in str(error):
+        # PyTorch raises it wherever the main process is when the worker ends.
+        return (
+            f"a process that decodes images has ended ({_first_line(error)}), as when memory runs "
+            f"out: free memory or lower data.workers, then continue with resume={folder}"
+        )
     if expected:
         message = str(error)
         return message if not setting or setting in message else f"{setting}: {message}"
     return f"{type(error).__name__}: {error} (a bug; see {folder})"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 def _setting(message: str) -> str:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cwx.data.batches import Batch, ResidentBatches, StreamedBatches
+from cwx.data.batches import Batch, ResidentBatches, StreamedBatches, check_crops, normalised
 from cwx.data.corruption import Corruption, CorruptionResult, NoCorruption, check_result
 from cwx.data.corruption_changes import Changes
 from cwx.data.file_splits import load_splits
 from cwx.data.global_batches import GlobalBatches
 from cwx.data.limits import limited
+from cwx.data.random_crops import RandomCrops
 from cwx.data.splits import ImageSet, Source, Splits
 from cwx.data.step_loaders import rank_and_world_size
 from cwx.data.storage import Storage
@@ -44,6 +45,7 @@ class ImageData(L.LightningDataModule):
             number per class that fits, the first ones of each; ``None`` for all.
         storage, memory_share, workers, on_error, manifests: see `cwx.data.storage.Storage`; other
             than ``memory`` and ``stop`` for sources of image files only.
+        random_crops: of training images that are decoded from disk; ``None`` for none.
 
     Attributes:
         clean: the training images before any corruption; set by `setup`.
@@ -70,6 +72,7 @@ class ImageData(L.LightningDataModule):
         workers: Annotated[int, ">= 0, <= 256"] | None = 0,
         on_error: Literal["stop", "skip"] = "stop",
         manifests: str = "",
+        random_crops: RandomCrops | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -81,6 +84,7 @@ class ImageData(L.LightningDataModule):
         self.source, self.batch_size = source, batch_size
         self.per_class, self.total = per_class, total
         self._mean, self._std = mean, std
+        self.random_crops = random_crops or RandomCrops()
         self.storage = Storage(
             kind=storage,
             memory_share=memory_share,
@@ -111,6 +115,7 @@ class ImageData(L.LightningDataModule):
         """
         result = corruption(self.clean, self.classes)
         self.changes = check_result(result, self.clean, self.classes)
+        check_crops(self.random_crops, result.images)
         self.corrupted = result
         self._splits = replace(self.splits, train=self.corrupted.images)
         return self.corrupted
@@ -133,6 +138,7 @@ class ImageData(L.LightningDataModule):
                 f"{int(images.labels.max())}, but there are {len(self.classes)} classes: choose "
                 "the data that they were constructed from"
             )
+        check_crops(self.random_crops, images)
         self._splits = replace(self.splits, train=images)
 
     def without(self, dropped: Tensor) -> Self:
@@ -148,6 +154,7 @@ class ImageData(L.LightningDataModule):
         return self._view_of(self.clean)
 
     def _view_of(self, train: ImageSet) -> Self:
+        check_crops(self.random_crops, train)
         view = copy.copy(self)
         view._splits = replace(self.splits, train=train)
         view.trainer = None
@@ -192,7 +199,11 @@ class ImageData(L.LightningDataModule):
 
         Studies on the same images share experts, wherever the image files lie.
         """
-        return self._digest(self.splits.train)
+        digest = self._digest(self.splits.train)
+        if not self.random_crops.is_active:
+            return digest
+        # Networks that are trained on other parts of the same images are others.
+        return hashlib.sha256(repr((digest, self.random_crops)).encode()).hexdigest()
 
     def test_fingerprint(self) -> str:
         """The same digest, of the test images."""
@@ -238,8 +249,8 @@ class ImageData(L.LightningDataModule):
         )
         if isinstance(images.images, StreamedImages):
             return WorkerLoader(
-                StreamedBatches(images.images, images.labels),
-                sampler,
+                StreamedBatches(images.images, images.labels, self.random_crops, seeds),
+                sampler.with_epoch(),
                 workers=images.images.files.workers,
                 training=True,
                 pin=self._device.type == "cuda",
@@ -248,13 +259,7 @@ class ImageData(L.LightningDataModule):
         return DataLoader(batches, sampler=sampler, batch_size=None)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        # Streamed images arrive as bytes.
-        return [
-            part._replace(images=self.normalization.from_bytes(part.images))
-            if part.images.dtype == torch.uint8
-            else part
-            for part in batch
-        ]
+        return normalised(batch, self.normalization)
 
     def test_batches(self, count: int | None = None) -> Iterator[Batch]:
         """All test images, or `count` evenly spaced ones, in order; see `in_order`."""

@@ -42,6 +42,10 @@ class GlobalBatches(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return math.ceil(self.count / self.size)
 
+    def with_epoch(self) -> "EpochBatches":
+        """The same batches, each with its epoch."""
+        return EpochBatches(self)
+
     def __iter__(self) -> Iterator[list[Draw]]:
         # One transfer to the device per epoch.
         orders = [
@@ -50,3 +54,20 @@ class GlobalBatches(Sampler[list[Draw]]):
         ]
         for batches in zip(*(order.split(self.size) for order in orders), strict=True):
             yield [(batch[self.rank :: self.ranks], len(batch)) for batch in batches]
+
+
+class EpochBatches(Sampler[tuple[int, list[Draw]]]):
+    """The batches of `GlobalBatches`, each with its epoch, which random crops depend on."""
+
+    def __init__(self, batches: GlobalBatches) -> None:
+        self.batches = batches
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[int, list[Draw]]]:
+        for draws in self.batches:
+            yield self.batches.epoch, draws

@@ -69,13 +69,16 @@ class Reader:
         survey.add(file, decoded.bits, decoded.has_frames, self.brightest(pixels))
         return pixels
 
-    def decode(self, file: Path) -> tuple[DecodedImage, Tensor]:
+    def decode(self, file: Path, fit: Fit | None = None) -> tuple[DecodedImage, Tensor]:
         """One image, of any size, and its pixels as bytes ``[C, H, W]``.
+
+        Args:
+            fit: in place of the reader's.
 
         Raises:
             ValueError: the file is not an image, or its pixels have no clear meaning.
         """
-        decoded = decode(file, mode=self.mode, rules=self.rules, fit=self.fit)
+        decoded = decode(file, mode=self.mode, rules=self.rules, fit=fit or self.fit)
         array = np.asarray(decoded.image)
         array = array.reshape(*array.shape[:2], -1)
         return decoded, torch.from_numpy(array.transpose(2, 0, 1).copy())

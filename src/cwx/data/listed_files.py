@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cwx.data.image_files import Reader
 from cwx.data.manifest import Manifest
+from cwx.data.random_crops import Drawn
+from cwx.data.streamed_images import DrawnCrop
 from cwx.errors import printable
 from cwx.storage.regular_files import check_regular, digest_regular
 
@@ -74,7 +76,7 @@ class ListedFiles:
         start = int(self._ends[row - 1]) if row else 0
         return self.root / os.fsdecode(self._names[start : int(self._ends[row])].numpy().tobytes())
 
-    def decode(self, row: int) -> Tensor:
+    def decode(self, row: int, drawn: DrawnCrop | None = None) -> Tensor:
         file = self.path(row)
         try:
             status = check_regular(file)
@@ -86,7 +88,11 @@ class ListedFiles:
                 f"({error.strerror or type(error).__name__}): put the same file back, and continue "
                 "with resume"
             ) from error
-        _, pixels = self.reader.decode(file)
+        fit = None
+        if drawn is not None:
+            crops, key = drawn
+            fit = Drawn(crops, self.shape[1:], self.reader.fit, key)
+        _, pixels = self.reader.decode(file, fit)
         if tuple(pixels.shape) != self.shape:
             raise _changed(file)
         return pixels

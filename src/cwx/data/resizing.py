@@ -33,10 +33,14 @@ class Fit(Protocol):
 
     Attributes:
         minimum: an image may be reduced before, to no less than twice this shorter side.
+        resampling: the filter.
     """
 
     @property
     def minimum(self) -> int: ...
+
+    @property
+    def resampling(self) -> Image.Resampling: ...
 
     def __call__(self, image: Image.Image) -> Image.Image: ...
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cwx.data.random_crops import RandomCrops
 from cwx.data.worker_loader import WorkerLoader
 
 # Bytes of decoded images in a chunk, where no batch size is given.
@@ -18,6 +19,10 @@ _LEAST_FOR_WORKERS = 512
 
 Change = Callable[[Tensor], Tensor]
 """Maps byte images ``[n, C, H, W]`` to changed ones, each independently of the others."""
+
+
+DrawnCrop = tuple[RandomCrops, tuple[int, int, int]]
+"""A random crop: what is drawn, and the seed, the epoch and the index of the image."""
 
 
 class Decoder(Protocol):
@@ -31,8 +36,8 @@ class Decoder(Protocol):
     shape: tuple[int, int, int]
     workers: int
 
-    def decode(self, row: int) -> Tensor:
-        """The image at `row` of the list, as bytes ``[C, H, W]``.
+    def decode(self, row: int, drawn: DrawnCrop | None = None) -> Tensor:
+        """The image at `row` of the list, or a random crop of it, as bytes ``[C, H, W]``.
 
         Raises:
             ValueError: the file cannot be read, or is not the one that was listed.
@@ -133,6 +138,18 @@ class StreamedImages:
             ValueError: names a file that cannot be read, or that changed.
         """
         return self._read(positions, self.files.decode)
+
+    def crop(self, positions: Tensor, crops: RandomCrops, seed: int, epoch: int) -> Tensor:
+        """Random crops of the images at these positions, as `decode`.
+
+        Their draws are those of the positions. The images must have no changes.
+        """
+        assert not self.changes
+        images = torch.empty((len(positions), *self.files.shape), dtype=torch.uint8)
+        rows = zip(positions.tolist(), self.rows[positions].tolist(), strict=True)
+        for place, (position, row) in enumerate(rows):
+            images[place] = self.files.decode(row, (crops, (seed, epoch, position)))
+        return images
 
     def _read(self, positions: Tensor, decode: Callable[[int], Tensor]) -> Tensor:
         images = torch.empty((len(positions), *self.files.shape), dtype=torch.uint8)

@@ -40,6 +40,7 @@ class WorkerLoader(DataLoader[Any]):
 
     Raises:
         ValueError: when iterated: the dataset raised a `ValueError`.
+        RuntimeError: when iterated: a worker has ended; the message has "DataLoader worker".
     """
 
     def __init__(
@@ -70,7 +71,11 @@ class WorkerLoader(DataLoader[Any]):
         if self.is_training:
             # The loader of images in memory draws one seed per epoch: leave the same state.
             torch.empty((), dtype=torch.int64).random_()
-        for item in super().__iter__():
-            if isinstance(item, _Refusal):
-                raise ValueError(item.message)
-            yield item
+        try:
+            for item in super().__iter__():
+                if isinstance(item, _Refusal):
+                    raise ValueError(item.message)
+                yield item
+        except (ConnectionError, EOFError) as error:
+            # A worker has ended that holds the memory of an item.
+            raise RuntimeError("DataLoader worker exited unexpectedly") from error
