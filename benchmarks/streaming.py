@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--without-training", action="store_true", help="measure batches alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     root = generate(options.folder, options.images)
@@ -178,7 +179,10 @@ def main() -> None:
     print(f"listed in {time.perf_counter() - start:.1f} s, then {memory.now():.0f} MB")
     loader = data.batches(size=BATCH, seeds=[0]).train_dataloader()
     bare_loader = bare_batches(root, options.workers)
-    for name, factory in (("batches alone", lambda: None), ("an epoch of training", network)):
+    measured = {"batches alone": lambda: None, "an epoch of training": network}
+    if options.without_training:
+        del measured["an epoch of training"]
+    for name, factory in measured.items():
         compare(
             name,
             lambda factory=factory: train(bare_loader, factory()),

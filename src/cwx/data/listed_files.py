@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,10 +43,10 @@ class ListedFiles:
         workers: int,
     ) -> None:
         self.root, self.reader, self.shape, self.workers = root, reader, shape, workers
-        # Two tensors instead of many objects, whose reference counts would make each worker copy
+        # Two buffers instead of many objects, whose reference counts would make each worker copy
         # the memory that it shares with this process.
-        ends = torch.tensor([len(name) for name in manifest.names], dtype=torch.int64).cumsum(0)
-        self._ends, self._names = ends, _as_tensor(b"".join(manifest.names))
+        self._ends = np.cumsum([len(name) for name in manifest.names], dtype=np.int64)
+        self._names = b"".join(manifest.names)
         self._status, self._digests = manifest.records[:, :2].clone(), manifest.digests
         entries = (
             hashlib.sha256(name + b"\0" + str(size).encode() + b"\0" + digest).digest()
@@ -74,7 +75,7 @@ class ListedFiles:
 
     def path(self, row: int) -> Path:
         start = int(self._ends[row - 1]) if row else 0
-        return self.root / os.fsdecode(self._names[start : int(self._ends[row])].numpy().tobytes())
+        return self.root / os.fsdecode(self._names[start : int(self._ends[row])])
 
     def decode(self, row: int, drawn: DrawnCrop | None = None) -> Tensor:
         file = self.path(row)
