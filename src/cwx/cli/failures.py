@@ -65,7 +65,7 @@ def explain_failure(error: Exception, folder: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
+    return str(error).partition("\n")[0].rstrip(". ")
 
 
 def _setting(message: str) -> str:
