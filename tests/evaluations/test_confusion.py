@@ -27,3 +27,10 @@ def test_counts_are_those_of_the_predictions(subject):
     assert [row["images"] for row in outcome.tables["confusion"]] == counts
     assert outcome.metrics["confusion/images/fewest"] == torch.bincount(test.labels).min()
     assert outcome.metrics["confusion/images/without"] == 0
+
+
+def test_without_a_confusion_there_is_no_table_of_them(looking):
+    """The logit of a class is the brightness of its column."""
+    outcome = Confusion(most=3)(looking, {})
+    assert {row["accuracy"] for row in outcome.tables["confusion_classes"]} == {1.0}
+    assert outcome.tables.keys() == {"confusion_classes"}

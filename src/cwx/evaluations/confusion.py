@@ -20,7 +20,7 @@ class Confusion:
     ``confusion/accuracy/class/<class>`` is the fraction of a class's test images that are
     classified correctly; ``confusion/images/fewest`` and ``…/without`` are the smallest number of
     test images of a class that has any, and the number of classes without. The table ``confusion``
-    lists the most frequent confusions, ``confusion_classes`` each class: images, accuracy (recall)
+    lists the most frequent confusions, if there are any, ``confusion_classes`` each class: images, accuracy (recall)
     and precision. The figure ``confusion`` is the matrix, of at most 50 classes.
 
     Args:
@@ -42,12 +42,11 @@ class Confusion:
         }
         metrics["confusion/images/fewest"] = float(counts[present].min())
         metrics["confusion/images/without"] = float((~present).sum())
+        pairs = self._pairs(matrix, data.classes)
         return Outcome(
             metrics=metrics,
-            tables={
-                "confusion": self._pairs(matrix, data.classes),
-                "confusion_classes": _class_rows(matrix, data.classes),
-            },
+            tables=({"confusion": pairs} if pairs else {})
+            | {"confusion_classes": _class_rows(matrix, data.classes)},
             figures={"confusion": _figure(matrix, data.classes)}
             if 0 < len(data.classes) <= _MOST_CLASSES
             else {},
