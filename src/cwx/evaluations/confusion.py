@@ -20,8 +20,8 @@ class Confusion:
     ``confusion/accuracy/class/<class>`` is the fraction of a class's test images that are
     classified correctly; ``confusion/images/fewest`` and ``…/without`` are the smallest number of
     test images of a class that has any, and the number of classes without. The table ``confusion``
-    lists the most frequent confusions, if there are any, ``confusion_classes`` each class: images, accuracy (recall)
-    and precision. The figure ``confusion`` is the matrix, of at most 50 classes.
+    lists the most frequent confusions, if there are any, ``confusion_classes`` each class: images,
+    accuracy (recall) and precision. The figure ``confusion`` is the matrix, of at most 50 classes.
 
     Args:
         most: rows of the table ``confusion``.
