@@ -18,6 +18,7 @@ from cwx.functional.loss_derivatives import Eager
 from cwx.functional.mask_search import search_gradients
 from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.representation_distance import flat
+from cwx.functional.top_activations import spatial_maximum
 from cwx.functional.trajectory_distance import normalised_distance
 from cwx.functional.unroll import Descent, Exact
 from cwx.networks.convnet import ConvNet, instance_norm
@@ -92,7 +93,7 @@ def test_a_gpu_searches_the_masks_of_a_cpu():
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-8, atol=1e-12)
 
 
-SETTINGS = {"networks": None, "layer": None}
+SETTINGS = {"networks": None, "layer": None, "before_nonlinearity": False}
 MEASURED = {
     "ratios": Representations(**SETTINGS, pooling=flat, per_class=None),
     **{
@@ -104,7 +105,15 @@ MEASURED = {
         )
     },
     "traces": Traces(
-        **SETTINGS, images=2, files=[], neurons=2, fraction=0.2, taxonomy=Flat(), sigma=1.0
+        **SETTINGS,
+        images=2,
+        files=[],
+        neurons=2,
+        threshold=0.0,
+        activation=spatial_maximum,
+        fraction=0.2,
+        taxonomy=Flat(),
+        sigma=1.0,
     ),
 }
 

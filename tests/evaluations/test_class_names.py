@@ -54,12 +54,12 @@ SEGMENTS = {
     "real_augment": None, "images": None,
 }  # fmt: skip
 INNER = Inner(steps=0, learning_rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
-LAYER = {"networks": None, "layer": None, "pooling": flat}
+LAYER = {"networks": None, "layer": None, "before_nonlinearity": False, "pooling": flat}
 # By the class of the evaluation, as in conf/evaluation.
 EVALUATIONS = {
     build.func: build
     for build in (
-        partial(Accuracy, attacks={}, images=None, top=[1, 2]),
+        partial(Accuracy, attacks={}, images=None, evaluation_networks=True, top=[1, 2]),
         partial(AdversarialDetection, **LAYER, covariance=Tied(ridge=0.1)),
         partial(AdversarialSetAccuracy, shown=3, amplify=4.0),
         partial(Representations, **LAYER, per_class=None),
@@ -77,6 +77,7 @@ EVALUATIONS = {
             Neurons,
             networks=None,
             layers=None,
+            before_nonlinearity=False,
             fraction=0.2,
             activation=spatial_maximum,
             taxonomy=Flat(),
@@ -116,9 +117,12 @@ EVALUATIONS = {
             Traces,
             networks=None,
             layer=None,
+            before_nonlinearity=False,
             images=2,
             files=[],
             neurons=2,
+            threshold=0.0,
+            activation=spatial_maximum,
             fraction=0.2,
             taxonomy=Flat(),
             sigma=1.0,

@@ -25,6 +25,7 @@ from cwx.evaluations.adversarial.adversarial_detection import AdversarialDetecti
 from cwx.evaluations.traces.evaluation import Traces
 from cwx.functional.class_gaussians import LedoitWolf
 from cwx.functional.representation_distance import flat
+from cwx.functional.top_activations import spatial_maximum
 from cwx.study.results import Results
 from cwx.study.steps.dataset_construction import ConstructedDataset
 
@@ -113,14 +114,22 @@ def test_adversarial_images_are_evaluated_before_and_after_fine_tuning(tmp_path)
     study.recipe = lambda *, data, seeds, **_: experts(data, seeds, epochs=2, network=small_convnet)
     study.adversary = lambda subject, _: swapped(subject.data, tmp_path / "adversarial")
     study.fine_tuning = lambda subject, _: subject.trajectories
-    settings = {"networks": None, "layer": None}
+    settings = {"networks": None, "layer": None, "before_nonlinearity": False}
     study.evaluation = {
         "representations": RATIOS(networks=None),
         "adversarial_detection": AdversarialDetection(
             **settings, pooling=flat, covariance=LedoitWolf()
         ),
         "traces": Traces(
-            **settings, images=1, files=[], neurons=2, fraction=0.1, taxonomy=Flat(), sigma=1.0
+            **settings,
+            images=1,
+            files=[],
+            neurons=2,
+            threshold=0.0,
+            activation=spatial_maximum,
+            fraction=0.1,
+            taxonomy=Flat(),
+            sigma=1.0,
         ),
     }
     study.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)

@@ -26,7 +26,9 @@ from cwx.training.precision import Precision, Precisions
 PLAIN = Precision(trainer="32-true", float32_matmul="highest")
 CONFIGURATION = {"recipe": {}, "network": {}, "precision": {"experts": {}}}
 NOISE = LabelNoise(kind=Uniform(), rate=0.5, seed=0)
-RATIOS = partial(Representations, layer=None, pooling=flat, per_class=None)
+RATIOS = partial(
+    Representations, layer=None, before_nonlinearity=False, pooling=flat, per_class=None
+)
 
 
 class SubjectReached(Exception):

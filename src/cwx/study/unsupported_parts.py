@@ -1,4 +1,4 @@
-"""What the layers of a network do not allow: Grad-CAM and neurons need maps, not tokens."""
+"""What the layers of a network do not allow: Grad-CAM needs maps, not tokens."""
 
 from torch import nn
 
