@@ -71,6 +71,18 @@ def test_the_settings_of_the_paper_give_about_5000_occluders_and_a_border():
     assert inside.sum() == 71**2
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
+def test_all_occluders_fit_into_the_image(height, width, size, stride):
+    """Also those that begin beyond it: only pixels of the image change."""
+    if size > min(height, width) or stride > size:
+        return
+    occluders = random_occluders((1, height, width), size=size, stride=stride, generator=stream(0))
+    copies = occluders.on(torch.full((1, height, width), 2.0))
+    assert copies.shape == (len(occluders.corners), 1, height, width)
+    assert ((copies == 2) | (copies <= 1)).all()
+    assert (copies != 2).any(0).all()
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "stride"),
     [((3, 32, 32), 5, 2), ((1, 8, 8), 2, 1), ((3, 24, 40), 7, 3)],

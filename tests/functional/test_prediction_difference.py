@@ -135,6 +135,13 @@ def test_a_channel_that_nothing_reads_makes_no_difference():
     assert found.max() > 1e-8
 
 
+def test_units_that_no_pass_reaches_are_refused():
+    network = build_network("again")
+    network.extra = nn.Conv2d(4, 4, 1)
+    with pytest.raises(ValueError, match="does not run the layer of these channels"):
+        without_each(network, "extra", 2)
+
+
 def test_close_classes_count_for_less():
     """What moves from one class to another matters less, the closer they are."""
     whole, without = torch.tensor([1.0, 0, 0, 0, 0]), torch.eye(5)

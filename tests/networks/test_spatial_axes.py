@@ -23,7 +23,7 @@ ACCEPTED = {
     nets.resnet: ("layer4", "layer4.0.bn2"),
     nets.convnext: ("features", "features.3.0.block.5"),
     nets.swin: ("permute", "features.3.0.mlp.3"),
-    nets.maxvit: ("blocks.0", "blocks.0.layers.0.layers.grid_attention.mlp_layer.1"),
+    nets.maxvit: ("blocks.0", "blocks.0.layers.0.layers.grid_attention.mlp_layer.3"),
     nets.Plain: ("relu", "stem"),
     nets.Shuffled: ("relu", "relu"),
 }

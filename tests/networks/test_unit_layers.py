@@ -147,6 +147,96 @@ def test_a_change_reaches_the_rest_of_the_network(name):
     assert [len(units) for units in seen] == [4]
 
 
+class Tokens(nn.Module):
+    """A transformer with a class token; `order` is that of the operands of its additions."""
+
+    def __init__(self, *, order=1, batch_first=True):
+        super().__init__()
+        self.stem, self.token = nn.Conv2d(3, 8, 8, 8), nn.Parameter(torch.rand(1, 1, 8))
+        self.blocks = nn.ModuleList(self.Block(order) for _ in range(2))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 5)
+        self.batch_first = batch_first
+
+    class Block(nn.Module):
+        def __init__(self, order):
+            super().__init__()
+            self.order = order
+            self.norm, self.mix = nn.LayerNorm(8), nn.Linear(8, 8)
+            self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+
+        def forward(self, x):
+            y = self.mix(self.norm(x))
+            x = x + y if self.order > 0 else y + x
+            return x + self.mlp(x) if self.order > 0 else self.mlp(x) + x
+
+    def forward(self, images):
+        x = self.stem(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        if not self.batch_first:
+            x = x.permute(1, 0, 2)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return self.head(x[:, 0] if self.batch_first else x[0])
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_class_token_and_the_order_of_operands_change_no_unit(order, before):
+    units = UnitLayers(build(lambda: Tokens(order=order)), SHAPE, before_nonlinearity=before)
+    assert [(layer.name, layer.place) for layer in units.all("x")] == [
+        (f"blocks.{block}.{name}", "output" if before else place)
+        for block in range(2)
+        for name, place in (
+            ("mix", "addition"),
+            ("mlp.0", "gelu"),
+            ("mlp.2", "addition" if not block else "normalisation"),
+        )
+    ]
+    assert units.last(None, "x").name == "blocks.1.mlp.2"
+
+
+def test_rows_that_are_no_images_are_refused():
+    network = build(lambda: Tokens(batch_first=False))
+    with pytest.raises(ValueError, match="works on tokens"):
+        UnitLayers(network, SHAPE).all("x")
+    with pytest.raises(ValueError, match="x has 'blocks.0.mlp', "):
+        UnitLayers(network, SHAPE).named(["blocks.0.mlp"], "x")
+    layer = UnitLayer(name="blocks.0.mlp", axis=2)
+    with (
+        pytest.raises(ValueError, match="'blocks.0.mlp' gives 17 rows for 4 images"),
+        unit_outputs(network, [layer]) as outputs,
+    ):
+        outputs(IMAGES)
+
+
+class Keywords(nn.Module):
+    """Functions whose tensor has a name, a norm of whole maps, and channels of two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+        self.whole, self.norm = nn.LayerNorm([4, 32, 32]), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images):
+        x = torch.relu(input=self.whole(self.first(images)))
+        x = F.relu(self.norm(torch.cat([x, self.second(images)], 1)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_keywords_norms_of_whole_maps_and_concatenations_keep_the_channels():
+    network = build(Keywords)
+    units = UnitLayers(network, SHAPE)
+    found = {layer.name: layer for layer in units.named(["whole", "norm"], "x")}
+    assert found["whole"] == UnitLayer(name="whole", functions=("relu",), place="relu")
+    assert found["norm"] == UnitLayer(name="norm", functions=("relu",), place="relu")
+    seen = []
+    with changed_units(network, found["whole"], seen.append):
+        network(IMAGES)
+    torch.testing.assert_close(seen[0], network.whole(network.first(IMAGES)).relu())
+
+
 def test_a_layer_that_does_not_run_is_refused():
     network = build(Ways)
     network.extra = nn.Conv2d(3, 3, 1)

@@ -138,8 +138,7 @@ class FileSplits:
     def _exceeds(self, storage: Storage) -> bool:
         """Whether the decoded images exceed the share of memory; a log line says it."""
         files = [*self.train, *self.test]
-        _, pixels = self.reader().decode(files[0][0])
-        size, total = len(files) * pixels.numel(), total_memory()
+        size, total = len(files) * self._image_size(storage), total_memory()
         exceeds = size > storage.memory_share * total
         log.info(
             "data.storage=auto: %d decoded images take %.2f GB, %s than %g of %.1f GB of memory "
@@ -152,6 +151,24 @@ class FileSplits:
             "they are decoded from disk when they are needed" if exceeds else "they are kept there",
         )
         return exceeds
+
+    def _image_size(self, storage: Storage) -> int:
+        """Bytes of the first decoded image; with ``on_error=skip``, of the first that can be read.
+
+        Raises:
+            ValueError: there is none.
+        """
+        reader = self.reader()
+        error: ValueError | None = None
+        for file, _ in (*self.train, *self.test):
+            try:
+                return int(reader.decode(file)[1].numel())
+            except ValueError as failure:
+                error = error or failure
+                if storage.on_error == "stop":
+                    break
+        assert error is not None
+        raise error
 
 
 def _kept(paths: Sequence[Path], damage: dict[int, Damage], storage: Storage) -> list[int]:

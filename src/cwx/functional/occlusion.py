@@ -31,7 +31,7 @@ class Occluders:
             occluded, self.patches.to(image), self.corners.tolist(), strict=True
         ):
             rows, columns = (
-                slice(max(start, 0), max(min(start + size, side), 0))
+                slice(min(max(start, 0), side), min(max(start + size, 0), side))
                 for start, side in ((top, height), (left, width))
             )
             copy[:, rows, columns] = patch[

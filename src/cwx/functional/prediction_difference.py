@@ -43,10 +43,18 @@ def probabilities_without(
         changed_units: changes the units of a layer, whose tensor is ``[n, channels, …]``.
         image: normalised, ``[1, C, H, W]``.
         chunk: the maximum number of copies at once.
+
+    Raises:
+        ValueError: the network does not reach the units.
     """
     ablation = _ChannelAblation()
     with changed_units(ablation):
         original = network(image).double().softmax(1)[0]
+        if not ablation.runs:
+            raise ValueError(
+                "the network does not run the layer of these channels, or changes them by a "
+                "function that cannot be followed: name another layer"
+            )
         ablation.last_run, without = ablation.runs, []
         for channels in torch.arange(ablation.channel_count, device=image.device).split(chunk):
             ablation.channels = channels

@@ -1,12 +1,10 @@
 """Random numbers that a network draws in training, such as those of dropout."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @contextmanager
@@ -32,22 +30,7 @@ def draws_random_numbers(network: nn.Module, images: Tensor) -> bool:
         images: ``[n, C, H, W]``, normalised; two or more.
     """
     network.train()
-    detection = _Detection()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), detection:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        before = torch.get_rng_state()
         network(images)
-    return detection.has_drawn
-
-
-class _Detection(TorchDispatchMode):
-    has_drawn = False
-
-    def __torch_dispatch__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if torch.Tag.nondeterministic_seeded in getattr(function, "tags", ()):
-            self.has_drawn = True
-        return function(*args, **(kwargs or {}))
+        return not torch.equal(before, torch.get_rng_state())

@@ -6,7 +6,7 @@ channel that never fires would still have images of highest activation. On token
 a transformer, the units are channels of MLPs and of the residual stream.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from cwx.networks.forward_pass import forward_pass
 from cwx.networks.layers import attention_layer, check_channels, convolutional_layers
-from cwx.networks.value_graph import Use, ValueGraph, value_graph
+from cwx.networks.value_graph import IMAGES, Use, ValueGraph, value_graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class UnitLayer:
     axis: int = 1
 
 
+# Kinds of functions after which a unit is another.
+_MIXING = frozenset({"pooling", "other"})
 # The logits of a network.
 LOGITS = UnitLayer(name="")
 
@@ -52,9 +54,8 @@ class UnitLayers:
         self, network: nn.Module, image_shape: Sequence[int], *, before_nonlinearity: bool = False
     ) -> None:
         self.network, self.image_shape = network, image_shape
-        self._stops = {"pooling", "other"}
-        if before_nonlinearity:
-            self._stops |= {"activation", "addition"}
+        changing = {"activation", "addition"} if before_nonlinearity else set()
+        self._stops = _MIXING | changing
         self._graph: ValueGraph = value_graph(network, image_shape)
 
     def named(self, names: Sequence[str], setting: str) -> list[UnitLayer]:
@@ -145,7 +146,8 @@ class UnitLayers:
             if isinstance(modules[name], nn.Linear | nn.MultiheadAttention)
             and len(self._graph.values[number].shape) > 2
             and self._graph.values[number].axis == len(self._graph.values[number].shape) - 1
-            and any(use.kind in ("activation", "addition") for use in self._way(number))
+            and self._graph.values[number].shape[0] == IMAGES
+            and any(use.kind in ("activation", "addition") for use in self._way(number, _MIXING))
         ]
 
     def _last_name(self, setting: str, *, required: bool) -> str | None:
@@ -179,6 +181,9 @@ class UnitLayers:
         value = None if number is None else self._graph.values[number]
         if value is None or len(value.shape) < 3 or value.axis != len(value.shape) - 1:
             return False
+        if value.shape[0] != IMAGES:
+            # Tokens first, or windows of all images together: the rows are no images.
+            return False
         layout = forward_pass(self.network, self.image_shape).layout(name) or ""
         return len(value.shape) == 3 or layout.startswith("channels-last")
 
@@ -201,19 +206,23 @@ class UnitLayers:
         number = self._graph.outputs[name]
         return [number, *(use.output for use in self._way(number))][-1]
 
-    def _way(self, number: int) -> list[Use]:
+    def _way(self, number: int, stops: Collection[str] | None = None) -> list[Use]:
         """The functions from a value to the place where its units are read.
 
         The way ends at a non-linearity, before a function that mixes or moves channels, and where
         several functions take the value.
+
+        Args:
+            stops: kinds of functions to end before; by default those of this reading.
         """
+        stops = self._stops if stops is None else stops
         value, way = self._graph.values[number], list[Use]()
         if value.source is not None and value.source[0].kind == "activation":
             return way
-        while len(value.uses) == 1 and value.uses[0].kind not in self._stops:
+        while len(value.uses) == 1 and value.uses[0].kind not in stops:
             (use,) = value.uses
             value = self._graph.values[use.output]
-            if value.axis is None:
+            if value.axis is None or value.shape[0] != IMAGES:
                 break
             way.append(use)
             if use.kind == "activation":

@@ -46,7 +46,7 @@ def unit_outputs(
 
     def outputs(images: Tensor) -> Mapping[str, Any]:
         captured.clear()
-        with places:
+        with places.of(len(images)):
             network(images)
         if missing := [layer.name for layer in layers if layer.name not in captured]:
             raise ValueError(
@@ -79,6 +79,14 @@ class _Places(TorchFunctionMode):
         # By index of a layer: the tensor on the way, and how many functions it has passed.
         self._ways: dict[int, tuple[Tensor, int]] = {}
         self._is_changing = False
+        self._images: int | None = None
+
+    @contextmanager
+    def of(self, images: int) -> Iterator[None]:
+        """Context manager: a pass of so many images."""
+        self._images = images
+        with self:
+            yield
 
     @contextmanager
     def attached(self, network: nn.Module) -> Iterator[None]:
@@ -105,6 +113,11 @@ class _Places(TorchFunctionMode):
             self._ways[index] = output, passed
             return output
         self._ways.pop(index, None)
+        if self._images is not None and len(output) != self._images:
+            raise ValueError(
+                f"the layer {layer.name!r} gives {len(output)} rows for {self._images} images: "
+                "name a layer whose first axis is that of the images"
+            )
         # The functions of `change` are none of the network's.
         self._is_changing = True
         try:
@@ -127,7 +140,7 @@ class _Places(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         for index, (tensor, passed) in list(self._ways.items()):
             expected = self._changes[index][0].functions[passed]
-            if name == expected and any(argument is tensor for argument in args):
+            if name == expected and any(a is tensor for a in (*args, *kwargs.values())):
                 changed = self._step(index, result, passed + 1)
                 if changed is not result and result is tensor and changed.shape == result.shape:
                     # The network may go on with its in-place function's argument.

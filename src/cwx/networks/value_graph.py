@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 from cwx.networks.eval_mode import eval_mode
 from cwx.networks.spatial_axes import PERMUTATIONS, permuted_axes, tensors_in
 
+# Images of a pass: few, and more than one, so that the axis of images can be told from others.
+IMAGES = 3
 ACTIVATIONS = {
     *("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "rrelu", "rrelu_"),
     *("elu", "elu_", "celu", "celu_", "selu", "selu_", "gelu", "silu", "mish", "softplus"),
@@ -19,13 +21,18 @@ ACTIVATIONS = {
     *("sigmoid", "sigmoid_", "tanh", "tanh_", "threshold", "threshold_", "softsign"),
     *("clamp", "clamp_", "clamp_min", "clamp_min_"),
 }
-_NORMS = {"batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm"}
+_NORMS = {
+    *("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"),
+    "local_response_norm",
+}
 _NEUTRAL = {
     *("dropout", "dropout2d", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone"),
     *("to", "float", "half", "bfloat16"),
 }
 _SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__"}
 _PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "div_"}
+_CHANNEL_NORMS = {"batch_norm", "group_norm", "instance_norm"}
+_CONCATENATIONS = {"cat", "concat", "concatenate"}
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "conv_transpose2d"}
 
 
@@ -75,13 +82,17 @@ class ValueGraph(TorchFunctionMode):
             which the modules finish.
     """
 
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, images: Tensor) -> None:
         super().__init__()
         self.values: list[Value] = []
         self.outputs: dict[str, int] = {}
         # The tensors are kept, because Python uses the identity of a freed tensor again.
         self._numbers: dict[int, tuple[Tensor, int]] = {}
-        self._add(image, Value(shape=tuple(image.shape), from_image=True, axis=1))
+        self._add(images, Value(shape=tuple(images.shape), from_image=True, axis=1))
+
+    def forget_tensors(self) -> None:
+        """Free the memory of the pass."""
+        self._numbers.clear()
 
     def _add(self, tensor: Tensor, value: Value) -> int:
         self.values.append(value)
@@ -117,16 +128,16 @@ class ValueGraph(TorchFunctionMode):
             if not inputs:
                 self._add(output, Value(shape=tuple(output.shape)))
                 continue
-            first = self.values[inputs[0]]
-            kind = self._kind(name, [self.values[n] for n in inputs], output)
+            taken = [self.values[n] for n in inputs]
+            kind = self._kind(name, taken, output)
             use = Use(function=name, kind=kind, output=len(self.values))
             self._add(
                 output,
                 Value(
                     shape=tuple(output.shape),
                     from_image=True,
-                    axis=_axis(name, func, args, kwargs, first, output),
-                    depth=max(self.values[n].depth for n in inputs)
+                    axis=_axis(name, func, args, kwargs, taken, output),
+                    depth=max(value.depth for value in taken)
                     + (name in _CONVOLUTIONS or name == "linear"),
                     source=(use, inputs[0]),
                 ),
@@ -156,37 +167,45 @@ def _axis(
     func: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    first: Value,
+    inputs: Sequence[Value],
     output: Tensor,
 ) -> int | None:
-    """The axis of the channels of a function's output."""
-    if name in _CONVOLUTIONS:
+    """The axis of the channels of a function's output; `inputs` are those from the image."""
+    first, last = inputs[0], output.dim() - 1
+    if name in _CONVOLUTIONS or name in _CHANNEL_NORMS:
         return 1
-    if name in {"linear", "layer_norm", "multi_head_attention_forward"}:
-        return output.dim() - 1
-    if first.axis is None:
-        return None
-    if name in PERMUTATIONS:
+    if name in {"linear", "multi_head_attention_forward"}:
+        return last
+    if name in {"layer_norm", "rms_norm"}:
+        normalised = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+        # A norm of whole maps says nothing about their axes.
+        return last if len(normalised) == 1 else first.axis
+    if name in PERMUTATIONS and len(inputs) == 1 and first.axis is not None:
         axes = permuted_axes(func, args, kwargs, len(first.shape), (first.axis,))
         return axes[0] if axes else None
-    if tuple(output.shape) == first.shape or "pool" in name:
+    shape = tuple(output.shape)
+    if name in _CONCATENATIONS or all(value.shape == shape for value in inputs):
+        # A class token from a parameter, for one, has no known axis.
+        known = {value.axis for value in inputs if value.axis is not None}
+        return known.pop() if len(known) == 1 and len(first.shape) == len(shape) else None
+    if "pool" in name:
         return first.axis
     # Images [n, C, h, w] as [n, C, h · w] keep their channels, other reshapes may not.
-    kept = first.axis == 1 and first.shape[:2] == tuple(output.shape[:2]) and output.dim() > 2
+    kept = first.axis == 1 and first.shape[:2] == shape[:2] and output.dim() > 2
     return 1 if kept else None
 
 
 @torch.no_grad()
 def value_graph(network: nn.Module, image_shape: Sequence[int]) -> ValueGraph:
-    """The values of a pass of a zero image in eval mode.
+    """The values of a pass of `IMAGES` zero images in eval mode.
 
     Args:
         network: any network.
         image_shape: (C, H, W) of its input.
     """
     parameter = next(network.parameters())
-    image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-    graph = ValueGraph(image)
+    images = torch.zeros(IMAGES, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    graph = ValueGraph(images)
     with ExitStack() as stack:
         stack.enter_context(eval_mode(network))
         for name, module in network.named_modules():
@@ -196,5 +215,6 @@ def value_graph(network: nn.Module, image_shape: Sequence[int]) -> ValueGraph:
 
             stack.callback(module.register_forward_hook(finish).remove)
         with graph:
-            network(image)
+            network(images)
+    graph.forget_tensors()
     return graph

@@ -359,6 +359,11 @@ def test_an_experiment_composes_without_a_part_that_it_sets(overrides):
     check("experiment=cifar10/neurons", "scale=small", *overrides)
 
 
+def test_a_setting_of_the_experiment_can_be_removed_with_its_part():
+    check("experiment=cifar10/neurons", "adversary=none", "~adversary.targets", "fine_tuning=none",
+          "evaluation=[neurons]")  # fmt: skip
+
+
 def test_settings_of_a_part_that_takes_none_are_dropped():
     none = {"_target_": "cwx.study.steps.adversary.NoAdversary"}
     config = {"adversary": {**none, "targets": 3}, "x": {**none, "kept": 1}}

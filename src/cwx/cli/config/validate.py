@@ -109,11 +109,13 @@ def drop_unchosen_of_job(
     """
     unresolved, resolved = configurations
     for override in overrides:
-        setting = override.lstrip("+~").partition("=")[0]
-        group, dot, _ = setting.partition(".")
+        # ``~`` removes a setting, which an experiment may have.
+        setting = override.lstrip("+").partition("=")[0]
+        group, *keys = setting.split(".")[:2]
         part = resolved.get(group)
-        if dot and group in options and isinstance(part, Mapping) and _takes_no_settings(part):
-            raise _unknown_key(".".join(setting.split(".")[:2]), ())
+        is_own = group in options and isinstance(part, Mapping) and _takes_no_settings(part)
+        if is_own and keys and keys[0] not in RESERVED:
+            raise _unknown_key(".".join((group, *keys)), ())
     return drop_unchosen(unresolved, options), drop_unchosen(resolved, options)
 
 

@@ -17,6 +17,21 @@ def check_channels(channels: int | None) -> None:
 
 
 def common_channels(splits: Sequence[FilesByClass]) -> int:
-    """1 if all images are stored in grey, else 3."""
-    files = (file for split in splits for paths in split.values() for file in paths)
-    return 1 if all(is_grey_file(file) for file in files) else 3
+    """1 if all images are stored in grey, else 3; files that cannot be read do not count.
+
+    Raises:
+        ValueError: none can be read.
+    """
+    damage: ValueError | None = None
+    is_any_read = False
+    for file in (file for split in splits for paths in split.values() for file in paths):
+        try:
+            if not is_grey_file(file):
+                return 3
+            is_any_read = True
+        except ValueError as error:
+            # Whoever reads the images refuses or skips the file.
+            damage = damage or error
+    if damage and not is_any_read:
+        raise damage
+    return 1

@@ -70,7 +70,13 @@ class AdversarialDetection:
                 "has none: choose data with training images of every class, or leave "
                 "adversarial_detection out of evaluation=[…]"
             )
-        for network in check_networks(plan, self.networks, self.layer, SETTING):
+        for network in check_networks(
+            plan,
+            self.networks,
+            self.layer,
+            SETTING,
+            before_nonlinearity=self.before_nonlinearity,
+        ):
             network.eval()
             with self._extractor(network, plan.data) as extract:
                 features, _ = extract(torch.zeros(1, *plan.data.image_shape))

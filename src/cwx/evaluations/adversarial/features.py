@@ -43,7 +43,12 @@ def select_networks(
 
 
 def check_networks(
-    plan: Plan, names: Sequence[str] | None, layer: str | None, setting: str
+    plan: Plan,
+    names: Sequence[str] | None,
+    layer: str | None,
+    setting: str,
+    *,
+    before_nonlinearity: bool,
 ) -> list[nn.Module]:
     """Untrained networks of the kinds that the evaluation will use, as far as the plan knows them.
 
@@ -51,6 +56,7 @@ def check_networks(
         plan: the study.
         names, setting: see `select_networks`.
         layer: name of a layer; ``None`` for that of `UnitLayers.last`.
+        before_nonlinearity: see `UnitLayers`.
 
     Raises:
         ValueError: there will be no such networks, or they have no such layer.
@@ -63,7 +69,8 @@ def check_networks(
     }
     networks = [build_network(f, plan.data, seed=0) for f in factories if f is not None]
     for network in networks:
-        UnitLayers(network, plan.data.image_shape).last(layer, f"{setting}.layer")
+        units = UnitLayers(network, plan.data.image_shape, before_nonlinearity=before_nonlinearity)
+        units.last(layer, f"{setting}.layer")
     return networks
 
 

@@ -87,7 +87,13 @@ class Representations:
         labels = plan.data.splits.test.labels
         by_class = _indices_by_class(labels, labels.unique(), self.per_class)
         count = sum(map(len, by_class.values()))
-        for network in check_networks(plan, self.networks, self.layer, SETTING):
+        for network in check_networks(
+            plan,
+            self.networks,
+            self.layer,
+            SETTING,
+            before_nonlinearity=self.before_nonlinearity,
+        ):
             network.eval()
             with self._extractor(network, plan.data) as extract:
                 features, _ = extract(torch.zeros(1, *plan.data.image_shape))

@@ -84,7 +84,7 @@ class Neurons:
         self,
         *,
         networks: Sequence[str] | None,
-        layers: Sequence[str] | None,
+        layers: Annotated[Sequence[str], "distinct"] | None,
         before_nonlinearity: bool,
         fraction: Annotated[float, "> 0, < 1"],
         activation: Activation,

@@ -104,7 +104,13 @@ class Traces:
         self.taxonomy, self.sigma = taxonomy, sigma
 
     def check(self, plan: Plan) -> None:
-        check_networks(plan, self.networks, self.layer, SETTING)
+        check_networks(
+            plan,
+            self.networks,
+            self.layer,
+            SETTING,
+            before_nonlinearity=self.before_nonlinearity,
+        )
         count = len(plan.data.splits.test)
         if not isinstance(self.images, int):
             for index in self.images:
