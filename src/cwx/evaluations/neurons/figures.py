@@ -195,12 +195,10 @@ def _adversarial_tiles(
 
 # Legend and colour of CS1 and CS2.
 _LINES = {"cs1": ("$CS_1$, original class", "C0"), "cs2": ("$CS_2$, target class", "C3")}
-# Legend and column of their controls; CS1 and CS2 under permuted classes are close to each other.
-_CONTROL = ("permuted classes", "cs2_permuted")
 
 
 def similarity_curve(rows: Sequence[Row]) -> Figure:
-    """CS1, CS2 and their control against LC, with standard deviations, a panel per network.
+    """CS1, CS2 and their controls against LC, with standard deviations, a panel per network.
 
     Args:
         rows: of the table ``neurons_curve``, with both CS.
@@ -208,14 +206,17 @@ def similarity_curve(rows: Sequence[Row]) -> Figure:
     by_network: dict[str, list[Row]] = {}
     for row in rows:
         by_network.setdefault(str(row["network"]), []).append(row)
-    figure = Figure(figsize=(0.6 + 3.2 * len(by_network), 2.8), dpi=120, layout="constrained")
+    figure = Figure(figsize=(0.6 + 3.2 * len(by_network), 3.3), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(by_network), sharey=True, sharex=True, squeeze=False)[0]
     for axes, (network, of_network) in zip(panels, by_network.items(), strict=True):
         _panel(axes, of_network)
         axes.set_title(network, fontsize=9, parse_math=False)
     panels[0].set_ylabel("mean similarity")
     panels[0].set_ylim(0, 1)
-    panels[-1].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center", ncols=2, frameon=False, fontsize=8,
+    )  # fmt: skip
     return figure
 
 
@@ -227,8 +228,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
         low = [mean - std for mean, std in zip(means, deviations, strict=True)]
         high = [mean + std for mean, std in zip(means, deviations, strict=True)]
         axes.fill_between(levels, low, high, color=colour, alpha=0.15, linewidth=0)
-    label, column = _CONTROL
-    control = [float(row[column]) for row in rows]
-    axes.plot(levels, control, color="grey", linestyle=":", linewidth=1.2, label=label)
+        control = [float(row[f"{name}_permuted"]) for row in rows]
+        axes.plot(levels, control, color=colour, linestyle=":", label="… permuted classes")
     axes.set_xlabel("LC")
     axes.spines[["top", "right"]].set_visible(False)
