@@ -6,19 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 from support.attacked import swapped
+from support.studies import TRACES
 from torch import nn
 
-from cwx.data.taxonomy import Flat
 from cwx.evaluations.adversarial.adversarial_detection import AdversarialDetection
 from cwx.evaluations.adversarial.representations import Representations
-from cwx.evaluations.traces.evaluation import Traces
 from cwx.functional.class_gaussians import Diagonal, LedoitWolf, Tied
 from cwx.functional.images import Normalization
 from cwx.functional.loss_derivatives import Eager
 from cwx.functional.mask_search import search_gradients
 from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.representation_distance import flat
-from cwx.functional.top_activations import spatial_maximum
 from cwx.functional.trajectory_distance import normalised_distance
 from cwx.functional.unroll import Descent, Exact
 from cwx.networks.convnet import ConvNet, instance_norm
@@ -104,17 +102,7 @@ MEASURED = {
             ("ledoit-wolf", LedoitWolf()),
         )
     },
-    "traces": Traces(
-        **SETTINGS,
-        images=2,
-        files=[],
-        neurons=2,
-        threshold=0.0,
-        activation=spatial_maximum,
-        fraction=0.2,
-        taxonomy=Flat(),
-        sigma=1.0,
-    ),
+    "traces": TRACES(images=2, fraction=0.2),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from support.attacked import swapped
 from support.builders import image_data
 from support.configurations import CONF
+from support.studies import TRACES
 
 from cwx.data.corruption import Backdoor
 from cwx.data.taxonomy import Flat
@@ -34,7 +35,6 @@ from cwx.evaluations.patterns.cascade import PatternCascade
 from cwx.evaluations.patterns.controls import PatternControls
 from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.evaluations.patterns.tolerance import PatternTolerance
-from cwx.evaluations.traces.evaluation import Traces
 from cwx.evaluations.usual_ways import UsualWays
 from cwx.evaluations.verdict.cure import CureOutcome
 from cwx.evaluations.verdict.evaluation import Verdict
@@ -113,20 +113,7 @@ EVALUATIONS = {
             images=None,
             canvas_choice="highest_power",
         ),
-        partial(
-            Traces,
-            networks=None,
-            layer=None,
-            before_nonlinearity=False,
-            images=2,
-            files=[],
-            neurons=2,
-            threshold=0.0,
-            activation=spatial_maximum,
-            fraction=0.2,
-            taxonomy=Flat(),
-            sigma=1.0,
-        ),
+        partial(TRACES, images=2, fraction=0.2),
         partial(UsualWays, most=3),
         partial(
             Verdict,

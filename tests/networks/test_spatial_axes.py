@@ -11,10 +11,9 @@ from cwx.evaluations.neurons.top_images import audit_layers
 from cwx.evaluations.patterns.attention import Attention
 from cwx.explanations.patterns import Patterns
 from cwx.methods.gradcam import GradCamRegions
-from cwx.networks.layer_outputs import layer_outputs
 from cwx.networks.layers import attention_layer, feature_layer
 from cwx.networks.spatial_axes import SpatialAxes
-from cwx.networks.unit_layers import UnitLayers
+from cwx.networks.unit_layers import UnitLayer, UnitLayers
 from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.plan import Plan
 
@@ -102,7 +101,7 @@ def test_units_of_tokens_and_of_channels_last_maps_are_channels(factory, name, a
     assert layer.axis == axis
     with unit_outputs(network, [layer]) as outputs, torch.no_grad():
         units = outputs(torch.rand(2, *nets.SHAPE))[name]
-    with layer_outputs(network, [name]) as outputs, torch.no_grad():
+    with unit_outputs(network, [UnitLayer(name=name)]) as outputs, torch.no_grad():
         before = outputs(torch.rand(2, *nets.SHAPE))[name]
     assert units.shape == before.movedim(-1, 1).shape
 

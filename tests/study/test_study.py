@@ -12,6 +12,7 @@ from support.studies import (
     CONFIGURATION,
     NOISE,
     RATIOS,
+    TRACES,
     make_study,
     run_to_subject,
     subject_of,
@@ -20,12 +21,9 @@ from support.studies import (
 
 from cwx.data.corruption import NoCorruption
 from cwx.data.splits import ImageSet
-from cwx.data.taxonomy import Flat
 from cwx.evaluations.adversarial.adversarial_detection import AdversarialDetection
-from cwx.evaluations.traces.evaluation import Traces
 from cwx.functional.class_gaussians import LedoitWolf
 from cwx.functional.representation_distance import flat
-from cwx.functional.top_activations import spatial_maximum
 from cwx.study.results import Results
 from cwx.study.steps.dataset_construction import ConstructedDataset
 
@@ -120,17 +118,7 @@ def test_adversarial_images_are_evaluated_before_and_after_fine_tuning(tmp_path)
         "adversarial_detection": AdversarialDetection(
             **settings, pooling=flat, covariance=LedoitWolf()
         ),
-        "traces": Traces(
-            **settings,
-            images=1,
-            files=[],
-            neurons=2,
-            threshold=0.0,
-            activation=spatial_maximum,
-            fraction=0.1,
-            taxonomy=Flat(),
-            sigma=1.0,
-        ),
+        "traces": TRACES(images=1, fraction=0.1),
     }
     study.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -7,10 +7,13 @@ import pytest
 from support.builders import experts, image_data, small_mlp, trainer
 
 from cwx.data.corruption import LabelNoise, NoCorruption
+from cwx.data.taxonomy import Flat
 from cwx.evaluations.adversarial.representations import Representations
 from cwx.evaluations.outcome import Outcome
+from cwx.evaluations.traces.evaluation import Traces
 from cwx.functional.label_noise import Uniform
 from cwx.functional.representation_distance import flat
+from cwx.functional.top_activations import spatial_maximum
 from cwx.storage.recording import Recording
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Ensemble, NoAdversary
@@ -28,6 +31,18 @@ CONFIGURATION = {"recipe": {}, "network": {}, "precision": {"experts": {}}}
 NOISE = LabelNoise(kind=Uniform(), rate=0.5, seed=0)
 RATIOS = partial(
     Representations, layer=None, before_nonlinearity=False, pooling=flat, per_class=None
+)
+TRACES = partial(
+    Traces,
+    networks=None,
+    layer=None,
+    before_nonlinearity=False,
+    files=[],
+    neurons=2,
+    threshold=0.0,
+    activation=spatial_maximum,
+    taxonomy=Flat(),
+    sigma=1.0,
 )
 
 

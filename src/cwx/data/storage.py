@@ -31,11 +31,11 @@ class Storage:
         ValueError: a setting is out of range.
     """
 
-    kind: str = "memory"
-    memory_share: float = 0.3
-    workers: int | None = 0
-    on_error: str = "stop"
-    manifests: str = ""
+    kind: str
+    memory_share: float
+    workers: int | None
+    on_error: str
+    manifests: str
 
     def __post_init__(self) -> None:
         for name, value, choices in (

@@ -7,7 +7,7 @@ in float64. `Tied`, `PerClass`, `Diagonal` and `LedoitWolf` are models of Σ_i.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -164,9 +164,7 @@ class Tied:
             means.append(moments.mean)
             count += moments.count
             scatter = scatter.to(moments.scatter) + moments.scatter
-        covariance = scatter / count
-        ridge = self.ridge * covariance.diagonal().mean()
-        covariance.diagonal().add_(ridge)
+        covariance = _with_ridge(scatter / count, self.ridge)
         factor = _cholesky(covariance, "the covariance that all classes share")
         return FullGaussians(means=torch.stack(means), factors=factor[None])
 
@@ -188,14 +186,9 @@ class PerClass:
         self.ridge = _checked_ridge(ridge)
 
     def __call__(self, classes: Iterable[Moments]) -> Gaussians:
-        means, factors = [], []
-        for label, moments in enumerate(classes):
-            covariance = moments.scatter / moments.count
-            covariance.diagonal().add_(self.ridge * covariance.diagonal().mean())
-            means.append(moments.mean)
-            name = f"the covariance of class {label}, of {moments.count} images,"
-            factors.append(_cholesky(covariance, name))
-        return FullGaussians(means=torch.stack(means), factors=torch.stack(factors))
+        return _gaussians(
+            classes, lambda of_class: _with_ridge(of_class.scatter / of_class.count, self.ridge)
+        )
 
     def size(self, classes: int, features: int) -> int:
         return classes * features**2
@@ -235,12 +228,7 @@ class LedoitWolf:
     """
 
     def __call__(self, classes: Iterable[Moments]) -> Gaussians:
-        means, factors = [], []
-        for label, moments in enumerate(classes):
-            means.append(moments.mean)
-            name = f"the covariance of class {label}, of {moments.count} images,"
-            factors.append(_cholesky(ledoit_wolf_covariance(moments), name))
-        return FullGaussians(means=torch.stack(means), factors=torch.stack(factors))
+        return _gaussians(classes, ledoit_wolf_covariance)
 
     def size(self, classes: int, features: int) -> int:
         return classes * features**2
@@ -258,6 +246,24 @@ def ledoit_wolf_covariance(moments: Moments) -> Tensor:
     delta = noise / spread if spread > 0 else torch.ones_like(spread)
     eye = torch.eye(d).to(empirical)
     return (1 - delta) * empirical + delta * scale * eye
+
+
+def _gaussians(
+    classes: Iterable[Moments], covariance: Callable[[Moments], Tensor]
+) -> FullGaussians:
+    """Gaussians with a full covariance of each class."""
+    means, factors = [], []
+    for label, moments in enumerate(classes):
+        means.append(moments.mean)
+        name = f"the covariance of class {label}, of {moments.count} images,"
+        factors.append(_cholesky(covariance(moments), name))
+    return FullGaussians(means=torch.stack(means), factors=torch.stack(factors))
+
+
+def _with_ridge(covariance: Tensor, ridge: float) -> Tensor:
+    """The covariance, changed in place: its mean variance times `ridge` on the diagonal."""
+    covariance.diagonal().add_(ridge * covariance.diagonal().mean())
+    return covariance
 
 
 def _checked_ridge(ridge: float) -> float:

@@ -15,8 +15,9 @@ from cwx.functional.attacks import Attack
 from cwx.functional.augmentation import Strategy
 from cwx.functional.consistency_loss import consistency
 from cwx.methods.expert import Expert, Optimizer, Schedule
-from cwx.networks.layer_outputs import layer_outputs
 from cwx.networks.layers import feature_layer
+from cwx.networks.unit_layers import LOGITS, UnitLayer
+from cwx.networks.unit_outputs import unit_outputs
 from cwx.storage.recording import Recording
 from cwx.training.objectives import TARGETS, Step, perturb
 
@@ -74,10 +75,10 @@ class ConsistencyObjective:
 
     def __call__(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
         images = torch.cat([batch.images, self._adversarial(network, batch, step)])
-        # The empty name is the network itself.
-        with layer_outputs(network, [self.layer, ""]) as forward:
+        # The features as the layer gives them, whatever follows.
+        with unit_outputs(network, [UnitLayer(name=self.layer), LOGITS]) as forward:
             outputs = forward(images)
-        clean_logits, adversarial_logits = outputs[""].tensor_split(2)
+        clean_logits, adversarial_logits = outputs[LOGITS.name].tensor_split(2)
         clean_features, adversarial_features = outputs[self.layer].tensor_split(2)
         losses = consistency(
             clean_logits,

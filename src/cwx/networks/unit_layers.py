@@ -12,7 +12,7 @@ from functools import cached_property
 
 from torch import nn
 
-from cwx.networks.forward_pass import forward_pass
+from cwx.networks.forward_pass import ForwardPass, forward_pass
 from cwx.networks.layers import attention_layer, check_channels, convolutional_layers
 from cwx.networks.value_graph import IMAGES, Use, ValueGraph, value_graph
 
@@ -86,13 +86,15 @@ class UnitLayers:
         """
         kind = type(self.network).__name__
         try:
-            if not self._by_place:
-                raise ValueError(f"{kind} has no convolution")
+            problem = "" if self._by_place else f"{kind} has no convolution"
         except ValueError as error:
+            problem = str(error)
+        if problem:
             raise ValueError(
-                f"{setting} is null, and {error}: name layers of {kind} that give [n, channels] or "
-                "[n, channels, h, w]"
-            ) from error
+                f"{setting} is null, and {problem}: name layers of {kind} that give [n, channels] "
+                "or [n, channels, h, w], choose a convolutional network, or leave "
+                f"{setting.rpartition('.')[0]} out"
+            )
         layers = [self._layer(self._by_place[place]) for place in sorted(self._by_place)]
         name = self._last_name(setting, required=False)
         last = self._layer(name) if name else layers[-1]
@@ -114,6 +116,10 @@ class UnitLayers:
             attention_layer(self.network, self.image_shape, name, setting)
         assert name is not None
         return self._layer(name)
+
+    @cached_property
+    def _forward(self) -> ForwardPass:
+        return forward_pass(self.network, self.image_shape)
 
     @cached_property
     def _by_place(self) -> dict[int, str]:
@@ -184,13 +190,13 @@ class UnitLayers:
         if value.shape[0] != IMAGES:
             # Tokens first, or windows of all images together: the rows are no images.
             return False
-        layout = forward_pass(self.network, self.image_shape).layout(name) or ""
+        layout = self._forward.layout(name) or ""
         return len(value.shape) == 3 or layout.startswith("channels-last")
 
     def _layer(self, name: str) -> UnitLayer:
         start = self._graph.outputs[name]
         way = self._way(start)
-        axis = self._graph.values[self._place(name)].axis
+        axis = self._graph.values[way[-1].output if way else start].axis
         source = self._graph.values[start].source
         changes = [use for use in ([source[0]] if source else []) + way if use.kind in _PLACES]
         place = _PLACES[changes[-1].kind] if changes else "output"
@@ -204,7 +210,8 @@ class UnitLayers:
     def _place(self, name: str) -> int:
         """The number of the value where a layer's units are read."""
         number = self._graph.outputs[name]
-        return [number, *(use.output for use in self._way(number))][-1]
+        way = self._way(number)
+        return way[-1].output if way else number
 
     def _way(self, number: int, stops: Collection[str] | None = None) -> list[Use]:
         """The functions from a value to the place where its units are read.

@@ -1,7 +1,7 @@
 """Reading and changing units in a forward pass, at the place of `UnitLayer`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -50,8 +50,8 @@ def unit_outputs(
             network(images)
         if missing := [layer.name for layer in layers if layer.name not in captured]:
             raise ValueError(
-                f"the network does not run its layer {missing[0]!r}, whose output is needed, as in "
-                "the pass that located its units: name another"
+                f"the network does not run its layer {missing[0]!r}, whose output is needed: "
+                "name another"
             )
         result = dict(captured)
         captured.clear()
@@ -85,7 +85,8 @@ class _Places(TorchFunctionMode):
     def of(self, images: int) -> Iterator[None]:
         """Context manager: a pass of so many images."""
         self._images = images
-        with self:
+        # Without a way to follow, hooks alone reach every place, and cost nothing.
+        with self if any(layer.functions for layer, _ in self._changes) else nullcontext():
             yield
 
     @contextmanager

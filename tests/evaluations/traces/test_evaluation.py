@@ -6,28 +6,15 @@ from support import references
 from support.attacked import adversarial_set, swapped
 from support.builders import Blobs, ColumnClassifier, image_data, small_convnet, small_mlp
 from support.pictures import write_image
+from support.studies import TRACES
 
 from cwx.data.splits import ImageSet
-from cwx.data.taxonomy import Flat
 from cwx.evaluations.traces.evaluation import Traces
 from cwx.evaluations.traces.trace import class_evidence
 from cwx.functional.class_similarity import correlation
-from cwx.functional.top_activations import spatial_maximum
 from cwx.training.plan import Plan
 
-PLAIN = {
-    "networks": None,
-    "layer": None,
-    "before_nonlinearity": False,
-    "images": 3,
-    "files": [],
-    "neurons": 2,
-    "threshold": 0.0,
-    "activation": spatial_maximum,
-    "fraction": 0.25,
-    "taxonomy": Flat(),
-    "sigma": 1.0,
-}
+PLAIN = {**TRACES.keywords, "images": 3, "fraction": 0.25}
 NUMBERS = ("difference", "without_probability", "lc", "probability")
 CORRELATION = correlation(2 * (1 - torch.eye(3)).double(), 1.0)
 

@@ -1,7 +1,6 @@
 """Detection of adversarial images as outliers among representations (Dong et al., §2.4; D7)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from matplotlib.figure import Figure
@@ -11,8 +10,9 @@ from torchmetrics.functional.classification import binary_auroc, binary_roc
 from cwx.data.datamodule import ImageData
 from cwx.evaluations.adversarial.features import (
     ExtractFeatures,
+    LayerChoice,
     adversarial_batches,
-    check_networks,
+    feature_counts,
     feature_extractor,
     select_networks,
 )
@@ -55,8 +55,10 @@ class AdversarialDetection:
         pooling: Pooling,
         covariance: Covariance,
     ) -> None:
-        self.networks, self.layer = networks, layer
-        self.before_nonlinearity = before_nonlinearity
+        self.networks = networks
+        self.layer = LayerChoice(
+            layer=layer, before_nonlinearity=before_nonlinearity, setting=SETTING
+        )
         self.pooling, self.covariance = pooling, covariance
 
     def check(self, plan: Plan) -> None:
@@ -70,21 +72,12 @@ class AdversarialDetection:
                 "has none: choose data with training images of every class, or leave "
                 "adversarial_detection out of evaluation=[…]"
             )
-        for network in check_networks(
-            plan,
-            self.networks,
-            self.layer,
-            SETTING,
-            before_nonlinearity=self.before_nonlinearity,
-        ):
-            network.eval()
-            with self._extractor(network, plan.data) as extract:
-                features, _ = extract(torch.zeros(1, *plan.data.image_shape))
-            needed = 8 * self.covariance.size(len(classes), features.shape[1])
+        for features in feature_counts(plan, self.networks, self.layer, self.pooling):
+            needed = 8 * self.covariance.size(len(classes), features)
             if needed > STATISTICS_BYTES:
                 raise ValueError(
                     f"{SETTING}.covariance would take {needed / 2**30:.0f} GiB for {len(classes)} "
-                    f"classes of {features.shape[1]} features: choose covariance@{SETTING}."
+                    f"classes of {features} features: choose covariance@{SETTING}."
                     f"covariance=tied, or pooling@{SETTING}.pooling=mean"
                 )
 
@@ -110,23 +103,11 @@ class AdversarialDetection:
             figures={"adversarial_detection": _figure(curves, means)},
         )
 
-    def _extractor(
-        self, network: nn.Module, data: ImageData
-    ) -> AbstractContextManager[ExtractFeatures]:
-        return feature_extractor(
-            network,
-            data,
-            self.layer,
-            self.pooling,
-            SETTING,
-            before_nonlinearity=self.before_nonlinearity,
-        )
-
     def _log_likelihoods(self, network: nn.Module, subject: Subject) -> tuple[Tensor, Tensor]:
         """log p(φ | ŷ) of test images ``[t]`` and of adversarial images ``[n]``, on the CPU."""
         data, adversarial = subject.data, subject.adversarial
         assert adversarial is not None
-        with self._extractor(network, data) as extract:
+        with feature_extractor(network, data, self.layer, self.pooling) as extract:
             gaussians = self.covariance(_class_moments(extract, data))
             test_batches = (batch.images for batch in data.test_batches())
             attack_batches = (images for _, images in adversarial_batches(data, adversarial))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.functional.representation_distance import Pooling
-from cwx.networks.unit_layers import LOGITS, UnitLayers
+from cwx.networks.unit_layers import LOGITS, UnitLayer, UnitLayers
 from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.build import build_network
 from cwx.training.plan import Plan
@@ -42,36 +43,66 @@ def select_networks(
     }
 
 
-def check_networks(
-    plan: Plan,
-    names: Sequence[str] | None,
-    layer: str | None,
-    setting: str,
-    *,
-    before_nonlinearity: bool,
-) -> list[nn.Module]:
+@dataclass(frozen=True, kw_only=True)
+class LayerChoice:
+    """The layer of a network whose units an evaluation reads.
+
+    Attributes:
+        layer: its name; ``None`` for that of `UnitLayers.last`.
+        before_nonlinearity: see `UnitLayers`.
+        setting: the evaluation's part of the configuration, for messages.
+    """
+
+    layer: str | None
+    before_nonlinearity: bool
+    setting: str
+
+    def of(self, network: nn.Module, image_shape: Sequence[int]) -> UnitLayer:
+        """The layer of a network.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        units = UnitLayers(network, image_shape, before_nonlinearity=self.before_nonlinearity)
+        return units.last(self.layer, f"{self.setting}.layer")
+
+
+def check_networks(plan: Plan, names: Sequence[str] | None, choice: LayerChoice) -> list[nn.Module]:
     """Untrained networks of the kinds that the evaluation will use, as far as the plan knows them.
 
     Args:
         plan: the study.
-        names, setting: see `select_networks`.
-        layer: name of a layer; ``None`` for that of `UnitLayers.last`.
-        before_nonlinearity: see `UnitLayers`.
+        names: see `select_networks`.
+        choice: the layer that the evaluation reads.
 
     Raises:
         ValueError: there will be no such networks, or they have no such layer.
     """
     if names is not None:
-        _check_names(names, plan.kinds or names, setting)
+        _check_names(names, plan.kinds or names, choice.setting)
     factories = {
         plan.networks.get(name, plan.networks.get("network"))
         for name in (BEFORE_AND_AFTER[:1] if names is None else names)
     }
     networks = [build_network(f, plan.data, seed=0) for f in factories if f is not None]
     for network in networks:
-        units = UnitLayers(network, plan.data.image_shape, before_nonlinearity=before_nonlinearity)
-        units.last(layer, f"{setting}.layer")
+        choice.of(network, plan.data.image_shape)
     return networks
+
+
+def feature_counts(
+    plan: Plan, names: Sequence[str] | None, choice: LayerChoice, pooling: Pooling
+) -> Iterator[int]:
+    """d, the number of features φ of each network of `check_networks`.
+
+    Args:
+        pooling: see `feature_extractor`.
+    """
+    for network in check_networks(plan, names, choice):
+        network.eval()
+        with feature_extractor(network, plan.data, choice, pooling) as extract:
+            features, _ = extract(torch.zeros(1, *plan.data.image_shape))
+        yield features.shape[1]
 
 
 def _check_names(names: Sequence[str], available: Sequence[str], setting: str) -> None:
@@ -93,29 +124,20 @@ ExtractFeatures = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @contextmanager
 def feature_extractor(
-    network: nn.Module,
-    data: ImageData,
-    layer: str | None,
-    pooling: Pooling,
-    setting: str,
-    *,
-    before_nonlinearity: bool,
+    network: nn.Module, data: ImageData, choice: LayerChoice, pooling: Pooling
 ) -> Iterator[ExtractFeatures]:
     """A function that returns φ and the predicted class of images, on the network's device.
 
     Args:
         network: in eval mode.
         data: gives the shape of images.
-        layer: name of the layer of φ; ``None`` for that of `UnitLayers.last`.
+        choice: the layer of φ.
         pooling: from the units' tensor ``[n, units, …]`` to vectors.
-        before_nonlinearity: see `UnitLayers`.
-        setting: the evaluation's part of the configuration, for messages.
 
     Raises:
         ValueError: there is no such layer.
     """
-    units = UnitLayers(network, data.image_shape, before_nonlinearity=before_nonlinearity)
-    features = units.last(layer, f"{setting}.layer")
+    features = choice.of(network, data.image_shape)
     device = next(network.parameters()).device
     with unit_outputs(network, [features, LOGITS]) as outputs, torch.no_grad():
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,8 +14,9 @@ from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.evaluations.adversarial.features import (
     ExtractFeatures,
+    LayerChoice,
     adversarial_batches,
-    check_networks,
+    feature_counts,
     feature_extractor,
     select_networks,
 )
@@ -78,8 +78,10 @@ class Representations:
                 f"{SETTING}.per_class is {per_class}, and a distance is between two images: give "
                 "2 or more, or null for all"
             )
-        self.networks, self.layer = networks, layer
-        self.before_nonlinearity = before_nonlinearity
+        self.networks = networks
+        self.layer = LayerChoice(
+            layer=layer, before_nonlinearity=before_nonlinearity, setting=SETTING
+        )
         self.pooling, self.per_class = pooling, per_class
 
     def check(self, plan: Plan) -> None:
@@ -87,19 +89,10 @@ class Representations:
         labels = plan.data.splits.test.labels
         by_class = _indices_by_class(labels, labels.unique(), self.per_class)
         count = sum(map(len, by_class.values()))
-        for network in check_networks(
-            plan,
-            self.networks,
-            self.layer,
-            SETTING,
-            before_nonlinearity=self.before_nonlinearity,
-        ):
-            network.eval()
-            with self._extractor(network, plan.data) as extract:
-                features, _ = extract(torch.zeros(1, *plan.data.image_shape))
-            if (needed := 4 * count * features.shape[1]) > STATISTICS_BYTES:
+        for features in feature_counts(plan, self.networks, self.layer, self.pooling):
+            if (needed := 4 * count * features) > STATISTICS_BYTES:
                 raise ValueError(
-                    f"{SETTING} would hold {features.shape[1]} features of each of {count} real "
+                    f"{SETTING} would hold {features} features of each of {count} real "
                     f"images, {needed / 2**30:.0f} GiB: set {SETTING}.per_class to fewer images, "
                     f"or choose pooling@{SETTING}.pooling=mean"
                 )
@@ -129,18 +122,6 @@ class Representations:
             figures={"representations": _figure(histogram)},
         )
 
-    def _extractor(
-        self, network: nn.Module, data: ImageData
-    ) -> AbstractContextManager[ExtractFeatures]:
-        return feature_extractor(
-            network,
-            data,
-            self.layer,
-            self.pooling,
-            SETTING,
-            before_nonlinearity=self.before_nonlinearity,
-        )
-
     def _ratios(self, network: nn.Module, subject: Subject, real: "RealImages") -> Tensor:
         """r1 and r2 of each adversarial image, ``[2, n]``; NaN for images without a ratio."""
         adversarial, data = subject.adversarial, subject.data
@@ -149,7 +130,7 @@ class Representations:
         if not real.has_ratios.any():
             return ratios
         test = data.splits.test
-        with self._extractor(network, data) as extract:
+        with feature_extractor(network, data, self.layer, self.pooling) as extract:
             representations = RealRepresentations(
                 {
                     label: _features(extract, data, test.at(indices))

@@ -91,13 +91,11 @@ def layer_responses(
     values = {"lc": level_consistency(real_fractions, correlation)}
     responding = real.responding.any(0)
     if adversarial is not None:
+        generator, count = stream(0), len(adversarial.labels)
+        orders = [torch.randperm(count, generator=generator) for _ in range(PERMUTATIONS)]
         for name, classes in (("cs1", adversarial.labels), ("cs2", adversarial.targets)):
             values[name] = similarity(
                 real_fractions, fractions(adversarial.top, classes), correlation
-            )
-            generator = stream(0)
-            orders = (
-                torch.randperm(len(classes), generator=generator) for _ in range(PERMUTATIONS)
             )
             permuted = [
                 similarity(real_fractions, fractions(adversarial.top, classes[order]), correlation)

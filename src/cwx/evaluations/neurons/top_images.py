@@ -99,17 +99,11 @@ def audit_layers(
     Raises:
         ValueError: there is none, or one has no channels whose axis is known.
     """
-    kind = type(network).__name__
     units = UnitLayers(network, image_shape, before_nonlinearity=before_nonlinearity)
     if layers is None:
-        try:
-            return units.all(setting)
-        except ValueError as error:
-            raise ValueError(
-                f"{error}, choose a convolutional network, or leave "
-                f"{setting.rpartition('.')[0]} out"
-            ) from error
+        return units.all(setting)
     if not layers:
+        kind = type(network).__name__
         raise ValueError(f"{setting} is empty: name a layer of {kind} or more")
     return units.named(layers, setting)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
 from cwx.data.taxonomy import Taxonomy
-from cwx.evaluations.adversarial.features import check_networks, select_networks
+from cwx.evaluations.adversarial.features import LayerChoice, check_networks, select_networks
 from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.traces.figure import trace_figure
@@ -21,7 +21,7 @@ from cwx.evaluations.traces.trace import Neuron, Trace, trace_rows
 from cwx.functional.class_similarity import correlation
 from cwx.functional.prediction_difference import prediction_differences, probabilities_without
 from cwx.functional.top_activations import RunningTopK
-from cwx.networks.unit_layers import UnitLayer, UnitLayers
+from cwx.networks.unit_layers import UnitLayer
 from cwx.networks.unit_outputs import changed_units, unit_outputs
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
@@ -96,21 +96,17 @@ class Traces:
             raise ValueError(f"{SETTING}.threshold is {threshold}: give 0 or more")
         if not 0 < fraction <= 1:
             raise ValueError(f"{SETTING}.fraction is {fraction}: give a fraction above 0, up to 1")
-        self.networks, self.layer = networks, layer
-        self.before_nonlinearity, self.activation = before_nonlinearity, activation
+        self.networks, self.activation = networks, activation
+        self.layer = LayerChoice(
+            layer=layer, before_nonlinearity=before_nonlinearity, setting=SETTING
+        )
         self.images, self.files = images, [Path(file) for file in files]
         self.neurons, self.fraction = neurons, fraction
         self.threshold = max(threshold, ROUNDING)
         self.taxonomy, self.sigma = taxonomy, sigma
 
     def check(self, plan: Plan) -> None:
-        check_networks(
-            plan,
-            self.networks,
-            self.layer,
-            SETTING,
-            before_nonlinearity=self.before_nonlinearity,
-        )
+        check_networks(plan, self.networks, self.layer)
         count = len(plan.data.splits.test)
         if not isinstance(self.images, int):
             for index in self.images:
@@ -153,8 +149,7 @@ class Traces:
         data: ImageData,
         class_correlation: Tensor,
     ) -> list[Trace]:
-        units = UnitLayers(network, data.image_shape, before_nonlinearity=self.before_nonlinearity)
-        layer = units.last(self.layer, f"{SETTING}.layer")
+        layer = self.layer.of(network, data.image_shape)
         influences = [
             self._influence(network, layer, image, data, class_correlation) for image in images
         ]

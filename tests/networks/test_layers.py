@@ -10,10 +10,11 @@ from torch import nn
 
 from cwx.networks.alexnet import AlexNet
 from cwx.networks.densenet import DenseNet
-from cwx.networks.layer_outputs import layer_outputs
 from cwx.networks.layers import convolutional_layers, feature_layer, spatial_layers
 from cwx.networks.mlp import MLP
 from cwx.networks.resnet import ResNet, basic_block
+from cwx.networks.unit_layers import UnitLayer
+from cwx.networks.unit_outputs import unit_outputs
 
 SHAPE = {"in_channels": 3, "image_size": (32, 32), "num_classes": 5}
 IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -72,11 +73,16 @@ def test_convolutional_layers_of_known_networks():
     assert convolutional_layers(MLP(depth=1, width=4, **SHAPE), (3, 32, 32)) == []
 
 
+def at_output(names):
+    """Layers whose units are read at their output."""
+    return [UnitLayer(name=name) for name in names]
+
+
 def test_one_pass_gives_the_last_output_of_each_layer():
     network = Odd().eval()
     maps = network.norm(network.turned(network.again(IMAGES)))
     second = network.again(maps)
-    with layer_outputs(network, ["turned", "again", "rectified", ""]) as outputs:
+    with unit_outputs(network, at_output(["turned", "again", "rectified", ""])) as outputs:
         by_name = outputs(IMAGES)
     assert set(by_name) == {"turned", "again", "rectified", ""}
     torch.testing.assert_close(by_name["turned"], network.turned(network.again(IMAGES)))
@@ -89,10 +95,10 @@ def test_one_pass_gives_the_last_output_of_each_layer():
 
 def test_outputs_are_differentiable_and_read_may_reduce_them():
     network, images = Odd(), IMAGES.clone().requires_grad_()
-    with layer_outputs(network, ["rectified"]) as outputs:
+    with unit_outputs(network, at_output(["rectified"])) as outputs:
         (gradient,) = torch.autograd.grad(outputs(images)["rectified"].sum(), images)
     assert gradient.abs().sum() > 0
-    with layer_outputs(network, ["rectified"], lambda maps: maps.amax((2, 3))) as outputs:
+    with unit_outputs(network, at_output(["rectified"]), lambda maps: maps.amax((2, 3))) as outputs:
         assert outputs(IMAGES)["rectified"].shape == (4, 3)
 
 
@@ -111,7 +117,7 @@ def test_a_layer_without_output_is_refused_and_hooks_are_removed(name, message):
     network = Odd()
     with (
         pytest.raises(ValueError, match=message),
-        layer_outputs(network, ["again", name]) as outputs,
+        unit_outputs(network, at_output(["again", name])) as outputs,
     ):
         outputs(IMAGES)
     assert not hooks(network)
@@ -119,7 +125,7 @@ def test_a_layer_without_output_is_refused_and_hooks_are_removed(name, message):
 
 def test_hooks_are_removed_after_a_failure():
     network = Odd()
-    with pytest.raises(RuntimeError), layer_outputs(network, ["again"]) as outputs:
+    with pytest.raises(RuntimeError), unit_outputs(network, at_output(["again"])) as outputs:
         outputs(IMAGES[:, :2])
     assert not hooks(network)
     with pytest.raises(RuntimeError):
