@@ -29,7 +29,7 @@ from hydra.utils import instantiate
 from cwx.cli.config.compose import compose_checked
 from cwx.cli.config.groups import configuration_folder, options
 from cwx.cli.config.override_text import override
-from cwx.cli.config.validate import drop_unchosen
+from cwx.cli.config.unchosen import drop_unchosen
 from cwx.cli.resolvers import register_resolvers
 from cwx.cli.run import quiet
 from cwx.data.splits import ImageSet, Source, Splits

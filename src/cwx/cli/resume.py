@@ -13,7 +13,8 @@ from cwx.cli.config.compose import compose_checked, directory_override, sweep_di
 from cwx.cli.config.groups import configuration_folders, options
 from cwx.cli.config.hydra_files import SAVED
 from cwx.cli.config.interpolations import saved_overrides
-from cwx.cli.config.validate import check, drop_unchosen
+from cwx.cli.config.unchosen import drop_unchosen
+from cwx.cli.config.validate import check
 from cwx.cli.sweep.launch import Settings
 from cwx.errors import UserError
 from cwx.storage.run_files import MULTIRUN, STATUS, SWEEP

@@ -25,7 +25,7 @@ from cwx.cli.config.compose import compose_checked, explicit_directory
 from cwx.cli.config.groups import configuration_folder, options
 from cwx.cli.config.home import expand_home, expand_settings
 from cwx.cli.config.scales import unscaled_networks
-from cwx.cli.config.validate import drop_unchosen
+from cwx.cli.config.unchosen import drop_unchosen
 from cwx.cli.failures import exit_with_message, explain_failure
 from cwx.cli.resolvers import register_resolvers
 from cwx.cli.resume import check_launcher, resolve_resume, saved_config_dir

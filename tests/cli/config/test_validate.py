@@ -9,9 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from support.configurations import CONF, check
 
+from cwx.cli.config.compose import compose_checked
 from cwx.cli.config.groups import options
+from cwx.cli.config.unchosen import drop_unchosen
 from cwx.cli.config.validate import check as check_configuration
-from cwx.cli.config.validate import drop_unchosen
 from cwx.cli.failures import exit_with_message, explain_failure
 from cwx.cli.resolvers import register_resolvers
 from cwx.errors import UserError
@@ -362,6 +363,33 @@ def test_an_experiment_composes_without_a_part_that_it_sets(overrides):
 def test_a_setting_of_the_experiment_can_be_removed_with_its_part():
     check("experiment=cifar10/neurons", "adversary=none", "~adversary.targets", "fine_tuning=none",
           "evaluation=[neurons]")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method=[activation]", "evaluation=[accuracy]", "method.distill.images_per_class=3"],
+        ["evaluation=[accuracy]", "evaluation.neurons.bins=3"],
+        ["logger=[]", "logger.wandb.mode=offline"],
+        ["evaluation_networks.vgg16.width=8"],
+        ["-m", "method=[activation],[]", "evaluation=[accuracy]", "method.distill.batch_size=1,3"],
+    ],
+)
+def test_a_setting_of_the_command_line_for_a_part_that_is_not_chosen_is_refused(overrides):
+    setting = overrides[-1].partition("=")[0]
+    group, part, _ = setting.split(".", 2)
+    multirun = overrides[0] == "-m"
+    lines = ["experiment=cifar10/cwx", *overrides[multirun:]]
+    with pytest.raises(UserError) as caught:
+        compose_checked(CONF, lines, multirun=multirun, extra=None, resumed=None)
+    assert f"{setting} is set, but {group} has no {part} here" in str(caught.value)
+
+
+@pytest.mark.parametrize("methods", ["[activation],[distill]", "[distill],[activation]"])
+def test_a_sweep_over_methods_may_set_what_one_job_takes(methods):
+    lines = ["experiment=cifar10/cwx", "evaluation=[accuracy]", f"method={methods}"]
+    lines.append("method.distill.images_per_class=3")
+    compose_checked(CONF, lines, multirun=True, extra=None, resumed=None)
 
 
 def test_settings_of_a_part_that_takes_none_are_dropped():

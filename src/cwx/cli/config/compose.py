@@ -37,7 +37,8 @@ from cwx.cli.config.home import expand_settings
 from cwx.cli.config.hydra_files import SAVED, check_unchanged
 from cwx.cli.config.interpolations import check_expansion
 from cwx.cli.config.null_keys import refuse_null_keys
-from cwx.cli.config.validate import check, drop_unchosen, drop_unchosen_of_job
+from cwx.cli.config.unchosen import drop_unchosen, drop_unchosen_of_job, refuse_unchosen
+from cwx.cli.config.validate import check
 from cwx.errors import UserError
 
 
@@ -97,7 +98,10 @@ def _compose_jobs(
     with _composing(folders[0]):
         jobs = _jobs([_lenient(override, folders) for override in parsed])
         known = options(folders)
-        return [drop_unchosen_of_job(job, _compose(job, folders), known) for job in jobs]
+        composed = [(job, _compose(job, folders)) for job in jobs]
+        settings = [o.key_or_group for o in parsed if not o.is_delete()]
+        refuse_unchosen(settings, [resolved for _, (_, resolved) in composed], known)
+        return [drop_unchosen_of_job(job, config, known) for job, config in composed]
 
 
 def sweep_directory(

@@ -72,62 +72,6 @@ def check(configuration: Mapping[str, Any], path: str = "") -> None:
                 raise UserError(f"{_join(path, name)} is missing: give it a value")
 
 
-def drop_unchosen(
-    configuration: Mapping[str, Any], options: Mapping[str, Iterable[str]]
-) -> dict[str, Any]:
-    """Drop the settings of parts that were not chosen, as by ``method=[…]`` or ``adversary=none``.
-
-    An experiment sets them whether or not the command line keeps the part.
-
-    Args:
-        options: the choices of each group; a part of any other name stays, and `check` refuses it.
-    """
-    result = dict(configuration)
-    for group, names in options.items():
-        parts = result.get(group)
-        if isinstance(parts, Mapping) and "_target_" not in parts:
-            result[group] = {
-                name: part
-                for name, part in parts.items()
-                if name not in names or not isinstance(part, Mapping) or "_target_" in part
-            }
-        elif isinstance(parts, Mapping) and _takes_no_settings(parts):
-            result[group] = {key: part for key, part in parts.items() if key in RESERVED}
-    return result
-
-
-def drop_unchosen_of_job(
-    overrides: Iterable[str],
-    configurations: tuple[dict[str, Any], dict[str, Any]],
-    options: Mapping[str, Iterable[str]],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`drop_unchosen` of the unresolved and the resolved configuration of a job.
-
-    Raises:
-        UserError: the command line itself sets what a part such as ``adversary=none`` does not
-            take.
-    """
-    unresolved, resolved = configurations
-    for override in overrides:
-        # ``~`` removes a setting, which an experiment may have.
-        setting = override.lstrip("+").partition("=")[0]
-        group, *keys = setting.split(".")[:2]
-        part = resolved.get(group)
-        is_own = group in options and isinstance(part, Mapping) and _takes_no_settings(part)
-        if is_own and keys and keys[0] not in RESERVED:
-            raise _unknown_key(".".join((group, *keys)), ())
-    return drop_unchosen(unresolved, options), drop_unchosen(resolved, options)
-
-
-def _takes_no_settings(part: Mapping[str, Any]) -> bool:
-    target = str(part.get("_target_", ""))
-    try:
-        expected = signature(target) if target.startswith("cwx.") else None
-    except UnknownTargetError:
-        return False
-    return expected is not None and not expected.parameters and not expected.open_ended
-
-
 def experiment_name(choices: Mapping[str, Any]) -> str:
     """The name of a run: its experiment, and its scale unless that is "paper"."""
     scale = choices.get("scale", "paper")
@@ -161,10 +105,10 @@ def _parameter(expected: Signature | None, key: str, setting: str) -> Parameter 
         return expected.parameters[key]
     if expected.open_ended:
         return None
-    raise _unknown_key(setting, expected.parameters)
+    raise unknown_key(setting, expected.parameters)
 
 
-def _unknown_key(setting: str, valid: Iterable[str]) -> UserError:
+def unknown_key(setting: str, valid: Iterable[str]) -> UserError:
     """The error for an unknown key, with the nearest valid one."""
     head, _, key = setting.rpartition(".")
     names = sorted(valid)
@@ -236,7 +180,7 @@ def _check_mapping(value: Mapping[str, Any], kinds: list[ast.expr], setting: str
     for key, item in value.items():
         if isinstance(item, Mapping) and "_target_" not in item:
             # A misspelt name of a part creates a new part without a _target_.
-            raise _unknown_key(_join(setting, str(key)), complete)
+            raise unknown_key(_join(setting, str(key)), complete)
         _check_value(item, items[0], _join(setting, str(key)), strict=True)
 
 
