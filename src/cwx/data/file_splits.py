@@ -107,10 +107,10 @@ class FileSplits:
             count = len(self.train)
             train = [files[row] for row in kept if row < count]
             return replace(self, train=train, test=[files[r] for r in kept if r >= count]).read()
-        return self._streamed(manifest, kept, reader, storage.processes)
+        return self._streamed(manifest, kept, reader, storage)
 
     def _streamed(
-        self, manifest: Manifest, kept: Sequence[int], reader: Reader, workers: int
+        self, manifest: Manifest, kept: Sequence[int], reader: Reader, storage: Storage
     ) -> Splits:
         sets = []
         for first, labelled in ((0, self.train), (len(self.train), self.test)):
@@ -123,7 +123,7 @@ class FileSplits:
         (train, train_labels), (test, test_labels) = sets
         width, height = manifest.records[test[0], 2:4].tolist()
         shape = (len(reader.mode), height, width)
-        files = ListedFiles(self.root, manifest, reader, shape, workers)
+        files = ListedFiles(self.root, manifest, reader, shape, storage)
         images = StreamedImages(files, test)
         if not len(train):
             empty = ImageSet(torch.empty((0, *shape), dtype=torch.uint8), train_labels)

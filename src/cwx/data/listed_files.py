@@ -15,6 +15,7 @@ from torch import Tensor
 from cwx.data.image_files import Reader
 from cwx.data.manifest import Manifest
 from cwx.data.random_crops import Drawn
+from cwx.data.storage import Storage
 from cwx.data.streamed_images import DrawnCrop
 from cwx.errors import printable
 from cwx.storage.regular_files import check_regular, digest_regular
@@ -31,7 +32,7 @@ class ListedFiles:
         manifest: the records.
         reader: decodes.
         shape: channels, height and width of every image.
-        workers: processes that decode.
+        storage: its `processes` decode.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class ListedFiles:
         manifest: Manifest,
         reader: Reader,
         shape: tuple[int, int, int],
-        workers: int,
+        storage: Storage,
     ) -> None:
-        self.root, self.reader, self.shape, self.workers = root, reader, shape, workers
+        self.root, self.reader, self.shape, self.storage = root, reader, shape, storage
         # Two buffers instead of many objects, whose reference counts would make each worker copy
         # the memory that it shares with this process.
         self._ends = np.cumsum([len(name) for name in manifest.names], dtype=np.int64)
@@ -66,6 +67,11 @@ class ListedFiles:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._remembered = self._new_cache()
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode: of a study, they are known only when all its ranks have begun."""
+        return self.storage.processes
 
     def _new_cache(self) -> Callable[[int], Tensor]:
         return lru_cache(max(1, _CACHE // prod(self.shape)))(self.decode)

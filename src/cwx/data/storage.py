@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import distributed as dist
+
 _KINDS = ("memory", "disk", "auto")
 _ON_ERROR = ("stop", "skip")
 _MOST_WORKERS = 16
@@ -66,8 +68,18 @@ class Storage:
         """The number of processes that decode."""
         if self.workers is not None:
             return self.workers
-        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        return max(1, min(_MOST_WORKERS, (_cores() - 1) // ranks))
+        return max(1, min(_MOST_WORKERS, (_cores() - 1) // _ranks_of_machine()))
+
+
+def _ranks_of_machine() -> int:
+    """The number of ranks on this machine; of several nodes without a launcher, of all nodes."""
+    if local := os.environ.get("LOCAL_WORLD_SIZE"):
+        # torchrun's.
+        return max(1, int(local))
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1
+    nodes = max(1, int(os.environ.get("SLURM_NNODES", "1")))
+    return max(1, dist.get_world_size() // nodes)
 
 
 def _cores() -> int:

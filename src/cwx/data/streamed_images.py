@@ -30,11 +30,13 @@ class Decoder(Protocol):
 
     Attributes:
         shape: channels, height and width of a decoded image.
-        workers: processes that decode; 0 for the calling process.
     """
 
     shape: tuple[int, int, int]
-    workers: int
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode; 0 for the calling process."""
 
     def decode(self, row: int, drawn: DrawnCrop | None = None) -> Tensor:
         """The image at `row` of the list, or a random crop of it, as bytes ``[C, H, W]``.
