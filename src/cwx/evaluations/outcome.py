@@ -20,11 +20,19 @@ Row = Mapping[str, str | int | float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Metrics by flat name, tables (rows with the same keys) and figures, both by file stem."""
+    """What an evaluation measures and shows.
+
+    Attributes:
+        metrics: by flat name.
+        tables: rows with the same keys, by file stem.
+        figures: by file stem.
+        files: the content of further files, by their path in the run's folder.
+    """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     tables: Mapping[str, list[Row]] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 # The output of each method, by the method's name.

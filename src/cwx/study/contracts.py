@@ -157,7 +157,7 @@ def check_outcome(name: str, outcome: Any) -> None:
 
 
 def check_distinct(outcomes: Mapping[str, Outcome]) -> None:
-    """Refuse metrics, tables and figures that two parts of a study write under one name.
+    """Refuse metrics, tables, figures and files that two parts of a study write under one name.
 
     Args:
         outcomes: by the setting of the part, such as ``evaluation.fidelity``.
@@ -165,7 +165,7 @@ def check_distinct(outcomes: Mapping[str, Outcome]) -> None:
     Raises:
         ValueError: names the two parts and what both write.
     """
-    for kind in ("metrics", "tables", "figures"):
+    for kind in ("metrics", "tables", "figures", "files"):
         writers: dict[str, str] = {}
         for part, outcome in outcomes.items():
             for name in getattr(outcome, kind):

@@ -24,7 +24,9 @@ samples.safetensors       <kind>/images (bytes), <kind>/labels of some real imag
                           (cwx.data.samples); the file's header has the mean and std of the
                           normalisation as JSON
 checkpoints/<method>.ckpt while a method runs
-report.html               the report; traces.html beside it if single predictions were traced
+neuron_pairs/*.png        pictures of the neurons that volunteers compare, if there are any
+report.html               the report; traces.html beside it if single predictions were traced, and
+                          neuron_pairs.html if there are pairs of neurons for volunteers
 """
 
 import csv
@@ -250,7 +252,7 @@ class Results:
     def add_outcomes(
         self, outcomes: Mapping[str, Outcome], paper: Mapping[str, float]
     ) -> dict[str, float]:
-        """Write all metrics, tables and figures.
+        """Write all metrics, tables, figures and further files.
 
         Args:
             outcomes: by the part of the study that made them.
@@ -267,6 +269,9 @@ class Results:
                 write_text(self.folder / "tables" / f"{name}.csv", _csv(rows))
             for name, figure in outcome.figures.items():
                 _write_figure(self.folder / "figures" / f"{name}.png", figure)
+            for name, content in outcome.files.items():
+                with atomic(self.folder / name) as file:
+                    file.write(content)
         if paper:
             write_text(self.folder / PAPER, _csv(_comparison_rows(metrics, paper)))
         write_json(self.folder / METRICS, metrics)

@@ -1,0 +1,135 @@
+"""Pictures of neurons: nine images with the regions to which the neuron responds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cwx.evaluations.neurons.top_images import Activation
+from cwx.explanations.drawing import Pixels, highlight, to_pixels
+from cwx.functional.occlusion import Occluders, discrepancy, random_occluders
+from cwx.functional.rng import stream
+from cwx.networks.unit_layers import UnitLayer
+from cwx.networks.unit_outputs import unit_outputs
+from cwx.training.subject import Subject
+
+# Images of a neuron, as in the paper, in so many columns.
+IMAGES, COLUMNS = 9, 3
+# Pixels between images.
+_GAP = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neuron:
+    """A neuron that volunteers may see.
+
+    Attributes:
+        layer: where its units are read.
+        unit: its index in the layer.
+        depth: the position of the layer among the audited layers, from 1.
+        images: indices of its `IMAGES` test images of highest activation, highest first.
+        fractions: p, fractions of the classes among its top images, ``[classes]``.
+        lc: level and consistency of p.
+    """
+
+    layer: UnitLayer
+    unit: int
+    depth: int
+    images: Sequence[int]
+    fractions: Tensor
+    lc: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """How regions are highlighted: by the occlusion of squares (Zhou et al. 2015).
+
+    Attributes:
+        occluder: side of the squares in pixels.
+        stride: pixels from one square to the next.
+        threshold: pixels above this fraction of a map's maximum are highlighted.
+    """
+
+    occluder: int
+    stride: int
+    threshold: float
+
+    def occluders(self, image_shape: tuple[int, int, int]) -> Occluders:
+        """The same squares for all images.
+
+        Raises:
+            ValueError: the squares do not fit the images, or leave pixels uncovered.
+        """
+        return random_occluders(
+            image_shape, size=self.occluder, stride=self.stride, generator=stream(0)
+        )
+
+
+def draw_pictures(
+    neurons: Sequence[Neuron],
+    subject: Subject,
+    network: nn.Module,
+    activation: Activation,
+    regions: Regions,
+) -> list[Pixels]:
+    """A picture per neuron, three rows of three images, as bytes ``[height, width, 3]``.
+
+    Each test image is occluded once, for all neurons and layers that show it.
+
+    Args:
+        neurons: to draw.
+        subject: the study.
+        network: in eval mode, on the subject's device.
+        activation: from a layer's output to an activation per channel.
+        regions: how regions are highlighted.
+    """
+    test, normalization = subject.data.splits.test, subject.data.normalization
+    occluders = regions.occluders(subject.data.image_shape)
+    normalised = replace(occluders, patches=normalization.normalize(occluders.patches))
+    users: dict[int, list[int]] = {}
+    for number, neuron in enumerate(neurons):
+        for image in neuron.images:
+            users.setdefault(image, []).append(number)
+    pictures: list[Pixels | None] = [None] * len(neurons)
+    layers = list({neuron.layer.name: neuron.layer for neuron in neurons}.values())
+    with unit_outputs(network, layers, activation) as outputs:
+        for image, numbers in sorted(users.items()):
+            (unit,) = test.images[torch.tensor([image])].float() / 255
+            maps = discrepancy(
+                _activations(outputs, [neurons[number] for number in numbers]),
+                normalization.normalize(unit).to(subject.device),
+                normalised,
+                chunk=subject.data.batch_size,
+            )
+            for number, values in zip(numbers, maps.cpu(), strict=True):
+                tile = to_pixels(highlight(unit, values, regions.threshold))
+                pictures[number] = _placed(
+                    tile, pictures[number], neurons[number].images.index(image)
+                )
+    return [picture for picture in pictures if picture is not None]
+
+
+def _activations(
+    outputs: Callable[[Tensor], object], neurons: Sequence[Neuron]
+) -> Callable[[Tensor], Tensor]:
+    """The activations ``[n, neurons]`` of these neurons, from images."""
+
+    def activations(images: Tensor) -> Tensor:
+        by_layer = outputs(images)
+        return torch.stack([by_layer[n.layer.name][:, n.unit] for n in neurons], 1)
+
+    return activations
+
+
+def _placed(tile: Pixels, picture: Pixels | None, position: int) -> Pixels:
+    """A picture with an image at a position, on white."""
+    height, width = tile.shape[0] + _GAP, tile.shape[1] + _GAP
+    if picture is None:
+        rows = -(-IMAGES // COLUMNS)
+        shape = (rows * height - _GAP, COLUMNS * width - _GAP, 3)
+        picture = np.full(shape, 255, dtype=np.uint8)
+    top, left = (position // COLUMNS) * height, (position % COLUMNS) * width
+    picture[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return picture
