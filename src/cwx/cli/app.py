@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "explain a network from a file of weights and a folder of images",
     "ls": "list runs",
     "report": "write a page of runs",
+    "agreement": "compare LC with volunteers' answers about pairs of neurons",
     "experts": "list and prune the store",
     "experiments": "list the experiments",
 }

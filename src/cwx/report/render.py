@@ -15,21 +15,28 @@ from cwx.report.tables import short
 from cwx.storage.quantities import duration, size
 
 
-def render(template: str, **content: Any) -> str:
+def render(
+    template: str, *, style: str = "style.css", script: str = "page.js", **content: Any
+) -> str:
     """A page from a template of this package.
 
     All text is escaped. The page's content security policy allows only the package's own script,
     by its hash.
+
+    Args:
+        template: its file name.
+        style, script: file names of the page's style sheet and script, in this package.
+        content: the template's values.
     """
-    style, script = _resource("style.css"), _resource("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    code = _resource(script)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
     page = _environment().get_template(template)
     return displayable(
-        page.render(policy=policy, style=Markup(style), script=Markup(script), **content)
+        page.render(policy=policy, style=Markup(_resource(style)), script=Markup(code), **content)
     )
 
 

@@ -11,6 +11,8 @@ from cwx.report.figures import run_figures
 from cwx.report.headline import headline
 from cwx.report.image_grid import run_grid
 from cwx.report.metric_cards import metric_cards
+from cwx.report.neuron_pairs_page import PAGE as PAIRS_PAGE
+from cwx.report.neuron_pairs_page import write_pairs_page
 from cwx.report.paper_tables import paper_tables
 from cwx.report.render import format_time, render
 from cwx.report.run import RunContents, read_run
@@ -22,6 +24,7 @@ from cwx.report.training_curves import curve_charts
 from cwx.storage.atomic import write_text
 from cwx.storage.continued_training import CONTINUED, is_continued
 from cwx.storage.csv_files import CsvTable
+from cwx.storage.neuron_pairs import PAIRS
 from cwx.storage.run_files import (
     CORRUPTION,
     EXPLANATIONS,
@@ -43,14 +46,18 @@ TRACEBACK_LENGTH = 20_000
 # Entries of the lists of files, of other pages and of errors, and cards.
 MAX_FILES, MAX_PAGES, MAX_ERRORS, MAX_CARDS, MAX_NOTES = 500, 20, 100, 60, 20
 # Other pages in the run's folder.
-PAGES = {TRACES_PAGE: "evidence for single predictions"}
+PAGES = {
+    TRACES_PAGE: "evidence for single predictions",
+    PAIRS_PAGE: "pairs of neurons, for volunteers",
+}
 
 
 def write_page(folder: Path) -> Path:
     """Write ``report.html`` for the run in `folder`, from the files there.
 
-    Traces of single predictions have a separate page. Text from the run (class names, settings)
-    is escaped; the page loads nothing. Missing and damaged files are listed on the page.
+    Traces of single predictions and pairs of neurons have pages of their own. Text from the run
+    (class names, settings) is escaped; the page loads nothing. Missing and damaged files are listed
+    on the page.
 
     Raises:
         ValueError: the folder is not a run.
@@ -58,6 +65,7 @@ def write_page(folder: Path) -> Path:
     run = read_run(folder)
     title = str(run.status.get("experiment", ""))
     run.attempt(TRACES_TABLE, lambda: write_traces(run, title=title))
+    run.attempt(PAIRS, lambda: write_pairs_page(run))
     grid = run.attempt("images", lambda: run_grid(run))
     curves = run.attempt("logs", lambda: curve_charts(run)) or []
     figures = run.attempt("figures", lambda: run_figures(run)) or []

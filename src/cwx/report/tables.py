@@ -23,6 +23,8 @@ TITLES = {
     "fidelity": "Fidelity by trajectory segment",
     "fidelity_epochs": "Fidelity by start epoch",
     "from_scratch": "New networks trained on the images alone, by learning rate",
+    "neuron_pairs": "Pairs of neurons for volunteers",
+    "neuron_pairs_neurons": "Neurons in these pairs, with LC and simple statistics",
     "neurons_curve": "CS₁ and CS₂ against LC",
     "neurons_classes": "The closest classes, by their correlation in LC",
     "neurons_layers": "LC and CS by layer",

@@ -12,7 +12,7 @@ from cwx.explanations.drawing import Pixels, highlight, to_pixels
 from cwx.functional.occlusion import Occluders, discrepancy, random_occluders
 from cwx.functional.rng import stream
 from cwx.networks.unit_layers import UnitLayer
-from cwx.networks.unit_outputs import unit_outputs
+from cwx.networks.unit_outputs import Outputs, unit_outputs
 from cwx.training.subject import Subject
 
 # Images of a neuron, as in the paper, in so many columns.
@@ -111,9 +111,7 @@ def draw_pictures(
     return [picture for picture in pictures if picture is not None]
 
 
-def _activations(
-    outputs: Callable[[Tensor], object], neurons: Sequence[Neuron]
-) -> Callable[[Tensor], Tensor]:
+def _activations(outputs: Outputs, neurons: Sequence[Neuron]) -> Callable[[Tensor], Tensor]:
     """The activations ``[n, neurons]`` of these neurons, from images."""
 
     def activations(images: Tensor) -> Tensor:
