@@ -35,8 +35,8 @@ def parser() -> Parser:
     name = f"{program_name()} agreement"
     arguments = Parser(
         "agreement",
-        does="Compare LC with people's answers about pairs of neurons: how often the neuron that a\n"
-        "volunteer judged to have the higher level of concept has the higher LC. The run needs\n"
+        does="Compare LC with people's answers about pairs of neurons: how often the neuron that\n"
+        "a volunteer judged to have the higher level of concept has the higher LC. The run needs\n"
         "evaluation=[neuron_pairs]; its page neuron_pairs.html saves the answers.",
         examples=f"""  {name} runs/cifar10/neurons/2026-11-21_10-06-09 answers-*.json
   {name} runs/cifar10/neurons/2026-11-21_10-06-09 answers-anna.json --json""",

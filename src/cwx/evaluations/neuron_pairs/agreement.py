@@ -121,7 +121,7 @@ def statistic_agreement(
 
 
 def mean_kappa(volunteers: Sequence[Answers], study: PairStudy) -> float | None:
-    """Agreement between volunteers: the mean of Cohen's kappa over pairs of volunteers (Light 1971).
+    """Agreement between volunteers: mean of Cohen's kappa over pairs of volunteers (Light 1971).
 
     Each kappa is over the pairs for which both chose a side. It is 1 for equal answers and 0 for
     the agreement of independent ones.
