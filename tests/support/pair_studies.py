@@ -15,18 +15,19 @@ from cwx.study.results import Results
 
 def neuron_row(number, level, **changes):
     row = {
-        "neuron": number, "network": "expert", "layer": "layer<secret>", "unit": number, "lc": level,
-        "largest_fraction": level, "negative_entropy": -level, "depth": 1 + number % 3,
+        "neuron": number, "network": "expert", "layer": "layer<secret>", "unit": number,
+        "lc": level, "largest_fraction": level, "negative_entropy": -level, "depth": 1 + number % 3,
         "class": "class<secret>", "picture_sha256": f"{number:064d}",
     }  # fmt: skip
     return {**row, **changes}
 
 
-def make_pair_run(folder, *, neurons=30, pairs=60, repeated=0.2, levels=None, **changes):
+def make_pair_run(folder, *, neurons=30, pairs=60, repeated=0.2, levels=None, side=6, **changes):
     """A run with pairs of neurons; the picture of a neuron has a colour of its own.
 
     Args:
         levels: LC of each neuron; by default all differ.
+        side: of a picture in pixels.
         changes: of the columns of all neurons.
     """
     levels = levels or [(number * 7 % neurons + 1) / neurons for number in range(neurons)]
@@ -46,7 +47,8 @@ def make_pair_run(folder, *, neurons=30, pairs=60, repeated=0.2, levels=None, **
             ],
         },
         files={
-            picture_name(n): _png(np.full((6, 6, 3), n, np.uint8)) for n in range(1, neurons + 1)
+            picture_name(n): _png(np.full((side, side, 3), n, np.uint8))
+            for n in range(1, neurons + 1)
         },
     )
     results = Results(folder)

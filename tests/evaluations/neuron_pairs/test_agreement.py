@@ -109,9 +109,7 @@ def test_kappa_is_the_mean_over_pairs_of_volunteers_on_common_pairs(study):
 
 def test_kappa_without_both_sides_is_unknown():
     study = make_study(LEVELS[:4], pairs=6)
-    always = Answers(
-        volunteer="a", answers=dict.fromkeys(study.pairs, "left"), seconds=(1.0,) * 6
-    )
+    always = Answers(volunteer="a", answers=dict.fromkeys(study.pairs, "left"), seconds=(1.0,) * 6)
     assert mean_kappa([always, always], study) is None
 
 

@@ -1,5 +1,6 @@
 """Pictures of neurons: nine images with the regions to which the neuron responds."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,10 +16,14 @@ from cwx.networks.unit_layers import UnitLayer
 from cwx.networks.unit_outputs import Outputs, unit_outputs
 from cwx.training.subject import Subject
 
+log = logging.getLogger(__name__)
+
 # Images of a neuron, as in the paper, in so many columns.
 IMAGES, COLUMNS = 9, 3
 # Pixels between images.
 _GAP = 6
+# Images from one line of the log to the next.
+_LOGGED = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,9 @@ def draw_pictures(
     pictures: list[Pixels | None] = [None] * len(neurons)
     layers = list({neuron.layer.name: neuron.layer for neuron in neurons}.values())
     with unit_outputs(network, layers, activation) as outputs:
-        for image, numbers in sorted(users.items()):
+        for done, (image, numbers) in enumerate(sorted(users.items())):
+            if done and done % _LOGGED == 0:
+                log.info("%d of %d images", done, len(users))
             (unit,) = test.images[torch.tensor([image])].float() / 255
             maps = discrepancy(
                 _activations(outputs, [neurons[number] for number in numbers]),
