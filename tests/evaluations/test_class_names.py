@@ -29,6 +29,7 @@ from cwx.evaluations.diversity import Diversity
 from cwx.evaluations.fidelity.evaluation import Fidelity
 from cwx.evaluations.from_scratch import FromScratch
 from cwx.evaluations.gallery import Gallery
+from cwx.evaluations.neuron_pairs.evaluation import NeuronPairs
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.patterns.attention import Attention
 from cwx.evaluations.patterns.cascade import PatternCascade
@@ -85,6 +86,23 @@ EVALUATIONS = {
             high=0.5,
             bins=3,
             sheet=None,
+        ),
+        partial(
+            NeuronPairs,
+            network="expert",
+            layers=None,
+            before_nonlinearity=True,
+            fraction=0.2,
+            activation=spatial_maximum,
+            taxonomy=Flat(),
+            sigma=1.0,
+            pairs=2,
+            strata=1,
+            repeated=0.5,
+            occluder=2,
+            stride=1,
+            threshold=0.5,
+            seed=0,
         ),
         partial(PatternCascade, source="patterns", size=0.25, images=None),
         partial(Attention, source="patterns", size=0.25, images=2, layer=None),

@@ -28,6 +28,7 @@ Look before running:
 Look afterwards (each has --help):
   {cwx} ls                                     runs: state, settings, metrics
   {cwx} report <folder>                        a page of a run, a sweep or several runs
+  {cwx} agreement <folder> answers.json        LC of neurons against people's answers
   {cwx} experts                                trained networks in the store; prune them
   {cwx} experiments                            all experiments, with paper and section
 

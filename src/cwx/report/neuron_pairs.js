@@ -103,7 +103,8 @@
     const times = session.answers.slice(-MANY).map((it) => it.seconds).sort((a, b) => a - b);
     const rest = session.order.length - session.answers.length;
     if (times.length < FEW || !rest) return "";
-    const minutes = Math.ceil((times[Math.floor(times.length / 2)] * rest) / 60);
+    const seconds = times[Math.floor(times.length / 2)] * rest;
+    const minutes = Math.max(1, Math.ceil(seconds / 60));
     return `about ${minutes} minute${minutes > 1 ? "s" : ""} left`;
   }
 

@@ -112,15 +112,14 @@ def read_pair_study(folder: Path) -> PairStudy:
     except (KeyError, ValueError) as error:
         fault = f"no column {error}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"{folder / PAIRS} or {folder / NEURONS} is damaged ({fault}): repeat the evaluation "
-            "with resume=<folder>"
+            f"{PAIRS} or {NEURONS} is damaged ({fault}): repeat the evaluation with resume=<folder>"
         ) from error
 
 
 def _rows(file: Path) -> Sequence[Mapping[str, str]]:
     table = read_csv(file, max_bytes=_MAX_BYTES, max_cells=_MAX_CELLS)
     if table.left_out or not table.rows:
-        raise ValueError(f"{file} is damaged ({table.left_out or 'no rows'})")
+        raise ValueError(f"{file.name} is damaged ({table.left_out or 'no rows'})")
     return table.rows
 
 

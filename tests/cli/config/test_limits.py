@@ -47,7 +47,7 @@ ZERO = {
     *("momentum", "initial_std", "blur_sigma", "alpha", "beta", "initial", "epochs", "weight"),
     *("epoch", "patience", "separation", "images", "target", "weight_decay", "cooldown", "output"),
     *("cover_rate", "row", "column", "accuracy_drop", "noise", "final_learning_rate", "replaced"),
-    *("remaining_success", "workers", "flip"),
+    *("remaining_success", "workers", "flip", "repeated"),
     *(
         "calibrated",
         "spectral_exponent",

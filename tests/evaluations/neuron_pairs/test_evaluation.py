@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -219,7 +220,7 @@ def test_check_refuses_bad_settings(subject, settings, message):
 @pytest.mark.parametrize("count", [1, 9])
 def test_a_study_without_enough_test_images_is_refused(count):
     data = image_data()
-    data.splits.test = data.splits.test.at(torch.arange(count))
+    data._splits = replace(data.splits, test=data.splits.test.at(torch.arange(count)))
     plan = Plan(data=data, methods=[], held_out=0, networks={"network": Columns})
     with pytest.raises(ValueError, match=f"shows 9 test images .* there are {count}: give more"):
         neuron_pairs().check(plan)
