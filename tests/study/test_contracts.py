@@ -141,7 +141,14 @@ def test_an_evaluation_must_return_an_outcome():
         check_outcome("mine", Outcome(tables={"a": []}))
 
 
-@pytest.mark.parametrize("kind", ["metrics", "tables", "figures"])
+def test_files_of_an_evaluation_lie_in_folders_of_the_run():
+    check_outcome("mine", Outcome(files={"mine/a.png": b"x"}))
+    for name in ("status.json", "../a.png", "mine/../../a.png", "/tmp/a.png"):
+        with pytest.raises(ValueError, match="evaluation.mine returned the file .*such as mine/"):
+            check_outcome("mine", Outcome(files={name: b"x"}))
+
+
+@pytest.mark.parametrize("kind", ["metrics", "tables", "figures", "files"])
 def test_two_parts_may_not_write_under_one_name(kind):
     first, second = (Outcome(**{kind: {name: 1, "x": 2}}) for name in ("a", "b"))
     check_distinct({"evaluation.one": first})

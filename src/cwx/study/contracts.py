@@ -6,6 +6,7 @@ Built-in parts pass the same checks; `docs/extend.md` describes each interface.
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import PurePath
 from typing import Any, get_args
 
 import torch
@@ -140,7 +141,8 @@ def check_method_output(name: str, output: Any, data: ImageData) -> None:
 
 
 def check_outcome(name: str, outcome: Any) -> None:
-    """Refuse the result of an evaluation that is not an `Outcome`, or has an empty table.
+    """Refuse the result of an evaluation that is not an `Outcome`, or has an empty table, or a file
+    that is not in a folder inside the run's.
 
     Raises:
         ValueError: names the evaluation.
@@ -154,6 +156,13 @@ def check_outcome(name: str, outcome: Any) -> None:
         raise ValueError(
             f"evaluation.{name} returned the table {empty[0]!r} without rows: leave it out"
         )
+    for path in map(PurePath, outcome.files):
+        # The run's own files lie directly in its folder.
+        if path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
+            raise ValueError(
+                f"evaluation.{name} returned the file {str(path)!r}: give a path in a folder of "
+                f"the run, such as {name}/{path.name or 'file'}"
+            )
 
 
 def check_distinct(outcomes: Mapping[str, Outcome]) -> None:
