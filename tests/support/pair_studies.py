@@ -47,7 +47,7 @@ def make_pair_run(folder, *, neurons=30, pairs=60, repeated=0.2, levels=None, si
             ],
         },
         files={
-            picture_name(n): _png(np.full((side, side, 3), n, np.uint8))
+            picture_name(n): _png(np.full((side, side, 3), n % 256, np.uint8))
             for n in range(1, neurons + 1)
         },
     )

@@ -176,12 +176,13 @@
     }
   }
 
-  // Each pixel of a picture is a square of whole pixels, as large as the window allows.
+  // Each pixel of a picture is a square of whole screen pixels, as large as the window allows.
   function resize() {
     const root = document.documentElement;
     const room = Math.min((root.clientWidth - 90) / 2 / study.width,
       (innerHeight - 250) / study.height);
-    const factor = Math.max(1, Math.floor(room));
+    const ratio = window.devicePixelRatio || 1;
+    const factor = Math.max(1, Math.floor(room * ratio)) / ratio;
     root.style.setProperty("--picture", `${factor * study.width}px`);
   }
 

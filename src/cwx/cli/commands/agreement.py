@@ -134,7 +134,7 @@ def _as_text(
         "is 50 %.",
         f"Dong et al., Appendix B: {min(PAPER)} to {max(PAPER)} %, mean {mean(PAPER):.2f} %, of "
         "five volunteers and 2000 pairs of VGG-16.",
-        "The intervals (Wilson) take pairs as independent.",
+        "The intervals (Wilson) take answers as independent.",
         _kappa_line(kappa, len(rows)),
         "",
         table(
