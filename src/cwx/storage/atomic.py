@@ -83,9 +83,13 @@ def _system_error(error: BaseException) -> OSError | None:
     return None
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     with atomic(path) as file:
-        file.write(text.encode())
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -25,8 +25,7 @@ samples.safetensors       <kind>/images (bytes), <kind>/labels of some real imag
                           normalisation as JSON
 checkpoints/<method>.ckpt while a method runs
 neuron_pairs/*.png        pictures of the neurons that volunteers compare, if there are any
-report.html               the report; traces.html beside it if single predictions were traced, and
-                          neuron_pairs.html if there are pairs of neurons for volunteers
+report.html               the report; traces.html and neuron_pairs.html, if there are such results
 """
 
 import csv
@@ -53,7 +52,7 @@ from cwx.explanations.patterns import MethodOutput
 from cwx.explanations.picture_files import write_pictures
 from cwx.explanations.serialisation import read_explanations, write_explanations
 from cwx.functional.images import Normalization
-from cwx.storage.atomic import atomic, write_json, write_tensors, write_text
+from cwx.storage.atomic import atomic, write_bytes, write_json, write_tensors, write_text
 from cwx.storage.locks import writing
 from cwx.storage.paths import below
 from cwx.storage.run_files import (
@@ -270,8 +269,7 @@ class Results:
             for name, figure in outcome.figures.items():
                 _write_figure(self.folder / "figures" / f"{name}.png", figure)
             for name, content in outcome.files.items():
-                with atomic(self.folder / name) as file:
-                    file.write(content)
+                write_bytes(self.folder / name, content)
         if paper:
             write_text(self.folder / PAPER, _csv(_comparison_rows(metrics, paper)))
         write_json(self.folder / METRICS, metrics)
