@@ -1,11 +1,11 @@
 """Studies of neuron pairs with known LC, their folders, and simulated volunteers."""
 
+import io
 import json
 import random
 
-import numpy as np
+from PIL import Image
 
-from cwx.evaluations.neuron_pairs.evaluation import _png
 from cwx.evaluations.neuron_pairs.sampling import draw_pairs
 from cwx.evaluations.outcome import Outcome
 from cwx.storage.neuron_pairs import PairStudy, pairs_digest, picture_name
@@ -20,6 +20,12 @@ def neuron_row(number, level, **changes):
         "class": "class<secret>", "picture_sha256": f"{number:064d}",
     }  # fmt: skip
     return {**row, **changes}
+
+
+def plain_png(side, brightness):
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (brightness,) * 3).save(file, "PNG")
+    return file.getvalue()
 
 
 def make_pair_run(folder, *, neurons=30, pairs=60, repeated=0.2, levels=None, side=6, **changes):
@@ -46,10 +52,7 @@ def make_pair_run(folder, *, neurons=30, pairs=60, repeated=0.2, levels=None, si
                 neuron_row(n, level, **changes) for n, level in enumerate(levels, 1)
             ],
         },
-        files={
-            picture_name(n): _png(np.full((side, side, 3), n % 256, np.uint8))
-            for n in range(1, neurons + 1)
-        },
+        files={picture_name(n): plain_png(side, n % 256) for n in range(1, neurons + 1)},
     )
     results = Results(folder)
     with results.running(experiment="cifar10/neurons", resumed=False):
