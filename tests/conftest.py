@@ -1,24 +1,19 @@
-import logging
+"""The order of the tests, and settings of the processes that run them.
+
+Nothing large is imported here: the process that only starts the workers imports this file, too.
+"""
+
 import os
+import sys
+from pathlib import Path
 
-import pytest
-import torch
-from hypothesis import settings
-from support.builders import (
-    ColumnClassifier,
-    image_data,
-    sgd,
-    small_convnet,
-    small_mlp,
-    train_experts,
-)
-
-from cwx.storage.trajectories import TrajectoryStore
-from cwx.training.subject import Subject
-
-settings.register_profile("offline", deadline=None, max_examples=30, derandomize=True)
-settings.load_profile("offline")
-
+if sys.dont_write_bytecode:
+    # Some containers forbid bytecode files. Without them, each of many processes compiles torch
+    # and the other libraries anew, which takes longer than importing them.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 # Modules that start studies in processes of their own: workers take these first, the others
 # fill the time that is left.
@@ -32,61 +27,19 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not any(name in item.nodeid for name in SLOW_MODULES))
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Several workers, each with a thread a core, would wait for each other most of the time.
-    torch.set_num_threads(1)
+def pytest_configure(config):
+    # Only a process that leaves all tests to workers distributes them.
+    if config.getoption("dist", "no") == "no":
+        _prepare_tests(config)
 
 
-@pytest.fixture(autouse=True)
-def quiet_lightning():
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+def _prepare_tests(config):
+    import torch
+    from hypothesis import settings
 
-
-@pytest.fixture(scope="session")
-def data():
-    return image_data()
-
-
-@pytest.fixture(scope="session")
-def subject(data, tmp_path_factory):
-    """Two experts to explain and one held out, trained once."""
-    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
-    trajectories = train_experts(data, [0, 1, 2], store, at_once=3)
-    return Subject(
-        data=data,
-        factory=small_mlp,
-        trajectories=trajectories[:2],
-        held_out=trajectories[2:],
-        evaluation_networks={},
-    )
-
-
-@pytest.fixture(scope="session")
-def convolutional(data, tmp_path_factory):
-    """Two convolutional experts, and what stands for both after they were fine-tuned."""
-    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
-    found = train_experts(data, [0, 1, 2, 3], store, at_once=4, network=small_convnet)
-    return Subject(
-        data=data,
-        factory=small_convnet,
-        trajectories=found[:2],
-        fine_tuned=found[2:],
-        held_out=[],
-        evaluation_networks={},
-    )
-
-
-@pytest.fixture(scope="session")
-def looking(data, tmp_path_factory):
-    """Networks whose attention is known, one to explain and one held out: trained not at all."""
-    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
-    found = train_experts(
-        data, [0, 1], store, at_once=2, network=ColumnClassifier, epochs=1, optimizer=sgd(0.0)
-    )
-    return Subject(
-        data=data,
-        factory=ColumnClassifier,
-        trajectories=found[:1],
-        held_out=found[1:],
-        evaluation_networks={},
-    )
+    settings.register_profile("offline", deadline=None, max_examples=30, derandomize=True)
+    settings.load_profile("offline")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Several workers, each with a thread a core, would wait for each other most of the time.
+        torch.set_num_threads(1)
+    config.pluginmanager.import_plugin("support.fixtures")

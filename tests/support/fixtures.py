@@ -1,0 +1,71 @@
+"""Fixtures of all tests; the processes that run tests load them, see `tests/conftest.py`."""
+
+import logging
+
+import pytest
+from support.builders import (
+    ColumnClassifier,
+    image_data,
+    sgd,
+    small_convnet,
+    small_mlp,
+    train_experts,
+)
+
+from cwx.storage.trajectories import TrajectoryStore
+from cwx.training.subject import Subject
+
+
+@pytest.fixture(autouse=True)
+def quiet_lightning():
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+@pytest.fixture(scope="session")
+def data():
+    return image_data()
+
+
+@pytest.fixture(scope="session")
+def subject(data, tmp_path_factory):
+    """Two experts to explain and one held out, trained once."""
+    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
+    trajectories = train_experts(data, [0, 1, 2], store, at_once=3)
+    return Subject(
+        data=data,
+        factory=small_mlp,
+        trajectories=trajectories[:2],
+        held_out=trajectories[2:],
+        evaluation_networks={},
+    )
+
+
+@pytest.fixture(scope="session")
+def convolutional(data, tmp_path_factory):
+    """Two convolutional experts, and what stands for both after they were fine-tuned."""
+    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
+    found = train_experts(data, [0, 1, 2, 3], store, at_once=4, network=small_convnet)
+    return Subject(
+        data=data,
+        factory=small_convnet,
+        trajectories=found[:2],
+        fine_tuned=found[2:],
+        held_out=[],
+        evaluation_networks={},
+    )
+
+
+@pytest.fixture(scope="session")
+def looking(data, tmp_path_factory):
+    """Networks whose attention is known, one to explain and one held out: trained not at all."""
+    store = TrajectoryStore(tmp_path_factory.mktemp("store"))
+    found = train_experts(
+        data, [0, 1], store, at_once=2, network=ColumnClassifier, epochs=1, optimizer=sgd(0.0)
+    )
+    return Subject(
+        data=data,
+        factory=ColumnClassifier,
+        trajectories=found[:1],
+        held_out=found[1:],
+        evaluation_networks={},
+    )
