@@ -8,7 +8,15 @@ from functools import cache
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
-from support.configurations import CHOICES, EXPERIMENTS, NEEDED, REQUIRED
+from support.configurations import (
+    CHOICES,
+    EXPERIMENTS,
+    INDEPENDENT,
+    NEEDED,
+    REQUIRED,
+    ROWS,
+    row_of_choices,
+)
 from support.documents import ROOT, Document, documents
 
 from cwx.cli import resolvers
@@ -118,6 +126,7 @@ COMBINATIONS = (
     "corruption=sig dataset_construction=non_robust_random recipe=adversarial",
     "corruption=blended_picture corruption.trigger.picture.path=x recipe=consistency "
     "dataset_construction=imported dataset_construction.path=x",
+    "corruption=watermark",
 )
 
 
@@ -125,10 +134,12 @@ def compositions():
     """Overrides that together select every choice; those with most settings first."""
     for parts in COMBINATIONS:
         yield ["experiment=cifar10/iscp_comparison", *all_methods_and_evaluations(), *parts.split()]
+    for row in ROWS:
+        yield [*row_of_choices(row)]
     yield ["experiment=own/study"]
     for name in EXPERIMENTS:
         yield [f"experiment={name}", *NEEDED.get(name, [])]
-    for group in [group for group in CHOICES if group != "scale"]:
+    for group in sorted({*CHOICES} - {"scale", *INDEPENDENT}):
         for name in sorted(GROUPS[group]):
             yield [*(o.format(name) for o in CHOICES[group]), *REQUIRED.get(name, [])]
 

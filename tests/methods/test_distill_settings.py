@@ -14,7 +14,9 @@ from cwx.functional.moving_average import Average
 from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.preconditioning import precondition, spectral_gain
 
-COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=40)
+COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=12)
+# The checkpoint before an interruption at step 8 is that of step 5.
+SHORT = {"iterations": 12, "checkpoint_every": 5}
 SETTINGS = {
     "schedule": {"schedule": COSINE},
     "average": {"average": 0.9},
@@ -25,33 +27,42 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain(subject, tmp_path_factory):
+    """The images without any of the settings."""
+    return fitted(distill(subject, **SHORT), tmp_path_factory.mktemp("plain")).images
+
+
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_setting_changes_the_result_and_an_interrupted_run_resumes_to_it(name, subject, tmp_path):
-    whole = fitted(distill(subject, **SETTINGS[name]), tmp_path / "whole")
+def test_a_setting_changes_the_result_and_an_interrupted_run_resumes_to_it(
+    name, subject, plain, tmp_path
+):
+    settings = {**SHORT, **SETTINGS[name]}
+    whole = fitted(distill(subject, **settings), tmp_path / "whole")
 
     class PowerFailure(Exception):
         pass
 
-    module = distill(subject, **SETTINGS[name])
+    module = distill(subject, **settings)
     step = module.training_step
 
     def training_step(batch, batch_idx):
-        if module.global_step == 27:
+        if module.global_step == 8:
             raise PowerFailure
         return step(batch, batch_idx)
 
     module.training_step = training_step
     with pytest.raises(PowerFailure):
         fitted(module, tmp_path / "cut")
-    resumed = fitted(distill(subject, **SETTINGS[name]), tmp_path / "cut")
+    resumed = fitted(distill(subject, **settings), tmp_path / "cut")
     assert torch.equal(resumed.images, whole.images)
     rates = [e.inner_learning_rate for e in (resumed, whole)]
     assert rates[0] == rates[1]
-    assert not torch.equal(whole.images, fitted(distill(subject), tmp_path / "plain").images)
+    assert not torch.equal(whole.images, plain)
 
 
 def test_a_schedule_is_stepped_after_each_outer_step(subject, tmp_path):
-    module = distill(subject, schedule=COSINE)
+    module = distill(subject, **SHORT, schedule=COSINE)
     fitted(module, tmp_path)
     (group,) = module.trainer.optimizers[0].param_groups
     assert group["lr"] == pytest.approx(0, abs=1e-6)

@@ -1,7 +1,7 @@
 """Composes and checks configurations as the command line does; the choices of each group."""
 
 from cwx.cli.config.compose import compose_checked
-from cwx.cli.config.groups import configuration_folder, options
+from cwx.cli.config.groups import choices, configuration_folder, options
 
 CONF = configuration_folder()
 EXPERIMENTS = sorted(options([CONF])["experiment"])
@@ -85,3 +85,25 @@ REQUIRED = {
     "imported": ["dataset_construction.path=x"],
     "file": ["evaluation.neurons.taxonomy.path=x"],
 }
+# Groups whose choices are independent: one composition takes a file of each.
+INDEPENDENT = [
+    "adversary", "attack", "augment", "canvas", "corruption", "covariance", "cure", "data",
+    "dataset_construction", "experts", "fine_tuning", "pooling", "precision", "purification",
+    "recipe", "taxonomy", "trainer", "unroll",
+]  # fmt: skip
+# The parts that these groups are parts of.
+WITH_PARTS = [
+    "method=[distill,iscp,gradcam,iscp_learned_canvas]",
+    "evaluation=[neurons,attention,representations,adversarial_detection]",
+]
+FILES = {group: choices(group, [CONF]) for group in CHOICES}
+ROWS = range(max(len(FILES[group]) for group in INDEPENDENT))
+
+
+def row_of_choices(row):
+    """Overrides that take a file of each independent group; the rows together take all files."""
+    yield from WITH_PARTS
+    for group in INDEPENDENT:
+        name = FILES[group][row % len(FILES[group])]
+        yield from (line.format(name) for line in CHOICES[group] if "{}" in line)
+        yield from REQUIRED.get(name, [])

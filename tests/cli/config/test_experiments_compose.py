@@ -3,9 +3,20 @@
 import pytest
 import torch
 from hydra.utils import instantiate
-from support.configurations import CHOICES, CONF, EXPERIMENTS, NEEDED, REQUIRED, check
+from support.configurations import (
+    CHOICES,
+    CONF,
+    EXPERIMENTS,
+    FILES,
+    INDEPENDENT,
+    NEEDED,
+    REQUIRED,
+    ROWS,
+    check,
+    row_of_choices,
+)
 
-from cwx.cli.config.groups import choices, options
+from cwx.cli.config.groups import options
 from cwx.cli.resolvers import register_resolvers
 
 
@@ -112,32 +123,10 @@ def test_each_file_of_a_scale_belongs_to_an_existing_choice(scale):
         assert name in options([CONF])[group]
 
 
-# Groups whose choices are independent: one composition takes a file of each.
-INDEPENDENT = [
-    "adversary", "attack", "augment", "canvas", "corruption", "covariance", "cure", "data",
-    "dataset_construction", "experts", "fine_tuning", "pooling", "precision", "purification",
-    "recipe", "taxonomy", "trainer", "unroll",
-]  # fmt: skip
-# The parts that these groups are parts of.
-WITH_PARTS = [
-    "method=[distill,iscp,gradcam,iscp_learned_canvas]",
-    "evaluation=[neurons,attention,representations,adversarial_detection]",
-]
-FILES = {group: choices(group, [CONF]) for group in CHOICES}
-ROWS = range(max(len(FILES[group]) for group in INDEPENDENT))
-
-
-def row_of_choices(row):
-    for group in INDEPENDENT:
-        name = FILES[group][row % len(FILES[group])]
-        yield from (line.format(name) for line in CHOICES[group] if "{}" in line)
-        yield from REQUIRED.get(name, [])
-
-
 @pytest.mark.parametrize("row", ROWS)
 def test_every_choice_of_independent_groups_composes(row):
     """A configuration that no test composes is dead."""
-    check(*WITH_PARTS, *row_of_choices(row))
+    check(*row_of_choices(row))
 
 
 @pytest.mark.parametrize(
