@@ -11,9 +11,22 @@ from support.builders import (
     small_mlp,
     train_experts,
 )
+from support.compositions import remember
 
+from cwx.cli.config import compose
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.subject import Subject
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_compositions(tmp_path_factory, worker_id):
+    # The folder of a worker is in that of all.
+    folder = tmp_path_factory.getbasetemp()
+    memory = (folder if worker_id == "master" else folder.parent) / "compositions"
+    memory.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(compose, "_compose", remember(compose._compose, memory))
+        yield
 
 
 @pytest.fixture(autouse=True)
