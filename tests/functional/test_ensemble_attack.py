@@ -17,13 +17,15 @@ from cwx.functional.rng import stream
 
 SHAPE = (3, 4, 5)
 NORMALIZATION = Normalization(mean=(0.5, 0.4, 0.45), std=(0.25, 0.2, 0.5))
-PAPER = EnsembleAttack(weight=0.01, scale=255, step=5, steps=20)
+PAPER = EnsembleAttack(weight=0.01, scale=255, step=5, steps=20, epsilon=None)
 # From grey levels of 0-255 to another unit: λ falls per unit, the step rises.
 ATTACKS = {
     "paper": PAPER,
     "one step": replace(PAPER, steps=1),
     "strong": replace(PAPER, weight=3),
-    "unit": EnsembleAttack(weight=2.0, scale=1, step=0.02, steps=7),
+    "unit": EnsembleAttack(weight=2.0, scale=1, step=0.02, steps=7, epsilon=None),
+    "bounded": replace(PAPER, weight=0, epsilon=8),
+    "bounded with a distance": replace(PAPER, epsilon=20),
 }
 TARGETS = torch.arange(6) % 4
 
@@ -72,6 +74,7 @@ def test_the_attack_equals_adam_on_the_literal_objective(attack, count):
             scale=attack.scale,
             step=attack.step,
             steps=attack.steps,
+            epsilon=attack.epsilon,
         )
         for image, target in zip(images, TARGETS, strict=True)
     ]
@@ -102,6 +105,35 @@ def test_pixels_stay_in_the_range(seed, step, weight, mean, std):
     adversarial = attacked(attack, members(1), pictures(seed=seed), normalization=normalization)
     assert adversarial.min() >= -1e-9
     assert adversarial.max() <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("scale", "epsilon", "levels"),
+    [(255, 1, 1), (255, 8, 8), (255, 8.5, 8), (255, 8.999, 8), (1, 8 / 255, 8), (1, 0.05, 12)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_byte_changes_by_more_than_the_bound(scale, epsilon, levels, dtype):
+    start = (255 * pictures()).round().to(torch.uint8)
+    images = NORMALIZATION.from_bytes(start).to(dtype)
+    attack = EnsembleAttack(weight=0, scale=scale, step=scale / 50, steps=20, epsilon=epsilon)
+    adversarial = attack(members(2, dtype), images, TARGETS, normalization=NORMALIZATION)
+    change = NORMALIZATION.denormalize(adversarial) - NORMALIZATION.denormalize(images)
+    assert float(change.abs().max()) == pytest.approx(epsilon / scale, rel=1e-4)
+    rounded = attack.to_bytes(adversarial, images, normalization=NORMALIZATION)
+    assert rounded.dtype == torch.uint8
+    assert (rounded.int() - start.int()).abs().max() == levels
+    # Without a bound, rounding is that of all images.
+    free = replace(attack, epsilon=None)
+    assert torch.equal(
+        free.to_bytes(adversarial, images, normalization=NORMALIZATION),
+        NORMALIZATION.to_bytes(adversarial),
+    )
+
+
+def test_a_bound_of_the_whole_range_changes_nothing():
+    networks, images = members(2), pictures()
+    free = attacked(PAPER, networks, images)
+    assert torch.equal(attacked(replace(PAPER, epsilon=255), networks, images), free)
 
 
 def test_pixels_beyond_the_range_may_come_back_and_go_no_further():
@@ -222,6 +254,20 @@ def test_inference_mode_is_refused_with_the_way_out():
         ({"steps": -1}, "adversary.steps is -1: give 0 or more, finite"),
         ({"weight": -0.1}, "adversary.weight is -0.1: give 0 or more, finite"),
         ({"weight": math.inf}, "adversary.weight is inf: give 0 or more, finite"),
+        (
+            {"epsilon": 0.03},
+            "adversary.epsilon is 0.03 on a scale of 0 to 255, less than one grey level, so that "
+            "images in bytes could not change: give 1 or more, or state the scale it is on "
+            "(adversary.scale=255 for grey levels, 1 for 0-1)",
+        ),
+        (
+            {"scale": 1, "step": 0.02, "epsilon": 8},
+            "adversary.epsilon is 8 on a scale of 0 to 1, where pixels are at most 1 apart: lower "
+            "it, give null for no bound, or state the scale it is on",
+        ),
+        ({"scale": 1, "step": 0.02, "epsilon": 0.003}, "give 0.00392 or more, or state the scale"),
+        ({"epsilon": 0}, "adversary.epsilon is 0 on a scale of 0 to 255, less than one grey level"),
+        ({"epsilon": math.nan}, "adversary.epsilon is nan on a scale of 0 to 255, where pixels"),
         ({"scale": 0}, "adversary.scale is 0: give the value of white, 255 for grey levels or 1"),
     ],
 )

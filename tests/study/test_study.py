@@ -13,6 +13,8 @@ from support.studies import (
     NOISE,
     RATIOS,
     TRACES,
+    SubjectRecorder,
+    ensemble,
     make_study,
     run_to_subject,
     subject_of,
@@ -138,6 +140,20 @@ def test_adversarial_images_are_evaluated_before_and_after_fine_tuning(tmp_path)
     traces_page = (tmp_path / "run" / "traces.html").read_text()
     # A test image and what was study of it, each before and after.
     assert traces_page.count("data:image/png") == 4
+
+
+def test_an_adversary_may_attack_the_fine_tuned_networks(tmp_path):
+    study = trainable_study(tmp_path / "store", held_out=[1])
+    study.fine_tuning = lambda subject, _: subject.held_out
+    study.adversary = ensemble("fine-tuned")
+    study.method, study.evaluation = {}, {"recorder": (recorder := SubjectRecorder())}
+    configuration = CONFIGURATION | {"precision": {"experts": {}, "methods": {}}}
+    study.run(Results(tmp_path / "run"), configuration, experiment="x", resumed=False)
+    subject = recorder.subject
+    assert list(subject.adversarial.members) == ["fine-tuned"]
+    folder = subject.adversarial.shards.folder
+    identity = json.loads((folder / "identity.json").read_text())
+    assert [m["trained"] for m in identity["members"]] == [subject.fine_tuned[0].identity]
 
 
 def test_networks_are_trained_on_the_constructed_images(tmp_path):

@@ -353,7 +353,7 @@ def discrepancy_map(
     return [[pixel(y, x) for x in range(image.shape[2])] for y in range(image.shape[1])]
 
 
-def ensemble_attack(networks, image, target, mean, std, *, weight, scale, step, steps):
+def ensemble_attack(networks, image, target, mean, std, *, weight, scale, step, steps, epsilon):
     """Eq 1 of Dong et al. by Adam, on one unit image ``[C, H, W]``: its attacked unit image."""
     mean, std = (torch.tensor(v, dtype=image.dtype).view(-1, 1, 1) for v in (mean, std))
     start = image * scale
@@ -370,6 +370,8 @@ def ensemble_attack(networks, image, target, mean, std, *, weight, scale, step, 
         adam.step()
         with torch.no_grad():
             leaf.clamp_(0, scale)
+            if epsilon is not None:
+                leaf.copy_(start + (leaf - start).clamp(-epsilon, epsilon))
     return leaf.detach() / scale
 
 

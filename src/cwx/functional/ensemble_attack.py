@@ -32,22 +32,26 @@ class EnsembleAttack:
     The optimiser is Adam; after each step pixels are clamped to the range. The norm is over all
     values of an image and not squared; its subgradient at x* = x is 0. An image does not depend on
     the others in the batch: Adam is element-wise, and the losses of the images are summed. A pixel
-    of x outside the range may move towards it but not further away.
+    of x outside the range may move towards it but not further away. With `epsilon`, each step also
+    clamps pixels to [x − ε, x + ε].
 
     Args:
         weight: λ, in nats per unit of the scale.
         scale: the value of white on the scale of the distance and `step`: 255 for grey levels or 1.
         step: Adam's learning rate, on the scale.
         steps: number of steps.
+        epsilon: ε, the largest change of a pixel on the scale (L∞); ``None`` for no bound (the
+            paper).
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: a setting is out of range, or `epsilon` is less than one grey level of 255.
     """
 
     weight: float
     scale: float
     step: float
     steps: int
+    epsilon: float | None
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf:
@@ -66,6 +70,27 @@ class EnsembleAttack:
                 f"are at most {self.scale:g} apart: lower it, or state the scale it is on "
                 "(adversary.scale=255 for grey levels)"
             )
+        if self.epsilon is not None:
+            self._check_bound(self.epsilon)
+
+    def _check_bound(self, epsilon: float) -> None:
+        start = f"adversary.epsilon is {epsilon:g} on a scale of 0 to {self.scale:g}, "
+        remedy = "state the scale it is on (adversary.scale=255 for grey levels, 1 for 0-1)"
+        if not epsilon <= self.scale:
+            raise ValueError(
+                f"{start}where pixels are at most {self.scale:g} apart: lower it, give null for no "
+                f"bound, or {remedy}"
+            )
+        if self._levels(epsilon) < 1:
+            raise ValueError(
+                f"{start}less than one grey level, so that images in bytes could not change: give "
+                f"{self.scale / 255:.3g} or more, or {remedy}"
+            )
+
+    def _levels(self, epsilon: float) -> int:
+        """The bound in whole grey levels of 255."""
+        # 8/255 on a scale of 1 is 8 levels, whatever the rounding of the product.
+        return math.floor(255 * epsilon / self.scale + 1e-6)
 
     @torch.no_grad()
     def __call__(
@@ -94,6 +119,8 @@ class EnsembleAttack:
         require_gradients()
         start = normalization.denormalize(images) * self.scale
         low, high = start.clamp(max=0), start.clamp(min=self.scale)
+        if self.epsilon is not None:
+            low, high = low.maximum(start - self.epsilon), high.minimum(start + self.epsilon)
         pixels, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
         for step in range(1, self.steps + 1):
             gradient = self._gradient(networks, pixels, targets, normalization)
@@ -105,6 +132,23 @@ class EnsembleAttack:
             pixels = (pixels - self.step * update).clamp(low, high)
         # Unperturbed pixels stay bit-identical.
         return torch.where(pixels == start, images, normalization.normalize(pixels / self.scale))
+
+    def to_bytes(
+        self, adversarial: Tensor, images: Tensor, *, normalization: Normalization
+    ) -> Tensor:
+        """The adversarial images rounded to bytes; no byte exceeds the bound.
+
+        Args:
+            adversarial: x*, normalised ``[n, C, H, W]``.
+            images: x, normalised; from bytes.
+            normalization: of both.
+        """
+        rounded = normalization.to_bytes(adversarial)
+        if self.epsilon is None:
+            return rounded
+        # Rounding a bound between two grey levels could exceed it.
+        start, levels = normalization.to_bytes(images).int(), self._levels(self.epsilon)
+        return rounded.int().clamp(start - levels, start + levels).to(torch.uint8)
 
     def _gradient(
         self,

@@ -72,7 +72,7 @@ class EnsembleAttacker(L.LightningModule):
         )
         targets = target_classes.flatten()
         adversarial = self.attack(networks, images, targets, normalization=normalization)
-        rounded = normalization.to_bytes(adversarial)
+        rounded = self.attack.to_bytes(adversarial, images, normalization=normalization)
         dequantised = normalization.from_bytes(rounded)
         predicted = self._predictions(dequantised)
         return {

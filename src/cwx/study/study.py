@@ -192,8 +192,9 @@ class Study:
         subject = replace(
             subject, replicas=replicas_for(self.evaluation.values(), subject, training)
         )
-        subject = replace(subject, adversarial=self.adversary(subject, training))
+        # Before the adversary, which may attack the fine-tuned networks.
         subject = replace(subject, fine_tuned=self.fine_tuning(subject, training))
+        subject = replace(subject, adversarial=self.adversary(subject, training))
         explain(self.method, stages, subject, results, seed=self.seed)
         subject = measure_bank(
             subject,

@@ -1,5 +1,6 @@
 """AdversarialSet images are made once for all studies of the same networks, and by whom."""
 
+import json
 import logging
 import re
 from dataclasses import replace
@@ -21,7 +22,7 @@ from cwx.study.steps.adversary import Ensemble, NoAdversary
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 
-ATTACK = EnsembleAttack(weight=0.001, scale=255, step=20, steps=8)
+ATTACK = EnsembleAttack(weight=0.001, scale=255, step=20, steps=8, epsilon=None)
 PRECISION = {"experts": {}, "methods": {"trainer": "32-true"}}
 MLP = {"_target_": "MLP", "width": 6}
 
@@ -51,6 +52,7 @@ def ensemble(**changes):
         "scale": 255,
         "step": 20,
         "steps": 8,
+        "epsilon": None,
         "batch_size": 10,
     }
     return Ensemble(**chosen | changes)
@@ -220,6 +222,7 @@ def test_the_identity_depends_on_test_images_only(study, tmp_path):
         {"scale": 256},
         {"step": 4},
         {"steps": 7},
+        {"epsilon": 8},
         {"batch_size": 4},
         "epoch",
         "kind",
@@ -238,6 +241,38 @@ def test_a_change_of_the_identity_makes_another_set(study, tmp_path, change):
     else:
         precision = {**PRECISION, "methods": {"trainer": "bf16-mixed"}}
         ensemble()(study, training(tmp_path, precision, other=MLP))
+    assert len(sets(tmp_path)) == 2
+
+
+def test_a_set_without_a_bound_has_the_identity_of_older_sets(study, tmp_path):
+    identity = json.loads((made(study, tmp_path).shards.folder / "identity.json").read_text())
+    assert identity["adversarial"] == {
+        "targets": 2, "batch_size": 10, "weight": 0.001, "scale": 255, "step": 20, "steps": 8
+    }  # fmt: skip
+
+
+def test_a_bounded_set_keeps_its_bound_in_bytes(study, tmp_path):
+    found, test = made(study, tmp_path, epsilon=6), study.data.splits.test
+    change = found.shards.tensor("images").int() - test.images[found.originals].int()
+    assert change.abs().max() == 6
+    free = made(study, tmp_path)
+    assert free.metrics["adversary/distance"] > found.metrics["adversary/distance"]
+
+
+def test_an_adaptive_set_attacks_the_last_state_of_the_fine_tuned_network(study, subject, tmp_path):
+    tuned = subject.held_out[0]
+    study = replace(study, fine_tuned=[tuned], epoch=3)
+    found = made(study, tmp_path, members=["fine-tuned"])
+    identity = json.loads((found.shards.folder / "identity.json").read_text())
+    assert [member["trained"] for member in identity["members"]] == [tuned.identity]
+    assert [member["epoch"] for member in identity["members"]] == [tuned.epochs]
+    assert found.members == ["fine-tuned"]
+    network = study.trained_network(tuned, tuned.epochs)
+    said = network(study.data.normalization.from_bytes(found.shards.tensor("images"))).argmax(1)
+    success = (said == found.targets).double().mean().item()
+    assert found.metrics["adversary/success/fine-tuned"] == pytest.approx(success)
+    # Another fine-tuning makes another set.
+    made(replace(study, fine_tuned=study.trajectories), tmp_path, members=["fine-tuned"])
     assert len(sets(tmp_path)) == 2
 
 
@@ -331,6 +366,15 @@ def test_a_network_that_is_named_twice_is_refused(study, tmp_path):
     assert not sets(tmp_path)
 
 
+def test_a_network_that_fine_tuning_has_spoilt_is_refused_with_another_remedy(study, tmp_path):
+    data = image_data()
+    data.normalization = replace(data.normalization, mean=(-9.0, 9.0))
+    spoilt = replace(study, data=data, fine_tuned=study.trajectories)
+    message = "at chance for 3 classes: fine-tune it more gently, with a lower fine_tuning.recipe"
+    with pytest.raises(ValueError, match=message):
+        made(spoilt, tmp_path, members=["fine-tuned"])
+
+
 def test_pixels_of_another_range_are_refused(study, tmp_path):
     data = image_data()
     data.normalization = replace(data.normalization, mean=(-9.0, 9.0))
@@ -359,6 +403,12 @@ def without_test_images():
             "expert, other, or null for the expert and all evaluation networks",
         ),
         (
+            {"members": ["fine-tuned"]},
+            {"kinds": ["expert", "other"]},
+            "adversary.members has 'fine-tuned', but this study does not fine-tune: choose "
+            "fine_tuning=consistency, or adversary=ensemble, which attacks the networks before",
+        ),
+        (
             {"targets": 3},
             {},
             "adversary.targets is 3, but with 3 classes an image has 2 possible targets",
@@ -372,6 +422,7 @@ def without_test_images():
 )
 def test_an_impossible_attack_is_refused_before_training(settings, changes, message):
     ensemble().check(plan())
+    ensemble(members=["fine-tuned"]).check(plan(kinds=["expert", "other", "fine-tuned"]))
     ensemble(members=["other"]).check(plan(data=image_data(BlobsWithoutTraining())))
     with pytest.raises(ValueError, match=re.escape(message)):
         ensemble(**settings).check(plan(**changes))
@@ -385,6 +436,8 @@ def test_an_impossible_attack_is_refused_before_training(settings, changes, mess
         ({"targets": 0}, "adversary.targets is 0: give 1 or more"),
         ({"batch_size": 0}, "adversary.batch_size is 0: give 1 or more"),
         ({"images": 0}, "adversary.images is 0: give 1 or more, or null for all"),
+        ({"epsilon": 0.03}, "adversary.epsilon is 0.03 on a scale of 0 to 255, less than one grey"),
+        ({"epsilon": 300}, "adversary.epsilon is 300 on a scale of 0 to 255, where pixels are at"),
         ({"scale": 1}, "adversary.step is 20 on a scale of 0 to 1"),
     ],
 )

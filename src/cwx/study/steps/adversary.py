@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 Adversary = Callable[[Subject, Training], AdversarialSet | None]
 
 
+# The kind of experts that only a study with fine-tuning has.
+FINE_TUNED = "fine-tuned"
+
+
 class NoAdversary:
     """Makes no adversarial images."""
 
@@ -60,12 +64,12 @@ class Ensemble:
     the images in bytes from their originals, in units of `scale`.
 
     Args:
-        members: names of the attacked networks: an evaluation network, or a kind of expert; the
-            first network of each name is used. ``None`` for the expert and all evaluation
-            networks; an evaluation network that is the expert counts once.
+        members: names of the attacked networks: an evaluation network, or a kind of expert such as
+            ``fine-tuned``; the first network of each name is used. ``None`` for the expert and all
+            evaluation networks; an evaluation network that is the expert counts once.
         targets: k, the target classes per image; one adversarial image per class.
         images: largest number of test images, spread evenly; ``None`` for all.
-        weight, scale, step, steps: see `EnsembleAttack`.
+        weight, scale, step, steps, epsilon: see `EnsembleAttack`.
         batch_size: adversarial images per batch, rounded down to a multiple of `targets` (at least
             `targets`); a set is written and resumed batch by batch.
 
@@ -83,6 +87,7 @@ class Ensemble:
         scale: Annotated[float, "> 0, <= 65535"],
         step: Annotated[float, "> 0"],
         steps: Annotated[int, ">= 1"],
+        epsilon: Annotated[float, "> 0, <= 65535"] | None,
         batch_size: Annotated[int, ">= 1"],
     ) -> None:
         if members is not None and len(set(members)) < max(1, len(members)):
@@ -96,15 +101,23 @@ class Ensemble:
         if images is not None and images < 1:
             raise ValueError(f"adversary.images is {images}: give 1 or more, or null for all")
         self.members, self.targets, self.images = members, targets, images
-        self.attack = EnsembleAttack(weight=weight, scale=scale, step=step, steps=steps)
+        self.attack = EnsembleAttack(
+            weight=weight, scale=scale, step=step, steps=steps, epsilon=epsilon
+        )
         self.batch_size = max(1, batch_size // targets) * targets
 
     def check(self, plan: Plan) -> None:
-        if unknown := [name for name in self.members or () if name not in plan.names]:
+        known = plan.kinds or plan.names
+        if unknown := [name for name in self.members or () if name not in known]:
+            if unknown[0] == FINE_TUNED:
+                raise ValueError(
+                    f"adversary.members has {FINE_TUNED!r}, but this study does not fine-tune: "
+                    "choose fine_tuning=consistency, or adversary=ensemble, which attacks the "
+                    "networks before fine-tuning"
+                )
             raise ValueError(
                 f"adversary.members has {unknown[0]!r}, but this study has no such network: give "
-                f"some of {', '.join(plan.names)}, or null for the expert and all evaluation "
-                "networks"
+                f"some of {', '.join(known)}, or null for the expert and all evaluation networks"
             )
         check_targets(self.targets, len(plan.data.classes))
         if not len(plan.data.splits.test):
@@ -124,7 +137,9 @@ class Ensemble:
         indices = data.splits.test.spread_indices(self.images)
         identity = {
             "adversarial": {"targets": self.targets, "batch_size": self.batch_size}
-            | {name: getattr(self.attack, name) for name in ("weight", "scale", "step", "steps")},
+            | {name: getattr(self.attack, name) for name in ("weight", "scale", "step", "steps")}
+            # Sets without a bound keep the identity that they had before there were bounds.
+            | ({} if self.attack.epsilon is None else {"epsilon": self.attack.epsilon}),
             "members": [member.identity for member in members],
             "data": data.test_fingerprint(),
             "images": len(indices),
@@ -179,11 +194,16 @@ class Ensemble:
         )
         test_accuracy = accuracy(member.network.to(device), batches)
         if test_accuracy <= 1 / classes:
+            remedy = (
+                "fine-tune it more gently, with a lower fine_tuning.recipe.optimizer.lr or another "
+                "fine_tuning.recipe"
+                if member.name == FINE_TUNED
+                else "check the pixel range (data.mean, data.std) and the order of classes "
+                "(data.source.classes) that it was trained with"
+            )
             raise ValueError(
                 f"the test accuracy of {member.name} in adversary.members is {test_accuracy:.3g}, "
-                f"at chance for {classes} classes: check the pixel range (data.mean, data.std) and "
-                "the order of classes (data.source.classes) that it was trained with, or remove it "
-                "from adversary.members"
+                f"at chance for {classes} classes: {remedy}, or remove it from adversary.members"
             )
 
 
