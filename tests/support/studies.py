@@ -120,7 +120,7 @@ def ensemble(*members):
     """An adversary that attacks these networks, or all."""
     return Ensemble(
         members=members or None, targets=2, images=None, weight=0.001, scale=255, step=20, steps=8,
-        epsilon=None, batch_size=10,
+        epsilon=None, adaptive=False, batch_size=10,
     )  # fmt: skip
 
 

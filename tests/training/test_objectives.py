@@ -82,6 +82,22 @@ def adversarial(network, batch, data):
 
 
 @pytest.mark.parametrize("norm", [group_norm, nn.BatchNorm2d])
+def test_without_beta_the_loss_is_that_of_adversarial_training(data, norm, monkeypatch):
+    """The same loss and gradients as with a weightless distance, without reading features."""
+    network, batch = net(data, norm), whole_batch(data)
+    # A weight that vanishes in the sum, and is not 0.
+    tiny = consistent(network, data, beta=1e-300)(network, batch, STEP)
+    expected = gradients(network, tiny)
+    monkeypatch.setattr("cwx.methods.consistency.unit_outputs", None)
+    # Another with the same weights, whose running statistics no step has changed.
+    network = net(data, norm)
+    loss = consistent(network, data, beta=0)(network, batch, STEP)
+    assert loss.item() == tiny.item()
+    for gradient, other in zip(gradients(network, loss), expected, strict=True):
+        assert torch.equal(gradient, other)
+
+
+@pytest.mark.parametrize("norm", [group_norm, nn.BatchNorm2d])
 def test_the_consistency_loss_equals_a_plain_loop_over_images(data, norm):
     """Attack in eval mode, then one batch of both, every term on its own."""
     network, batch = net(data, norm), whole_batch(data)

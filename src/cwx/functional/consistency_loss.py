@@ -8,8 +8,8 @@ from torch.nn import functional as F
 def consistency(
     logits: Tensor,
     attacked_logits: Tensor,
-    features: Tensor,
-    attacked_features: Tensor,
+    features: Tensor | None,
+    attacked_features: Tensor | None,
     labels: Tensor,
     *,
     alpha: float,
@@ -24,7 +24,7 @@ def consistency(
     Args:
         logits, attacked_logits: f(x) of the images and f(x*) of the adversarial images,
             ``[n, classes]``.
-        features, attacked_features: φ(x) and φ(x*), ``[n, …]``.
+        features, attacked_features: φ(x) and φ(x*), ``[n, …]``; both ``None`` if β is 0.
         labels: y, int64 ``[n]``.
         alpha: α, in 0-1.
         beta: β.
@@ -32,8 +32,12 @@ def consistency(
     clean_loss, attacked_loss = (
         F.cross_entropy(batch, labels, reduction="none") for batch in (logits, attacked_logits)
     )
+    losses = alpha * clean_loss + (1 - alpha) * attacked_loss
+    if features is None or attacked_features is None:
+        assert beta == 0
+        return losses
     distance = (_single(features) - _single(attacked_features)).flatten(1).square().sum(1)
-    return alpha * clean_loss + (1 - alpha) * attacked_loss + beta * distance
+    return losses + beta * distance
 
 
 def _single(features: Tensor) -> Tensor:

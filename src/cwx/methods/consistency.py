@@ -30,7 +30,8 @@ class ConsistencyObjective:
 
     G is the attack, in eval mode, towards a random other class y*. No gradient flows through G;
     it flows through both φ. Clean and adversarial images pass the network in one batch, so that
-    the statistics of batch norm include both (Kurakin et al. 2017, §3).
+    the statistics of batch norm include both (Kurakin et al. 2017, §3). With β = 0, plain
+    adversarial training, features are not computed.
 
     Args:
         attack: G, targeted.
@@ -75,11 +76,11 @@ class ConsistencyObjective:
 
     def __call__(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
         images = torch.cat([batch.images, self._adversarial(network, batch, step)])
-        # The features as the layer gives them, whatever follows.
-        with unit_outputs(network, [UnitLayer(name=self.layer), LOGITS]) as forward:
-            outputs = forward(images)
-        clean_logits, adversarial_logits = outputs[LOGITS.name].tensor_split(2)
-        clean_features, adversarial_features = outputs[self.layer].tensor_split(2)
+        logits, features = self._outputs(network, images)
+        clean_logits, adversarial_logits = logits.tensor_split(2)
+        clean_features, adversarial_features = (
+            (None, None) if features is None else features.tensor_split(2)
+        )
         losses = consistency(
             clean_logits,
             adversarial_logits,
@@ -90,6 +91,16 @@ class ConsistencyObjective:
             beta=self.beta,
         )
         return losses.sum()
+
+    def _outputs(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits and features; no features if β is 0."""
+        if not self.beta:
+            logits: Tensor = network(images)
+            return logits, None
+        # The features as the layer gives them, whatever follows.
+        with unit_outputs(network, [UnitLayer(name=self.layer), LOGITS]) as forward:
+            outputs = forward(images)
+        return outputs[LOGITS.name], outputs[self.layer]
 
     def _adversarial(self, network: nn.Module, batch: Batch, step: Step) -> Tensor:
         classes = len(self.data.classes)

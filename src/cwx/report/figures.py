@@ -55,7 +55,9 @@ _FIGURES = (
      "frame: the target class is one of the classes of the neuron's top real images."),
     ("neurons_curve", "CS₁ and CS₂ of neurons against LC",
      "Neurons with high LC respond to similar classes. If CS₁ falls and CS₂ rises at high LC, "
-     "adversarial images activate neurons of the target class instead of the true class."),
+     "adversarial images activate neurons of the target class instead of the true class. Bands: "
+     "± two standard errors over the neurons of a bin; bars: their number. Dotted: permuted "
+     "classes; dashed: the same images with random noise of the norm of the attack."),
     ("adversarial_set", "Adversarial images",
      "Real image, adversarial image (true class → target class) and their amplified difference."),
     ("representations", "Representation distances r₁ and r₂ of adversarial images",

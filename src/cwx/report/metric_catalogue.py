@@ -7,6 +7,7 @@ from cwx.report.metric_labels import (
     CASCADE_LABELS,
     CONTROL_LABELS,
     FIDELITY_LABELS,
+    NEURON_LABELS,
     NEURON_MEANING,
     PATTERN_MEANING,
     PERTURBATION_MEANING,
@@ -55,13 +56,6 @@ def _whole_test_set(name: str) -> str:
 
 
 _TARGET = {"target": "target class", "others": "other classes"}
-_NEURON_LABELS = {
-    "lc": "LC",
-    "cs1": "CS₁ (true class)",
-    "cs2": "CS₂ (target class)",
-    "cs1_permuted": "CS₁, permuted classes",
-    "cs2_permuted": "CS₂, permuted classes",
-}
 _DETECTORS = {"clustering": "activation clustering", "spectral": "spectral signatures"}
 _CONSTRUCTION = {"start": "start", "made": "optimised", "rounded": "rounded to bytes"}
 
@@ -180,13 +174,14 @@ METRIC_PATTERNS = (
         attack_label,
     ),
     MetricPattern(
-        r"neurons/(?P<column>[^/]+)/(?P<label>lc|cs[12](?:_permuted)?)", "LC and CS, all neurons",
-        NEURON_MEANING, _NEURON_LABELS.__getitem__, fraction=False, better="",
+        rf"neurons/(?P<column>[^/]+)/(?P<label>{'|'.join(NEURON_LABELS)})",
+        "LC and CS, all neurons",
+        NEURON_MEANING, NEURON_LABELS.__getitem__, fraction=False, better="",
     ),
     MetricPattern(
-        r"neurons/(?P<column>[^/]+)/high/(?P<label>lc|cs[12](?:_permuted)?)",
+        rf"neurons/(?P<column>[^/]+)/high/(?P<label>{'|'.join(NEURON_LABELS)})",
         "LC and CS, neurons of highest LC",
-        NEURON_MEANING, _NEURON_LABELS.__getitem__, fraction=False, better="",
+        NEURON_MEANING, NEURON_LABELS.__getitem__, fraction=False, better="",
     ),
     MetricPattern(
         r"representations/(?P<column>[^/]+)/(?P<label>r[12])",

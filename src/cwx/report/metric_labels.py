@@ -65,10 +65,20 @@ CASCADE_LABELS = {
 }
 
 # Meanings of several metrics.
+NEURON_LABELS = {
+    "lc": "LC",
+    "cs1": "CS₁ (true class)",
+    "cs2": "CS₂ (target class)",
+    "cs1_permuted": "CS₁, permuted classes",
+    "cs2_permuted": "CS₂, permuted classes",
+    "cs1_noise": "CS₁, noise of the same norm",
+    "cs2_noise": "CS₂, noise of the same norm",
+}
 NEURON_MEANING = (
     "LC: semantic level and consistency of the classes of a neuron's top real images. CS: "
     "similarity between these classes and those of its top adversarial images, by true class "
-    "(CS₁) or target class (CS₂). Permuted classes: the CS of a neuron that responds to neither."
+    "(CS₁) or target class (CS₂). Permuted classes: the CS of a neuron that responds to neither. "
+    "Noise: the CS of the same images with random noise instead of the attack."
 )
 
 PATTERN_MEANING = (

@@ -177,7 +177,7 @@ def _is_fraction(name: str, rows: Rows) -> bool:
     texts = [row[name] for row in rows if row[name]]
     in_range = all(0 <= float(text) <= 1 for text in texts)
     are_counts = all(text.isdecimal() for text in texts)
-    return in_range and not are_counts and not name.endswith("_std")
+    return in_range and not are_counts and not name.endswith(("_std", "_se"))
 
 
 def _cell(text: str, *, numeric: bool, fraction: bool) -> Cell:

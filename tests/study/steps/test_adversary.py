@@ -46,6 +46,7 @@ def training(store, precision=PRECISION, **evaluation_networks):
 def ensemble(**changes):
     chosen = {
         "members": None,
+        "adaptive": False,
         "targets": 2,
         "images": None,
         "weight": 0.001,
@@ -271,9 +272,18 @@ def test_an_adaptive_set_attacks_the_last_state_of_the_fine_tuned_network(study,
     said = network(study.data.normalization.from_bytes(found.shards.tensor("images"))).argmax(1)
     success = (said == found.targets).double().mean().item()
     assert found.metrics["adversary/success/fine-tuned"] == pytest.approx(success)
+    # Beside the evaluation networks, in the place of the expert, whatever its names.
+    expert, other = study.trajectories[0], study.evaluation_trajectories["other"][0]
+    fine_tuned = subject.trajectories[1]
+    twice = evaluation_trajectories(study, other=other, same=expert)
+    twice = replace(twice, fine_tuned=[fine_tuned], epoch=None)
+    beside = ensemble(adaptive=True)(twice, training(tmp_path, other=MLP, same=MLP))
+    assert sorted(beside.members) == ["fine-tuned", "other"]
+    named = made(replace(study, fine_tuned=[fine_tuned]), tmp_path, members=beside.members)
+    assert named.shards.folder == beside.shards.folder
     # Another fine-tuning makes another set.
     made(replace(study, fine_tuned=study.trajectories), tmp_path, members=["fine-tuned"])
-    assert len(sets(tmp_path)) == 2
+    assert len(sets(tmp_path)) == 3
 
 
 def test_all_images_and_more_than_all_images_share_a_set(study, tmp_path):
@@ -409,6 +419,11 @@ def without_test_images():
             "fine_tuning=consistency, or adversary=ensemble, which attacks the networks before",
         ),
         (
+            {"adaptive": True},
+            {"kinds": ["expert", "other"]},
+            "adversary.adaptive is true, but this study does not fine-tune: choose fine_tuning=",
+        ),
+        (
             {"targets": 3},
             {},
             "adversary.targets is 3, but with 3 classes an image has 2 possible targets",
@@ -422,6 +437,7 @@ def without_test_images():
 )
 def test_an_impossible_attack_is_refused_before_training(settings, changes, message):
     ensemble().check(plan())
+    ensemble(adaptive=True).check(plan(kinds=["expert", "other", "fine-tuned"]))
     ensemble(members=["fine-tuned"]).check(plan(kinds=["expert", "other", "fine-tuned"]))
     ensemble(members=["other"]).check(plan(data=image_data(BlobsWithoutTraining())))
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -436,6 +452,10 @@ def test_an_impossible_attack_is_refused_before_training(settings, changes, mess
         ({"targets": 0}, "adversary.targets is 0: give 1 or more"),
         ({"batch_size": 0}, "adversary.batch_size is 0: give 1 or more"),
         ({"images": 0}, "adversary.images is 0: give 1 or more, or null for all"),
+        (
+            {"adaptive": True, "members": ["expert"]},
+            "adversary.adaptive is true, and adversary.members is ['expert']: give adversary.mem",
+        ),
         ({"epsilon": 0.03}, "adversary.epsilon is 0.03 on a scale of 0 to 255, less than one grey"),
         ({"epsilon": 300}, "adversary.epsilon is 300 on a scale of 0 to 255, where pixels are at"),
         ({"scale": 1}, "adversary.step is 20 on a scale of 0 to 1"),

@@ -12,10 +12,12 @@ from cwx.data.splits import Splits
 from cwx.data.streamed_images import Images
 from cwx.data.taxonomy import Taxonomy
 from cwx.evaluations.neurons.figures import Sheet, similarity_curve
+from cwx.evaluations.neurons.noise import noise_images
 from cwx.evaluations.neurons.responses import (
     AdversarialTop,
     LayerResponses,
     layer_responses,
+    mean_of,
     responding_values,
 )
 from cwx.evaluations.neurons.tables import closest_classes, curve_rows, layer_row, top_rows
@@ -52,13 +54,15 @@ class Neurons:
     ``inactive``.
 
     The metrics ``neurons/<network>/lc``, ``…/cs1`` and ``…/cs2``, and their controls under permuted
-    classes ``…/cs1_permuted`` and ``…/cs2_permuted``, are means over the neurons of all
-    layers, ``neurons/<network>/high/…`` over those of highest LC. The table ``neurons_layers`` has
-    them by layer, ``neurons_curve`` in equal bins of LC (std with ddof 0), and ``neurons_top`` the
-    neurons of highest LC of the sheet's layer; ``neurons_classes`` the pairs of classes of highest
-    correlation, without which LC is the chance that two top images are of one class. The figure
-    ``neurons_curve`` shows CS1 and CS2 against LC (Figures 4 and 8), ``neurons_sheet_<network>``
-    top images (Figures 2 and 7). Without adversarial images there is no CS and no curve.
+    classes ``…/cs1_permuted`` and ``…/cs2_permuted`` and with noise instead of the attack,
+    ``…/cs1_noise`` and ``…/cs2_noise``, are means over the neurons of all layers,
+    ``neurons/<network>/high/…`` over those of highest LC. The table ``neurons_layers`` has them by
+    layer, ``neurons_curve`` in equal bins of LC (std with ddof 0, and the standard error of the
+    mean), and ``neurons_top`` the neurons of highest LC of the sheet's layer; ``neurons_classes``
+    the pairs of classes of highest correlation, without which LC is the chance that two top images
+    are of one class. The figure ``neurons_curve`` shows CS1 and CS2 against LC (Figures 4 and 8),
+    ``neurons_sheet_<network>`` top images (Figures 2 and 7). Without adversarial images there is no
+    CS and no curve.
 
     Args:
         networks: kinds of networks and names of evaluation networks, the first network of each;
@@ -71,7 +75,9 @@ class Neurons:
         taxonomy: gives distances between classes.
         sigma: σ of the correlation of classes (Eq 2).
         high: fraction of neurons of highest LC, in (0, 1).
-        bins: number of equal bins of LC.
+        bins: number of equal bins of LC between 0 and 1.
+        noise: measure CS of images with random noise as well, of the same L2 norm as each
+            adversarial perturbation.
         sheet: of top images; null for none.
 
     Raises:
@@ -92,6 +98,7 @@ class Neurons:
         sigma: Annotated[float, ">= 0.001, <= 1000"],
         high: Annotated[float, "> 0, < 1"],
         bins: Annotated[int, ">= 1, <= 1000"],
+        noise: bool,
         sheet: Sheet | None,
     ) -> None:
         for name, value in (("fraction", fraction), ("high", high)):
@@ -106,7 +113,7 @@ class Neurons:
         self.networks, self.layers, self.fraction = networks, layers, fraction
         self.before_nonlinearity = before_nonlinearity
         self.activation, self.taxonomy, self.sigma = activation, taxonomy, sigma
-        self.high, self.bins, self.sheet = high, bins, sheet
+        self.high, self.bins, self.noise, self.sheet = high, bins, noise, sheet
 
     def check(self, plan: Plan) -> None:
         self._correlation(plan.data.splits)
@@ -196,12 +203,17 @@ class Neurons:
         real = top_images([test.images], len(test))
         attacked: dict[str, AdversarialTop] = {}
         if adversarial is not None:
-            images = (part for _, part in adversarial.batches())
+            images, count = (part for _, part in adversarial.batches()), len(adversarial)
+            attack = top_images(images, count)
+            noise = top_images(noise_images(adversarial, test), count) if self.noise else {}
             attacked = {
                 name: AdversarialTop(
-                    top=top, labels=adversarial.labels, targets=adversarial.targets
+                    top=top,
+                    noise=noise.get(name),
+                    labels=adversarial.labels,
+                    targets=adversarial.targets,
                 )
-                for name, top in top_images(images, len(adversarial)).items()
+                for name, top in attack.items()
             }
         return [
             layer_responses(
@@ -222,8 +234,9 @@ class Neurons:
         threshold = level.topk(max(1, round(self.high * len(level)))).values[-1]
         # Levels that differ only by rounding count as equal.
         high = level >= threshold - 1e-9
-        means = {name: value.mean().item() for name, value in values.items()}
-        return means | {f"high/{name}": v[high].mean().item() for name, v in values.items()}
+        means = {name: mean_of(value) for name, value in values.items()}
+        means |= {f"high/{name}": mean_of(value[high]) for name, value in values.items()}
+        return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def _experts(subject: Subject) -> list[str]:

@@ -1,5 +1,6 @@
 """Figures of neurons' top images and of CS against LC (Dong et al., Figures 2, 4, 7, 8; D2-D5)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
@@ -193,12 +194,15 @@ def _adversarial_tiles(
     return row
 
 
-# Legend and colour of CS1 and CS2.
+# Legend and colour of CS1 and CS2, and line style of their controls.
 _LINES = {"cs1": ("$CS_1$, original class", "C0"), "cs2": ("$CS_2$, target class", "C3")}
+_CONTROLS = {"permuted": ("… permuted classes", ":"), "noise": ("… noise of the same norm", "--")}
 
 
 def similarity_curve(rows: Sequence[Row]) -> Figure:
-    """CS1, CS2 and their controls against LC, with standard deviations, a panel per network.
+    """CS1, CS2 and their controls against LC, and the neurons of each bin; a panel per network.
+
+    Bands are ± two standard errors of the mean over the neurons of a bin.
 
     Args:
         rows: of the table ``neurons_curve``, with both CS.
@@ -206,29 +210,55 @@ def similarity_curve(rows: Sequence[Row]) -> Figure:
     by_network: dict[str, list[Row]] = {}
     for row in rows:
         by_network.setdefault(str(row["network"]), []).append(row)
-    figure = Figure(figsize=(0.6 + 3.2 * len(by_network), 3.3), dpi=120, layout="constrained")
-    panels = figure.subplots(1, len(by_network), sharey=True, sharex=True, squeeze=False)[0]
-    for axes, (network, of_network) in zip(panels, by_network.items(), strict=True):
-        _panel(axes, of_network)
-        axes.set_title(network, fontsize=9, parse_math=False)
-    panels[0].set_ylabel("mean similarity")
-    panels[0].set_ylim(0, 1)
+    figure = Figure(figsize=(0.6 + 3.2 * len(by_network), 4.3), dpi=120, layout="constrained")
+    panels = figure.subplots(
+        2, len(by_network), sharey="row", sharex=True, squeeze=False, height_ratios=(4, 1)
+    )
+    for (curves, counts), (network, of_network) in zip(panels.T, by_network.items(), strict=True):
+        _panel(curves, of_network)
+        _count_bars(counts, of_network)
+        curves.set_title(network, fontsize=9, parse_math=False)
+    panels[0, 0].set_ylabel("mean similarity")
+    panels[0, 0].set_ylim(0, 1)
+    panels[0, 0].set_xlim(0, 1)
+    panels[1, 0].set_ylabel("neurons")
     figure.legend(
-        *panels[0].get_legend_handles_labels(),
+        *panels[0, 0].get_legend_handles_labels(),
         loc="outside lower center", ncols=2, frameon=False, fontsize=8,
     )  # fmt: skip
     return figure
 
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
-    levels = [float(row["lc"]) for row in rows]
     for name, (label, colour) in _LINES.items():
-        means, deviations = ([float(row[key]) for row in rows] for key in (name, f"{name}_std"))
+        levels, means = _numbers(rows, name)
         axes.plot(levels, means, marker="o", markersize=3, color=colour, label=label)
-        low = [mean - std for mean, std in zip(means, deviations, strict=True)]
-        high = [mean + std for mean, std in zip(means, deviations, strict=True)]
-        axes.fill_between(levels, low, high, color=colour, alpha=0.15, linewidth=0)
-        control = [float(row[f"{name}_permuted"]) for row in rows]
-        axes.plot(levels, control, color=colour, linestyle=":", label="… permuted classes")
+        errors = dict(zip(*_numbers(rows, f"{name}_se"), strict=True))
+        # A single neuron has no standard error: the band has a gap there.
+        bands = [2 * errors.get(level, math.nan) for level in levels]
+        low = [mean - band for mean, band in zip(means, bands, strict=True)]
+        high = [mean + band for mean, band in zip(means, bands, strict=True)]
+        axes.fill_between(levels, low, high, color=colour, alpha=0.2, linewidth=0)
+        for control, (control_label, style) in _CONTROLS.items():
+            if any(f"{name}_{control}" in row for row in rows):
+                values = _numbers(rows, f"{name}_{control}")
+                axes.plot(*values, color=colour, linestyle=style, label=control_label)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _numbers(rows: Sequence[Row], name: str) -> tuple[list[float], list[float]]:
+    """LC and the values of a column, where it is not empty."""
+    known = [row for row in rows if row[name] != ""]
+    return [float(row["lc"]) for row in known], [float(row[name]) for row in known]
+
+
+def _count_bars(axes: Axes, rows: Sequence[Row]) -> None:
+    """The number of neurons of each bin."""
+    axes.bar(
+        [float(row["from"]) for row in rows],
+        [float(row["neurons"]) for row in rows],
+        width=[float(row["to"]) - float(row["from"]) for row in rows],
+        align="edge", color="grey", edgecolor="white", linewidth=0.5,
+    )  # fmt: skip
     axes.set_xlabel("LC")
     axes.spines[["top", "right"]].set_visible(False)

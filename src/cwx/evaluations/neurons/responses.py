@@ -27,7 +27,8 @@ class LayerResponses:
             activation than those outside of the top images.
         values: measures by name, each ``[neurons]``: ``lc``, and with adversarial images ``cs1``
             and ``cs2``, and as controls both under permuted classes, ``cs1_permuted`` and
-            ``cs2_permuted``.
+            ``cs2_permuted``, and both of images with noise, ``cs1_noise`` and ``cs2_noise``, NaN
+            for neurons that respond to no such image.
     """
 
     layer: UnitLayer
@@ -55,11 +56,14 @@ class AdversarialTop:
 
     Attributes:
         top: indices and activations.
+        noise: the same of the originals with random noise, in the order of the adversarial images;
+            ``None`` without this control.
         labels, targets: classes of the originals and target classes of all adversarial images,
             ``[n]``.
     """
 
     top: TopActivations
+    noise: TopActivations | None
     labels: Tensor
     targets: Tensor
 
@@ -74,7 +78,9 @@ def layer_responses(
     """LC (Eq 3), and with adversarial images CS1 (Eq 4) and CS2 (Eq 5), of a layer's neurons.
 
     A control of each CS is its mean over `PERMUTATIONS` random orders of the adversarial images'
-    classes: what a neuron has that responds to neither. Their frequencies stay.
+    classes: what a neuron has that responds to neither. Their frequencies stay. Another is CS of
+    the same originals with random noise, with the labels and targets of the adversarial images:
+    what a perturbation of the same norm does that is not aimed at a target.
 
     Args:
         layer: the layer.
@@ -102,6 +108,9 @@ def layer_responses(
                 for order in orders
             ]
             values[f"{name}_permuted"] = torch.stack(permuted).mean(0)
+            if (noise := adversarial.noise) is not None:
+                of_noise = similarity(real_fractions, fractions(noise, classes), correlation)
+                values[f"{name}_noise"] = of_noise.where(noise.responding.any(0), torch.nan)
         responding = responding & adversarial.top.responding.any(0)
     return LayerResponses(
         layer=layer,
@@ -111,6 +120,12 @@ def layer_responses(
         responding=responding,
         values=values,
     )
+
+
+def mean_of(values: Tensor) -> float | None:
+    """The mean of the numbers that are not NaN; ``None`` if there are none."""
+    known = values[~values.isnan()]
+    return known.mean().item() if len(known) else None
 
 
 def responding_values(layers: Sequence[LayerResponses]) -> dict[str, Tensor]:

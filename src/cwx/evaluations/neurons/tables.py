@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cwx.evaluations.neurons.responses import LayerResponses
+from cwx.evaluations.neurons.responses import LayerResponses, mean_of
 from cwx.evaluations.outcome import Row
-from cwx.functional.class_similarity import bin_statistics
+from cwx.functional.class_similarity import BinStatistics, bin_statistics
 
 # Pairs of classes in the table of the closest.
 PAIRS = 5
@@ -36,10 +36,7 @@ def layer_row(network: str, layer: LayerResponses) -> Row:
         "neurons": len(responding),
         "inactive": int((~responding).sum()),
         "top": len(layer.real.values),
-        **{
-            name: values[responding].mean().item() if responding.any() else ""
-            for name, values in layer.values.items()
-        },
+        **{name: _cell(mean_of(values[responding])) for name, values in layer.values.items()},
     }
 
 
@@ -49,7 +46,7 @@ def top_rows(network: str, layer: LayerResponses, count: int, classes: Sequence[
             "network": network,
             "layer": layer.layer.name,
             "neuron": neuron,
-            **{name: values[neuron].item() for name, values in layer.values.items()},
+            **{name: _cell(mean_of(values[neuron])) for name, values in layer.values.items()},
             "class": classes[layer.dominant_classes(neuron)[0]],
             "fraction": layer.fractions[neuron].max().item(),
         }
@@ -58,26 +55,46 @@ def top_rows(network: str, layer: LayerResponses, count: int, classes: Sequence[
 
 
 def curve_rows(by_network: Mapping[str, Mapping[str, Tensor]], bins: int) -> list[Row]:
-    """Means and deviations in bins of LC, the same bins for all networks; empty bins are left out.
+    """Means in equal bins of LC between 0 and 1, the same for all networks and runs.
+
+    Empty bins are left out. For each measure: its mean over the neurons of the bin, their standard
+    deviation (ddof 0), and the standard error of the mean, which one neuron does not have.
 
     Args:
         by_network: measures by network and name, each ``[neurons]``.
         bins: number of bins.
     """
-    levels = torch.cat([values["lc"] for values in by_network.values()])
-    if not len(levels):
-        return []
-    edges = torch.linspace(levels.min().item(), levels.max().item(), bins + 1, dtype=levels.dtype)
-    centres = (edges[1:] + edges[:-1]) / 2
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     rows: list[Row] = []
     for network, values in by_network.items():
-        statistics = {name: bin_statistics(values["lc"], v, edges) for name, v in values.items()}
+        level = values["lc"]
+        statistics = {name: _in_bins(level, v, edges) for name, v in values.items()}
         counts = statistics["lc"].count
         for index in counts.nonzero()[:, 0].tolist():
-            row = {"network": network, "lc": centres[index].item()}
-            row["neurons"] = int(counts[index])
+            low, high = edges[index].item(), edges[index + 1].item()
+            row: dict[str, str | int | float] = {"network": network, "lc": (low + high) / 2}
+            row |= {"from": low, "to": high, "neurons": int(counts[index])}
             for name in [name for name in values if name != "lc"]:
-                row[name] = statistics[name].mean[index].item()
-                row[f"{name}_std"] = statistics[name].std[index].item()
+                row |= _measured(name, statistics[name], index)
             rows.append(row)
     return rows
+
+
+def _in_bins(level: Tensor, values: Tensor, edges: Tensor) -> BinStatistics:
+    known = ~values.isnan()
+    return bin_statistics(level[known], values[known], edges)
+
+
+def _measured(name: str, statistics: BinStatistics, index: int) -> dict[str, str | int | float]:
+    """The columns of a measure in one bin; empty without a neuron."""
+    count = int(statistics.count[index])
+    std = statistics.std[index].item()
+    return {
+        name: statistics.mean[index].item() if count else "",
+        f"{name}_std": std if count else "",
+        f"{name}_se": std / (count - 1) ** 0.5 if count > 1 else "",
+    }
+
+
+def _cell(value: float | None) -> float | str:
+    return "" if value is None else value

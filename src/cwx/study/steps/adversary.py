@@ -67,6 +67,8 @@ class Ensemble:
         members: names of the attacked networks: an evaluation network, or a kind of expert such as
             ``fine-tuned``; the first network of each name is used. ``None`` for the expert and all
             evaluation networks; an evaluation network that is the expert counts once.
+        adaptive: the fine-tuned expert takes the place of the expert among these; `members` is
+            ``None``.
         targets: k, the target classes per image; one adversarial image per class.
         images: largest number of test images, spread evenly; ``None`` for all.
         weight, scale, step, steps, epsilon: see `EnsembleAttack`.
@@ -74,13 +76,14 @@ class Ensemble:
             `targets`); a set is written and resumed batch by batch.
 
     Raises:
-        ValueError: a setting is out of range, or a member is repeated.
+        ValueError: a setting is out of range, a member is repeated, or `adaptive` has members.
     """
 
     def __init__(
         self,
         *,
         members: Sequence[str] | None,
+        adaptive: bool,
         targets: Annotated[int, ">= 1"],
         images: Annotated[int, ">= 1"] | None,
         weight: Annotated[float, ">= 0"],
@@ -95,12 +98,18 @@ class Ensemble:
                 f"adversary.members is {list(members)}: give one or more, each once, or null for "
                 "the expert and all evaluation networks"
             )
+        if adaptive and members is not None:
+            raise ValueError(
+                f"adversary.adaptive is true, and adversary.members is {list(members)}: give "
+                "adversary.members=null, or name the members and set adversary.adaptive=false"
+            )
         for name, value in (("batch_size", batch_size), ("targets", targets)):
             if value < 1:
                 raise ValueError(f"adversary.{name} is {value}: give 1 or more")
         if images is not None and images < 1:
             raise ValueError(f"adversary.images is {images}: give 1 or more, or null for all")
-        self.members, self.targets, self.images = members, targets, images
+        self.members, self.adaptive = members, adaptive
+        self.targets, self.images = targets, images
         self.attack = EnsembleAttack(
             weight=weight, scale=scale, step=step, steps=steps, epsilon=epsilon
         )
@@ -108,13 +117,9 @@ class Ensemble:
 
     def check(self, plan: Plan) -> None:
         known = plan.kinds or plan.names
+        if self.adaptive or FINE_TUNED in (self.members or ()):
+            self._check_fine_tuned(known)
         if unknown := [name for name in self.members or () if name not in known]:
-            if unknown[0] == FINE_TUNED:
-                raise ValueError(
-                    f"adversary.members has {FINE_TUNED!r}, but this study does not fine-tune: "
-                    "choose fine_tuning=consistency, or adversary=ensemble, which attacks the "
-                    "networks before fine-tuning"
-                )
             raise ValueError(
                 f"adversary.members has {unknown[0]!r}, but this study has no such network: give "
                 f"some of {', '.join(known)}, or null for the expert and all evaluation networks"
@@ -124,6 +129,15 @@ class Ensemble:
             raise ValueError(
                 "adversary=ensemble attacks test images, but the data have none: choose data with "
                 "test images, or adversary=none"
+            )
+
+    def _check_fine_tuned(self, known: Sequence[str]) -> None:
+        if FINE_TUNED not in known:
+            setting = "adaptive is true" if self.adaptive else f"members has {FINE_TUNED!r}"
+            raise ValueError(
+                f"adversary.{setting}, but this study does not fine-tune: choose "
+                "fine_tuning=consistency, or adversary=ensemble, which attacks the networks before "
+                "fine-tuning"
             )
 
     def __call__(self, subject: Subject, training: Training) -> AdversarialSet:
@@ -178,12 +192,16 @@ class Ensemble:
         names = ["expert", *subject.evaluation_networks] if self.members is None else self.members
         by_identity: dict[str, Member] = {}
         for member in (_member(name, subject, training) for name in names):
-            known = by_identity.setdefault(json.dumps(member.identity, sort_keys=True), member)
+            known = by_identity.setdefault(_key(member), member)
             if known is not member and self.members is not None:
                 raise ValueError(
                     f"adversary.members has {known.name!r} and {member.name!r}, which are the same "
                     "trained network: remove one, or give null, which attacks each network once"
                 )
+        if self.adaptive:
+            by_identity.pop(_key(_member("expert", subject, training)))
+            fine_tuned = _member(FINE_TUNED, subject, training)
+            by_identity[_key(fine_tuned)] = fine_tuned
         return [by_identity[identity] for identity in sorted(by_identity)]
 
     def _check_member(self, member: Member, subject: Subject) -> None:
@@ -205,6 +223,11 @@ class Ensemble:
                 f"the test accuracy of {member.name} in adversary.members is {test_accuracy:.3g}, "
                 f"at chance for {classes} classes: {remedy}, or remove it from adversary.members"
             )
+
+
+def _key(member: Member) -> str:
+    """Equal for the same trained network under two names."""
+    return json.dumps(member.identity, sort_keys=True)
 
 
 def _member(name: str, subject: Subject, training: Training) -> Member:
