@@ -23,6 +23,7 @@ from cwx.report.sweep_axes import (
     swept_axes,
 )
 from cwx.report.sweep_charts import metric_charts
+from cwx.report.sweep_curves import level_curves
 from cwx.report.sweep_tables import main_metrics, metric_tables
 from cwx.report.tables import Cell, Column, Table, number_cell
 from cwx.storage.atomic import write_text
@@ -47,6 +48,7 @@ class Section:
     grid: ImageGrid | None
     tables: Sequence[Table]
     charts: Sequence[Chart]
+    curves: Sequence[Chart]
     figures: Sequence[FigureRow]
 
 
@@ -136,12 +138,14 @@ def _sections(runs: Sequence[RunContents]) -> list[Section]:
 def _section(runs: Sequence[RunContents], *, fraction: float) -> Section:
     axes = swept_axes(runs)
     main_axis, points = sweep_points([run for run in runs if has_settings(run)] or runs, axes)
+    curves = level_curves(points, axes)
     return Section(
         title=" and ".join(dict.fromkeys(experiment_name(run) for run in runs)),
         main_axis=main_axis,
         grid=sweep_grid(points, fraction=fraction),
-        tables=metric_tables(points, axes),
+        tables=[*metric_tables(points, axes), *curves.tables],
         charts=metric_charts(points, main_axis, axes),
+        curves=curves.charts,
         figures=figure_rows(points, fraction=fraction),
     )
 
