@@ -91,7 +91,7 @@ def test_each_measure_of_each_network_has_a_chart_with_a_line_per_adversary(tmp_
     charts = {chart.title: chart for chart in curves(tmp_path).charts}
     measures = (
         "CS₁ (true class)", "CS₂ (target class)", "CS₂, permuted classes",
-        "CS₁, noise of the same norm",
+        "CS₁, noise of the same norm", "neurons of the bin",
     )  # fmt: skip
     assert list(charts) == [f"{n}: {m}" for n in ("expert", "fine-tuned") for m in measures]
     chart = charts["expert: CS₁ (true class)"]

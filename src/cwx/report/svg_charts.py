@@ -74,6 +74,7 @@ def draw_chart(
     ticks: Sequence[str] = (),
     joined: bool = True,
     size: tuple[float, float] = (3.3, 1.9),
+    y_limits: tuple[float, float] | None = None,
 ) -> Chart:
     """A chart of lines; without labels, all lines have the same colour.
 
@@ -81,6 +82,7 @@ def draw_chart(
         ticks: names of x = 0, 1, …, if x is categorical: the chart then has grouped bars.
         joined: whether points are joined by a line.
         size: in inches.
+        y_limits: the range of the y axis; by default that of the lines.
     """
     labelled = any(line.label for line in lines)
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title + description}):
@@ -100,6 +102,8 @@ def draw_chart(
                 _draw_line(axes, line, colour, style=style, strong=labelled or len(lines) == 1)
             _draw_markers(axes, line, colour, offset)
         _style_axes(axes, x_label, ticks, sorted({x for line in lines for x, _ in line.points}))
+        if y_limits is not None:
+            axes.set_ylim(*y_limits)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA_KEYS))
     legend = [(line.label, n % len(LINES)) for n, line in enumerate(lines) if line.label]

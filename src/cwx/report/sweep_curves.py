@@ -17,9 +17,12 @@ from cwx.report.tables import Cell, Column, Table
 _FILE = "tables/neurons_curve.csv"
 _TITLE = "CS₁ and CS₂ against LC, by network"
 _SIZE = (4.2, 2.3)
+# The points of all lines spread over this fraction of a bin, so that their bars do not overlap.
+_APART = 0.6
 _SPREAD = "± the sample standard deviation over runs that differ only in seeds"
 # Number of neurons of a bin, beside the measures.
 _NEURONS = "neurons"
+_LABELS = {**NEURON_LABELS, _NEURONS: "neurons of the bin"}
 
 # Lower and upper LC of a bin.
 _Bin = tuple[float, float]
@@ -57,7 +60,7 @@ def level_curves(points: Sequence[Point], axes: Sequence[Axis]) -> LevelCurves:
     ]
     keys = sorted({key for _, runs in measured for values in runs for key in values}, key=_order)
     note = f" {left_out} runs with other bins are left out." if left_out else ""
-    curves = list(dict.fromkeys((network, name) for network, name, _ in keys if name != _NEURONS))
+    curves = list(dict.fromkeys((network, name) for network, name, _ in keys))
     return LevelCurves(
         [_chart(network, name, measured, keys, note) for network, name in curves],
         [_table(measured, keys, note)],
@@ -84,9 +87,9 @@ def _width(values: _Values) -> float:
 
 
 def _order(key: tuple[str, str, _Bin]) -> tuple[bool, str, int, _Bin]:
-    """The expert first; measures in the order of their labels, after the number of neurons."""
+    """The expert first; measures in the order of their labels, before the number of neurons."""
     network, name, of_bin = key
-    return network != "expert", network, [_NEURONS, *NEURON_LABELS].index(name), of_bin
+    return network != "expert", network, list(_LABELS).index(name), of_bin
 
 
 def _chart(
@@ -97,23 +100,24 @@ def _chart(
     note: str,
 ) -> Chart:
     bins = [key for key in keys if key[:2] == (network, name)]
-    lines = []
-    for text, runs in measured[:MAX_LINES]:
+    drawn = measured[:MAX_LINES]
+    lines: list[Line] = []
+    values: list[str] = []
+    for number, (text, runs) in enumerate(drawn):
         means = [(key[2], mean) for key in bins if (mean := _mean(runs, key))]
+        shift = _APART * ((number + 0.5) / len(drawn) - 0.5)
+        xy = [((low + high) / 2 + shift * (high - low), mean.mean) for (low, high), mean in means]
         if means:
-            xy = [((low + high) / 2, mean.mean) for (low, high), mean in means]
+            at = [f"{mean.mean:.3g} at {(low + high) / 2:.3g}" for (low, high), mean in means]
+            values.append(f"{text} {', '.join(at)}")
             lines.append(Line(text or network, xy, std=[mean.std or 0.0 for _, mean in means]))
-    title = f"{network}: {NEURON_LABELS[name]}"
-    more = len(measured) - len(measured[:MAX_LINES])
-    values = "; ".join(
-        f"{line.label} " + ", ".join(f"{y:.3g} at {x:.3g}" for x, y in line.points)
-        for line in lines
-    )
+    title = f"{network}: {_LABELS[name]}"
+    more = len(measured) - len(drawn)
     return draw_chart(
-        title, lines, x_label="LC", description=f"{title} against LC: {values}",
-        note=f"Means over the neurons of a bin of LC, {_SPREAD}."
+        title, lines, x_label="LC", description=f"{title} against LC: {'; '.join(values)}",
+        note=f"Means of bins of LC, {_SPREAD}."
         + (f" {more} more in the table." if more else "") + note,
-        size=_SIZE,
+        size=_SIZE, y_limits=None if name == _NEURONS else (0, 1.02),
     )  # fmt: skip
 
 
@@ -137,7 +141,7 @@ def _table(
     limit = max(1, MAX_CELLS // len(columns))
     rows = [
         [
-            Cell(network), Cell(NEURON_LABELS.get(name, "neurons of the bin")),
+            Cell(network), Cell(_LABELS[name]),
             Cell(f"{of_bin[0]:.3g} to {of_bin[1]:.3g}"),
             *(_cell(_mean(runs, (network, name, of_bin)), runs) for _, runs in measured),
         ]

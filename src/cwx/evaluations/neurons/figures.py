@@ -253,12 +253,14 @@ def _numbers(rows: Sequence[Row], name: str) -> tuple[list[float], list[float]]:
 
 
 def _count_bars(axes: Axes, rows: Sequence[Row]) -> None:
-    """The number of neurons of each bin."""
+    """The number of neurons of each bin, on a log scale that shows single ones."""
     axes.bar(
         [float(row["from"]) for row in rows],
         [float(row["neurons"]) for row in rows],
         width=[float(row["to"]) - float(row["from"]) for row in rows],
         align="edge", color="grey", edgecolor="white", linewidth=0.5,
     )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.5)
     axes.set_xlabel("LC")
     axes.spines[["top", "right"]].set_visible(False)

@@ -64,7 +64,7 @@ def curve_rows(by_network: Mapping[str, Mapping[str, Tensor]], bins: int) -> lis
         by_network: measures by network and name, each ``[neurons]``.
         bins: number of bins.
     """
-    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    edges = torch.arange(bins + 1, dtype=torch.float64) / bins
     rows: list[Row] = []
     for network, values in by_network.items():
         level = values["lc"]
@@ -72,7 +72,7 @@ def curve_rows(by_network: Mapping[str, Mapping[str, Tensor]], bins: int) -> lis
         counts = statistics["lc"].count
         for index in counts.nonzero()[:, 0].tolist():
             low, high = edges[index].item(), edges[index + 1].item()
-            row: dict[str, str | int | float] = {"network": network, "lc": (low + high) / 2}
+            row: dict[str, str | int | float] = {"network": network, "lc": (index + 0.5) / bins}
             row |= {"from": low, "to": high, "neurons": int(counts[index])}
             for name in [name for name in values if name != "lc"]:
                 row |= _measured(name, statistics[name], index)
