@@ -49,4 +49,5 @@ def noise_images(adversarial: AdversarialSet, test: ImageSet) -> Iterator[Tensor
 
 
 def _distances(images: Tensor, others: Tensor) -> Tensor:
-    return torch.linalg.vector_norm((images.float() - others.float()).flatten(1), dim=1)
+    distances: Tensor = (images.float() - others.float()).flatten(1).norm(dim=1)
+    return distances
