@@ -40,6 +40,7 @@ TRACES = partial(
     files=[],
     neurons=2,
     threshold=0.0,
+    ablation="zero",
     activation=spatial_maximum,
     taxonomy=Flat(),
     sigma=1.0,

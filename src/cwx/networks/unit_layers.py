@@ -117,6 +117,20 @@ class UnitLayers:
         assert name is not None
         return self._layer(name)
 
+    def is_bottleneck(self, layer: UnitLayer) -> bool:
+        """Whether the logits depend on the image through the units of `layer` alone.
+
+        Args:
+            layer: of this network.
+        """
+        place, reached, waiting = self._place(layer.name), {0}, [0]
+        while waiting:
+            for use in self._graph.values[waiting.pop()].uses:
+                if use.output != place and use.output not in reached:
+                    reached.add(use.output)
+                    waiting.append(use.output)
+        return self._graph.outputs.get(LOGITS.name, 0) not in reached
+
     @cached_property
     def _forward(self) -> ForwardPass:
         return forward_pass(self.network, self.image_shape)

@@ -72,14 +72,7 @@ class AdversarialDetection:
                 "has none: choose data with training images of every class, or leave "
                 "adversarial_detection out of evaluation=[…]"
             )
-        for features in feature_counts(plan, self.networks, self.layer, self.pooling):
-            needed = 8 * self.covariance.size(len(classes), features)
-            if needed > STATISTICS_BYTES:
-                raise ValueError(
-                    f"{SETTING}.covariance would take {needed / 2**30:.0f} GiB for {len(classes)} "
-                    f"classes of {features} features: choose covariance@{SETTING}."
-                    f"covariance=tied, or pooling@{SETTING}.pooling=mean"
-                )
+        check_memory(plan, self.networks, self.layer, self.pooling, self.covariance)
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         rows: list[Row] = []
@@ -108,17 +101,47 @@ class AdversarialDetection:
         data, adversarial = subject.data, subject.adversarial
         assert adversarial is not None
         with feature_extractor(network, data, self.layer, self.pooling) as extract:
-            gaussians = self.covariance(_class_moments(extract, data))
+            gaussians = self.covariance(class_moments(extract, data))
             test_batches = (batch.images for batch in data.test_batches())
             attack_batches = (images for _, images in adversarial_batches(data, adversarial))
             test, attacked = (
-                torch.cat([_log_prob(gaussians, *extract(images)) for images in batches])
+                torch.cat([log_prob(gaussians, *extract(images)) for images in batches])
                 for batches in (test_batches, attack_batches)
             )
         return test, attacked
 
 
-def _class_moments(extract: ExtractFeatures, data: ImageData) -> Iterator[Moments]:
+def check_memory(
+    plan: Plan,
+    networks: Sequence[str] | None,
+    choice: LayerChoice,
+    pooling: Pooling,
+    covariance: Covariance,
+) -> None:
+    """Refuse Gaussians that take too much memory.
+
+    Args:
+        plan: the study.
+        networks: see `check_networks`.
+        choice: the layer of φ.
+        pooling: from the layer's maps to vectors.
+        covariance: the estimator of the Gaussians' covariance.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    classes, setting = len(plan.data.classes), choice.setting
+    for features in feature_counts(plan, networks, choice, pooling):
+        needed = 8 * covariance.size(classes, features)
+        if needed > STATISTICS_BYTES:
+            raise ValueError(
+                f"{setting}.covariance would take {needed / 2**30:.0f} GiB for {classes} "
+                f"classes of {features} features: choose covariance@{setting}."
+                f"covariance=tied, or pooling@{setting}.pooling=mean"
+            )
+
+
+def class_moments(extract: ExtractFeatures, data: ImageData) -> Iterator[Moments]:
     """Moments of φ of each class's training images, in the order of classes."""
     train = data.splits.train
     for label in range(len(data.classes)):
@@ -128,7 +151,8 @@ def _class_moments(extract: ExtractFeatures, data: ImageData) -> Iterator[Moment
         yield running.moments()
 
 
-def _log_prob(gaussians: Gaussians, features: Tensor, predicted: Tensor) -> Tensor:
+def log_prob(gaussians: Gaussians, features: Tensor, predicted: Tensor) -> Tensor:
+    """log p(φ | ŷ) ``[b]`` on the CPU, of features ``[b, d]`` and predicted classes ``[b]``."""
     return gaussians.log_prob(features, predicted).cpu()
 
 

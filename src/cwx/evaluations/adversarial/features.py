@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.functional.representation_distance import Pooling
+from cwx.networks.later_layers import LaterLayers
 from cwx.networks.unit_layers import LOGITS, UnitLayer, UnitLayers
 from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.build import build_network
@@ -63,8 +64,20 @@ class LayerChoice:
         Raises:
             ValueError: there is no such layer.
         """
-        units = UnitLayers(network, image_shape, before_nonlinearity=self.before_nonlinearity)
-        return units.last(self.layer, f"{self.setting}.layer")
+        return self._units(network, image_shape).last(self.layer, f"{self.setting}.layer")
+
+    def later_layers(self, network: nn.Module, image_shape: Sequence[int]) -> LaterLayers:
+        """The layers of a network after the units of this layer.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        units = self._units(network, image_shape)
+        layer = units.last(self.layer, f"{self.setting}.layer")
+        return LaterLayers(network, layer, is_bottleneck=units.is_bottleneck(layer))
+
+    def _units(self, network: nn.Module, image_shape: Sequence[int]) -> UnitLayers:
+        return UnitLayers(network, image_shape, before_nonlinearity=self.before_nonlinearity)
 
 
 def check_networks(plan: Plan, names: Sequence[str] | None, choice: LayerChoice) -> list[nn.Module]:

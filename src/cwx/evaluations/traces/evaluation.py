@@ -1,10 +1,9 @@
 """Single predictions traced to their most influential neurons (Dong et al., §4, Fig. 10; D9)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -13,22 +12,31 @@ from torch import Tensor, nn
 from cwx.data.datamodule import ImageData
 from cwx.data.taxonomy import Taxonomy
 from cwx.evaluations.adversarial.features import LayerChoice, check_networks, select_networks
+from cwx.evaluations.contributions.reference import (
+    ReferenceUnits,
+    reference_indices,
+    reference_units,
+)
 from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.traces.figure import trace_figure
+from cwx.evaluations.traces.influence import influence_of_channels
 from cwx.evaluations.traces.inputs import TraceImage, file_images, study_images
 from cwx.evaluations.traces.trace import Neuron, Trace, trace_rows
 from cwx.functional.class_similarity import correlation
-from cwx.functional.prediction_difference import prediction_differences, probabilities_without
 from cwx.functional.top_activations import RunningTopK
+from cwx.functional.unit_contributions import Ablation
+from cwx.networks.later_layers import LaterLayers
 from cwx.networks.unit_layers import UnitLayer
-from cwx.networks.unit_outputs import changed_units, unit_outputs
+from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
 SETTING = "evaluation.traces"
 # float32 may give a channel without influence such a PD: probabilities differ by some 1e-7.
 ROUNDING = 1e-12
+# Other images of resample ablation.
+DRAWS = 4
 
 
 class Traces:
@@ -40,10 +48,13 @@ class Traces:
     images are the test images of highest activation, with class fractions p. Images that the
     neuron does not fire on are not among them.
 
-    The table ``traces`` has a row per neuron: PD, the probability of the predicted class without
-    it, the classes of its top images, LC = pᵀCp and its evidence for the predicted class
-    (`cwx.evaluations.traces.trace.class_evidence`). The figures ``trace_<n>`` show one image each
-    (Figure 10). The run's page links to ``traces.html``, which describes each in words.
+    The table ``traces`` has a row per neuron: PD, its signed contribution to the logits of the
+    predicted, the true and the target class (the logit with the neuron minus the logit without
+    it), the probability of the predicted class without it, the classes of its top images,
+    LC = pᵀCp and its evidence for the predicted class
+    (`cwx.evaluations.traces.trace.class_evidence`). ``flip`` is the number of neurons, removed
+    greedily, without which the network predicts another class. The figures ``trace_<n>`` show one
+    image each (Figure 10). The run's page links to ``traces.html``, which describes each in words.
     ``traces/<network>/<kind>/consistent`` and ``…/contradictory`` are fractions of the traced
     ``test``, ``adversarial`` or ``file`` images by the evidence of their neurons together.
 
@@ -58,6 +69,9 @@ class Traces:
         files: paths of picture files, which are resized to cover the data's images and cropped.
         neurons: at most so many neurons per image; null for all above the threshold.
         threshold: the neurons have a PD above it (§4); 0 for all with an influence.
+        ablation: how neurons are removed: ``zero`` (as the paper), ``mean`` or ``resample``, as in
+            `cwx.evaluations.contributions.evaluation`; the reference images of the last two are the
+            test images that are not traced.
         activation: from the neurons' maps ``[n, channels, …]`` to activations ``[n, channels]``.
         fraction: top images of a neuron as a fraction of the test images, in (0, 1]; at least one
             image.
@@ -78,6 +92,7 @@ class Traces:
         files: Sequence[str],
         neurons: Annotated[int, ">= 1"] | None,
         threshold: Annotated[float, ">= 0"],
+        ablation: Literal["zero", "mean", "resample"],
         activation: Activation,
         fraction: Annotated[float, "> 0, <= 1"],
         taxonomy: Taxonomy,
@@ -102,7 +117,7 @@ class Traces:
         )
         self.images, self.files = images, [Path(file) for file in files]
         self.neurons, self.fraction = neurons, fraction
-        self.threshold = max(threshold, ROUNDING)
+        self.threshold, self.ablation = max(threshold, ROUNDING), ablation
         self.taxonomy, self.sigma = taxonomy, sigma
 
     def check(self, plan: Plan) -> None:
@@ -115,6 +130,10 @@ class Traces:
                         f"{SETTING}.images has {index}, and there are {count} test images: give "
                         f"indices in 0-{count - 1}"
                     )
+        if self.ablation != "zero":
+            traced = self.images if not isinstance(self.images, int) else range(self.images)
+            indices = torch.tensor([index for index in traced if index < count], dtype=torch.long)
+            reference_indices(plan.data, indices, f"{SETTING}.images")
         file_images(self.files, plan.data, f"{SETTING}.files")
         self._correlation(plan.data)
 
@@ -150,8 +169,16 @@ class Traces:
         class_correlation: Tensor,
     ) -> list[Trace]:
         layer = self.layer.of(network, data.image_shape)
+        later = self.layer.later_layers(network, data.image_shape)
+        reference = self._reference(network, later, images, data)
         influences = [
-            self._influence(network, layer, image, data, class_correlation) for image in images
+            influence_of_channels(
+                self._ablation(later, reference, image, data, next(network.parameters()).device),
+                class_correlation,
+                count=self.neurons,
+                threshold=self.threshold,
+            )
+            for image in images
         ]
         channels = sorted({channel for i in influences for channel in i.channels})
         strongest = self._strongest(network, layer, channels, data)
@@ -166,38 +193,59 @@ class Traces:
                         channel=channel,
                         difference=difference,
                         without=without,
+                        contributions=contributions,
                         strongest=strongest[channel],
                         fractions=_class_fractions(strongest[channel], data),
                     )
-                    for channel, difference, without in zip(
-                        influence.channels, influence.differences, influence.without, strict=True
+                    for channel, difference, without, contributions in zip(
+                        influence.channels,
+                        influence.differences,
+                        influence.without,
+                        influence.contributions,
+                        strict=True,
                     )
                 ],
+                ablation=self.ablation,
+                flip=influence.flip,
+                removed=influence.removed,
             )
             for image, influence in zip(images, influences, strict=True)
         ]
 
-    def _influence(
+    def _reference(
+        self, network: nn.Module, later: LaterLayers, images: Sequence[TraceImage], data: ImageData
+    ) -> ReferenceUnits | None:
+        """The units of the test images that are not traced; ``None`` if none are needed."""
+        if self.ablation == "zero":
+            return None
+        traced = torch.tensor([image.key[0] for image in images if image.key[0] >= 0]).long()
+        return reference_units(
+            later.read,
+            data,
+            reference_indices(data, traced, f"{SETTING}.images"),
+            activation=self.activation,
+            fraction=self.fraction,
+            device=next(network.parameters()).device,
+        )
+
+    def _ablation(
         self,
-        network: nn.Module,
-        layer: UnitLayer,
+        later: LaterLayers,
+        reference: ReferenceUnits | None,
         image: TraceImage,
         data: ImageData,
-        class_correlation: Tensor,
-    ) -> "_Influence":
-        device = next(network.parameters()).device
+        device: torch.device,
+    ) -> Ablation:
         normalized = data.normalization.from_bytes(image.pixels[None]).to(device)
-        probabilities, without = probabilities_without(
-            network, partial(changed_units, network, layer), normalized, chunk=data.batch_size
-        )
-        differences = prediction_differences(probabilities, without, class_correlation)
-        order = differences.argsort(descending=True, stable=True)[: self.neurons]
-        order = order[differences[order] > self.threshold]
-        return _Influence(
-            probabilities=probabilities.cpu(),
-            channels=order.tolist(),
-            differences=differences[order].tolist(),
-            without=without[order].cpu(),
+        units, _ = later.read(normalized)
+        replacement = torch.zeros_like(units)[None]
+        if reference is not None:
+            replacement = reference.replacement(self.ablation, DRAWS, [image.key])
+        return Ablation(
+            later=partial(later.logits, normalized),
+            units=units,
+            replacement=replacement,
+            chunk=data.batch_size,
         )
 
     @torch.no_grad()
@@ -220,23 +268,6 @@ class Traces:
         top = highest.top()
         by_channel = zip(channels, top.indices.T.cpu(), top.responding.T.cpu(), strict=True)
         return {channel: of_channel[fires] for channel, of_channel, fires in by_channel}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Influence:
-    """The channels of highest PD for an image, in descending order.
-
-    Attributes:
-        probabilities: of the classes ``[classes]``.
-        channels: their indices.
-        differences: their PD.
-        without: probabilities without each channel ``[channels, classes]``.
-    """
-
-    probabilities: Tensor
-    channels: Sequence[int]
-    differences: Sequence[float]
-    without: Tensor
 
 
 def _class_fractions(indices: Tensor, data: ImageData) -> Tensor:

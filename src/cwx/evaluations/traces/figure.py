@@ -88,15 +88,19 @@ class _Page:
 
 
 def _caption(trace: Trace, classes: Sequence[str]) -> list[str]:
-    """Lines with the network, the label and the target."""
+    """Lines with the network, the label, the target, and the channels until a flip."""
     image, lines = trace.image, [f"network: {trace.network}"]
     if image.label is not None:
         lines.append(f"label: {shorten(classes[image.label], 22)}")
     if image.target is not None:
         lines.append(f"target: {shorten(classes[image.target], 22)}")
+    if trace.flip is not None:
+        plural = "s" if trace.flip > 1 else ""
+        lines.append(f"flips without {trace.flip} channel{plural}")
     return lines
 
 
 def _heading(neuron: Neuron, trace: Trace, classes: Sequence[str]) -> str:
     without = f"{shorten(classes[trace.predicted], 22)} ({neuron.without[trace.predicted]:.2f})"
-    return f"channel {neuron.channel}, PD {neuron.difference:.3g}; without it {without}"
+    logit = f"logit {neuron.contributions[trace.predicted]:+.2g}"
+    return f"channel {neuron.channel}, PD {neuron.difference:.3g}, {logit}; without it {without}"

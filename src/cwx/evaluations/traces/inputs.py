@@ -26,11 +26,13 @@ class TraceImage:
         pixels: bytes ``[C, H, W]``.
         label: its class, if known; of an adversarial image, the class of its original.
         target: the target class of an adversarial image.
+        key: identifies the image: (test image, adversarial image or −1), or (−1, number of a file).
     """
 
     kind: str
     name: str
     pixels: Tensor
+    key: tuple[int, int]
     label: int | None = None
     target: int | None = None
 
@@ -48,7 +50,9 @@ def study_images(subject: Subject, images: int | Sequence[int]) -> list[TraceIma
     for index in _indices(subject, images) if isinstance(images, int) else images:
         name, label = f"Test image {index}", int(test.labels[index])
         pixels = test.images[index].cpu()
-        selected.append(TraceImage(kind="test", name=name, pixels=pixels, label=label))
+        selected.append(
+            TraceImage(kind="test", name=name, pixels=pixels, key=(index, -1), label=label)
+        )
         if adversarial is not None:
             selected += _first_adversarial(index, name, adversarial)
     return selected
@@ -69,6 +73,7 @@ def _first_adversarial(original: int, name: str, adversarial: AdversarialSet) ->
             kind="adversarial",
             name=f"Adversarial image {index}, made from {name.lower()}",
             pixels=adversarial.at(torch.tensor([index]))[0],
+            key=(original, index),
             label=int(adversarial.labels[index]),
             target=int(adversarial.targets[index]),
         )
@@ -99,8 +104,13 @@ def file_images(files: Sequence[Path], data: ImageData, setting: str) -> list[Tr
     reader = Reader(channels=channels, fit=fit, rules=PixelRules())
     try:
         return [
-            TraceImage(kind="file", name=str(file), pixels=reader.read([(file, 0)]).images[0])
-            for file in files
+            TraceImage(
+                kind="file",
+                name=str(file),
+                pixels=reader.read([(file, 0)]).images[0],
+                key=(-1, number),
+            )
+            for number, file in enumerate(files)
         ]
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from error

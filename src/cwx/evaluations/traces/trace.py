@@ -21,7 +21,8 @@ class Neuron:
     Attributes:
         channel: its index.
         difference: prediction difference PD of the image (Eq 12).
-        without: probabilities ``[classes]`` with the channel set to 0.
+        without: probabilities ``[classes]`` without the channel.
+        contributions: to the logits ``[classes]``: with the channel minus without it.
         strongest: test images of highest activation, at most k, in descending order; none if the
             channel fires on no image more than on others.
         fractions: p, fractions of the classes among them, ``[classes]``; 0 without images.
@@ -30,6 +31,7 @@ class Neuron:
     channel: int
     difference: float
     without: Tensor
+    contributions: Tensor
     strongest: Tensor
     fractions: Tensor
 
@@ -44,6 +46,10 @@ class Trace:
         layer: the name of the channels' layer.
         probabilities: ``[classes]``.
         neurons: in descending order of PD; empty if no channel has an influence.
+        ablation: how channels are removed: ``zero``, ``mean`` or ``resample``.
+        flip: the number of channels, removed greedily, without which the prediction is another;
+            ``None`` if it is the same without `removed`.
+        removed: the number of channels after which the search stops.
     """
 
     image: TraceImage
@@ -51,6 +57,9 @@ class Trace:
     layer: str
     probabilities: Tensor
     neurons: Sequence[Neuron]
+    ablation: str
+    flip: int | None
+    removed: int
 
     @property
     def predicted(self) -> int:
@@ -114,28 +123,32 @@ def trace_rows(number: int, trace: Trace, classes: Sequence[str], correlation: T
         "probability": trace.probabilities[predicted].item(),
         "evidence": trace.evidence(correlation),
         "layer": trace.layer,
+        "ablation": trace.ablation,
+        "flip": "" if trace.flip is None else trace.flip,
+        "removed": trace.removed,
     }
     if not trace.neurons:
         return [{**head, **dict.fromkeys(NEURON_COLUMNS, "")}]
     rows: list[Row] = []
     for neuron in trace.neurons:
-        cells = _cells(neuron, predicted, classes, correlation)
+        cells = _cells(neuron, trace, classes, correlation)
         rows.append({**head, **dict(zip(NEURON_COLUMNS, cells, strict=True))})
     return rows
 
 
 # The last columns of a row; classes in descending order of their number of top images.
 NEURON_COLUMNS = (
-    "channel", "difference", "without_class", "without_probability", "speaks", "lc", "strongest",
+    "channel", "difference", "predicted_logit", "true_logit", "target_logit",
+    "without_class", "without_probability", "speaks", "lc", "strongest",
     "first_class", "first_images", "second_class", "second_images", "third_class", "third_images",
 )  # fmt: skip
 
 
 def _cells(
-    neuron: Neuron, predicted: int, classes: Sequence[str], correlation: Tensor
+    neuron: Neuron, trace: Trace, classes: Sequence[str], correlation: Tensor
 ) -> list[str | int | float]:
     """The values of `NEURON_COLUMNS`."""
-    count = len(neuron.strongest)
+    count, predicted = len(neuron.strongest), trace.predicted
     fractions, order = neuron.fractions.sort(descending=True, stable=True)
     top = zip(fractions[:CLASSES_IN_TABLE].tolist(), order[:CLASSES_IN_TABLE].tolist(), strict=True)
     class_cells = [
@@ -146,6 +159,10 @@ def _cells(
     return [
         neuron.channel,
         neuron.difference,
+        *(
+            "" if label is None else neuron.contributions[label].item()
+            for label in (predicted, trace.image.label, trace.image.target)
+        ),
         classes[int(neuron.without.argmax())],
         neuron.without[predicted].item(),
         class_evidence(predicted, neuron.fractions, correlation),
