@@ -9,10 +9,12 @@ from support.builders import experts, image_data, small_mlp, trainer
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.taxonomy import Flat
 from cwx.evaluations.adversarial.representations import Representations
+from cwx.evaluations.contributions.evaluation import Contributions
 from cwx.evaluations.outcome import Outcome
 from cwx.evaluations.traces.evaluation import Traces
+from cwx.functional.class_gaussians import Tied
 from cwx.functional.label_noise import Uniform
-from cwx.functional.representation_distance import flat
+from cwx.functional.representation_distance import flat, mean_over_positions
 from cwx.functional.top_activations import spatial_maximum
 from cwx.storage.recording import Recording
 from cwx.study.results import Results
@@ -44,6 +46,21 @@ TRACES = partial(
     activation=spatial_maximum,
     taxonomy=Flat(),
     sigma=1.0,
+)
+CONTRIBUTIONS = partial(
+    Contributions,
+    networks=None,
+    layer=None,
+    before_nonlinearity=False,
+    ablation="zero",
+    draws=4,
+    limit=64,
+    activation=spatial_maximum,
+    fraction=0.2,
+    taxonomy=Flat(),
+    sigma=1.0,
+    pooling=mean_over_positions,
+    covariance=Tied(ridge=1e-6),
 )
 
 

@@ -1,5 +1,6 @@
 """Area under the ROC curve."""
 
+import torch
 from torch import Tensor
 
 
@@ -28,3 +29,26 @@ def auroc(scores: Tensor, positive: Tensor) -> float:
     mean_ranks = last - (counts - 1) / 2
     total = float(mean_ranks[inverse][positive].sum())
     return (total - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def auroc_given(scores: Tensor, positive: Tensor, other: Tensor, strata: int) -> float:
+    """The AUROC among items of about the same value of another score; NaN without such pairs.
+
+    The items are divided into `strata` parts of neighbouring ranks of the other score, and the
+    AUROC of each part is weighted by its number of pairs of a positive and a negative.
+
+    Args:
+        scores, positive: see `auroc`.
+        other: ``[n]``.
+        strata: number of parts.
+    """
+    ranks = other.argsort(stable=True).argsort()
+    part = ranks * strata // len(other)
+    total = pairs = 0.0
+    for number in range(strata):
+        own = part == number
+        weight = int(positive[own].sum()) * int((~positive[own]).sum())
+        if weight:
+            total += weight * auroc(scores[own], positive[own])
+            pairs += weight
+    return total / pairs if pairs else torch.nan

@@ -65,6 +65,14 @@ _FIGURES = (
      "representation; r₂ is below 1 if the attack moves it closer to the target class."),
     ("adversarial_detection", "Adversarial detection: ROC curves",
      "A perfect detector passes through the upper left corner; the diagonal is chance."),
+    ("contributions_curves", "Deletion and insertion of units",
+     "Mean probability of the predicted class while units are removed from the image's "
+     "representation one after another (deletion), or are all that is kept (insertion). An order "
+     "that finds the units that decide falls, or rises, earlier than the random one (dotted)."),
+    ("contributions_contradiction", "Evidence that contradicts the prediction",
+     "Left: the contradiction of each image's evidence; above 0, the units that raise the "
+     "predicted logit respond more to another class than to the predicted one. Right: ROC curves "
+     "of adversarial against test images. Dotted: the same with permuted classes of the units."),
     ("revealed_trigger", "True trigger and revealed triggers",
      "Top row: the true trigger. Other rows: the trigger revealed by each source. From left to "
      "right: difference of the target class from other classes, its strongest pixels, and the "

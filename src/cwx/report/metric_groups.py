@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from cwx.report.contribution_metrics import CONTRIBUTION_PATTERNS
 from cwx.report.metric_catalogue import METRIC_PATTERNS, MetricPattern
 from cwx.report.metric_labels import SOURCES, network_column, network_label
 
@@ -81,7 +82,7 @@ def group_metrics(
     """
     return [
         group
-        for pattern in METRIC_PATTERNS
+        for pattern in (*METRIC_PATTERNS, *CONTRIBUTION_PATTERNS)
         if not (pattern.unless and any(name.startswith(pattern.unless) for name in values))
         for group in _groups_of_pattern(pattern, values, method_titles)
     ]

@@ -39,7 +39,11 @@ def write_traces(run: RunContents, *, title: str) -> None:
     if traces is None:
         return
     environment = Environment(loader=PackageLoader("cwx.report"), autoescape=True)
-    environment.filters |= {"short": short, "probability": lambda value: f"{float(value):.2f}"}
+    environment.filters |= {
+        "short": short,
+        "probability": lambda value: f"{float(value):.2f}",
+        "signed": lambda value: f"{float(value):+.2f}".replace("-", "−"),
+    }
     template = environment.get_template("traces.html.j2")
     text = run.attempt(TABLE, lambda: template.render(title=title, traces=traces))
     if text is not None:
@@ -72,7 +76,11 @@ def _trace(rows: Sequence[Row], figure: str | None) -> Mapping[str, Any]:
         rows: one per neuron.
         figure: as a data URI.
     """
-    neurons = [{**row, "top_classes": _top_classes(row)} for row in rows if row["channel"]]
+    neurons = [
+        {**row, "top_classes": _top_classes(row), "contributions": _contributions(row)}
+        for row in rows
+        if row["channel"]
+    ]
     return {
         "figure": figure,
         "first": rows[0],
@@ -80,6 +88,20 @@ def _trace(rows: Sequence[Row], figure: str | None) -> Mapping[str, Any]:
         "neurons": neurons,
         "against": [neuron["channel"] for neuron in neurons if neuron["speaks"] == "against"],
     }
+
+
+def _contributions(row: Row) -> list[tuple[str, str, str]]:
+    """What a class is to the image, its name, and the contribution to its logit.
+
+    The true and the target class are left out if they are unknown or predicted. Runs of earlier
+    versions have no contributions.
+    """
+    classes: dict[str, tuple[str, str, str]] = {}
+    for role in ("predicted", "true", "target"):
+        name = row[f"{'label' if role == 'true' else role}_class"]
+        if name and row.get(f"{role}_logit"):
+            classes.setdefault(name, (role, name, row[f"{role}_logit"]))
+    return list(classes.values())
 
 
 def _top_classes(row: Row) -> list[tuple[str, str]]:

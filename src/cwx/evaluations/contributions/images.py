@@ -19,14 +19,15 @@ class EvaluatedImages:
         read: from positions ``[k]`` among these images to bytes ``[k, C, H, W]``.
         labels: of the images or their originals, ``[n]``.
         targets: of the attack, ``[n]``; −1 for test images.
-        keys: identify an image, whatever the others: (test image, adversarial image or −1).
+        keys: the index of each test image, or of the original. Random draws depend on it alone, so
+            that an adversarial image and its original have the same.
     """
 
     kind: str
     read: Callable[[Tensor], Tensor]
     labels: Tensor
     targets: Tensor
-    keys: list[tuple[int, int]]
+    keys: list[tuple[int]]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,7 +63,7 @@ def evaluated_images(subject: Subject, indices: Tensor) -> list[EvaluatedImages]
             read=lambda positions: test.images[indices[positions]].cpu(),
             labels=labels,
             targets=torch.full_like(labels, -1),
-            keys=[(index, -1) for index in indices.tolist()],
+            keys=[(index,) for index in indices.tolist()],
         )
     ]
     if adversarial is not None:
@@ -77,7 +78,7 @@ def evaluated_images(subject: Subject, indices: Tensor) -> list[EvaluatedImages]
                 read=lambda positions: adversarial.at(chosen[positions]),
                 labels=adversarial.labels[chosen],
                 targets=adversarial.targets[chosen],
-                keys=list(zip(indices.tolist(), attacked, strict=True)),
+                keys=[(index,) for index in indices.tolist()],
             )
         )
     return images

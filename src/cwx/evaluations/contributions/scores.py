@@ -1,6 +1,7 @@
 """Scores of images by which adversarial ones may be told from real ones, and their AUC."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from cwx.evaluations.contributions.images import EvaluatedImages
 from cwx.evaluations.contributions.measurement import Measures
 from cwx.evaluations.contributions.reference import ABLATIONS
 from cwx.evaluations.outcome import Row
-from cwx.functional.auroc import auroc
+from cwx.functional.auroc import auroc, auroc_given
 from cwx.functional.class_gaussians import Covariance
 from cwx.functional.contradiction import contradiction
 from cwx.functional.representation_distance import Pooling
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Random orders of the units' classes.
 PERMUTATIONS = 10
+# Parts of the images of about the same confidence.
+STRATA = 10
 _PURPOSE = 1262
 # Values by kind of images, each [n].
 ByKind = Mapping[str, Tensor]
@@ -138,15 +141,18 @@ def auc_rows(
             originals.
 
     Returns:
-        ``auc`` on all adversarial against all test images; ``misled`` on those adversarial images
-        that the network does not assign to their label, against the test images that it does;
-        empty if there are none. The columns ``adversarial``, ``test``, ``misled_adversarial`` and
-        ``correct_test`` count them.
+        ``auc`` on all adversarial against all test images; ``given_confidence`` on pairs of about
+        the same probability of the predicted class, in `STRATA` parts; ``misled`` on those
+        adversarial images that the network does not assign to their label, against the test images
+        that it does. The last two are empty if there are no such pairs. The columns
+        ``adversarial``, ``test``, ``misled_adversarial`` and ``correct_test`` count the images.
     """
     misled = measures["adversarial"].predicted != labels["adversarial"]
     correct = measures["test"].predicted == labels["test"]
+    confidence = {kind: m.logits.softmax(1).amax(1) for kind, m in measures.items()}
     rows: list[Row] = []
     for score in scores:
+        given = _mean([_auc_given(version, confidence) for version in score.versions])
         all_images = [auc(v["test"], v["adversarial"]) for v in score.versions]
         selected: float | str = ""
         if misled.any() and correct.any():
@@ -159,6 +165,7 @@ def auc_rows(
                 "score": score.name,
                 "ablation": score.ablation,
                 "auc": _mean(all_images),
+                "given_confidence": "" if math.isnan(given) else given,
                 "misled": selected,
                 "adversarial": len(misled),
                 "test": len(correct),
@@ -173,6 +180,14 @@ def auc(test: Tensor, adversarial: Tensor) -> float:
     """The AUC of a score of test images ``[t]`` and of adversarial images ``[n]``."""
     is_adversarial = torch.arange(len(test) + len(adversarial)) >= len(test)
     return auroc(torch.cat([test, adversarial]), is_adversarial)
+
+
+def _auc_given(score: ByKind, confidence: ByKind) -> float:
+    scores, others = (
+        torch.cat([of_kind["test"], of_kind["adversarial"]]) for of_kind in (score, confidence)
+    )
+    is_adversarial = torch.arange(len(scores)) >= len(score["test"])
+    return auroc_given(scores, is_adversarial, others, STRATA)
 
 
 def _mean(values: Sequence[float]) -> float:

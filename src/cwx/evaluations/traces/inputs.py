@@ -26,13 +26,14 @@ class TraceImage:
         pixels: bytes ``[C, H, W]``.
         label: its class, if known; of an adversarial image, the class of its original.
         target: the target class of an adversarial image.
-        key: identifies the image: (test image, adversarial image or −1), or (−1, number of a file).
+        key: of its random draws: (index of the test image or the original,), or (−1, number of the
+            file).
     """
 
     kind: str
     name: str
     pixels: Tensor
-    key: tuple[int, int]
+    key: tuple[int, ...]
     label: int | None = None
     target: int | None = None
 
@@ -51,7 +52,7 @@ def study_images(subject: Subject, images: int | Sequence[int]) -> list[TraceIma
         name, label = f"Test image {index}", int(test.labels[index])
         pixels = test.images[index].cpu()
         selected.append(
-            TraceImage(kind="test", name=name, pixels=pixels, key=(index, -1), label=label)
+            TraceImage(kind="test", name=name, pixels=pixels, key=(index,), label=label)
         )
         if adversarial is not None:
             selected += _first_adversarial(index, name, adversarial)
@@ -73,7 +74,7 @@ def _first_adversarial(original: int, name: str, adversarial: AdversarialSet) ->
             kind="adversarial",
             name=f"Adversarial image {index}, made from {name.lower()}",
             pixels=adversarial.at(torch.tensor([index]))[0],
-            key=(original, index),
+            key=(original,),
             label=int(adversarial.labels[index]),
             target=int(adversarial.targets[index]),
         )
