@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.attacked import swapped
-from support.studies import TRACES
+from support.studies import CONTRIBUTIONS, TRACES
 from torch import nn
 
 from cwx.evaluations.adversarial.adversarial_detection import AdversarialDetection
@@ -102,6 +102,7 @@ MEASURED = {
             ("ledoit-wolf", LedoitWolf()),
         )
     },
+    "contributions": CONTRIBUTIONS(images=6),
     "traces": TRACES(images=2, fraction=0.2),
 }
 

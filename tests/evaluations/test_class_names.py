@@ -11,7 +11,7 @@ import torch
 from support.attacked import swapped
 from support.builders import image_data
 from support.configurations import CONF
-from support.studies import TRACES
+from support.studies import CONTRIBUTIONS, TRACES
 
 from cwx.data.corruption import Backdoor
 from cwx.data.taxonomy import Flat
@@ -131,6 +131,7 @@ EVALUATIONS = {
             images=None,
             canvas_choice="highest_power",
         ),
+        partial(CONTRIBUTIONS, images=4),
         partial(TRACES, images=2, fraction=0.2),
         partial(UsualWays, most=3),
         partial(

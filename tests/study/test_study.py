@@ -10,6 +10,7 @@ from support.attacked import swapped
 from support.builders import experts, small_convnet
 from support.studies import (
     CONFIGURATION,
+    CONTRIBUTIONS,
     NOISE,
     RATIOS,
     TRACES,
@@ -120,6 +121,7 @@ def test_adversarial_images_are_evaluated_before_and_after_fine_tuning(tmp_path)
         "adversarial_detection": AdversarialDetection(
             **settings, pooling=flat, covariance=LedoitWolf()
         ),
+        "contributions": CONTRIBUTIONS(images=3),
         "traces": TRACES(images=1, fraction=0.1),
     }
     study.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=False)
@@ -127,6 +129,7 @@ def test_adversarial_images_are_evaluated_before_and_after_fine_tuning(tmp_path)
     for name in (
         "representations/{}/r1",
         "adversarial_detection/{}/auc",
+        "contributions/{}/auc/contradiction",
         "traces/{}/adversarial/consistent",
     ):
         assert metrics[name.format("expert")] == metrics[name.format("fine-tuned")]

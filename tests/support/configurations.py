@@ -46,8 +46,9 @@ CHOICES = {
     "dataset_construction": ["dataset_construction={}"],
     "corruption": ["corruption={}"],
     "covariance": [
-        "evaluation=[adversarial_detection]",
+        "evaluation=[adversarial_detection,contributions]",
         "covariance@evaluation.adversarial_detection.covariance={}",
+        "covariance@evaluation.contributions.covariance={}",
     ],
     "data": ["data={}"],
     "evaluation": ["evaluation=[{}]"],
@@ -56,8 +57,9 @@ CHOICES = {
     "method": ["method=[{}]", "evaluation=[]"],
     "network": ["experiment=cifar10/cwx", "network={}"],
     "pooling": [
-        "evaluation=[representations,adversarial_detection]",
+        "evaluation=[representations,adversarial_detection,contributions]",
         "pooling@evaluation.representations.pooling={}",
+        "pooling@evaluation.contributions.pooling={}",
         "pooling@evaluation.adversarial_detection.pooling={}",
     ],
     "precision": ["precision@precision.experts={}", "precision@precision.methods={}"],

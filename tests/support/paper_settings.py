@@ -160,6 +160,7 @@ DONG = {
     "evaluation.traces.taxonomy._target_": "WordNet",
     "evaluation.traces.sigma": 1.0,
     "evaluation.traces.neurons": 2,
+    "evaluation.traces.ablation": "zero",
 }
 # D1, D11
 ENSEMBLE = {

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from support.builders import image_data, small_convnet, train_experts
+from support.studies import CONTRIBUTIONS
 from torch import distributed as dist
 
 from cwx.data.taxonomy import Flat
@@ -62,6 +63,7 @@ EVALUATIONS = {
         real_batch_size=4, real_augment=None, images=None,
     ),
     "from_scratch": FromScratch(inner=INNER, steps=2, rates=[0.1, 0.3], seeds=3, images=None),
+    "contributions": CONTRIBUTIONS(images=20),
     "neurons": Neurons(
         networks=None, layers=None, before_nonlinearity=False, fraction=0.2,
         taxonomy=Flat(), activation=spatial_maximum, sigma=1.0, high=0.5, bins=3, sheet=None,

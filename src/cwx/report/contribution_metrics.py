@@ -12,9 +12,6 @@ ORDER_LABELS = {
 _SCORES = {
     "contradiction": "contradiction of the evidence",
     "permuted": "contradiction, permuted classes of units",
-    "signed": "contradiction, signed weights",
-    "absolute": "contradiction, absolute weights",
-    "difference": "contradiction, weighted by PD",
     "gaussian": "Gaussian",
     "confidence": "1 − probability",
 }

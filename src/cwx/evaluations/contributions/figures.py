@@ -34,7 +34,7 @@ def curves_figure(rows: Sequence[Row]) -> Figure:
     """
     networks, kinds = ([*dict.fromkeys(str(row[name]) for row in rows)] for name in _HEAD)
     panels = [(kind, curve) for kind in kinds for curve in ("deletion", "insertion")]
-    size = (0.6 + 2.4 * len(panels), 0.7 + 2.2 * len(networks))
+    size = (0.6 + 2.2 * len(panels), 0.7 + 2.1 * len(networks))
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     grid = figure.subplots(len(networks), len(panels), sharex=True, sharey=True, squeeze=False)
     for network, of_network in zip(networks, grid, strict=True):

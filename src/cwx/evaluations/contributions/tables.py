@@ -13,6 +13,8 @@ from cwx.functional.unit_contributions import area
 # Points of each curve in the table.
 POINTS = 41
 ORDERS = ("greedy", *CURVE_ORDERS)
+# Scores with a metric of their own; the table has the others.
+METRIC_SCORES = ("contradiction", "permuted", "gaussian", "confidence")
 
 
 def contribution_rows(network: str, kind: str, measures: Measures) -> list[Row]:
@@ -144,6 +146,6 @@ def metrics_of(prefix: str, tables: Mapping[str, list[Row]], ablation: str) -> d
         for name in ("deletion", "insertion"):
             metrics[f"{prefix}/{row['kind']}/{name}/{row['order']}"] = float(row[name])
     for row in tables["contributions_auc"]:
-        if row["ablation"] in ("", ablation):
+        if row["score"] in METRIC_SCORES and row["ablation"] in ("", ablation):
             metrics[f"{prefix}/auc/{row['score']}"] = float(row["auc"])
     return metrics
