@@ -73,6 +73,13 @@ def test_rows_equal_the_formulas(convolutional):
                 probabilities[predicted].item(), rel=1e-4
             )
             assert row["without_class"] == convolutional.data.classes[int(probabilities.argmax())]
+            logits = head(network, maps[index]) - head(network, without)
+            label = int(test.labels[index])
+            contributions = [logits[predicted].item(), logits[label].item()]
+            assert [row["predicted_logit"], row["true_logit"]] == pytest.approx(
+                contributions, rel=1e-3, abs=1e-6
+            )
+            assert row["target_logit"] == ""
             activations = maps[:, channel].flatten(1).amax(1)
             order = activations.argsort(descending=True, stable=True)
             strongest = order[:6][activations[order[:6]] > activations[order[6]]]
@@ -196,6 +203,36 @@ def test_adversarial_images_follow_their_originals(convolutional, tmp_path):
     }
 
 
+def test_a_trace_counts_the_channels_until_the_prediction_flips(looking):
+    """Each class has one channel, without which its logit is 0."""
+    rows = trace(looking, images=[2, 9, 20], neurons=1).tables["traces"]
+    assert {(row["ablation"], row["flip"], row["removed"]) for row in rows} == {("zero", 1, 3)}
+    rows = trace(replace(looking, factory=Constant), images=[2]).tables["traces"]
+    # All channels, as nothing depends on them.
+    assert {(row["flip"], row["removed"]) for row in rows} == {("", 3)}
+
+
+@pytest.mark.parametrize("ablation", ["mean", "resample"])
+def test_channels_are_replaced_by_those_of_images_that_are_not_traced(convolutional, ablation):
+    subject = replace(convolutional, fine_tuned=[])
+    data, network = subject.data, subject.first_network("expert")
+    traced = [i for i in range(24) if i != 7]
+    rows = trace(subject, images=traced, neurons=None, ablation=ablation).tables["traces"]
+    maps = network.features[:2](data.normalization.from_bytes(data.splits.test.images)).detach()
+    assert len(rows) > 24
+    for row in rows:
+        index, channel = int(row["image"].split()[-1]), row["channel"]
+        without = maps[index].clone()
+        # The only image left is the mean and the sample.
+        without[channel] = maps[7, channel]
+        difference = head(network, maps[index]) - head(network, without)
+        predicted = int(head(network, maps[index]).argmax())
+        assert row["predicted_logit"] == pytest.approx(
+            difference[predicted].item(), rel=1e-3, abs=1e-5
+        )
+        assert row["ablation"] == ablation
+
+
 def test_a_number_of_images_is_evenly_spaced(convolutional):
     rows = trace(convolutional, images=4, neurons=1).tables["traces"]
     names = [f"Test image {i}" for i in (0, 6, 12, 18)]
@@ -278,6 +315,8 @@ def test_bad_settings_are_refused(data, tmp_path):
         ({"images": 0}, "name no image to trace: give one of them, or leave traces out"),
         ({"images": []}, "name no image to trace"),
         ({"neurons": 0}, "traces.neurons is 0: give 1 or more, or null for all"),
+        ({"ablation": "mean", "images": 24}, "traces.images takes all 24 test images"),
+        ({"ablation": "resample", "images": [*range(24)]}, "traces.images takes all 24 test"),
         ({"threshold": -1.0}, "traces.threshold is -1.0: give 0 or more"),
         ({"threshold": float("nan")}, "traces.threshold is nan"),
         ({"fraction": 0}, "traces.fraction is 0: give a fraction above 0, up to 1"),
