@@ -1,14 +1,14 @@
 """Pages in a real browser, if one is installed."""
 
 import pytest
-from support.browser import BROWSER, load, run_script
+from support.browser import NEEDED, load, run_script
 from support.html_pages import read
 from support.run_folders import make_explanations, make_full_run
 
 from cwx.report.run_page import write_page
 from cwx.report.sweep_page import write_report
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+pytestmark = NEEDED
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 

@@ -3,15 +3,13 @@
 import json
 
 import pytest
-from support.browser import BROWSER, load, run_script
+from support.browser import NEEDED, load, run_script
 from support.html_pages import read
 from support.pair_studies import make_pair_run
 
 from cwx.cli.commands import agreement
 from cwx.report.run_page import write_page
 from cwx.storage.neuron_pairs import NEURONS, PAIRS, read_pair_study
-
-in_a_browser = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 
 
 def write_pairs(folder):
@@ -75,7 +73,7 @@ def test_a_run_without_pairs_gets_no_such_page(tmp_path):
     assert not write_pairs(folder).exists()
 
 
-@in_a_browser
+@NEEDED
 def test_the_policy_blocks_nothing_of_the_page(run, profile):
     dom, errors = load(write_pairs(run), profile)
     assert errors == []
@@ -111,7 +109,7 @@ ANSWER = """
 """
 
 
-@in_a_browser
+@NEEDED
 def test_answers_are_given_by_key_and_by_click_and_are_kept(run, profile, capsys):
     page, study = write_pairs(run), read_pair_study(run)
     result = run_script(page, READER + ANSWER, profile)
@@ -196,7 +194,7 @@ ORDERS = """
 """
 
 
-@in_a_browser
+@NEEDED
 def test_each_volunteer_has_an_order_of_their_own(run, profile):
     first, second, sessions = run_script(write_pairs(run), READER + ORDERS, profile)
     assert sorted(first) == sorted(second) == sorted(read_pair_study(run).pairs)
@@ -212,7 +210,7 @@ SIZES = """
 """
 
 
-@in_a_browser
+@NEEDED
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pictures_have_whole_pixels_on_a_screen_and_fit_a_phone(tmp_path, profile, width):
     folder = make_pair_run(tmp_path / "run", neurons=3, pairs=3, side=300)

@@ -1,4 +1,4 @@
-"""Pages in a headless Chromium, and scripts on them."""
+"""Loading a page in a real browser, if one is installed."""
 
 import json
 import os
@@ -9,10 +9,14 @@ import subprocess
 from contextlib import suppress
 from html import escape
 
+import pytest
 from support.html_pages import read
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
+NEEDED = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+
+
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-extensions",
@@ -44,13 +48,13 @@ def _load(page, profile):
     return dom.read_text(), [line for line in log.read_text().splitlines() if "CONSOLE" in line]
 
 
-def run_script(page, script, profile, width=None):
-    """The result of `script` on the page, in a window of `width` CSS pixels."""
+def run_script(page, script, profile, width=None, event="DOMContentLoaded"):
+    """The result of `script` on the page at an event, in a window of `width` CSS pixels."""
     text = page.read_text()
     # The page's policy would forbid the test's script.
     text = re.sub(r"<meta http-equiv[^>]*>", "", text)
     element = (
-        "<script>addEventListener('DOMContentLoaded', () => { let result; try { result = (() => {"
+        f"<script>addEventListener('{event}', () => {{ let result; try {{ result = (() => {{"
         f"{script}}})(); }} catch (error) {{ result = String(error); }}"
         "top.document.documentElement.dataset.result = JSON.stringify(result); });</script>"
     )

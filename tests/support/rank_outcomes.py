@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from cwx.data.taxonomy import Flat
 from cwx.evaluations.accuracy import Accuracy
+from cwx.evaluations.atlas.evaluation import NeuronAtlas
 from cwx.evaluations.diversity import Diversity
 from cwx.evaluations.fidelity.evaluation import Fidelity
 from cwx.evaluations.from_scratch import FromScratch
@@ -67,6 +68,10 @@ EVALUATIONS = {
     "neurons": Neurons(
         networks=None, layers=None, before_nonlinearity=False, fraction=0.2,
         taxonomy=Flat(), activation=spatial_maximum, sigma=1.0, high=0.5, bins=3, sheet=None,
+    ),
+    "neuron_atlas": NeuronAtlas(
+        networks=None, layers=None, before_nonlinearity=False, fraction=0.2,
+        taxonomy=Flat(), activation=spatial_maximum, sigma=1.0, images=3,
     ),
     "predictive_power": PredictivePower(
         sizes=[0.25, 0.5], gammas=[0.5], images=None, canvas_choice="highest_power"
@@ -126,8 +131,19 @@ def main(store, rank, count, out, *names):
         return
     outcomes = evaluate(*given)
     Path(out).write_text(
-        json.dumps({name: [o.metrics, o.tables, [*o.figures]] for name, o in outcomes.items()})
+        json.dumps(
+            {name: [o.metrics, o.tables, [*o.figures], contents(o)] for name, o in outcomes.items()}
+        )
     )
+
+
+def contents(outcome):
+    """The tensors of an outcome, with NaN as a number that equals itself."""
+    return {
+        f"{file}/{name}": [str(values.dtype), values.double().nan_to_num(-7).tolist()]
+        for file, it in outcome.tensors.items()
+        for name, values in it.tensors.items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Area under the ROC curve."""
+"""Area under the ROC curve, of scores in memory or in a stream."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,3 +55,61 @@ def auroc_given(scores: Tensor, positive: Tensor, other: Tensor, strata: int) ->
             total += weight * auroc(scores[own], positive[own])
             pairs += weight
     return total / pairs if pairs else torch.nan
+
+
+class BoundedAuroc(NamedTuple):
+    """AUROC of several scores, each ``[scores]`` in float64.
+
+    Attributes:
+        value: NaN where there are no positives or no negatives.
+        error: the exact AUROC is at most so far from `value`.
+    """
+
+    value: Tensor
+    error: Tensor
+
+
+class RunningAuroc:
+    """The AUROC of several scores over a stream of images, in memory independent of their number.
+
+    Positives and negatives are counted in bins: each edge is a bin, and each interval between two
+    neighbouring edges. A pair in different bins counts exactly, and so does a pair at an edge,
+    which is a tie; a pair in one interval counts half. The AUROC is off by at most half of the
+    fraction of pairs that share an interval. With some of the scores as edges, such as those of
+    evenly spaced images, few pairs do; with all scores as edges, no pair does.
+
+    Args:
+        edges: of each score, in any order, ``[edges, scores]``.
+    """
+
+    def __init__(self, edges: Tensor) -> None:
+        self._edges = edges.T.float().sort(1).values.contiguous()
+        scores, count = self._edges.shape
+        self._bins = 2 * count + 1
+        # Negatives, then positives.
+        self._counts = torch.zeros(scores, 2 * self._bins, dtype=torch.int32, device=edges.device)
+
+    def add(self, scores: Tensor, positive: Tensor) -> None:
+        """Count the scores ``[n, scores]`` of n images; `positive` is a mask of that shape."""
+        values = scores.T.float().contiguous()
+        left = torch.searchsorted(self._edges, values)
+        is_edge = torch.searchsorted(self._edges, values, right=True) > left
+        bins = 2 * left + is_edge + self._bins * positive.T
+        self._counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.int32))
+
+    def merged(self, others: Iterable["RunningAuroc"]) -> "RunningAuroc":
+        """The counts of these images and of those of others with the same edges, on the CPU."""
+        merged = RunningAuroc(self._edges.T.cpu())
+        merged._counts = sum((part._counts.cpu() for part in others), self._counts.cpu())
+        return merged
+
+    def result(self) -> BoundedAuroc:
+        """The AUROC so far, and its bound."""
+        negatives, positives = self._counts.double().split(self._bins, 1)
+        pairs = positives.sum(1) * negatives.sum(1)
+        below = negatives.cumsum(1) - negatives
+        pairs[pairs == 0] = torch.nan
+        shared = (positives * negatives)[:, ::2].sum(1)
+        return BoundedAuroc(
+            value=(positives * (below + negatives / 2)).sum(1) / pairs, error=shared / 2 / pairs
+        )

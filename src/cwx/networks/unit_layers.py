@@ -27,12 +27,14 @@ class UnitLayer:
         place: the last of them that changes the units, in words: the name of an activation
             function, ``addition``, ``normalisation``, or ``output`` of the layer itself.
         axis: that of the units in the tensor that is read.
+        resting: what the activation function gives for 0; 0 if the units are read before it.
     """
 
     name: str
     functions: tuple[str, ...] = ()
     place: str = "output"
     axis: int = 1
+    resting: float = 0.0
 
 
 # Kinds of functions after which a unit is another.
@@ -219,6 +221,7 @@ class UnitLayers:
             functions=tuple(use.function for use in way),
             place=place or changes[-1].function.strip("_"),
             axis=1 if axis is None else axis,
+            resting=changes[-1].at_zero if changes else 0.0,
         )
 
     def _place(self, name: str) -> int:

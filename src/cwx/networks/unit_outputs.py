@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 from cwx.networks.layers import find_layer
 from cwx.networks.unit_layers import UnitLayer
 
+# From the tensor at the place, units on the second axis, to the value to return.
+Read = Callable[[Tensor], Any]
 # From images to the units' outputs by layer name.
 Outputs = Callable[[Tensor], Mapping[str, Any]]
 # From the tensor at the place, units on the second axis, to its replacement; None: no change.
@@ -19,7 +21,9 @@ Change = Callable[[Tensor], Tensor | None]
 
 @contextmanager
 def unit_outputs(
-    network: nn.Module, layers: Sequence[UnitLayer], read: Callable[[Tensor], Any] = torch.clone
+    network: nn.Module,
+    layers: Sequence[UnitLayer],
+    read: Read | Mapping[str, Read] = torch.clone,
 ) -> Iterator[Outputs]:
     """Context manager: a function from images to the units of several layers, in one pass.
 
@@ -30,8 +34,8 @@ def unit_outputs(
         network: runs in its current mode (train or eval).
         layers: to read.
         read: computes the value to return from the tensor at the place, with the units on the
-            second axis ``[n, units, …]``. It runs before the next function, because an in-place
-            function may overwrite the tensor.
+            second axis ``[n, units, …]``; a mapping has one for each layer, by name. It runs before
+            the next function, because an in-place function may overwrite the tensor.
 
     Raises:
         ValueError: the network has no such layer or, on a call, does not reach its place.
@@ -39,8 +43,10 @@ def unit_outputs(
     captured: dict[str, Any] = {}
 
     def reader(name: str) -> Change:
+        of_layer = read[name] if isinstance(read, Mapping) else read
+
         def change(output: Tensor) -> None:
-            captured[name] = read(output)
+            captured[name] = of_layer(output)
 
         return change
 

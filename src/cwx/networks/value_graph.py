@@ -29,7 +29,7 @@ _NEUTRAL = {
     *("dropout", "dropout2d", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone"),
     *("to", "float", "half", "bfloat16"),
 }
-_SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__"}
+SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__"}
 _PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "div_"}
 _CHANNEL_NORMS = {"batch_norm", "group_norm", "instance_norm"}
 _CONCATENATIONS = {"cat", "concat", "concatenate"}
@@ -45,11 +45,13 @@ class Use:
         kind: ``norm`` (also a scale or shift per channel), ``addition`` of another value,
             ``activation``, ``permutation``, ``neutral`` such as dropout, ``pooling``, or ``other``.
         output: the number of its output.
+        at_zero: what an activation gives for 0; 0 for other functions.
     """
 
     function: str
     kind: str
     output: int
+    at_zero: float = 0.0
 
 
 @dataclass(eq=False, kw_only=True)
@@ -130,7 +132,8 @@ class ValueGraph(TorchFunctionMode):
                 continue
             taken = [self.values[n] for n in inputs]
             kind = self._kind(name, taken, output)
-            use = Use(function=name, kind=kind, output=len(self.values))
+            at_zero = _at_zero(func, args, kwargs) if kind == "activation" else 0.0
+            use = Use(function=name, kind=kind, output=len(self.values), at_zero=at_zero)
             self._add(
                 output,
                 Value(
@@ -156,10 +159,17 @@ class ValueGraph(TorchFunctionMode):
         if len(inputs) == 1:
             if name in ACTIVATIONS:
                 return "activation"
-            if name in _NORMS or name in _SUMS or name in _PRODUCTS:
+            if name in _NORMS or name in SUMS or name in _PRODUCTS:
                 return "norm"
             return "neutral" if name in _NEUTRAL else "other"
-        return "addition" if name in _SUMS else "other"
+        return "addition" if name in SUMS else "other"
+
+
+def _at_zero(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """What a function of one tensor, with these further arguments, gives for 0."""
+    first, *others = (*args, *([kwargs["input"]] if "input" in kwargs else []))
+    rest = {name: value for name, value in kwargs.items() if name != "input"}
+    return float(func(torch.zeros_like(first), *others, **rest).flatten()[0])
 
 
 def _axis(

@@ -16,28 +16,42 @@ from cwx.storage.quantities import duration, size
 
 
 def render(
-    template: str, *, style: str = "style.css", script: str = "page.js", **content: Any
+    template: str,
+    *,
+    style: str = "style.css",
+    script: str = "page.js",
+    body_script: str | None = None,
+    **content: Any,
 ) -> str:
     """A page from a template of this package.
 
-    All text is escaped. The page's content security policy allows only the package's own script,
-    by its hash.
+    All text is escaped. The page's content security policy allows only the package's own scripts,
+    by their hashes.
 
     Args:
         template: its file name.
         style, script: file names of the page's style sheet and script, in this package.
+        body_script: file name of a second script that the template has.
         content: the template's values.
     """
-    code = _resource(script)
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    scripts = [_resource(name) for name in (script, body_script) if name]
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"script-src {' '.join(map(_source, scripts))}; base-uri 'none'; form-action 'none'"
     )
     page = _environment().get_template(template)
+    if body_script:
+        content["body_script"] = Markup(scripts[1])
     return displayable(
-        page.render(policy=policy, style=Markup(_resource(style)), script=Markup(code), **content)
+        page.render(
+            policy=policy, style=Markup(_resource(style)), script=Markup(scripts[0]), **content
+        )
     )
+
+
+def _source(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def displayable(text: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cwx.report.atlas_page import PAGE as ATLAS_PAGE
+from cwx.report.atlas_page import write_atlas
 from cwx.report.corruption_line import corruption_line
 from cwx.report.figures import run_figures
 from cwx.report.headline import headline
@@ -26,6 +28,7 @@ from cwx.storage.continued_training import CONTINUED, is_continued
 from cwx.storage.csv_files import CsvTable
 from cwx.storage.neuron_pairs import PAIRS
 from cwx.storage.run_files import (
+    ATLAS,
     CORRUPTION,
     EXPLANATIONS,
     IMAGES,
@@ -48,6 +51,7 @@ MAX_FILES, MAX_PAGES, MAX_ERRORS, MAX_CARDS, MAX_NOTES = 500, 20, 100, 60, 20
 # Other pages in the run's folder.
 PAGES = {
     TRACES_PAGE: "evidence for single predictions",
+    ATLAS_PAGE: "atlas of neurons",
     PAIRS_PAGE: "pairs of neurons, for volunteers",
 }
 
@@ -55,7 +59,7 @@ PAGES = {
 def write_page(folder: Path) -> Path:
     """Write ``report.html`` for the run in `folder`, from the files there.
 
-    Traces of single predictions and pairs of neurons have pages of their own. Text from the run
+    Single predictions, the atlas and pairs of neurons have pages of their own. Text from the run
     (class names, settings) is escaped; the page loads nothing. Missing and damaged files are listed
     on the page.
 
@@ -66,6 +70,7 @@ def write_page(folder: Path) -> Path:
     title = str(run.status.get("experiment", ""))
     run.attempt(TRACES_TABLE, lambda: write_traces(run, title=title))
     run.attempt(PAIRS, lambda: write_pairs_page(run))
+    run.attempt(ATLAS, lambda: write_atlas(run, title=title))
     grid = run.attempt("images", lambda: run_grid(run))
     curves = run.attempt("logs", lambda: curve_charts(run)) or []
     figures = run.attempt("figures", lambda: run_figures(run)) or []

@@ -99,11 +99,15 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
     """Write named tensors as safetensors."""
+    write_bytes(path, tensor_bytes(tensors, metadata))
+
+
+def tensor_bytes(tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> bytes:
+    """The content of a safetensors file with named tensors."""
     from safetensors.torch import save
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic(path) as file:
-        file.write(save(contiguous, metadata=dict(metadata)))
+    return save(contiguous, metadata=dict(metadata))
 
 
 def _finite(value: Any) -> Any:

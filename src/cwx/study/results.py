@@ -20,12 +20,12 @@ corrupted.safetensors     is_corrupted: boolean mask of corrupted training image
                           is_cover: of those that are not poisoned, for backdoors with cover images
 suspected.safetensors     suspected: boolean mask of training images that a purification removed
 cured.safetensors         the weights of the network without the trigger, if there was a cure
-samples.safetensors       <kind>/images (bytes), <kind>/labels of some real images
-                          (cwx.data.samples); the file's header has the mean and std of the
-                          normalisation as JSON
+samples.safetensors       <kind>/images (bytes), <kind>/labels of some real images, and in the
+                          header mean and std of the normalisation as JSON (cwx.data.samples)
 checkpoints/<method>.ckpt while a method runs
-neuron_pairs/*.png        pictures of the neurons that volunteers compare, if there are any
-report.html               the report; traces.html and neuron_pairs.html, if there are such results
+neuron_atlas/*.safetensors units of all layers (cwx.evaluations.atlas.columns), and their images
+neuron_pairs/*.png        pictures of the neurons that volunteers compare
+report.html               the report, and perhaps traces.html, neuron_atlas.html, neuron_pairs.html
 """
 
 import csv

@@ -9,24 +9,17 @@ from typing import Annotated
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from cwx.data.splits import Splits
 from cwx.data.taxonomy import Taxonomy
 from cwx.evaluations.neuron_pairs.pictures import IMAGES, Neuron, Regions, draw_pictures
 from cwx.evaluations.neuron_pairs.sampling import draw_pairs
-from cwx.evaluations.neurons.top_images import (
-    Activation,
-    Audit,
-    audit_layers,
-    normalized_batches,
-    top_count,
-)
+from cwx.evaluations.neurons.network_audit import NetworkAudit
+from cwx.evaluations.neurons.top_images import Activation, Audit, normalized_batches, top_count
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.explanations.drawing import Pixels
-from cwx.functional.class_similarity import class_fractions, correlation, level_consistency
+from cwx.functional.class_similarity import class_fractions, level_consistency
 from cwx.functional.top_activations import TopActivations
-from cwx.networks.unit_layers import UnitLayer
 from cwx.storage.neuron_pairs import Pair, picture_name
 from cwx.training.build import build_network
 from cwx.training.plan import Plan
@@ -90,8 +83,6 @@ class NeuronPairs:
         threshold: Annotated[float, "> 0, <= 1"],
         seed: Annotated[int, ">= 0, < 2**63"],
     ) -> None:
-        if not 0 < fraction < 1:
-            raise ValueError(f"{SETTING}.fraction is {fraction}: give a fraction between 0 and 1")
         for name, value in (("pairs", pairs), ("strata", strata)):
             if value < 1:
                 raise ValueError(f"{SETTING}.{name} is {value}: give 1 or more")
@@ -106,14 +97,22 @@ class NeuronPairs:
                 f"{SETTING}.threshold is {threshold}: give a fraction above 0, at most 1, of the "
                 "highest of a discrepancy map"
             )
-        self.network, self.layers, self.fraction = network, layers, fraction
-        self.before_nonlinearity, self.activation = before_nonlinearity, activation
-        self.taxonomy, self.sigma = taxonomy, sigma
+        self.network = network
+        self.audit = NetworkAudit(
+            setting=SETTING,
+            networks=None,
+            layers=layers,
+            before_nonlinearity=before_nonlinearity,
+            fraction=fraction,
+            activation=activation,
+            taxonomy=taxonomy,
+            sigma=sigma,
+        )
         self.pairs, self.strata, self.repeated, self.seed = pairs, strata, repeated, seed
         self.regions = Regions(occluder=occluder, stride=stride, threshold=threshold)
 
     def check(self, plan: Plan) -> None:
-        self._correlation(plan.data.splits)
+        self.audit.correlation(plan.data.splits)
         if plan.kinds and self.network not in plan.kinds:
             raise ValueError(
                 f"{SETTING}.network is {self.network!r}, and this study has no such network: give "
@@ -131,23 +130,7 @@ class NeuronPairs:
                 "of evaluation=[…]"
             )
         if factory := plan.networks.get(self.network, plan.networks.get("network")):
-            self._layers(build_network(factory, plan.data, seed=0), plan.data.image_shape)
-
-    def _correlation(self, splits: Splits) -> Tensor:
-        distances = self.taxonomy.distances(splits, f"{SETTING}.taxonomy")
-        try:
-            return correlation(distances, self.sigma)
-        except ValueError as error:
-            raise ValueError(f"{SETTING}.sigma: {error}") from error
-
-    def _layers(self, network: nn.Module, image_shape: tuple[int, int, int]) -> list[UnitLayer]:
-        return audit_layers(
-            network,
-            image_shape,
-            self.layers,
-            f"{SETTING}.layers",
-            before_nonlinearity=self.before_nonlinearity,
-        )
+            self.audit.unit_layers(build_network(factory, plan.data, seed=0), plan.data.image_shape)
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         network = subject.first_network(self.network).to(subject.device)
@@ -167,7 +150,7 @@ class NeuronPairs:
         ]
         images = len({image for neuron in neurons for image in neuron.images})
         log.info("highlighting regions in %d images of %d neurons", images, len(neurons))
-        pictures = draw_pictures(neurons, subject, network, self.activation, self.regions)
+        pictures = draw_pictures(neurons, subject, network, self.audit.activation, self.regions)
         return Outcome(
             tables={
                 "neuron_pairs": [_pair_row(pair, neurons) for pair in pairs],
@@ -202,18 +185,18 @@ class NeuronPairs:
             ValueError: there are fewer than two.
         """
         data, test = subject.data, subject.data.splits.test
-        layers = self._layers(network, data.image_shape)
-        of_lc = top_count(self.fraction, len(test))
+        layers = self.audit.unit_layers(network, data.image_shape)
+        of_lc = top_count(self.audit.fraction, len(test))
         audit = Audit(
             layers=layers,
-            activation=self.activation,
+            activation=self.audit.activation,
             fraction=max(of_lc, IMAGES) / len(test),
         )
         batches = normalized_batches(
             [test.images], data.normalization, size=data.batch_size, device=subject.device
         )
         tops = audit(network, batches, len(test))
-        class_correlation = self._correlation(data.splits)
+        class_correlation = self.audit.correlation(data.splits)
         neurons, units = [], 0
         for depth, layer in enumerate(layers, 1):
             top = tops[layer.name]

@@ -1,45 +1,27 @@
 """Top real and adversarial images of neurons, with LC, CS1 and CS2 (Dong et al., §2.2; D2-D5)."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
-from cwx.data.splits import Splits
-from cwx.data.streamed_images import Images
 from cwx.data.taxonomy import Taxonomy
 from cwx.evaluations.neurons.figures import Sheet, similarity_curve
-from cwx.evaluations.neurons.noise import noise_images
-from cwx.evaluations.neurons.responses import (
-    AdversarialTop,
-    LayerResponses,
-    layer_responses,
-    mean_of,
-    responding_values,
-)
+from cwx.evaluations.neurons.network_audit import NetworkAudit
+from cwx.evaluations.neurons.responses import LayerResponses, mean_of, responding_values
 from cwx.evaluations.neurons.tables import closest_classes, curve_rows, layer_row, top_rows
-from cwx.evaluations.neurons.top_images import (
-    Activation,
-    Audit,
-    audit_layers,
-    normalized_batches,
-)
+from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Outcome, Row, Sources
-from cwx.functional.class_similarity import correlation
-from cwx.functional.top_activations import TopActivations
 from cwx.networks.unit_layers import UnitLayer
-from cwx.training.build import build_network
 from cwx.training.plan import Plan
-from cwx.training.subject import KINDS, Subject
+from cwx.training.subject import Subject
 
 log = logging.getLogger(__name__)
 
 SETTING = "evaluation.neurons"
-# The experts before and after fine-tuning.
-EXPERTS = ("expert", "fine-tuned")
 
 
 class Neurons:
@@ -101,68 +83,48 @@ class Neurons:
         noise: bool,
         sheet: Sheet | None,
     ) -> None:
-        for name, value in (("fraction", fraction), ("high", high)):
-            if not 0 < value < 1:
-                raise ValueError(f"{SETTING}.{name} is {value}: give a fraction between 0 and 1")
+        if not 0 < high < 1:
+            raise ValueError(f"{SETTING}.high is {high}: give a fraction between 0 and 1")
         if bins < 1:
             raise ValueError(f"{SETTING}.bins is {bins}: give 1 or more")
-        if networks is not None and not networks:
-            raise ValueError(
-                f"{SETTING}.networks is empty: name a kind of network such as expert, or give null"
-            )
-        self.networks, self.layers, self.fraction = networks, layers, fraction
-        self.before_nonlinearity = before_nonlinearity
-        self.activation, self.taxonomy, self.sigma = activation, taxonomy, sigma
-        self.high, self.bins, self.noise, self.sheet = high, bins, noise, sheet
+        self.audit = NetworkAudit(
+            setting=SETTING,
+            networks=networks,
+            layers=layers,
+            before_nonlinearity=before_nonlinearity,
+            fraction=fraction,
+            activation=activation,
+            taxonomy=taxonomy,
+            sigma=sigma,
+            noise=noise,
+        )
+        self.high, self.bins, self.sheet = high, bins, sheet
 
     def check(self, plan: Plan) -> None:
-        self._correlation(plan.data.splits)
-        evaluation_networks = sorted(plan.networks.keys() - {"network"})
-        for name in self.networks or EXPERTS[:1]:
-            if name not in KINDS and name not in evaluation_networks:
-                choices = [*sorted(KINDS), *evaluation_networks]
-                raise ValueError(
-                    f"{SETTING}.networks has {name!r}, which is no kind of network and no "
-                    f"evaluation network: choose some of {', '.join(choices)}, or give null"
-                )
-            if factory := plan.networks.get(name if name in evaluation_networks else "network"):
-                self._layers(build_network(factory, plan.data, seed=0), plan.data.image_shape)
+        def check_sheet(layers: Sequence[UnitLayer]) -> None:
+            if self.sheet:
+                names = [layer.name for layer in layers]
+                self.sheet.check(plan.data.image_shape, names, f"{SETTING}.sheet")
 
-    def _correlation(self, splits: Splits) -> Tensor:
-        distances = self.taxonomy.distances(splits, f"{SETTING}.taxonomy")
-        try:
-            return correlation(distances, self.sigma)
-        except ValueError as error:
-            raise ValueError(f"{SETTING}.sigma: {error}") from error
-
-    def _layers(self, network: nn.Module, image_shape: tuple[int, int, int]) -> list[UnitLayer]:
-        layers = audit_layers(
-            network,
-            image_shape,
-            self.layers,
-            f"{SETTING}.layers",
-            before_nonlinearity=self.before_nonlinearity,
-        )
-        if self.sheet:
-            self.sheet.check(image_shape, [layer.name for layer in layers], f"{SETTING}.sheet")
-        return layers
+        self.audit.check(plan, check_sheet)
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        class_correlation = self._correlation(subject.data.splits)
+        class_correlation = self.audit.correlation(subject.data.splits)
         responses: dict[str, list[LayerResponses]] = {}
         highest: list[Row] = []
         figures: dict[str, Figure] = {}
-        for name in self.networks or _experts(subject):
+        for name in self.audit.network_names(subject):
             log.info("finding the top images of the neurons of %s", name)
             network = subject.first_network(name).to(subject.device)
             # There are forward passes only; channels_last halves their time on a CPU.
             network.to(memory_format=torch.channels_last)
-            responses[name] = self._responses(subject, network, class_correlation)
+            layers = self.audit.unit_layers(network, subject.data.image_shape)
+            responses[name] = self.audit.responses(subject, network, layers, class_correlation)
             if self.sheet:
                 layer = self.sheet.select_layer(responses[name])
                 if rows := top_rows(name, layer, self.sheet.neurons, subject.data.classes):
                     highest += rows
-                    figure = self.sheet.draw(layer, subject, network, self.activation)
+                    figure = self.sheet.draw(layer, subject, network, self.audit.activation)
                     figures[f"neurons_sheet_{name}"] = figure
         values = {name: responding_values(layers) for name, layers in responses.items()}
         curve = curve_rows(values, self.bins)
@@ -186,46 +148,6 @@ class Neurons:
             figures=figures,
         )
 
-    def _responses(
-        self, subject: Subject, network: nn.Module, class_correlation: Tensor
-    ) -> list[LayerResponses]:
-        test, adversarial = subject.data.splits.test, subject.adversarial
-        layers = self._layers(network, subject.data.image_shape)
-        audit = Audit(layers=layers, activation=self.activation, fraction=self.fraction)
-
-        def top_images(parts: Iterable[Images], count: int) -> Mapping[str, TopActivations]:
-            data, device = subject.data, subject.device
-            batches = normalized_batches(
-                parts, data.normalization, size=data.batch_size, device=device
-            )
-            return audit(network, batches, count, subject.ranks)
-
-        real = top_images([test.images], len(test))
-        attacked: dict[str, AdversarialTop] = {}
-        if adversarial is not None:
-            images, count = (part for _, part in adversarial.batches()), len(adversarial)
-            attack = top_images(images, count)
-            noise = top_images(noise_images(adversarial, test), count) if self.noise else {}
-            attacked = {
-                name: AdversarialTop(
-                    top=top,
-                    noise=noise.get(name),
-                    labels=adversarial.labels,
-                    targets=adversarial.targets,
-                )
-                for name, top in attack.items()
-            }
-        return [
-            layer_responses(
-                layer,
-                real[layer.name],
-                test.labels,
-                attacked.get(layer.name),
-                class_correlation,
-            )
-            for layer in layers
-        ]
-
     def _means(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Means over all neurons, and over those of highest LC."""
         level = values["lc"]
@@ -237,8 +159,3 @@ class Neurons:
         means = {name: mean_of(value) for name, value in values.items()}
         means |= {f"high/{name}": mean_of(value[high]) for name, value in values.items()}
         return {name: mean for name, mean in means.items() if mean is not None}
-
-
-def _experts(subject: Subject) -> list[str]:
-    pairs = zip(EXPERTS, (subject.trajectories, subject.fine_tuned), strict=True)
-    return [name for name, trajectories in pairs if trajectories]
