@@ -61,7 +61,7 @@ def activations(study, network, images, layer="conv"):
 
 
 def test_a_row_has_the_measures_of_the_evaluation_of_neurons(study, columns):
-    neurons = Neurons(**SHARED, high=0.5, bins=4, sheet=None)(study, {})
+    neurons = Neurons(**SHARED, high=0.5, bins=4, noise=False, sheet=None)(study, {})
     for row in neurons.tables["neurons_layers"]:
         of_network = {
             name: columns[f"{row['network']}/{name}"]

@@ -92,7 +92,7 @@ def test_all_pairs_of_the_neurons_that_fire_are_drawn_with_their_lc(subject, out
     levels = {row["neuron"]: row["lc"] for row in rows}
     for row in pairs:
         assert (row["left_lc"], row["right_lc"]) == (levels[row["left"]], levels[row["right"]])
-    audit = Neurons(**SETTINGS, networks=["expert"], high=0.5, bins=4, sheet=None)
+    audit = Neurons(**SETTINGS, networks=["expert"], high=0.5, bins=4, noise=False, sheet=None)
     layers = audit(subject, {}).tables["neurons_layers"]
     for layer in layers:
         mean = np.mean([row["lc"] for row in rows if row["layer"] == layer["layer"]])
