@@ -246,3 +246,16 @@ def test_a_layer_that_does_not_run_is_refused():
     ):
         outputs(IMAGES)
     assert not [h for m in network.modules() for h in m._forward_hooks]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_two_summands_of_one_addition_are_refused_where_they_are_the_same_units(before):
+    network = build(models.resnet18)
+    names = ["layer2.0.conv1", "layer2.0.conv2", "layer2.0.downsample.0"]
+    units = UnitLayers(network, SHAPE, before_nonlinearity=before)
+    if before:
+        assert [layer.name for layer in units.named(names, "x")] == names
+        return
+    with pytest.raises(ValueError, match=r"layer2\.0\.conv2 and layer2\.0\.downsample\.0") as error:
+        units.named(names, "x")
+    assert "after the same relu: remove one of them" in str(error.value)

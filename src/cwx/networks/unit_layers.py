@@ -68,10 +68,19 @@ class UnitLayers:
             setting: the full setting name of the layers, for messages.
 
         Raises:
-            ValueError: a layer is missing, does not run, or the axis of its channels is unknown.
+            ValueError: a layer is missing, does not run, the axis of its channels is unknown, or
+                two layers have the same units, such as both summands of a residual addition.
         """
         others = [name for name in names if not self._is_channels_last(name)]
         check_channels(self.network, self.image_shape, others, setting)
+        by_place: dict[int, str] = {}
+        for name in names:
+            known = by_place.setdefault(self._place(name), name)
+            if known != name:
+                raise ValueError(
+                    f"{setting} has {known} and {name}, whose units are the same, as both are read "
+                    f"after the same {self._layer(name).place}: remove one of them"
+                )
         return [self._layer(name) for name in names]
 
     def all(self, setting: str) -> list[UnitLayer]:
