@@ -392,6 +392,19 @@ def test_a_sweep_over_methods_may_set_what_one_job_takes(methods):
     compose_checked(CONF, lines, multirun=True, extra=None, resumed=None)
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [["-m", "hydra.launcher.resume=true"], ["hydra.job.num=0"]],
+    ids=["a sweep that continues", "a job of a sweep"],
+)
+def test_what_a_sweep_has_checked_is_not_refused_again(lines):
+    """A job has the settings of all jobs, also those of parts that only another job has."""
+    multirun = lines[0] == "-m"
+    overrides = ["experiment=cifar10/cwx", "evaluation=[accuracy]", "method=[activation]"]
+    overrides += ["method.distill.images_per_class=3", *lines[multirun:]]
+    compose_checked(CONF, overrides, multirun=multirun, extra=None, resumed=None)
+
+
 def test_settings_of_a_part_that_takes_none_are_dropped():
     none = {"_target_": "cwx.study.steps.adversary.NoAdversary"}
     config = {"adversary": {**none, "targets": 3}, "x": {**none, "kept": 1}}

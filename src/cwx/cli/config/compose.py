@@ -66,12 +66,13 @@ def compose_checked(
         UserError: the first error found.
     """
     folders = configuration_folders(extra, folder)
-    # A job of a sweep has its number; the sweep itself reads the metric.
-    alone = not (multirun or resumed or any("hydra.job.num=" in line for line in overrides))
+    # A job of a sweep has its number; the sweep has checked its settings, and reads the metric.
+    checked = ("hydra.job.num=", "hydra.launcher.resume=")
+    is_new = not (resumed or any(line.lstrip("+").startswith(checked) for line in overrides))
     try:
-        configs = _compose_jobs(folders, overrides, multirun=multirun)
+        configs = _compose_jobs(folders, overrides, multirun=multirun, is_new=is_new)
         for _, resolved in configs:
-            _check_optimized(resolved.pop("optimize", None), alone=alone)
+            _check_optimized(resolved.pop("optimize", None), alone=is_new and not multirun)
             check(resolved)
     except UserError as error:
         if resumed is None:
@@ -83,13 +84,12 @@ def compose_checked(
     if resumed:
         unresolved, resolved = configs[0]
         unresolved.pop("optimize", None)
-        known = options(folders)
-        check_unchanged(resolved, unresolved, resumed, lambda saved: drop_unchosen(saved, known))
+        check_unchanged(resolved, unresolved, resumed, lambda c: drop_unchosen(c, options(folders)))
     return configs[0][1]
 
 
 def _compose_jobs(
-    folders: Sequence[Path], overrides: Sequence[str], *, multirun: bool
+    folders: Sequence[Path], overrides: Sequence[str], *, multirun: bool, is_new: bool
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The configuration of each job: with its interpolations, and resolved."""
     parsed = _parse(overrides)
@@ -99,7 +99,7 @@ def _compose_jobs(
         jobs = _jobs([_lenient(override, folders) for override in parsed])
         known = options(folders)
         composed = [(job, _compose(job, folders)) for job in jobs]
-        settings = [o.key_or_group for o in parsed if not o.is_delete()]
+        settings = [o.key_or_group for o in parsed if is_new and not o.is_delete()]
         refuse_unchosen(settings, [resolved for _, (_, resolved) in composed], known)
         return [drop_unchosen_of_job(job, config, known) for job, config in composed]
 
