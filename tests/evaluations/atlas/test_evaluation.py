@@ -14,14 +14,16 @@ from cwx.data.splits import ImageSet
 from cwx.data.taxonomy import Flat, WordNet
 from cwx.evaluations.atlas.columns import COLUMNS
 from cwx.evaluations.atlas.evaluation import NeuronAtlas
+from cwx.evaluations.atlas.unit_pass import UnitTask, measure_units
 from cwx.evaluations.neurons.evaluation import Neurons
-from cwx.functional.auroc import auroc
+from cwx.functional.auroc import RunningAuroc, auroc
 from cwx.functional.top_activations import spatial_maximum, spatial_mean
-from cwx.networks.unit_layers import UnitLayers
+from cwx.networks.unit_layers import UnitLayer, UnitLayers
 from cwx.networks.unit_outputs import unit_outputs
 from cwx.storage.run_files import ATLAS, ATLAS_IMAGES, ATLAS_METADATA
 from cwx.study.results import Results
 from cwx.training.plan import Plan
+from cwx.training.ranks import Ranks
 
 SHARED = {
     "networks": None,
@@ -183,6 +185,37 @@ def test_a_unit_fires_above_what_its_non_linearity_gives_for_0(study):
         assert 0 < tensors["located/fires"].min() < 1
         (layer,) = description(outcome)["networks"]["located"]["layers"]
         assert layer["resting"] == (0 if before else 0.5)
+
+
+class Recurrent(nn.Module):
+    """Its convolution runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, images):
+        return self.conv(self.conv(images).relu()).relu()
+
+
+def test_of_a_layer_that_runs_twice_the_last_run_counts():
+    network, images = Recurrent().eval(), torch.randn(6, 2, 4, 4)
+    top = torch.tensor([[5, 1], [0, -1]])
+    task = UnitTask(
+        layer=UnitLayer(name="conv", functions=("relu",)),
+        top=top,
+        detection=RunningAuroc(torch.rand(4, 2)),
+        classes=torch.tensor([0, 1]),
+    )
+    batches = [(torch.arange(3), images[:3]), (torch.arange(3, 6), images[3:])]
+    labels = torch.arange(6) % 2
+    (measures,) = measure_units(network, batches, labels, [task], spatial_maximum, Ranks())
+    maps = network(images).detach().flatten(2)
+    assert measures.fires.tolist() == (maps.amax(2) > 0).sum(0).tolist()
+    assert measures.positions.tolist() == [
+        [maps[5, 0].argmax(), maps[1, 1].argmax()],
+        [maps[0, 0].argmax(), -1],
+    ]
 
 
 def test_the_images_of_the_page_are_those_of_the_columns_once_each(study, outcome, columns):

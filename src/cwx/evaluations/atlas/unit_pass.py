@@ -6,6 +6,7 @@ activation is highest. Memory: one batch of activations and counts per unit.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +82,9 @@ def measure_units(
             for indices, images in ranks.own(batches):
                 for counter in counters:
                     counter.indices, counter.labels = indices, labels[indices]
-                outputs(images)
+                readings = outputs(images)
+                for counter in counters:
+                    counter.count(readings[counter.task.layer.name])
         for counter in counters:
             counter.forget_batch()
         return counters
@@ -115,6 +118,21 @@ def sample_activations(
     return {layer.name: torch.cat([batch[layer.name] for batch in parts]) for layer in layers}
 
 
+class _Reading(NamedTuple):
+    """The units of a layer for one batch.
+
+    Attributes:
+        activations: ``[n, units]``.
+        rank, unit: of the top images in the batch, ``[m]``.
+        position: of the highest value of the unit's map in each, ``[m]``.
+    """
+
+    activations: Tensor
+    rank: Tensor
+    unit: Tensor
+    position: Tensor
+
+
 class _Counter:
     """Counts what a task asks for, batch by batch."""
 
@@ -127,22 +145,26 @@ class _Counter:
     def forget_batch(self) -> None:
         self.indices = self.labels = torch.empty(0, dtype=torch.int64)
 
-    def read(self, outputs: Tensor) -> None:
-        """Count the units' outputs ``[n, units, …]`` of the present batch."""
-        activations = self._activation(outputs)
+    def read(self, outputs: Tensor) -> _Reading:
+        """Read the units' outputs ``[n, units, …]`` of the present batch.
+
+        Nothing is counted yet: of a layer that runs several times, the last reading counts.
+        """
+        place = torch.searchsorted(self.indices, self.task.top).clamp(max=len(self.indices) - 1)
+        rank, unit = (self.indices[place] == self.task.top).nonzero(as_tuple=True)
+        row = place[rank, unit].to(outputs.device)
+        maps = outputs[row, unit.to(outputs.device)].reshape(len(row), outputs[0, 0].numel())
+        # Of units without maps, the activations are the tensor, which may be overwritten.
+        return _Reading(self._activation(outputs).clone(), rank, unit, maps.argmax(1))
+
+    def count(self, reading: _Reading) -> None:
+        """Count what `read` has read of the present batch."""
+        activations = reading.activations
         self._fires += (activations > self.task.layer.resting).sum(0).cpu()
         if self.task.detection is not None and self.task.classes is not None:
             positive = self.labels[:, None] == self.task.classes
             self.task.detection.add(activations.cpu(), positive)
-        self._locate(outputs)
-
-    def _locate(self, outputs: Tensor) -> None:
-        place = torch.searchsorted(self.indices, self.task.top).clamp(max=len(self.indices) - 1)
-        rank, unit = (self.indices[place] == self.task.top).nonzero(as_tuple=True)
-        if len(rank):
-            row = place[rank, unit].to(outputs.device)
-            maps = outputs[row, unit.to(outputs.device)].reshape(len(row), -1)
-            self._positions[rank, unit] = maps.argmax(1).cpu()
+        self._positions[reading.rank, reading.unit] = reading.position.cpu()
 
     def result(self, others: Sequence["_Counter"]) -> UnitMeasures:
         """The measures of these batches and of those of others."""
