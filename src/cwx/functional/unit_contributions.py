@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # From rows of images [m] and other units of theirs [m, units, …] to logits [m, K].
-LaterLayers = Callable[[Tensor, Tensor], Tensor]
+LogitsOfUnits = Callable[[Tensor, Tensor], Tensor]
 # From images [m] and numbers of variants [m] to the units to remove, boolean [m, units].
 Removed = Callable[[Tensor, Tensor], Tensor]
 
@@ -29,7 +29,7 @@ class Ablation:
         chunk: at most so many rows at once, which bounds the memory.
     """
 
-    later: LaterLayers
+    later: LogitsOfUnits
     units: Tensor
     replacement: Tensor
     chunk: int

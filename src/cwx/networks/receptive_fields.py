@@ -82,16 +82,16 @@ def _boxes(
     parameter = next(network.parameters())
     with eval_mode(network), unit_outputs(network, layers, _are_nan) as outputs:
         for axis, indices in ((-2, rows), (-1, columns)):
-            found: dict[str, Tensor] = {}
+            by_layer: dict[str, Tensor] = {}
             for batch, images in _probes(image_shape, axis, list(indices), parameter):
                 with mode():
                     affected = outputs(images)
                 for name, positions in affected.items():
                     bounds = _bounds(positions, batch)
-                    if name in found:
-                        bounds = torch.minimum(bounds, found[name])
-                    found[name] = bounds
-            for name, bounds in found.items():
+                    if name in by_layer:
+                        bounds = torch.minimum(bounds, by_layer[name])
+                    by_layer[name] = bounds
+            for name, bounds in by_layer.items():
                 intervals[name].append(bounds)
     return {name: _joined(*of_layer) for name, of_layer in intervals.items()}
 

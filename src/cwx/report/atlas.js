@@ -69,7 +69,7 @@
         id: `class-${n}`, label: "Class", network, text: true, read: (row) => className(label(row)),
         write: (row) => {
           if (row.at[n] < 0) return "";
-          return label(row) < 0 ? "does not fire" : `${className(label(row))} ${percent(share(row))}`;
+          return label(row) < 0 ? "no top image" : `${className(label(row))} ${percent(share(row))}`;
         },
       });
     });
@@ -284,7 +284,7 @@
       const shown = at === undefined ? element("span", { class: "left-out" }, `image ${images[n]}`) : canvas;
       list.append(element("li", {}, shown, element("span", { class: "caption" }, name)));
     }
-    if (!list.childElementCount) list.append(element("li", { class: "note" }, "No image: the unit does not fire on any more than on others."));
+    if (!list.childElementCount) list.append(element("li", { class: "note" }, "No top image: on none is the activation above that of all others."));
     return element("section", {}, element("h3", {}, title), list);
   }
 
@@ -303,7 +303,7 @@
     add("Read after", (network, at) => networks[network].layers[column(network, "layer")[at]].read_after);
     add("Class", (network, at) => {
       const label = column(network, "class")[at];
-      return label < 0 ? "does not fire" : `${className(label)}, ${percent(column(network, "class_fraction")[at])} of its top images`;
+      return label < 0 ? "no top image" : `${className(label)}, ${percent(column(network, "class_fraction")[at])} of its top images`;
     });
     for (const [title, name, write] of FACTS) {
       if (shown.every((network) => column(network, name))) add(title, (network, at) => write(column(network, name)[at]));

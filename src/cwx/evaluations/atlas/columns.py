@@ -13,9 +13,9 @@ from cwx.functional.top_activations import TopActivations
 COLUMNS = {
     "layer": "index of the layer among the network's layers",
     "unit": "index of the unit in its layer",
-    "class": "dominant class: the most frequent among the unit's top images; -1: fires on none",
+    "class": "dominant class: the most frequent among the unit's top images; -1: no top images",
     "class_fraction": "fraction of the top images that are of the dominant class",
-    "lc": "semantic level and consistency (Dong et al., Eq 3); NaN: fires on no image",
+    "lc": "semantic level and consistency (Dong et al., Eq 3); NaN: no top images",
     "cs1": "similarity to the classes of the originals of top adversarial images (Eq 4)",
     "cs2": "similarity to the target classes of top adversarial images (Eq 5)",
     "cs1_permuted": "cs1 under random orders of the classes of adversarial images",
@@ -63,7 +63,7 @@ def layer_columns(
     """
     assert measures.detection is not None
     units = len(responses.responding)
-    fires = responses.real.responding.any(0)
+    has_top = responses.real.responding.any(0)
 
     def where(mask: Tensor, values: Tensor) -> Tensor:
         return torch.where(mask, values, torch.nan).float()
@@ -72,8 +72,8 @@ def layer_columns(
         "layer": torch.full((units,), number, dtype=torch.int32),
         "unit": torch.arange(units, dtype=torch.int32),
         "class": dominant_class(responses).int(),
-        "class_fraction": where(fires, responses.fractions.amax(1)),
-        "lc": where(fires, responses.values["lc"]),
+        "class_fraction": where(has_top, responses.fractions.amax(1)),
+        "lc": where(has_top, responses.values["lc"]),
     }
     columns |= {
         name: where(responses.responding, values)
@@ -82,8 +82,8 @@ def layer_columns(
     }
     return columns | {
         "fires": (measures.fires.double() / test_images).float(),
-        "detection": where(fires, measures.detection.value),
-        "detection_error": where(fires, measures.detection.error),
+        "detection": where(has_top, measures.detection.value),
+        "detection_error": where(has_top, measures.detection.error),
     }
 
 

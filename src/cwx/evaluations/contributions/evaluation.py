@@ -157,10 +157,10 @@ class Contributions:
             measures, reference = self._measure(subject, networks[0], images, references)
             own = self._rows(name, measures, len(reference.fractions))
             if len(images) > 1:
-                found = self._scores(subject, networks[0], images, measures, reference)
+                own_scores = self._scores(subject, networks[0], images, measures, reference)
                 labels = {of_kind.kind: of_kind.labels for of_kind in images}
-                own["contributions_auc"] = auc_rows(name, found, measures, labels)
-                scores[name] = [s for s in found if s.ablation in ("", self.ablation)]
+                own["contributions_auc"] = auc_rows(name, own_scores, measures, labels)
+                scores[name] = [s for s in own_scores if s.ablation in ("", self.ablation)]
             metrics |= metrics_of(f"contributions/{name}", own, self.ablation)
             for table, rows in own.items():
                 tables[table] += rows
