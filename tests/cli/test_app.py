@@ -9,7 +9,17 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.entry import FINE_TUNED, MEASURED, PATTERNS, QUICKSTART, SMALL, run, start
+from support.entry import (
+    DISTILL,
+    EXPERTS,
+    FINE_TUNED,
+    MEASURED,
+    PATTERNS,
+    QUICKSTART,
+    SMALL,
+    run,
+    start,
+)
 
 from cwx.storage.locks import is_written
 from cwx.storage.sweeps import read_jobs
@@ -101,7 +111,7 @@ def test_two_processes_find_and_measure_what_one_does(quickstart):
 
 def test_two_processes_train_the_experts_of_one(quickstart):
     code, output = run(
-        quickstart, *SMALL, *FINE_TUNED, "trainer=ddp_cpu", "logger=[]", "evaluation=[]",
+        quickstart, *EXPERTS, *FINE_TUNED, "trainer=ddp_cpu", "logger=[]", "evaluation=[]",
         "method=[]", "store=other", "hydra.run.dir=three",
     )  # fmt: skip
     assert code == 0, output
@@ -124,7 +134,7 @@ def test_two_processes_train_the_experts_of_one(quickstart):
 def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
     """A resumed run may come to the purification before any training has joined its processes."""
     code, output = run(
-        tmp_path, *SMALL, "trainer=ddp_cpu", "logger=[]", "method=[distill]",
+        tmp_path, *EXPERTS, *DISTILL, "trainer=ddp_cpu", "logger=[]", "method=[distill]",
         "corruption=badnets", "corruption.target=3", "purification=revealed",
         "evaluation=[attack_success]", "store=filtered", "hydra.run.dir=pure",
     )  # fmt: skip
@@ -221,10 +231,8 @@ def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(tmp_path, u
 
 
 def test_a_diverging_run_says_what_to_lower_and_keeps_the_last_good_images(quickstart):
-    unbounded = ["method.distill.inner.learning_rate=1e9"]
-    code, output = run(
-        quickstart, *SMALL, "logger=[]", "hydra.run.dir=wild", "method=[distill]", *unbounded
-    )
+    settings = [*EXPERTS, *DISTILL, "method=[distill]", "method.distill.inner.learning_rate=1e9"]
+    code, output = run(quickstart, *settings, "logger=[]", "hydra.run.dir=wild")
     assert code == 1
     assert "cwx: distill diverged at step" in output
     assert "Traceback" not in output

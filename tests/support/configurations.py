@@ -96,7 +96,7 @@ INDEPENDENT = [
 # The parts that these groups are parts of.
 WITH_PARTS = [
     "method=[distill,iscp,gradcam,iscp_learned_canvas]",
-    "evaluation=[neurons,attention,representations,adversarial_detection]",
+    "evaluation=[neurons,attention,representations,adversarial_detection,contributions]",
 ]
 FILES = {group: choices(group, [CONF]) for group in CHOICES}
 ROWS = range(max(len(FILES[group]) for group in INDEPENDENT))

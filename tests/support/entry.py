@@ -6,16 +6,14 @@ from support.forked import ForkedProcess
 from support.paths import ROOT
 
 RUN = str(ROOT / "run.py")
-SMALL = [
-    "network.width=4",
-    "recipe.epochs=3",
-    "experts.seeds=[0]",
+EXPERTS = ["network.width=4", "recipe.epochs=3", "experts.seeds=[0]"]
+DISTILL = [
     "method.distill.start_max=1",
     "method.distill.inner.steps=3",
     "method.distill.iterations=6",
     "method.distill.checkpoint_every=2",
-    "method.activation.iterations=4",
 ]
+SMALL = [*EXPERTS, *DISTILL, "method.activation.iterations=4"]
 # Every method that leaves patterns, each measured.
 PATTERNS = [
     "method=[distill,activation,iscp,universal,gradcam]",

@@ -67,7 +67,8 @@ EVALUATIONS = {
     "contributions": CONTRIBUTIONS(images=20),
     "neurons": Neurons(
         networks=None, layers=None, before_nonlinearity=False, fraction=0.2,
-        taxonomy=Flat(), activation=spatial_maximum, sigma=1.0, high=0.5, bins=3, sheet=None,
+        taxonomy=Flat(), activation=spatial_maximum, sigma=1.0, high=0.5, bins=3, noise=True,
+        sheet=None,
     ),
     "neuron_atlas": NeuronAtlas(
         networks=None, layers=None, before_nonlinearity=False, fraction=0.2,

@@ -299,7 +299,7 @@ def test_a_closed_pipe_ends_the_command_without_an_error(runs):
     [
         (["lss"], "there is no command lss: did you mean ls?"),
         (["reprot", "x"], "did you mean report?"),
-        (["help"], "there are experiments, experts, inspect, ls, report"),
+        (["help"], "there are agreement, experiments, experts, inspect, ls, report"),
         (["ls", "--stat", "x"], "there is no --stat: did you mean --state?"),
         (["ls", "nowhere"], "nowhere is not there: name a folder"),
         (["report"], "the following arguments are required: folder"),

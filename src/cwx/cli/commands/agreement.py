@@ -39,7 +39,8 @@ def parser() -> Parser:
         "a volunteer judged to have the higher level of concept has the higher LC. The run needs\n"
         "evaluation=[neuron_pairs]; its page neuron_pairs.html saves the answers.",
         examples=f"""  {name} runs/cifar10/neurons/2026-11-21_10-06-09 answers-*.json
-  {name} runs/cifar10/neurons/2026-11-21_10-06-09 answers-anna.json --json""",
+  {name} runs/cifar10/neurons/2026-11-21_10-06-09 answers-anna.json answers-bert.json
+  {name} runs/cifar10/neurons/2026-11-21_10-06-09 answers-anna.json --json > agreement.json""",
     )
     arguments.add_argument("folder", help="of the run that made the pairs")
     arguments.add_argument(
