@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
+from cwx.functional.top_activations import spatial_maximum
 from cwx.networks.densenet import DenseNet
 from cwx.networks.resnet import ResNet, basic_block
 from cwx.networks.unit_layers import UnitLayer, UnitLayers
@@ -259,3 +260,13 @@ def test_two_summands_of_one_addition_are_refused_where_they_are_the_same_units(
     with pytest.raises(ValueError, match=r"layer2\.0\.conv2 and layer2\.0\.downsample\.0") as error:
         units.named(names, "x")
     assert "after the same relu: remove one of them" in str(error.value)
+
+
+def test_units_without_maps_are_read_before_a_function_that_overwrites_them():
+    """Their activations are the tensor of the units itself."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(inplace=True), nn.Linear(4, 3))
+    images = torch.randn(20, 3, 2, 2)
+    with torch.no_grad():
+        with unit_outputs(network, [UnitLayer(name="1")], spatial_maximum) as outputs:
+            units = outputs(images)["1"]
+        assert torch.equal(units, network[1](images.flatten(1)))

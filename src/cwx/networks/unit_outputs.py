@@ -46,7 +46,9 @@ def unit_outputs(
         of_layer = read[name] if isinstance(read, Mapping) else read
 
         def change(output: Tensor) -> None:
-            captured[name] = of_layer(output)
+            value = of_layer(output)
+            # The activations of units without maps are the tensor itself.
+            captured[name] = value.clone() if value is output else value
 
         return change
 
