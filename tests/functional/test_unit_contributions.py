@@ -184,3 +184,9 @@ def test_a_layer_with_one_unit():
     order, flips = greedy_removal(part, torch.tensor([0, 1]), 5)
     assert flips.tolist() == [1, torch.inf]
     assert order.tolist() == [[0], [0]]
+
+
+def test_a_prediction_with_all_units_has_not_flipped():
+    """Its logits may come from another batch, where rounding decides between two classes."""
+    logits = torch.tensor([[[1.0, 1 + 1e-7], [1, 0.5], [0, 1]]])
+    assert first_flip(logits, torch.tensor([0])).tolist() == [2]

@@ -168,6 +168,8 @@ def first_flip(logits: Tensor, predicted: Tensor) -> Tensor:
         predicted: the prediction with all units, ``[n]``.
     """
     changed = logits.argmax(2) != predicted[:, None]
+    # Logits of other batches differ by rounding, which may decide between two equal classes.
+    changed[:, 0] = False
     first = changed.int().argmax(1).double()
     return first.masked_fill(~changed.any(1), torch.inf)
 
