@@ -1,7 +1,6 @@
 """A data set of image files: read into memory, or streamed from disk."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from cwx.data.image_files import LabelledFiles, Reader, Survey, check_same_size
+from cwx.data.image_files import Reader, Survey, check_same_size
 from cwx.data.listed_files import ListedFiles
 from cwx.data.manifest import Damage, Manifest, Record, survey
 from cwx.data.splits import ImageSet, Source, Splits
 from cwx.data.storage import Storage, total_memory
+from cwx.data.stored_images import Folder, ImageContainer, ImageFile, LabelledFiles
 from cwx.data.streamed_images import StreamedImages
 from cwx.errors import printable
 
@@ -55,10 +55,11 @@ class FileSplits:
     """The image files of a data set, each with its label.
 
     Attributes:
-        root: the folder of all files.
+        root: the folder of all files, or what stands for it in messages.
         train, test: the files of the splits; there may be none for training.
         classes, synsets: see `cwx.data.splits.Splits`.
         reader: makes a reader of the images of one split.
+        container: has the images, if they are parts of larger files.
     """
 
     root: Path
@@ -67,6 +68,7 @@ class FileSplits:
     classes: tuple[str, ...]
     synsets: tuple[str, ...] | None
     reader: Callable[[], Reader]
+    container: ImageContainer | None = None
 
     def read(self) -> Splits:
         """Both splits in memory.
@@ -94,8 +96,8 @@ class FileSplits:
         reader = self.reader()
         files = [*self.train, *self.test]
         paths = [file for file, _ in files]
-        folder = Path(storage.manifests)
-        manifest, damage = survey(paths, self.root, reader, folder, storage.processes)
+        folder, container = Path(storage.manifests), self.container or Folder(self.root)
+        manifest, damage = survey(paths, container, reader, folder, storage.processes)
         kept = _kept(paths, damage, storage)
         for name, first, count in (
             ("training", 0, len(self.train)),
@@ -107,10 +109,11 @@ class FileSplits:
             count = len(self.train)
             train = [files[row] for row in kept if row < count]
             return replace(self, train=train, test=[files[r] for r in kept if r >= count]).read()
-        return self._streamed(manifest, kept, reader, storage)
+        listed = _Listed(container, paths, manifest)
+        return self._streamed(listed, kept, reader, storage)
 
     def _streamed(
-        self, manifest: Manifest, kept: Sequence[int], reader: Reader, storage: Storage
+        self, listed: "_Listed", kept: Sequence[int], reader: Reader, storage: Storage
     ) -> Splits:
         sets = []
         for first, labelled in ((0, self.train), (len(self.train), self.test)):
@@ -118,18 +121,19 @@ class FileSplits:
                 [row for row in kept if first <= row < first + len(labelled)], dtype=torch.int64
             )
             labels = torch.tensor([labelled[row - first][1] for row in rows.tolist()]).long()
-            _check_records(manifest, rows, self.root, reader)
+            _check_records(listed, rows, reader)
             sets.append((rows, labels))
         (train, train_labels), (test, test_labels) = sets
+        manifest = listed.manifest
         width, height = manifest.records[test[0], 2:4].tolist()
         shape = (len(reader.mode), height, width)
-        files = ListedFiles(self.root, manifest, reader, shape, storage)
+        files = ListedFiles(listed.container, listed.files, manifest, reader, shape, storage)
         images = StreamedImages(files, test)
         if not len(train):
             empty = ImageSet(torch.empty((0, *shape), dtype=torch.uint8), train_labels)
             return Splits(empty, ImageSet(images, test_labels), self.classes, self.synsets)
         if (manifest.records[train, 2:4] != manifest.records[test[0], 2:4]).any():
-            first_train, first_test = (files.path(int(rows[0])) for rows in (train, test))
+            first_train, first_test = (files.file(int(rows[0])) for rows in (train, test))
             size = manifest.records[train[0], 2:4].tolist()
             check_same_size(first_train, (size[0], size[1]), first_test, (width, height))
         training = ImageSet(StreamedImages(files, train), train_labels)
@@ -171,7 +175,16 @@ class FileSplits:
         raise error
 
 
-def _kept(paths: Sequence[Path], damage: dict[int, Damage], storage: Storage) -> list[int]:
+@dataclass(frozen=True)
+class _Listed:
+    """Files of a container, with their records."""
+
+    container: ImageContainer
+    files: Sequence[ImageFile]
+    manifest: Manifest
+
+
+def _kept(paths: Sequence[ImageFile], damage: dict[int, Damage], storage: Storage) -> list[int]:
     """The indices of the files that are read.
 
     Raises:
@@ -191,17 +204,17 @@ def _kept(paths: Sequence[Path], damage: dict[int, Damage], storage: Storage) ->
     return [row for row in range(len(paths)) if row not in damage]
 
 
-def _check_records(manifest: Manifest, rows: Tensor, root: Path, reader: Reader) -> None:
+def _check_records(listed: "_Listed", rows: Tensor, reader: Reader) -> None:
     """The checks of images that are read into memory, on their records.
 
     Raises:
         ValueError: see `Reader.read`.
     """
     checked = Survey(reader.rules)
-    records = manifest.records[rows]
+    records = listed.manifest.records[rows]
 
-    def path(index: int) -> Path:
-        return root / os.fsdecode(manifest.names[int(rows[index])])
+    def path(index: int) -> ImageFile:
+        return listed.files[int(rows[index])]
 
     sizes = records[:, 2:4]
     if len(rows) and (different := (sizes != sizes[0]).any(1).nonzero()[:, 0]).numel():

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -19,8 +18,8 @@ from cwx.data.pixel_conversion import (
     to_8_bits,
 )
 from cwx.data.resizing import Fit
+from cwx.data.stored_images import ImageFile, open_image
 from cwx.errors import printable
-from cwx.storage.regular_files import open_regular
 
 MAX_PIXELS = 120_000_000
 """The most pixels of an image file; more may be a decompression bomb."""
@@ -57,7 +56,7 @@ class DecodedImage:
     has_frames: bool
 
 
-def decode(file: Path, *, mode: Mode, rules: PixelRules, fit: Fit | None) -> DecodedImage:
+def decode(file: ImageFile, *, mode: Mode, rules: PixelRules, fit: Fit | None) -> DecodedImage:
     """Read the first frame of an image file, turned as its EXIF orientation says.
 
     Args:
@@ -78,7 +77,7 @@ def decode(file: Path, *, mode: Mode, rules: PixelRules, fit: Fit | None) -> Dec
         raise ValueError(f"{printable(file)} {error}") from error
 
 
-def is_grey_file(file: Path) -> bool:
+def is_grey_file(file: ImageFile) -> bool:
     """Whether an image file is stored without colour.
 
     Raises:
@@ -89,10 +88,10 @@ def is_grey_file(file: Path) -> bool:
 
 
 @contextmanager
-def _open(file: Path) -> Iterator[Image.Image]:
+def _open(file: ImageFile) -> Iterator[Image.Image]:
     """An image whose size is within limits, with errors that name the file."""
     try:
-        with open_regular(file) as stream, warnings.catch_warnings():
+        with open_image(file) as stream, warnings.catch_warnings():
             # Pillow warns about large images, which are refused here, and about odd metadata.
             warnings.simplefilter("ignore")
             with Image.open(stream, formats=FORMATS) as image:
@@ -116,7 +115,7 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
-def _reason(file: Path, error: Exception) -> str:
+def _reason(file: ImageFile, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         name = image_format(file)
         kind = f"a damaged {name}, or of a kind of {name} that is not read"

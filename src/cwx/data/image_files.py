@@ -1,8 +1,6 @@
 """Reading image files as byte tensors of one size."""
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,12 +10,10 @@ from cwx.data.image_decoding import DecodedImage, decode
 from cwx.data.pixel_conversion import Mode, PixelRules
 from cwx.data.resizing import Fit
 from cwx.data.splits import ImageSet
+from cwx.data.stored_images import ImageFile, LabelledFiles
 from cwx.errors import printable
 
 log = logging.getLogger(__name__)
-
-LabelledFiles = Sequence[tuple[Path, int]]
-"""Image files, each with its class index."""
 
 _MODES: dict[int, Mode] = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -39,7 +35,7 @@ class Reader:
     def __init__(self, *, channels: int, fit: Fit | None, rules: PixelRules) -> None:
         self.mode = _MODES[channels]
         self.fit, self.rules = fit, rules
-        self.first: tuple[Path, tuple[int, int]] | None = None
+        self.first: tuple[ImageFile, tuple[int, int]] | None = None
 
     def read(self, files: LabelledFiles) -> ImageSet:
         """The images in the order of `files`, as bytes.
@@ -61,7 +57,7 @@ class Reader:
         survey.check()
         return ImageSet(images, torch.tensor([label for _, label in files]))
 
-    def _image(self, file: Path, survey: "Survey") -> Tensor:
+    def _image(self, file: ImageFile, survey: "Survey") -> Tensor:
         decoded, pixels = self.decode(file)
         if self.first is None:
             self.first = file, decoded.image.size
@@ -69,7 +65,7 @@ class Reader:
         survey.add(file, decoded.bits, decoded.has_frames, self.brightest(pixels))
         return pixels
 
-    def decode(self, file: Path, fit: Fit | None = None) -> tuple[DecodedImage, Tensor]:
+    def decode(self, file: ImageFile, fit: Fit | None = None) -> tuple[DecodedImage, Tensor]:
         """One image, of any size, and its pixels as bytes ``[C, H, W]``.
 
         Args:
@@ -94,7 +90,7 @@ class Reader:
 
 
 def check_same_size(
-    first: Path, first_size: tuple[int, int], file: Path, size: tuple[int, int]
+    first: ImageFile, first_size: tuple[int, int], file: ImageFile, size: tuple[int, int]
 ) -> None:
     """Refuse images of two sizes, given as width and height.
 
@@ -114,11 +110,11 @@ class Survey:
 
     def __init__(self, rules: PixelRules) -> None:
         self.rules = rules
-        self.with_frames: list[Path] = []
-        self.deepest: tuple[Path, int] | None = None
+        self.with_frames: list[ImageFile] = []
+        self.deepest: tuple[ImageFile, int] | None = None
         self.brightest = 0.0
 
-    def add(self, file: Path, bits: int, has_frames: bool, brightest: float) -> None:
+    def add(self, file: ImageFile, bits: int, has_frames: bool, brightest: float) -> None:
         if has_frames:
             self.with_frames.append(file)
         if bits > 8:

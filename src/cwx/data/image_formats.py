@@ -1,8 +1,6 @@
 """The formats of image files that are read, and the recognition of others by their first bytes."""
 
-from pathlib import Path
-
-from cwx.storage.regular_files import open_regular
+from cwx.data.stored_images import ImageFile, open_image
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read; PPM stands for PBM, PGM, PPM and PFM.
@@ -71,7 +69,7 @@ _OTHER_SIGNATURES = (
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
 
-def image_format(file: Path) -> str | None:
+def image_format(file: ImageFile) -> str | None:
     """The format of `FORMATS` that a file has by its content; ``None`` for any other file.
 
     Raw files of cameras count as others: they begin as TIFF files, with a small preview.
@@ -82,7 +80,7 @@ def image_format(file: Path) -> str | None:
     return None if file.suffix.lower() in _RAW else _format(_prefix(file))
 
 
-def describe_content(file: Path) -> str:
+def describe_content(file: ImageFile) -> str:
     """What a file that is not of `FORMATS` is instead, as far as its first bytes tell.
 
     Raises:
@@ -102,8 +100,8 @@ def describe_content(file: Path) -> str:
     return "damaged or of another format"
 
 
-def _prefix(file: Path) -> bytes:
-    with open_regular(file) as stream:
+def _prefix(file: ImageFile) -> bytes:
+    with open_image(file) as stream:
         return stream.read(_PREFIX_BYTES)
 
 

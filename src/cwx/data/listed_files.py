@@ -1,11 +1,9 @@
 """Image files with their manifest: decoded one by one, and refused if they changed."""
 
 import hashlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,9 @@ from cwx.data.image_files import Reader
 from cwx.data.manifest import Manifest
 from cwx.data.random_crops import Drawn
 from cwx.data.storage import Storage
+from cwx.data.stored_images import ImageContainer, ImageFile, image_digest, image_status
 from cwx.data.streamed_images import DrawnCrop
 from cwx.errors import printable
-from cwx.storage.regular_files import check_regular, digest_regular
 
 # Bytes of decoded images that are kept for searches that ask for the same ones again.
 _CACHE = 2**28
@@ -28,8 +26,9 @@ class ListedFiles:
     """Files with their records: decodes them, and refuses what changed since (see `Decoder`).
 
     Args:
-        root: the folder of all files.
-        manifest: the records.
+        container: has all files.
+        files: the files.
+        manifest: their records, in the same order.
         reader: decodes.
         shape: channels, height and width of every image.
         storage: its `processes` decode.
@@ -37,17 +36,19 @@ class ListedFiles:
 
     def __init__(
         self,
-        root: Path,
+        container: ImageContainer,
+        files: Sequence[ImageFile],
         manifest: Manifest,
         reader: Reader,
         shape: tuple[int, int, int],
         storage: Storage,
     ) -> None:
-        self.root, self.reader, self.shape, self.storage = root, reader, shape, storage
+        self.container, self.reader, self.shape, self.storage = container, reader, shape, storage
         # Two buffers instead of many objects, whose reference counts would make each worker copy
         # the memory that it shares with this process.
-        self._ends = np.cumsum([len(name) for name in manifest.names], dtype=np.int64)
-        self._names = b"".join(manifest.names)
+        packed = [container.pack(file) for file in files]
+        self._ends = np.cumsum([len(place) for place in packed], dtype=np.int64)
+        self._packed = b"".join(packed)
         self._status, self._digests = manifest.records[:, :2].clone(), manifest.digests
         entries = (
             hashlib.sha256(name + b"\0" + str(size).encode() + b"\0" + digest).digest()
@@ -79,15 +80,14 @@ class ListedFiles:
     def recall(self, row: int) -> Tensor:
         return self._remembered(row)
 
-    def path(self, row: int) -> Path:
+    def file(self, row: int) -> ImageFile:
         start = int(self._ends[row - 1]) if row else 0
-        return self.root / os.fsdecode(self._names[start : int(self._ends[row])])
+        return self.container.unpack(self._packed[start : int(self._ends[row])])
 
     def decode(self, row: int, drawn: DrawnCrop | None = None) -> Tensor:
-        file = self.path(row)
+        file = self.file(row)
         try:
-            status = check_regular(file)
-            if [status.st_size, status.st_mtime_ns] != self._status[row].tolist():
+            if list(image_status(file)) != self._status[row].tolist():
                 self._check_content(file, row)
         except OSError as error:
             raise ValueError(
@@ -104,9 +104,9 @@ class ListedFiles:
             raise _changed(file)
         return pixels
 
-    def _check_content(self, file: Path, row: int) -> None:
+    def _check_content(self, file: ImageFile, row: int) -> None:
         # A copy or a touch changes the time alone.
-        if bytes.fromhex(digest_regular(file)) != self._digests[row].numpy().tobytes():
+        if image_digest(file) != self._digests[row].numpy().tobytes():
             raise _changed(file)
 
     def identity(self, rows: Tensor) -> bytes:
@@ -115,7 +115,7 @@ class ListedFiles:
         return digest.digest()
 
 
-def _changed(file: Path) -> ValueError:
+def _changed(file: ImageFile) -> ValueError:
     return ValueError(
         f"{printable(file)} has changed since the images were listed at the start: put the first "
         "file back and continue with resume, or start a new run"

@@ -17,11 +17,12 @@ from torch.utils.data import Dataset
 
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelError
+from cwx.data.stored_images import ImageContainer, ImageFile, image_digest, image_status
 from cwx.data.worker_loader import WorkerLoader
 from cwx.errors import printable
 from cwx.storage.atomic import write_tensors
 from cwx.storage.locks import acquire
-from cwx.storage.regular_files import check_regular, digest_regular
+from cwx.storage.regular_files import check_regular
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class Record(NamedTuple):
 
     Attributes:
         size: in bytes.
-        mtime: the time of its last change, in nanoseconds.
+        mtime: the time of its last change, in nanoseconds; of a part of a larger file, its stamp
+            (`cwx.data.stored_images.StoredImage.status`).
         width, height: of the decoded image.
         bits: of a sample in the file.
         frames: 1 if the file has further frames or pages, else 0.
@@ -69,7 +71,8 @@ class Manifest:
     """The records of files, in their order.
 
     Attributes:
-        names: the paths of the files within their folder, as the file system encodes them.
+        names: of the files in their container: in a folder, their paths within it, as the file
+            system encodes them.
         records: ``[n, 7]`` as int64, see `Record`.
         digests: of the content of each file, bytes ``[n, 32]``.
     """
@@ -83,12 +86,16 @@ class Manifest:
 
 
 def survey(
-    files: Sequence[Path], root: Path, reader: Reader, cache: Path, workers: int
+    files: Sequence[ImageFile],
+    container: ImageContainer,
+    reader: Reader,
+    cache: Path,
+    workers: int,
 ) -> tuple[Manifest, dict[int, Damage]]:
     """The manifest of `files`, of which those that are new or changed are decoded once.
 
     Args:
-        files: in `root`.
+        files: in `container`.
         reader: decodes them.
         cache: the folder of the manifests of earlier calls.
         workers: processes that decode.
@@ -97,21 +104,26 @@ def survey(
         the manifest, and the damage of files that cannot be read, by their index: their records
         are 0.
     """
+    root = container.root
     settings = hashlib.sha256(repr((str(root.absolute()), reader.settings())).encode())
     file = cache / f"{settings.hexdigest()[:20]}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file.with_suffix(".lock"))
     acquire(lock, f"another process reads the image files of {printable(root)}: waiting for it")
     try:
-        return _survey(files, root, reader, file, workers)
+        return _survey(files, container, reader, file, workers)
     finally:
         lock.release()
 
 
 def _survey(
-    files: Sequence[Path], root: Path, reader: Reader, file: Path, workers: int
+    files: Sequence[ImageFile],
+    container: ImageContainer,
+    reader: Reader,
+    file: Path,
+    workers: int,
 ) -> tuple[Manifest, dict[int, Damage]]:
-    names = [os.fsencode(path.relative_to(root)) for path in files]
+    root, names = container.root, [container.name(image) for image in files]
     records = torch.zeros(len(files), len(Record._fields), dtype=torch.int64)
     digests = torch.zeros(len(files), _DIGEST, dtype=torch.uint8)
     earlier = _read(file)
@@ -141,13 +153,11 @@ def _survey(
     return manifest, damage
 
 
-def _is_unchanged(path: Path, manifest: Manifest, row: int) -> bool:
+def _is_unchanged(path: ImageFile, manifest: Manifest, row: int) -> bool:
     try:
-        status = check_regular(path)
+        return list(image_status(path)) == manifest.records[row, :2].tolist()
     except OSError:
         return False
-    size, mtime = manifest.records[row, :2].tolist()
-    return bool(status.st_size == size and status.st_mtime_ns == mtime)
 
 
 def _name_changed(manifest: Manifest, earlier: Manifest, rows: Sequence[int], root: Path) -> None:
@@ -171,7 +181,7 @@ Outcome = tuple[Record, bytes] | Damage
 
 
 def _check(
-    files: Sequence[tuple[int, Path]], reader: Reader, workers: int
+    files: Sequence[tuple[int, ImageFile]], reader: Reader, workers: int
 ) -> Iterator[tuple[int, Outcome]]:
     chunks = [
         range(start, min(start + _CHUNK, len(files))) for start in range(0, len(files), _CHUNK)
@@ -182,17 +192,16 @@ def _check(
 
 
 class _Outcomes(Dataset[list[tuple[int, Outcome]]]):
-    def __init__(self, files: Sequence[tuple[int, Path]], reader: Reader) -> None:
+    def __init__(self, files: Sequence[tuple[int, ImageFile]], reader: Reader) -> None:
         self.files, self.reader = files, reader
 
     def __getitem__(self, chunk: range) -> list[tuple[int, Outcome]]:
         return [(self.files[i][0], _outcome(self.files[i][1], self.reader)) for i in chunk]
 
 
-def _outcome(file: Path, reader: Reader) -> Outcome:
+def _outcome(file: ImageFile, reader: Reader) -> Outcome:
     try:
-        status = check_regular(file)
-        digest = bytes.fromhex(digest_regular(file))
+        status, digest = image_status(file), image_digest(file)
         decoded, pixels = reader.decode(file)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -200,8 +209,7 @@ def _outcome(file: Path, reader: Reader) -> Outcome:
     except ValueError as error:
         return Damage(str(error), isinstance(error.__cause__, PixelError))
     record = Record(
-        status.st_size,
-        status.st_mtime_ns,
+        *status,
         *decoded.image.size,
         decoded.bits,
         int(decoded.has_frames),

@@ -1,9 +1,9 @@
 """The number of channels of the images of folders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cwx.data.datasets.class_folders import FilesByClass
 from cwx.data.image_decoding import is_grey_file
+from cwx.data.stored_images import ImageFile
 
 
 def check_channels(channels: int | None) -> None:
@@ -16,7 +16,7 @@ def check_channels(channels: int | None) -> None:
         raise ValueError(f"data.source.channels is {channels}: give 1, 3 or null")
 
 
-def common_channels(splits: Sequence[FilesByClass]) -> int:
+def common_channels(splits: Sequence[Mapping[str, Sequence[ImageFile]]]) -> int:
     """1 if all images are stored in grey, else 3; files that cannot be read do not count.
 
     Raises:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cwx.data.class_order import in_order
-from cwx.data.image_files import LabelledFiles
 from cwx.data.image_listing import Listing, is_desktop_file, is_image, list_images, summarise
+from cwx.data.stored_images import LabelledFiles
 from cwx.errors import printable
 from cwx.functional.class_names import composed
 

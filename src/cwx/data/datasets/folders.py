@@ -19,11 +19,12 @@ from cwx.data.datasets.class_folders import (
     preview_names,
 )
 from cwx.data.file_splits import FileSplits
-from cwx.data.image_files import LabelledFiles, Reader
+from cwx.data.image_files import Reader
 from cwx.data.image_listing import is_desktop_file
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import crop_to
 from cwx.data.splits import NOUN, ImageSet, Splits, synsets_by_index
+from cwx.data.stored_images import LabelledFiles
 from cwx.errors import closest, did_you_mean
 from cwx.functional.class_names import ClassName, composed
 from cwx.functional.spacing import evenly_spaced
@@ -205,7 +206,7 @@ class ClassFolders:
             classes, source = read_names(self.names), str(self.names)
         else:
             source = "data.source.classes"
-            classes = _checked_names([str(name) for name in self.names], source)
+            classes = checked_names([str(name) for name in self.names], source)
         _check_known(test, classes, self.root, source)
         return test, classes
 
@@ -233,10 +234,10 @@ def read_names(file: Path) -> tuple[str, ...]:
             f"{file} cannot be read as text ({error}): set data.source.classes to a file with the "
             "name of one class per line, or to null"
         ) from error
-    return _checked_names(text.splitlines(), str(file))
+    return checked_names(text.splitlines(), str(file))
 
 
-def _checked_names(lines: Sequence[str], source: str) -> tuple[str, ...]:
+def checked_names(lines: Sequence[str], source: str) -> tuple[str, ...]:
     """The class names in lines of text; empty lines are skipped.
 
     Args:

@@ -12,10 +12,11 @@ from cwx.data.datasets.class_folders import (
 )
 from cwx.data.datasets.download import Archive, fetch
 from cwx.data.file_splits import FileSplits
-from cwx.data.image_files import LabelledFiles, Reader
+from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import check_side, stretch_to
 from cwx.data.splits import Splits
+from cwx.data.stored_images import LabelledFiles
 from cwx.storage.regular_files import read_regular_text
 
 PUBLISHER = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"

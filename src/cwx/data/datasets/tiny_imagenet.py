@@ -14,10 +14,11 @@ from cwx.data.datasets.class_folders import (
 )
 from cwx.data.datasets.download import Archive, fetch
 from cwx.data.file_splits import FileSplits
-from cwx.data.image_files import LabelledFiles, Reader
+from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import crop_to
 from cwx.data.splits import NOUN, Splits
+from cwx.data.stored_images import LabelledFiles
 from cwx.storage.regular_files import read_regular_text
 
 ARCHIVE = Archive(
