@@ -84,6 +84,7 @@ REQUIRED = {
     "image_folder": ["data.source.root=x"],
     "test_folder": ["data.source.root=x"],
     "webdataset": ["data.source.root=x"],
+    "huggingface": ["data.source.dataset=x"],
     "external": ["network.build._target_=torchvision.models.squeezenet1_0"],
     "imported": ["dataset_construction.path=x"],
     "file": ["evaluation.neurons.taxonomy.path=x"],

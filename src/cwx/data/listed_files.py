@@ -87,7 +87,8 @@ class ListedFiles:
     def decode(self, row: int, drawn: DrawnCrop | None = None) -> Tensor:
         file = self.file(row)
         try:
-            if list(image_status(file)) != self._status[row].tolist():
+            changed = list(image_status(file)) != self._status[row].tolist()
+            if changed or self.container.checks_content:
                 self._check_content(file, row)
         except OSError as error:
             raise ValueError(

@@ -25,7 +25,7 @@ class StoredImage(Protocol):
         """
 
     def status(self) -> tuple[int, int]:
-        """Its size in bytes, and a number in 0 to 2^63 - 1 that changes if the larger file does.
+        """Its size in bytes or 0, and a number in 0 to 2^63 - 1 that changes with the larger file.
 
         Raises:
             OSError: the larger file cannot be reached.
@@ -79,10 +79,15 @@ class ImageContainer(Protocol):
 
     Attributes:
         root: its folder, or a path that stands for it, for messages and the manifest.
+        checks_content: whether an image is compared with its digest whenever it is decoded, since
+            its status does not tell of changes during a run.
     """
 
     @property
     def root(self) -> Path: ...
+
+    @property
+    def checks_content(self) -> bool: ...
 
     def name(self, file: ImageFile) -> bytes:
         """The name of an image, without null bytes: a part of the identity of the data."""
@@ -99,6 +104,7 @@ class Folder:
     """Image files in a folder and in its subfolders (see `ImageContainer`)."""
 
     root: Path
+    checks_content = False
 
     def name(self, file: ImageFile) -> bytes:
         assert isinstance(file, Path)

@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from cwx.data.label_text import as_label
 from cwx.data.tar_archives import ArchiveMember, members, read_content
 from cwx.errors import printable
-from cwx.functional.class_names import composed
 from cwx.storage.atomic import write_tensors
 from cwx.storage.regular_files import check_regular, open_regular
 
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"((?:.*/|)[^./][^./]*)\.([^/]+)", re.DOTALL)
 # Bytes of the field with the label.
 _MAX_LABEL = 2**20
-# Characters of a label.
-_MAX_NAME = 1000
 
 
 @dataclass(frozen=True)
@@ -159,22 +157,6 @@ def _entry(content: Any, key: str) -> Any:
     if key not in content:
         raise ValueError(f"the JSON object has no key {printable(key)}, but {_listed(content)}")
     return content[key]
-
-
-def as_label(label: Any) -> str:
-    """A label as text.
-
-    Raises:
-        ValueError: it is neither a whole number nor a name of printable characters.
-    """
-    if isinstance(label, bool) or not isinstance(label, int | str):
-        raise ValueError(f"{type(label).__name__} is neither a whole number nor a name")
-    text = composed(str(label).strip()) if isinstance(label, str) else str(label)
-    if not text:
-        raise ValueError("it is empty")
-    if not text.isprintable() or len(text) > _MAX_NAME:
-        raise ValueError(f"it is no name of at most {_MAX_NAME} printable characters")
-    return text
 
 
 def _listed(names: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 import torch
-from PIL import Image
 from support.builders import image_data, small_convnet, train_experts
+from support.encoded_images import encoded, image_tree
 from support.shards import pack_folder, write_shard
 
 from cwx.data.datasets.folders import ImageFolder
@@ -22,29 +22,13 @@ UNSET = dict.fromkeys(("size", "interpolation", "channels", "background", "white
 FIELDS = {"image": ["jpg", "png", "webp"], "label": "cls", "classes": None, "resize": None}
 
 
-def encoded(pixels, kind="PNG"):
-    stream = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(stream, kind)
-    return stream.getvalue()
-
-
 def png(value=0, size=8):
     return encoded(torch.full((size, size, 3), value, dtype=torch.uint8))
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 11), ("test", 6)):
-        for name in ("ant", "bee", "cat"):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(0, 256, (9, 8, 3), generator=generator, dtype=torch.uint8)
-                kind = ("png", "jpg", "webp")[i % 3]
-                file = root / split / name / f"{i:02d}.{kind}"
-                file.write_bytes(encoded(pixels, {"jpg": "JPEG"}.get(kind, kind)))
-    return root
+    return image_tree(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture
