@@ -19,6 +19,7 @@ from cwx.evaluations.accuracy import Accuracy
 from cwx.evaluations.adversarial.adversarial_detection import AdversarialDetection
 from cwx.evaluations.adversarial.adversarial_set import AdversarialSetAccuracy
 from cwx.evaluations.adversarial.representations import Representations
+from cwx.evaluations.atlas.evaluation import NeuronAtlas
 from cwx.evaluations.backdoor.attack_success import AttackSuccess
 from cwx.evaluations.backdoor.poison_detection import PoisonDetection
 from cwx.evaluations.backdoor.poisoned_groups import PoisonedGroups
@@ -85,7 +86,19 @@ EVALUATIONS = {
             sigma=1.0,
             high=0.5,
             bins=3,
+            noise=True,
             sheet=None,
+        ),
+        partial(
+            NeuronAtlas,
+            networks=None,
+            layers=None,
+            before_nonlinearity=True,
+            fraction=0.2,
+            activation=spatial_maximum,
+            taxonomy=Flat(),
+            sigma=1.0,
+            images=2,
         ),
         partial(
             NeuronPairs,

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from safetensors.torch import load
 from support.builders import image_data, small_convnet, train_experts
 from support.studies import CONTRIBUTIONS
 from torch import distributed as dist
@@ -139,11 +140,11 @@ def main(store, rank, count, out, *names):
 
 
 def contents(outcome):
-    """The tensors of an outcome, with NaN as a number that equals itself."""
+    """The tensors in the files of an outcome, with NaN as a number that equals itself."""
     return {
         f"{file}/{name}": [str(values.dtype), values.double().nan_to_num(-7).tolist()]
-        for file, it in outcome.tensors.items()
-        for name, values in it.tensors.items()
+        for file, content in outcome.files.items()
+        for name, values in load(content).items()
     }
 
 
