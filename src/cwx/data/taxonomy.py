@@ -16,6 +16,7 @@ from cwx.data.datasets.class_folders import preview_names
 from cwx.data.splits import Splits
 from cwx.errors import closest
 from cwx.functional.class_names import composed
+from cwx.functional.class_similarity import correlation
 from cwx.storage.json_files import parse_json
 from cwx.storage.regular_files import read_regular_text
 
@@ -37,6 +38,27 @@ class Taxonomy(Protocol):
         Raises:
             ValueError: the taxonomy lacks a class, or its distances are not such a matrix.
         """
+
+
+def correlation_of_classes(
+    taxonomy: Taxonomy, splits: Splits, sigma: float, setting: str
+) -> Tensor:
+    """C of the classes of some data, ``[classes, classes]`` (Dong et al., Eq 2).
+
+    Args:
+        taxonomy: gives the distances.
+        splits: the data.
+        sigma: σ.
+        setting: the setting that has ``taxonomy`` and ``sigma``, for messages.
+
+    Raises:
+        ValueError: the taxonomy lacks a class, or C is indefinite.
+    """
+    distances = taxonomy.distances(splits, f"{setting}.taxonomy")
+    try:
+        return correlation(distances, sigma)
+    except ValueError as error:
+        raise ValueError(f"{setting}.sigma: {error}") from error
 
 
 class WordNet:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.data.splits import Splits
-from cwx.data.taxonomy import Taxonomy
+from cwx.data.taxonomy import Taxonomy, correlation_of_classes
 from cwx.evaluations.adversarial.adversarial_detection import check_memory
 from cwx.evaluations.adversarial.features import LayerChoice, check_networks, select_networks
 from cwx.evaluations.contributions.figures import contradiction_figure, curves_figure
@@ -40,7 +40,6 @@ from cwx.evaluations.contributions.tables import (
 from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.functional.class_gaussians import Covariance
-from cwx.functional.class_similarity import correlation
 from cwx.functional.representation_distance import Pooling
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
@@ -139,11 +138,7 @@ class Contributions:
         self._correlation(plan.data.splits)
 
     def _correlation(self, splits: Splits) -> Tensor:
-        distances = self.taxonomy.distances(splits, f"{SETTING}.taxonomy")
-        try:
-            return correlation(distances, self.sigma)
-        except ValueError as error:
-            raise ValueError(f"{SETTING}.sigma: {error}") from error
+        return correlation_of_classes(self.taxonomy, splits, self.sigma, SETTING)
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         indices = evaluated_indices(subject, self.images)

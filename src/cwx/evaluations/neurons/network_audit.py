@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cwx.data.splits import Splits
 from cwx.data.streamed_images import Images
-from cwx.data.taxonomy import Taxonomy
+from cwx.data.taxonomy import Taxonomy, correlation_of_classes
 from cwx.evaluations.neurons.noise import noise_images
 from cwx.evaluations.neurons.responses import AdversarialTop, LayerResponses, layer_responses
 from cwx.evaluations.neurons.top_images import (
@@ -16,7 +16,6 @@ from cwx.evaluations.neurons.top_images import (
     audit_layers,
     normalized_batches,
 )
-from cwx.functional.class_similarity import correlation
 from cwx.functional.top_activations import TopActivations
 from cwx.networks.unit_layers import UnitLayer
 from cwx.training.build import build_network
@@ -96,11 +95,7 @@ class NetworkAudit:
         Raises:
             ValueError: the taxonomy lacks a class, or C is indefinite.
         """
-        distances = self.taxonomy.distances(splits, f"{self.setting}.taxonomy")
-        try:
-            return correlation(distances, self.sigma)
-        except ValueError as error:
-            raise ValueError(f"{self.setting}.sigma: {error}") from error
+        return correlation_of_classes(self.taxonomy, splits, self.sigma, self.setting)
 
     def unit_layers(self, network: nn.Module, image_shape: tuple[int, int, int]) -> list[UnitLayer]:
         """The layers to audit.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
-from cwx.data.taxonomy import Taxonomy
+from cwx.data.taxonomy import Taxonomy, correlation_of_classes
 from cwx.evaluations.adversarial.features import LayerChoice, check_networks, select_networks
 from cwx.evaluations.contributions.reference import (
     ReferenceUnits,
@@ -23,7 +23,6 @@ from cwx.evaluations.traces.figure import trace_figure
 from cwx.evaluations.traces.influence import influence_of_channels
 from cwx.evaluations.traces.inputs import TraceImage, file_images, study_images
 from cwx.evaluations.traces.trace import Neuron, Trace, trace_rows
-from cwx.functional.class_similarity import correlation
 from cwx.functional.top_activations import RunningTopK
 from cwx.functional.unit_contributions import Ablation
 from cwx.networks.later_layers import LaterLayers
@@ -158,7 +157,7 @@ class Traces:
         )
 
     def _correlation(self, data: ImageData) -> Tensor:
-        return correlation(self.taxonomy.distances(data.splits, f"{SETTING}.taxonomy"), self.sigma)
+        return correlation_of_classes(self.taxonomy, data.splits, self.sigma, SETTING)
 
     def _traces(
         self,
