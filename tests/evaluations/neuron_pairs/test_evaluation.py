@@ -14,6 +14,7 @@ from torch import nn
 
 from cwx.data.taxonomy import Flat, WordNet
 from cwx.evaluations.neuron_pairs.evaluation import NeuronPairs
+from cwx.evaluations.neurons import regions
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.functional.top_activations import spatial_maximum
 from cwx.storage.trajectories import TrajectoryStore
@@ -138,16 +139,14 @@ def test_a_picture_has_the_nine_images_of_highest_activation_with_the_region(sub
 
 
 def test_each_image_is_occluded_once(subject, monkeypatch):
-    from cwx.evaluations.neuron_pairs import pictures
-
     seen = []
-    original = pictures.discrepancy
+    original = regions.discrepancy
 
     def discrepancy(activations, image, *others, **settings):
         seen.append(image)
         return original(activations, image, *others, **settings)
 
-    monkeypatch.setattr(pictures, "discrepancy", discrepancy)
+    monkeypatch.setattr(regions, "discrepancy", discrepancy)
     neuron_pairs(pairs=6)(subject, {})
     assert 9 < len(seen) <= 24
     assert len({image.numpy().tobytes() for image in seen}) == len(seen)

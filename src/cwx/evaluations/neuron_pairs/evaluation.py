@@ -12,9 +12,10 @@ from PIL import Image
 from torch import nn
 
 from cwx.data.taxonomy import Taxonomy
-from cwx.evaluations.neuron_pairs.pictures import IMAGES, Neuron, Regions, draw_pictures
+from cwx.evaluations.neuron_pairs.pictures import IMAGES, Neuron, draw_pictures
 from cwx.evaluations.neuron_pairs.sampling import draw_pairs
 from cwx.evaluations.neurons.network_audit import NetworkAudit
+from cwx.evaluations.neurons.regions import Regions
 from cwx.evaluations.neurons.top_images import Activation, Audit, normalized_batches, top_count
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.explanations.drawing import Pixels

@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cwx.evaluations.neurons.regions import Regions
 from cwx.evaluations.neurons.top_images import Activation
-from cwx.explanations.drawing import Pixels, highlight, to_pixels
-from cwx.functional.occlusion import Occluders, discrepancy, random_occluders
-from cwx.functional.rng import stream
+from cwx.explanations.drawing import Pixels, to_pixels
 from cwx.networks.unit_layers import UnitLayer
 from cwx.networks.unit_outputs import Outputs, unit_outputs
 from cwx.training.subject import Subject
@@ -47,31 +46,6 @@ class Neuron:
     lc: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Regions:
-    """How regions are highlighted: by the occlusion of squares (Zhou et al. 2015).
-
-    Attributes:
-        occluder: side of the squares in pixels.
-        stride: pixels from one square to the next.
-        threshold: pixels above this fraction of a map's maximum are highlighted.
-    """
-
-    occluder: int
-    stride: int
-    threshold: float
-
-    def occluders(self, image_shape: tuple[int, int, int]) -> Occluders:
-        """The same squares for all images.
-
-        Raises:
-            ValueError: the squares do not fit the images, or leave pixels uncovered.
-        """
-        return random_occluders(
-            image_shape, size=self.occluder, stride=self.stride, generator=stream(0)
-        )
-
-
 def draw_pictures(
     neurons: Sequence[Neuron],
     subject: Subject,
@@ -90,9 +64,7 @@ def draw_pictures(
         activation: from a layer's output to an activation per channel.
         regions: how regions are highlighted.
     """
-    test, normalization = subject.data.splits.test, subject.data.normalization
-    occluders = regions.occluders(subject.data.image_shape)
-    normalised = replace(occluders, patches=normalization.normalize(occluders.patches))
+    test = subject.data.splits.test
     users: dict[int, list[int]] = {}
     for number, neuron in enumerate(neurons):
         for image in neuron.images:
@@ -104,14 +76,10 @@ def draw_pictures(
             if done and done % _LOGGED == 0:
                 log.info("%d of %d images", done, len(users))
             (unit,) = test.images[torch.tensor([image])].float() / 255
-            maps = discrepancy(
-                _activations(outputs, [neurons[number] for number in numbers]),
-                normalization.normalize(unit).to(subject.device),
-                normalised,
-                chunk=subject.data.batch_size,
-            )
-            for number, values in zip(numbers, maps.cpu(), strict=True):
-                tile = to_pixels(highlight(unit, values, regions.threshold))
+            activations = _activations(outputs, [neurons[number] for number in numbers])
+            maps = regions.maps(unit, activations, subject)
+            for number, values in zip(numbers, maps, strict=True):
+                tile = to_pixels(regions.highlighted(unit, values))
                 pictures[number] = _placed(
                     tile, pictures[number], neurons[number].images.index(image)
                 )

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -11,13 +10,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.errors import closest
+from cwx.evaluations.neurons.regions import Regions
 from cwx.evaluations.neurons.responses import LayerResponses
 from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Row
-from cwx.explanations.drawing import Tile, highlight, tiles
+from cwx.explanations.drawing import Tile, tiles
 from cwx.explanations.text_fitting import shorten
-from cwx.functional.occlusion import Occluders, discrepancy, random_occluders
-from cwx.functional.rng import stream
 from cwx.functional.top_activations import TopActivations
 from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.subject import Subject
@@ -66,7 +64,7 @@ class Sheet:
                 "most 1, of the highest of a discrepancy map"
             )
         self.layer, self.neurons, self.images = layer, neurons, images
-        self.occluder, self.stride, self.threshold = occluder, stride, threshold
+        self.regions = Regions(occluder=occluder, stride=stride, threshold=threshold)
 
     def check(self, image_shape: tuple[int, int, int], layers: Sequence[str], setting: str) -> None:
         """Refuse occluders that do not fit the images, and a layer that is not audited.
@@ -75,7 +73,7 @@ class Sheet:
             ValueError: with the remedy.
         """
         try:
-            self._occluders(image_shape)
+            self.regions.occluders(image_shape)
         except ValueError as error:
             raise ValueError(f"{setting}.occluder and {setting}.stride: {error}") from error
         if self.layer is not None and self.layer not in layers:
@@ -85,12 +83,6 @@ class Sheet:
                 f"{', '.join(near)}, give null for the last, or add it to "
                 f"{setting.rpartition('.')[0]}.layers"
             )
-
-    def _occluders(self, image_shape: tuple[int, int, int]) -> Occluders:
-        # The same for all images and networks, so that their maps are comparable.
-        return random_occluders(
-            image_shape, size=self.occluder, stride=self.stride, generator=stream(0)
-        )
 
     def select_layer(self, layers: Sequence[LayerResponses]) -> LayerResponses:
         """The layer of the sheet."""
@@ -146,26 +138,12 @@ class Sheet:
         distinct = torch.cat(list(indices)).unique()
         unit = dict(zip(distinct.tolist(), read(distinct).float() / 255, strict=True))
         maps = {
-            index: self._discrepancy_maps(image, activations, subject)
-            for index, image in unit.items()
+            index: self.regions.maps(image, activations, subject) for index, image in unit.items()
         }
         return [
-            {i: highlight(unit[i], maps[i][rank], self.threshold) for i in of_neuron.tolist()}
+            {i: self.regions.highlighted(unit[i], maps[i][rank]) for i in of_neuron.tolist()}
             for rank, of_neuron in enumerate(indices)
         ]
-
-    def _discrepancy_maps(
-        self, unit: Tensor, activations: _Activations, subject: Subject
-    ) -> Tensor:
-        """A discrepancy map per neuron of the sheet, ``[neurons, H, W]``."""
-        normalization = subject.data.normalization
-        occluders = self._occluders(subject.data.image_shape)
-        return discrepancy(
-            activations,
-            normalization.normalize(unit).to(subject.device),
-            replace(occluders, patches=normalization.normalize(occluders.patches)),
-            chunk=subject.data.batch_size,
-        ).cpu()
 
 
 def _top_indices(top: TopActivations, neuron: int) -> Tensor:
