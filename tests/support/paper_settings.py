@@ -305,17 +305,18 @@ STUDIES = {
     },
     "cifar10/alexnet": {"network._target_": "AlexNet", "network.depth": None},
 }
-# The work that two cores are given: network, epochs, start, pictures, steps, the epochs of early
-# experts, and the steps and the learning rate of the inner loop.
+# The work that two cores are given: network, epochs, start, images per class, steps, the epochs of
+# early experts.
 SMALL = {
-    "cifar10/cwx": ({"width": 32}, 12, (0, 2), 3, 300, 4, (30, None)),
-    "svhn/cwx": ({"width": 32}, 12, (0, 2), 2, 400, 4, (15, 0.05)),
-    "gtsrb/cwx": ({"width": 32}, 12, (0, 2), 1, 200, 4, (15, 0.05)),
-    "tiny_imagenet/cwx": ({"width": 32, "depth": 4}, 12, (0, 2), 1, 80, 4, (15, 0.05)),
-    "cifar10/backdoor": ({"width": 32}, 12, (0, 0), 2, 400, 1, (15, 0.05)),
-    "cifar10/adversarial": ({"width": 32}, 12, (0, 2), 2, 400, 4, (15, 0.05)),
-    f"cifar10/dynamics {START}=30": ({"width": 32}, 31, (30, 30), 2, 400, 31, (15, 0.05)),
-    "cifar10/alexnet": ({"width": 16}, 12, (0, 2), 2, 400, 4, (15, 0.05)),
+    "cifar10/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4),
+    "cifar10/noise": ({"width": 32}, 12, (0, 2), 10, 300, 4),
+    "svhn/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4),
+    "gtsrb/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4),
+    "tiny_imagenet/cwx": ({"width": 32, "depth": 4}, 12, (0, 2), 1, 80, 4),
+    "cifar10/backdoor": ({"width": 32}, 12, (0, 0), 10, 300, 1),
+    "cifar10/adversarial": ({"width": 32}, 12, (0, 2), 10, 300, 4),
+    f"cifar10/dynamics {START}=30": ({"width": 32}, 31, (30, 30), 10, 150, 31),
+    "cifar10/alexnet": ({"width": 16}, 12, (0, 2), 10, 300, 4),
 }
 # Dong et al., Appendix A (D12), and Eq 8-11 (D8).
 PLATEAU = {
