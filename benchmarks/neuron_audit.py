@@ -56,7 +56,7 @@ class Problem:
 
 def forward(problem: Problem) -> None:
     with torch.no_grad():
-        for images in problem.batches():
+        for _, images in problem.batches():
             problem.network(images)
 
 
@@ -70,7 +70,7 @@ def sort_everything(problem: Problem) -> Indices:
     """Store the activations of all images, then sort them."""
     activations: dict[str, list[Tensor]] = {layer.name: [] for layer in problem.layers}
     with torch.no_grad(), unit_outputs(problem.network, problem.layers, spatial_maximum) as read:
-        for images in problem.batches():
+        for _, images in problem.batches():
             for name, values in read(images).items():
                 activations[name].append(values)
     k = round(FRACTION * len(problem.images))

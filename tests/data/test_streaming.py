@@ -137,6 +137,33 @@ def test_many_images_pass_through_workers(images, tmp_path, monkeypatch, workers
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("first", "step"), [(0, 1), (0, 2), (1, 2), (2, 3), (90, 91)])
+def test_a_rank_decodes_the_images_of_its_batches_alone(
+    images, tmp_path, monkeypatch, workers, first, step
+):
+    memory, disk = (
+        folder(images, storage, manifests=tmp_path, workers=workers, batch_size=4)
+        for storage in ("memory", "disk")
+    )
+    selected = []
+    select = StreamedImages.select
+
+    def spy(images, indices):
+        selected.append(indices)
+        return select(images, indices)
+
+    monkeypatch.setattr(StreamedImages, "select", spy)
+    expected = list(memory.test_batches())[first::step]
+    for data in (memory, disk):
+        batches = list(data.test_batches(first=first, step=step))
+        for a, b in zip(expected, batches, strict=True):
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.labels, b.labels)
+            assert a.total == b.total
+    assert sum(map(len, selected)) == sum(batch.total for batch in expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_training_from_disk_is_training_from_memory(images, tmp_path, workers):
     trained = []
     for storage in ("memory", "disk"):

@@ -21,7 +21,7 @@ from cwx.data.random_crops import RandomCrops
 from cwx.data.splits import ImageSet, Source, Splits
 from cwx.data.step_loaders import rank_and_world_size
 from cwx.data.storage import Storage
-from cwx.data.streamed_images import StreamedImages
+from cwx.data.streamed_images import StreamedImages, dealt_batches
 from cwx.data.worker_loader import WorkerLoader
 from cwx.functional.images import Normalization
 
@@ -261,17 +261,18 @@ class ImageData(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return normalised(batch, self.normalization)
 
-    def test_batches(self, count: int | None = None) -> Iterator[Batch]:
+    def test_batches(
+        self, count: int | None = None, *, first: int = 0, step: int = 1
+    ) -> Iterator[Batch]:
         """All test images, or `count` evenly spaced ones, in order; see `in_order`."""
-        return self.in_order(self.splits.test.spread(count))
+        return self.in_order(self.splits.test.spread(count), first=first, step=step)
 
-    def in_order(self, images: ImageSet) -> Iterator[Batch]:
-        """Batches of `batch_size` images in order, the same on every rank."""
-        images, start = self._on_device(images), 0
-        for pixels in images.images.split(self.batch_size):
+    def in_order(self, images: ImageSet, *, first: int = 0, step: int = 1) -> Iterator[Batch]:
+        """Batches of `batch_size` images in order: every `step`-th from number `first` on."""
+        images, size = self._on_device(images), self.batch_size
+        for start, pixels in dealt_batches(images.images, size, first=first, step=step):
             labels = images.labels[start : start + len(pixels)]
             yield Batch(self.normalization.from_bytes(pixels), labels, len(pixels))
-            start += len(pixels)
 
     def _on_device(self, images: ImageSet) -> ImageSet:
         """The images on the trainer's device if a trainer is attached."""

@@ -202,6 +202,29 @@ Images = Tensor | StreamedImages
 """Byte images ``[n, C, H, W]``: in memory, or in files."""
 
 
+def dealt_batches(
+    images: Images, size: int, *, first: int = 0, step: int = 1
+) -> Iterator[tuple[int, Tensor]]:
+    """Every `step`-th batch of images in order, with the index of its first image.
+
+    Images in files are decoded only if they are in one of these batches.
+
+    Args:
+        images: split into batches.
+        size: of a batch; the last may be smaller.
+        first: the number of the first batch to yield, from 0.
+        step: 1 for all batches.
+    """
+    starts = range(first * size, len(images), step * size)
+    if isinstance(images, Tensor):
+        parts: Iterator[Tensor] = (images[start : start + size] for start in starts)
+    else:
+        indices = [torch.arange(s, min(s + size, len(images))) for s in starts]
+        # Without a batch, no worker process starts.
+        parts = images.select(torch.cat(indices)).split(size) if indices else iter(())
+    return zip(starts, parts, strict=True)
+
+
 def change_images(images: Images, indices: Tensor, change: Change) -> Images:
     """Copies of the images, with a change of those at `indices`."""
     if isinstance(images, StreamedImages):

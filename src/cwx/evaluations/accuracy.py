@@ -124,12 +124,15 @@ class Accuracy:
         self, data: ImageData, network: nn.Module, device: torch.device, ranks: Ranks
     ) -> Iterator[tuple[str, Iterator[_Batch]]]:
         """The test batches of this rank, clean and under each attack, by name."""
-        yield CLEAN, ranks.own(self._clean_batches(data, device))
+        yield CLEAN, self._clean_batches(data, device, ranks)
         for name, attack in self.attacks.items():
             yield name, self._adversarial_batches(data, network, attack, device, ranks)
 
-    def _clean_batches(self, data: ImageData, device: torch.device) -> Iterator[_Batch]:
-        for images, labels, count in data.test_batches(self.images):
+    def _clean_batches(
+        self, data: ImageData, device: torch.device, ranks: Ranks
+    ) -> Iterator[_Batch]:
+        batches = data.test_batches(self.images, first=ranks.index, step=ranks.count)
+        for images, labels, count in batches:
             yield images.to(device), labels.to(device), count
 
     def _adversarial_batches(
@@ -140,11 +143,13 @@ class Accuracy:
         device: torch.device,
         ranks: Ranks,
     ) -> Iterator[_Batch]:
-        generator = stream(0)
-        for number, (images, labels, count) in enumerate(self._clean_batches(data, device)):
+        generator, own = stream(0), self._clean_batches(data, device, ranks)
+        test = data.splits.test.spread_indices(self.images)
+        for number, indices in enumerate(test.split(data.batch_size)):
             # Drawn for every batch, so that each has the start that it has on one rank.
-            start = attack.draw(count, data.image_shape, generator)
+            start = attack.draw(len(indices), data.image_shape, generator)
             if ranks.has(number):
+                images, labels, count = next(own)
                 adversarial = attack(
                     cross_entropy(network),
                     images,

@@ -88,7 +88,7 @@ def test_a_channel_that_never_fires_has_no_top_images():
     """Its maximum before the ReLU, always below 0, is still higher for some images."""
     net = network()
     nn.init.constant_(net.stem[1].bias, -999)
-    batch = NORMALIZATION.from_bytes(IMAGES)
+    batch = torch.arange(len(IMAGES)), NORMALIZATION.from_bytes(IMAGES)
     for before, fires in ((True, True), (False, False)):
         layers = audit_layers(net, SHAPE, ["stem.1"], "x", before_nonlinearity=before)
         run = Audit(layers=layers, activation=spatial_maximum, fraction=0.1)
@@ -166,5 +166,6 @@ def test_nan_activations_are_refused():
     net = network()
     nn.init.constant_(net.stem[0].weight, float("nan"))
     run = Audit(layers=named(["stem.1"]), activation=spatial_maximum, fraction=0.1)
+    batch = torch.arange(len(IMAGES)), NORMALIZATION.from_bytes(IMAGES)
     with pytest.raises(ValueError, match="the network has diverged"):
-        run(net, [NORMALIZATION.from_bytes(IMAGES)], len(IMAGES))
+        run(net, [batch], len(IMAGES))

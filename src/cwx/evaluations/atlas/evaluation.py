@@ -22,7 +22,6 @@ from cwx.evaluations.atlas.columns import (
 )
 from cwx.evaluations.atlas.thumbnails import choose_images, thumbnails
 from cwx.evaluations.atlas.unit_pass import (
-    Batch,
     UnitMeasures,
     UnitTask,
     measure_units,
@@ -30,7 +29,7 @@ from cwx.evaluations.atlas.unit_pass import (
 )
 from cwx.evaluations.neurons.network_audit import NetworkAudit
 from cwx.evaluations.neurons.responses import LayerResponses
-from cwx.evaluations.neurons.top_images import Activation, normalized_batches
+from cwx.evaluations.neurons.top_images import Activation, Batch, normalized_batches
 from cwx.evaluations.outcome import Outcome, Sources
 from cwx.functional.auroc import RunningAuroc
 from cwx.networks.receptive_fields import receptive_fields
@@ -196,7 +195,7 @@ class NeuronAtlas:
             )
             for layer in responses
         ]
-        batches = _numbered(_normalized(subject, [test.images]), torch.arange(len(test)))
+        batches = _normalized(subject, [test.images])
         return measure_units(
             network, batches, test.labels, tasks, self.audit.activation, subject.ranks
         )
@@ -220,25 +219,22 @@ class NeuronAtlas:
         parts = (
             images[is_shown[rows]] for rows, images in adversarial.batches() if is_shown[rows].any()
         )
-        batches = _numbered(_normalized(subject, parts), is_shown.nonzero()[:, 0])
+        indices = is_shown.nonzero()[:, 0]
+        batches = ((indices[rows], images) for rows, images in _normalized(subject, parts))
         return measure_units(
             network, batches, adversarial.labels, tasks, self.audit.activation, subject.ranks
         )
 
 
-def _normalized(subject: Subject, parts: Iterable[Images]) -> Iterator[Tensor]:
+def _normalized(subject: Subject, parts: Iterable[Images]) -> Iterator[Batch]:
     data = subject.data
     return normalized_batches(
-        parts, data.normalization, size=data.batch_size, device=subject.device
+        parts,
+        data.normalization,
+        size=data.batch_size,
+        device=subject.device,
+        ranks=subject.ranks,
     )
-
-
-def _numbered(batches: Iterable[Tensor], indices: Tensor) -> Iterator[Batch]:
-    """Batches with the indices of their images, which are in this order."""
-    start = 0
-    for images in batches:
-        yield indices[start : start + len(images)], images
-        start += len(images)
 
 
 def _images(subject: Subject, columns: Mapping[str, Tensor]) -> Columns:

@@ -11,14 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cwx.evaluations.neurons.top_images import Activation
+from cwx.evaluations.neurons.top_images import Activation, Batch
 from cwx.functional.auroc import BoundedAuroc, RunningAuroc
 from cwx.networks.unit_layers import UnitLayer
 from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.ranks import Ranks
-
-# A batch of images: their indices in the set, ascending, and normalised pixels.
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,7 @@ def measure_units(
 
     Args:
         network: in eval mode.
-        batches: on the network's device.
+        batches: of this rank, on the network's device.
         labels: classes of all images of the set, on the CPU.
         tasks: one per layer.
         activation: from the tensor of a layer's units ``[n, units, …]`` to ``[n, units]``.
@@ -79,7 +76,7 @@ def measure_units(
         reads = {c.task.layer.name: c.read for c in counters}
         layers = [task.layer for task in tasks]
         with torch.no_grad(), unit_outputs(network, layers, reads) as outputs:
-            for indices, images in ranks.own(batches):
+            for indices, images in batches:
                 for counter in counters:
                     counter.indices, counter.labels = indices, labels[indices]
                 readings = outputs(images)
@@ -95,7 +92,7 @@ def measure_units(
 
 def sample_activations(
     network: nn.Module,
-    batches: Iterable[Tensor],
+    batches: Iterable[Batch],
     layers: Sequence[UnitLayer],
     activation: Activation,
     ranks: Ranks,
@@ -103,7 +100,7 @@ def sample_activations(
     """The activations of some images by layer, ``[images, units]`` in any order, on the CPU.
 
     Args:
-        batches: normalised images, on the network's device.
+        batches: of this rank, on the network's device.
         ranks: they divide the batches.
     """
 
@@ -112,7 +109,7 @@ def sample_activations(
             return activation(outputs).float().cpu()
 
         with torch.no_grad(), unit_outputs(network, layers, read) as outputs:
-            return [outputs(images) for images in ranks.own(batches)]
+            return [outputs(images) for _, images in batches]
 
     parts = [batch for of_rank in ranks.collect(part) for batch in of_rank]
     return {layer.name: torch.cat([batch[layer.name] for batch in parts]) for layer in layers}

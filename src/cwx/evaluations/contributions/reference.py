@@ -125,18 +125,18 @@ def reference_units(
     def compute() -> _Part:
         part = _Part(top=RunningTopK(max(1, round(fraction * len(indices)))), sample={})
         batches = normalized_batches(
-            [references.images], data.normalization, size=data.batch_size, device=device
+            [references.images],
+            data.normalization,
+            size=data.batch_size,
+            device=device,
+            ranks=ranks,
         )
-        first = 0
-        for number, images in enumerate(batches):
-            positions = range(first, first := first + len(images))
-            if not ranks.has(number):
-                continue
+        for positions, images in batches:
             units, _ = read(images)
-            part.top.add(activation(units), torch.tensor(positions, device=device))
+            part.top.add(activation(units), positions.to(device))
             part.total = part.total + units.double().sum(0).cpu()
-            for position in sampled & {*positions}:
-                part.sample[position] = units[position - positions[0]].cpu()
+            for position in sampled & {*positions.tolist()}:
+                part.sample[position] = units[position - int(positions[0])].cpu()
         part.top = part.top.merged([])
         return part
 

@@ -134,7 +134,11 @@ class NetworkAudit:
         def top_images(parts: Iterable[Images], count: int) -> Mapping[str, TopActivations]:
             data, device = subject.data, subject.device
             batches = normalized_batches(
-                parts, data.normalization, size=data.batch_size, device=device
+                parts,
+                data.normalization,
+                size=data.batch_size,
+                device=device,
+                ranks=subject.ranks,
             )
             return audit(network, batches, count, subject.ranks)
 

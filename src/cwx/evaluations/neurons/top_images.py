@@ -1,13 +1,14 @@
 """Top images of all neurons in one pass over the images (Dong et al., §2.2; D2)."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cwx.data.streamed_images import Images
+from cwx.data.streamed_images import Images, dealt_batches
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import RunningTopK, TopActivations
 from cwx.networks.unit_layers import UnitLayer, UnitLayers
@@ -17,6 +18,9 @@ from cwx.training.ranks import Ranks
 log = logging.getLogger(__name__)
 
 Activation = Callable[[Tensor], Tensor]
+
+# The indices of images in their set, ascending, and their normalised pixels ``[n, C, H, W]``.
+Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,7 @@ class Audit:
     def __call__(
         self,
         network: nn.Module,
-        batches: Iterable[Tensor],
+        batches: Iterable[Batch],
         count: int,
         ranks: Ranks = Ranks(),  # noqa: B008
     ) -> dict[str, TopActivations]:
@@ -47,36 +51,36 @@ class Audit:
 
         Args:
             network: in eval mode.
-            batches: normalised images ``[n, C, H, W]``, on the network's device.
-            count: number of images in all batches.
+            batches: of this rank, on the network's device.
+            count: number of images in the batches of all ranks.
             ranks: they divide the batches.
 
         Raises:
             ValueError: there is no such layer, or an activation is NaN.
         """
         k = top_count(self.fraction, count)
-        first, *others = ranks.collect(lambda: self._part(network, batches, count, k, ranks))
+        parts = ranks.collect(lambda: self._part(network, batches, k))
+        assert sum(done for _, done in parts) == count
+        first, *others = (part for part, _ in parts)
         return {
             name: running.merged(part[name] for part in others).top()
             for name, running in first.items()
         }
 
     def _part(
-        self, network: nn.Module, batches: Iterable[Tensor], count: int, k: int, ranks: Ranks
-    ) -> dict[str, RunningTopK]:
-        """The top images among those of this rank."""
+        self, network: nn.Module, batches: Iterable[Batch], k: int
+    ) -> tuple[dict[str, RunningTopK], int]:
+        """The top images among those of this rank, and the number of these."""
         running = {layer.name: RunningTopK(k) for layer in self.layers}
         done = 0
         with torch.no_grad(), unit_outputs(network, self.layers, self.activation) as outputs:
-            for number, images in enumerate(batches):
-                if ranks.has(number):
-                    indices = torch.arange(done, done + len(images), device=images.device)
-                    for name, activations in outputs(images).items():
-                        running[name].add(activations, indices)
+            for indices, images in batches:
+                on_device = indices.to(images.device)
+                for name, activations in outputs(images).items():
+                    running[name].add(activations, on_device)
                 done += len(images)
-        assert done == count
         # On the CPU, so that other ranks can read them.
-        return {name: highest.merged([]) for name, highest in running.items()}
+        return {name: highest.merged([]) for name, highest in running.items()}, done
 
 
 def audit_layers(
@@ -121,16 +125,27 @@ def top_count(fraction: float, count: int) -> int:
 
 
 def normalized_batches(
-    parts: Iterable[Images], normalization: Normalization, *, size: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Batches of normalised images from byte images ``[n, C, H, W]``.
+    parts: Iterable[Images],
+    normalization: Normalization,
+    *,
+    size: int,
+    device: torch.device,
+    ranks: Ranks = Ranks(),  # noqa: B008
+) -> Iterator[Batch]:
+    """The batches of this rank, from byte images ``[n, C, H, W]``.
 
     Args:
         parts: in order; one part at a time is in memory, or one batch of images in files.
         normalization: of the images.
         size: at most so many images per batch.
-        device: where the batches are.
+        device: where the normalised images are.
+        ranks: the batches are dealt out to them in turn.
     """
+    batches = first = 0
     for part in parts:
-        for images in part.split(size):
-            yield normalization.from_bytes(images.to(device))
+        own = (ranks.index - batches) % ranks.count
+        for start, images in dealt_batches(part, size, first=own, step=ranks.count):
+            indices = torch.arange(first + start, first + start + len(images))
+            yield indices, normalization.from_bytes(images.to(device))
+        batches += math.ceil(len(part) / size)
+        first += len(part)
