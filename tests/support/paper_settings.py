@@ -306,17 +306,17 @@ STUDIES = {
     "cifar10/alexnet": {"network._target_": "AlexNet", "network.depth": None},
 }
 # The work that two cores are given: network, epochs, start, images per class, steps, the epochs of
-# early experts.
+# early experts, and the steps and the learning rate of the inner loop; null is learned.
 SMALL = {
-    "cifar10/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4),
-    "cifar10/noise": ({"width": 32}, 12, (0, 2), 10, 300, 4),
-    "svhn/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4),
-    "gtsrb/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4),
-    "tiny_imagenet/cwx": ({"width": 32, "depth": 4}, 12, (0, 2), 1, 80, 4),
-    "cifar10/backdoor": ({"width": 32}, 12, (0, 0), 10, 300, 1),
-    "cifar10/adversarial": ({"width": 32}, 12, (0, 2), 10, 300, 4),
-    f"cifar10/dynamics {START}=30": ({"width": 32}, 31, (30, 30), 10, 150, 31),
-    "cifar10/alexnet": ({"width": 16}, 12, (0, 2), 10, 300, 4),
+    "cifar10/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4, (10, None)),
+    "cifar10/noise": ({"width": 32}, 12, (0, 2), 10, 300, 4, (10, None)),
+    "svhn/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4, (10, None)),
+    "gtsrb/cwx": ({"width": 32}, 12, (0, 2), 10, 300, 4, (10, None)),
+    "tiny_imagenet/cwx": ({"width": 32, "depth": 4}, 12, (0, 2), 1, 80, 4, (10, None)),
+    "cifar10/backdoor": ({"width": 32}, 12, (0, 0), 2, 400, 1, (15, 0.05)),
+    "cifar10/adversarial": ({"width": 32}, 12, (0, 2), 10, 300, 4, (10, None)),
+    f"cifar10/dynamics {START}=30": ({"width": 32}, 31, (30, 30), 10, 150, 31, (10, None)),
+    "cifar10/alexnet": ({"width": 16}, 12, (0, 2), 10, 300, 4, (10, None)),
 }
 # Dong et al., Appendix A (D12), and Eq 8-11 (D8).
 PLATEAU = {

@@ -16,15 +16,16 @@ def resolvers():
 @pytest.mark.parametrize("study", SMALL)
 def test_the_small_scale_reduces_the_work_alone(study):
     config = check(*f"experiment={study} scale=small".split())
-    network, epochs, start, per_class, steps, early = SMALL[study]
+    network, epochs, start, per_class, steps, early, inner = SMALL[study]
     distill = config["method"]["distill"]
     assert config["data"]["total"] == 5000
     assert network.items() <= config["network"].items()
     assert config["recipe"]["epochs"] == epochs
     assert (distill["start_min"], distill["start_max"]) == start
     assert (distill["images_per_class"], distill["iterations"]) == (per_class, steps)
-    assert (distill["inner"]["steps"], distill["inner"]["learning_rate"]) == (10, None)
-    assert (distill["learning_rate_lr"], distill["largest_set"]) == (0.01, 100)
+    assert (distill["inner"]["steps"], distill["inner"]["learning_rate"]) == inner
+    assert (distill["learning_rate_lr"] is None) == (inner[1] is not None)
+    assert distill["largest_set"] == 100
     assert distill["inner"]["augment"]["operations"] == config["recipe"]["augment"]["operations"]
     assert config["experts"]["early"]["epochs"] == early
     assert distill["unroll"]["compile"] is None
