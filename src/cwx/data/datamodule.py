@@ -21,7 +21,7 @@ from cwx.data.random_crops import RandomCrops
 from cwx.data.splits import ImageSet, Source, Splits
 from cwx.data.step_loaders import rank_and_world_size
 from cwx.data.storage import Storage
-from cwx.data.streamed_images import StreamedImages, dealt_batches
+from cwx.data.streamed_images import StreamedImages, strided_batches
 from cwx.data.worker_loader import WorkerLoader
 from cwx.functional.images import Normalization
 
@@ -270,7 +270,7 @@ class ImageData(L.LightningDataModule):
     def in_order(self, images: ImageSet, *, first: int = 0, step: int = 1) -> Iterator[Batch]:
         """Batches of `batch_size` images in order: every `step`-th from number `first` on."""
         images, size = self._on_device(images), self.batch_size
-        for start, pixels in dealt_batches(images.images, size, first=first, step=step):
+        for start, pixels in strided_batches(images.images, size, first=first, step=step):
             labels = images.labels[start : start + len(pixels)]
             yield Batch(self.normalization.from_bytes(pixels), labels, len(pixels))
 

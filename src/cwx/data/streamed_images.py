@@ -202,7 +202,7 @@ Images = Tensor | StreamedImages
 """Byte images ``[n, C, H, W]``: in memory, or in files."""
 
 
-def dealt_batches(
+def strided_batches(
     images: Images, size: int, *, first: int = 0, step: int = 1
 ) -> Iterator[tuple[int, Tensor]]:
     """Every `step`-th batch of images in order, with the index of its first image.

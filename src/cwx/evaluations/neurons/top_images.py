@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cwx.data.streamed_images import Images, dealt_batches
+from cwx.data.streamed_images import Images, strided_batches
 from cwx.functional.images import Normalization
 from cwx.functional.top_activations import RunningTopK, TopActivations
 from cwx.networks.unit_layers import UnitLayer, UnitLayers
@@ -144,7 +144,7 @@ def normalized_batches(
     batches = first = 0
     for part in parts:
         own = (ranks.index - batches) % ranks.count
-        for start, images in dealt_batches(part, size, first=own, step=ranks.count):
+        for start, images in strided_batches(part, size, first=own, step=ranks.count):
             indices = torch.arange(first + start, first + start + len(images))
             yield indices, normalization.from_bytes(images.to(device))
         batches += math.ceil(len(part) / size)
