@@ -56,6 +56,10 @@ SEGMENTS = {
     "real_augment": None, "images": None,
 }  # fmt: skip
 INNER = Inner(steps=0, learning_rate=0.1, momentum=0.0, batch_size=None, augment=Strategy({}))
+AUDIT = {
+    "layers": None, "fraction": 0.2, "activation": spatial_maximum, "taxonomy": Flat(),
+    "sigma": 1.0,
+}  # fmt: skip
 LAYER = {"networks": None, "layer": None, "before_nonlinearity": False, "pooling": flat}
 # By the class of the evaluation, as in conf/evaluation.
 EVALUATIONS = {
@@ -78,12 +82,8 @@ EVALUATIONS = {
         partial(
             Neurons,
             networks=None,
-            layers=None,
             before_nonlinearity=False,
-            fraction=0.2,
-            activation=spatial_maximum,
-            taxonomy=Flat(),
-            sigma=1.0,
+            **AUDIT,
             high=0.5,
             bins=3,
             noise=True,
@@ -92,23 +92,15 @@ EVALUATIONS = {
         partial(
             NeuronAtlas,
             networks=None,
-            layers=None,
             before_nonlinearity=True,
-            fraction=0.2,
-            activation=spatial_maximum,
-            taxonomy=Flat(),
-            sigma=1.0,
+            **AUDIT,
             images=2,
         ),
         partial(
             NeuronPairs,
             network="expert",
-            layers=None,
             before_nonlinearity=True,
-            fraction=0.2,
-            activation=spatial_maximum,
-            taxonomy=Flat(),
-            sigma=1.0,
+            **AUDIT,
             pairs=2,
             strata=1,
             repeated=0.5,
