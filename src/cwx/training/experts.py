@@ -94,7 +94,8 @@ class Experts:
                 "name a file (experts.checkpoints=[<file>]), or train networks with experts=single"
             )
         self.seeds = [] if imports else list(seeds)
-        self.early = replace(early, seeds=[]) if imports and not self.continues else early
+        has_early = self.continues or not imports
+        self.early = early if has_early else replace(early, seeds=[], held_out=[])
         self.checkpoints, self.epoch = list(checkpoints), epoch
         self.check_accuracy = check_accuracy
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
