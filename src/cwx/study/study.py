@@ -30,7 +30,7 @@ from cwx.study.validation import check_study
 from cwx.training.build import NetworkFactory
 from cwx.training.experts import Experts
 from cwx.training.importing.load import import_networks
-from cwx.training.plan import Plan
+from cwx.training.plan import Plan, explained_kinds
 from cwx.training.precision import Precisions
 from cwx.training.preparation import prepare_subject
 from cwx.training.provider import Training
@@ -103,7 +103,10 @@ class Study:
         self.dataset_construction = dataset_construction
         self.adversary, self.fine_tuning, self.cure = adversary, fine_tuning, cure
         self.network, self.evaluation_networks = network, evaluation_networks
-        self.recipe, self.experts, self.seed = recipe, experts, seed
+        self.recipe, self.seed = recipe, seed
+        # A method that explains one network has the setting `explains`.
+        uses_trajectories = method.keys() - explained_kinds(method)
+        self.experts = experts if uses_trajectories else experts.without_early()
         self.method, self.evaluation = method, evaluation
         self.trainer, self.precision, self.logger = trainer, precision, logger
         self.paper, self.notes = paper, notes

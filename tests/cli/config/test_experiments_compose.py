@@ -88,7 +88,7 @@ def test_every_experiment_composes_and_instantiates(experiment, scale):
         assert config["recipe"]["epochs"] >= distill["start_max"] + distill["span"]
     else:
         # Nothing else uses experts whose training stops early.
-        assert not (study.experts.early.seeds or study.experts.early.held_out)
+        assert not [*study.experts.early.seeds, *study.experts.early.held_out]
     side = config["data"]["source"].get("size") or 32
     for partial in (config["network"], *(evaluation_networks if scale == "small" else ())):
         network = instantiate(partial)(in_channels=3, image_size=(side, side), num_classes=10)
@@ -124,6 +124,13 @@ def test_each_file_of_a_scale_belongs_to_an_existing_choice(scale):
         path = str(file.relative_to(CONF / "scale" / scale).with_suffix(""))
         group, _, name = path.partition("/")
         assert name in options([CONF])[group]
+
+
+@pytest.mark.parametrize("name", FILES["paper"])
+def test_the_papers_values_belong_to_an_experiment_and_a_network(name):
+    experiment, _, network = name.rpartition("/")
+    config = check(f"experiment={experiment}", f"network={network}")
+    assert config["paper"]
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -164,5 +171,5 @@ def test_every_network_composes(name):
 
 
 def test_these_tests_compose_every_group():
-    listed = {"method", "evaluation", "logger", "scale", "network"}
+    listed = {"method", "evaluation", "logger", "scale", "network", "paper"}
     assert {*INDEPENDENT, *listed} == CHOICES.keys()
