@@ -57,6 +57,17 @@ class Failing:
         return Outcome()
 
 
+class FailingAlone:
+    """Fails on the last rank before it joins the others."""
+
+    on_all_ranks = True
+
+    def __call__(self, subject, sources):
+        if subject.ranks.index == subject.ranks.count - 1:
+            raise ValueError("the images of the last rank are damaged")
+        return Outcome({"failing/ranks": sum(subject.ranks.collect(lambda: 1))})
+
+
 EVALUATIONS = {
     "accuracy": Accuracy(attacks={"pgd": PGD}, images=None, evaluation_networks=False, top=[1, 2]),
     "diversity": Diversity(),
@@ -123,7 +134,7 @@ def main(store, rank, count, out, *names):
     if count > 1:
         file = f"file://{store}/group-{'-'.join([str(count), *names])}"
         dist.init_process_group("gloo", init_method=file, rank=rank, world_size=count)
-    evaluations = {**EVALUATIONS, "failing": Failing()}
+    evaluations = {**EVALUATIONS, "failing": Failing(), "failing_alone": FailingAlone()}
     chosen = {name: evaluations[name] for name in names or EVALUATIONS}
     explained = subject(TrajectoryStore(Path(store)))
     given = chosen, explained, sources(explained.data)

@@ -25,6 +25,17 @@ def page_on_exit(results: Results) -> Iterator[None]:
             _write(results.folder)
 
 
+def fail_in_thread(results: Results, error: Exception) -> None:
+    """Log an error of another rank, record it as the end of the run, and write the page.
+
+    Called beside the main thread, which waits for that rank and raises nothing.
+    """
+    log.error("%s", error)
+    results.fail(error)
+    if results.ended:
+        _write(results.folder)
+
+
 def _write(folder: Path) -> None:
     try:
         log.info("the page is %s", write_page(folder))

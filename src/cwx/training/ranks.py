@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from torch import distributed as dist
 
+from cwx.training.rank_failures import await_all_ranks, raised_on_all_ranks
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -15,7 +17,7 @@ class Ranks:
     """The ranks that divide a work, and the index of this one; by default one.
 
     Its methods are collective operations: all ranks make the same calls in the same order. An error
-    on any rank is raised on all of them; otherwise the others would wait for it.
+    on any rank is raised on all of them (`cwx.training.rank_failures`).
 
     Attributes:
         index: of this rank, from 0.
@@ -63,13 +65,10 @@ class Ranks:
         """
         if self.count == 1:
             return [compute()]
-        try:
-            outcome: tuple[Any, Exception | None] = (compute(), None)
-        except Exception as error:
-            outcome = (None, error)
-        outcomes: list[Any] = [None] * self.count
-        dist.all_gather_object(outcomes, outcome)
-        for _, failure in outcomes:
-            if failure is not None:
-                raise failure
-        return [result for result, _ in outcomes]
+        with raised_on_all_ranks():
+            result = compute()
+        # Without a limit of time, which a collective operation has.
+        await_all_ranks()
+        results: list[Any] = [None] * self.count
+        dist.all_gather_object(results, result)
+        return results
