@@ -1,6 +1,6 @@
 """Work that the ranks of a study divide, with the results of one rank."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,7 +52,15 @@ class Ranks:
             function: depends on the item alone; its result can be pickled.
             items: the same on all ranks.
         """
-        parts = self.collect(lambda: [function(item) for item in self.own(items)])
+        return self.interleave(lambda: [function(item) for item in self.own(items)])
+
+    def interleave(self, compute: Callable[[], Sequence[Result]]) -> list[Result]:
+        """The results of all items in order, on every rank.
+
+        Args:
+            compute: the results of the items of this rank, in order; they can be pickled.
+        """
+        parts = self.collect(compute)
         # The parts of the first ranks may be longer by one.
         length = sum(map(len, parts))
         return [parts[number % self.count][number // self.count] for number in range(length)]
