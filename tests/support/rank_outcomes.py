@@ -36,6 +36,7 @@ from cwx.evaluations.patterns.cascade import PatternCascade
 from cwx.evaluations.patterns.controls import PatternControls
 from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.evaluations.patterns.tolerance import PatternTolerance
+from cwx.evaluations.verdict.cure import CureOutcome
 from cwx.evaluations.verdict.evaluation import Verdict
 from cwx.evaluations.verdict.statistics import MarginRatio, PatternSuccess, PerturbationSuccess
 from cwx.explanations.images import Explanations
@@ -50,6 +51,7 @@ from cwx.functional.top_activations import spatial_maximum
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.steps.evaluation import evaluate, evaluate_on_all_ranks
+from cwx.training.cure import Cure
 from cwx.training.ranks import Ranks
 from cwx.training.subject import Subject
 
@@ -82,6 +84,21 @@ class Poisoned:
         patch = Patch(size=2, corner="top-right", margin=0, first_pixel="white")
         data.corrupt(Backdoor(trigger=patch, target="right", rate=0.1, variant=AllToOne(), seed=0))
         return AttackSuccess()(replace(subject, data=data), sources)
+
+
+class Cured:
+    """Measures the removal of a trigger; the expert of another seed stands for the result."""
+
+    on_all_ranks = True
+
+    def __call__(self, subject, sources):
+        cure = Cure(
+            label=1,
+            attach=sources["perturbations"].attach(1),
+            networks={"unlearned": subject.first_network("held-out")},
+            used=sources["perturbations"].searched,
+        )
+        return CureOutcome()(replace(subject, cure=cure), sources)
 
 
 class FailingAlone:
@@ -121,11 +138,12 @@ EVALUATIONS = {
     ),
     "pattern_cascade": PatternCascade(source="patterns", size=0.25, images=None),
     "pattern_tolerance": PatternTolerance(
-        source="patterns", size=0.25, images=20, shifts=[1], noise=[20.0, 40.0], jpeg=[50]
+        source="patterns", size=0.25, images=None, shifts=[1], noise=[60.0, 200.0], jpeg=[50]
     ),
     "attention": Attention(source="patterns", size=0.25, images=3, layer=None),
     "traces": TRACES(images=5, fraction=0.2, ablation="mean"),
     "attack_success": Poisoned(),
+    "cure": Cured(),
     "discriminative": Discriminative(),
     "confusion": Confusion(most=3),
     "adversarial_set": AdversarialSetAccuracy(shown=2, amplify=5.0),
