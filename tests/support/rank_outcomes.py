@@ -6,6 +6,7 @@ Arguments: the folder of the store, the rank, the number of ranks, and a file to
 import json
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -24,11 +25,13 @@ from cwx.evaluations.accuracy import Accuracy
 from cwx.evaluations.adversarial.adversarial_set import AdversarialSetAccuracy
 from cwx.evaluations.atlas.evaluation import NeuronAtlas
 from cwx.evaluations.backdoor.attack_success import AttackSuccess
+from cwx.evaluations.backdoor.poisoned_groups import PoisonedGroups
 from cwx.evaluations.confusion import Confusion
 from cwx.evaluations.discriminative import Discriminative
 from cwx.evaluations.diversity import Diversity
 from cwx.evaluations.fidelity.evaluation import Fidelity
 from cwx.evaluations.from_scratch import FromScratch
+from cwx.evaluations.neuron_pairs.evaluation import NeuronPairs
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.outcome import Outcome
 from cwx.evaluations.patterns.attention import Attention
@@ -144,6 +147,12 @@ EVALUATIONS = {
     "traces": TRACES(images=5, fraction=0.2, ablation="mean"),
     "attack_success": Poisoned(),
     "cure": Cured(),
+    "poisoned_groups": PoisonedGroups(layer=None, components=4, restarts=3),
+    "neuron_pairs": NeuronPairs(
+        network="expert", layers=None, before_nonlinearity=True, fraction=0.4,
+        activation=spatial_maximum, taxonomy=Flat(), sigma=1.0, pairs=2, strata=1, repeated=0.5,
+        occluder=1, stride=1, threshold=0.5, seed=0,
+    ),
     "discriminative": Discriminative(),
     "confusion": Confusion(most=3),
     "adversarial_set": AdversarialSetAccuracy(shown=2, amplify=5.0),
@@ -239,10 +248,16 @@ def main(store, rank, count, out, *names):
 
 
 def contents(outcome):
-    """The tensors in the files of an outcome, with NaN as a number that equals itself."""
-    return {
+    """The pictures and tensors in the files of an outcome; NaN is a number that equals itself."""
+    pictures = {
+        file: sha256(content).hexdigest()
+        for file, content in outcome.files.items()
+        if file.endswith(".png")
+    }
+    return pictures | {
         f"{file}/{name}": [str(values.dtype), values.double().nan_to_num(-7).tolist()]
         for file, content in outcome.files.items()
+        if file not in pictures
         for name, values in load(content).items()
     }
 
