@@ -130,7 +130,7 @@ class Study:
             resumed: whether `results` may already hold an unfinished run.
         """
         stages = Stages(self.trainer, self.precision)
-        with ended_together(partial(fail_in_thread, results)):
+        with ended_together(partial(fail_in_thread, results, stages.logger_group)):
             if stages.is_rank_zero:
                 self._run_on_rank_zero(stages, results, configuration, experiment, resumed)
                 return
