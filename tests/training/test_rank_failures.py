@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+from support.builders import experts, stages
 from support.forked import ForkedProcess
 
 from cwx.training.rank_failures import _portable, ended_together
@@ -79,6 +80,21 @@ def test_a_rank_that_waits_raises_the_error_with_its_traceback(ended, tmp_path):
     assert "OSError: the image 17.png is damaged\nraised on rank 1:\nTraceback" in outputs[0]
     assert "Traceback" not in outputs[1]
     assert not list(tmp_path.glob("reported-*"))
+
+
+def test_an_error_in_a_stage_is_announced(tmp_path, data, monkeypatch):
+    announced = []
+    where = "cwx.training.callbacks.announce_errors.announce"
+    monkeypatch.setattr(where, lambda error: announced.append(str(error)))
+
+    def damaged(*_):
+        raise ValueError("damaged")
+
+    module = experts(data, [0])
+    monkeypatch.setattr(module, "training_step", damaged)
+    with pytest.raises(ValueError, match="damaged"):
+        stages().fit(module, tmp_path / "stage.ckpt", [])
+    assert announced == ["damaged"]
 
 
 class Unreadable(Exception):

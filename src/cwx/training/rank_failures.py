@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 # Most seconds between two looks at the store, of a rank that waits and of the thread that watches.
 _POLL, _WATCH = 0.05, 0.25
-# Seconds that the main thread has to raise the error of another rank, in `Ranks.collect`.
-_GRACE = 2.0
+# Seconds that the main thread has to raise the error of another rank, or one of its own.
+_GRACE = 3.0
 # Seconds for which the first rank waits until the others know of its error, and for which these
 # then wait for its end.
 _NOTICE, _END = 5.0, 300.0
@@ -49,10 +49,15 @@ def raised_on_all_ranks() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _raised.set()
-        if isinstance(error, Exception) and is_parallel():
-            _publish(error)
+        announce(error)
         raise
+
+
+def announce(error: BaseException) -> None:
+    """Let all ranks know of an error that the main thread raises; of none but the first."""
+    _raised.set()
+    if isinstance(error, Exception) and is_parallel():
+        _publish(error)
 
 
 def await_all_ranks() -> None:
