@@ -31,7 +31,7 @@ from cwx.study.validation import check_study
 from cwx.training.build import NetworkFactory
 from cwx.training.experts import Experts
 from cwx.training.importing.load import import_networks
-from cwx.training.plan import Plan, explained_kinds
+from cwx.training.plan import Plan, uses_trajectories
 from cwx.training.precision import Precisions
 from cwx.training.preparation import prepare_subject
 from cwx.training.provider import Training
@@ -106,9 +106,7 @@ class Study:
         self.adversary, self.fine_tuning, self.cure = adversary, fine_tuning, cure
         self.network, self.evaluation_networks = network, evaluation_networks
         self.recipe, self.seed = recipe, seed
-        # A method that explains one network has the setting `explains`.
-        uses_trajectories = method.keys() - explained_kinds(method)
-        self.experts = experts if uses_trajectories else experts.without_early()
+        self.experts = experts if uses_trajectories(method) else experts.without_early()
         self.method, self.evaluation = method, evaluation
         self.trainer, self.precision, self.logger = trainer, precision, logger
         self.paper, self.notes = paper, notes
@@ -117,12 +115,7 @@ class Study:
         self.store = TrajectoryStore(Path(store))
 
     def run(
-        self,
-        results: Results,
-        configuration: Configuration,
-        *,
-        experiment: str,
-        resumed: bool,
+        self, results: Results, configuration: Configuration, *, experiment: str, resumed: bool
     ) -> None:
         """Run every stage whose results are missing.
 
