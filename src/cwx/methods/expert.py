@@ -26,6 +26,9 @@ from cwx.training.objectives import AUGMENTATION, CrossEntropy, ObjectiveFactory
 Optimizer = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]
 Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
+# The key of the running sums of an epoch in a checkpoint.
+_EPOCH = "epoch_sums"
+
 
 class Expert(L.LightningModule):
     """Trains one network, or several in parallel, by minimising an objective.
@@ -107,6 +110,22 @@ class Expert(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         self._loss_sums = torch.zeros(len(self.networks), device=self.device)
         self._image_count = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A collective operation: every rank has sums of its own, and rank 0 writes the file.
+        sums = self.all_gather(self._loss_sums).view(-1, len(self.networks)).cpu()
+        checkpoint[_EPOCH] = {"loss_sums": sums, "images": self._image_count}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # For an epoch that is continued: any other begins at zero.
+        state = checkpoint[_EPOCH]
+        sums, ranks = state["loss_sums"], self.trainer.world_size
+        if len(sums) != ranks:
+            # Rank 0 continues the sums of another number of ranks.
+            sums = torch.cat([sums.sum(0, keepdim=True), sums.new_zeros(ranks - 1, sums.shape[1])])
+        # The module is not on its device yet.
+        self._loss_sums = sums[self.global_rank].to(self.trainer.strategy.root_device)
+        self._image_count = int(state["images"])
 
     def training_step(self, batches: list[Batch], batch_idx: int) -> Tensor:
         losses = torch.stack(

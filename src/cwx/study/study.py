@@ -127,7 +127,9 @@ class Study:
             experiment: the name of the experiment, recorded in the status.
             resumed: whether `results` may already hold an unfinished run.
         """
-        stages = Stages(self.trainer, self.precision)
+        stages = Stages(
+            self.trainer, self.precision, checkpoint_minutes=self.experts.checkpoint_minutes
+        )
         if not stages.is_rank_zero:
             logging.getLogger("cwx").setLevel(logging.WARNING)
             subject = self._run(stages, results, configuration)

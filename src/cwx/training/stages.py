@@ -15,7 +15,12 @@ from cwx.data.step_loaders import RoundRobinIndices
 from cwx.storage.run_inputs import RunInputs
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
-from cwx.training.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
+from cwx.training.callbacks.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointWithinEpoch,
+    every_epoch,
+    fit,
+)
 from cwx.training.callbacks.progress import ProgressLines
 from cwx.training.callbacks.recording import RecordStates, WriteShards
 from cwx.training.callbacks.signals import KeepSignalHandler
@@ -75,14 +80,19 @@ class Stages:
     Args:
         trainer: builds a Trainer.
         precision: the numerical precision for experts and for methods.
+        checkpoint_minutes: the time between checkpoints within an epoch of the training of
+            networks; ``None`` for checkpoints after each epoch only.
 
     Attributes:
         logger_group: the loggers that every stage writes to.
         inputs: records which networks and sets the run uses; ``None`` records nothing.
     """
 
-    def __init__(self, trainer: Factory, precision: Precisions) -> None:
+    def __init__(
+        self, trainer: Factory, precision: Precisions, *, checkpoint_minutes: float | None = None
+    ) -> None:
         self._trainer, self._precision = trainer, precision
+        self._checkpoint_minutes = checkpoint_minutes
         self.logger_group = LoggerGroup()
         self.inputs: RunInputs | None = None
         self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
@@ -212,8 +222,12 @@ class Stages:
         recorders = [
             Recorder(path, expert.identity) for path, expert in zip(paths, missing, strict=True)
         ]
+        callbacks: list[Any] = [RecordStates(recorders)]
+        if self._checkpoint_minutes is not None:
+            seconds = 60 * self._checkpoint_minutes
+            callbacks.append(CheckpointWithinEpoch(checkpoint, seconds=seconds))
         with memory_advice(f"training {names}", lambda: _training_advice(len(missing))):
-            self._fit(module, checkpoint, [RecordStates(recorders)], self._precision.experts)
+            self._fit(module, checkpoint, callbacks, self._precision.experts)
         if self.is_rank_zero:
             checkpoint.unlink(missing_ok=True)
         self.wait()
