@@ -6,6 +6,7 @@ that rank 0 has decoded in ``decoded``.
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -123,8 +124,10 @@ def count_decoded():
 
 
 def main(images, store, cut):
-    # The ranks and workers of this process alone.
+    # The ranks and workers of this process alone; in a fork of a server, the workers would start
+    # another server, with all imports.
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)
     cut, store = Cut(**json.loads(cut)), Path(store)
     store.mkdir(exist_ok=True)
     crops = RandomCrops(smallest_area=0.3, flip=0.5) if cut.storage == "disk" else None

@@ -21,6 +21,7 @@ from cwx.functional.random_numbers import seeded
 from cwx.networks.compiled import compile_networks
 from cwx.storage.recording import Recording
 from cwx.training.objectives import AUGMENTATION, CrossEntropy, ObjectiveFactory, Step
+from cwx.training.ranks import Ranks
 
 # Takes groups of parameters, as the optimisers of torch do.
 Optimizer = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]
@@ -113,8 +114,8 @@ class Expert(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A collective operation: every rank has sums of its own, and rank 0 writes the file.
-        sums = self.all_gather(self._loss_sums).view(-1, len(self.networks)).cpu()
-        checkpoint[_EPOCH] = {"loss_sums": sums, "images": self._image_count}
+        sums = Ranks.running().collect(self._loss_sums.cpu)
+        checkpoint[_EPOCH] = {"loss_sums": torch.stack(sums), "images": self._image_count}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # For an epoch that is continued: any other begins at zero.

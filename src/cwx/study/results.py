@@ -110,15 +110,15 @@ class Results:
                 if self._earlier:
                     write_status(self.folder, self._earlier)
                 else:
-                    self._record_failure("failed", str(error), "")
+                    self.record_failure("failed", str(error), "")
                 raise
             except (KeyboardInterrupt, SystemExit):
                 # Lightning turns both Ctrl-C and SIGTERM into an exit.
-                self._record_failure("interrupted", "stopped from outside", "")
+                self.record_failure("interrupted", "stopped from outside", "")
                 raise
             except BaseException as error:
                 details = "".join(traceback.format_exception(error))
-                self._record_failure("failed", f"{type(error).__name__}: {error}", details)
+                self.record_failure("failed", f"{type(error).__name__}: {error}", details)
                 raise
             self._end("finished", None)
 
@@ -145,7 +145,7 @@ class Results:
         reserve_space(self.folder)
         (self.folder / TRACEBACK).unlink(missing_ok=True)
 
-    def _record_failure(self, state: str, reason: str, details: str) -> None:
+    def record_failure(self, state: str, reason: str, details: str) -> None:
         """Record the end of the run; an error here (full disk) must not hide the original error."""
         try:
             self._end(state, reason)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,6 +140,7 @@ class Study:
             return
         for line in (f"run directory: {results.folder}", *self.notes):
             log.info("%s", line)
+        stages.on_lost_rank = partial(_record_lost_rank, results)
         data = str(Run.read(results.folder).choices.get("data", ""))
         self.store.set_user(results.folder, {"experiment": experiment, "data": data})
         with (
@@ -291,3 +293,8 @@ class Study:
         outcomes = evaluate(self.evaluation, subject, sources)
         metrics = results.add_outcomes(outcomes, self.paper)
         stages.logger_group.add_results(results.folder, metrics)
+
+
+def _record_lost_rank(results: Results, reason: str) -> None:
+    results.record_failure("failed", reason, "")
+    log.error("%s; all others are stopped: continue with resume=%s", reason, results.folder)

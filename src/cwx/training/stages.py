@@ -21,6 +21,7 @@ from cwx.training.callbacks.checkpoints import (
     every_epoch,
     fit,
 )
+from cwx.training.callbacks.lost_ranks import EndWithLostRank
 from cwx.training.callbacks.progress import ProgressLines
 from cwx.training.callbacks.recording import RecordStates, WriteShards
 from cwx.training.callbacks.signals import KeepSignalHandler
@@ -86,6 +87,7 @@ class Stages:
     Attributes:
         logger_group: the loggers that every stage writes to.
         inputs: records which networks and sets the run uses; ``None`` records nothing.
+        on_lost_rank: receives the reason when a signal has killed a rank; this process then ends.
     """
 
     def __init__(
@@ -95,6 +97,8 @@ class Stages:
         self._checkpoint_minutes = checkpoint_minutes
         self.logger_group = LoggerGroup()
         self.inputs: RunInputs | None = None
+        self.on_lost_rank: Callable[[str], None] = log.error
+        self._ranks = EndWithLostRank(lambda reason: self.on_lost_rank(reason))
         self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
 
     def _build(
@@ -109,7 +113,7 @@ class Stages:
                 # The data modules divide batches among ranks.
                 use_distributed_sampler=False,
                 enable_progress_bar=terminal,
-                callbacks=[KeepSignalHandler(), *progress, *callbacks],
+                callbacks=[KeepSignalHandler(), self._ranks, *progress, *callbacks],
                 plugins=[AtomicCheckpointIO()],
                 logger=list(self.logger_group.loggers),
                 **settings,
