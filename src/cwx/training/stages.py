@@ -21,6 +21,7 @@ from cwx.training.callbacks.checkpoints import (
     every_epoch,
     fit,
 )
+from cwx.training.callbacks.data_wait import DataWait
 from cwx.training.callbacks.lost_ranks import EndWithLostRank
 from cwx.training.callbacks.progress import ProgressLines
 from cwx.training.callbacks.recording import RecordStates, WriteShards
@@ -97,6 +98,7 @@ class Stages:
         self._checkpoint_minutes = checkpoint_minutes
         self.logger_group = LoggerGroup()
         self.inputs: RunInputs | None = None
+        self._data_wait = DataWait()
         self.on_lost_rank: Callable[[str], None] = log.error
         self._ranks = EndWithLostRank(lambda reason: self.on_lost_rank(reason))
         self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
@@ -230,6 +232,7 @@ class Stages:
         if self._checkpoint_minutes is not None:
             seconds = 60 * self._checkpoint_minutes
             callbacks.append(CheckpointWithinEpoch(checkpoint, seconds=seconds))
+        callbacks.append(self._data_wait)
         with memory_advice(f"training {names}", lambda: _training_advice(len(missing))):
             self._fit(module, checkpoint, callbacks, self._precision.experts)
         if self.is_rank_zero:

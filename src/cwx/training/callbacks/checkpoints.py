@@ -55,6 +55,7 @@ class CheckpointWithinEpoch(L.Callback):
 
     def __init__(self, file: Path, *, seconds: float) -> None:
         self._file, self._seconds = file, seconds
+        self._restart_clock()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restart_clock()
