@@ -42,10 +42,13 @@ def clock(monkeypatch):
 
 def stub_trainer(ranks_wait=0.0):
     """A trainer on a CPU; another rank waits for the share `ranks_wait`."""
+
+    def reduce(value, reduce_op):
+        assert reduce_op == "max"
+        return max(value, torch.tensor(ranks_wait))
+
     strategy = SimpleNamespace(
-        root_device=torch.device("cpu"),
-        broadcast=lambda value: value,
-        reduce=lambda value, reduce_op: max(value, torch.tensor(ranks_wait)),
+        root_device=torch.device("cpu"), broadcast=lambda value: value, reduce=reduce
     )
     return SimpleNamespace(strategy=strategy, loggers=[Rows()], global_step=0, is_global_zero=True)
 
@@ -100,6 +103,54 @@ def test_the_largest_share_of_all_ranks_is_logged(clock):
     callback.on_train_start(trainer, module)
     epoch(callback, trainer, module, clock, steps=8, wait=0.5, work=1.5)
     assert trainer.loggers[0].rows[0][1]["expert-3/data_wait"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("wait", "launch", "work", "expected"),
+    [
+        # The GPU works off the step while the program waits.
+        (1.0, 0.1, 2.0, 0.0),
+        # It has finished 0.6 of the 1.0 seconds before the batch arrives.
+        (1.0, 0.1, 0.5, 0.6 / 1.1),
+        # The program waits for the GPU at the end of each step.
+        (1.0, 2.0, 2.0, 1.0 / 3.0),
+    ],
+)
+def test_the_wait_of_a_gpu_is_that_in_which_it_has_no_work(
+    clock, monkeypatch, wait, launch, work, expected
+):
+    gpu = SimpleNamespace(free=0.0)
+
+    class Event:
+        def __init__(self, *, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.time = max(clock.now, gpu.free)
+
+        def query(self):
+            return self.time <= clock.now
+
+        def elapsed_time(self, end):
+            assert self.query()
+            assert end.query()
+            return 1000 * (end.time - self.time)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    callback, trainer = DataWait(), stub_trainer()
+    trainer.strategy.root_device = torch.device("cuda")
+    callback.on_train_start(trainer, None)
+    callback.on_train_epoch_start(trainer, None)
+    batch = [SimpleNamespace(total=10)]
+    for step in range(400):
+        clock.now += wait if step else 0.0
+        callback.on_train_batch_start(trainer, None, batch, step)
+        gpu.free = max(clock.now, gpu.free) + work
+        clock.now += launch
+        callback.on_train_batch_end(trainer, None, None, batch, step)
+    # Like a synchronisation.
+    clock.now = max(clock.now, gpu.free)
+    assert callback.share == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("wait", [0.9, 1.1])
