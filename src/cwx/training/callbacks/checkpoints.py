@@ -55,7 +55,9 @@ class CheckpointWithinEpoch(L.Callback):
 
     def __init__(self, file: Path, *, seconds: float) -> None:
         self._file, self._seconds = file, seconds
-        self._restart_clock()
+        # The steps since the last checkpoint, and the step of the next look at the clock.
+        self._steps, self._next_look = 0, 1
+        self._start = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restart_clock()
