@@ -32,6 +32,8 @@ BATCH_NORM = "network.norm={_target_:torch.nn.BatchNorm2d,_partial_:true}"
 CASES = {
     "expert": ["method=[]", "evaluation=[accuracy]", "recipe.epochs=15"],
     "batch norm": ["method=[]", "evaluation=[accuracy]", "recipe.epochs=15", BATCH_NORM],
+    "within epochs": ["method=[]", "evaluation=[accuracy]", "recipe.batch_size=10", BATCH_NORM,
+                      "experts.checkpoint_minutes=0.001"],
     "distill": [*DISTILL, "method.distill.iterations=40", *FEW],
     "activation": ["method=[activation]", "method.activation.iterations=60", *FEW],
     "iscp": ["method=[iscp]", "method.iscp.canvases=2", "method.iscp.passes=4",

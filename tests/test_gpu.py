@@ -1,7 +1,9 @@
 """What only a GPU shows; `pytest -m gpu` runs it."""
 
+import time
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +22,8 @@ from cwx.functional.representation_distance import flat
 from cwx.functional.trajectory_distance import normalised_distance
 from cwx.functional.unroll import Descent, Exact
 from cwx.networks.convnet import ConvNet, instance_norm
+from cwx.training.callbacks import data_wait
+from cwx.training.callbacks.data_wait import DataWait
 
 pytestmark = pytest.mark.gpu
 LABELS = torch.arange(10).repeat_interleave(2)
@@ -113,3 +117,33 @@ def test_a_gpu_measures_what_a_cpu_does(convolutional, tmp_path, name):
     expected = MEASURED[name](subject, {}).metrics
     found = MEASURED[name](replace(subject, device=torch.device("cuda")), {}).metrics
     assert found == pytest.approx(expected, rel=1e-3, abs=0.01)
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_gpu_waits_for_data_only_while_it_has_no_work(monkeypatch, is_idle):
+    monkeypatch.setattr(data_wait, "_SHORTEST", 0.1)
+    strategy = SimpleNamespace(root_device=torch.device("cuda"))
+    callback, trainer = DataWait(), SimpleNamespace(strategy=strategy)
+    matrix = torch.randn(4096, 4096, device="cuda")
+    batch = [SimpleNamespace(total=1)]
+
+    def work():
+        # More than 0.02 seconds on any GPU.
+        for _ in range(20):
+            matrix @ matrix
+
+    work()
+    torch.cuda.synchronize()
+    callback.on_train_start(trainer, None)
+    for step in range(10):
+        # The program waits for a batch, while the GPU works or not.
+        time.sleep(0.02)
+        callback.on_train_batch_start(trainer, None, batch, step)
+        work()
+        if is_idle:
+            torch.cuda.synchronize()
+        callback.on_train_batch_end(trainer, None, None, batch, step)
+    torch.cuda.synchronize()
+    waited = callback.share * callback._trained
+    assert (waited > 0.19) == is_idle
+    assert waited < 0.4

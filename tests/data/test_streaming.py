@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from support.builders import image_data, small_convnet, train_experts
-from support.pictures import write_image
+from support.pictures import noise_folders, write_image
 
 from cwx.cli.failures import explain_failure
 from cwx.data.corruption import Backdoor, LabelNoise
@@ -32,15 +32,7 @@ UNSET = dict.fromkeys(
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 11), ("test", 6)):
-        for name in ("ant", "bee", "cat"):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(0, 256, (9, 8, 3), generator=generator, dtype=torch.uint8)
-                Image.fromarray(pixels.numpy()).save(root / split / name / f"{i}.png")
-    return root
+    return noise_folders(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture

@@ -76,12 +76,13 @@ def trainer(**settings):
     )
 
 
-def stages(precisions=None, **settings):
+def stages(precisions=None, *, checkpoint_minutes=None, **settings):
     """Stages with `settings` for their trainers, by default in single precision."""
     single = Precision(trainer="32-true", float32_matmul="highest")
     return Stages(
         lambda **arguments: trainer(**arguments, **settings),
         precisions or Precisions(experts=single, methods=single),
+        checkpoint_minutes=checkpoint_minutes,
     )
 
 

@@ -84,6 +84,7 @@ def chosen_experts(kind=Experts, **changes):
             "evaluation_seeds": [0],
             "evaluation_checkpoints": {},
             "at_once": 1,
+            "checkpoint_minutes": None,
             "trajectories": [],
             "checkpoints": [],
             "epoch": None,

@@ -36,7 +36,8 @@ def explain_failure(error: Exception, folder: str) -> str:
     user_errors = (
         ValueError, OSError, MemoryError, InstantiationException, MisconfigurationException
     )  # fmt: skip
-    expected = isinstance(error, user_errors) or "DataLoader worker" in str(error)
+    is_lost = has_lost_rank(error)
+    expected = isinstance(error, user_errors) or is_lost or "DataLoader worker" in str(error)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) or not expected:
             record = log.makeRecord(
@@ -58,10 +59,26 @@ def explain_failure(error: Exception, folder: str) -> str:
             f"a process that decodes images has ended ({_first_line(error)}), as when memory runs "
             f"out: free memory or lower data.workers, then continue with resume={folder}"
         )
+    if is_lost:
+        return (
+            f"the processes of this run have lost their connection ({_first_line(error)}): one of "
+            f"them has ended, or its machine; continue with resume={folder}"
+        )
     if expected:
         message = str(error)
         return message if not setting or setting in message else f"{setting}: {message}"
     return f"{type(error).__name__}: {error} (a bug; see {folder})"
+
+
+def has_lost_rank(error: Exception) -> bool:
+    """Whether an error is that of a collective operation that another process has left."""
+    return isinstance(error, RuntimeError) and bool(
+        re.search(
+            r"gloo.*Connection (reset|closed|refused)|NCCL.*(remote process exited|remote error)",
+            str(error),
+            re.DOTALL,
+        )
+    )
 
 
 def _first_line(error: Exception) -> str:

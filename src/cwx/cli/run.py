@@ -26,14 +26,14 @@ from cwx.cli.config.groups import configuration_folder, options
 from cwx.cli.config.home import expand_home, expand_settings
 from cwx.cli.config.scales import unscaled_networks
 from cwx.cli.config.unchosen import drop_unchosen
-from cwx.cli.failures import exit_with_message, explain_failure
+from cwx.cli.failures import exit_with_message, explain_failure, has_lost_rank
 from cwx.cli.resolvers import register_resolvers
 from cwx.cli.resume import check_launcher, resolve_resume, saved_config_dir
 from cwx.cli.signals import end_with_parent, stop_on_signals
 from cwx.cli.sweep import command_line
 from cwx.cli.sweep.command_line import JobCommands, for_jobs
 from cwx.cli.sweep.processes import stop_with_launcher
-from cwx.cli.sweep.resources import is_rank, is_scheduler_rank, rank
+from cwx.cli.sweep.resources import is_local_rank, is_rank, is_scheduler_rank, rank
 from cwx.cli.sweep.subprocess_job import is_requeued, run_in_subprocess
 from cwx.errors import UserError
 from cwx.storage.paths import below
@@ -150,6 +150,9 @@ def job(
             log.info("stopped before it began")
         raise
     except Exception as error:
+        if is_local_rank(os.environ) and has_lost_rank(error):
+            # The first process, which started all others, says so.
+            sys.exit(1)
         reason = explain_failure(error, _relative(folder))
         if swept:
             if not (folder / STATUS).exists():

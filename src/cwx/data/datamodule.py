@@ -18,6 +18,7 @@ from cwx.data.file_splits import load_splits
 from cwx.data.global_batches import GlobalBatches
 from cwx.data.limits import limited
 from cwx.data.random_crops import RandomCrops
+from cwx.data.resumable_loader import ResumableLoader
 from cwx.data.splits import ImageSet, Source, Splits
 from cwx.data.step_loaders import rank_and_world_size
 from cwx.data.storage import Storage
@@ -256,7 +257,7 @@ class ImageData(L.LightningDataModule):
                 pin=self._device.type == "cuda",
             )
         batches = ResidentBatches(images, self.normalization)
-        return DataLoader(batches, sampler=sampler, batch_size=None)
+        return ResumableLoader(batches, sampler=sampler, batch_size=None)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return normalised(batch, self.normalization)

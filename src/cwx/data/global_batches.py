@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class GlobalBatches(Sampler[list[Draw]]):
     Yields, for each seed, the rank's indices and the size of the global batch, which weights means
     over ranks with slices of different sizes. The order is a function of the seed and the epoch
     only. A resumed run therefore draws the same batches as an uninterrupted one, and a seed the
-    same alone as among others.
+    same alone as among others. A run that is resumed within an epoch skips its first batches.
     """
 
     def __init__(
@@ -35,9 +36,14 @@ class GlobalBatches(Sampler[list[Draw]]):
         self.count, self.size, self.seeds, self.device = count, size, seeds, device
         self.rank, self.ranks = rank, ranks
         self.epoch = 0
+        self._first = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def skip(self, batches: int) -> None:
+        """Leave out the first `batches` of the next epoch that is iterated, and of no other."""
+        self._first = batches
 
     def __len__(self) -> int:
         return math.ceil(self.count / self.size)
@@ -52,7 +58,9 @@ class GlobalBatches(Sampler[list[Draw]]):
             torch.randperm(self.count, generator=stream(seed, self.epoch)).to(self.device)
             for seed in self.seeds
         ]
-        for batches in zip(*(order.split(self.size) for order in orders), strict=True):
+        first, self._first = self._first, 0
+        steps = zip(*(order.split(self.size) for order in orders), strict=True)
+        for batches in islice(steps, first, None):
             yield [(batch[self.rank :: self.ranks], len(batch)) for batch in batches]
 
 
@@ -64,6 +72,9 @@ class EpochBatches(Sampler[tuple[int, list[Draw]]]):
 
     def set_epoch(self, epoch: int) -> None:
         self.batches.set_epoch(epoch)
+
+    def skip(self, batches: int) -> None:
+        self.batches.skip(batches)
 
     def __len__(self) -> int:
         return len(self.batches)

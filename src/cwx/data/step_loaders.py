@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 def epoch_length(steps: int, at_most: int) -> int:
     """The largest divisor of `steps` that is at most `at_most`: the steps per epoch.
 
-    Lightning resumes bit for bit only between epochs: not within one, and not with ``max_steps``.
+    Methods resume bit for bit only between epochs: not within one, as the training of networks
+    does, and not with ``max_steps``.
 
     Raises:
         ValueError: `steps` or `at_most` is below 1.

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
+
+from cwx.data.resumable_loader import ResumableLoader
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class _Guarded(Dataset[Any]):
             return _Refusal(str(error))
 
 
-class WorkerLoader(DataLoader[Any]):
+class WorkerLoader(ResumableLoader):
     """Loads the items of `dataset` at the elements of `sampler`, in their order.
 
     Args:

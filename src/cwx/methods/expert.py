@@ -21,10 +21,14 @@ from cwx.functional.random_numbers import seeded
 from cwx.networks.compiled import compile_networks
 from cwx.storage.recording import Recording
 from cwx.training.objectives import AUGMENTATION, CrossEntropy, ObjectiveFactory, Step
+from cwx.training.ranks import Ranks
 
 # Takes groups of parameters, as the optimisers of torch do.
 Optimizer = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]
 Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+# The key of the running sums of an epoch in a checkpoint.
+_EPOCH = "epoch_sums"
 
 
 class Expert(L.LightningModule):
@@ -107,6 +111,22 @@ class Expert(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         self._loss_sums = torch.zeros(len(self.networks), device=self.device)
         self._image_count = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A collective operation: every rank has sums of its own, and rank 0 writes the file.
+        sums = Ranks.running().collect(self._loss_sums.cpu)
+        checkpoint[_EPOCH] = {"loss_sums": torch.stack(sums), "images": self._image_count}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # For an epoch that is continued: any other begins at zero.
+        state = checkpoint[_EPOCH]
+        sums, ranks = state["loss_sums"], self.trainer.world_size
+        if len(sums) != ranks:
+            # Rank 0 continues the sums of another number of ranks.
+            sums = torch.cat([sums.sum(0, keepdim=True), sums.new_zeros(ranks - 1, sums.shape[1])])
+        # The module is not on its device yet.
+        self._loss_sums = sums[self.global_rank].to(self.trainer.strategy.root_device)
+        self._image_count = int(state["images"])
 
     def training_step(self, batches: list[Batch], batch_idx: int) -> Tensor:
         losses = torch.stack(

@@ -37,6 +37,17 @@ def fail_in_thread(results: Results, loggers: LoggerGroup, error: Exception) -> 
     """
     log.error("%s", error)
     results.fail(error)
+    _close(results, loggers, error)
+
+
+def end_with_lost_rank(results: Results, loggers: LoggerGroup, reason: str) -> None:
+    """As `fail_in_thread`, where a signal has killed another rank."""
+    log.error("%s; all others are stopped: continue with resume=%s", reason, results.folder)
+    results.record_failure("failed", reason, "")
+    _close(results, loggers, RuntimeError(reason))
+
+
+def _close(results: Results, loggers: LoggerGroup, error: Exception) -> None:
     if results.ended:
         _write(results.folder)
     # A logger may wait for its server, or for the main thread.

@@ -44,6 +44,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.data.corruption import CorruptionResult
+from cwx.data.datamodule import ImageData
 from cwx.data.samples import sample_images
 from cwx.data.splits import Splits
 from cwx.evaluations.outcome import Outcome, Row
@@ -110,11 +111,11 @@ class Results:
                 if self._earlier:
                     write_status(self.folder, self._earlier)
                 else:
-                    self._record_failure("failed", str(error), "")
+                    self.record_failure("failed", str(error), "")
                 raise
             except (KeyboardInterrupt, SystemExit):
                 # Lightning turns both Ctrl-C and SIGTERM into an exit.
-                self._record_failure("interrupted", "stopped from outside", "")
+                self.record_failure("interrupted", "stopped from outside", "")
                 raise
             except BaseException as error:
                 self.fail(error)
@@ -124,7 +125,7 @@ class Results:
     def fail(self, error: BaseException) -> None:
         """Record that an error ended the run."""
         details = "".join(traceback.format_exception(error))
-        self._record_failure("failed", f"{type(error).__name__}: {error}", details)
+        self.record_failure("failed", f"{type(error).__name__}: {error}", details)
 
     def _start(self, *, experiment: str, resumed: bool) -> None:
         earlier = read_status(self.folder) if (self.folder / STATUS).exists() else {}
@@ -149,7 +150,7 @@ class Results:
         reserve_space(self.folder)
         (self.folder / TRACEBACK).unlink(missing_ok=True)
 
-    def _record_failure(self, state: str, reason: str, details: str) -> None:
+    def record_failure(self, state: str, reason: str, details: str) -> None:
         """Record the end of the run; an error here (full disk) must not hide the original error."""
         try:
             self._end(state, reason)
@@ -192,11 +193,9 @@ class Results:
         by_method = {**self.method_seconds(), method: round(seconds, 1)}
         write_json(self.folder / METHOD_SECONDS, by_method)
 
-    def save_images(
-        self, method: str, output: MethodOutput, classes: Sequence[str], normalize: Normalization
-    ) -> None:
+    def save_images(self, method: str, output: MethodOutput, data: ImageData) -> None:
         """Save each image of a method as a PNG file."""
-        write_pictures(self.folder / IMAGES, method, output, classes, normalize)
+        write_pictures(self.folder / IMAGES, method, output, data.classes, data.normalization)
 
     def save_last_good(self, method: str, explanations: Explanations) -> None:
         """Save the last finite images of a method that diverged, in a file of their own."""

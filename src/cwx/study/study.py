@@ -15,7 +15,7 @@ from cwx.storage.runs import Run
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.corruption_row import corruption_row
 from cwx.study.inputs import check_files, check_images
-from cwx.study.page import fail_in_thread, page_on_exit
+from cwx.study.page import end_with_lost_rank, fail_in_thread, page_on_exit
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.bank import measure_bank
@@ -125,7 +125,8 @@ class Study:
             experiment: the name of the experiment, recorded in the status.
             resumed: whether `results` may already hold an unfinished run.
         """
-        stages = Stages(self.trainer, self.precision)
+        minutes = self.experts.checkpoint_minutes
+        stages = Stages(self.trainer, self.precision, checkpoint_minutes=minutes)
         with ended_together(partial(fail_in_thread, results, stages.logger_group)):
             if stages.is_rank_zero:
                 self._run_on_rank_zero(stages, results, configuration, experiment, resumed)
@@ -146,6 +147,7 @@ class Study:
     ) -> None:
         for line in (f"run directory: {results.folder}", *self.notes):
             log.info("%s", line)
+        stages.on_lost_rank = partial(end_with_lost_rank, results, stages.logger_group)
         data = str(Run.read(results.folder).choices.get("data", ""))
         self.store.set_user(results.folder, {"experiment": experiment, "data": data})
         with (

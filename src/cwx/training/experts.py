@@ -1,30 +1,17 @@
 """The trained networks that a study uses."""
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Self
 
 from cwx.storage.recording import Recording
 from cwx.storage.trajectories import format_epochs
 from cwx.training.bank import BankSource
+from cwx.training.early_experts import EarlyExperts as EarlyExperts
 from cwx.training.stages import Configuration
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlyExperts:
-    """Experts whose training stops early.
-
-    Attributes:
-        seeds: of their weights and their training.
-        epochs: the number of epochs to train; at least the last epoch that methods use.
-        held_out: of experts that no method uses, for evaluation only.
-    """
-
-    seeds: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"]
-    epochs: Annotated[int, ">= 0"]
-    held_out: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"] = ()
 
 
 class Experts:
@@ -42,6 +29,8 @@ class Experts:
         evaluation_checkpoints: imported weights of evaluation networks, by the name of the
             network, which is then not trained. Files, or names of torchvision weights.
         at_once: largest number of networks trained in parallel; it does not change the result.
+        checkpoint_minutes: the time between checkpoints within an epoch of training; ``None`` for
+            checkpoints after each epoch only.
         trajectories: folders of recorded trajectories or of one state_dict for each epoch, or
             buffers (`.pt` files) to import, used instead of `seeds` and `early`.
         checkpoints: imported weights, used instead of `seeds`, `early` and `trajectories`: files,
@@ -72,6 +61,7 @@ class Experts:
         evaluation_seeds: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"],
         evaluation_checkpoints: Mapping[str, str],
         at_once: Annotated[int, ">= 1"],
+        checkpoint_minutes: Annotated[float, "> 0"] | None,
         trajectories: Sequence[str],
         checkpoints: Sequence[str],
         epoch: Annotated[int, ">= 0"] | None,
@@ -79,6 +69,12 @@ class Experts:
     ) -> None:
         if at_once < 1:
             raise ValueError(f"experts.at_once is {at_once}: give 1 or more")
+        if checkpoint_minutes is not None and not 0 < checkpoint_minutes < math.inf:
+            raise ValueError(
+                f"experts.checkpoint_minutes is {checkpoint_minutes}: give more than 0, or null "
+                "for checkpoints after each epoch only"
+            )
+        self.checkpoint_minutes = checkpoint_minutes
         if trajectories and checkpoints:
             raise ValueError(
                 "experts.trajectories and experts.checkpoints are both given: leave one of them "

@@ -16,7 +16,14 @@ from cwx.storage.run_inputs import RunInputs
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
 from cwx.training.callbacks.announce_errors import AnnounceErrors
-from cwx.training.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
+from cwx.training.callbacks.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointWithinEpoch,
+    every_epoch,
+    fit,
+)
+from cwx.training.callbacks.data_wait import DataWait
+from cwx.training.callbacks.lost_ranks import EndWithLostRank
 from cwx.training.callbacks.progress import ProgressLines
 from cwx.training.callbacks.recording import RecordStates, WriteShards
 from cwx.training.callbacks.signals import KeepSignalHandler
@@ -76,22 +83,32 @@ class Stages:
     Args:
         trainer: builds a Trainer.
         precision: the numerical precision for experts and for methods.
+        checkpoint_minutes: the time between checkpoints within an epoch of the training of
+            networks; ``None`` for checkpoints after each epoch only.
 
     Attributes:
         logger_group: the loggers that every stage writes to.
         inputs: records which networks and sets the run uses; ``None`` records nothing.
+        on_lost_rank: receives the reason when a signal has killed a rank; this process then ends.
     """
 
-    def __init__(self, trainer: Factory, precision: Precisions) -> None:
+    def __init__(
+        self, trainer: Factory, precision: Precisions, *, checkpoint_minutes: float | None = None
+    ) -> None:
         self._trainer, self._precision = trainer, precision
+        self._checkpoint_minutes = checkpoint_minutes
         self.logger_group = LoggerGroup()
         self.inputs: RunInputs | None = None
+        self._data_wait = DataWait()
+        self.on_lost_rank: Callable[[str], None] = log.error
+        self._ranks = EndWithLostRank(lambda reason: self.on_lost_rank(reason))
         self._last = self._build(epochs=1, callbacks=[], precision=precision.methods)
 
     def _build(
         self, *, epochs: int, callbacks: Sequence[Any], precision: Precision, **settings: Any
     ) -> Any:
         terminal = sys.stderr.isatty()
+        always = [KeepSignalHandler(), AnnounceErrors(), self._ranks]
         progress = [] if terminal else [ProgressLines(seconds=10)]
         try:
             return self._trainer(
@@ -100,7 +117,7 @@ class Stages:
                 # The data modules divide batches among ranks.
                 use_distributed_sampler=False,
                 enable_progress_bar=terminal,
-                callbacks=[KeepSignalHandler(), AnnounceErrors(), *progress, *callbacks],
+                callbacks=[*always, *progress, *callbacks],
                 plugins=[AtomicCheckpointIO()],
                 logger=list(self.logger_group.loggers),
                 **settings,
@@ -213,8 +230,13 @@ class Stages:
         recorders = [
             Recorder(path, expert.identity) for path, expert in zip(paths, missing, strict=True)
         ]
+        callbacks: list[Any] = [RecordStates(recorders)]
+        if self._checkpoint_minutes is not None:
+            seconds = 60 * self._checkpoint_minutes
+            callbacks.append(CheckpointWithinEpoch(checkpoint, seconds=seconds))
+        callbacks.append(self._data_wait)
         with memory_advice(f"training {names}", lambda: _training_advice(len(missing))):
-            self._fit(module, checkpoint, [RecordStates(recorders)], self._precision.experts)
+            self._fit(module, checkpoint, callbacks, self._precision.experts)
         if self.is_rank_zero:
             checkpoint.unlink(missing_ok=True)
         self.wait()

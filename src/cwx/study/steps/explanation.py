@@ -50,7 +50,7 @@ def explain(
             output = method.explanations()
             check_method_output(name, output, subject.data)
             results.add_seconds(name, clock.seconds)
-            results.save_images(name, output, subject.data.classes, subject.data.normalization)
+            results.save_images(name, output, subject.data)
             results.add_explanations(name, output)
             checkpoint.unlink(missing_ok=True)
         stages.wait()

@@ -1,5 +1,7 @@
 """Checkpoints that stay valid after a full disk or a killed process."""
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,56 @@ def every_epoch(file: Path) -> ModelCheckpoint:
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
+
+
+class CheckpointWithinEpoch(L.Callback):
+    """Writes a checkpoint after a training step once `seconds` have passed since the last one.
+
+    The checkpoints after each epoch are those of `every_epoch`, to the same file; they count too.
+    The module, its optimiser and its batches must be able to continue within an epoch
+    (`cwx.data.resumable_loader`).
+
+    Rank 0 measures the time. As all ranks take part in a checkpoint, it tells the others after how
+    many steps it looks at the clock again, at the latest in the middle of the time left: about
+    twenty messages for each checkpoint.
+
+    Args:
+        seconds: between two checkpoints, more than 0.
+    """
+
+    def __init__(self, file: Path, *, seconds: float) -> None:
+        self._file, self._seconds = file, seconds
+        # The steps since the last checkpoint, and the step of the next look at the clock.
+        self._steps, self._next_look = 0, 1
+        self._start = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restart_clock()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # The checkpoint of the last epoch has just been written.
+        self._restart_clock()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        self._steps += 1
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self._steps < self._next_look or is_last:
+            return
+        # Never 0, also with a coarse clock.
+        passed = max(time.monotonic() - self._start, 1e-6)
+        left, pace = self._seconds - passed, passed / self._steps
+        steps: int = trainer.strategy.broadcast(math.ceil(left / 2 / pace))
+        if steps > 0:
+            self._next_look = self._steps + steps
+            return
+        trainer.save_checkpoint(self._file)
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self._start = time.monotonic()
+        self._steps, self._next_look = 0, 1
 
 
 def resume_point(file: Path) -> Path | None:

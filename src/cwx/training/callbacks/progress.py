@@ -7,13 +7,16 @@ from typing import Any
 
 import lightning as L
 
+from cwx.training.callbacks.data_wait import DataWait
+
 log = logging.getLogger(__name__)
 
 
 class ProgressLines(L.Callback):
     """Logs the completed steps, the loss and the time left, at most once per `seconds`.
 
-    For prediction, the completed batches of this rank.
+    With `DataWait` among the callbacks, also the share of the time in which the training waits for
+    data. For prediction, the completed batches of this rank.
     """
 
     def __init__(self, *, seconds: float) -> None:
@@ -61,7 +64,10 @@ class ProgressLines(L.Callback):
         return due
 
     def _log_training(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        values = trainer.progress_bar_metrics
+        values = dict(trainer.progress_bar_metrics)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, DataWait) and callback.share is not None:
+                values["data_wait"] = callback.share
         self._log_line(
             module,
             trainer.global_step,

@@ -25,7 +25,8 @@ class RecordStates(L.Callback):
         self.recorders = list(recorders)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch == 0:
+        # A resume may begin within the first epoch.
+        if trainer.global_step == 0:
             self._record(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
