@@ -3,6 +3,7 @@
 Nothing large is imported here: the process that only starts the workers imports this file, too.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ SLOW_MODULES = (
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not any(name in item.nodeid for name in SLOW_MODULES))
+
+
+def pytest_collection_finish(session):
+    # What has been imported stays until the end. Without this, each full collection of garbage
+    # goes through all of torch and the other libraries.
+    gc.freeze()
 
 
 def pytest_configure(config):
