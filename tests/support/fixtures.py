@@ -11,7 +11,7 @@ from support.builders import (
     small_mlp,
     train_experts,
 )
-from support.compositions import remember
+from support.compositions import read_files_once, remember
 
 from cwx.cli.config import compose
 from cwx.storage.trajectories import TrajectoryStore
@@ -26,6 +26,7 @@ def remembered_compositions(tmp_path_factory, worker_id):
     memory.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(compose, "_compose", remember(compose._compose, memory))
+        read_files_once(patched)
         yield
 
 
