@@ -3,12 +3,13 @@
 import hashlib
 import os
 import pickle
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 
 from hydra._internal import defaults_list
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from omegaconf import base
 from support.paths import CONF, ROOT
 
 # No test writes files there.
@@ -68,4 +69,6 @@ def read_files_once(patched):
         return interpolation_map(overrides, defaults, self_added) if needed else None
 
     patched.setattr(ConfigRepository, "load_config", load_once)
+    # The same few hundred interpolations.
+    patched.setattr(base, "parse", cache(base.parse))
     patched.setattr(defaults_list, "_create_interpolation_map", map_if_needed)
