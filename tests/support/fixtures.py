@@ -1,6 +1,7 @@
 """Fixtures of all tests; the processes that run tests load them, see `tests/conftest.py`."""
 
 import logging
+import os
 
 import pytest
 from support.builders import (
@@ -27,6 +28,14 @@ def remembered_compositions(tmp_path_factory, worker_id):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(compose, "_compose", remember(compose._compose, memory))
         read_files_once(patched)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk():
+    """No file of a test has to survive a power failure; a disk may take tens of milliseconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda number: None)
         yield
 
 
