@@ -109,7 +109,9 @@ def test_two_processes_find_and_measure_what_one_does(quickstart):
     assert {name: metrics[name] for name in divided} == divided
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_experts_of_one(quickstart):
+    """By default, `test_batch_norm` trains with two processes."""
     code, output = run(
         quickstart, *EXPERTS, *FINE_TUNED, "trainer=ddp_cpu", "logger=[]", "evaluation=[]",
         "method=[]", "store=other", "hydra.run.dir=three",

@@ -35,7 +35,7 @@ def remembered_compositions(tmp_path_factory, worker_id):
 def without_waiting_for_the_disk():
     """No file of a test has to survive a power failure; a disk may take tens of milliseconds."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(os, "fsync", lambda number: None)
+        patched.setattr(os, "fsync", lambda _: None)
         yield
 
 
