@@ -45,6 +45,11 @@ def test_evaluations_of_representations_are_instantiated():
     )
 
 
+def at_scale(name):
+    """Overrides; none for the default, so that one composition is enough for several tests."""
+    return [] if name == "paper" else [f"scale={name}"]
+
+
 @pytest.mark.parametrize("scale", ["paper", "small"])
 @pytest.mark.parametrize(
     "sweep",
@@ -61,7 +66,7 @@ def test_evaluations_of_representations_are_instantiated():
     ],
 )
 def test_a_sweep_of_a_paper_composes(sweep, scale):
-    check(*sweep.split(), f"scale={scale}", multirun=True)
+    check(*sweep.split(), *at_scale(scale), multirun=True)
 
 
 # Experiments with settings of their own at the medium scale.
@@ -79,9 +84,7 @@ MEDIUM = sorted(
     ],
 )
 def test_every_experiment_composes_and_instantiates(experiment, scale):
-    # Other tests compose the default scale, too, so it is composed once for all.
-    chosen = [] if scale == "paper" else [f"scale={scale}"]
-    config = check(f"experiment={experiment}", *chosen, *NEEDED.get(experiment, []))
+    config = check(f"experiment={experiment}", *at_scale(scale), *NEEDED.get(experiment, []))
     study = instantiate(config, _convert_="all")
     assert set(study.method) == set(config["method"])
     assert study.trainer(max_epochs=3, logger=False).max_epochs == 3
