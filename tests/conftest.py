@@ -16,11 +16,12 @@ if sys.dont_write_bytecode:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
-# Modules that start studies in processes of their own: workers take these first, the others
-# fill the time that is left.
+# Modules that start studies in processes of their own, or compose most studies: workers take these
+# first, the others fill the time that is left.
 SLOW_MODULES = (
     "cli/test_app", "study/steps/test_dataset_construction", "docs/test_examples",
     "cli/sweep/test_cwx_processes", "cli/sweep/test_subprocess_job", "docs/test_documents",
+    "cli/config/test_experiments_compose", "cli/test_experiments", "evaluations/test_class_names",
 )  # fmt: skip
 
 
