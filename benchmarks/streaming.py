@@ -9,15 +9,15 @@ the proportional share (PSS) of this process and its workers, so that shared mem
 """
 
 import argparse
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
-from PIL import Image
+from generated_images import CLASSES, SIDE, generate, proportional_memory
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -31,27 +31,10 @@ from cwx.evaluations.neurons.top_images import Audit, normalized_batches
 from cwx.functional.top_activations import spatial_maximum
 from cwx.networks.convnet import ConvNet, instance_norm
 
-CLASSES, SIDE, BATCH = 10, 64, 256
+BATCH = 256
 TRANSFORM = v2.Compose(
     [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
 )
-
-
-def generate(folder: Path, images: int) -> Path:
-    """`images` training files and a fifth as many test files, of smooth random colours."""
-    root = folder / str(images)
-    if (root / "complete").exists():
-        return root
-    generator = np.random.default_rng(0)
-    for split, count in (("train", images), ("test", images // 5)):
-        for label in range(CLASSES):
-            (root / split / f"class{label}").mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            small = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            picture = Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-            picture.save(root / split / f"class{index % CLASSES}" / f"{index:07}.jpg", quality=90)
-    (root / "complete").touch()
-    return root
 
 
 class Memory:
@@ -69,30 +52,16 @@ class Memory:
     @staticmethod
     def now() -> float:
         """In MB."""
-        own = Path("/proc/self")
-        children = (own / "task" / str(own.resolve().name) / "children").read_text().split()
-        total = 0
-        for process in (own, *(Path("/proc") / child for child in children)):
-            try:
-                lines = (process / "smaps_rollup").read_text().splitlines()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        return total / 1024
+        return proportional_memory(os.getpid())
 
 
 def network() -> nn.Module:
-    shape = {"in_channels": 3, "image_size": (SIDE, SIDE), "num_classes": CLASSES}
+    shape = {"in_channels": 3, "image_size": (SIDE, SIDE), "num_classes": len(CLASSES)}
     return ConvNet(**shape, depth=3, width=16, norm=instance_norm)
 
 
 def bare_batches(root: Path, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    steps = [
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize([0.5] * 3, [0.5] * 3),
-    ]
-    data = TorchvisionFolder(root / "train", transform=v2.Compose(steps))
+    data = TorchvisionFolder(root / "train", transform=TRANSFORM)
     return DataLoader(
         data, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
     )
@@ -117,12 +86,7 @@ def train(batches: Iterable[tuple[Tensor, Tensor]], model: nn.Module | None) -> 
 
 @torch.no_grad()
 def bare_passes(model: nn.Module, root: Path, workers: int) -> None:
-    steps = [
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize([0.5] * 3, [0.5] * 3),
-    ]
-    data = TorchvisionFolder(root / "test", transform=v2.Compose(steps))
+    data = TorchvisionFolder(root / "test", transform=TRANSFORM)
     for images, _ in DataLoader(data, BATCH, num_workers=workers):
         model(images)
 
@@ -163,7 +127,9 @@ def main() -> None:
     source = ImageFolder(
         root=str(root),
         size=None,
-        **dict.fromkeys(("interpolation", "channels", "background", "white_level", "synsets")),
+        **dict.fromkeys(
+            ("resize", "interpolation", "channels", "background", "white_level", "synsets")
+        ),
     )
     data = ImageData(
         source=source,

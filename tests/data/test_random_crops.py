@@ -13,7 +13,9 @@ from cwx.data.random_crops import RandomCrops
 from cwx.functional.backdoor import AllToOne, Patch
 from cwx.functional.rng import stream
 
-UNSET = dict.fromkeys(("interpolation", "channels", "background", "white_level", "synsets"))
+UNSET = dict.fromkeys(
+    ("resize", "interpolation", "channels", "background", "white_level", "synsets")
+)
 CROPS = RandomCrops(smallest_area=0.2, largest_ratio=1.5, flip=0.5)
 
 

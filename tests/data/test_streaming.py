@@ -25,7 +25,9 @@ from cwx.functional.backdoor import AllToOne, Blend, Face, Patch, Sinusoid
 from cwx.functional.label_noise import Uniform
 from cwx.storage.trajectories import TrajectoryStore
 
-UNSET = dict.fromkeys(("size", "interpolation", "channels", "background", "white_level", "synsets"))
+UNSET = dict.fromkeys(
+    ("size", "resize", "interpolation", "channels", "background", "white_level", "synsets")
+)
 
 
 @pytest.fixture(scope="module")

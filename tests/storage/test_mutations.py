@@ -82,7 +82,7 @@ def read_images(root):
     settings = dict(  # noqa: C408
         root=str(root), interpolation=None, channels=3, background="white",
                     white_level=None, synsets=None)  # fmt: skip
-    ImageFolder(size=8, **settings).load()
+    ImageFolder(size=8, resize=None, **settings).load()
 
 
 def make_page(root):

@@ -57,6 +57,7 @@ CHOICES = {
     "logger": ["logger=[{}]"],
     "method": ["method=[{}]", "evaluation=[]"],
     "network": ["experiment=cifar10/cwx", "network={}"],
+    "paper": ["paper@paper={}"],
     "pooling": [
         "evaluation=[representations,adversarial_detection,contributions]",
         "pooling@evaluation.representations.pooling={}",

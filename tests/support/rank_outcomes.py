@@ -5,36 +5,56 @@ Arguments: the folder of the store, the rank, the number of ranks, and a file to
 
 import json
 import sys
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from safetensors.torch import load
+from support.attacked import swapped
 from support.builders import image_data, small_convnet, train_experts
-from support.studies import CONTRIBUTIONS
+from support.studies import CONTRIBUTIONS, RATIOS, TRACES
 from torch import distributed as dist
 
+from cwx.data.adversarial_set import AdversarialSet
+from cwx.data.corruption import Backdoor
 from cwx.data.taxonomy import Flat
 from cwx.evaluations.accuracy import Accuracy
+from cwx.evaluations.adversarial.adversarial_set import AdversarialSetAccuracy
 from cwx.evaluations.atlas.evaluation import NeuronAtlas
+from cwx.evaluations.backdoor.attack_success import AttackSuccess
+from cwx.evaluations.backdoor.poisoned_groups import PoisonedGroups
+from cwx.evaluations.confusion import Confusion
+from cwx.evaluations.discriminative import Discriminative
 from cwx.evaluations.diversity import Diversity
 from cwx.evaluations.fidelity.evaluation import Fidelity
 from cwx.evaluations.from_scratch import FromScratch
+from cwx.evaluations.neuron_pairs.evaluation import NeuronPairs
 from cwx.evaluations.neurons.evaluation import Neurons
 from cwx.evaluations.outcome import Outcome
+from cwx.evaluations.patterns.attention import Attention
 from cwx.evaluations.patterns.cascade import PatternCascade
 from cwx.evaluations.patterns.controls import PatternControls
 from cwx.evaluations.patterns.predictive_power import PredictivePower
+from cwx.evaluations.patterns.tolerance import PatternTolerance
+from cwx.evaluations.verdict.cure import CureOutcome
+from cwx.evaluations.verdict.evaluation import Verdict
+from cwx.evaluations.verdict.statistics import MarginRatio, PatternSuccess, PerturbationSuccess
 from cwx.explanations.images import Explanations
-from cwx.explanations.patterns import Patterns
+from cwx.explanations.margins import Margins
+from cwx.explanations.patterns import Patterns, Perturbations
 from cwx.functional.attacks import Attack, Linf
 from cwx.functional.augmentation import Strategy
+from cwx.functional.backdoor import AllToOne, Patch
 from cwx.functional.inner_loop import Inner
 from cwx.functional.rng import stream
 from cwx.functional.top_activations import spatial_maximum
+from cwx.storage.shards import Shards
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.steps.evaluation import evaluate, evaluate_on_all_ranks
+from cwx.training.cure import Cure
 from cwx.training.ranks import Ranks
 from cwx.training.subject import Subject
 
@@ -55,6 +75,44 @@ class Failing:
 
         subject.ranks.collect(compute)
         return Outcome()
+
+
+class Poisoned:
+    """The attack success of networks on other data: those of the study are clean."""
+
+    on_all_ranks = True
+
+    def __call__(self, subject, sources):
+        data = image_data()
+        patch = Patch(size=2, corner="top-right", margin=0, first_pixel="white")
+        data.corrupt(Backdoor(trigger=patch, target="right", rate=0.1, variant=AllToOne(), seed=0))
+        return AttackSuccess()(replace(subject, data=data), sources)
+
+
+class Cured:
+    """Measures the removal of a trigger; the expert of another seed stands for the result."""
+
+    on_all_ranks = True
+
+    def __call__(self, subject, sources):
+        cure = Cure(
+            label=1,
+            attach=sources["perturbations"].attach(1),
+            networks={"unlearned": subject.first_network("held-out")},
+            used=sources["perturbations"].searched,
+        )
+        return CureOutcome()(replace(subject, cure=cure), sources)
+
+
+class FailingAlone:
+    """Fails on the last rank before it joins the others."""
+
+    on_all_ranks = True
+
+    def __call__(self, subject, sources):
+        if subject.ranks.index == subject.ranks.count - 1:
+            raise ValueError("the images of the last rank are damaged")
+        return Outcome({"failing/ranks": sum(subject.ranks.collect(lambda: 1))})
 
 
 EVALUATIONS = {
@@ -82,6 +140,31 @@ EVALUATIONS = {
         source="patterns", redrawn=None, shuffled=None, sizes=[0.25], images=None, draws=2
     ),
     "pattern_cascade": PatternCascade(source="patterns", size=0.25, images=None),
+    "pattern_tolerance": PatternTolerance(
+        source="patterns", size=0.25, images=None, shifts=[1], noise=[60.0, 200.0], jpeg=[50]
+    ),
+    "attention": Attention(source="patterns", size=0.25, images=3, layer=None),
+    "traces": TRACES(images=5, fraction=0.2, ablation="mean"),
+    "attack_success": Poisoned(),
+    "cure": Cured(),
+    "poisoned_groups": PoisonedGroups(layer=None, components=4, restarts=3),
+    "neuron_pairs": NeuronPairs(
+        network="expert", layers=None, before_nonlinearity=True, fraction=0.4,
+        activation=spatial_maximum, taxonomy=Flat(), sigma=1.0, pairs=2, strata=1, repeated=0.5,
+        occluder=1, stride=1, threshold=0.5, seed=0,
+    ),
+    "discriminative": Discriminative(),
+    "confusion": Confusion(most=3),
+    "adversarial_set": AdversarialSetAccuracy(shown=2, amplify=5.0),
+    "representations": RATIOS(networks=None),
+    "verdict": Verdict(
+        statistics={
+            "patterns": PatternSuccess(source="patterns", sizes=[0.25], images=20),
+            "perturbations": PerturbationSuccess(source="perturbations", images=20),
+            "margins": MarginRatio(source="margins"),
+        },
+        alpha=0.05, accuracy_drop=0.1, least_images=10, images=10,
+    ),
 }  # fmt: skip
 
 
@@ -95,7 +178,15 @@ def subject(store):
         trajectories=trajectories[:1],
         held_out=trajectories[1:],
         evaluation_networks={},
+        adversarial=attacked(data, store.root / "adversarial"),
     )
+
+
+def attacked(data, folder):
+    """Written by a single process, which runs before several."""
+    if not folder.exists():
+        return swapped(data, folder)
+    return AdversarialSet.from_shards(Shards.open(folder), members=["expert"], metrics={})
 
 
 def sources(data):
@@ -115,7 +206,24 @@ def sources(data):
         for explains, of_network in zip(("expert", "redrawn/1"), masks, strict=True)
     ]
     images = Explanations(torch.randn(len(labels), *shape, generator=stream(3)), labels)
-    return {"images": images, "patterns": patterns[0], "redrawn": patterns[1]}
+    return {
+        "images": images,
+        "patterns": patterns[0],
+        "redrawn": patterns[1],
+        "perturbations": Perturbations(
+            explains="expert",
+            deltas=torch.rand(count, *shape, generator=stream(4)) - 0.5,
+            labels=torch.arange(count),
+            epsilons=torch.full((count,), 0.5),
+            searched=searched,
+        ),
+        "margins": Margins(
+            explains="expert",
+            unit_images=torch.rand(count, *shape, generator=stream(5)),
+            labels=torch.arange(count),
+            start_margins=torch.rand(count, 2, generator=stream(6)),
+        ),
+    }
 
 
 def main(store, rank, count, out, *names):
@@ -123,7 +231,7 @@ def main(store, rank, count, out, *names):
     if count > 1:
         file = f"file://{store}/group-{'-'.join([str(count), *names])}"
         dist.init_process_group("gloo", init_method=file, rank=rank, world_size=count)
-    evaluations = {**EVALUATIONS, "failing": Failing()}
+    evaluations = {**EVALUATIONS, "failing": Failing(), "failing_alone": FailingAlone()}
     chosen = {name: evaluations[name] for name in names or EVALUATIONS}
     explained = subject(TrajectoryStore(Path(store)))
     given = chosen, explained, sources(explained.data)
@@ -140,10 +248,16 @@ def main(store, rank, count, out, *names):
 
 
 def contents(outcome):
-    """The tensors in the files of an outcome, with NaN as a number that equals itself."""
-    return {
+    """The pictures and tensors in the files of an outcome; NaN is a number that equals itself."""
+    pictures = {
+        file: sha256(content).hexdigest()
+        for file, content in outcome.files.items()
+        if file.endswith(".png")
+    }
+    return pictures | {
         f"{file}/{name}": [str(values.dtype), values.double().nan_to_num(-7).tolist()]
         for file, content in outcome.files.items()
+        if file not in pictures
         for name, values in load(content).items()
     }
 

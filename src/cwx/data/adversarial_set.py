@@ -39,9 +39,12 @@ class AdversarialSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self) -> Iterator[tuple[slice, Tensor]]:
-        """Batches in order: their rows, and their images as bytes ``[rows, C, H, W]``."""
-        return self.shards.batches("images")
+    def batches(self, *, first: int = 0, step: int = 1) -> Iterator[tuple[slice, Tensor]]:
+        """Batches in order: their rows, and their images as bytes ``[rows, C, H, W]``.
+
+        Every `step`-th batch from number `first` on; no other is read.
+        """
+        return self.shards.batches("images", first=first, step=step)
 
     def at(self, indices: Tensor) -> Tensor:
         """The images at `indices` ``[k]``, as bytes ``[k, C, H, W]``."""

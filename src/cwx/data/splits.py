@@ -162,16 +162,18 @@ NOUN = re.compile("n[0-9]{8}")
 def synsets_by_index(
     synsets: Mapping[ClassName, str] | None, classes: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """Order synsets, given by class name, by class index.
+    """Order synsets, given by class name, by class index; ``None`` for the names if all are ids.
 
     >>> synsets_by_index({"dog": "n02084071", "cat": "n02121620"}, ["cat", "dog"])
     ('n02121620', 'n02084071')
+    >>> synsets_by_index(None, ["n02084071", "n02121620"])
+    ('n02084071', 'n02121620')
 
     Raises:
         ValueError: a name is not a class or is given twice, or a class has no synset.
     """
     if synsets is None:
-        return None
+        return tuple(classes) if all(map(NOUN.fullmatch, classes)) else None
     setting = "data.source.synsets"
     try:
         indices = class_indices(synsets, classes, setting)

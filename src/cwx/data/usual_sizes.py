@@ -15,13 +15,7 @@ _CROPS = ((224, 256), (224, 232), (299, 342))
 
 @runtime_checkable
 class Resizable(Protocol):
-    """A source of images that it resizes to a square.
-
-    Attributes:
-        has_resize: whether it may resize the shorter side to more pixels than it crops.
-    """
-
-    has_resize: bool
+    """A source of images that it resizes to a square."""
 
     def with_size(self, size: int, resize: int | None) -> Self:
         """The same source with another `size` and `resize` (``None`` for `size`)."""
@@ -40,9 +34,6 @@ def usual_sizes(source: Resizable, side: int) -> Iterator[tuple[str, Resizable]]
     """
     sizes = [(side, None), (side, round(side * 8 / 7)), *((s, None) for s in _SIDES), *_CROPS]
     for size, resize in dict.fromkeys(sizes):
-        settings = f"data.source.size={size}"
-        if source.has_resize:
-            settings += f" data.source.resize={'null' if resize is None else resize}"
-        elif resize is not None:
-            continue
+        resized = "null" if resize is None else resize
+        settings = f"data.source.size={size} data.source.resize={resized}"
         yield settings, source.with_size(size, resize)

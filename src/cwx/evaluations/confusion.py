@@ -5,8 +5,8 @@ from typing import Annotated
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from cwx.data.canvases import test_logits
 from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.predictions import test_logits
 from cwx.storage.metric_names import class_metric
 from cwx.training.subject import Subject
 
@@ -26,6 +26,8 @@ class Confusion:
     Args:
         most: rows of the table ``confusion``.
     """
+
+    on_all_ranks = True
 
     def __init__(self, *, most: Annotated[int, ">= 1"]) -> None:
         self.most = most
@@ -72,7 +74,7 @@ class Confusion:
 def _matrix(subject: Subject, network: nn.Module) -> Tensor:
     """Counts ``[true class, predicted class]`` in float64."""
     classes = len(subject.data.classes)
-    predictions = test_logits(network, subject.data, subject.device).argmax(1)
+    predictions = test_logits(subject, network).argmax(1)
     pairs = classes * subject.data.splits.test.labels + predictions
     return pairs.bincount(minlength=classes**2).view(classes, classes).double()
 

@@ -1,5 +1,7 @@
 """Accuracy of trained networks on the explanations (CWX, Table 1; C10)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -27,14 +29,17 @@ class Discriminative:
     ``discriminative`` adds standard deviations, ``discriminative_networks`` has a row per network.
     """
 
+    on_all_ranks = True
+
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         evaluated = raw_and_projected(subject, sources) | baselines(subject, sources)
+
+        def measured(network: nn.Module, source: str) -> Row:
+            return {"source": source, **scores(network, evaluated[source])}
+
         rows = measure_networks(
             subject.panel(),
-            lambda network: [
-                {"source": source, **scores(network, explanations)}
-                for source, explanations in evaluated.items()
-            ],
+            lambda network: subject.ranks.map(partial(measured, network), evaluated),
         )
         means = mean_over_networks(rows, values=("accuracy", "confidence", "margin"))
         metrics = {}

@@ -1,11 +1,45 @@
-"""Predictions of networks given by their parameter vector."""
+"""Predictions of networks on many images, which the ranks of a study divide."""
+
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cwx.data.splits import ImageSet
 from cwx.functional.network_loss import NetworkLoss
+from cwx.networks.eval_mode import correct_counts
 from cwx.training.subject import Subject
+
+
+@torch.no_grad()
+def test_logits(subject: Subject, network: nn.Module) -> Tensor:
+    """The logits of a network on all test images, ``[t, K]`` on the CPU.
+
+    Args:
+        subject: its test images and its ranks, which divide the batches.
+        network: in eval mode, on the subject's device.
+    """
+    ranks = subject.ranks
+
+    def compute() -> list[Tensor]:
+        batches = subject.data.test_batches(first=ranks.index, step=ranks.count)
+        return [network(batch.images.to(subject.device)).cpu() for batch in batches]
+
+    return torch.cat(ranks.interleave(compute))
+
+
+def divided_accuracy(subject: Subject, network: nn.Module, images: ImageSet) -> float:
+    """The fraction in 0-1 of images that `network` classifies correctly, in eval mode.
+
+    Args:
+        subject: its ranks divide the batches.
+        network: on the device of the images.
+    """
+    ranks = subject.ranks
+    batches = subject.data.in_order(images, first=ranks.index, step=ranks.count)
+    counts = ranks.collect(partial(correct_counts, network, batches, (1,)))
+    total, correct = map(sum, zip(*counts, strict=True))
+    return correct / total
 
 
 @torch.no_grad()

@@ -110,9 +110,16 @@ class Shards:
             )
         return torch.cat(parts)
 
-    def batches(self, name: str) -> Iterator[tuple[slice, Tensor]]:
-        """One tensor, batch by batch: the examples, and their rows ``[rows, …]``."""
-        for number in range(len(self)):
+    def batches(
+        self, name: str, *, first: int = 0, step: int = 1
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """One tensor, batch by batch: the examples, and their rows ``[rows, …]``.
+
+        Args:
+            name: of the tensor.
+            first, step: every `step`-th batch from number `first` on; no other is read.
+        """
+        for number in range(first, len(self), step):
             yield self.rows(number), self._read(number, name)
 
     def at(self, name: str, indices: Tensor) -> Tensor:

@@ -1,14 +1,19 @@
 """Writing the report page when a study ends, with or without an error."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cwx.report.run_page import write_page
 from cwx.study.results import Results
+from cwx.training.loggers.logger_group import LoggerGroup
 
 log = logging.getLogger(__name__)
+
+# Seconds that loggers have to send their last lines.
+_CLOSING = 60.0
 
 
 @contextmanager
@@ -23,6 +28,21 @@ def page_on_exit(results: Results) -> Iterator[None]:
     finally:
         if results.ended:
             _write(results.folder)
+
+
+def fail_in_thread(results: Results, loggers: LoggerGroup, error: Exception) -> None:
+    """Log an error of another rank, record it as the end of the run, and write the page.
+
+    Called beside the main thread, which waits for that rank and raises nothing.
+    """
+    log.error("%s", error)
+    results.fail(error)
+    if results.ended:
+        _write(results.folder)
+    # A logger may wait for its server, or for the main thread.
+    closing = threading.Thread(target=loggers.fail, args=(error,), daemon=True)
+    closing.start()
+    closing.join(_CLOSING)
 
 
 def _write(folder: Path) -> None:

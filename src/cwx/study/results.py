@@ -117,10 +117,14 @@ class Results:
                 self._record_failure("interrupted", "stopped from outside", "")
                 raise
             except BaseException as error:
-                details = "".join(traceback.format_exception(error))
-                self._record_failure("failed", f"{type(error).__name__}: {error}", details)
+                self.fail(error)
                 raise
             self._end("finished", None)
+
+    def fail(self, error: BaseException) -> None:
+        """Record that an error ended the run."""
+        details = "".join(traceback.format_exception(error))
+        self._record_failure("failed", f"{type(error).__name__}: {error}", details)
 
     def _start(self, *, experiment: str, resumed: bool) -> None:
         earlier = read_status(self.folder) if (self.folder / STATUS).exists() else {}
@@ -189,14 +193,10 @@ class Results:
         write_json(self.folder / METHOD_SECONDS, by_method)
 
     def save_images(
-        self,
-        method: str,
-        output: MethodOutput,
-        classes: Sequence[str],
-        normalization: Normalization,
+        self, method: str, output: MethodOutput, classes: Sequence[str], normalize: Normalization
     ) -> None:
         """Save each image of a method as a PNG file."""
-        write_pictures(self.folder / IMAGES, method, output, classes, normalization)
+        write_pictures(self.folder / IMAGES, method, output, classes, normalize)
 
     def save_last_good(self, method: str, explanations: Explanations) -> None:
         """Save the last finite images of a method that diverged, in a file of their own."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from cwx.storage.runs import Run
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.corruption_row import corruption_row
 from cwx.study.inputs import check_files, check_images
-from cwx.study.page import page_on_exit
+from cwx.study.page import fail_in_thread, page_on_exit
 from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.bank import measure_bank
@@ -30,10 +31,11 @@ from cwx.study.validation import check_study
 from cwx.training.build import NetworkFactory
 from cwx.training.experts import Experts
 from cwx.training.importing.load import import_networks
-from cwx.training.plan import Plan
+from cwx.training.plan import Plan, uses_trajectories
 from cwx.training.precision import Precisions
 from cwx.training.preparation import prepare_subject
 from cwx.training.provider import Training
+from cwx.training.rank_failures import ended_together, raised_on_all_ranks
 from cwx.training.stages import Configuration, Factory, Stages
 from cwx.training.subject import Subject
 
@@ -103,7 +105,8 @@ class Study:
         self.dataset_construction = dataset_construction
         self.adversary, self.fine_tuning, self.cure = adversary, fine_tuning, cure
         self.network, self.evaluation_networks = network, evaluation_networks
-        self.recipe, self.experts, self.seed = recipe, experts, seed
+        self.recipe, self.seed = recipe, seed
+        self.experts = experts if uses_trajectories(method) else experts.without_early()
         self.method, self.evaluation = method, evaluation
         self.trainer, self.precision, self.logger = trainer, precision, logger
         self.paper, self.notes = paper, notes
@@ -112,12 +115,7 @@ class Study:
         self.store = TrajectoryStore(Path(store))
 
     def run(
-        self,
-        results: Results,
-        configuration: Configuration,
-        *,
-        experiment: str,
-        resumed: bool,
+        self, results: Results, configuration: Configuration, *, experiment: str, resumed: bool
     ) -> None:
         """Run every stage whose results are missing.
 
@@ -128,13 +126,24 @@ class Study:
             resumed: whether `results` may already hold an unfinished run.
         """
         stages = Stages(self.trainer, self.precision)
-        if not stages.is_rank_zero:
+        with ended_together(partial(fail_in_thread, results, stages.logger_group)):
+            if stages.is_rank_zero:
+                self._run_on_rank_zero(stages, results, configuration, experiment, resumed)
+                return
             logging.getLogger("cwx").setLevel(logging.WARNING)
             subject = self._run(stages, results, configuration)
             # Rank 0 logs what an evaluation warns about.
             logging.getLogger("cwx").setLevel(logging.ERROR)
             evaluate_on_all_ranks(self.evaluation, subject, self._sources(results))
-            return
+
+    def _run_on_rank_zero(
+        self,
+        stages: Stages,
+        results: Results,
+        configuration: Configuration,
+        experiment: str,
+        resumed: bool,
+    ) -> None:
         for line in (f"run directory: {results.folder}", *self.notes):
             log.info("%s", line)
         data = str(Run.read(results.folder).choices.get("data", ""))
@@ -143,6 +152,7 @@ class Study:
             page_on_exit(results),
             results.running(experiment=experiment, resumed=resumed),
             stages.logger_group.run(self.logger, results.folder, configuration),
+            raised_on_all_ranks(),  # Before the page is written.
         ):
             subject = self._run(stages, results, configuration)
             self._evaluate(stages, subject, results)
@@ -189,9 +199,8 @@ class Study:
             training, self.experts, self.evaluation_networks, self.data, imported
         )
         subject = replace(subject, dataset_construction=metrics)
-        subject = replace(
-            subject, replicas=replicas_for(self.evaluation.values(), subject, training)
-        )
+        replicas = replicas_for(self.evaluation.values(), subject, training)
+        subject = replace(subject, replicas=replicas)
         # Before the adversary, which may attack the fine-tuned networks.
         subject = replace(subject, fine_tuned=self.fine_tuning(subject, training))
         subject = replace(subject, adversarial=self.adversary(subject, training))
@@ -253,11 +262,7 @@ class Study:
         return constructed.metrics
 
     def _purify(
-        self,
-        stages: Stages,
-        training: Training,
-        subject: Subject,
-        results: Results,
+        self, stages: Stages, training: Training, subject: Subject, results: Results
     ) -> Subject:
         # Computed on every rank: in a resumed run there may be no process group to broadcast with.
         suspicion = self.purification(subject, self._sources(results))

@@ -1,9 +1,10 @@
 """The trained networks that a study uses."""
 
+import copy
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Self
 
 from cwx.storage.recording import Recording
 from cwx.storage.trajectories import format_epochs
@@ -32,7 +33,7 @@ class Experts:
     Args:
         seeds: of the experts that methods may use; read from the store or trained.
         early: more experts that methods may use; they stop training early, which saves time, and
-            are not evaluated.
+            are not evaluated. They are trained if a method uses trajectories.
         held_out: seeds of the held-out experts, for evaluation only.
         clean: seeds of experts trained on the images before corruption.
         bank: clean networks that the first expert is compared with.
@@ -94,7 +95,8 @@ class Experts:
                 "name a file (experts.checkpoints=[<file>]), or train networks with experts=single"
             )
         self.seeds = [] if imports else list(seeds)
-        self.early = replace(early, seeds=[]) if imports and not self.continues else early
+        has_early = self.continues or not imports
+        self.early = early if has_early else replace(early, seeds=[], held_out=[])
         self.checkpoints, self.epoch = list(checkpoints), epoch
         self.check_accuracy = check_accuracy
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
@@ -140,6 +142,14 @@ class Experts:
 
     def _adapt(self) -> None:
         """Refuse or replace what this kind of experts does not have."""
+
+    def without_early(self) -> Self:
+        """The same experts, for a study without a method that uses trajectories."""
+        if self.continues:
+            return self
+        experts = copy.copy(self)
+        experts.early = replace(self.early, seeds=[], held_out=[])
+        return experts
 
     def check(
         self, *, images: int, evaluation_networks: Collection[str], recipe: Configuration

@@ -219,3 +219,8 @@ def explained_kinds(methods: Mapping[str, Callable[..., Any]]) -> dict[str, str]
         for name, build in methods.items()
         if isinstance(build, partial) and "explains" in build.keywords
     }
+
+
+def uses_trajectories(methods: Mapping[str, Callable[..., Any]]) -> bool:
+    """Whether a method may use more than one network: it has no setting ``explains``."""
+    return bool(methods.keys() - explained_kinds(methods).keys())

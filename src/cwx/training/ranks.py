@@ -1,10 +1,12 @@
 """Work that the ranks of a study divide, with the results of one rank."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import distributed as dist
+
+from cwx.training.rank_failures import await_all_ranks, raised_on_all_ranks
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,7 +17,7 @@ class Ranks:
     """The ranks that divide a work, and the index of this one; by default one.
 
     Its methods are collective operations: all ranks make the same calls in the same order. An error
-    on any rank is raised on all of them; otherwise the others would wait for it.
+    on any rank is raised on all of them (`cwx.training.rank_failures`).
 
     Attributes:
         index: of this rank, from 0.
@@ -50,7 +52,15 @@ class Ranks:
             function: depends on the item alone; its result can be pickled.
             items: the same on all ranks.
         """
-        parts = self.collect(lambda: [function(item) for item in self.own(items)])
+        return self.interleave(lambda: [function(item) for item in self.own(items)])
+
+    def interleave(self, compute: Callable[[], Sequence[Result]]) -> list[Result]:
+        """The results of all items in order, on every rank.
+
+        Args:
+            compute: the results of the items of this rank, in order; they can be pickled.
+        """
+        parts = self.collect(compute)
         # The parts of the first ranks may be longer by one.
         length = sum(map(len, parts))
         return [parts[number % self.count][number // self.count] for number in range(length)]
@@ -63,13 +73,10 @@ class Ranks:
         """
         if self.count == 1:
             return [compute()]
-        try:
-            outcome: tuple[Any, Exception | None] = (compute(), None)
-        except Exception as error:
-            outcome = (None, error)
-        outcomes: list[Any] = [None] * self.count
-        dist.all_gather_object(outcomes, outcome)
-        for _, failure in outcomes:
-            if failure is not None:
-                raise failure
-        return [result for result, _ in outcomes]
+        with raised_on_all_ranks():
+            result = compute()
+        # Without a limit of time, which a collective operation has.
+        await_all_ranks()
+        results: list[Any] = [None] * self.count
+        dist.all_gather_object(results, result)
+        return results

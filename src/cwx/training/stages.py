@@ -15,6 +15,7 @@ from cwx.data.step_loaders import RoundRobinIndices
 from cwx.storage.run_inputs import RunInputs
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
+from cwx.training.callbacks.announce_errors import AnnounceErrors
 from cwx.training.callbacks.checkpoints import AtomicCheckpointIO, every_epoch, fit
 from cwx.training.callbacks.progress import ProgressLines
 from cwx.training.callbacks.recording import RecordStates, WriteShards
@@ -99,7 +100,7 @@ class Stages:
                 # The data modules divide batches among ranks.
                 use_distributed_sampler=False,
                 enable_progress_bar=terminal,
-                callbacks=[KeepSignalHandler(), *progress, *callbacks],
+                callbacks=[KeepSignalHandler(), AnnounceErrors(), *progress, *callbacks],
                 plugins=[AtomicCheckpointIO()],
                 logger=list(self.logger_group.loggers),
                 **settings,

@@ -94,9 +94,12 @@ def test_every_experiment_composes_and_instantiates(experiment, scale):
     evaluation_networks = config["evaluation_networks"].values()
     if distill := config["method"].get("distill"):
         assert config["recipe"]["epochs"] >= distill["start_max"] + distill["span"]
+    else:
+        # Nothing else uses experts whose training stops early.
+        assert not [*study.experts.early.seeds, *study.experts.early.held_out]
     side = config["data"]["source"].get("size") or 32
     for partial in (config["network"], *(evaluation_networks if scale == "small" else ())):
-        classes = 1000 if config["experts"]["checkpoints"] else 10
+        classes = 1000 if partial["_target_"].endswith("external") else 10
         assert output_shape(json.dumps(partial), side) == (2, classes)
 
 
@@ -138,6 +141,13 @@ def test_each_file_of_a_scale_belongs_to_an_existing_choice(scale):
         assert name in options([CONF])[group]
 
 
+@pytest.mark.parametrize("name", FILES["paper"])
+def test_the_papers_values_belong_to_an_experiment_and_a_network(name):
+    experiment, _, network = name.rpartition("/")
+    config = check(f"experiment={experiment}", f"network={network}")
+    assert config["paper"]
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_every_choice_of_independent_groups_composes(row):
     """A configuration that no test composes is dead."""
@@ -176,5 +186,5 @@ def test_every_network_composes(name):
 
 
 def test_these_tests_compose_every_group():
-    listed = {"method", "evaluation", "logger", "scale", "network"}
+    listed = {"method", "evaluation", "logger", "scale", "network", "paper"}
     assert {*INDEPENDENT, *listed} == CHOICES.keys()

@@ -18,7 +18,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-UNSET = dict.fromkeys(("size", "interpolation", "channels", "background", "white_level", "synsets"))
+UNSET = dict.fromkeys(
+    ("size", "resize", "interpolation", "channels", "background", "white_level", "synsets")
+)
 
 
 def load(root, **settings):
@@ -39,6 +41,25 @@ def test_folders_may_have_synsets(folder):
     assert load(folder, synsets=synsets).synsets == ("n02121620", "n02084071")
 
 
+def test_folder_names_that_are_wordnet_ids_are_the_synsets(folder):
+    for split in ("train", "test"):
+        (folder / split / "cat").rename(folder / split / "n02121620")
+        (folder / split / "dog").rename(folder / split / "n02084071")
+    assert load(folder).synsets == ("n02084071", "n02121620")
+
+
+def test_test_images_may_be_in_val(folder):
+    expected = load(folder)
+    (folder / "test").rename(folder / "val")
+    assert torch.equal(load(folder).test.images, expected.test.images)
+
+
+def test_the_folder_test_comes_before_val(folder, caplog):
+    write_image(folder / "val/cat/0.png", value=7)
+    assert 7 not in load(folder).test.images[:, 0, 0, 0]
+    assert "folders that are not read: val" in caplog.text
+
+
 def test_synsets_of_other_folders_are_refused_before_images_are_read(folder):
     (folder / "train/cat/bad.png").write_bytes(b"no")
     with pytest.raises(ValueError, match="synsets is 'dogs', and there is no such class"):
@@ -48,6 +69,14 @@ def test_synsets_of_other_folders_are_refused_before_images_are_read(folder):
 def test_folder_resizes_and_crops(folder):
     write_image(folder / "train/cat/large.png", size=(40, 20))
     assert load(folder, size=4).train.images.shape == (7, 3, 4, 4)
+
+
+def test_folder_resizes_the_shorter_side_before_it_crops(folder):
+    Image.radial_gradient("L").convert("RGB").save(folder / "train/cat/round.png")
+    images = load(folder, size=4, resize=8).train.images
+    alone = load_test(folder / "train", size=4, resize=8).test.images
+    assert torch.equal(images, alone)
+    assert not torch.equal(images, load(folder, size=4).train.images)
 
 
 def test_grey_images_keep_one_channel_unless_asked(tmp_path):
@@ -130,7 +159,7 @@ def test_a_broken_folder_is_refused_with_the_remedy(folder, case):
         load(folder)
 
 
-@pytest.mark.parametrize("settings", [{"channels": 2}, {"size": 0}])
+@pytest.mark.parametrize("settings", [{"channels": 2}, {"size": 0}, {"resize": 4}])
 def test_impossible_settings_are_refused(folder, settings):
     with pytest.raises(ValueError, match=f"data.source.{next(iter(settings))}"):
         load(folder, **settings)

@@ -15,7 +15,9 @@ from cwx.data.random_crops import RandomCrops
 from cwx.data.streamed_images import StreamedImages
 from cwx.storage.trajectories import TrajectoryStore
 
-UNSET = dict.fromkeys(("size", "interpolation", "channels", "background", "white_level", "synsets"))
+UNSET = dict.fromkeys(
+    ("size", "resize", "interpolation", "channels", "background", "white_level", "synsets")
+)
 COLUMNS = {"train": "train", "test": "test", "image": "image", "label": "label", "classes": None}
 
 

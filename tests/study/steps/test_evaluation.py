@@ -56,8 +56,9 @@ def test_several_processes_measure_what_one_does(store, alone, count):
     assert outcomes(store, count) == alone
 
 
-def test_an_error_of_one_process_is_that_of_all(store, alone):
-    processes = [start(store, rank, 2, store / "none", "failing") for rank in range(2)]
+@pytest.mark.parametrize("name", ["failing", "failing_alone"])
+def test_an_error_of_one_process_is_that_of_all(store, alone, name):
+    processes = [start(store, rank, 2, store / "none", name) for rank in range(2)]
     for process, output in zip(processes, ended(processes), strict=True):
         assert process.returncode != 0
         assert "ValueError: the images of the last rank are damaged" in output

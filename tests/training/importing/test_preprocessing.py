@@ -6,12 +6,14 @@ import pytest
 from torch import nn
 from torchvision import models
 
+from cwx.networks.external import external
 from cwx.training.importing import preprocessing
 from cwx.training.importing.preprocessing import (
     check_interpolation,
     interpolation_of_network,
     interpolation_of_weights,
 )
+from cwx.training.importing.published_weights import full_weights_name
 
 BILINEAR = "ResNet50_Weights.IMAGENET1K_V2"
 BICUBIC = "EfficientNet_B0_Weights.IMAGENET1K_V1"
@@ -91,3 +93,23 @@ def test_weights_made_for_the_default_are_accepted(check):
 
 def test_sources_without_the_setting_are_not_checked(check):
     check_interpolation(SimpleNamespace(source=object()), {"network": [BICUBIC]}, {})
+
+
+def test_published_weights_may_be_named_without_their_network(check):
+    network = partial(external, build=partial(models.efficientnet_b0))
+    assert full_weights_name("IMAGENET1K_V1", network) == BICUBIC
+    assert full_weights_name("net.pt", network) == "net.pt"
+    assert full_weights_name(BILINEAR, network) == BILINEAR
+    with pytest.raises(ValueError, match=f"the weights {BICUBIC} were made for .* bicubic"):
+        check("IMAGENET1K_V1", network)
+    with pytest.raises(ValueError, match=r"no weights IMAGENET1K_V9 of EfficientNet_B0: use IMAG"):
+        full_weights_name("IMAGENET1K_V9", network)
+    for other in (nn.Identity, partial(external, build=nn.Identity), partial(external)):
+        with pytest.raises(ValueError, match="IMAGENET1K_V1 have no network: choose a network of"):
+            full_weights_name("IMAGENET1K_V1", other)
+
+
+def test_a_file_that_is_named_as_weights_is_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "DEFAULT").touch()
+    assert full_weights_name("DEFAULT", nn.Identity) == "DEFAULT"

@@ -79,12 +79,13 @@ def describe_choices(kind: Literal["study", "part"], folders: Sequence[Path]) ->
 
     Args:
         kind: "study" for the groups in the defaults list of run.yaml, in that order; "part" for
-            all other groups, which configure a part of these.
+            all other groups, which configure a part of these. Groups that are only optional there
+            are chosen by other choices, and are not described.
         folders: configuration folders; the first holds run.yaml.
     """
     files = options(folders)
-    study = _groups_of_study(folders[0])
-    others = sorted({*files} - {*study, "evaluation_networks", "hydra"})
+    study, automatic = _groups_of_study(folders[0])
+    others = sorted({*files} - {*study, *automatic, "evaluation_networks", "hydra"})
     return "\n".join(
         textwrap.fill(
             f"{group}: {', '.join(selectable(files.get(group, ())))}",
@@ -95,8 +96,11 @@ def describe_choices(kind: Literal["study", "part"], folders: Sequence[Path]) ->
     )  # fmt: skip
 
 
-def _groups_of_study(folder: Path) -> list[str]:
+def _groups_of_study(folder: Path) -> tuple[list[str], set[str]]:
+    """The groups in the defaults list of run.yaml, and those that are only optional there."""
     defaults = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))["defaults"]
-    keys = [key.split()[-1] for entry in defaults if isinstance(entry, dict) for key in entry]
-    groups = dict.fromkeys(key.partition("@")[0] for key in keys)
-    return [group for group in groups if not group.startswith("hydra/")]
+    keys = [key.split() for entry in defaults if isinstance(entry, dict) for key in entry]
+    groups = dict.fromkeys(key[-1].partition("@")[0] for key in keys if key[0] != "optional")
+    optional = {key[-1].partition("@")[0] for key in keys if key[0] == "optional"}
+    study = [group for group in groups if not group.startswith("hydra/")]
+    return study, optional - groups.keys()

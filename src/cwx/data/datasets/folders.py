@@ -22,8 +22,8 @@ from cwx.data.file_splits import FileSplits
 from cwx.data.image_files import Reader
 from cwx.data.image_listing import is_desktop_file
 from cwx.data.pixel_conversion import PixelRules
-from cwx.data.resizing import crop_to
-from cwx.data.splits import NOUN, ImageSet, Splits, synsets_by_index
+from cwx.data.resizing import Fit, crop_to
+from cwx.data.splits import ImageSet, Splits, synsets_by_index
 from cwx.data.stored_images import LabelledFiles
 from cwx.errors import closest, did_you_mean
 from cwx.functional.class_names import ClassName, composed
@@ -41,30 +41,28 @@ _SETTING = "data.source."
 class ImageFolder:
     """The user's own images: ``<root>/train/<class>/*`` and ``<root>/test/<class>/*``.
 
-    Class indices follow the names of the training folders: sorted, or by number if all are numbers
+    The test images may be in ``val`` instead, as those of ImageNet. Class indices follow the names
+    of the training folders: sorted, or by number if all are numbers
     (`cwx.data.class_order.in_order`).
 
     Args:
-        root: the folder that holds ``train`` and ``test``.
-        size: side in pixels: every image is resized and centre-cropped to a square; ``None`` to
-            keep images of one common size.
-        interpolation: the filter that resizes images, a name of
-            `cwx.data.resizing.INTERPOLATIONS`; ``None`` for that of most published weights.
+        root: the folder that holds ``train`` and ``test``, or ``train`` and ``val``.
+        size, resize, interpolation: as in `ClassFolders`.
         background: the colour behind transparent pixels; ``None`` to refuse them.
         white_level: the value of white in files of more than 8 bits; ``None`` for the largest of
             16 bits, and 1 in floats.
         channels: 1 for grey, 3 for colour; ``None`` for grey if all images are stored in grey, else
             colour.
-        synsets: the WordNet 3.0 noun id of each class, by folder name; ``None`` for none.
+        synsets: the WordNet 3.0 noun id of each class, by folder name; ``None`` to use the names
+            if all are such ids, and no synsets otherwise.
     """
-
-    has_resize = False
 
     def __init__(
         self,
         *,
         root: str,
         size: Annotated[int, ">= 1, <= 4096"] | None,
+        resize: Annotated[int, ">= 1, <= 4096"] | None,
         interpolation: str | None,
         channels: Annotated[int, ">= 1, <= 3"] | None,
         background: str | None,
@@ -75,7 +73,7 @@ class ImageFolder:
         self.root, self.channels, self.synsets = Path(root), channels, synsets
         self.interpolation = interpolation
         self.rules = PixelRules(background, white_level, _SETTING)
-        self.fit = None if size is None else crop_to(size, interpolation=interpolation)
+        self.fit = _fit(size, resize, interpolation)
 
     def prepare(self) -> None:
         return
@@ -86,9 +84,10 @@ class ImageFolder:
     def listing(self) -> FileSplits:
         """The files of both splits, in the order of `load`."""
         remedy = "set data.source.root to a folder with train/<class>/ and test/<class>/"
-        train, test = (files_by_class(self.root / split, remedy) for split in ("train", "test"))
+        tested = self.root / ("val" if _has_val_only(self.root) else "test")
+        train, test = (files_by_class(path, remedy) for path in (self.root / "train", tested))
         classes = class_order(train, self.root / "train")
-        _check_test(test, train, self.root)
+        _check_test(test, train, tested)
         # Check the synsets first: reading the images takes longer.
         synsets = synsets_by_index(self.synsets, classes)
         self._channels = self.channels or common_channels([train, test])
@@ -97,10 +96,9 @@ class ImageFolder:
         return FileSplits(self.root, labelled, self._test, classes, synsets, self._reader)
 
     def with_size(self, size: int, resize: int | None) -> Self:
-        """The same source, loaded, with another `size`; `resize` must be ``None``."""
-        assert resize is None
+        """The same source, loaded, with another `size` and `resize`."""
         source = copy.copy(self)
-        source.fit = crop_to(size, interpolation=self.interpolation)
+        source.fit = crop_to(size, resize, interpolation=self.interpolation)
         return source
 
     def test_images(self, indices: Tensor) -> ImageSet:
@@ -134,8 +132,6 @@ class ClassFolders:
             if all are such ids, and no synsets otherwise.
     """
 
-    has_resize = True
-
     def __init__(
         self,
         *,
@@ -155,9 +151,7 @@ class ClassFolders:
         self.interpolation, self.images = interpolation, images
         self.rules = PixelRules(background, white_level, _SETTING)
         self.names = Path(classes) if isinstance(classes, str) else classes
-        if size is None and resize is not None:
-            raise ValueError(f"data.source.resize is {resize} without data.source.size: give both")
-        self.fit = None if size is None else crop_to(size, resize, interpolation=interpolation)
+        self.fit = _fit(size, resize, interpolation)
 
     def prepare(self) -> None:
         return
@@ -169,7 +163,7 @@ class ClassFolders:
         """The test files, in the order of `load`."""
         test, classes = self.files()
         # Check the synsets first: reading the images takes longer.
-        synsets = self._synsets(classes)
+        synsets = synsets_by_index(self.synsets, classes)
         files = self._labelled(test, classes)
         return FileSplits(self.root, [], files, classes, synsets, lambda: self._reader(test))
 
@@ -214,11 +208,6 @@ class ClassFolders:
         channels = self.channels or common_channels([test])
         return Reader(channels=channels, fit=self.fit, rules=self.rules)
 
-    def _synsets(self, classes: tuple[str, ...]) -> tuple[str, ...] | None:
-        if self.synsets is None and all(NOUN.fullmatch(name) for name in classes):
-            return classes
-        return synsets_by_index(self.synsets, classes)
-
 
 def read_names(file: Path) -> tuple[str, ...]:
     """The class names in a text file, one per line; empty lines are skipped.
@@ -260,8 +249,19 @@ def checked_names(lines: Sequence[str], source: str) -> tuple[str, ...]:
     return names
 
 
-def _check_test(test: FilesByClass, train: FilesByClass, root: Path) -> None:
+def _fit(size: int | None, resize: int | None, interpolation: str | None) -> Fit | None:
+    if size is None and resize is not None:
+        raise ValueError(f"data.source.resize is {resize} without data.source.size: give both")
+    return None if size is None else crop_to(size, resize, interpolation=interpolation)
+
+
+def _has_val_only(root: Path) -> bool:
+    return (root / "val").is_dir() and not (root / "test").exists()
+
+
+def _check_test(test: FilesByClass, train: FilesByClass, folder: Path) -> None:
     """Refuse test classes that train lacks, and name what is not read."""
+    root = folder.parent
     if unknown := sorted(test.keys() - train.keys()):
         other_case = [name for name in train if name.casefold() == unknown[0].casefold()]
         remedy = did_you_mean(
@@ -272,14 +272,14 @@ def _check_test(test: FilesByClass, train: FilesByClass, root: Path) -> None:
             cutoff=0.0 if other_case else 0.6,
         )
         raise ValueError(
-            f"{root / 'test'} has classes that train lacks: {preview_names(unknown)}; {remedy}"
+            f"{folder} has classes that train lacks: {preview_names(unknown)}; {remedy}"
         )
     if untested := train.keys() - test.keys():
-        log.warning("%s lacks classes: %s", root / "test", preview_names(untested))
+        log.warning("%s lacks classes: %s", folder, preview_names(untested))
     others = [
         path.name
         for path in root.iterdir()
-        if path.is_dir() and path.name not in ("train", "test") and not is_desktop_file(path)
+        if path.is_dir() and path.name not in ("train", folder.name) and not is_desktop_file(path)
     ]
     if others:
         log.warning("%s has folders that are not read: %s", root, preview_names(others))

@@ -18,7 +18,7 @@ from cwx.data.file_splits import FileSplits
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import crop_to
-from cwx.data.splits import NOUN, ImageSet, Splits, synsets_by_index
+from cwx.data.splits import ImageSet, Splits, synsets_by_index
 from cwx.data.stored_images import ImageContainer, ImageFile, LabelledFiles
 from cwx.errors import closest, printable
 from cwx.functional.class_names import ClassName
@@ -90,8 +90,6 @@ class LabelledImageSource(ABC):
             if all are such ids, and no synsets otherwise.
     """
 
-    has_resize = True
-
     def __init__(
         self,
         pixels: ImageSettings,
@@ -128,7 +126,7 @@ class LabelledImageSource(ABC):
             names = preview_names(classes[index] for index in untrained)
             log.warning("%s has no training images of classes: %s", printable(root), names)
         # Check the synsets first: reading the images takes longer.
-        synsets = self._synsets(classes)
+        synsets = synsets_by_index(self.synsets, classes)
         self._channels = self.pixels.channels or common_channels(
             [{"": [image for image, _ in images]} for images in (train, self._test)]
         )
@@ -160,11 +158,6 @@ class LabelledImageSource(ABC):
             origin = f"the {'training' if splits.train else 'test'} images"
             return checked_names(in_order(sorted({label for _, label in images})), origin), origin
         return checked_names(names, origin), origin
-
-    def _synsets(self, classes: tuple[str, ...]) -> tuple[str, ...] | None:
-        if self.synsets is None and all(NOUN.fullmatch(name) for name in classes):
-            return classes
-        return synsets_by_index(self.synsets, classes)
 
 
 def indexed(images: LabelledImages, classes: Sequence[str], origin: str) -> LabelledFiles:

@@ -47,6 +47,8 @@ class AdversarialSetAccuracy:
         ValueError: either is out of range.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self, *, shown: Annotated[int, ">= 1"], amplify: Annotated[float, "> 0, <= 255"]
     ) -> None:
@@ -98,46 +100,75 @@ class AdversarialSetAccuracy:
 
 def _measure(subject: Subject, adversarial: AdversarialSet) -> tuple[list[Row], float]:
     """Fractions in 0-1, a row per network, and the mean distance, in one pass over the images."""
-    data, test = subject.data, subject.data.splits.test
     # Copies: other evaluations use the evaluation networks on the device where they are.
     panel = {
         name: [deepcopy(network).to(subject.device) for network in networks]
         for name, networks in subject.panel().items()
     }
-    counts = {network: Counter[str]() for networks in panel.values() for network in networks}
-    tops = (1, TOP) if len(data.classes) > TOP else (1,)
-    for images, labels, _ in data.test_batches():
-        for network, ranking in _top_classes(counts, images.to(subject.device), tops[-1]):
-            counts[network].update({f"clean_top{k}": _hits(ranking, labels, k) for k in tops})
-    distance = 0.0
-    for rows, attacked in adversarial.batches():
-        originals = test.images[adversarial.originals[rows]]
-        distance += (attacked.float() - originals.float()).flatten(1).norm(dim=1).sum().item()
-        # The label of each image is its index in the set.
-        indexed = ImageSet(attacked, torch.arange(rows.start, rows.stop))
-        for images, indices, _ in data.in_order(indexed):
-            labels, targets = adversarial.labels[indices], adversarial.targets[indices]
-            for network, ranking in _top_classes(counts, images.to(subject.device), tops[-1]):
-                counts[network].update({f"top{k}": _hits(ranking, labels, k) for k in tops})
-                counts[network].update(success=_hits(ranking, targets, 1))
+    networks = [network for of_name in panel.values() for network in of_name]
+    tops = (1, TOP) if len(subject.data.classes) > TOP else (1,)
+    clean = subject.ranks.collect(lambda: _clean_hits(subject, networks, tops))
+    attacked = subject.ranks.interleave(
+        lambda: [*_attacked_hits(subject, adversarial, networks, tops)]
+    )
+    totals, distance = [Counter[str]() for _ in networks], 0.0
+    for hits in (*clean, *(hits for hits, _ in attacked)):
+        for total, of_network in zip(totals, hits, strict=True):
+            total.update(of_network)
+    # In the order of the batches: another sum may round differently.
+    for _, of_batch in attacked:
+        distance += of_batch
     fractions = {
         network: {
-            name: hits / len(test if name.startswith("clean") else adversarial)
-            for name, hits in counter.items()
+            name: count / len(subject.data.splits.test if "clean" in name else adversarial)
+            for name, count in total.items()
         }
-        for network, counter in counts.items()
+        for network, total in zip(networks, totals, strict=True)
     }
     rows_by_network = measure_networks(panel, lambda network: [fractions[network]])
     return rows_by_network, distance / len(adversarial)
 
 
+def _clean_hits(
+    subject: Subject, networks: Sequence[nn.Module], tops: Sequence[int]
+) -> list[Counter[str]]:
+    """The hits of each network among this rank's batches of test images."""
+    counts, ranks = [Counter[str]() for _ in networks], subject.ranks
+    for images, labels, _ in subject.data.test_batches(first=ranks.index, step=ranks.count):
+        rankings = _top_classes(networks, images.to(subject.device), tops[-1])
+        for of_network, ranking in zip(counts, rankings, strict=True):
+            of_network.update({f"clean_top{k}": _hits(ranking, labels, k) for k in tops})
+    return counts
+
+
+def _attacked_hits(
+    subject: Subject,
+    adversarial: AdversarialSet,
+    networks: Sequence[nn.Module],
+    tops: Sequence[int],
+) -> Iterator[tuple[list[Counter[str]], float]]:
+    """The hits of each network in each of this rank's batches, and the sum of its distances."""
+    test, ranks = subject.data.splits.test, subject.ranks
+    for rows, attacked in adversarial.batches(first=ranks.index, step=ranks.count):
+        counts = [Counter[str]() for _ in networks]
+        originals = test.images[adversarial.originals[rows]]
+        distance = (attacked.float() - originals.float()).flatten(1).norm(dim=1).sum().item()
+        # The label of each image is its index in the set.
+        indexed = ImageSet(attacked, torch.arange(rows.start, rows.stop))
+        for images, indices, _ in subject.data.in_order(indexed):
+            labels, targets = adversarial.labels[indices], adversarial.targets[indices]
+            rankings = _top_classes(networks, images.to(subject.device), tops[-1])
+            for of_network, ranking in zip(counts, rankings, strict=True):
+                of_network.update({f"top{k}": _hits(ranking, labels, k) for k in tops})
+                of_network.update(success=_hits(ranking, targets, 1))
+        yield counts, distance
+
+
 @torch.no_grad()
-def _top_classes(
-    networks: Iterable[nn.Module], images: Tensor, count: int
-) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Each network with the `count` classes of highest logit of each image ``[n, count]``."""
+def _top_classes(networks: Iterable[nn.Module], images: Tensor, count: int) -> Iterator[Tensor]:
+    """Of each network, the `count` classes of highest logit of each image ``[n, count]``."""
     for network in networks:
-        yield network, network(images).topk(count, 1).indices.cpu()
+        yield network(images).topk(count, 1).indices.cpu()
 
 
 def _hits(ranking: Tensor, labels: Tensor, count: int) -> int:

@@ -162,10 +162,16 @@ def feature_extractor(
 
 
 def adversarial_batches(
-    data: ImageData, adversarial: AdversarialSet
+    data: ImageData, adversarial: AdversarialSet, *, first: int = 0, step: int = 1
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Batches of at most `data.batch_size` normalised adversarial images, and their row range."""
-    for rows, images in adversarial.batches():
+    """Batches of at most `data.batch_size` normalised adversarial images, and their row range.
+
+    Args:
+        data: the images.
+        adversarial: the set.
+        first, step: those of every `step`-th file of the set from number `first` on.
+    """
+    for rows, images in adversarial.batches(first=first, step=step):
         for start in range(0, len(images), data.batch_size):
             batch = images[start : start + data.batch_size]
             first = rows.start + start

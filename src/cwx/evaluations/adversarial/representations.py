@@ -1,7 +1,7 @@
 """Distance of adversarial representations to their class and target (Dong et al., §2.3; D6)."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.data.adversarial_set import AdversarialSet
-from cwx.data.datamodule import ImageData
-from cwx.data.splits import ImageSet
 from cwx.evaluations.adversarial.features import (
     ExtractFeatures,
     LayerChoice,
@@ -33,6 +31,8 @@ SETTING = "evaluation.representations"
 RATIOS = ("r1", "r2")
 # Bins of the histograms.
 BINS = 60
+# Classes whose features a rank sends at once.
+_CLASSES = 16
 
 
 class Representations:
@@ -63,6 +63,8 @@ class Representations:
     Raises:
         ValueError: `per_class` is below 2.
     """
+
+    on_all_ranks = True
 
     def __init__(
         self,
@@ -129,24 +131,15 @@ class Representations:
         ratios = torch.full((2, len(adversarial)), torch.nan, dtype=torch.float64)
         if not real.has_ratios.any():
             return ratios
-        test = data.splits.test
         with feature_extractor(network, data, self.layer, self.pooling) as extract:
-            representations = RealRepresentations(
-                {
-                    label: _features(extract, data, test.at(indices))
-                    for label, indices in real.by_class.items()
-                }
-            )
-            for rows, images in adversarial_batches(data, adversarial):
-                if (mask := real.has_ratios[rows]).any():
-                    indices = torch.arange(rows.start, rows.stop)[mask]
-                    labels, targets = adversarial.labels[indices], adversarial.targets[indices]
-                    features = extract(images[mask])[0]
-                    ratios[:, indices] = torch.stack(
-                        representations.ratios(
-                            features, labels, targets, real.original_ranks[indices]
-                        )
-                    )
+            representations = RealRepresentations(_real_features(extract, subject, real))
+
+            def of_own_batches() -> list[tuple[Tensor, Tensor]]:
+                return [*_batch_ratios(extract, subject, representations, real)]
+
+            for own in subject.ranks.collect(of_own_batches):
+                for indices, of_batch in own:
+                    ratios[:, indices] = of_batch
         return torch.where(ratios.isfinite(), ratios, torch.nan)
 
 
@@ -210,8 +203,40 @@ def _indices_by_class(labels: Tensor, classes: Tensor, per_class: int | None) ->
     }
 
 
-def _features(extract: ExtractFeatures, data: ImageData, images: ImageSet) -> Tensor:
-    return torch.cat([extract(batch.images)[0].cpu() for batch in data.in_order(images)])
+def _real_features(
+    extract: ExtractFeatures, subject: Subject, real: RealImages
+) -> dict[int, Tensor]:
+    """φ of the real images of each class, on every rank; each class is read on one."""
+    data, ranks, labels = subject.data, subject.ranks, [*real.by_class]
+
+    def features(label: int) -> Tensor:
+        batches = data.in_order(data.splits.test.at(real.by_class[label]))
+        return torch.cat([extract(batch.images)[0].cpu() for batch in batches])
+
+    by_class: dict[int, Tensor] = {}
+    # Not all classes at once: what ranks send each other is in memory several times.
+    for start in range(0, len(labels), _CLASSES * ranks.count):
+        part = labels[start : start + _CLASSES * ranks.count]
+        by_class |= zip(part, ranks.map(features, part), strict=True)
+    return by_class
+
+
+def _batch_ratios(
+    extract: ExtractFeatures,
+    subject: Subject,
+    representations: RealRepresentations,
+    real: RealImages,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Indices ``[m]`` of adversarial images, and their r1 and r2 ``[2, m]``, of this rank."""
+    adversarial, ranks = subject.adversarial, subject.ranks
+    assert adversarial is not None
+    batches = adversarial_batches(subject.data, adversarial, first=ranks.index, step=ranks.count)
+    for rows, images in batches:
+        if (mask := real.has_ratios[rows]).any():
+            indices = torch.arange(rows.start, rows.stop)[mask]
+            labels, targets = adversarial.labels[indices], adversarial.targets[indices]
+            features, originals = extract(images[mask])[0], real.original_ranks[indices]
+            yield indices, torch.stack(representations.ratios(features, labels, targets, originals))
 
 
 def _means(ratios: Tensor) -> Row:

@@ -8,8 +8,8 @@ from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.data.streamed_images import change_images
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
+from cwx.evaluations.predictions import divided_accuracy
 from cwx.functional.class_names import describe_class
-from cwx.networks.eval_mode import accuracy
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -25,6 +25,8 @@ class AttackSuccess:
     networks of one name; the table ``attack_success`` adds standard deviations,
     ``attack_success_networks`` has a row per network.
     """
+
+    on_all_ranks = True
 
     def check(self, plan: Plan) -> None:
         backdoor = require_backdoor(plan.data, "attack_success")
@@ -48,8 +50,9 @@ class AttackSuccess:
         triggered = attacked_images(backdoor, data.splits.test)
 
         def measure(network: nn.Module) -> list[Row]:
-            success = accuracy(network, data.in_order(triggered))
-            return [{"accuracy": accuracy(network, data.test_batches()), "success": success}]
+            success = divided_accuracy(subject, network, triggered)
+            clean = divided_accuracy(subject, network, data.splits.test)
+            return [{"accuracy": clean, "success": success}]
 
         rows = measure_networks(subject.panel(), measure)
         means = mean_over_networks(rows, values=("accuracy", "success"))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Annotated
@@ -115,6 +115,8 @@ class PoisonedGroups:
         restarts: starts of the clustering.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,
@@ -171,26 +173,28 @@ class PoisonedGroups:
             figures={"poisoned_groups": _figure(list(by_class.values()), names)},
         )
 
-    def _groups(self, subject: Subject) -> Iterator[_ClassGroups]:
-        """The groups of each class with enough images."""
+    def _groups(self, subject: Subject) -> list[_ClassGroups]:
+        """The groups of each class with enough images; the ranks divide the classes."""
         data, train = subject.data, subject.data.splits.train
+        counts = torch.bincount(train.labels, minlength=len(data.classes))
         poisoned = _poisoned(data)
         network = subject.first_network("expert").to(subject.device)
         with layer_inputs(network, self.layer, f"{SETTING}.layer") as features:
-            for label in range(len(data.classes)):
+
+            def of_class(label: int) -> _ClassGroups:
                 mask = train.labels == label
-                if int(mask.sum()) < MIN_IMAGES:
-                    continue
                 representations = _representations(features, data, mask, subject.device)
                 components = principal_components(representations, self.components)
-                yield _ClassGroups(
+                coordinates = components.coordinates
+                return _ClassGroups(
                     label=label,
                     components=components,
-                    groups=activation_clusters(
-                        components.coordinates, restarts=self.restarts, seed=0
-                    ),
+                    groups=activation_clusters(coordinates, restarts=self.restarts, seed=0),
                     poisoned=None if poisoned is None else poisoned[mask],
                 )
+
+            labels = (counts >= MIN_IMAGES).nonzero()[:, 0].tolist()
+            return subject.ranks.map(of_class, labels)
 
 
 @torch.no_grad()

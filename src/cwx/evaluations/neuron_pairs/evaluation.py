@@ -66,6 +66,8 @@ class NeuronPairs:
         ValueError: a number is out of its range.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,
@@ -194,9 +196,13 @@ class NeuronPairs:
             fraction=max(of_lc, IMAGES) / len(test),
         )
         batches = normalized_batches(
-            [test.images], data.normalization, size=data.batch_size, device=subject.device
+            [test.images],
+            data.normalization,
+            size=data.batch_size,
+            device=subject.device,
+            ranks=subject.ranks,
         )
-        tops = audit(network, batches, len(test))
+        tops = audit(network, batches, len(test), subject.ranks)
         class_correlation = self.audit.correlation(data.splits)
         neurons, units = [], 0
         for depth, layer in enumerate(layers, 1):

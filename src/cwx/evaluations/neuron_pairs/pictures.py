@@ -55,7 +55,8 @@ def draw_pictures(
 ) -> list[Pixels]:
     """A picture per neuron, three rows of three images, as bytes ``[height, width, 3]``.
 
-    Each test image is occluded once, for all neurons and layers that show it.
+    Each test image is occluded once, for all neurons and layers that show it. The ranks of the
+    subject divide the images.
 
     Args:
         neurons: to draw.
@@ -71,18 +72,23 @@ def draw_pictures(
             users.setdefault(image, []).append(number)
     pictures: list[Pixels | None] = [None] * len(neurons)
     layers = list({neuron.layer.name: neuron.layer for neuron in neurons}.values())
+    items = sorted(users.items())
     with unit_outputs(network, layers, activation) as outputs:
-        for done, (image, numbers) in enumerate(sorted(users.items())):
+
+        def tiles(done: int) -> list[Pixels]:
             if done and done % _LOGGED == 0:
-                log.info("%d of %d images", done, len(users))
+                log.info("%d of %d images", done, len(items))
+            image, numbers = items[done]
             (unit,) = test.images[torch.tensor([image])].float() / 255
             activations = _activations(outputs, [neurons[number] for number in numbers])
             maps = regions.maps(unit, activations, subject)
-            for number, values in zip(numbers, maps, strict=True):
-                tile = to_pixels(regions.highlighted(unit, values))
-                pictures[number] = _placed(
-                    tile, pictures[number], neurons[number].images.index(image)
-                )
+            return [to_pixels(regions.highlighted(unit, values)) for values in maps]
+
+        drawn = subject.ranks.map(tiles, range(len(items)))
+    for (image, numbers), of_image in zip(items, drawn, strict=True):
+        for number, tile in zip(numbers, of_image, strict=True):
+            position = neurons[number].images.index(image)
+            pictures[number] = _placed(tile, pictures[number], position)
     return [picture for picture in pictures if picture is not None]
 
 

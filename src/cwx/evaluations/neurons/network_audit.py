@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.splits import Splits
 from cwx.data.streamed_images import Images
 from cwx.data.taxonomy import Taxonomy, correlation_of_classes
-from cwx.evaluations.neurons.noise import noise_images
+from cwx.evaluations.neurons.noise import NoiseImages
 from cwx.evaluations.neurons.responses import AdversarialTop, LayerResponses, layer_responses
 from cwx.evaluations.neurons.top_images import (
     Activation,
@@ -147,7 +148,7 @@ class NetworkAudit:
         if adversarial is not None:
             images, count = (part for _, part in adversarial.batches()), len(adversarial)
             attack = top_images(images, count)
-            noise = top_images(noise_images(adversarial, test), count) if self.noise else {}
+            noise = self._noise_top(audit, network, subject, adversarial) if self.noise else {}
             attacked = {
                 name: AdversarialTop(
                     top=top,
@@ -167,3 +168,18 @@ class NetworkAudit:
             )
             for layer in layers
         ]
+
+    @staticmethod
+    def _noise_top(
+        audit: Audit, network: nn.Module, subject: Subject, adversarial: AdversarialSet
+    ) -> Mapping[str, TopActivations]:
+        """The top images with noise instead of the attack, made by the ranks that read them."""
+        data, ranks = subject.data, subject.ranks
+        noise = NoiseImages(adversarial, data.splits.test)
+        batches = (
+            (indices, data.normalization.from_bytes(images.to(subject.device)))
+            for indices, images in noise.batches(size=data.batch_size, ranks=ranks)
+        )
+        top = audit(network, batches, len(adversarial), ranks)
+        noise.warn(ranks)
+        return top

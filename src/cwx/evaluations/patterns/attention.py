@@ -1,6 +1,6 @@
 """Grad-CAM attention before and after a pattern is attached (ISCP, Appendix F, Figure 12; I21)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Annotated
@@ -66,6 +66,8 @@ class Attention:
         ValueError: `images` is below 1.
     """
 
+    on_all_ranks = True
+
     def __init__(
         self,
         *,
@@ -96,15 +98,18 @@ class Attention:
         network = subject.first_network(patterns.explains).to(subject.device)
         shape, setting = subject.data.image_shape, f"{SETTING}.layer"
         layer = network.get_submodule(attention_layer(network, shape, self.layer, setting))
-        shifts = [
-            self._shift(candidate, subject, patterns.searched, network, layer)
-            for candidate in _best(self.source, patterns, self.size, subject, network)
-        ]
-        rows = [_row(shift, subject.data.classes) for shift in shifts]
+        best = _best(self.source, patterns, self.size, subject, network)
+
+        def of_class(candidate: Candidate) -> tuple[Row, dict[str, Tensor]]:
+            shift = self._shift(candidate, subject, patterns.searched, network, layer)
+            return _row(shift, subject.data.classes), _pictures(shift)
+
+        rows, pictures = zip(*subject.ranks.map(of_class, best), strict=True)
+        labels = torch.tensor([candidate.label for candidate in best])
         return Outcome(
             metrics=_metrics(self.source, rows),
-            tables={"attention": rows},
-            figures={"attention": _figure(shifts, subject.data.classes)},
+            tables={"attention": list(rows)},
+            figures={"attention": _figure(pictures, labels, subject.data.classes)},
         )
 
     def _shift(
@@ -190,29 +195,22 @@ def _metrics(source: str, rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def _figure(shifts: Sequence[AttentionShift], classes: Sequence[str]) -> Figure:
-    """A row per class: image, attention, image with pattern, attention on it."""
+def _pictures(shift: AttentionShift) -> dict[str, Tensor]:
+    """An image, attention, the image with the pattern, attention on it: ``[C, H, W]`` by title."""
     # Another image for each class: the first ones are mostly the same for all classes.
-    indices = [shift.candidate.label % len(shift.images) for shift in shifts]
-    columns: dict[str, list[Tensor]] = {
-        "image": [],
-        "attention": [],
-        "with pattern": [],
-        "attention then": [],
+    index = shift.candidate.label % len(shift.images)
+    image, with_pattern = shift.images[index], shift.with_pattern[index]
+    return {
+        "image": image,
+        "attention": heat(image, shift.before[index]),
+        "with pattern": with_pattern,
+        "attention then": heat(with_pattern, shift.after[index]),
     }
-    for shift, index in zip(shifts, indices, strict=True):
-        image, with_pattern = shift.images[index], shift.with_pattern[index]
-        tiles = (
-            image,
-            heat(image, shift.before[index]),
-            with_pattern,
-            heat(with_pattern, shift.after[index]),
-        )
-        for column, tile in zip(columns.values(), tiles, strict=True):
-            column.append(tile)
-    labels = torch.tensor([shift.candidate.label for shift in shifts])
-    return sheet(
-        {title: torch.stack(images) for title, images in columns.items()},
-        dict.fromkeys(columns, labels),
-        classes,
-    )
+
+
+def _figure(
+    pictures: Sequence[Mapping[str, Tensor]], labels: Tensor, classes: Sequence[str]
+) -> Figure:
+    """A row per class, the pictures of `_pictures`."""
+    columns = {title: torch.stack([row[title] for row in pictures]) for title in pictures[0]}
+    return sheet(columns, dict.fromkeys(columns, labels), classes)

@@ -1,11 +1,14 @@
 """Distortions of images that carry a pattern: shifts of the pattern, noise, JPEG."""
 
 import io
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+from cwx.explanations.patterns import Attach
 
 
 def shift(planes: Tensor, rows: int, columns: int) -> Tensor:
@@ -39,6 +42,29 @@ def add_noise(images: Tensor, std: float, generator: torch.Generator) -> Tensor:
     """
     noise = torch.randn(images.shape, generator=generator).to(images)
     return (images + std / 255 * noise).clamp(0, 1)
+
+
+class Noise:
+    """`add_noise` after another change of the images.
+
+    Args:
+        std: on the scale of 0-255.
+        generator: on the CPU; the batches of images draw from it in their order.
+        before: the other change; ``None`` for none.
+    """
+
+    def __init__(
+        self, std: float, generator: torch.Generator, before: Attach | None = None
+    ) -> None:
+        self.std, self.generator, self.before = std, generator, before
+
+    def __call__(self, images: Tensor) -> Tensor:
+        changed = images if self.before is None else self.before(images)
+        return add_noise(changed, self.std, self.generator)
+
+    def skip(self, shape: Sequence[int]) -> None:
+        """Draw for a batch of this shape that another rank changes."""
+        torch.randn(tuple(shape), generator=self.generator)
 
 
 def compress(images: Tensor, quality: int) -> Tensor:

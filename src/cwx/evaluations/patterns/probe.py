@@ -1,7 +1,8 @@
 """Predictions of a network on test images that carry a pattern or a perturbation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,14 @@ class Predictions:
 
     classes: Tensor
     loss: Tensor
+
+
+@runtime_checkable
+class DrawsForBatches(Protocol):
+    """What draws random numbers for each batch of images, in their order."""
+
+    def skip(self, shape: Sequence[int]) -> None:
+        """Draw for a batch of this shape that another rank changes."""
 
 
 class Probe:
@@ -50,7 +59,18 @@ class Probe:
         """Predictions on the images that `mask` marks; ``None`` for all."""
         marked = torch.ones(len(self.images), dtype=torch.bool) if mask is None else mask
         batches = marked.nonzero()[:, 0].split(self.subject.data.batch_size)
-        predictions = self.subject.ranks.map(partial(self._predict_batch, attach, target), batches)
+        ranks = self.subject.ranks
+
+        def compute() -> list[tuple[Tensor, Tensor]]:
+            own = []
+            for number, indices in enumerate(batches):
+                if ranks.has(number):
+                    own.append(self._predict_batch(attach, target, indices))
+                elif isinstance(attach, DrawsForBatches):
+                    attach.skip((len(indices), *self.images.images.shape[1:]))
+            return own
+
+        predictions = ranks.interleave(compute)
         classes, losses = zip(*predictions, strict=True)
         return Predictions(classes=torch.cat(classes), loss=torch.cat(losses))
 

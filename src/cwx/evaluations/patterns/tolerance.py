@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row, Sources
-from cwx.evaluations.patterns.distortions import add_noise, compress, shift
+from cwx.evaluations.patterns.distortions import Noise, compress, shift
 from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.patterns.selection import (
     best_by_class,
@@ -85,6 +85,8 @@ class PatternTolerance:
         noise: standard deviations, of 255.
         jpeg: qualities.
     """
+
+    on_all_ranks = True
 
     def __init__(
         self,
@@ -170,12 +172,12 @@ class PatternTolerance:
         for std in self.noise:
             # Each class has noise of its own, so that the images without a pattern differ.
             generator = stream(overlay.label, round(1000 * std))
-            noise = partial(add_noise, std=std, generator=generator)
-            yield _row("noise", std, success(_then(exact, noise)), success(noise))
+            with_pattern, without = Noise(std, generator, before=exact), Noise(std, generator)
+            yield _row("noise", std, success(with_pattern), success(without))
         for quality in self.jpeg:
             jpeg = _then(exact, partial(compress, quality=quality))
-            without = success_rate(compressed[quality], overlay.label, counted)
-            yield _row("jpeg", quality, success(jpeg), without)
+            unchanged = success_rate(compressed[quality], overlay.label, counted)
+            yield _row("jpeg", quality, success(jpeg), unchanged)
 
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
         groups: dict[str, list[Row]] = {}

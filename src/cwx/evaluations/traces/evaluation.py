@@ -1,6 +1,6 @@
 """Single predictions traced to their most influential neurons (Dong et al., §4, Fig. 10; D9)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,14 +20,11 @@ from cwx.evaluations.contributions.reference import (
 from cwx.evaluations.neurons.top_images import Activation
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.traces.figure import trace_figure
-from cwx.evaluations.traces.influence import influence_of_channels
+from cwx.evaluations.traces.influence import Influence, influence_of_channels, strongest_images
 from cwx.evaluations.traces.inputs import TraceImage, file_images, study_images
 from cwx.evaluations.traces.trace import Neuron, Trace, trace_rows
-from cwx.functional.top_activations import RunningTopK
 from cwx.functional.unit_contributions import Ablation
 from cwx.networks.later_layers import LaterLayers
-from cwx.networks.unit_layers import UnitLayer
-from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -80,6 +77,8 @@ class Traces:
     Raises:
         ValueError: a setting is out of range, or there is no image to trace.
     """
+
+    on_all_ranks = True
 
     def __init__(
         self,
@@ -141,7 +140,7 @@ class Traces:
         from_files = file_images(self.files, data, f"{SETTING}.files")
         images = [*study_images(subject, self.images), *from_files]
         by_network = [
-            self._traces(name, networks[0], images, data, class_correlation)
+            self._traces(name, networks[0], images, subject, class_correlation)
             for name, networks in select_networks(subject, self.networks, SETTING).items()
         ]
         # The traces of one image by all networks are consecutive.
@@ -164,23 +163,26 @@ class Traces:
         name: str,
         network: nn.Module,
         images: Sequence[TraceImage],
-        data: ImageData,
+        subject: Subject,
         class_correlation: Tensor,
     ) -> list[Trace]:
-        layer = self.layer.of(network, data.image_shape)
+        data, layer = subject.data, self.layer.of(network, subject.data.image_shape)
         later = self.layer.later_layers(network, data.image_shape)
-        reference = self._reference(network, later, images, data)
-        influences = [
-            influence_of_channels(
+        reference = self._reference(network, later, images, subject)
+
+        def influence_on(image: TraceImage) -> Influence:
+            return influence_of_channels(
                 self._ablation(later, reference, image, data, next(network.parameters()).device),
                 class_correlation,
                 count=self.neurons,
                 threshold=self.threshold,
             )
-            for image in images
-        ]
+
+        influences = subject.ranks.map(influence_on, images)
         channels = sorted({channel for i in influences for channel in i.channels})
-        strongest = self._strongest(network, layer, channels, data)
+        strongest = strongest_images(
+            network, layer, channels, subject, activation=self.activation, fraction=self.fraction
+        )
         return [
             Trace(
                 image=image,
@@ -212,7 +214,11 @@ class Traces:
         ]
 
     def _reference(
-        self, network: nn.Module, later: LaterLayers, images: Sequence[TraceImage], data: ImageData
+        self,
+        network: nn.Module,
+        later: LaterLayers,
+        images: Sequence[TraceImage],
+        subject: Subject,
     ) -> ReferenceUnits | None:
         """The units of the test images that are not traced; ``None`` if none are needed."""
         if self.ablation == "zero":
@@ -220,11 +226,12 @@ class Traces:
         traced = torch.tensor([image.key[0] for image in images if image.key[0] >= 0]).long()
         return reference_units(
             later.read,
-            data,
-            reference_indices(data, traced, f"{SETTING}.images"),
+            subject.data,
+            reference_indices(subject.data, traced, f"{SETTING}.images"),
             activation=self.activation,
             fraction=self.fraction,
             device=next(network.parameters()).device,
+            ranks=subject.ranks,
         )
 
     def _ablation(
@@ -246,27 +253,6 @@ class Traces:
             replacement=replacement,
             chunk=data.batch_size,
         )
-
-    @torch.no_grad()
-    def _strongest(
-        self, network: nn.Module, layer: UnitLayer, channels: Sequence[int], data: ImageData
-    ) -> Mapping[int, Tensor]:
-        """Indices of the top test images that each channel fires on, from one pass over all."""
-        if not channels:
-            return {}
-        highest, first = RunningTopK(max(1, round(self.fraction * len(data.splits.test)))), 0
-        device = next(network.parameters()).device
-        with unit_outputs(
-            network, [layer], lambda maps: self.activation(maps[:, list(channels)])
-        ) as outputs:
-            for batch in data.test_batches():
-                activations = outputs(batch.images.to(device))[layer.name]
-                indices = torch.arange(first, first + len(activations), device=device)
-                highest.add(activations, indices)
-                first += len(activations)
-        top = highest.top()
-        by_channel = zip(channels, top.indices.T.cpu(), top.responding.T.cpu(), strict=True)
-        return {channel: of_channel[fires] for channel, of_channel, fires in by_channel}
 
 
 def _class_fractions(indices: Tensor, data: ImageData) -> Tensor:

@@ -1,13 +1,18 @@
-"""The channels of highest influence on one prediction, and the channels until it flips."""
+"""The channels of highest influence on one prediction, and their top images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cwx.evaluations.neurons.top_images import Activation, normalized_batches
 from cwx.functional.prediction_difference import prediction_differences
+from cwx.functional.top_activations import RunningTopK
 from cwx.functional.unit_contributions import Ablation, greedy_removal, logits_without_each
+from cwx.networks.unit_layers import UnitLayer
+from cwx.networks.unit_outputs import unit_outputs
+from cwx.training.subject import Subject
 
 # At most so many channels are removed greedily.
 LIMIT = 64
@@ -63,3 +68,48 @@ def influence_of_channels(
         flip=None if flip == torch.inf else int(flip),
         removed=steps.shape[1],
     )
+
+
+@torch.no_grad()
+def strongest_images(
+    network: nn.Module,
+    layer: UnitLayer,
+    channels: Sequence[int],
+    subject: Subject,
+    *,
+    activation: Activation,
+    fraction: float,
+) -> Mapping[int, Tensor]:
+    """Indices of the top test images that each channel fires on, from one pass over all.
+
+    Args:
+        network: in eval mode.
+        layer: of the channels.
+        channels: their indices.
+        subject: its ranks divide the batches of test images.
+        activation: from the channels' maps to activations ``[n, channels]``.
+        fraction: top images of a channel as a fraction of the test images; at least one.
+    """
+    if not channels:
+        return {}
+    data, ranks, device = subject.data, subject.ranks, next(network.parameters()).device
+    test, columns = data.splits.test, list(channels)
+
+    def read(maps: Tensor) -> Tensor:
+        return activation(maps[:, columns])
+
+    def part() -> RunningTopK:
+        highest = RunningTopK(max(1, round(fraction * len(test))))
+        batches = normalized_batches(
+            [test.images], data.normalization, size=data.batch_size, device=device, ranks=ranks
+        )
+        with unit_outputs(network, [layer], read) as outputs:
+            for indices, images in batches:
+                highest.add(outputs(images)[layer.name], indices.to(device))
+        # On the CPU, so that other ranks can read them.
+        return highest.merged([])
+
+    first, *others = ranks.collect(part)
+    top = first.merged(others).top()
+    by_channel = zip(channels, top.indices.T, top.responding.T, strict=True)
+    return {channel: of_channel[fires] for channel, of_channel, fires in by_channel}

@@ -6,7 +6,7 @@ from cwx.data.splits import ImageSet
 from cwx.evaluations.backdoor.attack_success import attacked_images
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.probe import Probe
-from cwx.networks.eval_mode import accuracy
+from cwx.evaluations.predictions import divided_accuracy
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -26,6 +26,8 @@ class CureOutcome:
 
     The table ``cure`` has a row per network.
     """
+
+    on_all_ranks = True
 
     def check(self, plan: Plan) -> None:
         if not plan.cures:
@@ -65,5 +67,5 @@ class CureOutcome:
         backdoor = data.corrupted.backdoor
         if backdoor is not None:
             attacked = attacked_images(backdoor, unused)
-            values["attack"] = accuracy(probe.network, data.in_order(attacked))
+            values["attack"] = divided_accuracy(subject, probe.network, attacked)
         return values

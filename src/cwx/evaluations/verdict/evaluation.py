@@ -6,8 +6,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from cwx.data.canvases import test_logits
 from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.predictions import test_logits
 from cwx.evaluations.verdict.decision import Evidence, State, decide
 from cwx.evaluations.verdict.figures import statistics_figure
 from cwx.evaluations.verdict.ranking import Ranking, rank_classes
@@ -61,6 +61,8 @@ class Verdict:
         least_images: fewer test images allow no verdict.
         images: test images that measure the recovered trigger, at most.
     """
+
+    on_all_ranks = True
 
     def __init__(
         self,
@@ -147,7 +149,7 @@ class Verdict:
         data, bank = subject.data, subject.bank
         labels = data.splits.test.labels
         network = subject.first_network("expert").to(subject.device)
-        predictions = test_logits(network, data, subject.device).argmax(1)
+        predictions = test_logits(subject, network).argmax(1)
         accuracy = (predictions == labels).double().mean().item()
         classes = len(data.classes)
         evidence = Evidence(

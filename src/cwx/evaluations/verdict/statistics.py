@@ -12,8 +12,8 @@ from typing import Annotated, Any, Protocol
 import torch
 from torch import Tensor
 
-from cwx.data.canvases import test_logits
 from cwx.evaluations.patterns.probe import Probe
+from cwx.evaluations.predictions import test_logits
 from cwx.evaluations.verdict.trigger import ClassTrigger
 from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import (
@@ -204,8 +204,7 @@ class MarginRatio:
     def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
         assert isinstance(output, Margins)
         network = subject.first_network(output.explains).to(subject.device)
-        logits = test_logits(network, subject.data, subject.device)
-        usual = median_margin(logits, subject.data.splits.test.labels)
+        usual = median_margin(test_logits(subject, network), subject.data.splits.test.labels)
         if not usual > 0:
             raise ValueError(
                 f"the median margin of the test images is {float(usual):.3g}, so that the network "

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cwx.evaluations.outcome import NeedsBank
+from cwx.evaluations.predictions import divided_accuracy
 from cwx.evaluations.verdict.statistics import Statistic
-from cwx.networks.eval_mode import accuracy
 from cwx.storage.atomic import write_json, write_tensors
 from cwx.storage.trajectories import Identity, TrajectoryStore
 from cwx.training.bank import Bank
+from cwx.training.ranks import Ranks
 from cwx.training.stages import Configuration, Factory, Fittable, Stages
 from cwx.training.subject import Subject
 
@@ -166,9 +167,11 @@ class BankMeasurement:
             module = self.method[statistic.source](subject=clean, seed=self.seed, stage=stage)
             if isinstance(module, Fittable):
                 self.stages.fit(module, checkpoint, [])
-            values = dict(statistic(clean, module.explanations()))
+            # The process group begins with the first stage that is fitted.
+            divided = replace(clean, ranks=Ranks.running())
+            values = dict(statistic(divided, module.explanations()))
             network = clean.first_network("expert").to(clean.device)
-            on_test = accuracy(network, clean.data.test_batches())
+            on_test = divided_accuracy(divided, network, clean.data.splits.test)
             values[_ACCURACY] = torch.tensor(on_test, dtype=torch.float64)
             if self.stages.is_rank_zero:
                 write_tensors(path / FILE, values, {})

@@ -8,6 +8,7 @@ from cwx.evaluations.outcome import Evaluation, OnAllRanks, Outcome, Sources
 from cwx.study.contracts import check_distinct, check_outcome
 from cwx.study.subject_outcomes import subject_outcomes
 from cwx.training.memory import memory_advice
+from cwx.training.rank_failures import raised_on_all_ranks
 from cwx.training.ranks import Ranks
 from cwx.training.subject import Subject
 
@@ -43,7 +44,8 @@ def evaluate_on_all_ranks(
     """The outcomes of the evaluations that divide their work, by name; empty with a single rank.
 
     A collective operation: all ranks call it, with the same evaluations and explanations. They come
-    before the evaluations of rank 0 alone, for which no other rank has to wait.
+    before the evaluations of rank 0 alone, for which no other rank has to wait. An error on any
+    rank is raised on all.
     """
     ranks = Ranks.running()
     outcomes: dict[str, Outcome] = {}
@@ -53,7 +55,8 @@ def evaluate_on_all_ranks(
     for name, evaluation in evaluations.items():
         if isinstance(evaluation, OnAllRanks) and evaluation.on_all_ranks:
             log.info("evaluating %s on %d processes", name, ranks.count)
-            outcomes[name] = _outcome(name, evaluation, subject, sources)
+            with raised_on_all_ranks():
+                outcomes[name] = _outcome(name, evaluation, subject, sources)
     return outcomes
 
 

@@ -5,7 +5,6 @@ weights.
 """
 
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -20,6 +19,7 @@ from cwx.storage.safe_load import file_digest
 from cwx.storage.tensor_shapes import shapes
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.importing.nests import FOREIGN
+from cwx.training.importing.published_weights import is_weights_name
 from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
 from cwx.training.importing.weights_file import WeightsFile, read_weights, weights_path
 
@@ -100,7 +100,7 @@ def network_state(weights: WeightsFile, expected: Mapping[str, Tensor]) -> dict[
 def _file(source: str) -> Path:
     """The path of a checkpoint; torchvision weights are downloaded if needed."""
     path = Path(source)
-    if path.exists() or not re.fullmatch(r"\w+_Weights\.\w+", source):
+    if path.exists() or not is_weights_name(source):
         return path
     try:
         weights: Any = get_weight(source)

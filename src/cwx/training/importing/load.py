@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from cwx.data.datamodule import ImageData
 from cwx.storage.continued_training import CONTINUED
@@ -15,6 +14,7 @@ from cwx.training.build import NetworkFactory, build_network, trained_network
 from cwx.training.experts import Experts
 from cwx.training.importing.accuracy_check import check_accuracy
 from cwx.training.importing.checkpoint import import_checkpoint
+from cwx.training.importing.published_weights import full_weights_name
 from cwx.training.importing.trajectory_folder import open_trajectories
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def import_networks(
         ValueError: a network is missing, damaged, of another network, was not recorded at
             `experts.epoch`, or does not fit the images (`check_accuracy`).
     """
-    explained = _load(experts, build_network(network, data, seed=0), store)
+    explained = _load(experts, network, data, store)
     for _, trajectory in explained:
         if experts.epoch is not None:
             trajectory.require(experts.epoch)
@@ -69,7 +69,8 @@ def import_networks(
     others = {}
     for name, source in experts.evaluation_checkpoints.items():
         empty = build_network(evaluation_networks[name], data, seed=0)
-        others[name] = import_checkpoint(source, empty, store)
+        full_name = full_weights_name(source, evaluation_networks[name])
+        others[name] = import_checkpoint(full_name, empty, store)
         others[name].check(empty)
     if experts.check_accuracy:
         for source, trajectory in [*explained, *bank]:
@@ -88,20 +89,15 @@ def import_networks(
 
 
 def _load(
-    experts: Experts, network: nn.Module, store: TrajectoryStore
+    experts: Experts, factory: NetworkFactory, data: ImageData, store: TrajectoryStore
 ) -> list[tuple[str, Trajectory]]:
-    """The trajectories, then the checkpoints, each with a description.
-
-    Args:
-        network: a network of the kind; its weights are not used.
-    """
+    """The trajectories, then the checkpoints, each with a description."""
+    empty = build_network(factory, data, seed=0)
     # The store's locks let one rank import; the other ranks then find the trajectory.
     result = []
     for path in map(Path, experts.trajectories):
-        result += open_trajectories(path, network, store)
-    for source in experts.checkpoints:
-        trajectory = import_checkpoint(source, network, store)
-        trajectory.check(network)
+        result += open_trajectories(path, empty, store)
+    for source, trajectory in _checkpoints(experts.checkpoints, factory, data, store):
         result.append((f"the checkpoint {source}", trajectory))
         if experts.continues:
             log.info("%s: %s, for %d epochs", source, CONTINUED, experts.early.epochs)
@@ -111,11 +107,12 @@ def _load(
 def _checkpoints(
     sources: Sequence[str], factory: NetworkFactory, data: ImageData, store: TrajectoryStore
 ) -> list[tuple[str, Trajectory]]:
-    """The networks of some files, each with its source."""
+    """The networks of some files, or of published weights, each with its source."""
     if not sources:
         return []
     empty = build_network(factory, data, seed=0)
-    result = [(source, import_checkpoint(source, empty, store)) for source in sources]
+    names = [full_weights_name(source, factory) for source in sources]
+    result = [(name, import_checkpoint(name, empty, store)) for name in names]
     for _, trajectory in result:
         trajectory.check(empty)
     return result

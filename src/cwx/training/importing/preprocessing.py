@@ -13,6 +13,7 @@ from cwx.data.datamodule import ImageData
 from cwx.data.resizing import DEFAULT_INTERPOLATION, INTERPOLATIONS
 from cwx.storage.safe_load import file_digest
 from cwx.training.build import NetworkFactory, build_network
+from cwx.training.importing.published_weights import full_weights_name, is_weights_name
 
 # Torchvision's files end with the first digits of their SHA-256.
 _DIGITS = 8
@@ -38,7 +39,8 @@ def check_interpolation(
     if not resizes or getattr(source, "interpolation", DEFAULT_INTERPOLATION) is not None:
         return
     for name, checkpoints in sources.items():
-        for checkpoint in checkpoints:
+        for given in checkpoints:
+            checkpoint = full_weights_name(given, networks[name])
             stated = interpolation_of_weights(checkpoint)
             if stated is None:
                 stated = interpolation_of_network(build_network(networks[name], data, seed=0))
@@ -60,7 +62,7 @@ def interpolation_of_weights(checkpoint: str) -> str | None:
     weights: Any = None
     if path.is_file():
         weights = _weights_by_hash().get(file_digest(path, "checkpoint")[:_DIGITS])
-    elif re.fullmatch(r"\w+_Weights\.\w+", checkpoint):
+    elif is_weights_name(checkpoint):
         try:
             weights = models.get_weight(checkpoint)
         except (ValueError, KeyError, TypeError):

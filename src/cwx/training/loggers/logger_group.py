@@ -35,9 +35,13 @@ class LoggerGroup:
             self._finish(_INTERRUPTED, "stopped from outside")
             raise
         except BaseException as error:
-            self._finish(1, f"{type(error).__name__}: {error}")
+            self.fail(error)
             raise
         self._finish(0, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Close the loggers with an error."""
+        self._finish(1, f"{type(error).__name__}: {error}")
 
     def _start(
         self,
