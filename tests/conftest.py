@@ -3,6 +3,7 @@
 Nothing large is imported here: the process that only starts the workers imports this file, too.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,16 +16,23 @@ if sys.dont_write_bytecode:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
-# Modules that start studies in processes of their own: workers take these first, the others
-# fill the time that is left.
+# Modules that start studies in processes of their own, or compose most studies: workers take these
+# first, the others fill the time that is left.
 SLOW_MODULES = (
     "cli/test_app", "study/steps/test_dataset_construction", "docs/test_examples",
     "cli/sweep/test_cwx_processes", "cli/sweep/test_subprocess_job", "docs/test_documents",
+    "cli/config/test_experiments_compose", "cli/test_experiments", "evaluations/test_class_names",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not any(name in item.nodeid for name in SLOW_MODULES))
+
+
+def pytest_collection_finish(session):
+    # What has been imported stays until the end. Without this, each full collection of garbage
+    # goes through all of torch and the other libraries.
+    gc.freeze()
 
 
 def pytest_configure(config):

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -48,7 +49,8 @@ LIGHT = [
 ]
 
 
-def imports(file: Path, *, at_once: bool = False) -> set[str]:
+@cache
+def imports(file: Path, *, at_once: bool = False) -> frozenset[str]:
     """The modules that a file imports; `at_once`: only those imported when the file is."""
     tree = ast.parse(file.read_text())
     found = set()
@@ -60,7 +62,7 @@ def imports(file: Path, *, at_once: bool = False) -> set[str]:
             inside = {f"{module}.{alias.name}" for alias in node.names}
             # ``from cwx.report import tables`` imports a module of a package.
             found |= {name for name in inside if _is_module(name)} or {module}
-    return found
+    return frozenset(found)
 
 
 def _is_module(name: str) -> bool:

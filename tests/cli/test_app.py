@@ -109,7 +109,9 @@ def test_two_processes_find_and_measure_what_one_does(quickstart):
     assert {name: metrics[name] for name in divided} == divided
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_experts_of_one(quickstart):
+    """By default, `test_batch_norm` trains with two processes."""
     code, output = run(
         quickstart, *EXPERTS, *FINE_TUNED, "trainer=ddp_cpu", "logger=[]", "evaluation=[]",
         "method=[]", "store=other", "hydra.run.dir=three",
@@ -135,7 +137,7 @@ def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
     """A resumed run may come to the purification before any training has joined its processes."""
     code, output = run(
         tmp_path, *EXPERTS, *DISTILL, "trainer=ddp_cpu", "logger=[]", "method=[distill]",
-        "corruption=badnets", "corruption.target=3", "purification=revealed",
+        "corruption=badnets", "corruption.target=3", "purification=revealed", "data.total=null",
         "evaluation=[attack_success]", "store=filtered", "hydra.run.dir=pure",
     )  # fmt: skip
     assert code == 0, output
@@ -156,7 +158,7 @@ def test_two_processes_purify_also_when_nothing_else_is_left_to_do(tmp_path):
     assert metrics.read_bytes() == before
 
 
-LONGER = [*SMALL, "logger=[csv]", "method.distill.iterations=150", "evaluation=[fidelity]"]
+LONGER = [*SMALL, "logger=[csv]", "method.distill.iterations=60", "evaluation=[fidelity]"]
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +199,13 @@ def test_a_killed_run_continues_to_the_same_result(uninterrupted):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(tmp_path, uninterrupted):
-    sweep = ["-m", *LONGER, "seed=0,1", "store=shared", "hydra.launcher.n_jobs=2"]
+def test_a_sweep_that_is_killed_continues_and_trains_its_expert_once(tmp_path):
+    # Neither job ends before the other has a checkpoint.
+    longest = [*LONGER, "method.distill.iterations=150"]
+    code, output = run(tmp_path, *longest, "hydra.run.dir=whole")
+    assert code == 0, output
+    uninterrupted = tmp_path / "whole"
+    sweep = ["-m", *longest, "seed=0,1", "store=shared", "hydra.launcher.n_jobs=2"]
     process = start(tmp_path, *sweep)
     place = tmp_path / "runs" / "digits" / "quickstart"
     deadline = time.monotonic() + 240

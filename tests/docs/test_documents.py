@@ -158,7 +158,8 @@ def setting_exists(name):
         # Users choose these names.
         return True
     while name not in KNOWN and (overrides := next(remaining_compositions(), None)):
-        KNOWN.update(paths(compose(overrides, extra=str(EXAMPLES))))
+        extra = str(EXAMPLES) if overrides == ["experiment=own/study"] else None
+        KNOWN.update(paths(compose(overrides, extra=extra)))
     return name in KNOWN
 
 

@@ -2,16 +2,15 @@
 
 import csv
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.entry import run
 from support.paths import ROOT
 
 from cwx.cli import resolvers
@@ -108,20 +107,8 @@ def write_images(folder):
                 Image.new("RGB", (20, 24), shade).save(folder / split / name / f"{number}.png")
 
 
-def run(folder, *words):
-    process = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *words],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
-
-
-def metrics(run):
-    return json.loads((run / "metrics.json").read_text())
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
@@ -133,10 +120,11 @@ def test_the_studies_on_the_page_run(tmp_path, monkeypatch):
     torch.manual_seed(0)
     network = Wide(in_channels=1, image_size=(8, 8), num_classes=3, width=16)
     torch.save(network.state_dict(), tmp_path / "wide.pt")
-    run(
+    code, output = run(
         tmp_path, "-m", "--config-dir", str(EXAMPLES), f"experiment={','.join(STUDIES)}",
         "logger=[csv]", "hydra/launcher=basic", "hydra.sweep.dir=all",
     )  # fmt: skip
+    assert code == 0, output
     for job in range(3):
         status = json.loads((tmp_path / f"all/{job}/status.json").read_text())
         assert (status["state"], status["experiment"]) == ("finished", STUDIES[job])

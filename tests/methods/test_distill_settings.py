@@ -14,9 +14,9 @@ from cwx.functional.moving_average import Average
 from cwx.functional.network_loss import NetworkLoss
 from cwx.functional.preconditioning import precondition, spectral_gain
 
-COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=12)
-# The checkpoint before an interruption at step 8 is that of step 5.
-SHORT = {"iterations": 12, "checkpoint_every": 5}
+COSINE = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=8)
+# The checkpoint before an interruption at step 5 is that of step 3.
+SHORT = {"iterations": 8, "checkpoint_every": 3}
 SETTINGS = {
     "schedule": {"schedule": COSINE},
     "average": {"average": 0.9},
@@ -47,7 +47,7 @@ def test_a_setting_changes_the_result_and_an_interrupted_run_resumes_to_it(
     step = module.training_step
 
     def training_step(batch, batch_idx):
-        if module.global_step == 8:
+        if module.global_step == 5:
             raise PowerFailure
         return step(batch, batch_idx)
 

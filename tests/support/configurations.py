@@ -1,10 +1,11 @@
 """Composes and checks configurations as the command line does; the choices of each group."""
 
 from cwx.cli.config.compose import compose_checked
-from cwx.cli.config.groups import choices, configuration_folder, options
+from cwx.cli.config.groups import configuration_folder, options, selectable
 
 CONF = configuration_folder()
-EXPERIMENTS = sorted(options([CONF])["experiment"])
+_OPTIONS = options([CONF])
+EXPERIMENTS = sorted(_OPTIONS["experiment"])
 
 
 def at(config, path):
@@ -101,7 +102,7 @@ WITH_PARTS = [
     "method=[distill,iscp,gradcam,iscp_learned_canvas]",
     "evaluation=[neurons,attention,representations,adversarial_detection,contributions]",
 ]
-FILES = {group: choices(group, [CONF]) for group in CHOICES}
+FILES = {group: selectable(_OPTIONS.get(group, ())) for group in CHOICES}
 ROWS = range(max(len(FILES[group]) for group in INDEPENDENT))
 
 

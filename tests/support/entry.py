@@ -6,7 +6,7 @@ from support.forked import ForkedProcess
 from support.paths import ROOT
 
 RUN = str(ROOT / "run.py")
-EXPERTS = ["network.width=4", "recipe.epochs=3", "experts.seeds=[0]"]
+EXPERTS = ["network.width=4", "recipe.epochs=3", "experts.seeds=[0]", "data.total=600"]
 DISTILL = [
     "method.distill.start_max=1",
     "method.distill.inner.steps=3",
@@ -21,7 +21,12 @@ PATTERNS = [
     "method.universal.chunk=null", "method.gradcam.canvases=2",
     "canvas@method.iscp.canvas=random", "canvas@method.gradcam.canvas=random",
 ]  # fmt: skip
-MEASURED = ["evaluation.attention.size=0.1", "evaluation.attention.images=2"]
+MEASURED = [
+    "evaluation.attention.size=0.1",
+    "evaluation.attention.images=2",
+    "evaluation.predictive_power.sizes=[0.05,0.1]",
+    "evaluation.predictive_power.images=90",
+]
 QUICKSTART = "evaluation=[fidelity,discriminative,diversity,gallery,attention,predictive_power]"
 # Each expert goes on against an attack, at a rate that falls with its loss.
 FINE_TUNED = [

@@ -1,6 +1,7 @@
 """Fixtures of all tests; the processes that run tests load them, see `tests/conftest.py`."""
 
 import logging
+import os
 
 import pytest
 from support.builders import (
@@ -11,7 +12,7 @@ from support.builders import (
     small_mlp,
     train_experts,
 )
-from support.compositions import remember
+from support.compositions import read_files_once, remember
 
 from cwx.cli.config import compose
 from cwx.storage.trajectories import TrajectoryStore
@@ -26,6 +27,15 @@ def remembered_compositions(tmp_path_factory, worker_id):
     memory.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(compose, "_compose", remember(compose._compose, memory))
+        read_files_once(patched)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk():
+    """No file of a test has to survive a power failure; a disk may take tens of milliseconds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
         yield
 
 

@@ -7,6 +7,7 @@ command line, folder, environment and output, as a process of the shell has.
 
 import atexit
 import contextlib
+import gc
 import multiprocessing
 import os
 import runpy
@@ -29,6 +30,8 @@ _context.set_forkserver_preload(
 
 
 def _execute(script, arguments, folder, environment, output):
+    # A collection of garbage would write to, and so copy, the memory of all libraries.
+    gc.freeze()
     file = os.open(output, os.O_WRONLY)
     os.dup2(file, 1)
     os.dup2(file, 2)

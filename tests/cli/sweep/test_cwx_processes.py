@@ -196,8 +196,12 @@ def test_an_unknown_optimised_metric_fails_the_job(tmp_path):
         _ = job.return_value
 
 
+@pytest.mark.slow
 def test_optuna_searches_with_our_launcher(app):
-    """Also with a failed trial and one whose metric is not finite."""
+    """Also with a failed trial and one whose metric is not finite.
+
+    By default, the tests above check what a sweeper receives.
+    """
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=3"]
     search += ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.max_failure_rate=1"]

@@ -135,7 +135,9 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_requeued_job_is_resumed(tmp_path):
+    """By default, the tests above check each part of this."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     (tmp_path / "app.py").write_text(APP)
     sweep = ["-m", "seed=3", "optimize=double", "hydra.sweep.dir=out"]

@@ -199,7 +199,7 @@ DIGITS = [
     "network.width=4", "recipe.epochs=2", "experts.seeds=[0]", "experts.held_out=[]",
     "evaluation_networks={}", "method=[]", "evaluation=[accuracy]", "logger=[]",
     "dataset_construction=robust", "dataset_construction.recipe.epochs=2",
-    "dataset_construction.recipe.attack.steps=2", "dataset_construction.algorithm.steps=100",
+    "dataset_construction.recipe.attack.steps=2", "dataset_construction.algorithm.steps=25",
     "dataset_construction.algorithm.step=0.3", "dataset_construction.batch_size=20",
     "data.per_class=30",
 ]  # fmt: skip
@@ -210,9 +210,9 @@ def contents(store):
     return {file.name: file.read_bytes() for file in folder.glob("shard-*")}
 
 
-def construct_alone(tmp_path):
+def construct_alone(tmp_path, *changes):
     """The shards and metrics of one process; store "two" has its network and one shard."""
-    code, output = run(tmp_path, *DIGITS, "store=one", "hydra.run.dir=one-run")
+    code, output = run(tmp_path, *DIGITS, *changes, "store=one", "hydra.run.dir=one-run")
     assert code == 0, output
     shards = contents(tmp_path / "one")
     assert len(shards) == 15
@@ -243,8 +243,9 @@ def test_two_processes_construct_the_set_of_one(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_that_were_killed_resume_to_the_set_of_one(tmp_path):
-    shards, metrics, folder = construct_alone(tmp_path)
-    process = start(tmp_path, *DIGITS, *TWO)
+    longer = "dataset_construction.algorithm.steps=100"
+    shards, metrics, folder = construct_alone(tmp_path, longer)
+    process = start(tmp_path, *DIGITS, longer, *TWO)
     deadline = time.monotonic() + 120
     while len([*folder.glob("shard-*")]) < 2 and process.poll() is None:
         assert time.monotonic() < deadline

@@ -43,17 +43,21 @@ def outcomes(store, count):
     return json.loads(out.read_text())
 
 
-def test_several_processes_measure_what_one_does(store):
+@pytest.fixture(scope="module")
+def alone(store):
+    """The outcome of one process, which leaves its experts in the store."""
+    return outcomes(store, 1)
+
+
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_several_processes_measure_what_one_does(store, alone, count):
     """Batches of 7, 7, 7 and 3 images, three start epochs, six trainings."""
-    alone = outcomes(store, 1)
     assert len(alone) > 8
-    for count in (2, 3):
-        assert outcomes(store, count) == alone
+    assert outcomes(store, count) == alone
 
 
 @pytest.mark.parametrize("name", ["failing", "failing_alone"])
-def test_an_error_of_one_process_is_that_of_all(store, name):
-    outcomes(store, 1)
+def test_an_error_of_one_process_is_that_of_all(store, alone, name):
     processes = [start(store, rank, 2, store / "none", name) for rank in range(2)]
     for process, output in zip(processes, ended(processes), strict=True):
         assert process.returncode != 0
