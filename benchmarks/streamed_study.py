@@ -4,9 +4,8 @@
 
 Generates JPEG files of 64x64 pixels in `--folder` if they are missing, and runs the study of
 neurons at the small scale on them, with an epoch of training. Prints, every half minute, the
-proportional share of memory (PSS) of all its processes, and the last line of the log; at the end the
-peak.
-Further settings of the study may follow.
+proportional share of memory (PSS) of all its processes, and the last line of the log; at the end
+the peak. Further settings of the study may follow.
 """
 
 import argparse

@@ -243,7 +243,5 @@ def test_another_size_is_found_for_folders_of_training_and_test_images(
 
     network = trained(centred)
     check_accuracy("net.pt", network, image_data(None, source=folders(8)), CPU)
-    with pytest.raises(
-        ValueError, match=r"with data\.source\.size=8 .*: use data\.source"
-    ):
+    with pytest.raises(ValueError, match=r"with data\.source\.size=8 .*: use data\.source"):
         check_accuracy("net.pt", network, image_data(None, source=folders(3)), CPU)
