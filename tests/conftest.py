@@ -35,6 +35,11 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+def pytest_unconfigure():
+    # Libraries complain of objects that are not collected at the end.
+    gc.unfreeze()
+
+
 def pytest_configure(config):
     # Only a process that leaves all tests to workers distributes them.
     if config.getoption("dist", "no") == "no":

@@ -148,6 +148,18 @@ def test_experts_cut_together_continue_together(data, tmp_path, way):
     assert_equal(train_experts(data, [3, 4], store, at_once=2, **WAYS[way]), whole)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_continued(data, tmp_path):
+    """It has no sums of an unfinished epoch."""
+    store = TrajectoryStore(tmp_path)
+    cut(data, [3], store)
+    (file,) = tmp_path.rglob("*.ckpt")
+    checkpoint = torch.load(file, weights_only=False)
+    del checkpoint["epoch_sums"]
+    torch.save(checkpoint, file)
+    whole = train_experts(data, [3], TrajectoryStore(tmp_path / "whole"))
+    assert_equal(train_experts(data, [3], store), whole)
+
+
 def test_channels_last_learns_the_same_up_to_rounding(data, tmp_path):
     usual, other = (
         train_experts(

@@ -119,7 +119,10 @@ class Expert(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # For an epoch that is continued: any other begins at zero.
-        state = checkpoint[_EPOCH]
+        state = checkpoint.get(_EPOCH)
+        if state is None:
+            # Of an earlier version, which wrote checkpoints after epochs alone.
+            return
         sums, ranks = state["loss_sums"], self.trainer.world_size
         if len(sums) != ranks:
             # Rank 0 continues the sums of another number of ranks.
