@@ -9,7 +9,7 @@ from PIL import Image
 
 from cwx.explanations.drawing import Tile, enlarge, highlight, mosaic, sheet, tiles
 from cwx.explanations.images import Explanations
-from cwx.explanations.text_fitting import fit_text
+from cwx.explanations.text_fitting import fit_text, shorten
 from cwx.functional.images import Normalization
 
 
@@ -162,3 +162,14 @@ def test_a_mosaic_has_a_row_per_class_and_enlarges_by_a_whole_factor():
     inner = pixels[1:25, 1:19]
     assert np.array_equal(inner, enlarge(inner[::2, ::2], 2))
     assert (pixels[26:, 20:] == 255).all()
+
+
+def test_ids_of_nouns_become_words():
+    assert fit_text("n04486054→n03393912", 10_000, 100, max_lines=1).lines == (
+        "triumphal arch→freight car"
+    )
+    assert shorten("n01443537") == "goldfish"
+    # Two nouns have this word.
+    cranes = {shorten(synset, 40) for synset in ("n02012849", "n03126707")}
+    assert cranes == {"crane n02012849", "crane n03126707"}
+    assert shorten("n99999999") == "n99999999"

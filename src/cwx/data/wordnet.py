@@ -6,6 +6,8 @@ instance hypernyms. Its licence is in WORDNET-LICENSE.txt.
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -51,6 +53,29 @@ def nearest(name: str) -> list[str]:
     words = {noun.name: synset for synset, noun in nouns().items()}
     query = name.strip().lower().replace(" ", "_")
     return [f"{word} ({words[word]})" for word in closest(query, words)]
+
+
+_ID = re.compile(r"\bn\d{8}\b")
+
+
+def readable(text: str) -> str:
+    """A text of a figure, with the words of nouns instead of their ids.
+
+    A word that several nouns have is followed by the id.
+
+    >>> readable("n01443537 and n00000000")
+    'goldfish and n00000000'
+    """
+    return _ID.sub(lambda match: _words().get(match[0], match[0]), text)
+
+
+@cache
+def _words() -> Mapping[str, str]:
+    counts = Counter(noun.name for noun in nouns().values())
+    return {
+        synset: noun.name.replace("_", " ") + (f" {synset}" if counts[noun.name] > 1 else "")
+        for synset, noun in nouns().items()
+    }
 
 
 def distances(synsets: Sequence[str]) -> Tensor:

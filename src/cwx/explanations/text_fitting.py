@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
 
+from cwx.data.wordnet import readable
+
 
 @dataclass(frozen=True)
 class FittedText:
@@ -34,11 +36,11 @@ def fit_text(
     that is longer than a line. If it fits at no size, it is shortened with an ellipsis.
 
     Args:
-        text: on one line; runs of blanks become one blank.
+        text: on one line; runs of blanks become one blank, and ids of WordNet nouns their words.
         dpi: of the figure.
         sizes: of the font in points, in the order of preference.
     """
-    words = " ".join(text.split())
+    words = " ".join(readable(text).split())
     for points in sizes:
         lines = _wrap(words, width, points, dpi, split_words=points == sizes[-1])
         widest = max((text_width(line, points, dpi) for line in lines), default=0)
@@ -97,5 +99,9 @@ def _renderer(dpi: int) -> Any:
 
 
 def shorten(name: str, length: int = 14) -> str:
-    """A name, shortened to `length` characters with an ellipsis if longer."""
-    return name if len(name) <= length else name[: length - 1] + "…"
+    """A name, shortened to `length` characters with an ellipsis if longer.
+
+    The id of a WordNet noun becomes its word.
+    """
+    text = readable(name)
+    return text if len(text) <= length else text[: length - 1] + "…"
