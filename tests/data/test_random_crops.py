@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 from support.builders import image_data
+from support.pictures import UNSET
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -13,9 +14,6 @@ from cwx.data.random_crops import RandomCrops
 from cwx.functional.backdoor import AllToOne, Patch
 from cwx.functional.rng import stream
 
-UNSET = dict.fromkeys(
-    ("resize", "interpolation", "channels", "background", "white_level", "synsets")
-)
 CROPS = RandomCrops(smallest_area=0.2, largest_ratio=1.5, flip=0.5)
 
 
@@ -34,7 +32,7 @@ def root(tmp_path_factory):
 
 def loaded(root, manifests, **settings):
     defaults = {"storage": "disk", "workers": 0, "std": 0.5, "random_crops": CROPS}
-    source = ImageFolder(root=str(root), size=8, **UNSET)
+    source = ImageFolder(root=str(root), **{**UNSET, "size": 8})
     return image_data(source, manifests=str(manifests), **{**defaults, **settings})
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from support.builders import image_data, small_convnet, train_experts
-from support.pictures import noise_folders, write_image
+from support.pictures import UNSET, noise_folders, write_image
 
 from cwx.cli.failures import explain_failure
 from cwx.data.corruption import Backdoor, LabelNoise
@@ -24,10 +24,6 @@ from cwx.functional.adaptive_triggers import AdaptivePatch, FaintPatch
 from cwx.functional.backdoor import AllToOne, Blend, Face, Patch, Sinusoid
 from cwx.functional.label_noise import Uniform
 from cwx.storage.trajectories import TrajectoryStore
-
-UNSET = dict.fromkeys(
-    ("size", "resize", "interpolation", "channels", "background", "white_level", "synsets")
-)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.builders import image_data, small_convnet
 from support.encoded_images import image_tree
+from support.pictures import UNSET
 
 from cwx.data.corruption import Backdoor
 from cwx.data.datasets.folders import ImageFolder
@@ -23,14 +24,13 @@ from cwx.networks.unit_layers import UnitLayers
 from cwx.training.ranks import Ranks
 from cwx.training.subject import Subject
 
-SOURCE = dict.fromkeys(("interpolation", "channels", "background", "white_level", "synsets"))
 PATCH = Patch(size=3, corner="top-left", margin=0, first_pixel="white")
 RANKS = Ranks(1, 3)
 
 
 @pytest.fixture
 def subject(tmp_path):
-    source = ImageFolder(root=str(image_tree(tmp_path / "images")), **SOURCE, size=8)
+    source = ImageFolder(root=str(image_tree(tmp_path / "images")), **{**UNSET, "size": 8})
     settings = {"mean": 0.5, "std": 0.25, "workers": 0, "manifests": str(tmp_path)}
     data = image_data(source, storage="disk", batch_size=4, **settings)
     data.corrupt(Backdoor(trigger=PATCH, target=1, rate=0.3, variant=AllToOne(), seed=2))

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from support.builders import expert_requests, experts, image_data, sgd, stages
+from support.pictures import UNSET
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 
@@ -30,7 +31,6 @@ from cwx.training.callbacks.checkpoints import CheckpointWithinEpoch
 
 # 33 images: the last batch of an epoch is smaller.
 BATCH, STEPS, EPOCHS = 7, 5, 3
-UNSET = dict.fromkeys(("size", "interpolation", "channels", "background", "white_level", "synsets"))
 # A schedule by epoch, one of the mean loss of the epoch, and one by step.
 SCHEDULES = {
     "epoch": partial(ExponentialLR, gamma=0.5),

@@ -179,6 +179,30 @@ OCCLUDERS = {
     "evaluation.neurons.sheet.stride": 3,
     "data.source.size": 224,
 }
+CONSISTENCY = {
+    "fine_tuning.recipe.alpha": 0.5,
+    "fine_tuning.recipe.beta": 0.1,
+    "fine_tuning.recipe.attack.steps": 10,
+    "fine_tuning.recipe.attack.step": 0.5,
+    "fine_tuning.recipe.attack.targeted": True,
+}
+TRAINED = (
+    ENSEMBLE
+    | CONSISTENCY
+    | {
+        "evaluation_networks": {"alexnet": "AlexNet", "vgg16": "VGG", "resnet18": "ResNet"},
+        "network.stages": [2, 2, 2, 2],
+    }
+)
+IMAGENET = (
+    ENSEMBLE
+    | OCCLUDERS
+    | {
+        "evaluation_networks": dict.fromkeys(("alexnet", "vgg16", "resnet18"), "external"),
+        "adversary.targets": 10,
+        "network.build._target_": "resnet18",
+    }
+)
 NO_ATTACK = {"recipe.attack._target_": "no_attack"}
 # Command line, and what differs from COMMON, ISCP or DONG; None: the setting is not there.
 STUDIES = {
@@ -223,28 +247,27 @@ STUDIES = {
     "imagenet/iscp": {
         "network.stages": None,
         "network.build._target_": "resnet50",
-        "experts.checkpoints": ["ResNet50_Weights.IMAGENET1K_V1"],
+        "experts.checkpoints": ["IMAGENET1K_V1"],
         "data.source.size": 224,
     },
+    "imagenet/iscp_comparison": {name: v for name, v in COMPARISON.items() if name != "paper"}
+    | {"network.stages": None, "network.build._target_": "resnet50", "data.source.size": 224},
     # D8, D10.
-    "cifar10/neurons": ENSEMBLE
+    "cifar10/neurons": TRAINED | {"adversary.targets": 3},
+    "tiny_imagenet/neurons": TRAINED | {"adversary.targets": 10},
+    "imagenet/neurons": IMAGENET | {"fine_tuning._target_": "NoFineTuning"},
+    "imagenet/consistency": IMAGENET | CONSISTENCY,
+    # D12.
+    "imagenet/from_scratch": IMAGENET
+    | CONSISTENCY
     | {
-        "evaluation_networks": {"alexnet": "AlexNet", "vgg16": "VGG", "resnet18": "ResNet"},
-        "network.stages": [2, 2, 2, 2],
-        "adversary.targets": 3,
-        "fine_tuning.recipe.alpha": 0.5,
-        "fine_tuning.recipe.beta": 0.1,
-        "fine_tuning.recipe.attack.steps": 10,
-        "fine_tuning.recipe.attack.step": 0.5,
-        "fine_tuning.recipe.attack.targeted": True,
-    },
-    "imagenet/neurons": ENSEMBLE
-    | OCCLUDERS
-    | {
-        "evaluation_networks": {"alexnet": "external", "vgg16": "external"},
-        "adversary.targets": 10,
-        "network.build._target_": "resnet18",
-        "fine_tuning._target_": "NoFineTuning",
+        "adversary.members": ["expert", "alexnet", "vgg16"],
+        "experts.checkpoints": [],
+        "recipe.batch_size": 100,
+        "recipe.optimizer.lr": 0.05,
+        "recipe.optimizer.momentum": 0.9,
+        "recipe.optimizer.weight_decay": 0.00005,
+        "recipe.schedule.factor": 0.1,
     },
     "checkpoint/neurons": OCCLUDERS | {"adversary._target_": "NoAdversary"},
     # C10, C11; C5 and C8 report on CIFAR-10 or on nothing named.

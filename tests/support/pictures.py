@@ -5,6 +5,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+# Settings of `ImageFolder` and its siblings that a test does not set.
+UNSET = dict.fromkeys(
+    ("size", "resize", "interpolation", "channels", "background", "white_level", "synsets")
+)
+
 
 def write_image(path: Path, size=(6, 5), mode="RGB", value=128) -> None:
     """An image file of one colour: RGB (`value`, 0, 255), or grey `value` in mode ``L``."""

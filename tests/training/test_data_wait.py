@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support.builders import image_data, small_convnet, train_experts
-from support.pictures import noise_folders
+from support.pictures import UNSET, noise_folders
 
 from cwx.data.datasets.folders import ImageFolder
 from cwx.data.streamed_images import StreamedImages
@@ -188,8 +188,7 @@ def test_slow_files_are_seen_in_a_training(tmp_path, monkeypatch, caplog, storag
 
     monkeypatch.setattr(StreamedImages, "decode", slow)
     caplog.set_level(logging.INFO)
-    unset = dict.fromkeys(("interpolation", "channels", "background", "white_level", "synsets"))
-    source = ImageFolder(root=str(noise_folders(tmp_path / "images")), size=8, **unset)
+    source = ImageFolder(root=str(noise_folders(tmp_path / "images")), **{**UNSET, "size": 8})
     data = image_data(
         source, mean=0.5, std=0.25, storage=storage, workers=0, manifests=str(tmp_path)
     )

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 from PIL import Image
-from support.pictures import remove, write_image
+from support.pictures import UNSET, remove, write_image
 
 from cwx.data.datasets.class_folders import match_listing, preview_names
 from cwx.data.datasets.folders import ClassFolders, ImageFolder
@@ -16,11 +16,6 @@ def folder(tmp_path):
             for i in range(count):
                 write_image(tmp_path / split / name / f"{i}.png", value=10 * i)
     return tmp_path
-
-
-UNSET = dict.fromkeys(
-    ("size", "resize", "interpolation", "channels", "background", "white_level", "synsets")
-)
 
 
 def load(root, **settings):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.builders import image_data, small_convnet, train_experts
 from support.encoded_images import image_tree
+from support.pictures import UNSET
 
 from cwx.data.datasets.folders import ImageFolder
 from cwx.data.datasets.huggingface import HuggingFace
@@ -15,9 +16,6 @@ from cwx.data.random_crops import RandomCrops
 from cwx.data.streamed_images import StreamedImages
 from cwx.storage.trajectories import TrajectoryStore
 
-UNSET = dict.fromkeys(
-    ("size", "resize", "interpolation", "channels", "background", "white_level", "synsets")
-)
 COLUMNS = {"train": "train", "test": "test", "image": "image", "label": "label", "classes": None}
 
 

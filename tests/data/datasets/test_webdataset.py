@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.builders import image_data, small_convnet, train_experts
 from support.encoded_images import encoded, image_tree
+from support.pictures import UNSET
 from support.shards import pack_folder, write_shard
 
 from cwx.data.datasets.folders import ImageFolder
@@ -18,9 +19,6 @@ from cwx.data.random_crops import RandomCrops
 from cwx.data.streamed_images import StreamedImages
 from cwx.storage.trajectories import TrajectoryStore
 
-UNSET = dict.fromkeys(
-    ("size", "resize", "interpolation", "channels", "background", "white_level", "synsets")
-)
 FIELDS = {"image": ["jpg", "png", "webp"], "label": "cls", "classes": None, "resize": None}
 
 
