@@ -14,6 +14,7 @@ from cwx.data import wordnet
 from cwx.data.splits import Splits
 from cwx.data.taxonomy import File, Flat, WordNet
 from cwx.functional.class_similarity import correlation
+from cwx.storage import wordnet_nouns
 
 SETTING = "evaluation.neurons.taxonomy"
 CAT, DOG, TRUCK = "n02121620", "n02084071", "n04490091"
@@ -34,7 +35,7 @@ def test_the_bundled_nouns_are_closed_under_hypernyms():
     above = {hypernym for noun in nouns.values() for hypernym in noun.hypernyms}
     # The classes of ImageNet, of which none is above another, and CIFAR-10's deer.
     assert len(nouns.keys() - above) == 1001
-    assert (Path(wordnet.__file__).parent / "WORDNET-LICENSE.txt").is_file()
+    assert (Path(wordnet_nouns.__file__).parent / "WORDNET-LICENSE.txt").is_file()
 
 
 def paths_up(synset):

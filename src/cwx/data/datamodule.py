@@ -15,6 +15,7 @@ from cwx.data.batches import Batch, ResidentBatches, StreamedBatches, check_crop
 from cwx.data.corruption import Corruption, CorruptionResult, NoCorruption, check_result
 from cwx.data.corruption_changes import Changes
 from cwx.data.file_splits import load_splits
+from cwx.data.free_memory import release_freed_memory
 from cwx.data.global_batches import GlobalBatches
 from cwx.data.limits import limited
 from cwx.data.random_crops import RandomCrops
@@ -107,6 +108,7 @@ class ImageData(L.LightningDataModule):
             self._splits, self.clean = splits, splits.train
             self.corrupt(NoCorruption())
             self.normalization = self._normalization()
+            release_freed_memory()
 
     def corrupt(self, corruption: Corruption) -> CorruptionResult:
         """Corrupt the clean training images and train on the result; test images stay clean.

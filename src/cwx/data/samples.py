@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cwx.data.free_memory import release_freed_memory
 from cwx.data.splits import ImageSet, Splits
 from cwx.functional.rng import stream
 
@@ -33,6 +34,7 @@ def sample_images(splits: Splits) -> dict[str, Tensor]:
     affordable = (BUDGET // image_size - len(splits.classes)) // max(classes, 1)
     per_class = min(max(affordable, 1), PER_CLASS)
     means, labels = class_means(splits.train)
+    release_freed_memory()
     samples = {
         "real": splits.test.first(per_class),
         "train": draw_per_class(splits.train, per_class),

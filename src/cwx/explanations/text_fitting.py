@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
 
-from cwx.data.wordnet import readable
+from cwx.storage.wordnet_nouns import readable
 
 
 @dataclass(frozen=True)

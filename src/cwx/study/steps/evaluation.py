@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
+from cwx.data.free_memory import release_freed_memory
 from cwx.evaluations.outcome import Evaluation, OnAllRanks, Outcome, Sources
 from cwx.study.contracts import check_distinct, check_outcome
 from cwx.study.subject_outcomes import subject_outcomes
@@ -61,6 +62,7 @@ def evaluate_on_all_ranks(
 
 
 def _outcome(name: str, evaluation: Evaluation, subject: Subject, sources: Sources) -> Outcome:
+    release_freed_memory()
     advice = f"lower data.batch_size (now {subject.data.batch_size})"
     with memory_advice(f"evaluation {name}", lambda: advice):
         return evaluation(subject, sources)
