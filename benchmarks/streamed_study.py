@@ -21,15 +21,15 @@ ROOT = Path(__file__).parents[1]
 SAMPLES, LINES = 0.5, 30
 
 
-def command(root: Path, folder: Path, workers: int) -> list[str]:
+def command(root: Path, *, store: Path, run: Path, workers: int) -> list[str]:
+    """The study of the images in `root`, in the folder `run`."""
     return [
         *(sys.executable, str(ROOT / "run.py"), "experiment=cifar10/neurons", "scale=small"),
         *("data=image_folder", f"data.source.root={root}", "data.source.size=32"),
         *("data.storage=disk", f"data.workers={workers}", "data.total=null"),
         *("recipe.epochs=1", "experts.held_out=[]", "fine_tuning=none", "logger=[]"),
         *(f"~evaluation_networks.{name}" for name in ("alexnet", "vgg16", "resnet18")),
-        *("adversary.images=500", f"store={folder / 'store'}"),
-        f"hydra.run.dir={folder / 'runs' / time.strftime('%Y-%m-%d_%H-%M-%S')}",
+        *("adversary.images=500", f"store={store}", f"hydra.run.dir={run}"),
     ]
 
 
@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options, settings = parser.parse_known_args()
     root = generate(options.folder, options.images)
-    log = options.folder / "study.log"
+    log, store = options.folder / "study.log", options.folder / "store"
+    folder = options.folder / "runs" / time.strftime("%Y-%m-%d_%H-%M-%S")
     peak, last, start = 0.0, -float(LINES), time.monotonic()
     with log.open("w") as output:
         study = subprocess.Popen(
-            [*command(root, options.folder, options.workers), *settings],
+            [*command(root, store=store, run=folder, workers=options.workers), *settings],
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,

@@ -13,7 +13,7 @@ from cwx.data.random_crops import RandomCrops
 from cwx.data.worker_loader import WorkerLoader
 
 # Bytes of decoded images in a chunk, where no batch size is given.
-_CHUNK = 2**25
+_CHUNK = 2**23
 # Fewer images than this are decoded in the calling process: to start workers takes longer.
 _LEAST_FOR_WORKERS = 512
 
