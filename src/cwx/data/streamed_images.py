@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cwx.data.free_memory import release_freed_memory
 from cwx.data.random_crops import RandomCrops
 from cwx.data.worker_loader import WorkerLoader
 
@@ -120,7 +121,10 @@ class StreamedImages:
 
     def chunks(self) -> Iterator[Tensor]:
         """All images in order, as many at a time as take little memory."""
-        return self.split(self._chunk_size())
+        for chunk in self.split(self._chunk_size()):
+            yield chunk
+            # glibc does not reuse all of what a caller frees: a pass would need more and more.
+            release_freed_memory()
 
     def clone(self) -> Tensor:
         """Not available.
