@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 from support.builders import image_data, small_convnet, train_experts
-from support.pictures import UNSET, noise_folders, write_image
+from support.encoded_images import image_tree
+from support.pictures import UNSET, write_image
 
 from cwx.cli.failures import explain_failure
 from cwx.data import streamed_images
@@ -29,7 +30,7 @@ from cwx.storage.trajectories import TrajectoryStore
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return noise_folders(tmp_path_factory.mktemp("images"))
+    return image_tree(tmp_path_factory.mktemp("images"), ["png"], digits=1)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def splits(classes=("cat", "dog", "truck"), synsets=(CAT, DOG, TRUCK)):
 
 
 def test_the_bundled_nouns_are_closed_under_hypernyms():
-    nouns = wordnet.nouns()
+    nouns = wordnet_nouns.nouns()
     assert len(nouns) == 1861
     roots = [noun.name for noun in nouns.values() if not noun.hypernyms]
     assert roots == ["entity"]
@@ -40,7 +40,7 @@ def test_the_bundled_nouns_are_closed_under_hypernyms():
 
 def paths_up(synset):
     """Every chain of hypernyms from a noun, starting with the noun itself."""
-    higher = wordnet.nouns()[synset].hypernyms
+    higher = wordnet_nouns.nouns()[synset].hypernyms
     return [[synset, *path] for h in higher for path in paths_up(h)] or [[synset]]
 
 
@@ -54,7 +54,7 @@ def reference_distance(a, b):
 
 
 def test_a_distance_is_the_shortest_path_through_a_common_hypernym():
-    several = [synset for synset, noun in wordnet.nouns().items() if len(noun.hypernyms) > 1]
+    several = [synset for synset, noun in wordnet_nouns.nouns().items() if len(noun.hypernyms) > 1]
     nouns = [*CIFAR10.values(), *several[:12], "n00001740"]
     distances = wordnet.distances(nouns)
     for (i, a), (j, b) in itertools.product(enumerate(nouns), repeat=2):
@@ -79,7 +79,7 @@ def test_known_distances(a, b, distance):
 
 
 def test_every_class_of_cifar10_and_imagenet_is_bundled():
-    nouns = wordnet.nouns()
+    nouns = wordnet_nouns.nouns()
     above = {hypernym for noun in nouns.values() for hypernym in noun.hypernyms}
     for classes in (list(CIFAR10.values()), [noun for noun in nouns if noun not in above]):
         distances = wordnet.distances(classes)
@@ -96,7 +96,7 @@ def test_distances_are_those_of_nltk():
         reader.ensure_loaded()
     except LookupError:
         pytest.skip("NLTK has no WordNet here: nltk.download('wordnet')")
-    synsets = [*CIFAR10.values(), *list(wordnet.nouns())[::37]]
+    synsets = [*CIFAR10.values(), *list(wordnet_nouns.nouns())[::37]]
     nltk_synsets = [reader.synset_from_pos_and_offset("n", int(synset[1:])) for synset in synsets]
     distances = wordnet.distances(synsets)
     for (i, a), (j, b) in itertools.product(enumerate(nltk_synsets), repeat=2):

@@ -14,8 +14,7 @@ from cwx.data.streamed_images import StreamedImages
 from cwx.evaluations.backdoor.attack_success import attacked_images
 from cwx.evaluations.patterns.distortions import Noise
 from cwx.evaluations.patterns.probe import Probe
-from cwx.evaluations.predictions import divided_accuracy
-from cwx.evaluations.predictions import test_logits as logits_of_test
+from cwx.evaluations.predictions import divided_accuracy, divided_logits
 from cwx.evaluations.traces.influence import strongest_images
 from cwx.functional.backdoor import AllToOne, Patch
 from cwx.functional.rng import stream
@@ -73,7 +72,7 @@ def strongest(subject, network):
 # What is measured, and the images of the second rank: 18 test images in batches of 4, 4, 4, 4, 2,
 # or the 12 of other classes than the target.
 MEASURED = {
-    "logits": (logits_of_test, 6),
+    "logits": (divided_logits, 6),
     "accuracy": (lambda s, network: divided_accuracy(s, network, s.data.splits.test), 6),
     "attack": (attack, 4),
     "top images": (strongest, 6),

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 # Settings of `ImageFolder` and its siblings that a test does not set.
@@ -25,15 +24,3 @@ def remove(path: Path) -> None:
         path.rmdir()
     else:
         path.unlink()
-
-
-def noise_folders(root: Path) -> Path:
-    """Class folders with 33 training and 18 test images of noise, 8x9 pixels."""
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 11), ("test", 6)):
-        for name in ("ant", "bee", "cat"):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(0, 256, (9, 8, 3), generator=generator, dtype=torch.uint8)
-                Image.fromarray(pixels.numpy()).save(root / split / name / f"{i}.png")
-    return root

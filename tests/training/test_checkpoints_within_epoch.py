@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support.cut_training import STEPS, Cut
+from support.encoded_images import image_tree
 from support.forked import ForkedProcess
 from support.paths import ROOT
-from support.pictures import noise_folders
 
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.callbacks import checkpoints
@@ -21,7 +21,7 @@ KILLS = (3, 8, 13)
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    return noise_folders(tmp_path_factory.mktemp("images"))
+    return image_tree(tmp_path_factory.mktemp("images"), ["png"], digits=1)
 
 
 def train(images, store, **settings):

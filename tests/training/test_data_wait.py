@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support.builders import image_data, small_convnet, train_experts
-from support.pictures import UNSET, noise_folders
+from support.encoded_images import image_tree
+from support.pictures import UNSET
 
 from cwx.data.datasets.folders import ImageFolder
 from cwx.data.streamed_images import StreamedImages
@@ -188,7 +189,9 @@ def test_slow_files_are_seen_in_a_training(tmp_path, monkeypatch, caplog, storag
 
     monkeypatch.setattr(StreamedImages, "decode", slow)
     caplog.set_level(logging.INFO)
-    source = ImageFolder(root=str(noise_folders(tmp_path / "images")), **{**UNSET, "size": 8})
+    source = ImageFolder(
+        root=str(image_tree(tmp_path / "images", ["png"], digits=1)), **{**UNSET, "size": 8}
+    )
     data = image_data(
         source, mean=0.5, std=0.25, storage=storage, workers=0, manifests=str(tmp_path)
     )

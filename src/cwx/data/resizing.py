@@ -127,6 +127,17 @@ def crop_to(side: int, resize: int | None = None, *, interpolation: str | None) 
     return _Crop(side, shorter, resampling(interpolation))
 
 
+def crop_if_sized(size: int | None, resize: int | None, interpolation: str | None) -> Fit | None:
+    """`crop_to` of the settings of a source; ``None`` if images keep their size.
+
+    Raises:
+        ValueError: as `crop_to`, or there is a `resize` alone.
+    """
+    if size is None and resize is not None:
+        raise ValueError(f"data.source.resize is {resize} without data.source.size: give both")
+    return None if size is None else crop_to(size, resize, interpolation=interpolation)
+
+
 def stretch_to(width: int, height: int, *, interpolation: str | None) -> Fit:
     """Resizes to `width` x `height` pixels, without cropping; the aspect ratio may change."""
     return _Stretch(width, height, resampling(interpolation))

@@ -19,6 +19,7 @@ from cwx.functional.class_names import composed
 from cwx.functional.class_similarity import correlation
 from cwx.storage.json_files import parse_json
 from cwx.storage.regular_files import read_regular_text
+from cwx.storage.wordnet_nouns import nouns
 
 # A matrix of 2,000 classes has some 40 MB.
 _MAX_BYTES = 2**27
@@ -235,10 +236,10 @@ class File:
 def _wordnet_distances(synsets: Mapping[str, str], setting: str) -> Tensor:
     """WordNet distances between classes, given the noun of each."""
     for name, synset in synsets.items():
-        if synset not in wordnet.nouns():
+        if synset not in nouns():
             raise ValueError(
                 f"the synset of class {name!r}, {synset!r}, is not among the "
-                f"{len(wordnet.nouns())} bundled nouns (ImageNet's classes and their hypernyms; "
+                f"{len(nouns())} bundled nouns (ImageNet's classes and their hypernyms; "
                 f"the nearest names are {', '.join(wordnet.nearest(name))}): use one of them, "
                 f"or give your own distances by taxonomy@{setting}=file"
             )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cwx.errors import closest
-from cwx.storage.wordnet_nouns import nouns as nouns
+from cwx.storage.wordnet_nouns import nouns
 
 # The class deer of CIFAR-10 is the only noun without hyponyms here that is no class of ImageNet.
 _DEER = "n02430045"

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from cwx.evaluations.outcome import Outcome, Row, Sources
-from cwx.evaluations.predictions import test_logits
+from cwx.evaluations.predictions import divided_logits
 from cwx.storage.metric_names import class_metric
 from cwx.training.subject import Subject
 
@@ -74,7 +74,7 @@ class Confusion:
 def _matrix(subject: Subject, network: nn.Module) -> Tensor:
     """Counts ``[true class, predicted class]`` in float64."""
     classes = len(subject.data.classes)
-    predictions = test_logits(subject, network).argmax(1)
+    predictions = divided_logits(subject, network).argmax(1)
     pairs = classes * subject.data.splits.test.labels + predictions
     return pairs.bincount(minlength=classes**2).view(classes, classes).double()
 

@@ -12,7 +12,7 @@ from cwx.training.subject import Subject
 
 
 @torch.no_grad()
-def test_logits(subject: Subject, network: nn.Module) -> Tensor:
+def divided_logits(subject: Subject, network: nn.Module) -> Tensor:
     """The logits of a network on all test images, ``[t, K]`` on the CPU.
 
     Args:

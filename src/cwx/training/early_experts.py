@@ -1,8 +1,8 @@
 """Experts that train only for the epochs that CWX uses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,3 +18,7 @@ class EarlyExperts:
     seeds: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"]
     epochs: Annotated[int, ">= 0"]
     held_out: Annotated[Sequence[Annotated[int, ">= 0, < 2**63"]], "distinct"] = ()
+
+    def without_seeds(self) -> Self:
+        """The same settings, with no expert to train."""
+        return replace(self, seeds=[], held_out=[])

@@ -4,12 +4,13 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Self
 
 from cwx.storage.recording import Recording
 from cwx.storage.trajectories import format_epochs
 from cwx.training.bank import BankSource
+
+# Saved settings of earlier versions name the class here.
 from cwx.training.early_experts import EarlyExperts as EarlyExperts
 from cwx.training.stages import Configuration
 
@@ -92,7 +93,7 @@ class Experts:
             )
         self.seeds = [] if imports else list(seeds)
         has_early = self.continues or not imports
-        self.early = early if has_early else replace(early, seeds=[], held_out=[])
+        self.early = early if has_early else early.without_seeds()
         self.checkpoints, self.epoch = list(checkpoints), epoch
         self.check_accuracy = check_accuracy
         self.held_out, self.clean, self.purified = list(held_out), list(clean), list(purified)
@@ -144,7 +145,7 @@ class Experts:
         if self.continues:
             return self
         experts = copy.copy(self)
-        experts.early = replace(self.early, seeds=[], held_out=[])
+        experts.early = self.early.without_seeds()
         return experts
 
     def check(

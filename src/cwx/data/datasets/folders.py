@@ -22,7 +22,7 @@ from cwx.data.file_splits import FileSplits
 from cwx.data.image_files import Reader
 from cwx.data.image_listing import is_desktop_file
 from cwx.data.pixel_conversion import PixelRules
-from cwx.data.resizing import Fit, crop_to
+from cwx.data.resizing import crop_if_sized, crop_to
 from cwx.data.splits import ImageSet, Splits, synsets_by_index
 from cwx.data.stored_images import LabelledFiles
 from cwx.errors import closest, did_you_mean
@@ -73,7 +73,7 @@ class ImageFolder:
         self.root, self.channels, self.synsets = Path(root), channels, synsets
         self.interpolation = interpolation
         self.rules = PixelRules(background, white_level, _SETTING)
-        self.fit = _fit(size, resize, interpolation)
+        self.fit = crop_if_sized(size, resize, interpolation)
 
     def prepare(self) -> None:
         return
@@ -151,7 +151,7 @@ class ClassFolders:
         self.interpolation, self.images = interpolation, images
         self.rules = PixelRules(background, white_level, _SETTING)
         self.names = Path(classes) if isinstance(classes, str) else classes
-        self.fit = _fit(size, resize, interpolation)
+        self.fit = crop_if_sized(size, resize, interpolation)
 
     def prepare(self) -> None:
         return
@@ -247,12 +247,6 @@ def checked_names(lines: Sequence[str], source: str) -> tuple[str, ...]:
             f"{source} has a name with unprintable characters, {unprintable[0]!a}: change it"
         )
     return names
-
-
-def _fit(size: int | None, resize: int | None, interpolation: str | None) -> Fit | None:
-    if size is None and resize is not None:
-        raise ValueError(f"data.source.resize is {resize} without data.source.size: give both")
-    return None if size is None else crop_to(size, resize, interpolation=interpolation)
 
 
 def _has_val_only(root: Path) -> bool:

@@ -17,7 +17,7 @@ from cwx.data.datasets.folders import checked_names, read_names
 from cwx.data.file_splits import FileSplits
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
-from cwx.data.resizing import crop_to
+from cwx.data.resizing import Fit, crop_if_sized
 from cwx.data.splits import ImageSet, Splits, synsets_by_index
 from cwx.data.stored_images import ImageContainer, ImageFile, LabelledFiles
 from cwx.errors import closest, printable
@@ -49,17 +49,15 @@ class ImageSettings:
 
     def __post_init__(self) -> None:
         check_channels(self.channels)
-        if self.size is None and self.resize is not None:
-            raise ValueError(
-                f"data.source.resize is {self.resize} without data.source.size: give both"
-            )
+        # Refuse wrong settings before the files are read.
+        self._fit()
+
+    def _fit(self) -> Fit | None:
+        return crop_if_sized(self.size, self.resize, self.interpolation)
 
     def reader(self, channels: int) -> Reader:
-        fit = None
-        if self.size is not None:
-            fit = crop_to(self.size, self.resize, interpolation=self.interpolation)
         rules = PixelRules(self.background, self.white_level, "data.source.")
-        return Reader(channels=channels, fit=fit, rules=rules)
+        return Reader(channels=channels, fit=self._fit(), rules=rules)
 
 
 @dataclass(frozen=True)

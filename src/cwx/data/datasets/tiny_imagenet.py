@@ -16,7 +16,7 @@ from cwx.data.datasets.download import Archive, fetch
 from cwx.data.file_splits import FileSplits
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
-from cwx.data.resizing import crop_to
+from cwx.data.resizing import crop_if_sized
 from cwx.data.splits import NOUN, Splits
 from cwx.data.stored_images import LabelledFiles
 from cwx.storage.regular_files import read_regular_text
@@ -62,7 +62,7 @@ class TinyImageNet:
     ) -> None:
         self.root, self.download = Path(root), download
         self.interpolation = interpolation
-        self.fit = None if size is None else crop_to(size, interpolation=interpolation)
+        self.fit = crop_if_sized(size, None, interpolation)
 
     def prepare(self) -> None:
         if self.download:

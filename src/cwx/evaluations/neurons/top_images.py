@@ -59,21 +59,33 @@ class Audit:
             ValueError: there is no such layer, or an activation is NaN.
         """
         k = top_count(self.fraction, count)
-        parts = ranks.collect(lambda: self._part(network, batches, k))
-        assert sum(done for _, done in parts) == count
-        first, *others = (part for part, _ in parts)
-        return {
-            name: running.merged(part[name] for part in others).top()
-            for name, running in first.items()
-        }
+        tops, done = top_of_units(network, self.layers, self.activation, batches, k, ranks)
+        assert done == count
+        return tops
 
-    def _part(
-        self, network: nn.Module, batches: Iterable[Batch], k: int
-    ) -> tuple[dict[str, RunningTopK], int]:
-        """The top images among those of this rank, and the number of these."""
-        running = {layer.name: RunningTopK(k) for layer in self.layers}
-        done = 0
-        with torch.no_grad(), unit_outputs(network, self.layers, self.activation) as outputs:
+
+def top_of_units(
+    network: nn.Module,
+    layers: Sequence[UnitLayer],
+    activation: Activation,
+    batches: Iterable[Batch],
+    k: int,
+    ranks: Ranks,
+) -> tuple[dict[str, TopActivations], int]:
+    """The `k` top images of each unit of some layers, and the number of images.
+
+    Args:
+        network: in eval mode.
+        layers: each is read in the same pass.
+        activation: from the tensor of a layer's units ``[n, units, …]`` to ``[n, units]``.
+        batches: of this rank, on the network's device.
+        k: at least 1.
+        ranks: they divide the batches.
+    """
+
+    def part() -> tuple[dict[str, RunningTopK], int]:
+        running, done = {layer.name: RunningTopK(k) for layer in layers}, 0
+        with torch.no_grad(), unit_outputs(network, layers, activation) as outputs:
             for indices, images in batches:
                 on_device = indices.to(images.device)
                 for name, activations in outputs(images).items():
@@ -81,6 +93,14 @@ class Audit:
                 done += len(images)
         # On the CPU, so that other ranks can read them.
         return {name: highest.merged([]) for name, highest in running.items()}, done
+
+    parts = ranks.collect(part)
+    first, *others = (of_rank for of_rank, _ in parts)
+    tops = {
+        name: running.merged(of_rank[name] for of_rank in others).top()
+        for name, running in first.items()
+    }
+    return tops, sum(done for _, done in parts)
 
 
 def audit_layers(

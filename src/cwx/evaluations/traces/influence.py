@@ -6,12 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cwx.evaluations.neurons.top_images import Activation, normalized_batches
+from cwx.evaluations.neurons.top_images import Activation, normalized_batches, top_of_units
 from cwx.functional.prediction_difference import prediction_differences
-from cwx.functional.top_activations import RunningTopK
 from cwx.functional.unit_contributions import Ablation, greedy_removal, logits_without_each
 from cwx.networks.unit_layers import UnitLayer
-from cwx.networks.unit_outputs import unit_outputs
 from cwx.training.subject import Subject
 
 # At most so many channels are removed greedily.
@@ -70,7 +68,6 @@ def influence_of_channels(
     )
 
 
-@torch.no_grad()
 def strongest_images(
     network: nn.Module,
     layer: UnitLayer,
@@ -98,18 +95,11 @@ def strongest_images(
     def read(maps: Tensor) -> Tensor:
         return activation(maps[:, columns])
 
-    def part() -> RunningTopK:
-        highest = RunningTopK(max(1, round(fraction * len(test))))
-        batches = normalized_batches(
-            [test.images], data.normalization, size=data.batch_size, device=device, ranks=ranks
-        )
-        with unit_outputs(network, [layer], read) as outputs:
-            for indices, images in batches:
-                highest.add(outputs(images)[layer.name], indices.to(device))
-        # On the CPU, so that other ranks can read them.
-        return highest.merged([])
-
-    first, *others = ranks.collect(part)
-    top = first.merged(others).top()
+    batches = normalized_batches(
+        [test.images], data.normalization, size=data.batch_size, device=device, ranks=ranks
+    )
+    k = max(1, round(fraction * len(test)))
+    tops, _ = top_of_units(network, [layer], read, batches, k, ranks)
+    top = tops[layer.name]
     by_channel = zip(channels, top.indices.T, top.responding.T, strict=True)
     return {channel: of_channel[fires] for channel, of_channel, fires in by_channel}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row, Sources
-from cwx.evaluations.predictions import test_logits
+from cwx.evaluations.predictions import divided_logits
 from cwx.evaluations.verdict.decision import Evidence, State, decide
 from cwx.evaluations.verdict.figures import statistics_figure
 from cwx.evaluations.verdict.ranking import Ranking, rank_classes
@@ -149,7 +149,7 @@ class Verdict:
         data, bank = subject.data, subject.bank
         labels = data.splits.test.labels
         network = subject.first_network("expert").to(subject.device)
-        predictions = test_logits(subject, network).argmax(1)
+        predictions = divided_logits(subject, network).argmax(1)
         accuracy = (predictions == labels).double().mean().item()
         classes = len(data.classes)
         evidence = Evidence(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cwx.evaluations.patterns.probe import Probe
-from cwx.evaluations.predictions import test_logits
+from cwx.evaluations.predictions import divided_logits
 from cwx.evaluations.verdict.trigger import ClassTrigger
 from cwx.explanations.margins import Margins
 from cwx.explanations.patterns import (
@@ -204,7 +204,7 @@ class MarginRatio:
     def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
         assert isinstance(output, Margins)
         network = subject.first_network(output.explains).to(subject.device)
-        usual = median_margin(test_logits(subject, network), subject.data.splits.test.labels)
+        usual = median_margin(divided_logits(subject, network), subject.data.splits.test.labels)
         if not usual > 0:
             raise ValueError(
                 f"the median margin of the test images is {float(usual):.3g}, so that the network "
