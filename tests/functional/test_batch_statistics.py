@@ -50,3 +50,22 @@ def test_eval_mode_needs_no_other_process():
     expected = norm(images)
     with GlobalBatchNorm():
         torch.testing.assert_close(norm(images), expected, rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_second_derivative_is_refused():
+    """It would lack the part through the statistics of other processes."""
+    images = torch.randn(4, 3, requires_grad=True)
+    output = batch_norm(images, None, None, training=True)
+    (gradient,) = torch.autograd.grad(output.square().sum(), images, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_mean_much_larger_than_the_deviation_is_as_exact_as_in_torch():
+    images = 1000 + torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    exact = F.batch_norm(images.double(), None, None, training=True)
+    torch.testing.assert_close(
+        batch_norm(images, None, None, training=True).double(), exact, rtol=0, atol=1e-3
+    )

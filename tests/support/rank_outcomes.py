@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load
 from support.attacked import swapped
 from support.builders import image_data, small_convnet, train_experts
-from support.studies import CONTRIBUTIONS, RATIOS, TRACES
+from support.studies import CONTRIBUTIONS, DETECTION, RATIOS, TRACES
 from torch import distributed as dist
 
 from cwx.data.adversarial_set import AdversarialSet
@@ -33,6 +33,7 @@ from cwx.evaluations.fidelity.evaluation import Fidelity
 from cwx.evaluations.from_scratch import FromScratch
 from cwx.evaluations.neuron_pairs.evaluation import NeuronPairs
 from cwx.evaluations.neurons.evaluation import Neurons
+from cwx.evaluations.neurons.figures import Sheet
 from cwx.evaluations.outcome import Outcome
 from cwx.evaluations.patterns.attention import Attention
 from cwx.evaluations.patterns.cascade import PatternCascade
@@ -127,7 +128,7 @@ EVALUATIONS = {
     "neurons": Neurons(
         networks=None, layers=None, before_nonlinearity=False, fraction=0.2,
         taxonomy=Flat(), activation=spatial_maximum, sigma=1.0, high=0.5, bins=3, noise=True,
-        sheet=None,
+        sheet=Sheet(layer=None, neurons=2, images=3, occluder=2, stride=1, threshold=0.5),
     ),
     "neuron_atlas": NeuronAtlas(
         networks=None, layers=None, before_nonlinearity=False, fraction=0.2,
@@ -157,6 +158,7 @@ EVALUATIONS = {
     "confusion": Confusion(most=3),
     "adversarial_set": AdversarialSetAccuracy(shown=2, amplify=5.0),
     "representations": RATIOS(networks=None),
+    "adversarial_detection": DETECTION(),
     "verdict": Verdict(
         statistics={
             "patterns": PatternSuccess(source="patterns", sizes=[0.25], images=20),

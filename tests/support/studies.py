@@ -8,6 +8,7 @@ from support.builders import experts, image_data, small_mlp, trainer
 
 from cwx.data.corruption import LabelNoise, NoCorruption
 from cwx.data.taxonomy import Flat
+from cwx.evaluations.adversarial.adversarial_detection import AdversarialDetection
 from cwx.evaluations.adversarial.representations import Representations
 from cwx.evaluations.contributions.evaluation import Contributions
 from cwx.evaluations.outcome import Outcome
@@ -33,6 +34,14 @@ CONFIGURATION = {"recipe": {}, "network": {}, "precision": {"experts": {}}}
 NOISE = LabelNoise(kind=Uniform(), rate=0.5, seed=0)
 RATIOS = partial(
     Representations, layer=None, before_nonlinearity=False, pooling=flat, per_class=None
+)
+DETECTION = partial(
+    AdversarialDetection,
+    networks=None,
+    layer=None,
+    before_nonlinearity=False,
+    pooling=mean_over_positions,
+    covariance=Tied(ridge=1e-6),
 )
 TRACES = partial(
     Traces,

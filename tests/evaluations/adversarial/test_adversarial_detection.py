@@ -5,28 +5,20 @@ import torch
 from support import references
 from support.attacked import adversarial_set, untouched
 from support.builders import BlobsWithoutTraining, image_data, small_convnet
+from support.studies import DETECTION
 from torch.distributions import MultivariateNormal
 
 from cwx.evaluations.adversarial.adversarial_detection import (
     POINTS,
-    AdversarialDetection,
     detection_auroc,
 )
 from cwx.functional.class_gaussians import Diagonal, LedoitWolf, Tied
 from cwx.functional.representation_distance import flat, mean_over_positions
 from cwx.training.plan import Plan
 
-PLAIN = {
-    "networks": None,
-    "layer": None,
-    "before_nonlinearity": False,
-    "pooling": mean_over_positions,
-    "covariance": Tied(ridge=1e-6),
-}
-
 
 def measure(subject, adversarial, **settings):
-    evaluation = AdversarialDetection(**{**PLAIN, **settings})
+    evaluation = DETECTION(**settings)
     return evaluation(replace(subject, adversarial=adversarial), {})
 
 
@@ -137,7 +129,7 @@ def plan(data, **changes):
 
 def test_bad_settings_and_studies_are_refused(data):
     def check(plan, **settings):
-        AdversarialDetection(**{**PLAIN, **settings}).check(plan)
+        DETECTION(**settings).check(plan)
 
     check(plan(data))
     with pytest.raises(ValueError, match="adversarial_detection needs adversarial images"):

@@ -22,6 +22,7 @@ from cwx.functional.class_gaussians import Covariance, Gaussians, Moments, Runni
 from cwx.functional.representation_distance import Pooling
 from cwx.functional.spacing import evenly_spaced_with_ends
 from cwx.training.plan import Plan
+from cwx.training.ranks import Ranks
 from cwx.training.subject import Subject
 
 SETTING = "evaluation.adversarial_detection"
@@ -45,6 +46,8 @@ class AdversarialDetection:
         pooling: from the layer's maps to vectors.
         covariance: the estimator of the Gaussians' covariance.
     """
+
+    on_all_ranks = True
 
     def __init__(
         self,
@@ -98,16 +101,26 @@ class AdversarialDetection:
 
     def _log_likelihoods(self, network: nn.Module, subject: Subject) -> tuple[Tensor, Tensor]:
         """log p(φ | ŷ) of test images ``[t]`` and of adversarial images ``[n]``, on the CPU."""
-        data, adversarial = subject.data, subject.adversarial
+        data, adversarial, ranks = subject.data, subject.adversarial, subject.ranks
         assert adversarial is not None
+        attacked = torch.empty(len(adversarial), dtype=torch.float64)
         with feature_extractor(network, data, self.layer, self.pooling) as extract:
-            gaussians = self.covariance(class_moments(extract, data))
-            test_batches = (batch.images for batch in data.test_batches())
-            attack_batches = (images for _, images in adversarial_batches(data, adversarial))
-            test, attacked = (
-                torch.cat([log_prob(gaussians, *extract(images)) for images in batches])
-                for batches in (test_batches, attack_batches)
-            )
+            gaussians = self.covariance(class_moments(extract, data, ranks))
+
+            def of_test_batches() -> list[Tensor]:
+                batches = data.test_batches(first=ranks.index, step=ranks.count)
+                return [log_prob(gaussians, *extract(batch.images)) for batch in batches]
+
+            def of_adversarial_batches() -> list[tuple[slice, Tensor]]:
+                batches = adversarial_batches(
+                    data, adversarial, first=ranks.index, step=ranks.count
+                )
+                return [(rows, log_prob(gaussians, *extract(images))) for rows, images in batches]
+
+            test = torch.cat(ranks.interleave(of_test_batches))
+            for own in ranks.collect(of_adversarial_batches):
+                for rows, values in own:
+                    attacked[rows] = values
         return test, attacked
 
 
@@ -141,14 +154,23 @@ def check_memory(
             )
 
 
-def class_moments(extract: ExtractFeatures, data: ImageData) -> Iterator[Moments]:
-    """Moments of φ of each class's training images, in the order of classes."""
+def class_moments(extract: ExtractFeatures, data: ImageData, ranks: Ranks) -> Iterator[Moments]:
+    """Moments of φ of each class's training images, in the order of classes; collective.
+
+    Each rank reads the images of other classes. At most a class per rank is held at a time, as the
+    moments of all classes may take much memory.
+    """
     train = data.splits.train
-    for label in range(len(data.classes)):
+
+    def moments(label: int) -> Moments:
         running = RunningMoments()
         for batch in data.in_order(train.at(train.labels == label)):
             running.update(extract(batch.images)[0])
-        yield running.moments()
+        return running.moments()
+
+    labels = range(len(data.classes))
+    for start in labels[:: ranks.count]:
+        yield from ranks.map(moments, labels[start : start + ranks.count])
 
 
 def log_prob(gaussians: Gaussians, features: Tensor, predicted: Tensor) -> Tensor:

@@ -218,15 +218,15 @@ class Contributions:
         similarity = reference.fractions @ self._correlation(subject.data.splits)
         scores = evidence_scores(measures, similarity)
 
-        def gaussian() -> Score | None:
-            # The outcome of rank 0 counts.
-            if subject.ranks.index:
-                return None
-            return gaussian_score(
-                network, subject.data, images, self.layer, self.pooling, self.covariance
-            )
-
-        own = subject.ranks.collect(gaussian)[0]
+        own = gaussian_score(
+            network,
+            subject.data,
+            images,
+            self.layer,
+            self.pooling,
+            self.covariance,
+            subject.ranks,
+        )
         return [*scores, own] if own else scores
 
     def _figures(

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from cwx.functional.class_gaussians import Covariance
 from cwx.functional.contradiction import contradiction
 from cwx.functional.representation_distance import Pooling
 from cwx.functional.rng import stream
+from cwx.training.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +101,9 @@ def gaussian_score(
     choice: LayerChoice,
     pooling: Pooling,
     covariance: Covariance,
+    ranks: Ranks,
 ) -> Score | None:
-    """−log p(φ(x) | ŷ) as in `cwx.evaluations.adversarial.adversarial_detection`.
+    """−log p(φ(x) | ŷ) as in `cwx.evaluations.adversarial.adversarial_detection`; collective.
 
     ``None`` if a class has no training images.
     """
@@ -114,15 +117,15 @@ def gaussian_score(
         )
         return None
     with feature_extractor(network, data, choice, pooling) as extract:
-        gaussians = covariance(class_moments(extract, data))
+        gaussians = covariance(class_moments(extract, data, ranks))
+
+        def of_block(of_kind: EvaluatedImages, positions: Tensor) -> Tensor:
+            images = data.normalization.from_bytes(of_kind.read(positions))
+            return -log_prob(gaussians, *extract(images))
+
         scores = {
-            of_kind.kind: -torch.cat(
-                [
-                    log_prob(
-                        gaussians, *extract(data.normalization.from_bytes(of_kind.read(positions)))
-                    )
-                    for positions in of_kind.blocks(data.batch_size)
-                ]
+            of_kind.kind: torch.cat(
+                ranks.map(partial(of_block, of_kind), of_kind.blocks(data.batch_size))
             )
             for of_kind in images
         }

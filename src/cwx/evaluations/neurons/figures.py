@@ -95,7 +95,7 @@ class Sheet:
         network: nn.Module,
         activation: Activation,
     ) -> Figure:
-        """The sheet of a layer of `network`, which is on the subject's device."""
+        """The sheet of a layer of `network`, which is on the subject's device; collective."""
         neurons, test = responses.highest_lc(self.neurons), subject.data.splits.test
         with unit_outputs(network, [responses.layer], activation) as outputs:
 
@@ -127,7 +127,7 @@ class Sheet:
         activations: _Activations,
         subject: Subject,
     ) -> list[dict[int, Tensor]]:
-        """For each neuron, its highlighted unit images by their indices.
+        """For each neuron, its highlighted unit images by their indices; ranks divide the images.
 
         Args:
             indices: of the images of each neuron.
@@ -135,13 +135,22 @@ class Sheet:
             activations: of the neurons of the sheet.
             subject: the study.
         """
-        distinct = torch.cat(list(indices)).unique()
-        unit = dict(zip(distinct.tolist(), read(distinct).float() / 255, strict=True))
-        maps = {
-            index: self.regions.maps(image, activations, subject) for index, image in unit.items()
-        }
+        distinct = torch.cat(list(indices)).unique().tolist()
+
+        def of_own_images() -> list[tuple[Tensor, Tensor]]:
+            own = torch.tensor([*subject.ranks.own(distinct)], dtype=torch.long)
+            unit_images = read(own).float() / 255
+            return [(unit, self.regions.maps(unit, activations, subject)) for unit in unit_images]
+
+        measured = subject.ranks.interleave(of_own_images)
+        by_index = dict(zip(distinct, measured, strict=True))
+
+        def highlighted(index: int, rank: int) -> Tensor:
+            unit, maps = by_index[index]
+            return self.regions.highlighted(unit, maps[rank])
+
         return [
-            {i: self.regions.highlighted(unit[i], maps[i][rank]) for i in of_neuron.tolist()}
+            {index: highlighted(index, rank) for index in of_neuron.tolist()}
             for rank, of_neuron in enumerate(indices)
         ]
 
