@@ -85,7 +85,7 @@ def test_every_class_of_cifar10_and_imagenet_is_bundled():
         distances = wordnet.distances(classes)
         assert torch.equal(distances, distances.T)
         assert (distances.diagonal() == 0).all()
-        # The correlation of D4 is computable from them.
+        # The correlation of classes is computable from them.
         assert correlation(distances, 1.0).shape == (len(classes),) * 2
 
 

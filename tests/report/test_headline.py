@@ -37,7 +37,7 @@ def text(table=None, **metrics):
                 "74 %",
                 "random masks of that size 11 %",
                 "class 40 %",
-                "weights 5.12 %",
+                "weights 5.1 %",
                 "each class, 29 % remain",
             ],
         ),

@@ -1,10 +1,7 @@
-"""The settings that the papers state, by experiment, recipe and dataset construction.
-
-C, I and D with a number are the claims of CWX, ISCP and Dong et al. in docs/.
-"""
+"""The settings that the papers state, by experiment, recipe and dataset construction."""
 
 DISTILL = "method.distill"
-# CWX §4 and Appendix A, whatever the study (C3, C8, C9).
+# CWX §4 and Appendix A, whatever the study.
 COMMON = {
     f"{DISTILL}.inner.steps": 60,
     f"{DISTILL}.inner.learning_rate": 0.02,
@@ -75,7 +72,7 @@ START = f"{DISTILL}.start_min"
 
 
 def search(method, **settings):
-    """ISCP §4.1 and Algorithm 1 (I2, I3, I5-I7), of a mask search by its name."""
+    """ISCP §4.1 and Algorithm 1, of a mask search by its name."""
     chosen = {
         "canvas._target_": "positive",
         "canvases": 5,
@@ -93,7 +90,7 @@ def search(method, **settings):
     return {f"method.{method}.{name}": value for name, value in chosen.items()}
 
 
-# I4, I9, I10, whatever the study.
+# ISCP §4, whatever the study.
 ISCP = search("iscp") | {
     "network.stages": [3, 4, 6, 3],
     "evaluation.predictive_power.sizes": [0.01, 0.02, 0.03, 0.05, 0.1],
@@ -103,7 +100,7 @@ ISCP = search("iscp") | {
     "data.per_class": None,
     "evaluation_networks": {},
 }
-# I11-I13, I19-I21.
+# ISCP §4.2 and Appendices D-F.
 COMPARISON = (
     search("iscp_tv02", beta=0.2)
     | search("iscp_tv1", beta=1.0)
@@ -141,7 +138,7 @@ COMPARISON = (
         },
     }
 )
-# I14.
+# ISCP §4.3.
 BADNETS = {
     "corruption._target_": "Backdoor",
     "corruption.target": "airplane",
@@ -151,7 +148,7 @@ BADNETS = {
     "method.iscp.explains": "expert",
     "method.iscp_clean.explains": "clean",
 }
-# Dong et al., §2-4, whatever the study (D2, D4, D9).
+# Dong et al., §2-4, whatever the study.
 DONG = {
     "method": {},
     "evaluation.neurons.taxonomy._target_": "WordNet",
@@ -162,7 +159,7 @@ DONG = {
     "evaluation.traces.neurons": 2,
     "evaluation.traces.ablation": "zero",
 }
-# D1, D11
+# Dong et al., §2.1, and Table 2.
 ENSEMBLE = {
     "adversary.members": None,
     "adversary.images": None,
@@ -219,7 +216,7 @@ STUDIES = {
         "method.iscp.chunk": 5,
         "evaluation.predictive_power.canvas_choice": "lowest_loss",
     },
-    # I15: one recipe for all networks.
+    # ISCP §4.4: one recipe for all networks.
     **{
         f"cifar10/iscp_features {change}": {
             "evaluation.predictive_power.sizes": [0.05, 0.1],
@@ -252,12 +249,12 @@ STUDIES = {
     },
     "imagenet/iscp_comparison": {name: v for name, v in COMPARISON.items() if name != "paper"}
     | {"network.stages": None, "network.build._target_": "resnet50", "data.source.size": 224},
-    # D8, D10.
+    # Dong et al., §3 and Table 1.
     "cifar10/neurons": TRAINED | {"adversary.targets": 3},
     "tiny_imagenet/neurons": TRAINED | {"adversary.targets": 10},
     "imagenet/neurons": IMAGENET | {"fine_tuning._target_": "NoFineTuning"},
     "imagenet/consistency": IMAGENET | CONSISTENCY,
-    # D12.
+    # Dong et al., Appendix A.
     "imagenet/from_scratch": IMAGENET
     | CONSISTENCY
     | {
@@ -270,7 +267,7 @@ STUDIES = {
         "recipe.schedule.factor": 0.1,
     },
     "checkpoint/neurons": OCCLUDERS | {"adversary._target_": "NoAdversary"},
-    # C10, C11; C5 and C8 report on CIFAR-10 or on nothing named.
+    # CWX Table 1 and Figure 1; the fidelity ratio is of CIFAR-10 or of no data set named.
     "cifar10/cwx": EVALUATION_NETWORKS | ACTIVATION,
     "svhn/cwx": EVALUATION_NETWORKS | ACTIVATION | {"paper": table1(1, 1, 1, 1)},
     "gtsrb/cwx": EVALUATION_NETWORKS | ACTIVATION | {"paper": table1(1, 0.977, 0.981, 0.979)},
@@ -284,12 +281,12 @@ STUDIES = {
         "network.depth": 4,
         "paper": table1(1, 1, 1, 1),
     },
-    # C12
+    # CWX §5.
     "cifar10/backdoor": BACKDOOR | ACTIVATION | {"corruption.trigger.size": 3},
     "cifar10/backdoor corruption=blended": BACKDOOR | {"corruption.trigger.ratio": 0.2},
     "cifar10/backdoor corruption=sig": BACKDOOR | {"corruption.trigger.delta": 20},
     "cifar10/scorecard": REVEALED | ACTIVATION | {"corruption.trigger.size": 3},
-    # C13
+    # CWX §6.1.
     **{
         f"cifar10/dynamics {START}={start}": {
             f"{DISTILL}.span": 1,
@@ -301,7 +298,7 @@ STUDIES = {
         }
         for start in (0, 2, 5, 10, 20, 30)
     },
-    # C14
+    # CWX §6.2.
     "cifar10/adversarial": ADVERSARIAL,
     "cifar10/natural": {
         "paper": {
@@ -311,7 +308,7 @@ STUDIES = {
         }
     },
     "cifar10/adversarial recipe=standard": {},
-    # C15
+    # CWX §6.3.
     **{
         f"cifar10/noise corruption.rate={rate}": {
             "corruption._target_": "LabelNoise",
@@ -320,7 +317,7 @@ STUDIES = {
         }
         for rate in (0, 0.25, 0.5, 0.75)
     },
-    # C7
+    # CWX §4 and Appendix A: other networks.
     "cifar10/vgg11": {
         "network._target_": "VGG",
         "network.depth": None,
@@ -341,7 +338,7 @@ SMALL = {
     f"cifar10/dynamics {START}=30": ({"width": 32}, 31, (30, 30), 10, 150, 31, (10, None)),
     "cifar10/alexnet": ({"width": 16}, 12, (0, 2), 10, 300, 4, (10, None)),
 }
-# Dong et al., Appendix A (D12), and Eq 8-11 (D8).
+# Dong et al., Appendix A, and Eq 8-11.
 PLATEAU = {
     "batch_size": 100,
     "optimizer.lr": 0.05,

@@ -21,6 +21,10 @@ Run a study:
   {cwx} resume=runs/digits/quickstart/<time>   continue an interrupted run
   {cwx} -m experiment=digits/quickstart seed=0,1,2 resume=true   or a sweep
 
+Explain a trained network:
+  {cwx} inspect model.pt images/               weights, and images in one folder per class
+  {cwx} inspect model.pt images/ --bank clean/ the same, and whether it was taught a backdoor
+
 Look before running:
   {cwx} experiment=cifar10/cwx --cfg job       the full configuration
   {cwx} --info searchpath                      the configuration folders

@@ -1,4 +1,4 @@
-"""Choosing the classes, canvases and searched images of a pattern search (ISCP, I5-I7)."""
+"""Choosing the classes, canvases and searched images of a pattern search (ISCP)."""
 
 import logging
 from collections.abc import Sequence

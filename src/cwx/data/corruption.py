@@ -1,4 +1,4 @@
-"""Corruption of training data: backdoors and label noise (CWX, §5 and §6.3; C12, C15).
+"""Corruption of training data: backdoors and label noise (CWX, §5 and §6.3).
 
 A corruption acts on the stored bytes, before any augmentation, and records which images changed.
 """

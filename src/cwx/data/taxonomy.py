@@ -1,4 +1,4 @@
-"""Semantic distances between the classes of a data set (Dong et al., §2.2.1; D4)."""
+"""Semantic distances between the classes of a data set (Dong et al., §2.2.1)."""
 
 import csv
 import io

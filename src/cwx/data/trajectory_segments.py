@@ -1,4 +1,4 @@
-"""Random segments (θ_k, θ_{k+N}) of expert trajectories, read from disk step by step (C2).
+"""Random segments (θ_k, θ_{k+N}) of expert trajectories, read from disk step by step.
 
 Files are memory-mapped, and only the segments of the current and the next step are held. Main
 memory therefore does not depend on the number of experts.

@@ -1,4 +1,4 @@
-"""Test accuracy of experts, clean and under attack (CWX, §6.2; C14; Dong et al., App. A; D11)."""
+"""Test accuracy of experts, clean and under attack (CWX, §6.2; Dong et al., App. A)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial

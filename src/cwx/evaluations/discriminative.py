@@ -1,4 +1,4 @@
-"""Accuracy of trained networks on the explanations (CWX, Table 1; C10)."""
+"""Accuracy of trained networks on the explanations (CWX, Table 1)."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""A figure of all explanations, a row per class (CWX, Figure 1; C11)."""
+"""A figure of all explanations, a row per class (CWX, Figure 1)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Target classes of attacks, always different from the label (Dong et al., §2.1 and §3; D1, D8).
+"""Target classes of attacks, always different from the label (Dong et al., §2.1 and §3).
 
 Labels and targets are int64 class indices.
 """
@@ -38,7 +38,7 @@ def others(labels: Tensor, shifts: Tensor, classes: int) -> Tensor:
 
 
 def least_likely(probabilities: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The `count` least likely classes of each image, least likely first (Dong et al., §2.1; D1).
+    """The `count` least likely classes of each image, least likely first (Dong et al., §2.1).
 
     Equal probabilities are ordered by class index.
 

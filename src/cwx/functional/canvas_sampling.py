@@ -1,4 +1,4 @@
-"""Choice of the canvas images of a class (ISCP, §3, "Canvas Sampling"; I6).
+"""Choice of the canvas images of a class (ISCP, §3, "Canvas Sampling").
 
 A sampling function takes the network's logits for the candidate images, their labels, the target
 class and a count. It returns the indices of at most `count` images, the preferred ones first, or a

@@ -1,4 +1,4 @@
-"""Class-conditional Gaussians on representations (Dong et al., §2.4; D7).
+"""Class-conditional Gaussians on representations (Dong et al., §2.4).
 
     p(φ(x) | y = i) = N(μ_i, Σ_i)
 

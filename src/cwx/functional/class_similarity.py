@@ -1,4 +1,4 @@
-"""Class distributions of neurons, and their level and similarity (Dong et al., §2.2; D4, D5).
+"""Class distributions of neurons, and their level and similarity (Dong et al., §2.2).
 
 The distribution of a neuron is the fraction of each class among its top images; several are rows
 ``[neurons, classes]``. An inactive neuron has a row of zeros.

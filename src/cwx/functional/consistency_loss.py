@@ -1,4 +1,4 @@
-"""The consistency loss of an image and its adversarial image (Dong et al., Eq 8; D8)."""
+"""The consistency loss of an image and its adversarial image (Dong et al., Eq 8)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""A targeted attack on an ensemble of networks (Liu et al. 2017, §4; Dong et al., Eq 1; D1).
+"""A targeted attack on an ensemble of networks (Liu et al. 2017, §4; Dong et al., Eq 1).
 
 Images are normalised floats ``[n, C, H, W]``. The pixels in the objective, the distance and the
 step are on a scale from 0 (black) to `EnsembleAttack.scale` (white).

@@ -62,7 +62,7 @@ class Normalization:
         return self.normalize(self.denormalize(images).clamp(0, 1))
 
     def project(self, images: Tensor) -> Tensor:
-        """Normalised images, each rescaled linearly to the full pixel range (CWX, §6.2; C4)."""
+        """Normalised images, each rescaled linearly to the full pixel range (CWX, §6.2)."""
         return self.normalize(rescale(self.denormalize(images)))
 
     @staticmethod

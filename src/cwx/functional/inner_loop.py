@@ -1,4 +1,4 @@
-"""The settings of training on S: steps, learning rate, batches, augmentation (CWX, Eq 2-3; C3)."""
+"""The settings of training on S: steps, learning rate, batches, augmentation (CWX, Eq 2-3)."""
 
 import math
 from typing import Annotated

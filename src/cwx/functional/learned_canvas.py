@@ -1,4 +1,4 @@
-"""The schedule of a mask search that also optimises its canvases (ISCP, §4.2, Eq 4; I13)."""
+"""The schedule of a mask search that also optimises its canvases (ISCP, §4.2, Eq 4)."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedCanvas:
-    """Optimises canvases alternately with the masks (ISCP, Eq 4; I13).
+    """Optimises canvases alternately with the masks (ISCP, Eq 4).
 
     Attributes:
         turn: number of mask steps, followed by the same number of canvas steps.

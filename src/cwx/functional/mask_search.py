@@ -1,4 +1,4 @@
-"""The search for the mask that cuts a pattern out of a canvas image (ISCP, §3, App. A; I1-I4, I12).
+"""The search for the mask that cuts a pattern out of a canvas image (ISCP, §3, App. A).
 
 Masks ``[s, H, W]`` lie in [0, 1] and have no channels; canvases are unit images ``[s, C, H, W]``.
 The first dimension is the search; searches are independent of each other.

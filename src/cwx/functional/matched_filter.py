@@ -1,4 +1,4 @@
-"""Detection of the images of a class that carry a pattern (CWX, §5; C12).
+"""Detection of the images of a class that carry a pattern (CWX, §5).
 
 A trigger is faint compared to the variation of natural images. The matched filter in coloured
 noise, which is Fisher's linear discriminant (Fisher 1936), divides each direction by the variance

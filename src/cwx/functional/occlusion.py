@@ -1,4 +1,4 @@
-"""Discrepancy maps by occlusion (Zhou et al. 2015, §3.2; Dong et al., Figure 2; D3)."""
+"""Discrepancy maps by occlusion (Zhou et al. 2015, §3.2; Dong et al., Figure 2)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

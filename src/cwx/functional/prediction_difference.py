@@ -1,4 +1,4 @@
-"""Influence of channels on a prediction (Dong et al., §4 and Eq 12; D9)."""
+"""Influence of channels on a prediction (Dong et al., §4 and Eq 12)."""
 
 from torch import Tensor
 

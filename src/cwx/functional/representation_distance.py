@@ -1,6 +1,6 @@
 """Distances of the representations of adversarial images from real ones (Dong et al., §2.3).
 
-Mean pairwise Euclidean distances and their ratios r1 and r2 (Eq 6, 7; D6). The representation of
+Mean pairwise Euclidean distances and their ratios r1 and r2 (Eq 6, 7). The representation of
 an image is the output of the last convolutional layer as a vector.
 """
 

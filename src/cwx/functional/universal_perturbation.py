@@ -1,4 +1,4 @@
-"""Universal targeted perturbations: one δ for all images (ISCP, §4.2 and Appendix E; I11).
+"""Universal targeted perturbations: one δ for all images (ISCP, §4.2 and Appendix E).
 
 Moosavi-Dezfooli et al. (2017) update δ image by image. Here, as in `cwx.functional.attacks`, it
 follows the gradient of a batch.

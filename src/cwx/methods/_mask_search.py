@@ -1,4 +1,4 @@
-"""Settings of the mask search, and the choice of its weight α (ISCP, §4.1 and Appendix A; I2)."""
+"""Settings of the mask search, and the choice of its weight α (ISCP, §4.1 and Appendix A)."""
 
 import logging
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Activation maximisation, the baseline (CWX, §4 and Appendix A; C9)."""
+"""Activation maximisation, the baseline (CWX, §4 and Appendix A)."""
 
 import math
 from collections.abc import Callable, Sequence

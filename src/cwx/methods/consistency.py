@@ -1,4 +1,4 @@
-"""Training with the consistency loss (Dong et al., §3, Eq 8-11; D8)."""
+"""Training with the consistency loss (Dong et al., §3, Eq 8-11)."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from cwx.training.objectives import TARGETS, Step, perturb
 
 class ConsistencyObjective:
     """Cross-entropy on clean and adversarial images, and a penalty on the distance of their
-    features (Dong et al., Eq 8-11; D8).
+    features (Dong et al., Eq 8-11).
 
         α CE(f(x), y) + (1 − α) CE(f(G(x, y*)), y) + β ‖φ(x) − φ(G(x, y*))‖²
 

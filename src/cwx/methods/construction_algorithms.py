@@ -1,6 +1,4 @@
-"""Algorithms that write the features of a network into images (Ilyas et al. 2019, §3; ISCP §4.4;
-I15).
-"""
+"""Algorithms that write the features of a network into images (Ilyas et al. 2019; ISCP §4.4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

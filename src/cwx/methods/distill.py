@@ -1,4 +1,4 @@
-"""CWX: synthetic images that reproduce the training trajectory (CWX, Eq 1-5; C1-C4)."""
+"""CWX: synthetic images that reproduce the training trajectory (CWX, Eq 1-5)."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Attacking an ensemble of networks, one batch per step (Dong et al., §2.1; D1)."""
+"""Attacking an ensemble of networks, one batch per step (Dong et al., §2.1)."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,4 @@
-"""Training the networks to explain (CWX, §3.2, §6.2 and Appendix A; C2, C8, C14;
-Dong et al., §3 and Appendix A; D8, D12)."""
+"""Training the networks to explain (CWX, §3.2, §6.2 and App. A; Dong et al., §3 and App. A)."""
 
 import math
 import warnings

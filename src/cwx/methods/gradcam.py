@@ -1,4 +1,4 @@
-"""Grad-CAM maps of a class as patterns (ISCP, App. F, Figure 11; I21)."""
+"""Grad-CAM maps of a class as patterns (ISCP, App. F, Figure 11)."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

@@ -1,5 +1,5 @@
 """ISCP: the pattern of a canvas that makes a network predict its class for every image (ISCP, §3,
-Algorithm 1; I1-I7).
+Algorithm 1).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Targeted universal perturbations, one per class and radius: the baseline of ISCP (I11)."""
+"""Targeted universal perturbations, one per class and radius: the baseline of ISCP."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The ConvNet of CWX §4 (C7), after Gidaris and Komodakis (2018)."""
+"""The ConvNet of CWX §4, after Gidaris and Komodakis (2018)."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Grad-CAM maps of a class (Selvaraju et al. 2017; ISCP, Appendix F; I21)."""
+"""Grad-CAM maps of a class (Selvaraju et al. 2017; ISCP, Appendix F)."""
 
 import torch
 from captum.attr import LayerGradCam

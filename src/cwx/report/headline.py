@@ -146,4 +146,4 @@ def _accuracy(values: Values) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %" if abs(value) < 0.1 else f"{100 * value:.0f} %"
+    return f"{100 * value:.2g} %" if abs(value) < 0.1 else f"{100 * value:.0f} %"

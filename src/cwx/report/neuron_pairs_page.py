@@ -1,4 +1,4 @@
-"""The page on which volunteers compare pairs of neurons (Dong et al., Figure 11; D13)."""
+"""The page on which volunteers compare pairs of neurons (Dong et al., Figure 11)."""
 
 from functools import partial
 

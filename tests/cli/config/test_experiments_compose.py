@@ -37,7 +37,7 @@ def test_evaluations_of_representations_are_instantiated():
         instantiate(config, _convert_="all")
     built = instantiate(check(chosen)["evaluation"], _convert_="all")
     maps = torch.rand(1, 2, 3, 3)
-    # Dong et al., §2.3 and §4; D6, D7, D9.
+    # Dong et al., §2.3 and §4.
     assert built["representations"].pooling(maps).shape == (1, 18)
     assert built["adversarial_detection"].pooling(maps).shape == (1, 2)
     assert built["adversarial_detection"].covariance.__class__.__name__ == "Tied"

@@ -119,7 +119,7 @@ def test_a_dataset_construction_has_the_settings_of_its_paper(name, scale):
 
 
 def test_the_ensemble_attack_has_the_settings_of_the_paper():
-    """Dong §2.1 (D1)."""
+    """Dong §2.1."""
     adversary = check("adversary=ensemble")["adversary"]
     stated = {"scale": 255, "step": 5, "targets": 10, "images": None, "members": None}
     assert stated.items() <= adversary.items()

@@ -278,7 +278,7 @@ def test_what_cannot_be_composed_is_refused_with_a_remedy(override):
         "evaluation.neurons.activation._target_=cwx.functional.top_activations.spatial_mean",
         "adversary=ensemble adversary.members=[expert,mlp] evaluation=[adversarial_set] "
         "adversary.weight=0",
-        # D1, in other studies.
+        # The attack of Dong et al. in other studies.
         "experiment=imagenet/iscp network=imagenet_alexnet "
         "+network@evaluation_networks.vgg=imagenet_vgg16 "
         "+network@evaluation_networks.resnet=imagenet_resnet18 "

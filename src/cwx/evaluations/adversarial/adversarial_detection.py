@@ -1,4 +1,4 @@
-"""Detection of adversarial images as outliers among representations (Dong et al., §2.4; D7)."""
+"""Detection of adversarial images as outliers among representations (Dong et al., §2.4)."""
 
 from collections.abc import Iterator, Sequence
 

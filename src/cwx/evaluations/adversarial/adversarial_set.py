@@ -1,4 +1,4 @@
-"""Accuracy and attack success on the study's adversarial images (Dong et al., Table 1; D10)."""
+"""Accuracy and attack success on the study's adversarial images (Dong et al., Table 1)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

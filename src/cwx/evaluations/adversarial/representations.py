@@ -1,4 +1,4 @@
-"""Distance of adversarial representations to their class and target (Dong et al., §2.3; D6)."""
+"""Distance of adversarial representations to their class and target (Dong et al., §2.3)."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ _CLASSES = 16
 
 
 class Representations:
-    """r1 and r2 of all adversarial images, by network (Eq 6, 7; Figures 5, 9; D6).
+    """r1 and r2 of all adversarial images, by network (Eq 6, 7; Figures 5, 9).
 
     r1 is the mean distance from φ(x*) to real images of the original's class, divided by the mean
     distance between these: 1 if the attack does not move φ. r2 is the mean distance from φ(x*) to

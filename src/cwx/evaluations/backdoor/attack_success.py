@@ -1,4 +1,4 @@
-"""Clean accuracy and success rate of the study's backdoor (CWX, §5; C12)."""
+"""Clean accuracy and success rate of the study's backdoor (CWX, §5)."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Precision and recall of poisoned images found by explanations (CWX, §5; C12)."""
+"""Precision and recall of poisoned images found by explanations (CWX, §5)."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Similarity of the trigger revealed by explanations and the true one (CWX, §5; C12)."""
+"""Similarity of the trigger revealed by explanations and the true one (CWX, §5)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated

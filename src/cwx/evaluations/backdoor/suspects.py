@@ -1,4 +1,4 @@
-"""Training images that explanations lead to suspect as poisoned (CWX, §5; C12)."""
+"""Training images that explanations lead to suspect as poisoned (CWX, §5)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Distance between training on S and an expert's trajectory (CWX, §3.2; C5)."""
+"""Distance between training on S and an expert's trajectory (CWX, §3.2)."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev

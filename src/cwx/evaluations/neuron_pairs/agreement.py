@@ -1,4 +1,4 @@
-"""Agreement of LC and of simple statistics with volunteers (Dong et al., Appendix B; D13)."""
+"""Agreement of LC and of simple statistics with volunteers (Dong et al., Appendix B)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

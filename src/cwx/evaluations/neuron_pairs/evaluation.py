@@ -1,4 +1,4 @@
-"""Pairs of neurons that people compare: whether they agree with LC (Dong et al., App. B; D13)."""
+"""Pairs of neurons that people compare: whether they agree with LC (Dong et al., App. B)."""
 
 import hashlib
 import io

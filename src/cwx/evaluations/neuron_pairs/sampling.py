@@ -1,4 +1,4 @@
-"""Random pairs of neurons for a study with people (Dong et al., Appendix B; D13)."""
+"""Random pairs of neurons for a study with people (Dong et al., Appendix B)."""
 
 from collections.abc import Sequence
 from math import comb, isqrt

@@ -1,4 +1,4 @@
-"""Top real and adversarial images of neurons, with LC, CS1 and CS2 (Dong et al., §2.2; D2-D5)."""
+"""Top real and adversarial images of neurons, with LC, CS1 and CS2 (Dong et al., §2.2)."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Figures of neurons' top images and of CS against LC (Dong et al., Figures 2, 4, 7, 8; D2-D5)."""
+"""Figures of neurons' top images and of CS against LC (Dong et al., Figures 2, 4, 7, 8)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""LC, CS1 and CS2 of the neurons of a layer (Dong et al., §2.2.1 and 2.2.2; D4, D5)."""
+"""LC, CS1 and CS2 of the neurons of a layer (Dong et al., §2.2.1 and 2.2.2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Top images of all neurons in one pass over the images (Dong et al., §2.2; D2)."""
+"""Top images of all neurons in one pass over the images (Dong et al., §2.2)."""
 
 import logging
 import math

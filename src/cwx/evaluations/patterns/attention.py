@@ -1,4 +1,4 @@
-"""Grad-CAM attention before and after a pattern is attached (ISCP, Appendix F, Figure 12; I21)."""
+"""Grad-CAM attention before and after a pattern is attached (ISCP, Appendix F, Figure 12)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The predictive power PW of a pattern or perturbation, as a metric (ISCP, §4; I8)."""
+"""The predictive power PW of a pattern or perturbation, as a metric (ISCP, §4)."""
 
 from typing import Any
 

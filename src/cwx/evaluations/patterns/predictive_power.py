@@ -1,4 +1,4 @@
-"""The predictive power of patterns and perturbations (ISCP, §4 and Appendices B-E; I8, I16-I20)."""
+"""The predictive power of patterns and perturbations (ISCP, §4 and Appendices B-E)."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The pattern that stands for a class among those of its canvases (ISCP, §3; I5)."""
+"""The pattern that stands for a class among those of its canvases (ISCP, §3)."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The powers of the candidates of one source and size on one network (ISCP, §4; I8)."""
+"""The powers of the candidates of one source and size on one network (ISCP, §4)."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How exactly a pattern has to be applied: shifts, noise and compression (ISCP; I22)."""
+"""How exactly a pattern has to be applied: shifts, noise and compression (ISCP)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The power of patterns on networks that they were not searched on (ISCP, §4.3, Figure 8; I14)."""
+"""The power of patterns on networks that they were not searched on (ISCP, §4.3, Figure 8)."""
 
 import math
 from collections.abc import Sequence

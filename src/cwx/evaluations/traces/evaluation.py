@@ -1,4 +1,4 @@
-"""Single predictions traced to their most influential neurons (Dong et al., §4, Fig. 10; D9)."""
+"""Single predictions traced to their most influential neurons (Dong et al., §4, Fig. 10)."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""A prediction and its most influential neurons (Dong et al., §4; D9)."""
+"""A prediction and its most influential neurons (Dong et al., §4)."""
 
 import math
 from collections.abc import Sequence

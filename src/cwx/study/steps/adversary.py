@@ -1,4 +1,4 @@
-"""Making the adversarial images of a study (Dong et al., §2.1; D1)."""
+"""Making the adversarial images of a study (Dong et al., §2.1)."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Replacing the training images by constructed ones (Ilyas et al. 2019, §3; ISCP §4.4; I15).
+"""Replacing the training images by constructed ones (Ilyas et al. 2019, §3; ISCP §4.4).
 
 D_R     another image whose features in a robust network match those of x; the label of x
 D_NR    as D_R, with the features of a naturally trained network

@@ -1,4 +1,4 @@
-"""Fine-tuning a study's experts with another recipe (Dong et al., §3; D8)."""
+"""Fine-tuning a study's experts with another recipe (Dong et al., §3)."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Finding the training images to remove before experts are trained again (CWX, §5; C12)."""
+"""Finding the training images to remove before experts are trained again (CWX, §5)."""
 
 from collections.abc import Callable
 from typing import Annotated
