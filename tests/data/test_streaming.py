@@ -307,6 +307,11 @@ def test_a_damaged_file_is_named_or_skipped(copied, tmp_path, caplog, storage):
     assert data.splits.train.labels.bincount().tolist() == [11, 10, 11]
     assert data.splits.test.labels.bincount().tolist() == [5, 6, 6]
     assert data.splits.train.images[:].shape[0] == 32
+    # The same images at another size, as the check of the accuracy reads them.
+    indices = torch.tensor([0, 5, 16])
+    numbers = data.splits.test_file_numbers(indices)
+    assert numbers.tolist() == [1, 6, 17]
+    assert_same(data.source.with_size(8, None).test_images(numbers), data.splits.test.at(indices))
 
 
 def test_images_that_a_setting_could_explain_are_not_skipped(copied, tmp_path):

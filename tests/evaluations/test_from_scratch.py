@@ -1,5 +1,7 @@
 """New networks trained on explanations alone."""
 
+import math
+
 import pytest
 import torch
 from support.builders import BlobsWithoutTraining, image_data
@@ -42,6 +44,19 @@ def test_the_best_rate_is_reported_and_every_rate_is_in_the_table(subject):
     assert by_rate[1e-6]["accuracy"] < by_rate[0.3]["accuracy"]
     assert outcome.metrics["from_scratch/real"] == by_rate[0.3]["accuracy"]
     assert by_rate[0.3]["networks"] == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_rate_at_which_networks_diverge_has_no_accuracy(subject, caplog):
+    """And not that of the first class."""
+    images = {"same": real_images(subject, 2)}
+    outcome = from_scratch(rates=[0.3, 1e30])(subject, images)
+    accuracies = {row["rate"]: row["accuracy"] for row in outcome.tables["from_scratch"]}
+    assert accuracies[1e30] == ""
+    assert outcome.metrics["from_scratch/same"] == accuracies[0.3]
+    assert "networks diverge at the learning rate 1e+30" in caplog.text
+    diverged = from_scratch(rates=[1e30])(subject, images)
+    assert math.isnan(diverged.metrics["from_scratch/same"])
 
 
 def test_the_new_networks_have_other_weights_than_the_experts(subject):

@@ -11,6 +11,7 @@ from cwx.data.datamodule import ImageData
 from cwx.functional.canvas_sampling import Canvas, derangement
 from cwx.functional.class_names import ClassName, describe_class, named_or_all
 from cwx.functional.rng import stream
+from cwx.networks.finite_logits import finite_logits
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ def check_nontarget(
 @torch.no_grad()
 def test_logits(network: nn.Module, data: ImageData, device: torch.device) -> Tensor:
     """The logits of a network (in eval mode) on all test images, ``[t, K]`` on the CPU."""
-    return torch.cat([network(batch.images.to(device)).cpu() for batch in data.test_batches()])
+    batches = data.test_batches()
+    return torch.cat([finite_logits(network(batch.images.to(device))).cpu() for batch in batches])
 
 
 def choose_canvases(

@@ -105,12 +105,15 @@ class FileSplits:
         ):
             if count and not any(first <= row < first + count for row in kept):
                 raise ValueError(f"none of the {count} {name} images in {self.root} can be read")
-        if not on_disk:
-            count = len(self.train)
+        count = len(self.train)
+        if on_disk:
+            splits = self._streamed(_Listed(container, paths, manifest), kept, reader, storage)
+        else:
             train = [files[row] for row in kept if row < count]
-            return replace(self, train=train, test=[files[r] for r in kept if r >= count]).read()
-        listed = _Listed(container, paths, manifest)
-        return self._streamed(listed, kept, reader, storage)
+            test = [files[row] for row in kept if row >= count]
+            splits = replace(self, train=train, test=test).read()
+        test_files = torch.tensor([row - count for row in kept if row >= count])
+        return replace(splits, test_files=test_files)
 
     def _streamed(
         self, listed: "_Listed", kept: Sequence[int], reader: Reader, storage: Storage

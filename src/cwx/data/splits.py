@@ -91,6 +91,8 @@ class Splits:
             character, including a slash: never use them in paths.
         synsets: the WordNet 3.0 noun id of each class, by index, such as ``n02084071`` for dogs;
             ``None`` if the classes are not WordNet nouns.
+        test_files: the number of each test image among all test files of the source ``[t]``;
+            ``None`` if no file is left out.
 
     Raises:
         ValueError: the number of synsets differs from that of classes, or an id is malformed.
@@ -100,6 +102,7 @@ class Splits:
     test: ImageSet
     classes: tuple[str, ...]
     synsets: tuple[str, ...] | None = None
+    test_files: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.synsets is None:
@@ -115,6 +118,10 @@ class Splits:
                     f"the synset of class {name!r} is {synset!r}: give the id of a WordNet 3.0 "
                     "noun, an n and eight digits such as n02084071, or no synsets for any class"
                 )
+
+    def test_file_numbers(self, indices: Tensor) -> Tensor:
+        """The numbers of the files of these test images ``[n]``, for `Resizable.test_images`."""
+        return indices if self.test_files is None else self.test_files[indices.cpu()]
 
     def check(self) -> None:
         """Validate class names, dtypes, shapes and labels, which a user's own source may get wrong.

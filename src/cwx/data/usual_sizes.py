@@ -20,8 +20,12 @@ class Resizable(Protocol):
     def with_size(self, size: int, resize: int | None) -> Self:
         """The same source with another `size` and `resize` (``None`` for `size`)."""
 
-    def test_images(self, indices: Tensor) -> ImageSet:
-        """The test images at these indices of the test set ``[n]``, in this order."""
+    def test_images(self, numbers: Tensor) -> ImageSet:
+        """The images of these test files ``[n]``, in this order.
+
+        Args:
+            numbers: of the files among all test files, also those that cannot be read.
+        """
 
 
 def usual_sizes(source: Resizable, side: int) -> Iterator[tuple[str, Resizable]]:

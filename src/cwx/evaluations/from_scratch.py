@@ -1,5 +1,7 @@
 """Accuracy of new networks trained on the explanations alone, and on as many real images."""
 
+import logging
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -23,6 +25,8 @@ from cwx.functional.network_loss import NetworkLoss
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
+log = logging.getLogger(__name__)
+
 REAL = "real"
 # Of the first new network.
 FIRST_SEED = 10_000
@@ -37,7 +41,8 @@ class FromScratch:
     mean accuracy on the test images is reported for each source, which favours all of them alike.
 
     Metrics: ``from_scratch/<source>``, accuracies in 0-1, means over `seeds` networks. The table
-    ``from_scratch`` has the standard deviations and every rate.
+    ``from_scratch`` has the standard deviations and every rate; the accuracy is empty for a rate at
+    which a network diverges.
 
     Args:
         inner: how to train on images: batch size, augmentation and momentum.
@@ -84,11 +89,17 @@ class FromScratch:
         trainings = [(source, seed) for source in trained_on for seed in range(self.seeds)]
         rows = [row for of_training in subject.ranks.map(rows_of, trainings) for row in of_training]
         means = mean_over_networks(rows, values=["accuracy"])
-        metrics: dict[str, float] = {}
+        metrics = {f"from_scratch/{source}": math.nan for source in trained_on}
+        table: list[Row] = []
         for row in means:
-            name = f"from_scratch/{row['source']}"
-            metrics[name] = max(metrics.get(name, 0.0), float(row["accuracy"]))
-        return Outcome(metrics=metrics, tables={"from_scratch": means})
+            name, accuracy = f"from_scratch/{row['source']}", float(row["accuracy"])
+            if math.isfinite(accuracy):
+                metrics[name] = max(filter(math.isfinite, (metrics[name], accuracy)))
+                table.append(row)
+            else:
+                log.warning("%s: networks diverge at the learning rate %s", name, row["rate"])
+                table.append({**row, "accuracy": ""})
+        return Outcome(metrics=metrics, tables={"from_scratch": table})
 
     def _accuracies(
         self, subject: Subject, explanations: Explanations, test: ImageSet, seed: int

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from cwx.data.samples import class_means, draw_per_class
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import MethodOutput, of_kind
+from cwx.functional.spread import sample_std
 from cwx.training.subject import Subject
 
 Row = Mapping[str, str | int | float]
@@ -133,9 +134,9 @@ def mean_over_networks(rows: Iterable[Row], *, values: Sequence[str]) -> list[Ro
 
 def _mean_and_std(name: str, rows: Sequence[Row]) -> Row:
     values = [float(row[name]) for row in rows]
-    # Predictive power is not finite if the clean accuracy is 0.
-    has_std = len(values) > 1 and all(map(math.isfinite, values))
-    return {name: mean(values), f"{name}_std": stdev(values) if has_std else ""}
+    # Not finite, such as predictive power if the clean accuracy is 0, or a single network.
+    std = sample_std(values)
+    return {name: mean(values), f"{name}_std": std if math.isfinite(std) else ""}
 
 
 # The names of the baselines, in their order.

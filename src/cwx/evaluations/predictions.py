@@ -1,5 +1,6 @@
 """Predictions of networks on many images, which the ranks of a study divide."""
 
+import math
 from functools import partial
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from cwx.data.splits import ImageSet
 from cwx.functional.network_loss import NetworkLoss
 from cwx.networks.eval_mode import correct_counts
+from cwx.networks.finite_logits import finite_logits, predicted
 from cwx.training.subject import Subject
 
 
@@ -23,7 +25,7 @@ def divided_logits(subject: Subject, network: nn.Module) -> Tensor:
 
     def compute() -> list[Tensor]:
         batches = subject.data.test_batches(first=ranks.index, step=ranks.count)
-        return [network(batch.images.to(subject.device)).cpu() for batch in batches]
+        return [finite_logits(network(batch.images.to(subject.device))).cpu() for batch in batches]
 
     return torch.cat(ranks.interleave(compute))
 
@@ -46,7 +48,7 @@ def divided_accuracy(subject: Subject, network: nn.Module, images: ImageSet) -> 
 def predicted_classes(
     subject: Subject, loss: NetworkLoss, vector: Tensor, images: ImageSet
 ) -> Tensor:
-    """The classes ``[n]`` that a network predicts, on the CPU.
+    """The classes ``[n]`` that a network predicts, on the CPU; -1 where its logits are not finite.
 
     Args:
         subject: its normalisation, batch size and device.
@@ -59,9 +61,11 @@ def predicted_classes(
         loss.logits(vector, data.normalization.from_bytes(batch).to(subject.device)).cpu()
         for batch in images.images.split(data.batch_size)
     ]
-    return torch.cat(logits).argmax(1)
+    return predicted(torch.cat(logits))
 
 
 def matching_fraction(classes: Tensor, other_classes: Tensor) -> float:
-    """The fraction in 0-1 of equal classes of two vectors ``[n]``."""
+    """The fraction in 0-1 of equal classes of two vectors ``[n]``; NaN if a class is -1."""
+    if (classes < 0).any() or (other_classes < 0).any():
+        return math.nan
     return (classes == other_classes).double().mean().item()

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from cwx.networks.finite_logits import finite_logits
+
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
@@ -54,11 +56,14 @@ def correct_counts(
     Args:
         batches: (images, labels, any integer).
         tops: each k.
+
+    Raises:
+        NotFiniteError: a prediction is not finite.
     """
     correct, total = [0] * len(tops), 0
     with eval_mode(network):
         for images, labels, _ in batches:
-            logits = network(images)
+            logits = finite_logits(network(images))
             correct = [
                 count + int(_correct_count(logits, labels, k))
                 for count, k in zip(correct, tops, strict=True)

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
+from cwx.functional.spread import sample_std
 from cwx.report import file_readers
 from cwx.report.metric_labels import NEURON_LABELS
 from cwx.report.run import RunContents
@@ -126,7 +127,7 @@ def _mean(runs: Sequence[_Values], key: tuple[str, str, _Bin]) -> Mean | None:
     values = [run[key] for run in runs if key in run]
     if not values:
         return None
-    return Mean(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+    return Mean(fmean(values), sample_std(values) if len(values) > 1 else None, len(values))
 
 
 def _table(

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
+from cwx.functional.spread import sample_std
 from cwx.report.metric_groups import MetricGroup, group_metrics, merge_metrics
 from cwx.report.run import RunContents
 from cwx.report.sweep_axes import Axis, Point, is_seed
@@ -34,7 +35,7 @@ def mean_of(runs: Iterable[RunContents], name: str) -> Mean | None:
     values = values_of(runs, name)
     if not values:
         return None
-    return Mean(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+    return Mean(fmean(values), sample_std(values) if len(values) > 1 else None, len(values))
 
 
 def values_of(runs: Iterable[RunContents], name: str) -> list[float]:

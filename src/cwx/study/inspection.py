@@ -215,7 +215,7 @@ def _inspection(
     limits = budget(
         request.minutes,
         seconds=max(usage.seconds, 1e-6),
-        present=[folder.classes.index(name) for name in folder.present],
+        present=folder.present,
         classes=len(folder.classes),
         images=len(folder),
         side=side,

@@ -98,7 +98,7 @@ def budget(
     minutes: float,
     *,
     seconds: float,
-    present: Sequence[int],
+    present: Sequence[str],
     classes: int,
     images: int,
     side: int,
@@ -108,7 +108,8 @@ def budget(
 
     Args:
         seconds: of the forward pass of one image.
-        present: indices of the classes with images.
+        present: names of the classes with images: an index would name another class if classes are
+            named by numbers.
         classes: the number of classes of the network.
         images: test images in all.
         side: of the images, in pixels.
@@ -224,7 +225,7 @@ def _controls(effort: Effort, explained: int) -> list[str]:
     return ["iscp_redrawn", *(["iscp_shuffled"] if explained > 1 else [])]
 
 
-def _spread(present: Sequence[int], most: int) -> list[int]:
+def _spread(present: Sequence[str], most: int) -> list[str]:
     """At most `most` evenly spaced classes."""
     count = min(most, len(present))
     return [present[i * len(present) // count] for i in range(count)]

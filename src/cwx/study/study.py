@@ -20,7 +20,7 @@ from cwx.study.results import Results
 from cwx.study.steps.adversary import Adversary, NoAdversary
 from cwx.study.steps.bank import measure_bank
 from cwx.study.steps.cure import CureStep, NoCure
-from cwx.study.steps.dataset_construction import Construction
+from cwx.study.steps.dataset_construction import Construction, NoConstruction
 from cwx.study.steps.evaluation import evaluate, evaluate_on_all_ranks
 from cwx.study.steps.explanation import explain
 from cwx.study.steps.fine_tuning import FineTuning, NoFineTuning
@@ -251,6 +251,7 @@ class Study:
             parts=self._parts(),
             makes_adversarial=not isinstance(self.adversary, NoAdversary),
             fine_tunes=not isinstance(self.fine_tuning, NoFineTuning),
+            constructs=not isinstance(self.dataset_construction, NoConstruction),
             cures=not isinstance(self.cure, NoCure),
         )
 

@@ -27,6 +27,7 @@ def check_study(
     parts: Sequence[Any],
     makes_adversarial: bool,
     fine_tunes: bool,
+    constructs: bool,
     cures: bool,
 ) -> Plan:
     """Refuse every setting that would fail only after training.
@@ -41,6 +42,7 @@ def check_study(
         parts: the other parts of the study, each of which may have a `check` of its own.
         makes_adversarial: whether the study makes adversarial images.
         fine_tunes: whether the study fine-tunes the experts.
+        constructs: whether the study replaces the training images.
         cures: whether the study removes a trigger.
 
     Returns:
@@ -83,6 +85,7 @@ def check_study(
         explains=explained_kinds(method),
         names=names,
         adversarial=makes_adversarial,
+        constructs=constructs,
         cures=cures,
         kinds=[*names, *(["fine-tuned"] if fine_tunes else [])],
     )

@@ -33,6 +33,7 @@ class Plan:
         names: names of the networks that are trained or imported: kinds of experts and evaluation
             networks.
         recorded: ``recipe.recording.epochs``; ``None`` if all epochs are recorded.
+        constructs: whether the study replaces the training images.
         cures: whether the study removes a trigger.
         adversarial: whether the study makes adversarial images.
         kinds: `names`, and ``fine-tuned`` if the experts are fine-tuned; empty if unknown.
@@ -51,6 +52,7 @@ class Plan:
     recorded: int | None = None
     held_out_epochs: Mapping[str, int] = field(default_factory=dict)
     adversarial: bool = True
+    constructs: bool = False
     cures: bool = False
     kinds: Sequence[str] = ()
     trajectories: Mapping[str, Sequence[int]] = field(default_factory=dict)

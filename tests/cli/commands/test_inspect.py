@@ -17,6 +17,8 @@ from cwx.study import inspection as finder
 from cwx.study.inspection import Inspection
 from cwx.study.inspection_budget import budget
 
+# The classes with images; YAML would read some of the names as numbers or booleans.
+CLASSES = ["010", "1", "yes", "c,d"]
 SETTINGS = {
     "network": "external",
     "network.build._target_": "torchvision.models.resnet18",
@@ -31,7 +33,7 @@ SETTINGS = {
     "data.mean": [0.5, 0.4, 0.3],
     "data.std": [0.2, 0.2, 0.2],
     "notes": ["Found: x; y. It's 41.2% {so} [far]."],
-    **budget(5, seconds=1e-3, present=range(3), classes=3, images=99, side=32).settings,
+    **budget(5, seconds=1e-3, present=CLASSES, classes=5, images=99, side=32).settings,
 }
 
 
@@ -67,6 +69,7 @@ def test_the_found_settings_compose_a_study(calls):
     config = check(*words)
     assert config["experts"]["checkpoints"] == SETTINGS["experts.checkpoints"]
     assert config["data"]["source"]["classes"] == SETTINGS["data.source.classes"]
+    assert config["method"]["iscp"]["classes"] == CLASSES
     assert config["network"]["build"]["num_classes"] == 10
     assert list(config["method"]) == SETTINGS["method"]
     assert config["method"]["iscp"]["passes"] == 7

@@ -154,6 +154,15 @@ def test_precision_and_recall_are_of_the_suspected(poisoned):
     assert metrics["poison_detection/known/recall"] == right / (right + 4)
 
 
+def test_detection_among_constructed_images_is_refused(poisoned):
+    """They are others than those that were poisoned, whatever their number."""
+    detection = PoisonDetection(separation=0.75)
+    plan = Plan(data=poisoned.data, methods=[], held_out=0)
+    detection.check(plan)
+    with pytest.raises(ValueError, match="dataset_construction replaces them by others: leave one"):
+        detection.check(replace(plan, constructs=True))
+
+
 def test_detection_needs_a_backdoor(data):
     with pytest.raises(ValueError, match="detection needs a backdoor"):
         PoisonDetection(separation=0.75).check(Plan(data=data, methods=[], held_out=0))

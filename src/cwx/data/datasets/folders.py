@@ -101,9 +101,9 @@ class ImageFolder:
         source.fit = crop_to(size, resize, interpolation=self.interpolation)
         return source
 
-    def test_images(self, indices: Tensor) -> ImageSet:
-        """The images at these indices of the test set, in this order, of a loaded source."""
-        return self._reader().read([self._test[int(index)] for index in indices])
+    def test_images(self, numbers: Tensor) -> ImageSet:
+        """The images of these test files, in this order, of a loaded source."""
+        return self._reader().read([self._test[int(number)] for number in numbers])
 
     def _reader(self) -> Reader:
         return Reader(channels=self._channels, fit=self.fit, rules=self.rules)
@@ -173,11 +173,11 @@ class ClassFolders:
         source.fit = crop_to(size, resize, interpolation=self.interpolation)
         return source
 
-    def test_images(self, indices: Tensor) -> ImageSet:
-        """The images at these indices of the test set, in this order."""
+    def test_images(self, numbers: Tensor) -> ImageSet:
+        """The images of these test files, in this order."""
         test, classes = self.files()
         files = self._labelled(test, classes)
-        return self._reader(test).read([files[int(index)] for index in indices])
+        return self._reader(test).read([files[int(number)] for number in numbers])
 
     def _labelled(self, test: FilesByClass, classes: Sequence[str]) -> LabelledFiles:
         files = label_files(test, classes)

@@ -136,9 +136,9 @@ class LabelledImageSource(ABC):
         source.pixels = ImageSettings(**{**vars(self.pixels), "size": size, "resize": resize})
         return source
 
-    def test_images(self, indices: Tensor) -> ImageSet:
-        """The images at these indices of the test set, in this order, of a loaded source."""
-        return self._reader().read([self._test[int(index)] for index in indices])
+    def test_images(self, numbers: Tensor) -> ImageSet:
+        """The images of these test files, in this order, of a loaded source."""
+        return self._reader().read([self._test[int(number)] for number in numbers])
 
     def _reader(self) -> Reader:
         return self.pixels.reader(self._channels)

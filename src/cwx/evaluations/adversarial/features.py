@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.functional.representation_distance import Pooling
+from cwx.networks.finite_logits import finite_logits
 from cwx.networks.later_layers import LaterLayers
 from cwx.networks.unit_layers import LOGITS, UnitLayer, UnitLayers
 from cwx.networks.unit_outputs import unit_outputs
@@ -156,7 +157,7 @@ def feature_extractor(
 
         def extract(images: Tensor) -> tuple[Tensor, Tensor]:
             by_layer = outputs(images.to(device))
-            return pooling(by_layer[features.name]), by_layer[LOGITS.name].argmax(1)
+            return pooling(by_layer[features.name]), finite_logits(by_layer[LOGITS.name]).argmax(1)
 
         yield extract
 

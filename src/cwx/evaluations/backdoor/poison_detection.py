@@ -7,7 +7,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.evaluations.backdoor.attack_success import require_backdoor
-from cwx.evaluations.backdoor.suspects import Suspicion, check_suspicions, suspicions
+from cwx.evaluations.backdoor.suspects import (
+    Suspicion,
+    check_suspicions,
+    poisoned_images,
+    suspicions,
+)
 from cwx.evaluations.outcome import Outcome, Row, Sources, baselines
 from cwx.explanations.drawing import sheet
 from cwx.explanations.images import Explanations
@@ -45,12 +50,18 @@ class PoisonDetection:
 
     def check(self, plan: Plan) -> None:
         require_backdoor(plan.data, "poison_detection")
+        if plan.constructs:
+            raise ValueError(
+                "evaluation=[poison_detection] compares with the poisoned training images, and "
+                "dataset_construction replaces them by others: leave one of the two out"
+            )
         check_suspicions(plan.data, self.separation, "evaluation.poison_detection")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         evaluated = {**of_kind(sources, Explanations), **baselines(subject, sources)}
         by_source = suspicions(subject.data, evaluated, separation=self.separation)
-        classes, is_poisoned = subject.data.classes, subject.data.corrupted.is_poisoned
+        classes, is_poisoned = subject.data.classes, poisoned_images(subject.data)
+        assert is_poisoned is not None
         rows: list[Row] = []
         for source, suspicion in by_source.items():
             precision, recall = _precision_and_recall(suspicion.suspected, is_poisoned)

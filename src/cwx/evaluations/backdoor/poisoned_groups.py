@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.data.datamodule import ImageData
+from cwx.evaluations.backdoor.suspects import poisoned_images
 from cwx.evaluations.memory_limit import STATISTICS_BYTES
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.explanations.text_fitting import fit_text
@@ -177,7 +178,7 @@ class PoisonedGroups:
         """The groups of each class with enough images; the ranks divide the classes."""
         data, train = subject.data, subject.data.splits.train
         counts = torch.bincount(train.labels, minlength=len(data.classes))
-        poisoned = _poisoned(data)
+        poisoned = poisoned_images(data)
         network = subject.first_network("expert").to(subject.device)
         with layer_inputs(network, self.layer, f"{SETTING}.layer") as features:
 
@@ -203,13 +204,6 @@ def _representations(
 ) -> Tensor:
     batches = data.in_order(data.splits.train.at(mask))
     return torch.cat([features(batch.images.to(device)).float().cpu() for batch in batches])
-
-
-def _poisoned(data: ImageData) -> Tensor | None:
-    """Which training images a backdoor poisoned ``[n]``; ``None`` if the study does not know it."""
-    corrupted = data.corrupted
-    known = corrupted.backdoor is not None and data.splits.train is corrupted.images
-    return corrupted.is_poisoned if known else None
 
 
 def _empty_row(name: str, images: int) -> Row:

@@ -37,6 +37,13 @@ class Suspicion:
     separation: Mapping[int, float]
 
 
+def poisoned_images(data: ImageData) -> Tensor | None:
+    """Which training images a backdoor poisoned ``[n]``; ``None`` if the study does not know it."""
+    corrupted = data.corrupted
+    known = corrupted.backdoor is not None and data.splits.train is corrupted.images
+    return corrupted.is_poisoned if known else None
+
+
 def check_suspicions(data: ImageData, separation: float, setting: str) -> None:
     """Refuse settings and data that `suspicions` cannot process.
 

@@ -1,7 +1,7 @@
 """Distance between training on S and an expert's trajectory (CWX, §3.2)."""
 
 from collections.abc import Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Annotated
 
 from cwx.data.trajectory_segments import check_range
@@ -13,6 +13,7 @@ from cwx.explanations.patterns import of_kind
 from cwx.functional.augmentation import Strategy
 from cwx.functional.inner_loop import Inner
 from cwx.functional.spacing import evenly_spaced
+from cwx.functional.spread import sample_std
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -169,7 +170,7 @@ def _metrics(prefix: str, rows: Sequence[Row]) -> dict[str, float]:
     }
     by_expert = [_ratio(group) for group in _groups(rows, "expert").values()]
     if len(by_expert) > 1:
-        metrics[f"{prefix}/ratio/std"] = stdev(by_expert)
+        metrics[f"{prefix}/ratio/std"] = sample_std(by_expert)
     for column, name in _MEANS.items():
         if any(row[column] != "" for row in rows):
             metrics[f"{prefix}/{name}"] = _mean(rows, column)
@@ -184,7 +185,7 @@ def _by_start(rows: Sequence[Row]) -> list[Row]:
             "start": group[0]["start"],
             "experts": len(group),
             "ratio": _ratio(group),
-            "ratio_std": stdev([float(row["ratio"]) for row in group]) if len(group) > 1 else "",
+            "ratio_std": sample_std(float(row["ratio"]) for row in group) if len(group) > 1 else "",
             **{
                 column: _mean(group, column) if any(row[column] != "" for row in group) else ""
                 for column in _MEANS

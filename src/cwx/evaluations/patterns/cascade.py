@@ -7,7 +7,7 @@ depend on what the network learned.
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Annotated
 
 import torch
@@ -21,6 +21,7 @@ from cwx.evaluations.patterns.set_power import images_outside, success_rate
 from cwx.explanations.patterns import Patterns
 from cwx.functional.mask_search import pixels
 from cwx.functional.mask_similarity import overlap, rank_correlation
+from cwx.functional.spread import population_std
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
 from cwx.training.redrawn import is_redrawn, redrawn_layers, weight_layers
@@ -188,7 +189,7 @@ class PatternCascade:
             for column in _COLUMNS:
                 name = f"pattern_cascade/{self.source}/{layers}/{column}"
                 values = [float(row[column]) for row in of_network]
-                metrics |= {name: fmean(values), f"{name}/std": pstdev(values)}
+                metrics |= {name: fmean(values), f"{name}/std": population_std(values)}
                 for row, value in zip(of_network, values, strict=True):
                     metrics[class_metric(name, str(row["class"]))] = value
         return metrics
@@ -234,7 +235,7 @@ def _chart(rows: Sequence[Row], size: float) -> Figure:
     groups = _by_layers(rows)
     for column, label in _COLUMNS.items():
         by_network = [[float(row[column]) for row in group] for group in groups.values()]
-        means, spreads = [*map(fmean, by_network)], [*map(pstdev, by_network)]
+        means, spreads = [*map(fmean, by_network)], [*map(population_std, by_network)]
         axes.errorbar([*groups], means, yerr=spreads, fmt=_STYLES[column], capsize=2, label=label)
     axes.axhline(size / (2 - size), color="#999999", linestyle=":", label="IoU of random masks")
     axes.set_xticks([*groups])

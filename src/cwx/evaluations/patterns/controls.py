@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Annotated
 
 import torch
@@ -32,6 +32,7 @@ from cwx.evaluations.patterns.set_power import images_outside, success_rate
 from cwx.explanations.patterns import BinaryPatterns, Patterns
 from cwx.functional.mask_search import pixels
 from cwx.functional.rng import stream
+from cwx.functional.spread import population_std
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
@@ -210,7 +211,7 @@ class PatternControls:
                 drawn[OTHER] = [control.other for control in of_size]
             for column, by_class in drawn.items():
                 means = [fmean(draws) for draws in zip(*by_class, strict=True)]
-                metrics[f"{name}/{column}/std"] = pstdev(means)
+                metrics[f"{name}/{column}/std"] = population_std(means)
             metrics[f"{name}/{GAIN}"] = fmean(control.gain for control in of_size)
             if size in redrawn:
                 metrics[f"{name}/{REDRAWN}"] = redrawn[size]
@@ -259,9 +260,9 @@ class ClassControls:
             "class": self.name,
             PATTERN: self.pattern,
             RANDOM: fmean(self.random) if self.random else math.nan,
-            f"{RANDOM}_std": pstdev(self.random) if self.random else math.nan,
+            f"{RANDOM}_std": population_std(self.random),
             OTHER: fmean(self.other) if self.other else math.nan,
-            f"{OTHER}_std": pstdev(self.other) if self.other else math.nan,
+            f"{OTHER}_std": population_std(self.other),
             NONE: self.no_pattern,
             GAIN: self.gain,
             **({} if self.shuffled is None else {SHUFFLED: self.shuffled}),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Annotated, Literal
 
 import torch
@@ -30,6 +30,7 @@ from cwx.evaluations.patterns.transfer import transfer_metrics, transfer_rows
 from cwx.explanations.drawing import sheet
 from cwx.explanations.patterns import MethodOutput, Patterns, Perturbations
 from cwx.functional.mask_search import pixels
+from cwx.functional.spread import population_std
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
 from cwx.training.redrawn import is_redrawn
@@ -211,7 +212,7 @@ def _metrics(powers: Sequence[SetPower], target: str | None) -> dict[str, float]
                     for row in of_class
                 }
                 if values := finite(of_class, "power_whole"):
-                    metrics[f"{name}/std"] = pstdev(values)
+                    metrics[f"{name}/std"] = population_std(values)
     return metrics
 
 
@@ -221,7 +222,7 @@ def _mean_and_std(
     values = finite(rows, column)
     left_out = len(rows) - len(values) + without_row
     return (
-        {name: fmean(values), f"{name}/std": pstdev(values)} if values else {name: math.nan}
+        {name: fmean(values), f"{name}/std": population_std(values)} if values else {name: math.nan}
     ) | ({f"{name}/left_out": left_out} if left_out else {})
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from cwx.data.splits import ImageSet
 from cwx.evaluations.patterns.metric import PredictivePowerMetric
 from cwx.explanations.patterns import Attach
+from cwx.networks.finite_logits import finite_logits
 from cwx.training.subject import Subject
 
 
@@ -81,7 +82,7 @@ class Probe:
         """The classes of the images with these indices, and their losses."""
         unit = self.images.images[indices].to(self.subject.device).float() / 255
         images = unit if attach is None else attach(unit)
-        logits = self.network(self.subject.data.normalization.normalize(images))
+        logits = finite_logits(self.network(self.subject.data.normalization.normalize(images)))
         targets = torch.full((len(logits),), target, device=logits.device)
         losses = F.cross_entropy(logits, targets, reduction="none")
         return logits.argmax(1).cpu(), losses.double().cpu()
@@ -90,8 +91,7 @@ class Probe:
     def classify(self, unit: Tensor) -> Tensor:
         """The predicted classes ``[n]`` of unit images ``[n, C, H, W]``."""
         images = self.subject.data.normalization.normalize(unit.to(self.subject.device))
-        logits: Tensor = self.network(images)
-        return logits.argmax(1).cpu()
+        return finite_logits(self.network(images)).argmax(1).cpu()
 
     def predict(self, attach: Attach, target: int) -> Predictions:
         """Predictions on all images, attached to those of other classes than `target`.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Annotated
 
 import torch
@@ -30,6 +30,7 @@ from cwx.explanations.patterns import (
 )
 from cwx.functional.mask_search import pixels
 from cwx.functional.rng import stream
+from cwx.functional.spread import population_std
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
@@ -189,7 +190,7 @@ class PatternTolerance:
             name = f"pattern_tolerance/{self.source}/{group}"
             values = [float(row["success"]) for row in of_group]
             metrics[name] = fmean(values)
-            metrics[f"{name}/std"] = pstdev(values)
+            metrics[f"{name}/std"] = population_std(values)
             metrics[f"{name}/without"] = fmean(float(row["without"]) for row in of_group)
             for row, value in zip(of_group, values, strict=True):
                 metrics[class_metric(name, str(row["class"]))] = value
@@ -273,7 +274,9 @@ def _chart(rows: Sequence[Row]) -> Figure:
         positions = range(len(groups))
         for column, label, style in (("success", "pattern", "o-"), ("without", "none", "s--")):
             means = [100 * fmean(float(row[column]) for row in group) for group in groups]
-            spreads = [100 * pstdev(float(row[column]) for row in group) for group in groups]
+            spreads = [
+                100 * population_std(float(row[column]) for row in group) for group in groups
+            ]
             axes.errorbar(positions, means, yerr=spreads, fmt=style, capsize=2, label=label)
         axes.set_xticks(positions, ["exact", *(f"{float(s):g}" for s in strengths)])
         axes.set_xlabel(_TITLES.get(kind, ""))

@@ -60,8 +60,9 @@ class NetworkTrials:
         self.network, self.data, self.device = network, data, device
         _, height, width = data.image_shape
         most = _MOST if height * width <= _SMALL else _MOST_OF_LARGE
-        self._indices = data.splits.test.spread_indices(most)
-        self.images = data.splits.test.at(self._indices).resident()
+        indices = data.splits.test.spread_indices(most)
+        self._files = data.splits.test_file_numbers(indices)
+        self.images = data.splits.test.at(indices).resident()
         self.configured = Inputs((), (), data.normalization)
         self.present = self._trial(self.images, self.configured, GAIN)
         self.ruled_out = 0
@@ -116,7 +117,7 @@ class NetworkTrials:
         for settings, resized in usual_sizes(source, side):
             inputs = replace(self.configured, changes=(settings,), settings=(settings,))
             try:
-                look = self._trial(resized.test_images(self._indices[first]), inputs, SIZE_GAIN)
+                look = self._trial(resized.test_images(self._files[first]), inputs, SIZE_GAIN)
             except (RuntimeError, ValueError, AssertionError):
                 # Not every network takes images of every size.
                 continue
@@ -128,7 +129,7 @@ class NetworkTrials:
         best = sorted(looks, key=lambda look: -look[0])[:2]
         self.ruled_out += tried - len(best)
         for _, inputs, resized in best:
-            images = resized.test_images(self._indices)
+            images = resized.test_images(self._files)
             yield self._trial(images, inputs, SIZE_GAIN), images
 
     def _trial(
