@@ -1,6 +1,7 @@
 """Fidelity, its calibration by replicas and real data, and the agreement of predictions."""
 
 import json
+import math
 from dataclasses import replace
 from statistics import stdev
 
@@ -73,6 +74,18 @@ def test_the_ratio_has_a_standard_deviation_over_held_out_experts(subject, sourc
         ratios.append(matched / reference)
     assert ratios[0] != ratios[1]
     assert outcome.metrics["fidelity/ratio/std"] == pytest.approx(stdev(ratios))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_steps_that_diverge_have_no_accuracy_and_no_agreement(subject, sources):
+    """A network of NaN would predict the first class. The start remains measured."""
+    inner = Inner(steps=3, learning_rate=1e30, momentum=0.0, batch_size=None, augment=Strategy({}))
+    both = replace(subject, early_held_out=subject.trajectories[:1])
+    outcome = fidelity(inner=inner)(both, sources)
+    for name in ("ratio", "ratio/std", "accuracy", "agreement"):
+        assert not math.isfinite(outcome.metrics[f"fidelity/{name}"]), name
+    assert outcome.metrics["fidelity/accuracy/start"] > 0
+    assert all(math.isnan(row["ratio_std"]) for row in outcome.tables["fidelity_epochs"][:3])
 
 
 def test_a_replica_that_equals_the_expert_has_ratio_zero_and_full_agreement(subject, sources):

@@ -1,5 +1,6 @@
 """Patterns of networks with more and more re-drawn layers."""
 
+import math
 from dataclasses import replace
 from statistics import fmean
 
@@ -105,6 +106,16 @@ def test_patterns_are_measured_on_the_network_that_they_were_searched_on(subject
         assert row["success"] == pytest.approx(min(candidates)[1])
         without = (clean[~source.searched & others] == label).double().mean().item()
         assert row["no_pattern"] == pytest.approx(without)
+
+
+def test_masks_that_are_everywhere_equal_have_no_correlation(subject):
+    """As of a network without a gradient; the other measures remain."""
+    outputs = sources(subject)
+    equal = replace(outputs["one"], means=torch.ones_like(outputs["one"].means))
+    metrics = cascade(subject, {**outputs, "one": equal}).metrics
+    assert math.isnan(metrics["pattern_cascade/iscp/1/correlation"])
+    assert math.isnan(metrics["pattern_cascade/iscp/1/correlation/std"])
+    assert metrics["pattern_cascade/iscp/1/iou"] > 0
 
 
 def test_canvases_that_only_one_method_searched_are_not_compared(subject):
