@@ -51,12 +51,12 @@ def batch_norm(
 ) -> Tensor:
     """`torch.nn.functional.batch_norm` with the statistics of all processes.
 
+    Its gradient cannot be differentiated again.
+
     Args:
         images: the part of this process ``[b, C, …]``.
         running_mean, running_var: updated in place by the fraction `momentum`; the variance is
             unbiased, over all processes.
-
-    The gradient cannot be differentiated again.
 
     Raises:
         ValueError: a channel has a single value over all processes.
