@@ -26,7 +26,7 @@ from cwx.storage.atomic import write_json, write_tensors
 from cwx.storage.json_files import read_object
 from cwx.storage.locks import acquire
 from cwx.storage.regular_files import check_regular
-from cwx.storage.store_entries import digest, record_use
+from cwx.storage.store_entries import digest, record_use, remove_leftovers
 from cwx.storage.tensor_shapes import Shapes, difference, shapes
 
 log = logging.getLogger(__name__)
@@ -198,6 +198,8 @@ class TrajectoryStore:
     def lock(self, identity: Identity, waiting: str) -> Iterator[None]:
         """Hold the lock of the entry for this identity; wait while another job holds it.
 
+        What killed processes have left in the entry is removed first.
+
         Args:
             waiting: log line, if the lock is not free.
 
@@ -221,6 +223,7 @@ class TrajectoryStore:
             return
         try:
             self._record_use(path)
+            remove_leftovers(path)
             yield
         finally:
             lock.release()

@@ -90,6 +90,22 @@ def test_a_second_study_reads_them_from_the_store(measure):
     assert all(entry.foreign_reason() is None for entry in entries(measure.store.root))
 
 
+def test_reading_them_removes_what_a_killed_measurement_has_left(measure):
+    measure()
+    entry = entries(measure.store.root)[0].path
+    (entry / "checkpoint-0123abcd.ckpt").write_bytes(b"state")
+    measure()
+    assert not list(measure.store.root.rglob("*.ckpt"))
+
+
+def test_a_study_that_reads_them_counts_as_their_user(measure, tmp_path):
+    measure()
+    measure.store.set_user(tmp_path / "later", {"experiment": "x", "data": "y"})
+    measure()
+    runs = [list(entry.uses) for entry in entries(measure.store.root)]
+    assert runs == [[str(tmp_path / "later")]] * 3
+
+
 @pytest.mark.parametrize(
     ("group", "value"),
     [

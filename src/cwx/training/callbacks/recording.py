@@ -46,8 +46,11 @@ class RecordStates(L.Callback):
                 recorder.start()
             if epoch in epochs:
                 recorder.record(epoch, module.recording.state(network), value)
-            # Before Lightning writes the last checkpoint: a resume from it calls no more callbacks.
-            if epoch == module.epochs:
+        # After all states are written: if a kill left some experts complete, the training of the
+        # others would start anew. Before Lightning writes the last checkpoint: a resume from it
+        # calls no more callbacks.
+        if epoch == module.epochs:
+            for recorder in self.recorders:
                 recorder.complete(epochs)
         for logger in trainer.loggers:
             logger.log_metrics(accuracies, step=trainer.global_step)
