@@ -142,7 +142,7 @@ class Trajectory:
 
         Raises:
             ValueError: the states belong to another network (the message names the first
-                difference), or lack its buffers.
+                difference), lack its buffers, or have weights that are not finite.
         """
         state = self.state(epoch)
         self._compare(network, shapes(state.items()), epoch)
@@ -152,6 +152,11 @@ class Trajectory:
                 "buffers hold parameters only, so a network with running statistics can be "
                 "distilled from them but not evaluated: choose a network without running "
                 "statistics, or train it here (experts.seeds)"
+            )
+        if spoilt := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+            raise ValueError(
+                f"epoch {epoch} of {self.path} has weights that are not finite ({spoilt[0]}): its "
+                "training diverged; delete the folder to train it again, or lower the learning rate"
             )
         network.load_state_dict(state)
 

@@ -21,6 +21,9 @@ CONFIGURATION = {
 }
 
 
+OUTPUT = SimpleNamespace()
+
+
 @dataclass(frozen=True)
 class WeightNorm:
     """A statistic that tells networks apart without a search."""
@@ -29,7 +32,7 @@ class WeightNorm:
     needs = Triggers
 
     def __call__(self, subject, output):
-        assert output == "output"
+        assert output is OUTPUT
         norm = next(subject.first_network("expert").parameters()).norm().double()
         return {"probe/norm": norm * torch.arange(1.0, len(subject.data.classes) + 1).double()}
 
@@ -49,7 +52,7 @@ class Measurement:
     def probe(self, *, subject, seed, stage):
         self.built.append((subject.trajectories[0].path.name, seed, stage))
         assert not subject.bank.trajectories
-        return SimpleNamespace(explanations=lambda: "output")
+        return SimpleNamespace(explanations=lambda: OUTPUT)
 
     def __call__(self, configuration=CONFIGURATION, seed=0):
         return measure_bank(

@@ -18,6 +18,7 @@ from cwx.evaluations.verdict.statistics import Statistic
 from cwx.storage.atomic import write_json, write_tensors
 from cwx.storage.store_entries import remove_leftovers
 from cwx.storage.trajectories import Identity, TrajectoryStore
+from cwx.study.contracts import check_finite
 from cwx.training.bank import Bank
 from cwx.training.ranks import Ranks
 from cwx.training.stages import Configuration, Factory, Fittable, Stages
@@ -170,7 +171,9 @@ class BankMeasurement:
                 self.stages.fit(module, checkpoint, [])
             # The process group begins with the first stage that is fitted.
             divided = replace(clean, ranks=Ranks.running())
-            values = dict(statistic(divided, module.explanations()))
+            output = module.explanations()
+            check_finite(statistic.source, output)
+            values = dict(statistic(divided, output))
             network = clean.first_network("expert").to(clean.device)
             on_test = divided_accuracy(divided, network, clean.data.splits.test)
             values[_ACCURACY] = torch.tensor(on_test, dtype=torch.float64)
