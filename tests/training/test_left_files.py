@@ -119,7 +119,13 @@ def test_the_checkpoint_of_a_finished_method_is_removed(subject, tmp_path, monke
     checkpoint.write_bytes(b"state")
     part = tmp_path / "run/tables/.classes.csv.a1b2c3.part"
     part.write_bytes(b"half")
+    # Another run, which may be writing now.
+    other = tmp_path / "run/other/tables/.classes.csv.a1b2c3.part"
+    other.parent.mkdir(parents=True)
+    for file in (other, tmp_path / "run/other/.lock"):
+        file.touch()
     study.method = {"real": never}
     study.run(Results(tmp_path / "run"), CONFIGURATION, experiment="x", resumed=True)
     assert not checkpoint.exists()
     assert not part.exists()
+    assert other.exists()

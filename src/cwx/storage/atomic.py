@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # The names of temporary files, such as .status.json.a1b2c3d4.part.
 _PART = re.compile(r"\.(.+)\.\w+\.part")
+# Of a run and of an entry of a store.
+_LOCKS = frozenset({".lock", "lock"})
 _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space or raise the quota",
@@ -88,9 +90,13 @@ def temporary_for(name: str) -> str | None:
 def remove_temporary(folder: Path) -> None:
     """Remove the temporary files of killed processes from `folder` and the folders in it.
 
-    No other process may be writing there; pages are left alone, as a command may write them.
+    The caller holds the lock of `folder`. Left alone are folders in it with a lock of their own,
+    and pages, which a command may be writing.
     """
-    for inner, _, names in os.walk(folder):
+    for inner, folders, names in os.walk(folder):
+        if inner != str(folder) and _LOCKS.intersection(names):
+            folders.clear()
+            continue
         for name in names:
             target = temporary_for(name)
             if target and not target.endswith(".html"):
