@@ -71,10 +71,11 @@ def parallel_step(
         gradient[chunk.searches], losses = gradients(chunk)
         total += losses.sum()
     if module.global_step % _CHECK_EVERY == 0 and not gradient.isfinite().all():
+        setting = f"method.{module.stage}"
         raise ValueError(
-            f"{module.stage} diverged before step {module.global_step}: its gradients are not "
-            f"finite; lower method.{module.stage}.{module.step_setting}, or choose "
-            "precision@precision.methods=float32"
+            f"{module.stage}: the gradients at step {module.global_step} are not finite numbers: "
+            f"lower {setting}.{module.step_setting}, choose precision@precision.methods=float32, "
+            f"or explain another network ({setting}.explains)"
         )
     # The mean over ranks is the mean over all images.
     for name, value in {"loss": total * ranks / batch.weights.sum(), **logged}.items():
