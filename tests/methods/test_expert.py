@@ -148,6 +148,16 @@ def test_experts_cut_together_continue_together(data, tmp_path, way):
     assert_equal(train_experts(data, [3, 4], store, at_once=2, **WAYS[way]), whole)
 
 
+def test_a_group_in_another_order_does_not_take_the_checkpoint(data, tmp_path):
+    """Its networks and optimiser states are in the order of the group."""
+    settings = {"at_once": 3, "optimizer": sgd(0.1, 0.9)}
+    store, whole = TrajectoryStore(tmp_path / "cut"), TrajectoryStore(tmp_path / "whole")
+    cut(data, [3, 4, 5], store, optimizer=settings["optimizer"])
+    ordered = train_experts(data, [3, 5, 4], store, **settings)
+    assert_equal(ordered, train_experts(data, [3, 5, 4], whole, **settings))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_a_checkpoint_of_an_earlier_version_is_continued(data, tmp_path):
     """It has no sums of an unfinished epoch."""
     store = TrajectoryStore(tmp_path)

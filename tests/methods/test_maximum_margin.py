@@ -188,5 +188,20 @@ def test_logits_that_are_no_numbers_are_refused(subject, tmp_path):
     module = maximum_margin(subject, iterations=4)
     with torch.no_grad():
         next(module.network.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="maximum_margin: the gradients at step 0 are not finite"):
+        fitted(module, tmp_path)
+
+
+def test_margins_after_the_last_step_are_refused_if_they_are_no_numbers(subject, tmp_path):
+    """Not all steps are checked."""
+    module = maximum_margin(subject, iterations=4)
+    step = module.training_step
+
+    def training_step(batch, batch_idx):
+        if module.global_step == 2:
+            next(module.network.parameters()).data.fill_(torch.nan)
+        return step(batch, batch_idx)
+
+    module.training_step = training_step
     with pytest.raises(ValueError, match="maximum_margin: the margins of the network 'expert' are"):
         fitted(module, tmp_path)

@@ -24,7 +24,7 @@ def gradients(part):
     return rows * count[:, None], rows.square().sum(1) * count / 2
 
 
-def step(rank, ranks, chunk):
+def step(rank, ranks, chunk, *, number=0, of=gradients):
     """What a rank adds to the gradients of what moves and rests, and the loss that it logs."""
     optimised, frozen = nn.Parameter(MOVING.clone()), nn.Parameter(torch.ones(3))
     logged = {}
@@ -33,10 +33,12 @@ def step(rank, ranks, chunk):
         chunk=chunk,
         trainer=SimpleNamespace(world_size=ranks),
         global_rank=rank,
+        global_step=number,
+        step_setting="optimizer.lr",
         log=lambda name, value, **_: logged.update({name: value}),
     )
     scalar = parallel_step(
-        module, BATCH, gradients, optimised=optimised, frozen=[frozen], area=torch.tensor(0.5)
+        module, BATCH, of, optimised=optimised, frozen=[frozen], area=torch.tensor(0.5)
     )
     found = torch.autograd.grad(scalar, (optimised, frozen))
     assert logged["x/area"] == 0.5
@@ -55,6 +57,18 @@ def test_ranks_and_chunks_make_up_one_step(ranks, chunk):
     assert not frozen.any()
     expected = (MOVING.square().sum(1) * counts).sum() / 2 / counts.sum()
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("number", [0, 20])
+def test_gradients_that_are_not_finite_are_refused(number):
+    """Some steps are checked: a search that has diverged stays so."""
+
+    def spoilt(part):
+        rows, losses = gradients(part)
+        return rows.index_fill(0, torch.tensor([1]), torch.nan), losses
+
+    with pytest.raises(ValueError, match=rf"gradients at step {number} .*lower method\.x\.optimi"):
+        step(0, 1, None, number=number, of=spoilt)
 
 
 def test_counts_below_one_are_refused_by_name():

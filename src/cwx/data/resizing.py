@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -43,6 +43,23 @@ class Fit(Protocol):
     def resampling(self) -> Image.Resampling: ...
 
     def __call__(self, image: Image.Image) -> Image.Image: ...
+
+
+@runtime_checkable
+class ResizingSource(Protocol):
+    """A data source that can resize its images; every source with a setting for the filter is one.
+
+    Attributes:
+        interpolation: the filter that the user has set, a name of `INTERPOLATIONS`; ``None`` for
+            `DEFAULT_INTERPOLATION`.
+        fit: resizes the images; ``None`` if they keep their size.
+    """
+
+    @property
+    def interpolation(self) -> str | None: ...
+
+    @property
+    def fit(self) -> Fit | None: ...
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,32 @@ from torch import Tensor, nn
 
 from cwx.data.nontarget import NontargetBatch
 
+# Steps between two checks of the gradients: reading them at every step would stall a GPU.
+_CHECK_EVERY = 20
 # Maps the searches of a batch to their gradients ``[s, …]`` and their losses ``[s]``, each summed
 # over its images.
 Gradients = Callable[[NontargetBatch], tuple[Tensor, Tensor]]
 
 
 class SearchModule(Protocol):
-    """A LightningModule that runs searches in parallel."""
+    """A LightningModule that runs searches in parallel.
+
+    Attributes:
+        stage: the name of the method.
+        chunk: searches per forward pass; ``None`` for all.
+        step_setting: the setting of its step size within the method's, such as ``optimizer.lr``.
+    """
 
     stage: str
     chunk: int | None
     trainer: Any
+    step_setting: str
 
     @property
     def global_rank(self) -> int: ...
+
+    @property
+    def global_step(self) -> int: ...
 
     def log(self, *args: Any, **settings: Any) -> None: ...
 
@@ -48,6 +60,9 @@ def parallel_step(
     Args:
         optimised: the parameter to update; row i belongs to search i.
         frozen: other parameters, which this step does not change.
+
+    Raises:
+        ValueError: a gradient is not finite; not every step is checked.
     """
     ranks = int(module.trainer.world_size)
     gradient = torch.zeros_like(optimised)
@@ -55,6 +70,13 @@ def parallel_step(
     for chunk in batch.parts(rank=module.global_rank, ranks=ranks, chunk=module.chunk):
         gradient[chunk.searches], losses = gradients(chunk)
         total += losses.sum()
+    if module.global_step % _CHECK_EVERY == 0 and not gradient.isfinite().all():
+        setting = f"method.{module.stage}"
+        raise ValueError(
+            f"{module.stage}: the gradients at step {module.global_step} are not finite numbers: "
+            f"lower {setting}.{module.step_setting}, choose precision@precision.methods=float32, "
+            f"or explain another network ({setting}.explains)"
+        )
     # The mean over ranks is the mean over all images.
     for name, value in {"loss": total * ranks / batch.weights.sum(), **logged}.items():
         module.log(

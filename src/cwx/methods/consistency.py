@@ -40,6 +40,9 @@ class ConsistencyObjective:
         layer: the name of the layer whose output is φ; ``None`` for the last layer whose output
             has more than one spatial position.
 
+    Attributes:
+        first_terms: of the first batch, the means of the cross-entropies and of the penalty.
+
     Raises:
         ValueError: a setting is out of range, the attack is missing or not targeted, the data
             have a single class, or the network has no such layer.
@@ -71,6 +74,7 @@ class ConsistencyObjective:
                 f"classes is {len(data.classes)}: give data of 2 classes or more"
             )
         self.data, self.attack, self.alpha, self.beta = data, attack, alpha, beta
+        self.first_terms: tuple[Tensor, Tensor] | None = None
         setting = "recipe.layer"
         self.layer = feature_layer(network, data.image_shape, layer, setting)
 
@@ -90,6 +94,17 @@ class ConsistencyObjective:
             alpha=self.alpha,
             beta=self.beta,
         )
+        if self.first_terms is None:
+            of_logits = consistency(
+                clean_logits,
+                adversarial_logits,
+                None,
+                None,
+                batch.labels,
+                alpha=self.alpha,
+                beta=0,
+            ).detach()
+            self.first_terms = of_logits.mean(), (losses.detach() - of_logits).mean()
         return losses.sum()
 
     def _outputs(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -123,6 +138,8 @@ class ConsistencyTrainer(Expert):
         ValueError: a setting is out of range, the attack is missing or not targeted, the data
             have a single class, or the network has no such layer.
     """
+
+    objective: ConsistencyObjective
 
     def __init__(
         self,
@@ -163,4 +180,18 @@ class ConsistencyTrainer(Expert):
             channels_last=channels_last,
             recording=recording,
             objective=partial(ConsistencyObjective, alpha=alpha, beta=beta, layer=layer),
+        )
+
+    def divergence_remedy(self) -> str:
+        """As of `Expert`; the penalty has no scale of its own, and may exceed the cross-entropy."""
+        remedy, terms = super().divergence_remedy(), self.objective.first_terms
+        if terms is None or not self.objective.beta:
+            return remedy
+        entropy, penalty = (float(term) for term in terms)
+        if not penalty > entropy:
+            return f"{remedy} or {self.setting}.beta"
+        equal = self.objective.beta * entropy / penalty
+        return (
+            f"lower {self.setting}.beta. At the first step, its term was {penalty:.2g} beside a "
+            f"cross-entropy of {entropy:.2g}; at beta={equal:.1g} both would be equal"
         )

@@ -26,6 +26,8 @@ from cwx.training.ranks import Ranks
 Optimizer = Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer]
 Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
+# Steps between two looks at the loss: reading it at every step would stall a GPU.
+_CHECK_EVERY = 20
 # The key of the running sums of an epoch in a checkpoint.
 _EPOCH = "epoch_sums"
 
@@ -63,9 +65,10 @@ class Expert(L.LightningModule):
 
     Attributes:
         first_epoch: the epoch of the learning rate schedule at which this training starts.
+        setting: the setting that holds this recipe, for messages.
 
     Raises:
-        ValueError: `epochs` is below 1.
+        ValueError: `epochs` is below 1; while it trains, if the loss is not finite.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Expert(L.LightningModule):
             raise ValueError(f"recipe.epochs is {epochs}: give 1 or more")
         self.seeds, self.stages, self.epochs = tuple(seeds), tuple(stages), epochs
         self.augment, self.optimizer, self.schedule = augment, optimizer, schedule
-        self.first_epoch = 0
+        self.first_epoch, self.setting = 0, "recipe"
         self.objective = objective(network=networks[0], data=data, attack=attack)
         self.recording = recording
         self.compile_mode = compile
@@ -173,13 +176,20 @@ class Expert(L.LightningModule):
         images = augmentation.part(step.rank, step.ranks)(batch.images)
         return batch._replace(images=images.to(memory_format=self.format))
 
-    def on_train_epoch_end(self) -> None:
-        # Once per epoch: reading the loss at every step would stall a GPU. NaN weights stay NaN.
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # At the end of an epoch too, before its states are recorded. NaN weights stay NaN.
+        if self.global_step % _CHECK_EVERY and not self.trainer.is_last_batch:
+            return
         for stage, loss in zip(self.stages, self._last_losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 raise ValueError(
-                    f"the loss of {stage} is {loss}, not finite: lower recipe.optimizer.lr"
+                    f"the loss of {stage} is {loss} at step {self.global_step}, not finite: "
+                    f"{self.divergence_remedy()}"
                 )
+
+    def divergence_remedy(self) -> str:
+        """What the user can do if the training diverges, as the end of a message."""
+        return f"lower {self.setting}.optimizer.lr"
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer([{"params": [*n.parameters()]} for n in self.networks])

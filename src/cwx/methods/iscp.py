@@ -75,6 +75,7 @@ class MaskSearch(L.LightningModule):
     """
 
     leaves = Patterns
+    step_setting = "optimizer.lr"
     means: Tensor
     alphas: Tensor
     success: Tensor

@@ -48,6 +48,7 @@ class MaximumMargin(L.LightningModule):
     """
 
     leaves = Margins
+    step_setting = "optimizer.lr"
     labels: Tensor
     start_margins: Tensor
 

@@ -76,6 +76,7 @@ class TriggerInversion(L.LightningModule):
     """
 
     leaves = Triggers
+    step_setting = "optimizer.lr"
     labels: Tensor
     size_weights: Tensor
     best: Tensor

@@ -48,6 +48,7 @@ class UniversalPerturbation(L.LightningModule):
     """
 
     leaves = Perturbations
+    step_setting = "step"
     labels: Tensor
     radii: Tensor
 

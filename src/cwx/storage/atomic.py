@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# The names of temporary files, such as .status.json.a1b2c3d4.part.
+_PART = re.compile(r"\.(.+)\.\w+\.part")
+# Of a run and of an entry of a store.
+_LOCKS = frozenset({".lock", "lock"})
 _REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space or raise the quota",
@@ -71,6 +76,32 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         if cause := _system_error(error):
             raise WriteError(path, cause) from error
         raise
+
+
+def temporary_for(name: str) -> str | None:
+    """The name of the file for which `atomic` has made the temporary file `name`.
+
+    ``None`` if `name` is no temporary file. A process that is killed while it writes leaves one.
+    """
+    match = _PART.fullmatch(name)
+    return match[1] if match else None
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove the temporary files of killed processes from `folder` and the folders in it.
+
+    The caller holds the lock of `folder`. Left alone are folders in it with a lock of their own,
+    and pages, which a command may be writing.
+    """
+    for inner, folders, names in os.walk(folder):
+        if inner != str(folder) and _LOCKS.intersection(names):
+            folders.clear()
+            continue
+        for name in names:
+            target = temporary_for(name)
+            if target and not target.endswith(".html"):
+                with suppress(OSError):
+                    Path(inner, name).unlink()
 
 
 def _system_error(error: BaseException) -> OSError | None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cwx.errors import did_you_mean
-from cwx.storage.atomic import WriteError, write_json, write_text
+from cwx.storage.atomic import WriteError, remove_temporary, write_json, write_text
 from cwx.storage.json_files import read_object
-from cwx.storage.run_files import METRICS, RESERVE, STATUS
+from cwx.storage.run_files import METRICS, RESERVE, STATUS, TRACEBACK
 
 # In bytes: the status, its longest reason and a directory entry.
 _RESERVE = 65_536
@@ -41,9 +41,17 @@ def read_status(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def reserve_space(folder: Path) -> None:
-    """Set some space of the disk aside, so that `write_status` works on a full disk."""
+def start_run(folder: Path, status: Mapping[str, Any]) -> None:
+    """Write the status of a run that starts or continues in `folder`, whose lock is held.
+
+    What an earlier start has left is removed: its traceback, and the temporary files of a process
+    that was killed. Some space of the disk is set aside, so that `write_status` works on a full
+    disk.
+    """
+    remove_temporary(folder)
+    write_status(folder, status)
     write_text(folder / RESERVE, " " * _RESERVE)
+    (folder / TRACEBACK).unlink(missing_ok=True)
 
 
 def write_status(folder: Path, status: Mapping[str, Any]) -> None:

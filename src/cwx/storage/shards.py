@@ -86,7 +86,9 @@ class Shards:
     def complete(self) -> None:
         """Mark the set as complete, once every batch is written."""
         assert not self.missing()
-        write_json(self.folder / _COMPLETE, {"count": self.count, "size": self.size})
+        # The store may be read-only.
+        if not (self.folder / _COMPLETE).exists():
+            write_json(self.folder / _COMPLETE, {"count": self.count, "size": self.size})
 
     def read(self) -> dict[str, Tensor]:
         """All tensors of all examples, in order, by name.

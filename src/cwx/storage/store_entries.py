@@ -12,7 +12,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cwx.storage.atomic import write_json
+from cwx.storage.atomic import temporary_for, write_json
 from cwx.storage.json_files import parse_json, read_object
 from cwx.storage.locks import is_written
 from cwx.storage.regular_files import open_regular
@@ -35,8 +35,7 @@ _OWN = re.compile(
     r"|state-\d{4,}\.safetensors|shard-\d{5,}\.safetensors|checkpoint-[0-9a-f]{8}\.ckpt"
     r"|statistics\.safetensors"
 )
-# A temporary file of a process that was killed while writing (cwx.storage.atomic).
-_PART = re.compile(r"\.(.+)\.\w+\.part")
+_CHECKPOINT = re.compile(r"checkpoint-[0-9a-f]{8}\.ckpt")
 # In bytes; the header for a few hundred tensors is much shorter.
 _MAX_HEADER = 10_000_000
 
@@ -112,8 +111,7 @@ class Entry:
         if not _NAME.fullmatch(self.path.name) or not self.files:
             return "it is not a folder of the store"
         for name, status in self.files.items():
-            part = _PART.fullmatch(name)
-            if not _OWN.fullmatch(part[1] if part else name):
+            if not _OWN.fullmatch(temporary_for(name) or name):
                 return f"it contains {name}, which no store writes"
             if not stat.S_ISREG(status.st_mode):
                 return f"it contains {name}, which is not a regular file"
@@ -156,6 +154,21 @@ def record_use(path: Path, run: Path, description: Mapping[str, Any]) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     uses = _json(path / USES)
     write_json(path / USES, {**uses, str(run.absolute()): {"last": now, **description}})
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the files in an entry that killed processes left and nothing reads any more.
+
+    These are temporary files, and in a complete entry the checkpoints of its training. The caller
+    holds the lock of the entry.
+    """
+    files = Entry.read(path).files
+    is_complete = _COMPLETE in files
+    for name in files:
+        if temporary_for(name) or (is_complete and _CHECKPOINT.fullmatch(name)):
+            # Another user's file may not be removable: it takes space, and does no other harm.
+            with suppress(OSError):
+                (path / name).unlink()
 
 
 def check_prunable(entry: Entry, *, older_than: float) -> None:

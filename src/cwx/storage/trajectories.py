@@ -26,7 +26,7 @@ from cwx.storage.atomic import write_json, write_tensors
 from cwx.storage.json_files import read_object
 from cwx.storage.locks import acquire
 from cwx.storage.regular_files import check_regular
-from cwx.storage.store_entries import digest, record_use
+from cwx.storage.store_entries import digest, record_use, remove_leftovers
 from cwx.storage.tensor_shapes import Shapes, difference, shapes
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Trajectory:
 
         Raises:
             ValueError: the states belong to another network (the message names the first
-                difference), or lack its buffers.
+                difference), lack its buffers, or have weights that are not finite.
         """
         state = self.state(epoch)
         self._compare(network, shapes(state.items()), epoch)
@@ -152,6 +152,11 @@ class Trajectory:
                 "buffers hold parameters only, so a network with running statistics can be "
                 "distilled from them but not evaluated: choose a network without running "
                 "statistics, or train it here (experts.seeds)"
+            )
+        if spoilt := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+            raise ValueError(
+                f"epoch {epoch} of {self.path} has weights that are not finite ({spoilt[0]}): its "
+                "training diverged; delete the folder to train it again, or lower the learning rate"
             )
         network.load_state_dict(state)
 
@@ -198,6 +203,8 @@ class TrajectoryStore:
     def lock(self, identity: Identity, waiting: str) -> Iterator[None]:
         """Hold the lock of the entry for this identity; wait while another job holds it.
 
+        What killed processes have left in the entry is removed first.
+
         Args:
             waiting: log line, if the lock is not free.
 
@@ -221,6 +228,7 @@ class TrajectoryStore:
             return
         try:
             self._record_use(path)
+            remove_leftovers(path)
             yield
         finally:
             lock.release()

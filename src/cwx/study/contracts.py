@@ -115,14 +115,15 @@ def check_method_output(name: str, output: Any, data: ImageData) -> None:
     """Refuse invalid explanations.
 
     Raises:
-        ValueError: the type is not `MethodOutput`, or images do not have the size and classes of
-            the data.
+        ValueError: the type is not `MethodOutput`, a number is not finite, or images do not have
+            the size and classes of the data.
     """
     source = f"explanations() of method.{name}"
     if not isinstance(output, get_args(MethodOutput)):
         raise ValueError(
             f"{source} is of type {type(output).__name__}: return one of {_output_types()}"
         )
+    check_finite(name, output)
     if not isinstance(output, Explanations):
         return
     images, labels = output.images, output.labels
@@ -138,6 +139,21 @@ def check_method_output(name: str, output: Any, data: ImageData) -> None:
             f"{source} has labels {_shape(labels)} of {labels.dtype}: give one class index in "
             f"0-{len(data.classes) - 1} for each image"
         )
+
+
+def check_finite(name: str, output: MethodOutput) -> None:
+    """Refuse explanations with a number that is not finite: metrics of them would be meaningless.
+
+    Raises:
+        ValueError: names the attribute.
+    """
+    for attribute, value in vars(output).items():
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            raise ValueError(
+                f"the {attribute} of method.{name} are not finite numbers: it diverged, or the "
+                f"network that it explains did; lower the step size of method.{name} or the "
+                "learning rate of the network's training"
+            )
 
 
 def check_outcome(name: str, outcome: Any) -> None:

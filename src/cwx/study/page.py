@@ -9,6 +9,7 @@ from pathlib import Path
 from cwx.report.run_page import write_page
 from cwx.study.results import Results
 from cwx.training.loggers.logger_group import LoggerGroup
+from cwx.training.rank_failures import LostRankError
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,16 @@ def fail_in_thread(results: Results, loggers: LoggerGroup, error: Exception) -> 
 
     Called beside the main thread, which waits for that rank and raises nothing.
     """
+    if isinstance(error, LostRankError):
+        end_with_lost_rank(results, loggers, str(error))
+        return
     log.error("%s", error)
     results.fail(error)
     _close(results, loggers, error)
 
 
 def end_with_lost_rank(results: Results, loggers: LoggerGroup, reason: str) -> None:
-    """As `fail_in_thread`, where a signal has killed another rank."""
+    """As `fail_in_thread`, where another rank was killed."""
     log.error("%s; all others are stopped: continue with resume=%s", reason, results.folder)
     results.record_failure("failed", reason, "")
     _close(results, loggers, RuntimeError(reason))

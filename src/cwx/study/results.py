@@ -73,7 +73,7 @@ from cwx.storage.run_files import (
     TRACEBACK,
 )
 from cwx.storage.run_inputs import ChangedInputError, RunInputs
-from cwx.storage.run_status import read_numbers, reserve_space, run_seconds, write_status
+from cwx.storage.run_status import read_numbers, run_seconds, start_run, write_status
 from cwx.storage.run_status import read_status as read_status
 from cwx.study.provenance import provenance
 
@@ -146,9 +146,7 @@ class Results:
             "seconds": None,
             **provenance(),
         }
-        write_status(self.folder, self._status)
-        reserve_space(self.folder)
-        (self.folder / TRACEBACK).unlink(missing_ok=True)
+        start_run(self.folder, self._status)
 
     def record_failure(self, state: str, reason: str, details: str) -> None:
         """Record the end of the run; an error here (full disk) must not hide the original error."""

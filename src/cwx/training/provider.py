@@ -21,6 +21,7 @@ class Training:
         recipe: builds the LightningModule that trains networks in parallel.
         configuration: the resolved settings, which identify networks in the store.
         at_once: largest number of networks trained in parallel.
+        setting: the setting that holds the recipe, for messages.
     """
 
     def __init__(
@@ -32,13 +33,19 @@ class Training:
         recipe: Factory,
         configuration: Configuration,
         at_once: int,
+        setting: str = "recipe",
     ) -> None:
         self.stages, self.network = stages, network
         self.store, self.recipe = store, recipe
         self.configuration, self.at_once = configuration, at_once
+        self.setting = setting
 
-    def with_recipe(self, recipe: Factory, settings: Configuration) -> "Training":
-        """The same with another recipe, whose resolved `settings` identify its networks."""
+    def with_recipe(self, recipe: Factory, settings: Configuration, *, part: str) -> "Training":
+        """The same with another recipe, whose resolved `settings` identify its networks.
+
+        Args:
+            part: the part of the study that holds the recipe.
+        """
         return Training(
             stages=self.stages,
             network=self.network,
@@ -46,6 +53,7 @@ class Training:
             recipe=recipe,
             configuration={**self.configuration, "recipe": settings},
             at_once=self.at_once,
+            setting=f"{part}.recipe",
         )
 
     def experts(
@@ -200,6 +208,7 @@ class Training:
                 stages=[request.stage for request in missing],
                 **overrides,
             )
+            module.setting = self.setting
             if first_epoch:
                 module.first_epoch = first_epoch
             return module

@@ -1,8 +1,9 @@
-"""An error on one rank ends the work of all ranks.
+"""An error on one rank, or its loss, ends the work of all ranks.
 
 A rank that fails takes no part in the next collective operation, in which the others would wait for
 it: with NCCL until a timeout, and without a message about the cause. The ranks therefore tell each
-other about errors beside these operations, in the store of the process group.
+other about errors beside these operations, in the store of the process group. There they also give
+signs of life: a rank on another machine that is killed tells nobody.
 """
 
 import logging
@@ -27,12 +28,22 @@ _GRACE = 3.0
 # Seconds for which the first rank waits until the others know of its error, and for which these
 # then wait for its end.
 _NOTICE, _END = 5.0, 300.0
+# Seconds between two signs of life of a rank, and the number of looks at them without a new one
+# after which it is lost. A thread gives them, which no work of the main thread holds up for long.
+# Looks are counted, not seconds: all ranks may have been stopped and continued.
+_BEAT, _LOOKS = 5.0, 12
+# Seconds for which a rank that has lost the store, and so the first rank, may still end by itself.
+_ALONE = 10.0
 # A larger exception, such as one with images, is sent as its message.
 _MOST_BYTES = 2**20
 
 _waits = count()
 # Set while the main thread handles an error.
 _raised = threading.Event()
+
+
+class LostRankError(RuntimeError):
+    """A rank gives no sign of life."""
 
 
 def is_parallel() -> bool:
@@ -82,8 +93,9 @@ def ended_together(on_failure: Callable[[Exception], None]) -> Iterator[None]:
     """A context that all ranks leave with the error of any, also those in a collective operation.
 
     No exception reaches a thread in such an operation. A second thread watches for errors of other
-    ranks, and ends a process that does not raise them. Rank 0 alone reports an error; the others
-    end after it, for a launcher may kill all ranks once the first has ended.
+    ranks, and for ranks that are lost, and ends a process that does not raise them. Rank 0 alone
+    reports an error; the others end after it, for a launcher may kill all ranks once the first has
+    ended.
 
     Args:
         on_failure: called on rank 0 before its process ends within a collective operation.
@@ -107,17 +119,21 @@ def ended_together(on_failure: Callable[[Exception], None]) -> Iterator[None]:
 
 
 def _watch(left: threading.Event, on_failure: Callable[[Exception], None]) -> None:
-    store = None
+    store, signs = None, None
     while not left.wait(_WATCH):
         if store is None:
             if not is_parallel():
                 continue
             # The main thread may wait for a key in the other connection.
             store = _store(clone=True)
+            signs = _SignsOfLife(store)
+        assert signs is not None
         try:
-            failure = _published(store)
+            failure = _published(store) or signs.lost()
         except RuntimeError:
             # The first rank, which has the store, has ended.
+            if not (_raised.wait(_ALONE) or left.is_set()):
+                os._exit(1)
             return
         if failure is None:
             continue
@@ -133,6 +149,33 @@ def _watch(left: threading.Event, on_failure: Callable[[Exception], None]) -> No
             os._exit(1)
 
 
+class _SignsOfLife:
+    """Gives those of this rank, and watches for others: rank 0 for all, the others for rank 0."""
+
+    def __init__(self, store: Any) -> None:
+        self._store, self._next = store, 0.0
+        self._rank = dist.get_rank()
+        watched = range(1, dist.get_world_size()) if self._rank == 0 else [0]
+        # The last sign of each rank, and the looks since it.
+        self._seen = dict.fromkeys(watched, (0, 0))
+
+    def lost(self) -> LostRankError | None:
+        """An error if a rank is lost; most calls only return."""
+        if time.monotonic() < self._next:
+            return None
+        self._next = time.monotonic() + _BEAT
+        self._store.add(f"signs/{self._rank}", 1)
+        for rank, (last, looks) in self._seen.items():
+            sign = self._store.add(f"signs/{rank}", 0)
+            self._seen[rank] = (sign, 0 if sign != last else looks + 1)
+            if self._seen[rank][1] >= _LOOKS and not self._store.check([f"left/{rank}"]):
+                return LostRankError(
+                    f"rank {rank} has given no sign of life for {_BEAT * _LOOKS:.0f} seconds: its "
+                    "process was killed, or its machine is lost"
+                )
+        return None
+
+
 def _leave() -> None:
     """The end of a rank after an error; returns only on rank 0."""
     store = _store(clone=True)
@@ -145,10 +188,12 @@ def _leave() -> None:
 
 
 def _notice() -> None:
-    """Rank 0 need not wait for this rank if it fails later."""
+    """Rank 0 need not wait for this rank if it fails later, nor for its signs of life."""
     # Rank 0 may have ended already.
     with suppress(RuntimeError):
-        _store(clone=True).add("noticed", 1)
+        store = _store(clone=True)
+        store.set(f"left/{dist.get_rank()}", "")
+        store.add("noticed", 1)
 
 
 def _await_report(store: Any) -> None:

@@ -1,6 +1,5 @@
 """Fitting the LightningModules of a study one after another, on one or several ranks."""
 
-import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from cwx.data.step_loaders import RoundRobinIndices
 from cwx.storage.run_inputs import RunInputs
 from cwx.storage.shards import Shards
+from cwx.storage.store_entries import digest, remove_leftovers
 from cwx.storage.trajectories import Identity, Recorder, Trajectory, TrajectoryStore
 from cwx.training.callbacks.announce_errors import AnnounceErrors
 from cwx.training.callbacks.checkpoints import (
@@ -224,8 +224,8 @@ class Stages:
         names = ", ".join(expert.stage for expert in missing)
         log.info("training (not in the store): %s", names)
         paths = [store.path(expert.identity) for expert in missing]
-        # A checkpoint is valid only for the same group of experts.
-        group = hashlib.sha256(repr(sorted(map(str, paths))).encode()).hexdigest()[:8]
+        # A checkpoint is valid only for the same group of experts in the same order.
+        group = digest({"experts": [path.name for path in paths]})[:8]
         checkpoint = paths[0] / f"checkpoint-{group}.ckpt"
         recorders = [
             Recorder(path, expert.identity) for path, expert in zip(paths, missing, strict=True)
@@ -238,7 +238,8 @@ class Stages:
         with memory_advice(f"training {names}", lambda: _training_advice(len(missing))):
             self._fit(module, checkpoint, callbacks, self._precision.experts)
         if self.is_rank_zero:
-            checkpoint.unlink(missing_ok=True)
+            for path in paths:
+                remove_leftovers(path)
         self.wait()
 
     def write_shards(

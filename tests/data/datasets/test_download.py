@@ -73,6 +73,19 @@ def test_an_archive_placed_by_hand_is_unpacked_without_a_connection(tmp_path):
     assert (tmp_path / "list.csv").read_text() == "a;b"
 
 
+def test_what_a_killed_process_had_unpacked_is_removed(tmp_path):
+    md5 = write_zip(tmp_path / "set.zip", {"set/a": "one"})
+    half = tmp_path / f".unpacking-{md5}-x1"
+    other = tmp_path / f".unpacking-{'0' * 32}-x2"
+    for folder in (half, other):
+        (folder / "set").mkdir(parents=True)
+        (folder / "set/a").write_text("o")
+    fetch(Archive(f"{NOWHERE}/set.zip", md5, "set/a"), tmp_path / "a", tmp_path)
+    assert not half.exists()
+    # Another process may be unpacking this archive now.
+    assert (other / "set/a").exists()
+
+
 def test_an_empty_folder_counts_as_missing(tmp_path):
     md5 = write_zip(tmp_path / "set.zip", {"set/a": "one"})
     (tmp_path / "place").mkdir()

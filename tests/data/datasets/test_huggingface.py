@@ -191,6 +191,75 @@ def test_a_row_without_a_label_is_refused(package, images, tmp_path, label):
         tables(tmp_path / "data", tmp_path)
 
 
+@pytest.fixture(scope="module")
+def hub(package, images, tmp_path_factory):
+    """A folder in the layout of the hub: two configurations of different images."""
+    root = tmp_path_factory.mktemp("hub")
+    parts = {"test-first": ("test", "train"), "train-first": ("train", "test")}
+    card = ["---", "configs:"]
+    for name, (train, test) in parts.items():
+        (root / name).mkdir()
+        card += [f"- config_name: {name}", "  data_files:"]
+        for split, of in (("train", train), ("validation", test)):
+            file = f"{name}/{split}-00000-of-00001.parquet"
+            rows(package, images / of).to_parquet(str(root / file))
+            card += [f"  - split: {split}", f"    path: {name}/{split}-*"]
+    (root / "README.md").write_text("\n".join([*card, "---", "# A data set"]))
+    return root
+
+
+@pytest.mark.parametrize(("name", "counts"), [("test-first", (18, 33)), ("train-first", (33, 18))])
+def test_a_configuration_and_its_splits_are_chosen_by_name(hub, tmp_path, name, counts):
+    data = tables(hub, tmp_path, source={"name": name, "test": "validation"})
+    assert (len(data.splits.train), len(data.splits.test)) == counts
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({}, "several configurations .* null: there are test-first, train-first; set data.source"),
+        ({"name": "train-frist"}, "no configuration train-frist: .* data.source.name=train-first"),
+        ({"name": "train-first"}, "no split test: there are train, validation"),
+        ({"name": "train-first", "revision": "1a2b"}, "set data.source.revision=null"),
+    ],
+)
+def test_another_configuration_or_split_is_refused(hub, tmp_path, source, message):
+    with pytest.raises(ValueError, match=message):
+        tables(hub, tmp_path, source=source)
+
+
+def test_a_saved_data_set_has_no_configuration(saved, tmp_path):
+    with pytest.raises(ValueError, match="name is x, .*saved: set data.source.name=null"):
+        tables(saved / "saved", tmp_path, source={"name": "x"})
+
+
+def test_a_name_on_the_hub_is_loaded_with_its_configuration_and_revision(
+    package, hub, tmp_path, monkeypatch
+):
+    load, given = package.load_dataset, []
+
+    def load_dataset(dataset, **settings):
+        given.append((dataset, settings["name"], settings["revision"]))
+        # As if the hub had sent it.
+        return load(str(hub), **settings)
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    chosen = {"name": "train-first", "revision": "1a2b", "test": "validation"}
+    data = tables("somebody/insects", tmp_path, source=chosen)
+    assert len(data.splits.train) == 33
+    assert set(given) == {("somebody/insects", "train-first", "1a2b")}
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_with_the_remedy(package, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    message = r"^the data set somebody/insects is no folder here, and the hub cannot be reached \("
+    with pytest.raises(ValueError, match=message) as refused:
+        tables("somebody/insects", tmp_path)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).endswith("and set data.source.dataset to that folder")
+
+
 def test_what_is_no_data_set_is_refused(package, images, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="the data set .*no cannot be loaded"):

@@ -21,6 +21,9 @@ CONFIGURATION = {
 }
 
 
+OUTPUT = SimpleNamespace()
+
+
 @dataclass(frozen=True)
 class WeightNorm:
     """A statistic that tells networks apart without a search."""
@@ -29,7 +32,7 @@ class WeightNorm:
     needs = Triggers
 
     def __call__(self, subject, output):
-        assert output == "output"
+        assert output is OUTPUT
         norm = next(subject.first_network("expert").parameters()).norm().double()
         return {"probe/norm": norm * torch.arange(1.0, len(subject.data.classes) + 1).double()}
 
@@ -49,7 +52,7 @@ class Measurement:
     def probe(self, *, subject, seed, stage):
         self.built.append((subject.trajectories[0].path.name, seed, stage))
         assert not subject.bank.trajectories
-        return SimpleNamespace(explanations=lambda: "output")
+        return SimpleNamespace(explanations=lambda: OUTPUT)
 
     def __call__(self, configuration=CONFIGURATION, seed=0):
         return measure_bank(
@@ -88,6 +91,22 @@ def test_a_second_study_reads_them_from_the_store(measure):
     assert len(measure.built) == count
     assert torch.equal(again.statistics["probe/norm"], first.statistics["probe/norm"])
     assert all(entry.foreign_reason() is None for entry in entries(measure.store.root))
+
+
+def test_reading_them_removes_what_a_killed_measurement_has_left(measure):
+    measure()
+    entry = entries(measure.store.root)[0].path
+    (entry / "checkpoint-0123abcd.ckpt").write_bytes(b"state")
+    measure()
+    assert not list(measure.store.root.rglob("*.ckpt"))
+
+
+def test_a_study_that_reads_them_counts_as_their_user(measure, tmp_path):
+    measure()
+    measure.store.set_user(tmp_path / "later", {"experiment": "x", "data": "y"})
+    measure()
+    runs = [list(entry.uses) for entry in entries(measure.store.root)]
+    assert runs == [[str(tmp_path / "later")]] * 3
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from support.configurations import CONF
 from torch import nn
 from torchvision import models
 
+from cwx.data.resizing import ResizingSource
 from cwx.networks.external import external
 from cwx.training.importing import preprocessing
 from cwx.training.importing.preprocessing import (
@@ -89,6 +93,31 @@ def test_weights_made_for_the_default_are_accepted(check):
     check(BILINEAR)
     check("own.pt")
     check("own.pt", partial(Stated, "bilinear"))
+
+
+def sources():
+    """The configuration of each source of `conf/data` that has a setting for the filter."""
+    for file in sorted((CONF / "data").glob("*.yaml")):
+        data = OmegaConf.load(file)
+        if "interpolation" in data.source:
+            yield pytest.param(OmegaConf.create({"store": "x", "data": data}), id=file.stem)
+
+
+@pytest.mark.parametrize("config", list(sources()))
+def test_every_source_with_the_setting_is_checked(check, config):
+    source = config.data.source
+    for key in OmegaConf.missing_keys(source):
+        source[key.rpartition(".")[2]] = "x"
+    source.size, source.interpolation = 32, None
+    built = instantiate(source)
+    assert isinstance(built, ResizingSource)
+    data = SimpleNamespace(source=built)
+    with pytest.raises(ValueError, match=r"set data\.source\.interpolation=bicubic"):
+        check_interpolation(data, {"network": [BICUBIC]}, {"network": nn.Identity})
+    check_interpolation(data, {"network": [BILINEAR]}, {"network": nn.Identity})
+    source.interpolation = "bilinear"
+    data = SimpleNamespace(source=instantiate(source))
+    check_interpolation(data, {"network": [BICUBIC]}, {"network": nn.Identity})
 
 
 def test_sources_without_the_setting_are_not_checked(check):

@@ -1,5 +1,6 @@
 """Downloading, verifying and atomically unpacking published archives."""
 
+import shutil
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -71,7 +72,11 @@ def fetch(archive: Archive, destination: Path, archives: Path) -> None:
 
 def _unpack(archive: Archive, destination: Path, archives: Path) -> None:
     # Unpack into a temporary folder, then move: an interrupted run leaves no partial data set.
-    with TemporaryDirectory(dir=destination.parent, prefix=".unpacking-") as temporary:
+    prefix = f".unpacking-{archive.md5}-"
+    for left in destination.parent.glob(f"{prefix}*"):
+        # Of a process that was killed; the lock of the archive is held.
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(dir=destination.parent, prefix=prefix) as temporary:
         download_and_extract_archive(
             archive.url, download_root=archives, extract_root=temporary, md5=archive.md5
         )

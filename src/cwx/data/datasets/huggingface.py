@@ -1,6 +1,7 @@
 """A data source of data sets of Hugging Face, read by the package `datasets`."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ from cwx.data.image_tables import ImageTable, ImageTables, TableImage
 from cwx.data.label_text import as_label
 from cwx.errors import did_you_mean, printable
 from cwx.functional.class_names import ClassName
+
+log = logging.getLogger(__name__)
 
 
 class HuggingFace(LabelledImageSource):
@@ -94,8 +97,10 @@ class HuggingFace(LabelledImageSource):
     def _splits(self) -> Mapping[str, Any]:
         """The splits as `datasets.Dataset`, by name."""
         package, folder = _package(), Path(self.dataset)
+        is_saved = (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+        self._check_unread(is_saved, folder.is_dir())
         try:
-            if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            if is_saved:
                 loaded = package.load_from_disk(str(folder), keep_in_memory=False)
             else:
                 loaded = package.load_dataset(
@@ -107,15 +112,59 @@ class HuggingFace(LabelledImageSource):
                 )
         except Exception as error:
             # The package, its file systems and Arrow raise errors of many kinds.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"the data set {printable(self.dataset)} cannot be loaded ({printable(reason)}): "
-                "set data.source.dataset to a folder that save_to_disk has written, to a folder "
-                "of Parquet files, or to a name on the hub, with a connection"
-            ) from error
+            raise ValueError(self._refusal(error)) from error
         if isinstance(loaded, Mapping):
             return loaded
         return {str(loaded.split or "train"): loaded}
+
+    def _check_unread(self, is_saved: bool, is_folder: bool) -> None:
+        """Refuse settings that do not apply to this kind of data set, and would be ignored."""
+        for key, value, applies, to in (
+            ("name", self.name, not is_saved, "a folder that save_to_disk has not written"),
+            ("revision", self.revision, not is_folder, "a data set on the hub"),
+        ):
+            if value is not None and not applies:
+                raise ValueError(
+                    f"data.source.{key} is {value}, which is of {to}, but data.source.dataset is "
+                    f"the folder {printable(self.dataset)}: set data.source.{key}=null"
+                )
+
+    def _refusal(self, error: Exception) -> str:
+        """Why the data set cannot be loaded, with the remedy."""
+        name = printable(self.dataset)
+        reason = printable((str(error).strip() or type(error).__name__).splitlines()[0])
+        if isinstance(error, ConnectionError):
+            return (
+                f"the data set {name} is no folder here, and the hub cannot be reached ({reason}): "
+                "check the connection; or download it elsewhere, by hf download --repo-type "
+                "dataset, and set data.source.dataset to that folder"
+            )
+        configurations = self._configurations() if isinstance(error, ValueError) else []
+        if configurations and self.name not in configurations:
+            listed = f"there are {_names(dict.fromkeys(configurations))}"
+            if self.name is None:
+                return (
+                    f"the data set {name} has several configurations and data.source.name is "
+                    f"null: {listed}; set data.source.name to one of them"
+                )
+            remedy = did_you_mean(self.name, configurations, listed, prefix="data.source.name=")
+            return f"the data set {name} has no configuration {self.name}: {remedy}"
+        return (
+            f"the data set {name} cannot be loaded ({reason}): set data.source.dataset to a "
+            "folder that save_to_disk has written, to a folder of Parquet files, or to a name on "
+            "the hub, with a connection"
+        )
+
+    def _configurations(self) -> list[str]:
+        """The names of the configurations; empty if they are unknown."""
+        try:
+            names: list[str] = _package().get_dataset_config_names(
+                self.dataset, revision=self.revision
+            )
+        except Exception as error:
+            log.debug("the configurations of %s are unknown: %s", self.dataset, error)
+            return []
+        return names
 
     def _split(self, splits: Mapping[str, Any], split: str, setting: str) -> Any:
         """One split, whose columns are there."""

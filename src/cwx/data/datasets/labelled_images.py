@@ -50,14 +50,14 @@ class ImageSettings:
     def __post_init__(self) -> None:
         check_channels(self.channels)
         # Refuse wrong settings before the files are read.
-        self._fit()
+        self.fit()
 
-    def _fit(self) -> Fit | None:
+    def fit(self) -> Fit | None:
         return crop_if_sized(self.size, self.resize, self.interpolation)
 
     def reader(self, channels: int) -> Reader:
         rules = PixelRules(self.background, self.white_level, "data.source.")
-        return Reader(channels=channels, fit=self._fit(), rules=rules)
+        return Reader(channels=channels, fit=self.fit(), rules=rules)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,14 @@ class LabelledImageSource(ABC):
         Raises:
             ValueError: the data are missing or invalid; the message names the remedy.
         """
+
+    @property
+    def interpolation(self) -> str | None:
+        return self.pixels.interpolation
+
+    @property
+    def fit(self) -> Fit | None:
+        return self.pixels.fit()
 
     def prepare(self) -> None:
         return

@@ -11,7 +11,7 @@ from cwx.data.adversarial_set import AdversarialSet
 from cwx.data.datamodule import ImageData
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
-from cwx.data.resizing import fill
+from cwx.data.resizing import ResizingSource, fill
 from cwx.functional.spacing import evenly_spaced
 from cwx.training.subject import Subject
 
@@ -100,7 +100,8 @@ def file_images(files: Sequence[Path], data: ImageData, setting: str) -> list[Tr
             f"{channels} channels: set it to []"
         )
     # As the data's images, where their source resizes any.
-    interpolation = getattr(data.source, "interpolation", None)
+    source = data.source
+    interpolation = source.interpolation if isinstance(source, ResizingSource) else None
     fit = fill(height, width, interpolation=interpolation)
     reader = Reader(channels=channels, fit=fit, rules=PixelRules())
     try:

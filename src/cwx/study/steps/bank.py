@@ -16,7 +16,9 @@ from cwx.evaluations.outcome import NeedsBank
 from cwx.evaluations.predictions import divided_accuracy
 from cwx.evaluations.verdict.statistics import Statistic
 from cwx.storage.atomic import write_json, write_tensors
+from cwx.storage.store_entries import remove_leftovers
 from cwx.storage.trajectories import Identity, TrajectoryStore
+from cwx.study.contracts import check_finite
 from cwx.training.bank import Bank
 from cwx.training.ranks import Ranks
 from cwx.training.stages import Configuration, Factory, Fittable, Stages
@@ -104,13 +106,10 @@ class BankMeasurement:
             values: dict[str, Tensor] = {}
             for name, statistic in statistics.items():
                 identity = self._identity(clean, statistic.source, settings[name])
-                # Rank 0 decides: another job may just write the entry.
-                stored = self.stages.broadcast(self._read(identity))
-                if stored is None:
-                    stage = f"bank-{index}-{statistic.source}"
-                    stored = self._measure(stage, identity, clean, statistic)
-                    measured += 1
-                values |= stored
+                stage = f"bank-{index}-{statistic.source}"
+                of_network, is_new = self._provide(stage, identity, clean, statistic)
+                values |= of_network
+                measured += is_new
             by_network.append(values)
             if measured:
                 left = (time.monotonic() - start) / (index + 1) * (len(bank) - index - 1)
@@ -148,10 +147,13 @@ class BankMeasurement:
                 f"{path / FILE} is damaged ({error}): delete the folder to measure it again"
             ) from error
 
-    def _measure(
+    def _provide(
         self, stage: str, identity: Identity, clean: Subject, statistic: Statistic
-    ) -> dict[str, Tensor]:
-        """Run the method on a network of the bank, and write its statistics into the store."""
+    ) -> tuple[dict[str, Tensor], bool]:
+        """The statistics of a network of the bank, and whether they are new in the store.
+
+        If the store lacks them, the method is run on the network.
+        """
         with ExitStack() as locks:
             if self.stages.is_rank_zero:
                 waiting = f"another job measures {stage}: waiting for it"
@@ -159,7 +161,7 @@ class BankMeasurement:
             # Rank 0 decides: while it holds the lock, the store cannot change.
             stored: dict[str, Tensor] | None = self.stages.broadcast(self._read(identity))
             if stored is not None:
-                return stored
+                return stored, False
             path = self.store.path(identity)
             checkpoint = path / f"checkpoint-{path.name[:8]}.ckpt"
             if self.stages.is_rank_zero:
@@ -169,13 +171,15 @@ class BankMeasurement:
                 self.stages.fit(module, checkpoint, [])
             # The process group begins with the first stage that is fitted.
             divided = replace(clean, ranks=Ranks.running())
-            values = dict(statistic(divided, module.explanations()))
+            output = module.explanations()
+            check_finite(statistic.source, output)
+            values = dict(statistic(divided, output))
             network = clean.first_network("expert").to(clean.device)
             on_test = divided_accuracy(divided, network, clean.data.splits.test)
             values[_ACCURACY] = torch.tensor(on_test, dtype=torch.float64)
             if self.stages.is_rank_zero:
                 write_tensors(path / FILE, values, {})
                 write_json(path / "complete.json", {"statistics": list(values)})
-                checkpoint.unlink(missing_ok=True)
+                remove_leftovers(path)
             self.stages.wait()
-            return values
+            return values, True

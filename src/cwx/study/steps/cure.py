@@ -100,7 +100,7 @@ class Unlearning:
         clean = subject.data.splits.test.at(triggers.searched)
         stamped = ImageSet(self._stamp(clean.images[:], attach), clean.labels)
         settings = training.configuration["cure"]["recipe"]
-        fine_tuning = training.with_recipe(self.recipe, settings)
+        fine_tuning = training.with_recipe(self.recipe, settings, part="cure")
         networks = {
             name: fine_tuning.fine_tuned(
                 name,

@@ -92,9 +92,10 @@ class GenerateDataset:
         self.algorithm.check(network, data.image_shape)
         plan = self.algorithm.plan(data.splits.train, data.classes, stream(self.seed))
         settings = training.configuration["dataset_construction"]
-        (source,) = training.with_recipe(self.recipe, settings["recipe"]).experts(
-            "source", seeds=[self.seed], data=data
+        source_training = training.with_recipe(
+            self.recipe, settings["recipe"], part="dataset_construction"
         )
+        (source,) = source_training.experts("source", seeds=[self.seed], data=data)
         identity = {
             "dataset_construction": {k: v for k, v in settings.items() if k != "recipe"},
             "source": source.identity,

@@ -30,11 +30,14 @@ def explain(
     """
     finished = results.explanations()
     for name, build in methods.items():
+        checkpoint = results.checkpoint(name)
         if name in finished:
             log.info("%s: explanations exist from an earlier start", name)
+            if stages.is_rank_zero:
+                # The earlier start may have been killed just before.
+                checkpoint.unlink(missing_ok=True)
             continue
         clock = ElapsedTime()
-        checkpoint = results.checkpoint(name)
         try:
             with memory_advice(f"method {name}", partial(method_advice, name, build)):
                 method = build(subject=subject, seed=seed, stage=name)

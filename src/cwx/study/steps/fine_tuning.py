@@ -50,7 +50,7 @@ class FineTune:
                 statistics.
         """
         settings = training.configuration["fine_tuning"]["recipe"]
-        return training.with_recipe(self.recipe, settings).fine_tuned(
+        return training.with_recipe(self.recipe, settings, part="fine_tuning").fine_tuned(
             "fine-tuned",
             subject.trajectories,
             epoch=subject.epoch,

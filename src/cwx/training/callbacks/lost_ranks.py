@@ -21,7 +21,8 @@ class EndWithLostRank(L.Callback):
     about a connection on CPUs. Lightning kills this process some seconds later, without a message.
     A rank that ends by itself has said why.
 
-    Only processes that Lightning starts on this machine are seen.
+    Only processes that Lightning starts on this machine are seen, but at once: before Lightning
+    ends this one. `cwx.training.rank_failures` misses a rank on any machine, after a minute.
 
     Args:
         on_loss: receives the reason, before the processes end with status 1.

@@ -9,6 +9,7 @@ from torch import Tensor
 from cwx.networks.eval_mode import accuracy
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Recorder
+from cwx.training.importing.store_states import first_non_finite
 
 
 class RecordStates(L.Callback):
@@ -44,10 +45,19 @@ class RecordStates(L.Callback):
             value = accuracies[f"{stage}/accuracy"] = accuracy(network, batches)
             if epoch == 0:
                 recorder.start()
+            if name := first_non_finite(network.state_dict()):
+                # The last step may give such weights to a training whose losses are finite.
+                raise ValueError(
+                    f"the weights of {stage} are not finite after {epoch} epochs ({name}): "
+                    f"{module.divergence_remedy()}"
+                )
             if epoch in epochs:
                 recorder.record(epoch, module.recording.state(network), value)
-            # Before Lightning writes the last checkpoint: a resume from it calls no more callbacks.
-            if epoch == module.epochs:
+        # After all states are written: if a kill left some experts complete, the training of the
+        # others would start anew. Before Lightning writes the last checkpoint: a resume from it
+        # calls no more callbacks.
+        if epoch == module.epochs:
+            for recorder in self.recorders:
                 recorder.complete(epochs)
         for logger in trainer.loggers:
             logger.log_metrics(accuracies, step=trainer.global_step)

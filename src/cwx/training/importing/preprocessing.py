@@ -10,7 +10,7 @@ from torch import nn
 from torchvision import models
 
 from cwx.data.datamodule import ImageData
-from cwx.data.resizing import DEFAULT_INTERPOLATION, INTERPOLATIONS
+from cwx.data.resizing import DEFAULT_INTERPOLATION, INTERPOLATIONS, ResizingSource
 from cwx.storage.safe_load import file_digest
 from cwx.training.build import NetworkFactory, build_network
 from cwx.training.importing.published_weights import full_weights_name, is_weights_name
@@ -26,8 +26,7 @@ def check_interpolation(
     """Refuse to resize images by the default filter for weights that were made for another.
 
     Args:
-        data: the images; only a source with an attribute `interpolation` of ``None`` that resizes
-            its images is checked.
+        data: the images; only a source that resizes them, and whose filter is not set, is checked.
         sources: the checkpoints of each network, by its name.
         networks: build the networks, by name.
 
@@ -35,8 +34,9 @@ def check_interpolation(
         ValueError: torchvision or timm states another filter for the weights.
     """
     source = data.source
-    resizes = getattr(source, "fit", None) is not None
-    if not resizes or getattr(source, "interpolation", DEFAULT_INTERPOLATION) is not None:
+    if not isinstance(source, ResizingSource) or source.fit is None:
+        return
+    if source.interpolation is not None:
         return
     for name, checkpoints in sources.items():
         for given in checkpoints:
