@@ -1,6 +1,7 @@
 """Every experiment, sweep and choice composes, passes the check and instantiates."""
 
 import json
+import re
 from functools import cache
 
 import pytest
@@ -188,3 +189,11 @@ def test_every_network_composes(name):
 def test_these_tests_compose_every_group():
     listed = {"method", "evaluation", "logger", "scale", "network", "paper"}
     assert {*INDEPENDENT, *listed} == CHOICES.keys()
+
+
+def test_no_experiment_overrides_a_choice_inside_a_part_of_a_list():
+    """It would fail where `evaluation=[…]`, `method=[…]` or `logger=[…]` leaves this part out."""
+    inside = re.compile(r"override /\S+@(?:evaluation|method|logger)\.\S+")
+    files = [file for group in ("experiment", "scale") for file in (CONF / group).rglob("*.yaml")]
+    assert len(files) > 50
+    assert not [match[0] for file in files for match in inside.finditer(file.read_text())]
