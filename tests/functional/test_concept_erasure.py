@@ -55,8 +55,8 @@ def test_a_shift_along_a_direction_loses_its_effect(layer, features, generator, 
 
 def test_no_other_map_without_the_direction_changes_the_outputs_less(layer, features, generator):
     direction = torch.randn(1, 6, generator=generator)
-    weight, bias = erase_directions(*layer, features, direction, 1.0)
-    mean, covariance = shrunk_covariance(features)
+    weight, _ = erase_directions(*layer, features, direction, 1.0)
+    _, covariance = shrunk_covariance(features)
 
     def change(new):
         difference = (new - layer[0]).double()
@@ -74,9 +74,7 @@ def test_zero_and_repeated_directions_do_not_count(layer, features, generator):
     direction = torch.randn(1, 6, generator=generator)
     expected = erase_directions(*layer, features, direction, 1.0)
     repeated = torch.cat([direction, torch.zeros(1, 6), -3 * direction])
-    for own, other in zip(
-        erase_directions(*layer, features, repeated, 1.0), expected, strict=True
-    ):
+    for own, other in zip(erase_directions(*layer, features, repeated, 1.0), expected, strict=True):
         torch.testing.assert_close(own, other)
     for own, other in zip(
         erase_directions(*layer, features, torch.zeros(2, 6), 1.0), layer, strict=True
