@@ -94,10 +94,10 @@ class Erasure:
         shifts = torch.stack([(own - clean[others]).mean(0) for own in triggered])
         cured = self._without(network, name, clean, shifts)
         log.info(
-            "erasing %d directions from the inputs of %s: the recovered triggers of class %s send "
+            "directions erased from the inputs of %s: %d; the recovered triggers of class %s send "
             "%s of the images of the searches to the class, %s before",
-            len(shifts),
             name,
+            len(shifts),
             describe_class(label, subject.data.classes),
             _rates(cured, name, triggered, label),
             _rates(network, name, triggered, label),
