@@ -67,7 +67,7 @@ CHOICES = {
     "precision": ["precision@precision.experts={}", "precision@precision.methods={}"],
     "recipe": ["recipe={}"],
     "purification": ["purification={}"],
-    "cure": ["cure={}", "method=[trigger_inversion]", "evaluation=[attack_success]"],
+    "cure": ["cure={}", "method=[trigger_inversion,universal]", "evaluation=[attack_success]"],
     "fine_tuning": ["fine_tuning={}"],
     "scale": ["experiment=cifar10/cwx", "scale={}"],
     "taxonomy": ["evaluation=[neurons]", "taxonomy@evaluation.neurons.taxonomy={}"],

@@ -116,10 +116,10 @@ def test_images_of_the_search_are_not_measured(cured, triggers):
     outcome = CureOutcome()(cured, {"inversion": triggers})
     assert {row["network"] for row in outcome.tables["cure"]} == {"before", "unlearned", "control"}
     for name in ("before", "unlearned", "control"):
-        for metric in ("accuracy", "trigger"):
+        for metric in ("accuracy", "trigger", "without"):
             assert 0 <= outcome.metrics[f"cure/{name}/{metric}"] <= 1
     # The study has no backdoor of its own.
-    assert "cure/before/attack" not in outcome.metrics
+    assert not {"cure/before/attack", "cure/before/restored"} & outcome.metrics.keys()
 
 
 def test_a_cure_without_triggers_and_a_measurement_without_a_cure_are_refused():
@@ -130,7 +130,7 @@ def test_a_cure_without_triggers_and_a_measurement_without_a_cure_are_refused():
     unlearning().check(with_triggers)
     with pytest.raises(ValueError, match="cure.label"):
         unlearning(label="up").check(with_triggers)
-    with pytest.raises(ValueError, match="add cure=unlearn"):
+    with pytest.raises(ValueError, match="add cure=erase, cure=unlearn or cure=prune"):
         CureOutcome().check(plan)
     assert NoCure()(None, {}, None, None) is None
 

@@ -18,8 +18,8 @@ from cwx.functional.neuron_pruning import (
     success_by_count,
 )
 from cwx.functional.rng import stream
-from cwx.networks.layer_inputs import decision_layer, layer_inputs
 from cwx.networks.layers import find_layer
+from cwx.study.steps.output_layer import output_features, output_layer
 from cwx.study.steps.recovered_trigger import Suspected, check_source, recovered_trigger
 from cwx.training.build import build_network, trained_network
 from cwx.training.cure import Cure
@@ -164,7 +164,7 @@ class Pruning:
     def check(self, plan: Plan) -> None:
         check_source(plan, self.source, self.label)
         network = build_network(plan.networks["network"], plan.data, seed=0)
-        self._output_layer(network)
+        output_layer(network, self.layer)
 
     def __call__(
         self,
@@ -182,12 +182,11 @@ class Pruning:
             subject, sources, self.source, self.label, suspected
         )
         network = subject.first_network("expert").to(subject.device)
-        name, layer = self._output_layer(network)
+        name, layer = output_layer(network, self.layer)
         test = subject.data.splits.test.at(triggers.searched).to(subject.device)
         units = test.images[test.labels != label].float() / 255
-        clean = self._activations(subject, network, units)
-        triggered = self._activations(subject, network, attach(units))
-        self._check_outputs(subject, network, units[:1], layer(clean[:1]))
+        clean = output_features(subject, network, self.layer, units)
+        triggered = output_features(subject, network, self.layer, attach(units))
         order = pruning_order(clean, triggered)
         most = max(1, round(self.fraction * len(order)))
         rates = success_by_count(triggered, layer.weight, layer.bias, order, label, most)
@@ -215,39 +214,6 @@ class Pruning:
             },
             used=triggers.searched,
         )
-
-    def _output_layer(self, network: nn.Module) -> tuple[str, nn.Linear]:
-        layer = decision_layer(network, self.layer, "cure.layer")
-        if not isinstance(layer, nn.Linear):
-            raise ValueError(
-                f"cure.layer is {self.layer!r}, of type {type(layer).__name__}: name the linear "
-                "layer that gives the logits, or null for the last linear layer"
-            )
-        return next(name for name, module in network.named_modules() if module is layer), layer
-
-    @torch.no_grad()
-    def _activations(self, subject: Subject, network: nn.Module, units: Tensor) -> Tensor:
-        """The inputs ``[n, d]`` of the output layer for unit images."""
-        with layer_inputs(network, self.layer, "cure.layer") as features:
-            parts = [
-                features(subject.data.normalization.normalize(part))
-                for part in units.split(subject.data.batch_size)
-            ]
-        return torch.cat(parts)
-
-    @torch.no_grad()
-    def _check_outputs(
-        self, subject: Subject, network: nn.Module, units: Tensor, own: Tensor
-    ) -> None:
-        """Refuse a layer whose outputs `own` are not those of the network for these unit images."""
-        outputs = network(subject.data.normalization.normalize(units))
-        if own.shape != outputs.shape or not torch.allclose(own, outputs, rtol=1e-3, atol=1e-4):
-            name, _ = self._output_layer(network)
-            raise ValueError(
-                f"the outputs of {type(network).__name__} are not those of its linear layer "
-                f"{name!r}: set cure.layer to the linear layer that gives the logits, or choose "
-                "cure=unlearn"
-            )
 
 
 def _pruned(network: nn.Module, layer: str, neurons: Tensor) -> nn.Module:
