@@ -30,7 +30,7 @@ from cwx.methods._mask_search import (
     choose_alphas,
     success_rate,
 )
-from cwx.methods._parallel_search import check_counts, parallel_step
+from cwx.methods._parallel_search import check_counts, leave_unchanged, parallel_step
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -202,22 +202,28 @@ class MaskSearch(L.LightningModule):
                 canvas=updates_canvas,
             )
 
-        optimised, frozen = self.masks, self.canvases
-        if updates_canvas:
-            optimised, frozen = frozen, optimised
         return parallel_step(
             self,
             batch,
             gradients,
-            optimised=optimised,
-            frozen=[frozen] if self.learned_canvas else [],
+            optimised=self.canvases if updates_canvas else self.masks,
+            frozen=self._frozen(),
             area=self.masks.detach().mean(),
         )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        leave_unchanged(self._frozen())
 
     def _updates_canvas(self) -> bool:
         """Whether this step updates the canvases instead of the masks."""
         learned = self.learned_canvas
         return learned is not None and learned.updates_canvas(self.global_step)
+
+    def _frozen(self) -> list[nn.Parameter]:
+        """The parameters of the optimiser that this step does not change."""
+        if self.learned_canvas is None:
+            return []
+        return [self.masks if self._updates_canvas() else self.canvases]
 
     @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:
