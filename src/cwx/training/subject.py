@@ -140,6 +140,11 @@ class Subject:
         }
         return {kind: trajectories for kind, trajectories in kinds.items() if trajectories}
 
+    @property
+    def names(self) -> list[str]:
+        """The names of `panel`."""
+        return [*self._trajectories_by_kind(), *self.evaluation_networks]
+
     def first_network(self, kind: str) -> nn.Module:
         """The first expert of a kind, or the first evaluation network of a name.
 
@@ -158,7 +163,7 @@ class Subject:
             return self._redrawn(redrawn_layers(kind))
         raise ValueError(
             f"this study has no network called {kind!r} to explain: choose one of "
-            f"{', '.join([*kinds, *self.evaluation_networks])}"
+            f"{', '.join(self.names)}"
         )
 
     def _redrawn(self, layers: int | None) -> nn.Module:
