@@ -114,14 +114,14 @@ class MaskSearch(L.LightningModule):
         self.learned_canvas, self.chunk, self.epochs = learned_canvas, chunk, passes
         data = subject.data
         test = data.splits.test
-        self.network = subject.first_network(explains).to(subject.device)
+        self.network = subject.first_network(explains)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         explained = classes_to_explain(classes, data, f"method.{stage}.classes")
         chooser = subject.first_network(canvas_network) if canvas_network else self.network
         chosen = choose_canvases(
             data,
-            test_logits(chooser.to(subject.device), data, subject.device),
+            test_logits(chooser, data, subject.device),
             canvas=canvas,
             classes=explained,
             count=canvases,

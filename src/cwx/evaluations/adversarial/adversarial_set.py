@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from typing import Annotated
 
 import torch
@@ -100,11 +99,7 @@ class AdversarialSetAccuracy:
 
 def _measure(subject: Subject, adversarial: AdversarialSet) -> tuple[list[Row], float]:
     """Fractions in 0-1, a row per network, and the mean distance, in one pass over the images."""
-    # Copies: other evaluations use the evaluation networks on the device where they are.
-    panel = {
-        name: [deepcopy(network).to(subject.device) for network in networks]
-        for name, networks in subject.panel().items()
-    }
+    panel = subject.panel()
     networks = [network for of_name in panel.values() for network in of_name]
     tops = (1, TOP) if len(subject.data.classes) > TOP else (1,)
     clean = subject.ranks.collect(lambda: _clean_hits(subject, networks, tops))

@@ -148,7 +148,7 @@ class Verdict:
     def _decide(self, subject: Subject, ranking: Ranking) -> tuple[State, str]:
         data, bank = subject.data, subject.bank
         labels = data.splits.test.labels
-        network = subject.first_network("expert").to(subject.device)
+        network = subject.first_network("expert")
         predictions = divided_logits(subject, network).argmax(1)
         accuracy = (predictions == labels).double().mean().item()
         classes = len(data.classes)

@@ -203,7 +203,7 @@ class MarginRatio:
 
     def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
         assert isinstance(output, Margins)
-        network = subject.first_network(output.explains).to(subject.device)
+        network = subject.first_network(output.explains)
         usual = median_margin(divided_logits(subject, network), subject.data.splits.test.labels)
         if not usual > 0:
             raise ValueError(

@@ -214,12 +214,8 @@ class Ensemble:
         return [by_identity[identity] for identity in sorted(by_identity)]
 
     def _check_member(self, member: Member, subject: Subject) -> None:
-        classes, device = len(subject.data.classes), subject.device
-        batches = (
-            (images.to(device), labels.to(device), total)
-            for images, labels, total in subject.data.test_batches(self.images)
-        )
-        test_accuracy = accuracy(member.network.to(device), batches)
+        classes = len(subject.data.classes)
+        test_accuracy = accuracy(member.network, subject.data.test_batches(self.images))
         if test_accuracy <= 1 / classes:
             remedy = (
                 "fine-tune it more gently, with a lower fine_tuning.recipe.optimizer.lr or another "

@@ -170,7 +170,7 @@ class BankMeasurement:
             # The process group begins with the first stage that is fitted.
             divided = replace(clean, ranks=Ranks.running())
             values = dict(statistic(divided, module.explanations()))
-            network = clean.first_network("expert").to(clean.device)
+            network = clean.first_network("expert")
             on_test = divided_accuracy(divided, network, clean.data.splits.test)
             values[_ACCURACY] = torch.tensor(on_test, dtype=torch.float64)
             if self.stages.is_rank_zero:
