@@ -92,6 +92,7 @@ class Verdict:
                     f"{setting} is {source!r}, which explains {plan.explains[source]!r}: a verdict "
                     "is about the first expert; set its explains to expert"
                 )
+            plan.require_images_outside(setting, source)
         if not self.bank_statistics:
             raise ValueError(
                 "evaluation.verdict.statistics is empty: give at least one, or leave verdict out"
