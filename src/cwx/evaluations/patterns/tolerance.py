@@ -188,7 +188,12 @@ class PatternTolerance:
 
     def _strengths(self) -> list[tuple[str, float]]:
         """The distortions and their strengths, in the order of the rows of a class."""
-        by_kind = {"none": [0], "shift": self.shifts, "noise": self.noise, "jpeg": self.jpeg}
+        by_kind: dict[str, Sequence[float]] = {
+            "none": [0],
+            "shift": self.shifts,
+            "noise": self.noise,
+            "jpeg": self.jpeg,
+        }
         return [(kind, strength) for kind, values in by_kind.items() for strength in values]
 
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
