@@ -75,8 +75,7 @@ class PatternTolerance:
       network classifies as the class. A pattern that is no better has no effect.
 
     A pattern that fails after a shift by a pixel is tied to exact pixels; one that survives is a
-    feature. A class without test images outside the search has empty cells in the table and is in
-    no mean.
+    feature. A class without test images outside the search has empty cells and is in no mean.
 
     Args:
         source: the method of the patterns.
