@@ -314,6 +314,26 @@ def test_a_method_that_explains_another_network_is_refused(subject):
         verdict().check(explained)
 
 
+def test_a_search_that_leaves_no_test_images_is_refused(subject):
+    explained = replace(plan(subject, inversion=Triggers), searched={"inversion": 1.0})
+    with pytest.raises(ValueError, match=r"method\.inversion\.searched=1 uses all 24: lower it"):
+        verdict().check(explained)
+    verdict().check(replace(explained, searched={"inversion": 0.9}))
+
+
+def test_a_class_without_images_of_others_outside_the_search_has_no_success(subject):
+    test = subject.data.splits.test
+    output = Perturbations(
+        explains="expert",
+        deltas=torch.zeros(3, *subject.data.image_shape),
+        labels=torch.arange(3),
+        epsilons=torch.full((3,), 8 / 255),
+        searched=test.labels != 1,
+    )
+    values = PerturbationSuccess(source="universal", images=100)(subject, output)["universal/8"]
+    assert values.isnan().tolist() == [False, True, False]
+
+
 def test_success_is_measured_on_images_outside_the_search(subject):
     """A perturbation that does nothing succeeds as often as the network confuses the images."""
     classes, shape = len(subject.data.classes), subject.data.image_shape

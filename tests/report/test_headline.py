@@ -59,6 +59,10 @@ def text(table=None, **metrics):
             },
             ["10 % patterns of ISCP", "0.50"],
         ),
+        (
+            {"predictive_power/whole/iscp/0.05": 0.2, "predictive_power/whole/universal/8": 0.9},
+            ["5 % patterns of ISCP", "0.20 on the images of their search."],
+        ),
         ({"adversarial_set/expert/success": 0.4}, ["40 %"]),
         ({"neurons/expert/high/lc": 5.0, "neurons/expert/lc": 2.0}, ["5.00", "2.00"]),
         ({"accuracy/expert/clean": 0.612}, ["61 % of the test images"]),

@@ -154,6 +154,26 @@ def test_metric_groups_have_titles_and_labels():
     }
 
 
+def test_power_on_the_images_of_the_search_is_shown_under_its_name_where_there_is_no_other():
+    metrics = {
+        "predictive_power/power/iscp/0.05": 0.3,
+        "predictive_power/whole/iscp/0.05": 0.4,
+        "predictive_power/whole/iscp/0.05/std": 0.1,
+        "predictive_power/whole/other/0.05": 0.5,
+        "predictive_power/whole/universal/8": 0.9,
+    }
+    groups = {
+        group.title: [(metric.text, metrics[metric.name]) for metric in group.metrics]
+        for group in group_metrics(metrics, {})
+    }
+    on_search = "on the images of their search"
+    assert groups == {
+        "Predictive power of patterns": [("5 % of pixels, iscp", 0.3)],
+        f"Predictive power of patterns {on_search}": [("5 % of pixels, other", 0.5)],
+        f"Predictive power of perturbations {on_search}": [("ε = 8/255, universal", 0.9)],
+    }
+
+
 AUDITED = {
     "adversary/success/expert": 1.0,
     "adversarial_set/expert/clean_top1": 0.71,

@@ -23,7 +23,9 @@ def adversarial_set(
             number, {name: t[shards.rows(number)].contiguous() for name, t in tensors.items()}
         )
     shards.complete()
-    return AdversarialSet.from_shards(Shards.open(folder), members=["expert"], metrics={})
+    return AdversarialSet.from_shards(
+        Shards.open(folder), members=["expert"], attacked=["expert"], metrics={}
+    )
 
 
 def untouched(data: ImageData, folder: Path, *, size=5) -> AdversarialSet:

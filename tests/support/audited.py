@@ -56,5 +56,7 @@ def attacked_study(data, folder):
         fine_tuned=after,
         held_out=[],
         evaluation_networks={},
-        adversarial=AdversarialSet.from_shards(shards, members=["expert"], metrics={}),
+        adversarial=AdversarialSet.from_shards(
+            shards, members=["expert"], attacked=["expert"], metrics={}
+        ),
     )

@@ -188,7 +188,9 @@ def attacked(data, folder):
     """Written by a single process, which runs before several."""
     if not folder.exists():
         return swapped(data, folder)
-    return AdversarialSet.from_shards(Shards.open(folder), members=["expert"], metrics={})
+    return AdversarialSet.from_shards(
+        Shards.open(folder), members=["expert"], attacked=["expert"], metrics={}
+    )
 
 
 def sources(data):

@@ -17,7 +17,8 @@ class AdversarialSet:
         labels: class indices of the originals, ``[n]``.
         targets: the target class of each attack, ``[n]``; never equal to the label.
         originals: the index of the original among the test images, ``[n]``.
-        members: the names of the attacked networks in the study.
+        members: the attacked networks, by one name of the study each.
+        attacked: all names whose first network was attacked, `members` among them.
         metrics: metrics of the attack, by name.
     """
 
@@ -26,15 +27,21 @@ class AdversarialSet:
     targets: Tensor
     originals: Tensor
     members: Sequence[str]
+    attacked: Sequence[str]
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_shards(
-        cls, shards: Shards, *, members: Sequence[str], metrics: Mapping[str, float]
+        cls,
+        shards: Shards,
+        *,
+        members: Sequence[str],
+        attacked: Sequence[str],
+        metrics: Mapping[str, float],
     ) -> "AdversarialSet":
         """The set in `shards`: ``images`` as bytes, ``labels``, ``targets``, ``originals``."""
         indices = {name: shards.tensor(name).long() for name in ("labels", "targets", "originals")}
-        return cls(shards=shards, members=members, metrics=metrics, **indices)
+        return cls(shards=shards, members=members, attacked=attacked, metrics=metrics, **indices)
 
     def __len__(self) -> int:
         return len(self.labels)

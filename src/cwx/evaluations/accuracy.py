@@ -95,7 +95,7 @@ class Accuracy:
         data, device = subject.data, subject.device
         rows = measure_networks(
             subject.panel() if self.evaluation_networks else subject.experts(),
-            lambda network: self._rows(data, network.to(device), device, subject.ranks),
+            lambda network: self._rows(data, network, device, subject.ranks),
         )
         means = mean_over_networks(rows, values=tuple(self.columns))
         return Outcome(

@@ -34,7 +34,7 @@ class Confusion:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         data = subject.data
-        network = subject.first_network("expert").to(subject.device)
+        network = subject.first_network("expert")
         matrix = _matrix(subject, network)
         counts, hits = matrix.sum(1), matrix.diagonal()
         present = counts > 0

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cwx.data.splits import ImageSet
 from cwx.functional.network_loss import NetworkLoss
-from cwx.networks.eval_mode import correct_counts
+from cwx.networks.eval_mode import correct_counts, device_of
 from cwx.networks.finite_logits import finite_logits, predicted
 from cwx.training.subject import Subject
 
@@ -19,13 +19,13 @@ def divided_logits(subject: Subject, network: nn.Module) -> Tensor:
 
     Args:
         subject: its test images and its ranks, which divide the batches.
-        network: in eval mode, on the subject's device.
+        network: in eval mode.
     """
-    ranks = subject.ranks
+    ranks, device = subject.ranks, device_of(network)
 
     def compute() -> list[Tensor]:
         batches = subject.data.test_batches(first=ranks.index, step=ranks.count)
-        return [finite_logits(network(batch.images.to(subject.device))).cpu() for batch in batches]
+        return [finite_logits(network(batch.images.to(device))).cpu() for batch in batches]
 
     return torch.cat(ranks.interleave(compute))
 
@@ -35,7 +35,7 @@ def divided_accuracy(subject: Subject, network: nn.Module, images: ImageSet) -> 
 
     Args:
         subject: its ranks divide the batches.
-        network: on the device of the images.
+        network: on any device.
     """
     ranks = subject.ranks
     batches = subject.data.in_order(images, first=ranks.index, step=ranks.count)

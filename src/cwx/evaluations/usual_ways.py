@@ -23,7 +23,7 @@ class UsualWays:
         self.most = most
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        network = subject.first_network("expert").to(subject.device)
+        network = subject.first_network("expert")
         trials = NetworkTrials(network, subject.data, subject.device)
         others = sorted(trials.others(), key=lambda trial: -trial.accuracy)
         metrics = {"usual_ways/configured": trials.present.accuracy}

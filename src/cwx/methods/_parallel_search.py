@@ -59,7 +59,7 @@ def parallel_step(
 
     Args:
         optimised: the parameter to update; row i belongs to search i.
-        frozen: other parameters, which this step does not change.
+        frozen: other parameters, which this step does not change: see `leave_unchanged`.
 
     Raises:
         ValueError: a gradient is not finite; not every step is checked.
@@ -84,6 +84,16 @@ def parallel_step(
         )
     scalar: Tensor = (optimised * gradient).sum() * ranks
     return scalar + sum(0 * parameter.sum() for parameter in frozen)
+
+
+def leave_unchanged(frozen: Sequence[nn.Parameter]) -> None:
+    """Keep parameters from this optimiser step; to be called between backward pass and step.
+
+    A gradient of 0 still moves a parameter under momentum, Adam or weight decay, and changes the
+    state of its optimiser; without a gradient the optimiser leaves both as they are.
+    """
+    for parameter in frozen:
+        parameter.grad = None
 
 
 def check_counts(stage: str, **counts: int | None) -> None:

@@ -49,7 +49,7 @@ class GradCamRegions:
         self.subject, self.seed, self.stage, self.explains = subject, seed, stage, explains
         self.canvas, self.canvases = canvas, canvases
         self.classes = classes_to_explain(classes, subject.data, f"method.{stage}.classes")
-        self.network = subject.first_network(explains).to(subject.device)
+        self.network = subject.first_network(explains)
         shape, setting = subject.data.image_shape, f"method.{stage}.layer"
         self.layer = self.network.get_submodule(
             attention_layer(self.network, shape, layer, setting)

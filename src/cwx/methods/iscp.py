@@ -30,7 +30,7 @@ from cwx.methods._mask_search import (
     choose_alphas,
     success_rate,
 )
-from cwx.methods._parallel_search import check_counts, parallel_step
+from cwx.methods._parallel_search import check_counts, leave_unchanged, parallel_step
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -115,14 +115,14 @@ class MaskSearch(L.LightningModule):
         self.learned_canvas, self.chunk, self.epochs = learned_canvas, chunk, passes
         data = subject.data
         test = data.splits.test
-        self.network = subject.first_network(explains).to(subject.device)
+        self.network = subject.first_network(explains)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         explained = classes_to_explain(classes, data, f"method.{stage}.classes")
         chooser = subject.first_network(canvas_network) if canvas_network else self.network
         chosen = choose_canvases(
             data,
-            test_logits(chooser.to(subject.device), data, subject.device),
+            test_logits(chooser, data, subject.device),
             canvas=canvas,
             classes=explained,
             count=canvases,
@@ -203,22 +203,28 @@ class MaskSearch(L.LightningModule):
                 canvas=updates_canvas,
             )
 
-        optimised, frozen = self.masks, self.canvases
-        if updates_canvas:
-            optimised, frozen = frozen, optimised
         return parallel_step(
             self,
             batch,
             gradients,
-            optimised=optimised,
-            frozen=[frozen] if self.learned_canvas else [],
+            optimised=self.canvases if updates_canvas else self.masks,
+            frozen=self._frozen(),
             area=self.masks.detach().mean(),
         )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        leave_unchanged(self._frozen())
 
     def _updates_canvas(self) -> bool:
         """Whether this step updates the canvases instead of the masks."""
         learned = self.learned_canvas
         return learned is not None and learned.updates_canvas(self.global_step)
+
+    def _frozen(self) -> list[nn.Parameter]:
+        """The parameters of the optimiser that this step does not change."""
+        if self.learned_canvas is None:
+            return []
+        return [self.masks if self._updates_canvas() else self.canvases]
 
     @torch.no_grad()
     def on_train_batch_end(self, *_: Any) -> None:

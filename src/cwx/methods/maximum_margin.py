@@ -72,7 +72,7 @@ class MaximumMargin(L.LightningModule):
         self.starts, self.optimizer, self.chunk = starts, optimizer, chunk
         self.batches = Steps(epoch_length(iterations, checkpoint_every))
         self.epochs = iterations // self.batches.count
-        self.network = subject.first_network(explains).to(subject.device)
+        self.network = subject.first_network(explains)
         chosen = _labels(classes, subject.data.classes, stage)
         keys = [(label, start) for label in chosen for start in range(starts)]
         shape = subject.data.image_shape

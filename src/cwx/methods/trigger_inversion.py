@@ -118,7 +118,7 @@ class TriggerInversion(L.LightningModule):
         self.batches = Steps(epoch_length(iterations, checkpoint_every))
         self.epochs = iterations // self.batches.count
         data = subject.data
-        self.network = subject.first_network(explains).to(subject.device)
+        self.network = subject.first_network(explains)
         chosen = _targets(classes, data.classes, stage)
         self.split = draw_search_images(data.splits.test, images, held_out, seed, stage)
         self.keys = [(label, restart) for restart in range(restarts) for label in chosen]

@@ -74,7 +74,7 @@ class UniversalPerturbation(L.LightningModule):
         self.subject, self.stage, self.explains = subject, stage, explains
         self.learning_rate, self.chunk, self.epochs = step / scale, chunk, passes
         data, test = subject.data, subject.data.splits.test
-        self.network = subject.first_network(explains).to(subject.device)
+        self.network = subject.first_network(explains)
         targets = named_or_all(classes, data.classes, f"method.{stage}.classes")
         self.searched = nontarget_subset(len(test), searched, seed, f"method.{stage}.searched")
         check_nontarget(self.searched, test.labels, targets, data.classes, stage)

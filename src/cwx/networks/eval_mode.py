@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,12 @@ def eval_mode(network: nn.Module) -> Iterator[nn.Module]:
 def freeze(network: nn.Module) -> nn.Module:
     """Set `network` to eval mode and its parameters to no gradients; nothing restores them."""
     return network.eval().requires_grad_(False)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """The device of the parameters and buffers of a network; the CPU if it has none."""
+    tensors = chain(network.parameters(), network.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, int]]) -> float:
@@ -54,18 +61,18 @@ def correct_counts(
     """The number of images, then of those with the label among the k highest logits, in eval mode.
 
     Args:
-        batches: (images, labels, any integer).
+        batches: (images, labels, any integer), on any device.
         tops: each k.
 
     Raises:
         NotFiniteError: a prediction is not finite.
     """
-    correct, total = [0] * len(tops), 0
+    correct, total, device = [0] * len(tops), 0, device_of(network)
     with eval_mode(network):
         for images, labels, _ in batches:
-            logits = finite_logits(network(images))
+            logits = finite_logits(network(images.to(device)))
             correct = [
-                count + int(_correct_count(logits, labels, k))
+                count + int(_correct_count(logits, labels.to(device), k))
                 for count, k in zip(correct, tops, strict=True)
             ]
             total += len(labels)

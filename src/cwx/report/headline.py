@@ -106,19 +106,26 @@ def _fidelity(values: Values) -> str:
 
 
 def _patterns(values: Values, titles: Mapping[str, str]) -> str:
-    powers = [
-        (float(parts[3]), parts[2], value)
-        for name, value in values.items()
-        if (parts := name.split("/"))[:2] == ["predictive_power", "power"] and len(parts) == 4
-        and parts[3].startswith("0.")
-    ]  # fmt: skip
+    powers, on = _mean_powers(values, "power"), ""
+    if not powers:
+        powers, on = _mean_powers(values, "whole"), " on the images of their search"
     if not powers:
         return ""
     size, source, power = max(powers)
     return (
         f"The {_percent(size)} patterns of {titles.get(source, source)} have a mean predictive "
-        f"power of {power:.2f}."
+        f"power of {power:.2f}{on}."
     )
+
+
+def _mean_powers(values: Values, images: str) -> list[tuple[float, str, float]]:
+    """The size, the source and the mean power of patterns on these images."""
+    return [
+        (float(parts[3]), parts[2], value)
+        for name, value in values.items()
+        if (parts := name.split("/"))[:2] == ["predictive_power", images] and len(parts) == 4
+        and parts[3].startswith("0.")
+    ]  # fmt: skip
 
 
 def _adversarial(values: Values) -> str:

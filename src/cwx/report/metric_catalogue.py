@@ -37,6 +37,8 @@ class MetricPattern:
         paper_name: the name under which a paper's value stands, from the metric's name.
         hidden: whether a value is left out, such as a corrupted fraction of 0.
         unless: a name prefix of another evaluation that measures the same.
+        in_place_of: from a metric's name that of the metric that is shown instead where there is
+            one.
     """
 
     pattern: str
@@ -49,6 +51,7 @@ class MetricPattern:
     paper_name: Callable[[str], str] = str
     hidden: Callable[[float], bool] = lambda _: False
     unless: str = ""
+    in_place_of: Callable[[str], str] = lambda _: ""
 
 
 def _whole_test_set(name: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from cwx.report.contribution_metrics import CONTRIBUTION_PATTERNS
 from cwx.report.metric_catalogue import METRIC_PATTERNS, MetricPattern
 from cwx.report.metric_labels import SOURCES, network_column, network_label
+from cwx.report.whole_test_set_metrics import WHOLE_TEST_SET_PATTERNS
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def group_metrics(
     """
     return [
         group
-        for pattern in (*METRIC_PATTERNS, *CONTRIBUTION_PATTERNS)
+        for pattern in (*METRIC_PATTERNS, *WHOLE_TEST_SET_PATTERNS, *CONTRIBUTION_PATTERNS)
         if not (pattern.unless and any(name.startswith(pattern.unless) for name in values))
         for group in _groups_of_pattern(pattern, values, method_titles)
     ]
@@ -95,7 +96,7 @@ def _groups_of_pattern(
     by_title: dict[str, list[Metric]] = {}
     for name, value in values.items():
         match = re.fullmatch(pattern.pattern, name)
-        if match is None or pattern.hidden(value):
+        if match is None or pattern.hidden(value) or pattern.in_place_of(name) in values:
             continue
         parts = match.groupdict()
         of, label, column = (parts.get(key) or "" for key in ("of", "label", "column"))

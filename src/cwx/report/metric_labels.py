@@ -81,15 +81,16 @@ NEURON_MEANING = (
     "Noise: the CS of the same images with random noise instead of the attack."
 )
 
-PATTERN_MEANING = (
+PATTERN_FRACTION = (
     "PW: fraction of test images that are classified as the pattern's class once they carry the "
-    "pattern, divided by clean accuracy. Measured on images outside the search set (the paper: on "
-    "all test images)."
+    "pattern, divided by clean accuracy."
 )
-PERTURBATION_MEANING = (
-    "Fraction of test images that are classified as the perturbation's class once it is added. "
-    "Measured on images outside the search set (the paper: on all test images)."
+PERTURBATION_FRACTION = (
+    "Fraction of test images that are classified as the perturbation's class once it is added."
 )
+_OUTSIDE = "Measured on images outside the search set (the paper: on all test images)."
+PATTERN_MEANING = f"{PATTERN_FRACTION} {_OUTSIDE}"
+PERTURBATION_MEANING = f"{PERTURBATION_FRACTION} {_OUTSIDE}"
 
 
 def network_label(name: str) -> str:

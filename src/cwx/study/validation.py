@@ -8,7 +8,7 @@ from cwx.study.contracts import NETWORK, check_builds, check_explains, check_opt
 from cwx.training.build import NetworkFactory, check_last_batch, check_outputs, check_size
 from cwx.training.experts import Experts
 from cwx.training.importing.preprocessing import check_interpolation
-from cwx.training.plan import Plan, explained_kinds, output_type
+from cwx.training.plan import Plan, explained_kinds, output_type, settings_of
 from cwx.training.provider import check_recipe
 from cwx.training.redrawn import REDRAWN
 from cwx.training.stages import Configuration, Factory
@@ -83,6 +83,7 @@ def check_study(
         recorded=recipe_settings.get("recording", {}).get("epochs"),
         networks=networks,
         explains=explained_kinds(method),
+        searched=settings_of(method, "searched"),
         names=names,
         adversarial=makes_adversarial,
         constructs=constructs,

@@ -4,9 +4,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cwx.data.datamodule import ImageData
 from cwx.functional.random_numbers import draws_random_numbers
@@ -176,3 +177,16 @@ def trained_network(
     network = build_network(factory, data, seed=0)
     trajectory.load_into(network, trajectory.epochs if epoch is None else epoch)
     return freeze(network)
+
+
+def copy_network(network: nn.Module) -> nn.Module:
+    """A copy that shares no tensor with a frozen network."""
+    # Tensors that a module computes, as weight normalisation does, may have a graph: `deepcopy`
+    # refuses them.
+    computed = (
+        tensor
+        for module in network.modules()
+        for tensor in vars(module).values()
+        if isinstance(tensor, Tensor) and not tensor.is_leaf
+    )
+    return deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed})

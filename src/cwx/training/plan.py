@@ -30,6 +30,8 @@ class Plan:
             name.
         explains: the kind of network that a method explains, by the method's name, if it has this
             setting.
+        searched: the fraction of the test images that a method's search uses, by the method's name,
+            if it has this setting.
         names: names of the networks that are trained or imported: kinds of experts and evaluation
             networks.
         recorded: ``recipe.recording.epochs``; ``None`` if all epochs are recorded.
@@ -48,6 +50,7 @@ class Plan:
     leaves: Mapping[str, type[Any]] = field(default_factory=dict)
     networks: Mapping[str, NetworkFactory] = field(default_factory=dict)
     explains: Mapping[str, str] = field(default_factory=dict)
+    searched: Mapping[str, float] = field(default_factory=dict)
     names: Sequence[str] = ()
     recorded: int | None = None
     held_out_epochs: Mapping[str, int] = field(default_factory=dict)
@@ -181,6 +184,24 @@ class Plan:
                 "adversary=ensemble"
             )
 
+    def require_images_outside(self, setting: str, method: str) -> None:
+        """Refuse to measure a method on test images that its search did not use if it uses all.
+
+        Args:
+            setting: of the evaluation, which names the method.
+            method: its name.
+
+        Raises:
+            ValueError: there are no such images.
+        """
+        fraction, count = self.searched.get(method, 0.0), len(self.data.splits.test)
+        if fraction and round(fraction * count) >= count:
+            raise ValueError(
+                f"{setting} is {method!r}, which is measured on test images that its search did "
+                f"not use, and method.{method}.searched={fraction:g} uses all {count}: lower it, "
+                "such as to 0.5"
+            )
+
     def require_images(self, name: str, setting: str) -> None:
         """Refuse a setting whose value `name` is not a method that makes images of classes.
 
@@ -216,10 +237,15 @@ def output_type(method: Callable[..., Any]) -> type[Any]:
 
 def explained_kinds(methods: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
     """The setting ``explains`` of each method that has it, by the method's name."""
+    return settings_of(methods, "explains")
+
+
+def settings_of(methods: Mapping[str, Callable[..., Any]], setting: str) -> dict[str, Any]:
+    """A setting of each method that has it, by the method's name."""
     return {
-        name: build.keywords["explains"]
+        name: build.keywords[setting]
         for name, build in methods.items()
-        if isinstance(build, partial) and "explains" in build.keywords
+        if isinstance(build, partial) and setting in build.keywords
     }
 
 

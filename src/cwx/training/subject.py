@@ -12,7 +12,7 @@ from cwx.explanations.class_images import ClassImages
 from cwx.explanations.images import Explanations
 from cwx.storage.trajectories import Trajectory
 from cwx.training.bank import Bank
-from cwx.training.build import NetworkFactory, build_network, trained_network
+from cwx.training.build import NetworkFactory, build_network, copy_network, trained_network
 from cwx.training.cure import Cure
 from cwx.training.ranks import Ranks
 from cwx.training.redrawn import is_redrawn, redraw_weights, redrawn_layers
@@ -26,6 +26,9 @@ _STATISTICS = 256
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """The images and networks of a study, passed to every method and evaluation.
+
+    Trained networks that it returns are on `device` and belong to the caller, who may move them or
+    change their memory format: every call returns others, copies of the evaluation networks.
 
     Attributes:
         data: the images, loaded.
@@ -99,12 +102,12 @@ class Subject:
             ValueError: the trajectory was recorded for another network, or not at that epoch.
         """
         chosen = self.epoch if epoch is None else epoch
-        return trained_network(self.factory, self.data, trajectory, chosen)
+        return trained_network(self.factory, self.data, trajectory, chosen).to(self.device)
 
     def bank_network(self, trajectory: Trajectory) -> nn.Module:
         """A network of the bank, at the study's epoch if it was recorded, else at its last."""
         epoch = self.epoch_in(trajectory)
-        return trained_network(self.factory, self.data, trajectory, epoch)
+        return trained_network(self.factory, self.data, trajectory, epoch).to(self.device)
 
     def epoch_in(self, trajectory: Trajectory) -> int | None:
         """The study's epoch; ``None``, the last, for a trajectory without it."""
@@ -140,6 +143,11 @@ class Subject:
         }
         return {kind: trajectories for kind, trajectories in kinds.items() if trajectories}
 
+    @property
+    def names(self) -> list[str]:
+        """The names of `panel`."""
+        return [*self._trajectories_by_kind(), *self.evaluation_networks]
+
     def first_network(self, kind: str) -> nn.Module:
         """The first expert of a kind, or the first evaluation network of a name.
 
@@ -153,16 +161,16 @@ class Subject:
         if kind in kinds:
             return self._network_of(kind, kinds[kind][0])
         if kind in self.evaluation_networks:
-            return self.evaluation_networks[kind][0]
+            return self._copy(self.evaluation_networks[kind][0])
         if is_redrawn(kind):
             return self._redrawn(redrawn_layers(kind))
         raise ValueError(
             f"this study has no network called {kind!r} to explain: choose one of "
-            f"{', '.join([*kinds, *self.evaluation_networks])}"
+            f"{', '.join(self.names)}"
         )
 
     def _redrawn(self, layers: int | None) -> nn.Module:
-        network = self.first_network("expert").to(self.device)
+        network = self.first_network("expert")
         images = self.data.splits.test.spread(_STATISTICS).images[:]
         normalised = self.data.normalization.from_bytes(images.to(self.device))
         redraw_weights(network, normalised, seed=0, layers=layers)
@@ -178,8 +186,12 @@ class Subject:
     def panel(self) -> dict[str, list[nn.Module]]:
         """`experts` and the evaluation networks, one network per seed, by name."""
         return self.experts() | {
-            name: list(networks) for name, networks in self.evaluation_networks.items()
+            name: [self._copy(network) for network in networks]
+            for name, networks in self.evaluation_networks.items()
         }
+
+    def _copy(self, network: nn.Module) -> nn.Module:
+        return copy_network(network).to(self.device)
 
     def class_images(self, per_class: int, *, std: float, seed: int) -> ClassImages:
         """Images to optimise, `per_class` per class, initialised with Gaussian noise of `std`."""

@@ -61,7 +61,8 @@ def at_scale(name):
         "experiment=cifar10/backdoor corruption=badnets,blended,sig,sig_clean_label",
         "experiment=cifar10/dynamics method.distill.start_min=0,2,5,10,20,30",
         "experiment=cifar10/iscp canvas@method.iscp.canvas=positive,negative,random,white",
-        "experiment=cifar10/iscp method.iscp.searched=0.2,0.4,0.6,0.8,1 experts.epoch=3,5",
+        "experiment=cifar10/iscp method.iscp.searched=0.2,0.4,0.6,0.8,1 experts.epoch=3,5 "
+        "method=[iscp] evaluation=[accuracy,predictive_power]",
         "experiment=cifar10/iscp_backdoor corruption.target=airplane,truck "
         "augment@recipe.augment=shift_flip,none canvas@method.iscp.canvas=white,random",
         "experiment=cifar10/adversarial,cifar10/natural",

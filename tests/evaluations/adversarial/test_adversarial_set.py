@@ -69,7 +69,9 @@ def subject(folder, *, data=None, evaluation_networks=PANEL, count=30, size=8):
     shards = Shards(folder, count=count, size=size)
     for number in range(len(shards)):
         shards.write(number, {name: t[shards.rows(number)] for name, t in drawn.items()})
-    adversarial = AdversarialSet.from_shards(shards, members=["attacked"], metrics={})
+    adversarial = AdversarialSet.from_shards(
+        shards, members=["attacked"], attacked=["attacked"], metrics={}
+    )
     return Subject(
         data=data,
         factory=None,

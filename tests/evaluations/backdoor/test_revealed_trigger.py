@@ -10,8 +10,10 @@ from support.builders import image_data
 from cwx.data.corruption import Backdoor, LabelNoise, NoCorruption
 from cwx.data.datamodule import ImageData
 from cwx.data.datasets.digits import Digits
+from cwx.evaluations.backdoor import overlays
 from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
 from cwx.evaluations.outcome import BASELINES, baselines
+from cwx.evaluations.patterns.probe import Probe
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Patterns, Perturbations, Triggers
 from cwx.functional.backdoor import AllToOne, Blend, Face, Patch, Sinusoid
@@ -282,6 +284,80 @@ def test_the_success_of_a_trigger_is_that_of_its_images_with_it(subject):
     assert outcome.metrics["revealed_trigger/inversion/others/success"] == others
     # Real images and class means have one as well: their pixels replace those of the images.
     assert 0 <= outcome.metrics["revealed_trigger/real/target/success"] <= 1
+
+
+def backdoored():
+    data = image_data()
+    data.corrupt(Backdoor(trigger=PATCH_OF_ONE, target=1, rate=0.5, variant=AllToOne(), seed=0))
+    return data
+
+
+def opposite_sources(data, *, left):
+    """A trigger and a perturbation, random; each search uses images that the other does not.
+
+    Args:
+        left: boolean mask of the test images that neither uses.
+    """
+    classes, shape = len(data.classes), data.image_shape
+    values = torch.rand(classes, *shape, generator=torch.Generator().manual_seed(2))
+    even = torch.arange(len(left)) % 2 == 0
+    return {
+        "inversion": Triggers(
+            explains="expert", masks=values[:, 0], patterns=values.flip(0),
+            labels=torch.arange(classes), success=torch.ones(classes),
+            required=torch.tensor(0.95), searched=even & ~left,
+        ),
+        "universal": Perturbations(
+            explains="expert", deltas=values - 0.5, labels=torch.arange(classes),
+            epsilons=torch.full((classes,), 0.5), searched=~even & ~left,
+        ),
+    }  # fmt: skip
+
+
+def test_success_is_measured_on_images_that_no_search_used(subject, monkeypatch):
+    """All sources on the same images, those of images as well."""
+    data = backdoored()
+    test, seen = data.splits.test, []
+    left = torch.arange(len(test)) % 5 == 0
+    sources = opposite_sources(data, left=left)
+
+    class Recorded(Probe):
+        def __init__(self, subject, network, images):
+            seen.append(images.images[:])
+            super().__init__(subject, network, images)
+
+    monkeypatch.setattr(overlays, "Probe", Recorded)
+    study = replace(subject, data=data)
+    metrics = RevealedTrigger(images=99, seconds=False)(study, sources).metrics
+    (images,) = seen
+    assert torch.equal(images, test.images[left])
+    network, others = subject.first_network("expert"), left & (test.labels != 1)
+    unit = test.images[others].float() / 255
+    for name, output in sources.items():
+        attached = output.attach(1)(unit)
+        hits = network(data.normalization.normalize(attached)).argmax(1) == 1
+        expected = hits.double().mean().item()
+        assert metrics[f"revealed_trigger/{name}/target/success"] == pytest.approx(expected)
+
+
+def test_without_images_that_no_search_used_there_is_no_success(subject, caplog):
+    data = backdoored()
+    nothing = torch.zeros(len(data.splits.test), dtype=torch.bool)
+    sources = opposite_sources(data, left=nothing)
+    study = replace(subject, data=data)
+    outcome = RevealedTrigger(images=99, seconds=False)(study, sources)
+    assert "success" not in {score for row in outcome.tables["revealed_trigger"] for score in row}
+    assert not any(name.endswith("/success") for name in outcome.metrics)
+    assert "the searches of inversion, universal used all test images" in caplog.text
+    # A class whose images of other classes are all used has none; the mean is over the others.
+    labels = data.splits.test.labels
+    outcome = RevealedTrigger(images=99, seconds=False)(
+        study, opposite_sources(data, left=labels == 1)
+    )
+    assert "revealed_trigger/inversion/target/success" not in outcome.metrics
+    assert 0 <= outcome.metrics["revealed_trigger/inversion/others/success"] <= 1
+    rows = outcome.tables["revealed_trigger"]
+    assert {row["success"] for row in rows if row["class"] == "target"} == {""}
 
 
 def test_all_forms_of_output_reveal_a_trigger(subject):

@@ -102,12 +102,26 @@ def test_the_best_pattern_is_that_of_predictive_power(looking, outcome):
     assert [row["canvas"] for row in outcome.tables["attention"]] == best == [1, 1, 1]
 
 
-def test_any_image_is_used_if_the_search_used_all_or_none(looking):
-    patterns = columns()
-    for searched in (torch.ones(24, dtype=torch.bool), torch.zeros(24, dtype=torch.bool)):
-        whole = replace(patterns, searched=searched)
-        outcome = attention(images=99)(looking, {"iscp": whole})
-        assert [row["images"] for row in outcome.tables["attention"]] == [16] * 3
+def test_any_image_is_used_if_the_search_used_none(looking):
+    patterns = replace(columns(), searched=torch.zeros(24, dtype=torch.bool))
+    outcome = attention(images=99)(looking, {"iscp": patterns})
+    assert [row["images"] for row in outcome.tables["attention"]] == [16] * 3
+
+
+def test_images_of_the_search_are_never_used(looking):
+    labels = looking.data.splits.test.labels
+    patterns = replace(columns(), searched=labels != 1)
+    outcome = attention(images=99)(looking, {"iscp": patterns})
+    rows = outcome.tables["attention"]
+    assert [row["images"] for row in rows] == [8, 0, 8]
+    assert {rows[1][column] for column in ("before", "after", "by_area", "empty_after")} == {""}
+    values = [row["after"] for row in rows if row["after"] != ""]
+    assert outcome.metrics["attention/iscp/after"] == pytest.approx(sum(values) / len(values))
+    assert set(outcome.figures) == {"attention"}
+    every = replace(patterns, searched=torch.ones(24, dtype=torch.bool))
+    nothing = attention()(looking, {"iscp": every})
+    assert not nothing.metrics
+    assert not nothing.figures
 
 
 def plan(subject, **leaves):
@@ -128,6 +142,9 @@ def test_bad_settings_and_studies_are_refused(looking, subject):
         attention(layer="x").check(whole)
     with pytest.raises(ValueError, match="a pattern of 0.001 of 4x4 pixels"):
         attention(size=0.001).check(plan(subject, iscp=Patterns))
+    searched = replace(plan(subject, iscp=Patterns), searched={"iscp": 1.0})
+    with pytest.raises(ValueError, match=r"attention\.source is 'iscp', .*searched=1 uses all 24"):
+        attention().check(searched)
     with pytest.raises(ValueError, match="evaluation.attention.images is 0"):
         attention(images=0)
     with pytest.raises(ValueError, match="evaluation.attention.layer is 'x'.*give one such as"):

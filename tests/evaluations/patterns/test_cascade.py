@@ -130,6 +130,25 @@ def test_canvases_that_only_one_method_searched_are_not_compared(subject):
     assert rows[0]["iou"] == pytest.approx(overlap(*pair).item())
 
 
+def test_masks_are_compared_where_no_image_is_outside_the_search(subject, outcome):
+    outputs = sources(subject)
+    every = torch.ones_like(outputs["iscp"].searched)
+    labels = subject.data.splits.test.labels
+    # The patterns of the intact network used all images; those of another, all but one class.
+    outputs["iscp"] = replace(outputs["iscp"], searched=every)
+    outputs["one"] = replace(outputs["one"], searched=labels != 1)
+    changed = cascade(subject, outputs)
+    rows = changed.tables["pattern_cascade"]
+    assert [row["success"] == "" for row in rows] == [True] * 3 + [False, True, False] + [False] * 3
+    assert [row["success"] == "" for row in rows] == [row["no_pattern"] == "" for row in rows]
+    name = "pattern_cascade/iscp"
+    assert f"{name}/0/success" not in changed.metrics
+    assert f"{name}/0/iou" in changed.metrics
+    mean = fmean([rows[3]["success"], rows[5]["success"]])
+    assert changed.metrics[f"{name}/1/success"] == pytest.approx(mean)
+    assert list(changed.figures) == ["pattern_cascade"]
+
+
 def test_a_cascade_on_other_canvases_is_refused(subject):
     outputs = sources(subject)
     del outputs["all"]

@@ -194,6 +194,46 @@ def test_controls_on_another_network_are_refused(subject):
     evaluation.check(replace(plan, explains=dict.fromkeys(plan.explains, "clean")))
 
 
+def test_a_class_without_images_outside_the_search_has_empty_cells(subject):
+    source, labels = patterns(subject), subject.data.splits.test.labels
+    alone = replace(source, searched=labels != 1)
+    sources = {"iscp": alone, "iscp_shuffled": shuffled(subject)}
+    settings = SETTINGS | {"shuffled": "iscp_shuffled"}
+    outcome = PatternControls(**settings)(subject, sources)
+    rows, name = outcome.tables["pattern_controls"], "pattern_controls/iscp/0.25"
+    assert [row["pattern"] == "" for row in rows] == [False, True, False]
+    assert {rows[1][column] for column in ("random_masks", "no_pattern", "gain")} == {""}
+    for column in ("pattern", "random_masks", "other_canvas", "no_pattern", "gain"):
+        mean = fmean(row[column] for row in (rows[0], rows[2]))
+        assert outcome.metrics[f"{name}/{column}"] == pytest.approx(mean)
+    assert f"{name}/gain/class/{rows[1]['class']}" not in outcome.metrics
+    # No class has such images.
+    whole = replace(source, searched=torch.ones_like(source.searched))
+    outcome = PatternControls(**SETTINGS | {"redrawn": "iscp"})(subject, {"iscp": whole})
+    assert not outcome.metrics
+    assert not outcome.figures
+    assert len(outcome.tables["pattern_controls"]) == 3
+
+
+def test_searches_that_leave_no_test_images_are_refused(subject):
+    names = ("iscp", "iscp_redrawn", "iscp_shuffled")
+    plan = Plan(
+        data=subject.data,
+        methods=names,
+        held_out=0,
+        leaves=dict.fromkeys(names, Patterns),
+        searched=dict.fromkeys(names, 0.5),
+    )
+    evaluation = PatternControls(
+        **SETTINGS | {"redrawn": "iscp_redrawn", "shuffled": "iscp_shuffled"}
+    )
+    evaluation.check(plan)
+    for setting, name in zip(("source", "redrawn", "shuffled"), names, strict=True):
+        message = rf"pattern_controls\.{setting} is '{name}', .*{name}\.searched=0\.99 uses all 24"
+        with pytest.raises(ValueError, match=message):
+            evaluation.check(replace(plan, searched={**plan.searched, name: 0.99}))
+
+
 def test_a_control_is_no_source_of_predictive_power(subject):
     sources = {
         "iscp": patterns(subject),

@@ -294,7 +294,7 @@ def test_perturbations_are_not_divided_by_the_accuracy(subject):
         deltas=deltas,
         labels=torch.arange(3).repeat(2),
         epsilons=radii,
-        searched=torch.ones(24, dtype=torch.bool),
+        searched=torch.arange(24) % 2 == 0,
     )
     outcome = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")(
         subject, {"universal": source}
@@ -309,8 +309,56 @@ def test_perturbations_are_not_divided_by_the_accuracy(subject):
     network, data = subject.trained_network(subject.trajectories[0]), subject.data
     unit = (data.splits.test.images.float() / 255 + deltas[3]).clamp(0, 1)
     hit = network(data.normalization.normalize(unit)).argmax(1) == 0
-    expected = hit[data.splits.test.labels != 0].double().mean().item()
-    assert rows[0]["success"] == pytest.approx(expected)
+    others = data.splits.test.labels != 0
+    outside = others & ~source.searched
+    assert rows[0]["success"] == pytest.approx(hit[outside].double().mean().item())
+    # The images of the search never stand in for others: without others there is no value.
+    whole = replace(source, searched=torch.ones(24, dtype=torch.bool))
+    searched_all = PredictivePower(
+        sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss"
+    )(subject, {"universal": whole, "iscp": patterns(subject)})
+    kinds = ("power", "whole", "transfer")
+    names = {kind: f"predictive_power/{kind}/universal/" for kind in kinds}
+    present = {
+        kind: any(name.startswith(prefix) for name in searched_all.metrics)
+        for kind, prefix in names.items()
+    }
+    assert present == {"power": False, "whole": True, "transfer": False}
+    of_universal = [
+        row for row in searched_all.tables["predictive_power"] if row["source"] == "universal"
+    ]
+    assert {(row["power"], row["success"]) for row in of_universal} == {("", "")}
+    expected = hit[others].double().mean().item()
+    row = next(row for row in of_universal if row["size"] == "153")
+    assert row["power_whole"] == pytest.approx(expected)
+    networks = searched_all.tables["predictive_power_transfer"]
+    assert {row["source"] for row in networks} == {"iscp"}
+
+
+def test_patterns_of_a_search_on_all_images_have_no_power_outside_it(subject):
+    source = replace(patterns(subject), searched=torch.ones(24, dtype=torch.bool))
+    evaluation = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")
+    outcome = evaluation(subject, {"iscp": source})
+    kinds = {name.split("/")[1] for name in outcome.metrics}
+    assert kinds == {"whole", "canvases"}
+    assert {row["power"] for row in outcome.tables["predictive_power"]} == {""}
+    assert "predictive_power_transfer" not in outcome.tables
+    assert {"predictive_power", "predictive_power_patterns"} < set(outcome.figures)
+
+
+def test_a_class_without_images_outside_the_search_is_left_out_of_the_mean(subject):
+    source, labels = patterns(subject), subject.data.splits.test.labels
+    source.searched[:] = labels != 1
+    evaluation = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")
+    outcome = evaluation(subject, {"iscp": source})
+    rows = outcome.tables["predictive_power"]
+    assert [row["power"] == "" for row in rows] == [False, True, False]
+    name = "predictive_power/power/iscp/0.25"
+    assert outcome.metrics[name] == pytest.approx(fmean([rows[0]["power"], rows[2]["power"]]))
+    assert outcome.metrics[f"{name}/left_out"] == 1
+    assert f"{name}/class/{rows[1]['class']}" not in outcome.metrics
+    transfer = outcome.tables["predictive_power_transfer"]
+    assert rows[1]["class"] not in {row["class"] for row in transfer}
 
 
 def test_the_metric_accumulates_over_batches():

@@ -1,5 +1,6 @@
 """How exactly a pattern has to be applied."""
 
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -174,6 +175,35 @@ def test_images_without_a_pattern_are_compressed_once_for_all_classes(subject, m
     total = len(subject.data.splits.test)
     # With a pattern: for each of three classes the images of the two others.
     assert sum(counts) == 2 * (total + 2 * total)
+
+
+@pytest.mark.parametrize("source", [patterns, triggers, perturbations])
+def test_a_class_without_images_outside_the_search_has_empty_cells(subject, source):
+    labels, output = subject.data.splits.test.labels, source(subject)
+    alone = PatternTolerance(**SETTINGS)(subject, {"iscp": replace(output, searched=labels != 1)})
+    complete = PatternTolerance(**SETTINGS)(subject, {"iscp": output})
+    rows = alone.tables["pattern_tolerance"]
+    keys = ("distortion", "strength", "class")
+    assert [[row[key] for key in keys] for row in rows] == [
+        [row[key] for key in keys] for row in complete.tables["pattern_tolerance"]
+    ]
+    empty = {row["class"] for row in rows if row["success"] == row["without"] == ""}
+    assert empty == {subject.data.classes[1]}
+    values = [row["success"] for row in rows if row["distortion"] == "none"]
+    mean = alone.metrics["pattern_tolerance/iscp/none"]
+    assert mean == pytest.approx(fmean([values[0], values[2]]))
+    every = torch.ones_like(output.searched)
+    nothing = PatternTolerance(**SETTINGS)(subject, {"iscp": replace(output, searched=every)})
+    assert not nothing.metrics
+    assert not nothing.figures
+
+
+def test_a_search_that_leaves_no_test_images_is_refused(subject):
+    plan = Plan(data=subject.data, methods=["iscp"], held_out=0, leaves={"iscp": Perturbations})
+    message = r"pattern_tolerance\.source is 'iscp', .*method\.iscp\.searched=1 uses all 24: lower"
+    with pytest.raises(ValueError, match=message):
+        PatternTolerance(**SETTINGS).check(replace(plan, searched={"iscp": 1.0}))
+    PatternTolerance(**SETTINGS).check(replace(plan, searched={"iscp": 0.5}))
 
 
 def test_no_distortion_is_needed(subject):

@@ -14,6 +14,7 @@ from torch import nn
 
 from cwx.data.splits import ImageSet
 from cwx.data.step_loaders import RoundRobinIndices
+from cwx.evaluations.adversarial.adversarial_set import AdversarialSetAccuracy
 from cwx.functional.ensemble_attack import EnsembleAttack
 from cwx.methods.ensemble_attack import EnsembleAttacker
 from cwx.storage.shards import Shards
@@ -268,6 +269,8 @@ def test_an_adaptive_set_attacks_the_last_state_of_the_fine_tuned_network(study,
     assert [member["trained"] for member in identity["members"]] == [tuned.identity]
     assert [member["epoch"] for member in identity["members"]] == [tuned.epochs]
     assert found.members == ["fine-tuned"]
+    # The evaluation network is the same network.
+    assert found.attacked == ["fine-tuned", "other"]
     network = study.trained_network(tuned, tuned.epochs)
     said = network(study.data.normalization.from_bytes(found.shards.tensor("images"))).argmax(1)
     success = (said == found.targets).double().mean().item()
@@ -279,6 +282,7 @@ def test_an_adaptive_set_attacks_the_last_state_of_the_fine_tuned_network(study,
     twice = replace(twice, fine_tuned=[fine_tuned], epoch=None)
     beside = ensemble(adaptive=True)(twice, training(tmp_path, other=MLP, same=MLP))
     assert sorted(beside.members) == ["fine-tuned", "other"]
+    assert sorted(beside.attacked) == ["fine-tuned", "other"]
     named = made(replace(study, fine_tuned=[fine_tuned]), tmp_path, members=beside.members)
     assert named.shards.folder == beside.shards.folder
     # Another fine-tuning makes another set.
@@ -361,6 +365,15 @@ def test_an_evaluation_network_that_is_the_expert_is_attacked_once(study, tmp_pa
     both = evaluation_trajectories(study, other=other, same=expert)
     found = ensemble()(both, training(tmp_path, other=MLP, same=MLP))
     assert sorted(found.members) == ["expert", "other"]
+    # All names of an attacked network say so.
+    assert sorted(found.attacked) == ["expert", "other", "same"]
+    rows = AdversarialSetAccuracy(shown=1, amplify=1)(replace(both, adversarial=found), {}).tables[
+        "adversarial_set_networks"
+    ]
+    marks = {(row["network"], row["replicate"]): row["attacked"] for row in rows}
+    assert marks == {
+        ("expert", 0): "yes", ("expert", 1): "no", ("other", 0): "yes", ("same", 0): "yes",
+    }  # fmt: skip
     explained = replace(study, trajectories=[other])
     explained = evaluation_trajectories(explained, other=other, first=expert)
     again = ensemble()(explained, training(tmp_path, other=MLP, first=MLP))

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from copy import deepcopy
 from typing import Annotated
 
 import torch
@@ -65,11 +64,11 @@ class AdversarialSetAccuracy:
         adversarial = subject.adversarial
         assert adversarial is not None
         network_rows, distance = _measure(subject, adversarial)
-        rows = [_add_attacked(row, adversarial.members) for row in network_rows]
+        rows = [_add_attacked(row, adversarial.attacked) for row in network_rows]
         values = [name for name in rows[0] if name not in ("network", "replicate", "attacked")]
         means = mean_over_networks(rows, values=values)
         metrics = {
-            f"adversarial_set/{_metric_name(row, adversarial.members)}/{value}": float(row[value])
+            f"adversarial_set/{_metric_name(row, adversarial.attacked)}/{value}": float(row[value])
             for row in means
             for value in values
         }
@@ -100,11 +99,7 @@ class AdversarialSetAccuracy:
 
 def _measure(subject: Subject, adversarial: AdversarialSet) -> tuple[list[Row], float]:
     """Fractions in 0-1, a row per network, and the mean distance, in one pass over the images."""
-    # Copies: other evaluations use the evaluation networks on the device where they are.
-    panel = {
-        name: [deepcopy(network).to(subject.device) for network in networks]
-        for name, networks in subject.panel().items()
-    }
+    panel = subject.panel()
     networks = [network for of_name in panel.values() for network in of_name]
     tops = (1, TOP) if len(subject.data.classes) > TOP else (1,)
     clean = subject.ranks.collect(lambda: _clean_hits(subject, networks, tops))
@@ -176,12 +171,12 @@ def _hits(ranking: Tensor, labels: Tensor, count: int) -> int:
     return int((ranking[:, :count] == labels[:, None]).sum())
 
 
-def _add_attacked(row: Row, members: Sequence[str]) -> Row:
-    """The row with the column ``attacked``: of each member the first network was attacked."""
-    attacked = "yes" if row["network"] in members and row["replicate"] == 0 else "no"
+def _add_attacked(row: Row, names: Sequence[str]) -> Row:
+    """The row with the column ``attacked``: of each of these names the first network was."""
+    attacked = "yes" if row["network"] in names and row["replicate"] == 0 else "no"
     return {"network": row["network"], "replicate": row["replicate"], "attacked": attacked, **row}
 
 
-def _metric_name(row: Row, members: Sequence[str]) -> str:
-    unseen = row["network"] in members and row["attacked"] == "no"
+def _metric_name(row: Row, names: Sequence[str]) -> str:
+    unseen = row["network"] in names and row["attacked"] == "no"
     return f"{row['network']}-unseen" if unseen else str(row["network"])

@@ -40,8 +40,7 @@ def select_networks(
     _check_names(selected, list(panel), setting)
     # There are forward passes only; channels_last halves their time on a CPU.
     return {
-        name: [n.to(subject.device, memory_format=torch.channels_last) for n in panel[name]]  # type: ignore[call-overload]
-        for name in selected
+        name: [n.to(memory_format=torch.channels_last) for n in panel[name]] for name in selected
     }
 
 

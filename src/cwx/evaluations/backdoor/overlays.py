@@ -1,7 +1,9 @@
 """The success of the triggers that methods reveal, once they are put on other images."""
 
+import logging
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from cwx.evaluations.outcome import Sources
@@ -10,6 +12,8 @@ from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Attach, Patterns, Perturbations, Triggers
 from cwx.functional.trigger_scores import TriggerEstimate, is_local, top_pixels
 from cwx.training.subject import Subject
+
+log = logging.getLogger(__name__)
 
 
 def overlay_success(
@@ -23,11 +27,15 @@ def overlay_success(
 ) -> dict[str, dict[int, float]]:
     """The fraction of test images of other classes that a trigger sends to its class.
 
-    By source and class. Perturbations (of the largest radius) and triggers are put on images as
-    their methods define it. Of patterns, the first canvas of a class replaces as many pixels as the
-    true mask has; of images, the mean image of the class replaces those of the highest revealed
-    map. They know the size of the true trigger, but nothing else. For a trigger that is not local
-    both have no success: they would replace the whole image.
+    By source and class. All triggers are put on the same images, which no search of `sources` used:
+    a trigger that was made for the images that it is measured on succeeds more often than one of
+    synthetic images. A class without such images has no value.
+
+    Perturbations (of the largest radius) and triggers are put on images as their methods define it.
+    Of patterns, the first canvas of a class replaces as many pixels as the true mask has; of
+    images, the mean image of the class replaces those of the highest revealed map. They know the
+    size of the true trigger, but nothing else. For a trigger that is not local both have no
+    success: they would replace the whole image.
 
     Args:
         images: unit images by source, for sources that reveal images.
@@ -35,6 +43,14 @@ def overlay_success(
         mask: of the true trigger, ``[H, W]``.
         count: test images, at most.
     """
+    unused = _unused(subject, sources)
+    if not unused.any():
+        log.warning(
+            "revealed_trigger: the searches of %s used all test images, and none are left to "
+            "measure the success of the triggers: lower method.<name>.searched",
+            ", ".join(_searched(sources)),
+        )
+        return {}
     overlays: dict[str, dict[int, Attach]] = {}
     for name, output in sources.items():
         if isinstance(output, Triggers):
@@ -55,15 +71,33 @@ def overlay_success(
                 label: _image_overlay(explanations, label, estimate, mask)
                 for label, estimate in revealed[name].items()
             }
-    test = subject.data.splits.test.spread(count)
-    probe = Probe(subject, subject.first_network("expert"), test)
+    images_outside = subject.data.splits.test.at(unused).spread(count)
+    probe = Probe(subject, subject.first_network("expert"), images_outside)
     return {
         name: {
             label: probe.hits(attach, label).double().mean().item()
             for label, attach in by_class.items()
+            if (images_outside.labels != label).any()
         }
         for name, by_class in overlays.items()
     }
+
+
+def _searched(sources: Sources) -> dict[str, Tensor]:
+    """By source, the test images that its search used, ``[t]``, for those that used any."""
+    return {
+        name: output.searched
+        for name, output in sources.items()
+        if isinstance(output, Patterns | Perturbations | Triggers) and output.searched.any()
+    }
+
+
+def _unused(subject: Subject, sources: Sources) -> Tensor:
+    """Boolean mask ``[t]`` of the test images that no search used."""
+    used = torch.zeros(len(subject.data.splits.test), dtype=torch.bool)
+    for searched in _searched(sources).values():
+        used |= searched
+    return ~used
 
 
 def _image_overlay(

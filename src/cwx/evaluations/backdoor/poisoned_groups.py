@@ -179,7 +179,7 @@ class PoisonedGroups:
         data, train = subject.data, subject.data.splits.train
         counts = torch.bincount(train.labels, minlength=len(data.classes))
         poisoned = poisoned_images(data)
-        network = subject.first_network("expert").to(subject.device)
+        network = subject.first_network("expert")
         with layer_inputs(network, self.layer, f"{SETTING}.layer") as features:
 
             def of_class(label: int) -> _ClassGroups:

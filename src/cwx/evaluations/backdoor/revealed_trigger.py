@@ -36,7 +36,8 @@ class RevealedTrigger:
     ``revealed_trigger/<source>/target/<score>`` is of the backdoor's target class.
     ``revealed_trigger/<source>/others/<score>`` is the control, the mean over the other classes,
     each against all the rest. The scores are those of `trigger_scores`, on unit pixels, and
-    ``success``, that of the revealed trigger on test images (`overlay_success`). Sources
+    ``success``, that of the revealed trigger on test images that no search used, the same for all
+    sources (`overlay_success`); missing if there are none. Sources
     are raw and projected images and the `baselines`. A source that shows a single class, or not
     the target, lacks the metrics that need more. For patterns (ISCP, §4.3) the map of a class is
     the mean mask over its canvases, and its pattern the mean of the masked canvases on grey; for
@@ -232,7 +233,13 @@ def _scores(
 
 
 def _mean(group: Sequence[Scores]) -> Scores:
-    return {name: sum(scores[name] for scores in group) / len(group) for name in group[0]}
+    """The mean of each score over the classes that have it."""
+    values = {name: [scores[name] for scores in group if name in scores] for name in _names(group)}
+    return {name: sum(of_name) / len(of_name) for name, of_name in values.items()}
+
+
+def _names(group: Sequence[Scores]) -> list[str]:
+    return list(dict.fromkeys(name for scores in group for name in scores))
 
 
 def _figure(of_target: Mapping[str, TriggerEstimate], mask: Tensor, pattern: Tensor) -> Figure:

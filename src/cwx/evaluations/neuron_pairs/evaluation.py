@@ -136,7 +136,7 @@ class NeuronPairs:
             self.audit.unit_layers(build_network(factory, plan.data, seed=0), plan.data.image_shape)
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        network = subject.first_network(self.network).to(subject.device)
+        network = subject.first_network(self.network)
         # There are forward passes only; channels_last halves their time on a CPU.
         network.to(memory_format=torch.channels_last)
         log.info("finding the top images of the neurons of %s", self.network)

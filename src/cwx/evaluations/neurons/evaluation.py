@@ -115,7 +115,7 @@ class Neurons:
         figures: dict[str, Figure] = {}
         for name in self.audit.network_names(subject):
             log.info("finding the top images of the neurons of %s", name)
-            network = subject.first_network(name).to(subject.device)
+            network = subject.first_network(name)
             # There are forward passes only; channels_last halves their time on a CPU.
             network.to(memory_format=torch.channels_last)
             layers = self.audit.unit_layers(network, subject.data.image_shape)

@@ -51,7 +51,8 @@ class Attention:
 
     ``attention/<source>/before`` and ``…/after`` are means over classes of the fraction without
     and with the class's pattern of lowest loss on the images of the search, on images of other
-    classes. ``…/by_area`` is the fraction of the image that the pattern covers: uniform attention
+    classes outside the search; a class without such images has none of these values.
+    ``…/by_area`` is the fraction of the image that the pattern covers: uniform attention
     gives this value for both. A map that is 0 everywhere has no fraction and is left out; the
     table ``attention``, a row per class, counts such maps as ``empty_before`` and ``empty_after``.
     The figure ``attention`` shows an image per class.
@@ -89,42 +90,53 @@ class Attention:
                 f"{SETTING}.source is {self.source!r}, but this study has no such method that "
                 f"makes patterns: set it to {choices}, or leave attention out of evaluation=[…]"
             )
+        plan.require_images_outside(f"{SETTING}.source", self.source)
         if network := plan.untrained(self.source):
             attention_layer(network, plan.data.image_shape, self.layer, f"{SETTING}.layer")
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         patterns = sources[self.source]
         assert isinstance(patterns, Patterns)
-        network = subject.first_network(patterns.explains).to(subject.device)
+        network = subject.first_network(patterns.explains)
         shape, setting = subject.data.image_shape, f"{SETTING}.layer"
         layer = network.get_submodule(attention_layer(network, shape, self.layer, setting))
         best = _best(self.source, patterns, self.size, subject, network)
 
-        def of_class(candidate: Candidate) -> tuple[Row, dict[str, Tensor]]:
-            shift = self._shift(candidate, subject, patterns.searched, network, layer)
+        def of_class(candidate: Candidate) -> tuple[Row, dict[str, Tensor] | None]:
+            images = self._images(candidate, subject, patterns.searched)
+            if not len(images):
+                return _empty_row(candidate, subject.data.classes), None
+            shift = self._shift(candidate, subject, images, network, layer)
             return _row(shift, subject.data.classes), _pictures(shift)
 
-        rows, pictures = zip(*subject.ranks.map(of_class, best), strict=True)
-        labels = torch.tensor([candidate.label for candidate in best])
+        rows, by_class = zip(*subject.ranks.map(of_class, best), strict=True)
+        labels = [c.label for c, pictures in zip(best, by_class, strict=True) if pictures]
+        pictures = [pictures for pictures in by_class if pictures]
         return Outcome(
             metrics=_metrics(self.source, rows),
             tables={"attention": list(rows)},
-            figures={"attention": _figure(pictures, labels, subject.data.classes)},
+            figures={"attention": _figure(pictures, torch.tensor(labels), subject.data.classes)}
+            if pictures
+            else {},
         )
+
+    def _images(self, candidate: Candidate, subject: Subject, searched: Tensor) -> Tensor:
+        """Byte images ``[n, C, H, W]`` of other classes outside the search, of which there may be
+        none.
+        """
+        test = subject.data.splits.test
+        outside = test.at((test.labels != candidate.label) & ~searched)
+        return outside.spread(self.images).images[:] if len(outside) else outside.images[:]
 
     def _shift(
         self,
         candidate: Candidate,
         subject: Subject,
-        searched: Tensor,
+        byte_images: Tensor,
         network: nn.Module,
         layer: nn.Module,
     ) -> AttentionShift:
-        data, test = subject.data, subject.data.splits.test
-        others = test.labels != candidate.label
-        held_out = others & ~searched
-        sample = test.at(held_out if held_out.any() else others).spread(self.images)
-        images = sample.images[:].float() / 255
+        data, images = subject.data, byte_images.float() / 255
         with_pattern = candidate.attach(images)
         labels = torch.full((len(images),), candidate.label)
         before, after = (
@@ -177,6 +189,13 @@ def _row(shift: AttentionShift, classes: Sequence[str]) -> Row:
         "empty_before": int(before.isnan().sum()),
         "empty_after": int(after.isnan().sum()),
     }
+
+
+def _empty_row(candidate: Candidate, classes: Sequence[str]) -> Row:
+    """The row of a class without images."""
+    values = dict.fromkeys(("before", "after", "by_area", "empty_before", "empty_after"), "")
+    name = classes[candidate.label]
+    return {"class": name, "canvas": candidate.canvas, "images": 0, **values}
 
 
 def _mean(fractions: Tensor) -> float | str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.patterns.selection import best_by_class, candidates_of_size, score_candidates
-from cwx.evaluations.patterns.set_power import images_outside, success_rate
+from cwx.evaluations.patterns.set_power import images_outside, measured, success_rate
 from cwx.explanations.patterns import Patterns
 from cwx.functional.mask_search import pixels
 from cwx.functional.mask_similarity import overlap, rank_correlation
@@ -80,6 +80,7 @@ class PatternCascade:
     - ``…/no_pattern``: the fraction of these images that the network classifies as the class
       without a pattern.
 
+    The last two are missing without such images.
     ``…/std`` is over classes (ddof 0), ``…/class/<class>`` the value of a class. The table is
     ``pattern_cascade``, with a row for each network and class.
 
@@ -171,6 +172,10 @@ class PatternCascade:
             own = patterns.labels[second] == label
             if own.any():
                 counted = images_outside(probe, label, patterns.searched)
+                rates = [
+                    success_rate(predictions, label, counted) if counted.any() else ""
+                    for predictions in (score.predictions.classes, probe.clean)
+                ]
                 yield {
                     "layers": step.layers,
                     "source": step.method,
@@ -179,8 +184,8 @@ class PatternCascade:
                     "iou": overlaps[own].mean().item(),
                     "correlation": correlations[own].mean().item(),
                     "correlation_visible": of_visible[own].mean().item(),
-                    "success": success_rate(score.predictions.classes, label, counted),
-                    "no_pattern": success_rate(probe.clean, label, counted),
+                    "success": rates[0],
+                    "no_pattern": rates[1],
                 }
 
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
@@ -188,10 +193,11 @@ class PatternCascade:
         for layers, of_network in _by_layers(rows).items():
             for column in _COLUMNS:
                 name = f"pattern_cascade/{self.source}/{layers}/{column}"
-                values = [float(row[column]) for row in of_network]
-                metrics |= {name: fmean(values), f"{name}/std": population_std(values)}
-                for row, value in zip(of_network, values, strict=True):
-                    metrics[class_metric(name, str(row["class"]))] = value
+                if values := measured(of_network, column):
+                    metrics |= {name: fmean(values), f"{name}/std": population_std(values)}
+                for row in of_network:
+                    if row[column] != "":
+                        metrics[class_metric(name, str(row["class"]))] = float(row[column])
         return metrics
 
 
@@ -234,9 +240,14 @@ def _chart(rows: Sequence[Row], size: float) -> Figure:
     axes = figure.subplots()
     groups = _by_layers(rows)
     for column, label in _COLUMNS.items():
-        by_network = [[float(row[column]) for row in group] for group in groups.values()]
-        means, spreads = [*map(fmean, by_network)], [*map(population_std, by_network)]
-        axes.errorbar([*groups], means, yerr=spreads, fmt=_STYLES[column], capsize=2, label=label)
+        by_network = {layers: measured(group, column) for layers, group in groups.items()}
+        by_network = {layers: values for layers, values in by_network.items() if values}
+        if by_network:
+            values = by_network.values()
+            means, spreads = [*map(fmean, values)], [*map(population_std, values)]
+            axes.errorbar(
+                [*by_network], means, yerr=spreads, fmt=_STYLES[column], capsize=2, label=label
+            )
     axes.axhline(size / (2 - size), color="#999999", linestyle=":", label="IoU of random masks")
     axes.set_xticks([*groups])
     axes.set_xlabel("layers with re-drawn weights, from the output")

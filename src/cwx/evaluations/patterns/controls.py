@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from cwx.evaluations.outcome import Outcome, Row, Sources
+from cwx.evaluations.outcome import Outcome, Sources
+from cwx.evaluations.patterns.class_controls import ClassControls
 from cwx.evaluations.patterns.controls_figure import (
     GAIN,
     NONE,
@@ -56,7 +57,8 @@ class PatternControls:
 
     A pattern that does no better than these says nothing about the class. If the search on canvases
     of another class does as well, the pattern is not of the class in the canvas: the search makes
-    what the network reacts to out of any pixels.
+    what the network reacts to out of any pixels. A class without test images outside D_n has empty
+    cells in the table and is in no mean.
 
     Args:
         source: the method of the patterns.
@@ -96,6 +98,8 @@ class PatternControls:
                     f"evaluation.pattern_controls.{setting} is {name!r}, which is no method of "
                     f"this study that searches patterns: choose method=[…,{name}], or {none}"
                 )
+            if name is not None:
+                plan.require_images_outside(f"evaluation.pattern_controls.{setting}", name)
         kinds = [plan.explains.get(name) for name in (self.source, self.shuffled) if name]
         if len(set(kinds)) > 1:
             raise ValueError(
@@ -110,24 +114,27 @@ class PatternControls:
         redrawn: dict[float, float] = {}
         if self.redrawn is not None:
             other, other_patterns = self._probe(subject, sources, self.redrawn)
-            redrawn = {
-                size: fmean(
+            for size in self.sizes:
+                differences = [
                     control.pattern - control.no_pattern
                     for control in self._controls(other, other_patterns, size, draws=0)
-                )
-                for size in self.sizes
-            }
+                    if control.is_measured
+                ]
+                if differences:
+                    redrawn[size] = fmean(differences)
         shuffled = self._shuffled(probe, subject, sources)
         if shuffled:
             # NaN for a class without a pattern of another canvas: the column stays.
             controls = [
                 replace(c, shuffled=shuffled.get((c.size, c.name), math.nan)) for c in controls
             ]
-        rows: list[Row] = [control.row for control in controls]
+        complete = [control for control in controls if control.is_measured]
         return Outcome(
-            metrics=self._metrics(controls, redrawn) | self._shuffled_metrics(shuffled),
-            tables={"pattern_controls": rows},
-            figures={"pattern_controls": chart(rows, redrawn)},
+            metrics=self._metrics(complete, redrawn) | self._shuffled_metrics(shuffled),
+            tables={"pattern_controls": [control.row for control in controls]},
+            figures={"pattern_controls": chart([control.row for control in complete], redrawn)}
+            if complete
+            else {},
         )
 
     def _shuffled(
@@ -141,6 +148,7 @@ class PatternControls:
             (size, control.name): control.pattern
             for size in self.sizes
             for control in self._controls(probe, patterns, size, draws=0)
+            if control.is_measured
         }
 
     def _shuffled_metrics(self, shuffled: dict[tuple[float, str], float]) -> dict[str, float]:
@@ -167,7 +175,7 @@ class PatternControls:
 
     def _controls(
         self, probe: Probe, patterns: Patterns, size: float, draws: int | None = None
-    ) -> Iterator["ClassControls"]:
+    ) -> Iterator[ClassControls]:
         """The success rates of each class."""
         count = self.draws if draws is None else draws
         candidates = candidates_of_size(self.source, patterns, size)
@@ -176,9 +184,15 @@ class PatternControls:
             candidate = score.candidate
             counted = images_outside(probe, candidate.label, patterns.searched)
             canvas = canvas_of(patterns, candidate)
+            name = probe.subject.data.classes[candidate.label]
+            if not counted.any():
+                yield ClassControls(
+                    size=size, name=name, pattern=math.nan, no_pattern=math.nan, random=[], other=[]
+                )
+                continue
             yield ClassControls(
                 size=size,
-                name=probe.subject.data.classes[candidate.label],
+                name=name,
                 pattern=success_rate(score.predictions.classes, candidate.label, counted),
                 no_pattern=success_rate(probe.clean, candidate.label, counted),
                 random=[
@@ -197,12 +211,14 @@ class PatternControls:
         return success_rate(predictions.classes, candidate.label, counted)
 
     def _metrics(
-        self, controls: Sequence["ClassControls"], redrawn: dict[float, float]
+        self, controls: Sequence[ClassControls], redrawn: dict[float, float]
     ) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for size in self.sizes:
             name = f"pattern_controls/{self.source}/{size:g}"
             of_size = [control for control in controls if control.size == size]
+            if not of_size:
+                continue
             has_others = all(control.other for control in of_size)
             for column in (PATTERN, RANDOM, *((OTHER,) if has_others else ()), NONE):
                 metrics[f"{name}/{column}"] = fmean(float(c.row[column]) for c in of_size)
@@ -219,54 +235,6 @@ class PatternControls:
                 metrics[class_metric(f"{name}/{PATTERN}", control.name)] = control.pattern
                 metrics[class_metric(f"{name}/{GAIN}", control.name)] = control.gain
         return metrics
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassControls:
-    """The success rates of the pattern of a class, in 0-1.
-
-    Attributes:
-        size: fraction of the image's pixels.
-        name: of the class.
-        pattern: with the pattern.
-        no_pattern: without one.
-        random: with each random mask.
-        other: with the pattern's mask on each canvas of another class.
-        shuffled: with the pattern searched on canvases of another class; NaN if the class has
-            none, None if the study has none.
-    """
-
-    size: float
-    name: str
-    pattern: float
-    no_pattern: float
-    random: Sequence[float]
-    other: Sequence[float]
-    shuffled: float | None = None
-
-    @property
-    def gain(self) -> float:
-        """The success rate of the pattern less that of the strongest control of the class."""
-        controls = [fmean(draws) for draws in (self.random, self.other) if draws]
-        if self.shuffled is not None and not math.isnan(self.shuffled):
-            controls.append(self.shuffled)
-        return self.pattern - max(*controls, self.no_pattern)
-
-    @property
-    def row(self) -> Row:
-        """The row of the table."""
-        return {
-            "size": f"{self.size:g}",
-            "class": self.name,
-            PATTERN: self.pattern,
-            RANDOM: fmean(self.random) if self.random else math.nan,
-            f"{RANDOM}_std": population_std(self.random),
-            OTHER: fmean(self.other) if self.other else math.nan,
-            f"{OTHER}_std": population_std(self.other),
-            NONE: self.no_pattern,
-            GAIN: self.gain,
-            **({} if self.shuffled is None else {SHUFFLED: self.shuffled}),
-        }
 
 
 def _with_random_mask(candidate: Candidate, canvas: Tensor, draw: int) -> Candidate:

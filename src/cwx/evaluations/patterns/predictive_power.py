@@ -24,6 +24,7 @@ from cwx.evaluations.patterns.set_power import (
     SetPower,
     finite,
     measure_set,
+    measured,
     split_by_target,
 )
 from cwx.evaluations.patterns.transfer import transfer_metrics, transfer_rows
@@ -45,22 +46,25 @@ class PredictivePower:
     class, the one whose pattern of the size is best by `canvas_choice` stands for the class.
 
     - ``predictive_power/power/<source>/<size>``: the mean over classes on test images outside D_n;
-      ``…/std`` the std over classes (ddof 0), ``…/class/<class>`` the power of a class.
+      ``…/std`` the std over classes (ddof 0), ``…/class/<class>`` the power of a class. Missing if
+      the search used all images.
     - ``predictive_power/whole/…``: the same on all test images, as in the paper's tables.
     - ``predictive_power/canvases/<source>/<size>/class/<class>/top-<i>``: the power of canvas i
       of a class on all test images, i from 1 in the order of preference; ``…/std`` over i.
     - ``predictive_power/area/<source>/gamma-<γ>``: the fraction of the image's pixels that γ keeps,
       the mean over classes; ``…/std`` and ``…/class/<class>`` alike.
     - ``predictive_power/transfer/<source>/<size>/<network>``: the mean power on that network,
-      divided by the mean power on the explained network; ``…/class/<class>`` that of a class.
+      divided by the mean power on the explained network, both outside D_n;
+      ``…/class/<class>`` that of a class.
 
     If the training images have a backdoor with one target, ``…/target`` and ``…/others`` beside
     the means of power and transfer are those of its target class and of all other classes.
 
     The power of universal perturbations is their success rate, not divided by the accuracy. A
     class that the network never recognises has no power and is left out of means, and so is a class
-    of whose masks γ keeps nothing or everything (a warning names it); where there are such classes,
-    ``…/left_out`` beside the mean is their number.
+    without images of other classes outside D_n, and one of whose masks γ keeps nothing or
+    everything (a warning names it); where there are such classes, ``…/left_out`` beside the mean is
+    their number.
 
     The tables are ``predictive_power`` (a row per class), ``predictive_power_canvases`` (a row per
     canvas) and ``predictive_power_transfer``. In the latter, ``printed_rate`` is the ratio as the
@@ -198,7 +202,8 @@ def _metrics(powers: Sequence[SetPower], target: str | None) -> dict[str, float]
             for part, rows in split_by_target(power.class_rows, target).items():
                 metrics |= _mean_and_std(f"{name}/{part}", rows, column)
             for row in power.class_rows:
-                metrics[class_metric(name, str(row["class"]))] = float(row[column])
+                if row[column] != "":
+                    metrics[class_metric(name, str(row["class"]))] = float(row[column])
         if power.candidates.gamma is not None:
             name = f"predictive_power/area/{source_and_size}"
             metrics |= _mean_and_std(name, power.class_rows, "area")
@@ -219,6 +224,8 @@ def _metrics(powers: Sequence[SetPower], target: str | None) -> dict[str, float]
 def _mean_and_std(
     name: str, rows: Sequence[Row], column: str, without_row: int = 0
 ) -> dict[str, float]:
+    if not measured(rows, column):
+        return {}
     values = finite(rows, column)
     left_out = len(rows) - len(values) + without_row
     return (
@@ -236,7 +243,14 @@ def _figures(powers: Sequence[SetPower], subject: Subject) -> Mapping[str, Figur
         labels[title] = torch.tensor([candidate.label for candidate in power.best])
     return {
         "predictive_power_patterns": sheet(columns, labels, subject.data.classes),
-        "predictive_power": _chart([p for p in by_source.values() if p[0].candidates.relative]),
+        "predictive_power": _chart(
+            [
+                powers
+                for powers in by_source.values()
+                if powers[0].candidates.relative
+                and any(finite(power.class_rows, "power") for power in powers)
+            ]
+        ),
     }
 
 

@@ -43,7 +43,7 @@ class Probe:
 
     Args:
         subject: gives normalisation, batch size, device and ranks.
-        network: frozen, in eval mode.
+        network: frozen, in eval mode; moves to the subject's device.
         images: byte images to attach to, and their labels.
     """
 

@@ -1,7 +1,7 @@
 """The powers of the candidates of one source and size on one network (ISCP, §4)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -89,7 +89,7 @@ def _row(
 
 def measure_power(
     predictions: Predictions, probe: Probe, label: int, searched: Tensor, *, relative: bool
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """The power of one candidate.
 
     The images of the class itself are in no D_n: the accuracy on the class, in the denominator of
@@ -103,35 +103,47 @@ def measure_power(
         relative: whether the success rate is divided by the accuracy on the class.
 
     Returns:
-        ``power`` and ``success`` on images of other classes outside D_n, or on all of them if the
-        search could use all; ``power_whole`` on all images; ``accuracy`` on the class.
+        ``power`` and ``success`` on images of other classes outside D_n, empty if there are none;
+        ``power_whole`` on all images; ``accuracy`` on the class.
     """
     others = probe.images.labels != label
-    held_out = probe.power(predictions, label, images_outside(probe, label, searched))
+    counted = images_outside(probe, label, searched)
+    held_out = probe.power(predictions, label, counted)
     whole = probe.power(predictions, label, others)
+    power = held_out.compute() if relative else held_out.success
+    has_images = bool(counted.any())
     return {
-        "power": (held_out.compute() if relative else held_out.success).item(),
+        "power": power.item() if has_images else "",
         "power_whole": (whole.compute() if relative else whole.success).item(),
-        "success": held_out.success.item(),
+        "success": held_out.success.item() if has_images else "",
         "accuracy": held_out.accuracy.item(),
     }
 
 
 def images_outside(probe: Probe, label: int, searched: Tensor) -> Tensor:
-    """Boolean mask ``[n]`` of the images of other classes outside D_n, or of all of them."""
-    others = probe.images.labels != label
-    outside = others & ~searched
-    return outside if outside.any() else others
+    """Boolean mask ``[n]`` of the images of other classes outside D_n, of which none may be left.
+
+    Images of D_n never stand in for them: a search makes its patterns for these.
+    """
+    return (probe.images.labels != label) & ~searched
 
 
 def success_rate(predictions: Tensor, label: int, counted: Tensor) -> float:
-    """The fraction of the images that `counted` marks which are classified as the class, 0-1."""
+    """The fraction of the images that `counted` marks, one or more, which are classified as the
+    class, 0-1.
+    """
+    assert counted.any()
     return (predictions[counted] == label).double().mean().item()
+
+
+def measured(rows: Iterable[Row], column: str) -> list[float]:
+    """The values of a column, without those that are empty."""
+    return [float(row[column]) for row in rows if row[column] != ""]
 
 
 def finite(rows: Sequence[Row], column: str) -> list[float]:
     """The finite values of a column: those of classes that the network recognises."""
-    return [value for row in rows if math.isfinite(value := float(row[column]))]
+    return [value for value in measured(rows, column) if math.isfinite(value)]
 
 
 def split_by_target(rows: Sequence[Row], target: str | None) -> dict[str, list[Row]]:

@@ -76,7 +76,7 @@ class PatternTolerance:
       network classifies as the class. A pattern that is no better has no effect.
 
     A pattern that fails after a shift by a pixel is tied to exact pixels; one that survives is a
-    feature.
+    feature. A class without test images outside the search has empty cells and is in no mean.
 
     Args:
         source: the method of the patterns.
@@ -110,6 +110,7 @@ class PatternTolerance:
                 "this study that leaves patterns, perturbations or triggers: choose "
                 f"method=[…,{self.source}], or another"
             )
+        plan.require_images_outside("evaluation.pattern_tolerance.source", self.source)
         height, width = plan.data.image_shape[1:]
         if form is Patterns:
             pixels(self.size, height, width)
@@ -136,10 +137,12 @@ class PatternTolerance:
             for overlay in overlays
             for row in self._rows(probe, overlay, output.searched, compressed)
         ]
+        # Of a class without images outside the search the cells are empty.
+        complete = [row for row in rows if row["success"] != ""]
         return Outcome(
-            metrics=self._metrics(rows),
+            metrics=self._metrics(complete),
             tables={"pattern_tolerance": rows},
-            figures={"pattern_tolerance": _chart(rows)},
+            figures={"pattern_tolerance": _chart(complete)} if complete else {},
         )
 
     def _rows(
@@ -156,6 +159,9 @@ class PatternTolerance:
                 are the same for all patterns.
         """
         counted = images_outside(probe, overlay.label, searched)
+        if not counted.any():
+            yield from (_row(kind, strength, "", "") for kind, strength in self._strengths())
+            return
 
         def success(attach: Attach) -> float:
             predictions = probe.predict(attach, overlay.label).classes
@@ -180,6 +186,16 @@ class PatternTolerance:
             unchanged = success_rate(compressed[quality], overlay.label, counted)
             yield _row("jpeg", quality, success(jpeg), unchanged)
 
+    def _strengths(self) -> list[tuple[str, float]]:
+        """The distortions and their strengths, in the order of the rows of a class."""
+        by_kind: dict[str, Sequence[float]] = {
+            "none": [0],
+            "shift": self.shifts,
+            "noise": self.noise,
+            "jpeg": self.jpeg,
+        }
+        return [(kind, strength) for kind, values in by_kind.items() for strength in values]
+
     def _metrics(self, rows: Sequence[Row]) -> dict[str, float]:
         groups: dict[str, list[Row]] = {}
         for row in rows:
@@ -201,7 +217,7 @@ def _then(attach: Attach, distort: Distort) -> Distort:
     return lambda images: distort(attach(images))
 
 
-def _row(distortion: str, strength: float, success: float, without: float) -> Row:
+def _row(distortion: str, strength: float, success: float | str, without: float | str) -> Row:
     return {
         "distortion": distortion,
         "strength": strength,

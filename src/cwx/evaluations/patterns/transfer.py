@@ -21,7 +21,8 @@ def transfer_rows(subject: Subject, powers: Sequence[SetPower], indices: Tensor)
         indices: of the test images to measure on.
 
     Returns:
-        A row per pattern and kind of network; none if the study has a single network.
+        A row per pattern and kind of network, for patterns with a power outside D_n; none if the
+        study has a single network.
     """
     panel = subject.panel()
     if sum(map(len, panel.values())) < 2:
@@ -46,6 +47,8 @@ def transfer_rows(subject: Subject, powers: Sequence[SetPower], indices: Tensor)
             }
             for power in powers
             for candidate, row in zip(power.best, power.class_rows, strict=True)
+            # Else the search used all images.
+            if row["power"] != ""
         ]
 
     return [

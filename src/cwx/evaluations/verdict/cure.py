@@ -6,6 +6,7 @@ from cwx.data.splits import ImageSet
 from cwx.evaluations.backdoor.attack_success import attacked_images
 from cwx.evaluations.outcome import Outcome, Row, Sources
 from cwx.evaluations.patterns.probe import Probe
+from cwx.training.build import copy_network
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -44,7 +45,9 @@ class CureOutcome:
         cure = subject.cure
         assert cure is not None
         unused = subject.data.splits.test.at(~cure.used)
-        networks = {"before": subject.first_network("expert"), **cure.networks}
+        networks = {"before": subject.first_network("expert")}
+        # A probe moves its network.
+        networks |= {name: copy_network(network) for name, network in cure.networks.items()}
         rows: list[Row] = [
             {"network": name, **self._measure(subject, network, unused)}
             for name, network in networks.items()

@@ -92,6 +92,7 @@ class Verdict:
                     f"{setting} is {source!r}, which explains {plan.explains[source]!r}: a verdict "
                     "is about the first expert; set its explains to expert"
                 )
+            plan.require_images_outside(setting, source)
         if not self.bank_statistics:
             raise ValueError(
                 "evaluation.verdict.statistics is empty: give at least one, or leave verdict out"
@@ -148,7 +149,7 @@ class Verdict:
     def _decide(self, subject: Subject, ranking: Ranking) -> tuple[State, str]:
         data, bank = subject.data, subject.bank
         labels = data.splits.test.labels
-        network = subject.first_network("expert").to(subject.device)
+        network = subject.first_network("expert")
         predictions = divided_logits(subject, network).argmax(1)
         accuracy = (predictions == labels).double().mean().item()
         classes = len(data.classes)

@@ -100,7 +100,7 @@ class PerturbationSuccess:
 
     Attributes:
         source: the name of a method that leaves `Perturbations`.
-        images: at most so many test images, which the method did not use if there are any.
+        images: at most so many test images, which the method did not use.
     """
 
     source: str
@@ -147,7 +147,7 @@ class PatternSuccess:
     Attributes:
         source: the name of a method that leaves `Patterns`.
         sizes: fractions of the image's pixels in 0-1.
-        images: at most so many test images, which the method did not use if there are any.
+        images: at most so many test images, which the method did not use.
     """
 
     source: str
@@ -203,7 +203,7 @@ class MarginRatio:
 
     def __call__(self, subject: Subject, output: MethodOutput) -> Mapping[str, Tensor]:
         assert isinstance(output, Margins)
-        network = subject.first_network(output.explains).to(subject.device)
+        network = subject.first_network(output.explains)
         usual = median_margin(divided_logits(subject, network), subject.data.splits.test.labels)
         if not usual > 0:
             raise ValueError(
@@ -229,13 +229,19 @@ class _Success:
     """
 
     def __init__(self, subject: Subject, explains: str, searched: Tensor, images: int) -> None:
-        test = subject.data.splits.test
-        outside = test.at(~searched) if bool((~searched).any()) else test
+        # Verdict.check refuses a search of all images.
+        assert not searched.all()
+        outside = subject.data.splits.test.at(~searched)
         self.probe = Probe(subject, subject.first_network(explains), outside.spread(images))
 
     def log_odds(self, attach: Attach, label: int) -> float:
-        """log((hits + ½) / (misses + ½)), which has a similar variance at all success rates."""
+        """log((hits + ½) / (misses + ½)), which has a similar variance at all success rates.
+
+        NaN if all images are of the class.
+        """
         sent = self.probe.hits(attach, label)
+        if not len(sent):
+            return math.nan
         hits, misses = int(sent.sum()), int((~sent).sum())
         return math.log((hits + 0.5) / (misses + 0.5))
 

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -182,7 +181,17 @@ class Ensemble:
         line = "%d adversarial images in %s: mean distance %.4g, success rates: %s"
         success = ", ".join(f"{n} {metrics[f'adversary/success/{n}']:.1%}" for n in names)
         log.info(line, shards.count, shards.folder, metrics["adversary/distance"], success)
-        return AdversarialSet.from_shards(shards, members=names, metrics=metrics)
+        attacked = {_key(member.identity) for member in members}
+        return AdversarialSet.from_shards(
+            shards,
+            members=names,
+            attacked=[
+                name
+                for name in subject.names
+                if _key(_identity(name, subject, training)) in attacked
+            ],
+            metrics=metrics,
+        )
 
     def _members(self, subject: Subject, training: Training) -> list[Member]:
         """The members, in an order that does not depend on their names.
@@ -192,25 +201,21 @@ class Ensemble:
         names = ["expert", *subject.evaluation_networks] if self.members is None else self.members
         by_identity: dict[str, Member] = {}
         for member in (_member(name, subject, training) for name in names):
-            known = by_identity.setdefault(_key(member), member)
+            known = by_identity.setdefault(_key(member.identity), member)
             if known is not member and self.members is not None:
                 raise ValueError(
                     f"adversary.members has {known.name!r} and {member.name!r}, which are the same "
                     "trained network: remove one, or give null, which attacks each network once"
                 )
         if self.adaptive:
-            by_identity.pop(_key(_member("expert", subject, training)))
+            by_identity.pop(_key(_identity("expert", subject, training)))
             fine_tuned = _member(FINE_TUNED, subject, training)
-            by_identity[_key(fine_tuned)] = fine_tuned
+            by_identity[_key(fine_tuned.identity)] = fine_tuned
         return [by_identity[identity] for identity in sorted(by_identity)]
 
     def _check_member(self, member: Member, subject: Subject) -> None:
-        classes, device = len(subject.data.classes), subject.device
-        batches = (
-            (images.to(device), labels.to(device), total)
-            for images, labels, total in subject.data.test_batches(self.images)
-        )
-        test_accuracy = accuracy(member.network.to(device), batches)
+        classes = len(subject.data.classes)
+        test_accuracy = accuracy(member.network, subject.data.test_batches(self.images))
         if test_accuracy <= 1 / classes:
             remedy = (
                 "fine-tune it more gently, with a lower fine_tuning.recipe.optimizer.lr or another "
@@ -225,12 +230,18 @@ class Ensemble:
             )
 
 
-def _key(member: Member) -> str:
+def _key(identity: Identity) -> str:
     """Equal for the same trained network under two names."""
-    return json.dumps(member.identity, sort_keys=True)
+    return json.dumps(identity, sort_keys=True)
 
 
 def _member(name: str, subject: Subject, training: Training) -> Member:
+    identity = _identity(name, subject, training)
+    return Member(name, subject.first_network(name), identity)
+
+
+def _identity(name: str, subject: Subject, training: Training) -> Identity:
+    """What defines the first network of a name, whatever the name."""
     settings = training.configuration
     kind = (
         settings["evaluation_networks"][name]
@@ -238,12 +249,7 @@ def _member(name: str, subject: Subject, training: Training) -> Member:
         else settings["network"]
     )
     trajectory, epoch = subject.state_of(name)
-    return Member(
-        name,
-        # A copy: the attack moves the network to its device, and others use the original.
-        deepcopy(subject.first_network(name)),
-        {"network": kind, "trained": trajectory.identity, "epoch": epoch},
-    )
+    return {"network": kind, "trained": trajectory.identity, "epoch": epoch}
 
 
 def _metrics(names: Sequence[str], shards: Shards) -> dict[str, float]:

@@ -174,7 +174,7 @@ class BankMeasurement:
             output = module.explanations()
             check_finite(statistic.source, output)
             values = dict(statistic(divided, output))
-            network = clean.first_network("expert").to(clean.device)
+            network = clean.first_network("expert")
             on_test = divided_accuracy(divided, network, clean.data.splits.test)
             values[_ACCURACY] = torch.tensor(on_test, dtype=torch.float64)
             if self.stages.is_rank_zero:

@@ -181,7 +181,7 @@ class Pruning:
         triggers, label, attach = recovered_trigger(
             subject, sources, self.source, self.label, suspected
         )
-        network = subject.first_network("expert").to(subject.device)
+        network = subject.first_network("expert")
         name, layer = output_layer(network, self.layer)
         test = subject.data.splits.test.at(triggers.searched).to(subject.device)
         units = test.images[test.labels != label].float() / 255

@@ -82,7 +82,7 @@ class Erasure:
         label, overlays, used = recovered_overlays(
             subject, sources, self.sources, self.label, suspected
         )
-        network = subject.first_network("expert").to(subject.device)
+        network = subject.first_network("expert")
         name, _ = output_layer(network, self.layer)
         test = subject.data.splits.test.at(used).to(subject.device)
         units, others = test.images[:].float() / 255, test.labels != label

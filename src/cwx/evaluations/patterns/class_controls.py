@@ -1,0 +1,70 @@
+"""The success rates of the pattern of a class and of its controls."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from cwx.evaluations.outcome import Row
+from cwx.evaluations.patterns.controls_figure import GAIN, NONE, OTHER, PATTERN, RANDOM, SHUFFLED
+from cwx.functional.spread import population_std
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassControls:
+    """The success rates of the pattern of a class, in 0-1; NaN if no image is outside D_n.
+
+    Attributes:
+        size: fraction of the image's pixels.
+        name: of the class.
+        pattern: with the pattern.
+        no_pattern: without one.
+        random: with each random mask.
+        other: with the pattern's mask on each canvas of another class.
+        shuffled: with the pattern searched on canvases of another class; NaN if the class has
+            none, None if the study has none.
+    """
+
+    size: float
+    name: str
+    pattern: float
+    no_pattern: float
+    random: Sequence[float]
+    other: Sequence[float]
+    shuffled: float | None = None
+
+    @property
+    def gain(self) -> float:
+        """The success rate of the pattern less that of the strongest control of the class."""
+        controls = [fmean(draws) for draws in (self.random, self.other) if draws]
+        if self.shuffled is not None and not math.isnan(self.shuffled):
+            controls.append(self.shuffled)
+        return self.pattern - max([*controls, self.no_pattern])
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are images outside D_n."""
+        return not math.isnan(self.pattern)
+
+    @property
+    def row(self) -> Row:
+        """The row of the table, whose cells are empty for a class without images outside D_n."""
+        values = self._values
+        if not self.is_measured:
+            values = {name: "" if value != value else value for name, value in values.items()}
+        return values
+
+    @property
+    def _values(self) -> dict[str, str | int | float]:
+        return {
+            "size": f"{self.size:g}",
+            "class": self.name,
+            PATTERN: self.pattern,
+            RANDOM: fmean(self.random) if self.random else math.nan,
+            f"{RANDOM}_std": population_std(self.random),
+            OTHER: fmean(self.other) if self.other else math.nan,
+            f"{OTHER}_std": population_std(self.other),
+            NONE: self.no_pattern,
+            GAIN: self.gain,
+            **({} if self.shuffled is None else {SHUFFLED: self.shuffled}),
+        }
