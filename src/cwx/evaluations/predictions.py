@@ -6,10 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.functional.network_loss import NetworkLoss
 from cwx.networks.eval_mode import correct_counts, device_of
 from cwx.networks.finite_logits import finite_logits, predicted
+from cwx.training.ranks import Ranks
 from cwx.training.subject import Subject
 
 
@@ -37,8 +39,14 @@ def divided_accuracy(subject: Subject, network: nn.Module, images: ImageSet) -> 
         subject: its ranks divide the batches.
         network: on any device.
     """
-    ranks = subject.ranks
-    batches = subject.data.in_order(images, first=ranks.index, step=ranks.count)
+    return accuracy_over_ranks(subject.data, network, images, subject.ranks)
+
+
+def accuracy_over_ranks(
+    data: ImageData, network: nn.Module, images: ImageSet, ranks: Ranks
+) -> float:
+    """As `divided_accuracy`, before there is a subject; collective."""
+    batches = data.in_order(images, first=ranks.index, step=ranks.count)
     counts = ranks.collect(partial(correct_counts, network, batches, (1,)))
     total, correct = map(sum, zip(*counts, strict=True))
     return correct / total

@@ -83,6 +83,18 @@ def test_the_set_is_constructed_once_and_read_again(tmp_path, caplog, name):
     assert data.splits.train is before
 
 
+def test_the_accuracy_of_the_source_is_that_on_the_present_test_images(tmp_path):
+    """The store has the one that was recorded in its training, on the test images of then."""
+    data = image_data()
+    first = generator()(data, training(tmp_path)).metrics["dataset_construction/source_accuracy"]
+    test = data.splits.test
+    swapped = ImageSet(test.images, (test.labels + 1) % len(data.classes))
+    data._splits = replace(data.splits, test=swapped)
+    second = generator()(data, training(tmp_path)).metrics["dataset_construction/source_accuracy"]
+    assert len(sets(tmp_path)) == 1
+    assert first > 0.5 > second
+
+
 def sets(store):
     return {path.parent for path in store.glob("*/shard-00000.safetensors")}
 

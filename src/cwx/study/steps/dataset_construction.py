@@ -17,14 +17,15 @@ from torch import Tensor
 from cwx.data.datamodule import ImageData
 from cwx.data.datasets.constructed import read_constructed
 from cwx.data.splits import ImageSet
+from cwx.evaluations.predictions import accuracy_over_ranks
 from cwx.functional.rng import stream
 from cwx.methods.construction_algorithms import ConstructionAlgorithm
 from cwx.methods.dataset_construction import DatasetConstructor
 from cwx.storage.shards import Shards
-from cwx.storage.trajectories import Trajectory
 from cwx.training.build import build_network, trained_network
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
+from cwx.training.ranks import Ranks
 from cwx.training.stages import Factory
 
 log = logging.getLogger(__name__)
@@ -116,10 +117,13 @@ class GenerateDataset:
             )
 
         training.stages.write_shards(build, shards, identity, training.store)
-        return self._load_result(shards.read(), source, shards.folder)
+        # On the present test images: the store may have the accuracy on others.
+        trained = trained_network(training.network, data, source).to(training.stages.device)
+        accuracy = accuracy_over_ranks(data, trained, data.splits.test, Ranks.running())
+        return self._load_result(shards.read(), accuracy, shards.folder)
 
     def _load_result(
-        self, tensors: Mapping[str, Tensor], source: Trajectory, folder: Path
+        self, tensors: Mapping[str, Tensor], accuracy: float, folder: Path
     ) -> ConstructedDataset:
         metric = self.algorithm.metric_name
         metrics = {
@@ -127,8 +131,7 @@ class GenerateDataset:
             for name in ("start", "made", "rounded")
         }
         metrics["dataset_construction/moved"] = tensors["moved"].double().mean().item()
-        # NaN if the network was imported.
-        metrics["dataset_construction/source_accuracy"] = source.accuracy(source.epochs)
+        metrics["dataset_construction/source_accuracy"] = accuracy
         line = "%d images constructed in %s: mean %s %.4g at start, %.4g constructed, %.4g in bytes"
         log.info(line, len(tensors["labels"]), folder, metric, *list(metrics.values())[:3])
         return ConstructedDataset(ImageSet(tensors["images"], tensors["labels"]), metrics)
