@@ -29,7 +29,7 @@ children = [subprocess.Popen(["sleep", "100"]) for _ in range(2)]
 launcher = SimpleNamespace(procs=children)
 callback = EndWithLostRank(lambda reason: print(reason, flush=True))
 callback.setup(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)), None, "fit")
-Path("children").write_text(" ".join(str(child.pid) for child in children))
+print(*(child.pid for child in children), file=open("children", "w"), flush=True)
 if len(sys.argv) > 1:
     callback.on_exception(None, None, KeyboardInterrupt())
     children[1].kill()
@@ -45,8 +45,10 @@ def start_hanging(folder, *arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     (folder / "children").unlink(missing_ok=True)
     process = ForkedProcess(str(script), arguments, folder=folder, environment=environment)
-    wait_until((folder / "children").exists, process)
-    return process, [int(pid) for pid in (folder / "children").read_text().split()]
+    children = folder / "children"
+    # The file exists before its text is written.
+    wait_until(lambda: children.exists() and children.read_text().endswith("\n"), process)
+    return process, [int(pid) for pid in children.read_text().split()]
 
 
 def wait_until(condition, process):

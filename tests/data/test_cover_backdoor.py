@@ -16,9 +16,8 @@ from cwx.data.splits import ImageSet
 from cwx.evaluations.backdoor import poison_detection
 from cwx.evaluations.backdoor.attack_success import AttackSuccess
 from cwx.evaluations.backdoor.poison_detection import PoisonDetection
-from cwx.evaluations.backdoor.poisoned_groups import _poisoned
 from cwx.evaluations.backdoor.revealed_trigger import RevealedTrigger
-from cwx.evaluations.backdoor.suspects import Suspicion
+from cwx.evaluations.backdoor.suspects import Suspicion, poisoned_images
 from cwx.explanations.images import Explanations
 from cwx.functional.adaptive_triggers import AdaptiveBlend, AdaptivePatch, FaintPatch
 from cwx.functional.all_to_all import AllToAll
@@ -191,7 +190,7 @@ def test_covers_are_reported_and_do_not_count_as_poisoned():
         row
     )
     assert data.corrupted.is_poisoned.sum() == 6
-    assert torch.equal(_poisoned(data), data.corrupted.is_poisoned)
+    assert torch.equal(poisoned_images(data), data.corrupted.is_poisoned)
 
 
 def test_detection_of_poisoned_images_is_not_measured_against_covers(subject, monkeypatch):

@@ -79,6 +79,8 @@ def at_output(names):
 
 
 def test_one_pass_gives_the_last_output_of_each_layer():
+    # Weights for which the ReLU has inputs below 0.
+    torch.manual_seed(1)
     network = Odd().eval()
     maps = network.norm(network.turned(network.again(IMAGES)))
     second = network.again(maps)

@@ -7,6 +7,7 @@ import torch
 from support import token_networks as nets
 from torch import nn
 
+from cwx.data.splits import ImageSet
 from cwx.evaluations.neurons.top_images import audit_layers
 from cwx.evaluations.patterns.attention import Attention
 from cwx.explanations.patterns import Patterns
@@ -116,11 +117,12 @@ def test_keys_of_attention_heads_are_no_units():
 
 @pytest.mark.parametrize("factory", [nets.vit, nets.Hybrid, lambda: nets.swin(4)])
 def test_every_part_that_reads_maps_refuses_before_training(factory):
+    labels = torch.arange(nets.CLASSES)
     data = SimpleNamespace(
         image_shape=nets.SHAPE,
         image_size=nets.SHAPE[1:],
         classes=[str(c) for c in range(nets.CLASSES)],
-        splits=SimpleNamespace(test=SimpleNamespace(labels=torch.arange(nets.CLASSES))),
+        splits=SimpleNamespace(test=ImageSet(torch.zeros(nets.CLASSES, *nets.SHAPE), labels)),
     )
     plan = Plan(
         data=data,

@@ -160,7 +160,7 @@ def test_every_choice_of_independent_groups_composes(row):
     "overrides",
     [
         ["method=[{}]".format(",".join(FILES["method"])), "evaluation=[]"],
-        # Three files of `evaluation` have settings of `accuracy`.
+        # Three files of `evaluation` have settings of `accuracy`, and two of `representations`.
         *(
             [
                 "evaluation=[{}]".format(
@@ -168,9 +168,9 @@ def test_every_choice_of_independent_groups_composes(row):
                 )
             ]
             for left_out in (
-                {"accuracy", "accuracy_dong"},
-                {"accuracy", "accuracy_under_attack"},
-                {"accuracy_dong", "accuracy_under_attack"},
+                {"accuracy", "accuracy_dong", "representations"},
+                {"accuracy", "accuracy_under_attack", "representations"},
+                {"accuracy_dong", "accuracy_under_attack", "representations_mean"},
             )
         ),
         ["logger=[{}]".format(",".join(FILES["logger"]))],

@@ -130,6 +130,9 @@ def test_a_cure_without_triggers_and_a_measurement_without_a_cure_are_refused():
     unlearning().check(with_triggers)
     with pytest.raises(ValueError, match="cure.label"):
         unlearning(label="up").check(with_triggers)
+    for step in (unlearning(), pruning()):
+        with pytest.raises(ValueError, match=r"set method\.inversion\.explains to expert"):
+            step.check(replace(with_triggers, explains={"inversion": "clean"}))
     with pytest.raises(ValueError, match="add cure=erase, cure=unlearn or cure=prune"):
         CureOutcome().check(plan)
     assert NoCure()(None, {}, None, None) is None

@@ -7,7 +7,6 @@ from statistics import fmean
 from typing import Annotated
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Row, Sources
@@ -20,6 +19,7 @@ from cwx.evaluations.patterns.selection import (
     score_candidates,
 )
 from cwx.evaluations.patterns.set_power import images_outside, success_rate
+from cwx.evaluations.patterns.tolerance_figure import tolerance_chart
 from cwx.explanations.patterns import (
     Attach,
     BinaryPatterns,
@@ -35,14 +35,10 @@ from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
+_SETTING = "evaluation.pattern_tolerance"
 _FORMS = (Patterns, Perturbations, Triggers)
 # Shifts go in these directions, and the success is the mean over them.
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1))
-_TITLES = {
-    "shift": "shift of the pattern, pixels",
-    "noise": "noise, std of 255",
-    "jpeg": "JPEG quality",
-}
 
 Distort = Callable[[Tensor], Tensor]
 
@@ -106,18 +102,18 @@ class PatternTolerance:
         form = plan.leaves.get(self.source)
         if form not in _FORMS:
             raise ValueError(
-                f"evaluation.pattern_tolerance.source is {self.source!r}, which is no method of "
-                "this study that leaves patterns, perturbations or triggers: choose "
-                f"method=[…,{self.source}], or another"
+                f"{_SETTING}.source is {self.source!r}, which is no method of this study that "
+                "leaves patterns, perturbations or triggers: choose method=[…,"
+                f"{self.source}], or another"
             )
-        plan.require_images_outside("evaluation.pattern_tolerance.source", self.source)
+        plan.require_images_outside(f"{_SETTING}.source", self.source)
         height, width = plan.data.image_shape[1:]
         if form is Patterns:
             pixels(self.size, height, width)
         if too_far := [pixels for pixels in self.shifts if pixels >= min(height, width)]:
             raise ValueError(
-                f"evaluation.pattern_tolerance.shifts has {too_far[0]}, and images have {height} x "
-                f"{width} pixels: give smaller shifts"
+                f"{_SETTING}.shifts has {too_far[0]}, and images have {height} x {width} pixels: "
+                "give smaller shifts"
             )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
@@ -142,7 +138,7 @@ class PatternTolerance:
         return Outcome(
             metrics=self._metrics(complete),
             tables={"pattern_tolerance": rows},
-            figures={"pattern_tolerance": _chart(complete)} if complete else {},
+            figures={"pattern_tolerance": tolerance_chart(complete)} if complete else {},
         )
 
     def _rows(
@@ -275,29 +271,3 @@ def _shifted_perturbation(perturbations: Perturbations, index: int) -> Callable[
         return moved.attach(index)
 
     return shifted
-
-
-def _chart(rows: Sequence[Row]) -> Figure:
-    """The mean success by strength, a panel for each distortion, with and without the pattern."""
-    kinds = [kind for kind in _TITLES if any(row["distortion"] == kind for row in rows)]
-    exact = [row for row in rows if row["distortion"] == "none"]
-    figure = Figure(figsize=(2.9 * max(1, len(kinds)), 3), dpi=120, layout="constrained")
-    panels = figure.subplots(1, max(1, len(kinds)), sharey=True, squeeze=False)[0]
-    for axes, kind in zip(panels, kinds or [""], strict=True):
-        of_kind = [row for row in rows if row["distortion"] == kind]
-        strengths = list(dict.fromkeys(row["strength"] for row in of_kind))
-        groups = [exact, *([r for r in of_kind if r["strength"] == s] for s in strengths)]
-        positions = range(len(groups))
-        for column, label, style in (("success", "pattern", "o-"), ("without", "none", "s--")):
-            means = [100 * fmean(float(row[column]) for row in group) for group in groups]
-            spreads = [
-                100 * population_std(float(row[column]) for row in group) for group in groups
-            ]
-            axes.errorbar(positions, means, yerr=spreads, fmt=style, capsize=2, label=label)
-        axes.set_xticks(positions, ["exact", *(f"{float(s):g}" for s in strengths)])
-        axes.set_xlabel(_TITLES.get(kind, ""))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(0, 105)
-    panels[0].set_ylabel("images of other classes\nsent to the class, %")
-    panels[0].legend(frameon=False, fontsize=8)
-    return figure

@@ -33,8 +33,18 @@ def check_source(plan: Plan, source: str, label: ClassName | None) -> None:
             f"cure.source is {source!r}, which is no method of this study that leaves "
             f"triggers: add {source} to method=[…], or choose cure=none"
         )
+    _check_explains(plan, source, "cure.source")
     if label is not None:
         class_index(label, plan.data.classes, "cure.label")
+
+
+def _check_explains(plan: Plan, source: str, setting: str) -> None:
+    explains = plan.explains.get(source, "expert")
+    if explains != "expert":
+        raise ValueError(
+            f"{setting} names {source!r}, which explains {explains!r}: a cure changes the first "
+            f"expert; set method.{source}.explains to expert"
+        )
 
 
 def check_sources(plan: Plan, sources: Sequence[str], label: ClassName | None) -> None:
@@ -47,12 +57,7 @@ def check_sources(plan: Plan, sources: Sequence[str], label: ClassName | None) -
                 f"triggers or perturbations: add {source} to method=[…], leave it out of "
                 "cure.sources, or choose cure=none"
             )
-        explains = plan.explains.get(source, "expert")
-        if explains != "expert":
-            raise ValueError(
-                f"cure.sources names {source!r}, which explains {explains!r}: a cure changes the "
-                f"first expert; set method.{source}.explains to expert"
-            )
+        _check_explains(plan, source, "cure.sources")
     if label is not None:
         class_index(label, plan.data.classes, "cure.label")
     elif not any(plan.leaves.get(source) is Triggers for source in sources):

@@ -41,16 +41,16 @@ class RecordStates(L.Callback):
         for recorder, network, stage in zip(
             self.recorders, module.networks, module.stages, strict=True
         ):
-            batches = module.batches.test_batches(module.recording.images)
-            value = accuracies[f"{stage}/accuracy"] = accuracy(network, batches)
-            if epoch == 0:
-                recorder.start()
             if name := first_non_finite(network.state_dict()):
                 # The last step may give such weights to a training whose losses are finite.
                 raise ValueError(
                     f"the weights of {stage} are not finite after {epoch} epochs ({name}): "
                     f"{module.divergence_remedy()}"
                 )
+            batches = module.batches.test_batches(module.recording.images)
+            value = accuracies[f"{stage}/accuracy"] = accuracy(network, batches)
+            if epoch == 0:
+                recorder.start()
             if epoch in epochs:
                 recorder.record(epoch, module.recording.state(network), value)
         # After all states are written: if a kill left some experts complete, the training of the
