@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from hydra.utils import instantiate
+from support import builders
 from support.builders import sgd, small_convnet, stages, train_experts
 from support.configurations import FILES, check
 
@@ -20,7 +21,6 @@ from cwx.storage.recording import Recording
 from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.contracts import check_method_output
 from cwx.study.steps.fine_tuning import FineTune
-from cwx.training.provider import Training
 from cwx.training.stages import Fittable
 from cwx.training.subject import Subject
 
@@ -105,17 +105,11 @@ COMMON = {
 
 def training(store, recipe):
     settings = {"epochs": COMMON["epochs"]}
-    return Training(
-        stages=stages(),
-        network=small_convnet,
-        store=TrajectoryStore(store),
-        recipe=recipe,
-        configuration={
-            "network": {}, "recipe": settings, "precision": {"experts": {}},
-            "fine_tuning": {"recipe": settings},
-        },
-        at_once=2,
-    )  # fmt: skip
+    configuration = {
+        "network": {}, "recipe": settings, "precision": {"experts": {}},
+        "fine_tuning": {"recipe": settings},
+    }  # fmt: skip
+    return builders.training(store, configuration, recipe=recipe, network=small_convnet, at_once=2)
 
 
 @pytest.mark.parametrize("name", RECIPES)

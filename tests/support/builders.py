@@ -12,9 +12,11 @@ from cwx.methods.expert import Expert
 from cwx.networks.convnet import ConvNet
 from cwx.networks.mlp import MLP
 from cwx.storage.recording import Recording
+from cwx.storage.trajectories import TrajectoryStore
 from cwx.training.build import build_network
 from cwx.training.objectives import CrossEntropy
 from cwx.training.precision import Precision, Precisions
+from cwx.training.provider import Training
 from cwx.training.stages import ExpertRequest, Stages
 
 
@@ -136,3 +138,15 @@ class ColumnClassifier(torch.nn.Module):
 
     def forward(self, images):
         return self.slope * self.features(images).mean((2, 3))
+
+
+def training(store, configuration, *, recipe=None, network=small_mlp, at_once=1):
+    """What a step of a study trains networks with; without a recipe none."""
+    return Training(
+        stages=stages(),
+        network=network,
+        store=TrajectoryStore(store),
+        recipe=recipe,
+        configuration=configuration,
+        at_once=at_once,
+    )

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import references
-from support.builders import BlobsWithoutTraining, image_data, small_mlp, stages
+from support import builders, references
+from support.builders import BlobsWithoutTraining, image_data
 from torch import nn
 
 from cwx.data.splits import ImageSet
@@ -18,10 +18,8 @@ from cwx.evaluations.adversarial.adversarial_set import AdversarialSetAccuracy
 from cwx.functional.ensemble_attack import EnsembleAttack
 from cwx.methods.ensemble_attack import EnsembleAttacker
 from cwx.storage.shards import Shards
-from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.steps.adversary import Ensemble, NoAdversary
 from cwx.training.plan import Plan
-from cwx.training.provider import Training
 
 ATTACK = EnsembleAttack(weight=0.001, scale=255, step=20, steps=8, epsilon=None)
 PRECISION = {"experts": {}, "methods": {"trainer": "32-true"}}
@@ -30,18 +28,10 @@ MLP = {"_target_": "MLP", "width": 6}
 
 def training(store, precision=PRECISION, **evaluation_networks):
     """Cannot train; evaluation networks are of the explained kind by default."""
-    return Training(
-        stages=stages(),
-        network=small_mlp,
-        store=TrajectoryStore(store),
-        recipe=None,
-        configuration={
-            "network": MLP,
-            "evaluation_networks": evaluation_networks,
-            "precision": precision,
-        },
-        at_once=1,
-    )
+    configuration = {
+        "network": MLP, "evaluation_networks": evaluation_networks, "precision": precision
+    }  # fmt: skip
+    return builders.training(store, configuration)
 
 
 def ensemble(**changes):

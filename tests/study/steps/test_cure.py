@@ -4,17 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.builders import experts, image_data, small_mlp, stages
+from support import builders
+from support.builders import experts, image_data, small_mlp
 
 from cwx.evaluations.verdict.cure import CureOutcome
 from cwx.evaluations.verdict.evaluation import Verdict
 from cwx.evaluations.verdict.statistics import TriggerSize
 from cwx.explanations.patterns import Triggers
-from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.steps.cure import NoCure, Pruning, Unlearning
 from cwx.study.steps.recovered_trigger import suspected_class
 from cwx.training.plan import Plan
-from cwx.training.provider import Training
 
 
 def recipe(*, networks, data, seeds, **_):
@@ -44,14 +43,8 @@ def unlearning(**settings):
 
 def training(store):
     configuration = {"cure": {"recipe": {"epochs": 2}}, "network": {}, "recipe": {}}
-    return Training(
-        stages=stages(),
-        network=small_mlp,
-        store=TrajectoryStore(store),
-        recipe=recipe,
-        configuration={**configuration, "precision": {"experts": {}}},
-        at_once=1,
-    )
+    configuration = {**configuration, "precision": {"experts": {}}}
+    return builders.training(store, configuration, recipe=recipe)
 
 
 @pytest.fixture

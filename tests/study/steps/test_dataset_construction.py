@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.builders import experts, image_data, small_mlp, stages
+from support import builders
+from support.builders import experts, image_data
 from support.construction_algorithms import ALGORITHMS, MATCHING
 from support.entry import run, start
 
@@ -19,10 +20,8 @@ from cwx.data.splits import ImageSet
 from cwx.functional.label_noise import Uniform
 from cwx.methods.construction_algorithms import FeatureMatching
 from cwx.methods.dataset_construction import DatasetConstructor
-from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.steps.dataset_construction import GenerateDataset, ImportDataset, NoConstruction
 from cwx.training.plan import Plan
-from cwx.training.provider import Training
 
 SETTINGS = {"algorithm": {"name": "matching"}, "recipe": {"epochs": 2}, "seed": 7}
 
@@ -33,19 +32,13 @@ def recipe(*, data, seeds, **_):
 
 def training(store, settings=SETTINGS):
     """Has only the recipe of the dataset construction."""
-    return Training(
-        stages=stages(),
-        network=small_mlp,
-        store=TrajectoryStore(store),
-        recipe=None,
-        configuration={
-            "network": {},
-            "recipe": {"none": True},
-            "dataset_construction": settings,
-            "precision": {"experts": {}, "methods": {}},
-        },
-        at_once=1,
-    )
+    configuration = {
+        "network": {},
+        "recipe": {"none": True},
+        "dataset_construction": settings,
+        "precision": {"experts": {}, "methods": {}},
+    }
+    return builders.training(store, configuration)
 
 
 def generator(algorithm=MATCHING, **changes):

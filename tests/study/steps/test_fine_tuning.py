@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 import torch
-from support.builders import BlobsWithoutTraining, experts, image_data, sgd, stages, train_experts
+from support import builders
+from support.builders import BlobsWithoutTraining, experts, image_data, sgd, train_experts
 from support.studies import CONFIGURATION, accuracies, chosen_experts, make_study
 from torch import nn
 
@@ -22,7 +23,6 @@ from cwx.storage.trajectories import TrajectoryStore
 from cwx.study.results import Results
 from cwx.study.steps.fine_tuning import FineTune, NoFineTuning
 from cwx.training.plan import Plan
-from cwx.training.provider import Training
 from cwx.training.subject import Subject
 
 TARGETED = Attack(
@@ -56,14 +56,8 @@ SETTINGS = {"recipe": {"epochs": 2, "recording": {"epochs": 0}}, "seed": 5}
 
 def training(store, settings=SETTINGS, **changes):
     configuration = {"network": {}, "recipe": {"other": 1}, "precision": {"experts": {}}}
-    return Training(
-        stages=stages(),
-        network=network,
-        store=TrajectoryStore(store),
-        recipe=None,
-        configuration={**configuration, "fine_tuning": settings, **changes},
-        at_once=2,
-    )
+    configuration = {**configuration, "fine_tuning": settings, **changes}
+    return builders.training(store, configuration, network=network, at_once=2)
 
 
 @pytest.fixture(scope="module")
