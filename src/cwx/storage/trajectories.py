@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cwx.storage.atomic import write_json, write_tensors
+from cwx.storage.finite_weights import first_non_finite
 from cwx.storage.json_files import read_object
 from cwx.storage.locks import acquire
 from cwx.storage.regular_files import check_regular
@@ -153,9 +154,9 @@ class Trajectory:
                 "distilled from them but not evaluated: choose a network without running "
                 "statistics, or train it here (experts.seeds)"
             )
-        if spoilt := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        if spoilt := first_non_finite(state):
             raise ValueError(
-                f"epoch {epoch} of {self.path} has weights that are not finite ({spoilt[0]}): its "
+                f"epoch {epoch} of {self.path} has weights that are not finite ({spoilt}): its "
                 "training diverged; delete the folder to train it again, or lower the learning rate"
             )
         network.load_state_dict(state)

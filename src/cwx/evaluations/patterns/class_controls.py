@@ -49,16 +49,15 @@ class ClassControls:
     @property
     def row(self) -> Row:
         """The row of the table, whose cells are empty for a class without images outside D_n."""
-        values = self._values
-        if not self.is_measured:
-            values = {name: "" if value != value else value for name, value in values.items()}
-        return values
+        rates = {
+            name: "" if math.isnan(rate) and not self.is_measured else rate
+            for name, rate in self._rates.items()
+        }
+        return {"size": f"{self.size:g}", "class": self.name, **rates}
 
     @property
-    def _values(self) -> dict[str, str | int | float]:
+    def _rates(self) -> dict[str, float]:
         return {
-            "size": f"{self.size:g}",
-            "class": self.name,
             PATTERN: self.pattern,
             RANDOM: fmean(self.random) if self.random else math.nan,
             f"{RANDOM}_std": population_std(self.random),

@@ -7,9 +7,9 @@ import lightning as L
 from torch import Tensor
 
 from cwx.networks.eval_mode import accuracy
+from cwx.storage.finite_weights import first_non_finite
 from cwx.storage.shards import Shards
 from cwx.storage.trajectories import Recorder
-from cwx.training.importing.store_states import first_non_finite
 
 
 class RecordStates(L.Callback):

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from cwx.data.datasets.class_folders import preview_names
+from cwx.storage.finite_weights import first_non_finite
 from cwx.storage.safe_load import file_digest
 from cwx.storage.tensor_shapes import shapes
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.importing.nests import FOREIGN
 from cwx.training.importing.published_weights import is_weights_name
-from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
+from cwx.training.importing.store_states import copy_tensors, store_states
 from cwx.training.importing.weights_file import WeightsFile, read_weights, weights_path
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cwx.storage.finite_weights import first_non_finite
 from cwx.storage.safe_load import describe, file_digest, is_plain, load_tensors
 from cwx.storage.tensor_shapes import difference, shapes
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
-from cwx.training.importing.store_states import copy_tensors, first_non_finite, store_states
+from cwx.training.importing.store_states import copy_tensors, store_states
 
 log = logging.getLogger(__name__)
 

@@ -24,11 +24,6 @@ def copy_tensors(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> d
     }
 
 
-def first_non_finite(state: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor with an infinite or NaN weight; ``None`` if all are finite."""
-    return next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
-
-
 def store_states(
     store: TrajectoryStore,
     identity: Identity,

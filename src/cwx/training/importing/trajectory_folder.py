@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cwx.storage.finite_weights import first_non_finite
 from cwx.storage.regular_files import digest_regular
 from cwx.storage.trajectories import Trajectory, TrajectoryStore, format_epochs, state_name
 from cwx.storage.trajectory_recorder import recorded_digests, recorded_files
 from cwx.training.importing.expert_buffer import import_buffer
 from cwx.training.importing.state_folder import import_state_folder
-from cwx.training.importing.store_states import first_non_finite
 
 
 def open_trajectories(
