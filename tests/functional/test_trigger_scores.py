@@ -19,6 +19,7 @@ from cwx.functional.trigger_scores import (
     location_error,
     mask_at_maximum,
     mask_iou,
+    principal_direction,
     psnr,
     revealed_map,
     revealed_pattern,
@@ -35,7 +36,7 @@ TRIGGERS = {
 }
 PLACE, LOOK = {"location_error", "iou"}, {"correlation", "psnr"}
 DEFINED = {
-    "patch": PLACE | LOOK,
+    "patch": PLACE | LOOK | {"either_sign_correlation"},
     "large": LOOK,
     "pixel": PLACE,
     "blend": LOOK,
@@ -87,6 +88,7 @@ def test_the_true_trigger_beside_itself_is_perfect(name):
         "iou": 1,
         "correlation": pytest.approx(1),
         "psnr": PSNR_CEILING,
+        "either_sign_correlation": pytest.approx(1),
     }
     assert scores(own, others, name) == {score: perfect[score] for score in DEFINED[name]}
 
@@ -110,6 +112,7 @@ def test_scores_stay_within_their_ranges_and_noise_is_near_chance(name):
         "iou": (0, 1),
         "correlation": (-1, 1),
         "psnr": (10 * math.log10(4) - 1e-9, PSNR_CEILING),
+        "either_sign_correlation": (0, 1),
     }
     for score in DEFINED[name]:
         low, high = ranges[score]
@@ -124,6 +127,29 @@ def test_scores_stay_within_their_ranges_and_noise_is_near_chance(name):
         assert means["psnr"] < 11
 
 
+def test_a_pattern_and_its_negative_are_revealed_although_their_mean_shows_neither():
+    others, (mask, pattern) = noise(9, *SHAPE), truth("patch").values()
+    signs = torch.tensor([1, -1, 1, -1]).view(-1, 1, 1, 1)
+    board = 9 * mask * (pattern - pattern[mask.bool().expand(SHAPE)].mean())
+    found = scores(others[:4] + signs * board, others, "patch")
+    assert (found["iou"], found["location_error"]) == (1, pytest.approx(0, abs=1e-9))
+    assert abs(found["correlation"]) < 0.9 < found["either_sign_correlation"]
+    without = scores(others[:4], others, "patch")
+    assert without["iou"] < 0.5
+    assert without["either_sign_correlation"] < 0.7
+
+
+@given(seed=seeds)
+def test_the_sign_of_an_image_does_not_change_the_direction(seed):
+    vectors = noise(4, 6, seed=seed) - 0.5
+    signs = noise(4, 1, seed=seed + 1).sub(0.5).sign()
+    direction = principal_direction(vectors)
+    assert (direction @ principal_direction(signs * vectors)).abs() == pytest.approx(1)
+    literal = torch.linalg.eigh(vectors.T @ vectors).eigenvectors[:, -1]
+    assert (direction @ literal).abs() == pytest.approx(1)
+    assert not principal_direction(0 * vectors).any()
+
+
 @each_trigger
 def test_identical_images_reveal_nothing(name):
     """The place is as uncertain as it can be: anywhere, and on the whole the middle."""
@@ -132,7 +158,7 @@ def test_identical_images_reveal_nothing(name):
     fraction = truth(name)["mask"].mean().item()
     assert found.keys() == DEFINED[name]
     assert found.get("iou", fraction / (2 - fraction)) == pytest.approx(fraction / (2 - fraction))
-    assert found.get("correlation", 0) == 0
+    assert found.get("correlation", 0) == found.get("either_sign_correlation", 0) == 0
     centre = torch.full((8, 8), 1.0)
     expected = location_error(centre, truth(name)["mask"])
     assert found.get("location_error", expected) == pytest.approx(expected)

@@ -147,7 +147,7 @@ def overlap(values: list[list[float]], mask: list[list[float]]) -> tuple[float, 
 
 
 def revealed_map_literal(own: Tensor, others: Tensor) -> list[list[float]]:
-    """Pixel by pixel, |difference of means| / (σ + mean σ), the mean of the channels."""
+    """Pixel by pixel, |image − mean of others| / (σ + mean σ), the mean of channels and images."""
     channels, height, width = own.shape[1:]
 
     def column(images, c, y, x):
@@ -168,8 +168,9 @@ def revealed_map_literal(own: Tensor, others: Tensor) -> list[list[float]]:
     floor = mean(list(spreads.values()))
 
     def value(c, y, x):
-        difference = mean(column(own, c, y, x)) - mean(column(others, c, y, x))
-        return abs(difference) / (spreads[c, y, x] + floor)
+        centre = mean(column(others, c, y, x))
+        deviation = mean([abs(value - centre) for value in column(own, c, y, x)])
+        return deviation / (spreads[c, y, x] + floor)
 
     return [
         [mean([value(c, y, x) for c in range(channels)]) for x in range(width)]

@@ -21,15 +21,25 @@ class TriggerEstimate(NamedTuple):
     Attributes:
         map: importance of each pixel, ``[H, W]``, ≥ 0; see `revealed_map`.
         pattern: ``[C, H, W]``; see `revealed_pattern`.
+        deviations: of the class's images from the mean of the others, ``[n, C, H, W]``; what
+            reveals a single pattern has that pattern, ``[1, C, H, W]``.
     """
 
     map: Tensor
     pattern: Tensor
+    deviations: Tensor
 
 
 def estimate_trigger(own: Tensor, others: Tensor) -> TriggerEstimate:
-    """The difference of the images `own` of a class from `others`, as map and pattern."""
-    return TriggerEstimate(revealed_map(own, others), revealed_pattern(own, others))
+    """The difference of the images `own` of a class from `others`."""
+    return TriggerEstimate(
+        revealed_map(own, others), revealed_pattern(own, others), _deviations(own, others)
+    )
+
+
+def single_pattern(importance: Tensor, pattern: Tensor) -> TriggerEstimate:
+    """A trigger that is revealed as a map ``[H, W]`` and a pattern ``[C, H, W]``."""
+    return TriggerEstimate(importance, pattern, pattern[None])
 
 
 def revealed_pattern(own: Tensor, others: Tensor) -> Tensor:
@@ -38,17 +48,32 @@ def revealed_pattern(own: Tensor, others: Tensor) -> Tensor:
 
 
 def revealed_map(own: Tensor, others: Tensor) -> Tensor:
-    """The standardised difference of a class from `others` at each pixel, ``[H, W]``, ≥ 0.
+    """The standardised deviation of a class from `others` at each pixel, ``[H, W]``, ≥ 0.
 
-        mean over channels of |mean(own) − mean(others)| / (σ + σ̄)
+        mean over channels and images of |own − mean(others)| / (σ + σ̄)
 
     σ is the standard deviation of a pixel over `others`, σ̄ its mean over all pixels. Without σ̄,
     nearly constant pixels would dominate. If σ is 0 everywhere, the denominator is 1.
+
+    The absolute value is taken of each image, not of the mean: to a network, a grid is much the
+    same as its negative, and where the images of a class show both, their mean shows neither.
     """
     std = others.double().std(0, correction=0)
     mean_std = std.mean()
     scale = std + mean_std if mean_std > 0 else torch.ones_like(std)
-    return (revealed_pattern(own, others).abs() / scale).mean(0)
+    return (_deviations(own, others).abs().mean(0) / scale).mean(0)
+
+
+def principal_direction(deviations: Tensor) -> Tensor:
+    """The direction of greatest second moment of vectors ``[n, d]``: ``[d]``, of length 1 (or 0).
+
+    It does not depend on the sign of any vector, and its own sign is arbitrary.
+    """
+    deviations = deviations.double()
+    if not deviations.any():
+        return deviations[0]
+    direction: Tensor = torch.linalg.svd(deviations, full_matrices=False).Vh[0]
+    return direction
 
 
 def top_pixels(values: Tensor, count: int) -> Tensor:
@@ -137,6 +162,9 @@ def trigger_scores(revealed: TriggerEstimate, *, mask: Tensor, pattern: Tensor) 
       only if the trigger `is_local`.
     - ``correlation`` and ``psnr``: of the revealed and the true pattern, on the pixels of the mask
       if the trigger is local, otherwise on the whole image; only if the true pattern varies there.
+    - ``either_sign_correlation``: |ρ| of the true pattern and the `principal_direction` of the
+      deviations of the class's images on the pixels of the mask; for local triggers alone. Not 0
+      by chance: compare it with that of other classes.
     """
     scores = {}
     mask, area = mask.double(), torch.ones_like(pattern, dtype=torch.bool)
@@ -151,7 +179,15 @@ def trigger_scores(revealed: TriggerEstimate, *, mask: Tensor, pattern: Tensor) 
         pattern_values = revealed.pattern[area]
         scores["correlation"] = correlation(pattern_values, true)
         scores["psnr"] = psnr(pattern_values, true)
+        if is_local(mask):
+            deviations = revealed.deviations[:, area].double()
+            direction = principal_direction(deviations - deviations.mean(1, keepdim=True))
+            scores["either_sign_correlation"] = abs(correlation(direction, true))
     return scores
+
+
+def _deviations(own: Tensor, others: Tensor) -> Tensor:
+    return own.double() - others.double().mean(0)
 
 
 def _centre(mask: Tensor) -> Tensor:

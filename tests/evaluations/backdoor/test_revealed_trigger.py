@@ -19,7 +19,12 @@ from cwx.explanations.patterns import Patterns, Perturbations, Triggers
 from cwx.functional.backdoor import AllToOne, Blend, Face, Patch, Sinusoid
 from cwx.functional.label_noise import Uniform
 from cwx.functional.rng import stream
-from cwx.functional.trigger_scores import PSNR_CEILING, estimate_trigger, trigger_scores
+from cwx.functional.trigger_scores import (
+    PSNR_CEILING,
+    estimate_trigger,
+    top_pixels,
+    trigger_scores,
+)
 from cwx.training.plan import Plan
 
 TRIGGERS = {
@@ -30,7 +35,8 @@ TRIGGERS = {
 PATCH_OF_ONE = Patch(size=1, corner="top-left", margin=0, first_pixel="white")
 TARGET = 2
 LOCATION, APPEARANCE = ["location_error", "iou"], ["correlation", "psnr"]
-DEFINED = {"patch": LOCATION + APPEARANCE, "blend": APPEARANCE, "sinusoid": APPEARANCE}
+LOCAL = [*LOCATION, *APPEARANCE, "either_sign_correlation"]
+DEFINED = {"patch": LOCAL, "blend": APPEARANCE, "sinusoid": APPEARANCE}
 
 
 def poisoned(subject, trigger, rate=0.1):
@@ -329,8 +335,9 @@ def test_success_is_measured_on_images_that_no_search_used(subject, monkeypatch)
     monkeypatch.setattr(overlays, "Probe", Recorded)
     study = replace(subject, data=data)
     metrics = RevealedTrigger(images=99, seconds=False)(study, sources).metrics
-    (images,) = seen
-    assert torch.equal(images, test.images[left])
+    assert torch.equal(seen[0], test.images[left])
+    allowed = {image.tobytes() for image in test.images[left].numpy()}
+    assert all(image.tobytes() in allowed for images in seen for image in images.numpy())
     network, others = subject.first_network("expert"), left & (test.labels != 1)
     unit = test.images[others].float() / 255
     for name, output in sources.items():
@@ -338,6 +345,31 @@ def test_success_is_measured_on_images_that_no_search_used(subject, monkeypatch)
         hits = network(data.normalization.normalize(attached)).argmax(1) == 1
         expected = hits.double().mean().item()
         assert metrics[f"revealed_trigger/{name}/target/success"] == pytest.approx(expected)
+
+
+def test_the_images_of_a_class_take_turns_in_the_success(subject):
+    """Each changes the pixels of the highest map in an equal part of the images of each label."""
+    data, trigger = image_data(), Patch(size=2, corner="top-left", margin=0, first_pixel="white")
+    data.corrupt(Backdoor(trigger=trigger, target=1, rate=0.5, variant=AllToOne(), seed=0))
+    shown = data.splits.test.first(3)
+    sources = {"known": Explanations(data.normalization.from_bytes(shown.images), shown.labels)}
+    study = replace(subject, data=data)
+    metrics = RevealedTrigger(images=60, seconds=False)(study, sources).metrics
+
+    test, unit = data.splits.test.spread(60), shown.images.double() / 255
+    own = unit[shown.labels == 1]
+    estimate = estimate_trigger(own, unit[shown.labels != 1])
+    replaced = top_pixels(estimate.map, 4).float()
+    network, seen, hits = subject.first_network("expert"), {}, []
+    for image, label in zip(test.images.float() / 255, test.labels.tolist(), strict=True):
+        turn = seen[label] = seen.get(label, -1) + 1
+        if label != 1:
+            changed = (1 - replaced) * image + replaced * own[turn % 3].float()
+            logits = network(data.normalization.normalize(changed[None]))
+            hits.append(logits.argmax().item() == 1)
+    expected = sum(hits) / len(hits)
+    assert 0 < expected < 1
+    assert metrics["revealed_trigger/known/target/success"] == pytest.approx(expected)
 
 
 def test_without_images_that_no_search_used_there_is_no_success(subject, caplog):

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cwx.data.splits import ImageSet
 from cwx.evaluations.outcome import Sources
 from cwx.evaluations.patterns.probe import Probe
 from cwx.explanations.images import Explanations
@@ -33,7 +34,7 @@ def overlay_success(
 
     Perturbations (of the largest radius) and triggers are put on images as their methods define it.
     Of patterns, the first canvas of a class replaces as many pixels as the true mask has; of
-    images, the mean image of the class replaces those of the highest revealed map. They know the
+    images, those of the class in turn replace the pixels of the highest revealed map. They know the
     size of the true trigger, but nothing else. For a trigger that is not local both have no
     success: they would replace the whole image.
 
@@ -65,15 +66,10 @@ def overlay_success(
         elif isinstance(output, Patterns) and is_local(mask):
             cut, labels = output.cut(float(mask.double().mean())), output.labels.tolist()
             overlays[name] = {label: cut.attach(labels.index(label)) for label in set(labels)}
-    if is_local(mask):
-        for name, explanations in images.items():
-            overlays[name] = {
-                label: _image_overlay(explanations, label, estimate, mask)
-                for label, estimate in revealed[name].items()
-            }
     images_outside = subject.data.splits.test.at(unused).spread(count)
-    probe = Probe(subject, subject.first_network("expert"), images_outside)
-    return {
+    network = subject.first_network("expert")
+    probe = Probe(subject, network, images_outside)
+    success = {
         name: {
             label: probe.hits(attach, label).double().mean().item()
             for label, attach in by_class.items()
@@ -81,6 +77,16 @@ def overlay_success(
         }
         for name, by_class in overlays.items()
     }
+    if is_local(mask):
+        for name, explanations in images.items():
+            success[name] = {
+                label: _success_of_images(
+                    subject, network, images_outside, explanations, label, estimate, mask
+                )
+                for label, estimate in revealed[name].items()
+                if (images_outside.labels != label).any()
+            }
+    return success
 
 
 def _searched(sources: Sources) -> dict[str, Tensor]:
@@ -100,14 +106,39 @@ def _unused(subject: Subject, sources: Sources) -> Tensor:
     return ~used
 
 
-def _image_overlay(
-    explanations: Explanations, label: int, estimate: TriggerEstimate, mask: Tensor
-) -> Attach:
-    m = top_pixels(estimate.map, int(mask.sum())).float()
-    own = explanations.images[explanations.labels == label].float().mean(0).clamp(0, 1)
+def _success_of_images(
+    subject: Subject,
+    network: nn.Module,
+    images_outside: ImageSet,
+    explanations: Explanations,
+    label: int,
+    estimate: TriggerEstimate,
+    mask: Tensor,
+) -> float:
+    """The fraction of images of other classes that pixels of the class's images send to it.
 
-    def overlay(images: Tensor) -> Tensor:
-        opaque = m.to(images.device)
-        return (1 - opaque) * images + opaque * own.to(images.device)
+    The images of the class take turns: each changes an equal part of the images of each label.
+    """
+    opaque = top_pixels(estimate.map, int(mask.sum())).float()
+    own = explanations.images[explanations.labels == label].float().clamp(0, 1)
+    turns = _turns(images_outside.labels, len(own))
+    hits = []
+    for turn, image in enumerate(own):
+        part = images_outside.at(turns == turn)
+        if (part.labels != label).any():
+            attach = _overlay(opaque.to(subject.device), image.to(subject.device))
+            hits.append(Probe(subject, network, part).hits(attach, label))
+    return torch.cat(hits).double().mean().item()
 
-    return overlay
+
+def _turns(labels: Tensor, count: int) -> Tensor:
+    """A number below `count` for each image ``[n]``: 0, 1, … in turn within each label."""
+    turns = torch.zeros_like(labels)
+    for label in labels.unique():
+        of_label = labels == label
+        turns[of_label] = torch.arange(int(of_label.sum())) % count
+    return turns
+
+
+def _overlay(opaque: Tensor, image: Tensor) -> Attach:
+    return lambda images: (1 - opaque) * images + opaque * image

@@ -21,6 +21,7 @@ from cwx.functional.trigger_scores import (
     TriggerEstimate,
     estimate_trigger,
     is_local,
+    single_pattern,
     top_pixels,
     trigger_scores,
 )
@@ -186,7 +187,7 @@ def _reveal_from_patterns(patterns: Patterns) -> dict[int, TriggerEstimate]:
     mask = patterns.masks[:, None]
     on_grey = mask * patterns.canvases + (1 - mask) * GREY
     return {
-        label: TriggerEstimate(
+        label: single_pattern(
             patterns.masks[patterns.labels == label].mean(0),
             on_grey[patterns.labels == label].mean(0),
         )
@@ -197,7 +198,7 @@ def _reveal_from_patterns(patterns: Patterns) -> dict[int, TriggerEstimate]:
 def _reveal_from_triggers(triggers: Triggers) -> dict[int, TriggerEstimate]:
     on_grey = triggers.on_grey()
     return {
-        label: TriggerEstimate(triggers.masks[index], on_grey[index])
+        label: single_pattern(triggers.masks[index], on_grey[index])
         for index, label in enumerate(triggers.labels.tolist())
     }
 
@@ -205,7 +206,7 @@ def _reveal_from_triggers(triggers: Triggers) -> dict[int, TriggerEstimate]:
 def _reveal_from_perturbations(perturbations: Perturbations) -> dict[int, TriggerEstimate]:
     largest = (perturbations.epsilons == perturbations.epsilons.max()).nonzero()[:, 0].tolist()
     return {
-        int(perturbations.labels[index]): TriggerEstimate(
+        int(perturbations.labels[index]): single_pattern(
             perturbations.deltas[index].abs().mean(0), perturbations.deltas[index]
         )
         for index in largest
