@@ -53,6 +53,18 @@ def text(table=None, **metrics):
         ),
         (
             {
+                "attack_success/expert/success": 0.98,
+                "revealed_trigger/distill/target/correlation": 0.7,
+                "revealed_trigger/distill/target/success": 0.6,
+                "revealed_trigger/distill/others/success": 0.04,
+                "revealed_trigger/distill-projected/target/success": 0.7,
+                "revealed_trigger/activation/target/success": 0.5,
+                "revealed_trigger/mean/target/success": 1.0,
+            },
+            ["98 %", "CWX reveals of it sends 60 %", "another class 4 %"],
+        ),
+        (
+            {
                 "predictive_power/power/iscp/0.05": 0.2,
                 "predictive_power/power/iscp/0.1": 0.5,
                 "predictive_power/power/universal/8": 0.9,

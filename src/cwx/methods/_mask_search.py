@@ -9,6 +9,7 @@ from torch import Tensor
 from cwx.explanations.patterns import Attach
 from cwx.functional.images import Normalization
 from cwx.functional.mask_search import best_weights, pixels
+from cwx.networks.finite_logits import finite_logits
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def success_rate(
     """
     hits = 0
     for batch in images.split(batch_size):
-        logits = network(normalization.normalize(attach(batch.float() / 255)))
+        logits = finite_logits(network(normalization.normalize(attach(batch.float() / 255))))
         hits += int((logits.argmax(1) == label).sum())
     return hits / len(images)
 

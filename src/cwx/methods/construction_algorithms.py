@@ -13,6 +13,7 @@ from cwx.functional.feature_matching import match_features
 from cwx.functional.images import Normalization
 from cwx.functional.label_noise import Noise
 from cwx.networks.eval_mode import eval_mode
+from cwx.networks.finite_logits import finite_logits
 from cwx.networks.layer_inputs import layer_inputs
 
 # The setting of `FeatureMatching.layer`.
@@ -221,5 +222,5 @@ class TargetedAttack:
     @torch.no_grad()
     def measure(self, network: nn.Module, images: Tensor, batch: ConstructionBatch) -> Tensor:
         """1 where the network predicts the new label, 0 elsewhere."""
-        reached: Tensor = network(images).argmax(1) == batch.labels
+        reached: Tensor = finite_logits(network(images)).argmax(1) == batch.labels
         return reached.float()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cwx.data.datamodule import ImageData
 from cwx.functional.attack_targets import least_likely
 from cwx.functional.ensemble_attack import EnsembleAttack, average_probabilities
+from cwx.networks.finite_logits import finite_logits
 from cwx.storage.shards import Shards
 
 
@@ -97,4 +98,6 @@ class EnsembleAttacker(L.LightningModule):
     @torch.no_grad()
     def _predictions(self, images: Tensor) -> Tensor:
         """The predicted class of each image by each network ``[n, networks]``."""
-        return torch.stack([network(images).argmax(1) for network in self.networks], 1)
+        return torch.stack(
+            [finite_logits(network(images)).argmax(1) for network in self.networks], 1
+        )

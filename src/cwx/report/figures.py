@@ -75,8 +75,8 @@ _FIGURES = (
      "of adversarial against test images. Dotted: the same with permuted classes of the units."),
     ("revealed_trigger", "True trigger and revealed triggers",
      "Top row: the true trigger. Other rows: the trigger revealed by each source. From left to "
-     "right: difference of the target class from other classes, its strongest pixels, and the "
-     "image there."),
+     "right: deviation of the images of the target class from other classes, its strongest "
+     "pixels, and the difference of the mean images."),
     ("pattern_cascade", "Patterns on re-drawn weights, layer by layer",
      "How alike the masks are to those of the network as it was trained, and how often the "
      "patterns that are searched anew succeed, when the weights of more and more layers are "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from cwx.report.image_sources import REAL
 from cwx.report.run import RunContents
 
 Values = Mapping[str, float]
@@ -74,13 +75,29 @@ def _backdoor(values: Values, titles: Mapping[str, str]) -> str:
     if success is None:
         return ""
     text = f"The trigger sends {_percent(success)} of the test images to their target class"
-    correlations = {
-        name.split("/")[1]: value
+    # Training images show a trigger of themselves: the result is of the explanations.
+    revealed = {
+        (parts[1], parts[3]): value
         for name, value in values.items()
-        if name.startswith("revealed_trigger/") and name.endswith("/target/correlation")
-        and "-projected/" not in name
-    }  # fmt: skip
-    if correlations:
+        if name.startswith("revealed_trigger/")
+        and (parts := name.split("/"))[2:3] == ["target"]
+        and parts[1] not in REAL
+        and not parts[1].endswith("-projected")
+    }
+    rates = {source: value for (source, score), value in revealed.items() if score == "success"}
+    correlations = {
+        source: value for (source, score), value in revealed.items() if score == "correlation"
+    }
+    if rates:
+        source = max(rates, key=lambda name: rates[name])
+        text += (
+            f"; what {titles.get(source, source)} reveals of it sends {_percent(rates[source])} "
+            "there"
+        )
+        others = values.get(f"revealed_trigger/{source}/others/success")
+        if others is not None:
+            text += f", and what it shows of another class {_percent(others)} to that class"
+    elif correlations:
         source = max(correlations, key=lambda name: correlations[name])
         text += (
             f"; the images of {titles.get(source, source)} show it with a correlation of "
