@@ -189,6 +189,28 @@ def test_the_study_s_command_line_is_that_of_the_process_only_while_it_runs(monk
     assert sys.argv == before
 
 
+@pytest.mark.parametrize(
+    ("words", "store"),
+    [
+        ([], "store"),
+        (["store=a", "seed=3", "store=b"], "b"),
+        (["store='my store'"], "my store"),
+        ([override("store", "it's, a [store]")], "it's, a [store]"),
+    ],
+)
+def test_trusted_weights_are_kept_in_the_study_s_store(calls, monkeypatch, words, store):
+    stores = []
+
+    def trusted(weights, folder, import_path):
+        stores.append(folder)
+        return weights
+
+    monkeypatch.setattr(finder, "trusted_weights", trusted)
+    monkeypatch.setattr(command, "read_results", lambda *_: [])
+    command.main(["--trust-pickle", "net.pt", "images", *words])
+    assert stores == [Path(store)]
+
+
 def test_overrides_of_all_settings_are_read_back():
     words = [
         ("+" if command._is_argument(key) else "") + override(key, value)

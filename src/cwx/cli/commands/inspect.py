@@ -187,8 +187,11 @@ def _inspection(
 
 
 def _store(overrides: Sequence[str]) -> Path:
-    names = [word.partition("=")[2] for word in overrides if word.startswith("store=")]
-    return Path(names[-1] if names else "store")
+    from cwx.cli.config.override_text import parse_override
+
+    # The value of a setting may be quoted.
+    names = [parse_override(word).value() for word in overrides if word.startswith("store=")]
+    return Path(str(names[-1]) if names else "store")
 
 
 def _run(

@@ -8,7 +8,6 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     Glob,
     IntervalSweep,
@@ -37,6 +36,7 @@ from cwx.cli.config.home import expand_settings
 from cwx.cli.config.hydra_files import SAVED, check_unchanged
 from cwx.cli.config.interpolations import check_expansion
 from cwx.cli.config.null_keys import refuse_null_keys
+from cwx.cli.config.override_text import parse_override
 from cwx.cli.config.unchosen import drop_unchosen, drop_unchosen_of_job, refuse_unchosen
 from cwx.cli.config.validate import check
 from cwx.errors import UserError
@@ -180,20 +180,10 @@ def _composing(folder: Path) -> Iterator[None]:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    parsed = [_parse_override(line) for line in overrides]
+    parsed = [parse_override(line) for line in overrides]
     for override in parsed:
         refuse_null_keys(override.value(), str(override.key_or_group), str(override.input_line))
     return parsed
-
-
-def _parse_override(line: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(line)
-    except HydraException as error:
-        raise UserError(
-            f"{line} cannot be read ({_first_line(error)}): close all brackets and quotes, and "
-            "quote a value with special characters, as in \"key='a=b'\""
-        ) from error
 
 
 def _jobs(overrides: Sequence[list[str]]) -> Iterator[list[str]]:

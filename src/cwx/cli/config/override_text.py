@@ -1,9 +1,11 @@
-"""Overrides for Hydra from plain values, quoted."""
+"""Overrides for Hydra from plain values, quoted, and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
 
 from cwx.errors import UserError, printable
 
@@ -18,6 +20,21 @@ def override(key: str, value: Any) -> str:
         UserError: a text holds an interpolation, which Hydra would resolve.
     """
     return f"{key}={_text(key, value)}"
+
+
+def parse_override(line: str) -> Override:
+    """An override as Hydra reads it; its ``value()`` is without quotes.
+
+    Raises:
+        UserError: it cannot be read, such as for an open bracket.
+    """
+    try:
+        return OverridesParser.create().parse_override(line)
+    except HydraException as error:
+        raise UserError(
+            f"{line} cannot be read ({str(error).strip().splitlines()[0]}): close all brackets and "
+            "quotes, and quote a value with special characters, as in \"key='a=b'\""
+        ) from error
 
 
 def _text(key: str, value: Any) -> str:
