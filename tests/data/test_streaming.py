@@ -251,6 +251,19 @@ def test_the_manifest_is_read_again_instead_of_the_files(copied, tmp_path, caplo
     assert "train/ant/2.png" in caplog.text
 
 
+def test_what_a_killed_process_left_of_a_manifest_is_removed(images, tmp_path):
+    folder(images, "disk", manifests=tmp_path)
+    (manifest,) = tmp_path.glob("*.safetensors")
+    left = manifest.with_name(f".{manifest.name}.a1b2c3d4.part")
+    other = tmp_path / ".others.safetensors.a1b2c3d4.part"
+    for file in (left, other):
+        file.write_bytes(b"half")
+    folder(images, "disk", manifests=tmp_path)
+    assert not left.exists()
+    # Another process may be writing that manifest.
+    assert other.exists()
+
+
 def test_a_damaged_manifest_is_written_anew(images, tmp_path):
     first = folder(images, "disk", manifests=tmp_path).fingerprint()
     (file,) = tmp_path.glob("*.safetensors")

@@ -20,7 +20,7 @@ from cwx.data.pixel_conversion import PixelError
 from cwx.data.stored_images import ImageContainer, ImageFile, image_digest, image_status
 from cwx.data.worker_loader import WorkerLoader
 from cwx.errors import printable
-from cwx.storage.atomic import write_tensors
+from cwx.storage.atomic import remove_temporary_of, write_tensors
 from cwx.storage.locks import acquire
 from cwx.storage.regular_files import check_regular
 
@@ -111,6 +111,7 @@ def survey(
     lock = FileLock(file.with_suffix(".lock"))
     acquire(lock, f"another process reads the image files of {printable(root)}: waiting for it")
     try:
+        remove_temporary_of(file)
         return _survey(files, container, reader, file, workers)
     finally:
         lock.release()

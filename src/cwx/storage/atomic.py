@@ -104,6 +104,13 @@ def remove_temporary(folder: Path) -> None:
                     Path(inner, name).unlink()
 
 
+def remove_temporary_of(path: Path) -> None:
+    """Remove the temporary files that killed processes left of `path`; the caller locks it."""
+    for file in path.parent.iterdir():
+        if temporary_for(file.name) == path.name:
+            file.unlink(missing_ok=True)
+
+
 def _system_error(error: BaseException) -> OSError | None:
     """The error of the system behind an exception; other libraries wrap it in their own."""
     chain: BaseException | None = error
