@@ -77,6 +77,15 @@ def test_an_ordinary_network_names_what_was_looked_for():
     assert sentence.endswith("Looked for: trigger_size.")
 
 
+def test_a_level_that_no_network_of_this_bank_can_reach_says_nothing():
+    """Else even the most suspicious network would be an ordinary one."""
+    limits = {**LIMITS, "alpha": 0.01}
+    state, sentence = decide(evidence(bank=37), **limits)
+    assert state == "cannot say"
+    assert "37 networks, and with fewer than 99 the p-value cannot reach 0.01" in sentence
+    assert decide(evidence(bank=99), **limits)[0] != "cannot say"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cwx.data.datamodule import ImageData
 from cwx.data.splits import ImageSet
 from cwx.functional.network_loss import NetworkLoss
+from cwx.functional.rng import stream
 from cwx.networks.eval_mode import correct_counts, device_of
 from cwx.networks.finite_logits import finite_logits, predicted
 from cwx.training.ranks import Ranks
@@ -61,15 +62,18 @@ def predicted_classes(
     Args:
         subject: its normalisation, batch size and device.
         loss: of the kind of network, on this device.
-        vector: θ ``[P]``, on this device. Batch norm uses the statistics of each batch.
+        vector: θ ``[P]``, on this device. Batch norm uses the statistics of each batch, and the
+            batches are of random images: sets may be sorted by class, and the statistics of a few
+            classes would give other predictions.
         images: n images.
     """
     data = subject.data
+    order = torch.randperm(len(images), generator=stream(len(images)))
     logits = [
         loss.logits(vector, data.normalization.from_bytes(batch).to(subject.device)).cpu()
-        for batch in images.images.split(data.batch_size)
+        for batch in images.images[order].split(data.batch_size)
     ]
-    return predicted(torch.cat(logits))
+    return predicted(torch.cat(logits)[order.argsort()])
 
 
 def matching_fraction(classes: Tensor, other_classes: Tensor) -> float:

@@ -198,3 +198,12 @@ def test_no_experiment_overrides_a_choice_inside_a_part_of_a_list():
     files = [file for group in ("experiment", "scale") for file in (CONF / group).rglob("*.yaml")]
     assert len(files) > 50
     assert not [match[0] for file in files for match in inside.finditer(file.read_text())]
+
+
+def test_the_schedule_of_a_recipe_is_that_of_its_own_epochs():
+    """At whatever place of the configuration the recipe is."""
+    study = check(
+        "experiment=cifar10/verdict", "cure=unlearn", "recipe@cure.recipe=cosine",
+        "cure.recipe.epochs=7",
+    )  # fmt: skip
+    assert study["cure"]["recipe"]["schedule"]["T_max"] == 7 != study["recipe"]["epochs"]

@@ -66,7 +66,7 @@ def overlay_success(
         elif isinstance(output, Patterns) and is_local(mask):
             cut, labels = output.cut(float(mask.double().mean())), output.labels.tolist()
             overlays[name] = {label: cut.attach(labels.index(label)) for label in set(labels)}
-    images_outside = subject.data.splits.test.at(unused).spread(count)
+    images_outside = subject.data.splits.test.at(unused).spread(count).resident()
     network = subject.first_network("expert")
     probe = Probe(subject, network, images_outside)
     success = {

@@ -1,5 +1,6 @@
 """The verdict in one sentence: suspicious, nothing found, or why neither can be said."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -47,7 +48,7 @@ def decide(
             the reverse, cannot be compared with the bank, 0-1.
         least_images: fewer test images allow no verdict.
     """
-    if reason := _obstacle(evidence, accuracy_drop, least_images):
+    if reason := _obstacle(evidence, alpha, accuracy_drop, least_images):
         return "cannot say", f"Cannot say: {reason}."
     comparison = evidence.comparison
     assert comparison is not None
@@ -75,7 +76,7 @@ def _others(classes: Sequence[str]) -> str:
     )
 
 
-def _obstacle(evidence: Evidence, accuracy_drop: float, least_images: int) -> str:
+def _obstacle(evidence: Evidence, alpha: float, accuracy_drop: float, least_images: int) -> str:
     """The reason why there can be no verdict; empty if there is none."""
     if evidence.images < least_images:
         return (
@@ -91,10 +92,13 @@ def _obstacle(evidence: Evidence, accuracy_drop: float, least_images: int) -> st
             "there is no bank of clean networks to compare with (experts.bank); the class that "
             f"stands out most among the classes of this network is {evidence.top_class}"
         )
-    if evidence.bank < SMALLEST_BANK:
+    # The smallest p-value is that of a network that stands out more than all of the bank.
+    if evidence.bank < SMALLEST_BANK or 1 / (evidence.bank + 1) > alpha:
+        needed = max(SMALLEST_BANK, math.ceil(1 / alpha) - 1)
         return (
-            f"the bank has {evidence.bank} networks, and with fewer than {SMALLEST_BANK} the "
-            f"p-value cannot reach 0.05; the class that stands out most is {evidence.top_class}"
+            f"the bank has {evidence.bank} networks, and with fewer than {needed} the p-value "
+            f"cannot reach {min(alpha, 0.05):g}; the class that stands out most is "
+            f"{evidence.top_class}"
         )
     accuracies = sorted(evidence.bank_accuracies)
     median = accuracies[len(accuracies) // 2]
