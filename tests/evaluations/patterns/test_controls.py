@@ -89,6 +89,16 @@ def test_the_other_canvases_are_those_of_other_classes(subject):
         assert row["other_canvas"] == pytest.approx(fmean(expected))
 
 
+def test_canvases_that_equal_the_own_one_are_no_control(subject):
+    """The mask on them is the pattern itself, and nothing of it would be left."""
+    white = replace(patterns(subject), canvases=torch.ones(3, *subject.data.image_shape))
+    outcome = PatternControls(**SETTINGS)(subject, {"iscp": white})
+    assert not any("other_canvas" in name for name in outcome.metrics)
+    for row in outcome.tables["pattern_controls"]:
+        strongest = max(row["random_masks"], row["no_pattern"])
+        assert row["gain"] == pytest.approx(row["pattern"] - strongest)
+
+
 def test_a_method_of_a_single_class_has_no_other_canvases(subject):
     source = patterns(subject)
     alone = replace(

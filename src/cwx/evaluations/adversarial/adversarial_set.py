@@ -14,6 +14,7 @@ from cwx.data.splits import ImageSet
 from cwx.evaluations.outcome import Outcome, Row, Sources, mean_over_networks, measure_networks
 from cwx.explanations.drawing import sheet
 from cwx.functional.spacing import evenly_spaced
+from cwx.networks.finite_logits import finite_logits
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
 
@@ -163,7 +164,7 @@ def _attacked_hits(
 def _top_classes(networks: Iterable[nn.Module], images: Tensor, count: int) -> Iterator[Tensor]:
     """Of each network, the `count` classes of highest logit of each image ``[n, count]``."""
     for network in networks:
-        yield network(images).topk(count, 1).indices.cpu()
+        yield finite_logits(network(images)).topk(count, 1).indices.cpu()
 
 
 def _hits(ranking: Tensor, labels: Tensor, count: int) -> int:

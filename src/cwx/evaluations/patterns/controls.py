@@ -248,8 +248,13 @@ def _with_random_mask(candidate: Candidate, canvas: Tensor, draw: int) -> Candid
 
 
 def _other_canvases(patterns: Patterns, candidate: Candidate, count: int) -> Tensor:
-    """At most `count` random canvases of other classes, ``[m, C, H, W]``."""
-    others = (patterns.labels != candidate.label).nonzero()[:, 0]
+    """At most `count` random canvases of other classes, ``[m, C, H, W]``.
+
+    Not those that equal the candidate's own, such as white ones: they would give its own pattern.
+    """
+    own = canvas_of(patterns, candidate)
+    differs = (patterns.canvases != own).flatten(1).any(1)
+    others = ((patterns.labels != candidate.label) & differs).nonzero()[:, 0]
     generator = stream(1, candidate.label, candidate.canvas)
     order = torch.randperm(len(others), generator=generator)
     # The same number for every class, also where a class has fewer others.
