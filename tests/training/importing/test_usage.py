@@ -194,6 +194,18 @@ def test_what_the_user_and_the_file_state_is_not_tried(folder, trained):
     assert usage.way.accuracy > 0.85
 
 
+@pytest.mark.parametrize(("inputs", "value"), [(unchanged, (0.0, 1.0)), (centred, (0.5, 0.5))])
+def test_values_of_tensors_may_be_applied_by_the_network_itself(folder, trained, inputs, value):
+    """Such as those of a first layer; then they must not be applied twice."""
+    words = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "normalization_tensors": ("mean", "std")}
+    usage = search(folder, trained(inputs), words=words)
+    mean, std = value
+    normalization = usage.way.inputs.normalization
+    assert normalization.mean == pytest.approx([mean] * 3)
+    assert normalization.std == pytest.approx([std] * 3)
+    assert usage.way.accuracy > 0.85
+
+
 @pytest.mark.parametrize(
     ("outputs", "output", "probabilities"),
     [

@@ -219,7 +219,11 @@ class UsageSearch:
             if mean is None or std is None:
                 continue
             if {len(mean), len(std)} <= {1, channels}:
-                return [named_inputs(mean, std, name, channels)], []
+                own = named_inputs(mean, std, name, channels)
+                if name == "stated" or "normalization_tensors" not in self.words:
+                    return [own], []
+                # The network itself may apply the values of its tensors, to pixels in 0-1.
+                return [own, named_inputs((0.0,), (1.0,), "pixels in 0-1", channels)], []
             if name == "stated":
                 raise ValueError(
                     f"--mean and --std have {len(mean)} and {len(std)} values, but the network "
