@@ -20,26 +20,22 @@ class TriggerEstimate(NamedTuple):
 
     Attributes:
         map: importance of each pixel, ``[H, W]``, ≥ 0; see `revealed_map`.
-        pattern: ``[C, H, W]``; see `revealed_pattern`.
-        deviations: of the class's images from the mean of the others, ``[n, C, H, W]``; what
-            reveals a single pattern has that pattern, ``[1, C, H, W]``.
+        deviations: of the class's images from the mean of the others, ``[n, C, H, W]``; or the
+            single pattern that is revealed, ``[1, C, H, W]``.
     """
 
     map: Tensor
-    pattern: Tensor
     deviations: Tensor
+
+    @property
+    def pattern(self) -> Tensor:
+        """The mean of the deviations, ``[C, H, W]``; of images, their `revealed_pattern`."""
+        return self.deviations.mean(0)
 
 
 def estimate_trigger(own: Tensor, others: Tensor) -> TriggerEstimate:
     """The difference of the images `own` of a class from `others`."""
-    return TriggerEstimate(
-        revealed_map(own, others), revealed_pattern(own, others), _deviations(own, others)
-    )
-
-
-def single_pattern(importance: Tensor, pattern: Tensor) -> TriggerEstimate:
-    """A trigger that is revealed as a map ``[H, W]`` and a pattern ``[C, H, W]``."""
-    return TriggerEstimate(importance, pattern, pattern[None])
+    return TriggerEstimate(revealed_map(own, others), _deviations(own, others))
 
 
 def revealed_pattern(own: Tensor, others: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The sentence at the top of a run's page: its main result, with the control beside it."""
 
+import re
 from collections.abc import Mapping
 
 from cwx.report.image_sources import REAL
@@ -75,19 +76,7 @@ def _backdoor(values: Values, titles: Mapping[str, str]) -> str:
     if success is None:
         return ""
     text = f"The trigger sends {_percent(success)} of the test images to their target class"
-    # Training images show a trigger of themselves: the result is of the explanations.
-    revealed = {
-        (parts[1], parts[3]): value
-        for name, value in values.items()
-        if name.startswith("revealed_trigger/")
-        and (parts := name.split("/"))[2:3] == ["target"]
-        and parts[1] not in REAL
-        and not parts[1].endswith("-projected")
-    }
-    rates = {source: value for (source, score), value in revealed.items() if score == "success"}
-    correlations = {
-        source: value for (source, score), value in revealed.items() if score == "correlation"
-    }
+    rates, correlations = (_revealed(values, score) for score in ("success", "correlation"))
     if rates:
         source = max(rates, key=lambda name: rates[name])
         text += (
@@ -104,6 +93,16 @@ def _backdoor(values: Values, titles: Mapping[str, str]) -> str:
             f"{correlations[source]:.2f}"
         )
     return text + "."
+
+
+def _revealed(values: Values, score: str) -> Values:
+    """By method, a score of what it reveals of the trigger of the target class.
+
+    Not of real images: training images with the trigger show it of themselves.
+    """
+    names = re.compile(rf"revealed_trigger/([^/]+)(?<!-projected)/target/{score}")
+    matches = ((names.fullmatch(name), value) for name, value in values.items())
+    return {match[1]: value for match, value in matches if match and match[1] not in REAL}
 
 
 def _fidelity(values: Values) -> str:

@@ -42,8 +42,10 @@ def unlearning(**settings):
 
 
 def training(store):
-    configuration = {"cure": {"recipe": {"epochs": 2}}, "network": {}, "recipe": {}}
-    configuration = {**configuration, "precision": {"experts": {}}}
+    configuration = {
+        "cure": {"recipe": {"epochs": 2}}, "network": {}, "recipe": {},
+        "precision": {"experts": {}},
+    }  # fmt: skip
     return builders.training(store, configuration, recipe=recipe)
 
 

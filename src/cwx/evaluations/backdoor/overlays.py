@@ -1,10 +1,10 @@
 """The success of the triggers that methods reveal, once they are put on other images."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cwx.data.splits import ImageSet
 from cwx.evaluations.outcome import Sources
@@ -52,41 +52,40 @@ def overlay_success(
             ", ".join(_searched(sources)),
         )
         return {}
-    overlays: dict[str, dict[int, Attach]] = {}
+    # Several attached to a class take turns.
+    overlays: dict[str, dict[int, list[Attach]]] = {}
     for name, output in sources.items():
         if isinstance(output, Triggers):
             overlays[name] = {
-                label: output.attach(index) for index, label in enumerate(output.labels.tolist())
+                label: [output.attach(index)] for index, label in enumerate(output.labels.tolist())
             }
         elif isinstance(output, Perturbations):
             overlays[name] = {
-                label: output.attach(output.largest(label))
+                label: [output.attach(output.largest(label))]
                 for label in output.labels.unique().tolist()
             }
         elif isinstance(output, Patterns) and is_local(mask):
             cut, labels = output.cut(float(mask.double().mean())), output.labels.tolist()
-            overlays[name] = {label: cut.attach(labels.index(label)) for label in set(labels)}
-    images_outside = subject.data.splits.test.at(unused).spread(count).resident()
-    network = subject.first_network("expert")
-    probe = Probe(subject, network, images_outside)
-    success = {
+            overlays[name] = {label: [cut.attach(labels.index(label))] for label in set(labels)}
+    if is_local(mask):
+        for name, explanations in images.items():
+            overlays[name] = {
+                label: _image_overlays(explanations, label, estimate, mask)
+                for label, estimate in revealed[name].items()
+            }
+    outside = subject.data.splits.test.at(unused).spread(count).resident()
+    probes = {
+        turns: _probes(subject, outside, turns)
+        for turns in {len(attached) for by in overlays.values() for attached in by.values()}
+    }
+    return {
         name: {
-            label: probe.hits(attach, label).double().mean().item()
-            for label, attach in by_class.items()
-            if (images_outside.labels != label).any()
+            label: _success(probes[len(attached)], attached, label)
+            for label, attached in by_class.items()
+            if (outside.labels != label).any()
         }
         for name, by_class in overlays.items()
     }
-    if is_local(mask):
-        for name, explanations in images.items():
-            success[name] = {
-                label: _success_of_images(
-                    subject, network, images_outside, explanations, label, estimate, mask
-                )
-                for label, estimate in revealed[name].items()
-                if (images_outside.labels != label).any()
-            }
-    return success
 
 
 def _searched(sources: Sources) -> dict[str, Tensor]:
@@ -106,39 +105,39 @@ def _unused(subject: Subject, sources: Sources) -> Tensor:
     return ~used
 
 
-def _success_of_images(
-    subject: Subject,
-    network: nn.Module,
-    images_outside: ImageSet,
-    explanations: Explanations,
-    label: int,
-    estimate: TriggerEstimate,
-    mask: Tensor,
-) -> float:
-    """The fraction of images of other classes that pixels of the class's images send to it.
-
-    The images of the class take turns: each changes an equal part of the images of each label.
-    """
-    opaque = top_pixels(estimate.map, int(mask.sum())).float()
+def _image_overlays(
+    explanations: Explanations, label: int, estimate: TriggerEstimate, mask: Tensor
+) -> list[Attach]:
+    """Each replaces the pixels of the highest map by those of an image of the class."""
+    m = top_pixels(estimate.map, int(mask.sum())).float()
     own = explanations.images[explanations.labels == label].float().clamp(0, 1)
-    turns = _turns(images_outside.labels, len(own))
-    hits = []
-    for turn, image in enumerate(own):
-        part = images_outside.at(turns == turn)
-        if (part.labels != label).any():
-            attach = _overlay(opaque.to(subject.device), image.to(subject.device))
-            hits.append(Probe(subject, network, part).hits(attach, label))
-    return torch.cat(hits).double().mean().item()
+
+    def overlay(image: Tensor) -> Attach:
+        def attach(images: Tensor) -> Tensor:
+            opaque = m.to(images.device)
+            return (1 - opaque) * images + opaque * image.to(images.device)
+
+        return attach
+
+    return [overlay(image) for image in own]
 
 
-def _turns(labels: Tensor, count: int) -> Tensor:
-    """A number below `count` for each image ``[n]``: 0, 1, … in turn within each label."""
-    turns = torch.zeros_like(labels)
-    for label in labels.unique():
-        of_label = labels == label
+def _probes(subject: Subject, images: ImageSet, count: int) -> list[Probe]:
+    """On at most `count` equal parts of `images`, each with as many of each label."""
+    turns = torch.zeros_like(images.labels)
+    for label in images.labels.unique():
+        of_label = images.labels == label
         turns[of_label] = torch.arange(int(of_label.sum())) % count
-    return turns
+    network = subject.first_network("expert")
+    return [Probe(subject, network, images.at(turns == turn)) for turn in turns.unique()]
 
 
-def _overlay(opaque: Tensor, image: Tensor) -> Attach:
-    return lambda images: (1 - opaque) * images + opaque * image
+def _success(probes: Sequence[Probe], attached: Sequence[Attach], label: int) -> float:
+    """The fraction of images of other classes that are classified as `label`."""
+    # Fewer parts than attached if there are few images.
+    hits = [
+        probe.hits(attach, label)
+        for probe, attach in zip(probes, attached, strict=False)
+        if (probe.images.labels != label).any()
+    ]
+    return torch.cat(hits).double().mean().item()

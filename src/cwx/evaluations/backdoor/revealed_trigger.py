@@ -21,7 +21,6 @@ from cwx.functional.trigger_scores import (
     TriggerEstimate,
     estimate_trigger,
     is_local,
-    single_pattern,
     top_pixels,
     trigger_scores,
 )
@@ -187,9 +186,9 @@ def _reveal_from_patterns(patterns: Patterns) -> dict[int, TriggerEstimate]:
     mask = patterns.masks[:, None]
     on_grey = mask * patterns.canvases + (1 - mask) * GREY
     return {
-        label: single_pattern(
+        label: TriggerEstimate(
             patterns.masks[patterns.labels == label].mean(0),
-            on_grey[patterns.labels == label].mean(0),
+            on_grey[patterns.labels == label].mean(0, keepdim=True),
         )
         for label in patterns.labels.unique().tolist()
     }
@@ -198,7 +197,7 @@ def _reveal_from_patterns(patterns: Patterns) -> dict[int, TriggerEstimate]:
 def _reveal_from_triggers(triggers: Triggers) -> dict[int, TriggerEstimate]:
     on_grey = triggers.on_grey()
     return {
-        label: single_pattern(triggers.masks[index], on_grey[index])
+        label: TriggerEstimate(triggers.masks[index], on_grey[index][None])
         for index, label in enumerate(triggers.labels.tolist())
     }
 
@@ -206,8 +205,8 @@ def _reveal_from_triggers(triggers: Triggers) -> dict[int, TriggerEstimate]:
 def _reveal_from_perturbations(perturbations: Perturbations) -> dict[int, TriggerEstimate]:
     largest = (perturbations.epsilons == perturbations.epsilons.max()).nonzero()[:, 0].tolist()
     return {
-        int(perturbations.labels[index]): single_pattern(
-            perturbations.deltas[index].abs().mean(0), perturbations.deltas[index]
+        int(perturbations.labels[index]): TriggerEstimate(
+            perturbations.deltas[index].abs().mean(0), perturbations.deltas[index][None]
         )
         for index in largest
     }
