@@ -134,6 +134,14 @@ def test_what_the_process_leaves_is_not_trusted(tmp_path, monkeypatch, case):
     assert not (tmp_path / "out").exists()
 
 
+def run_here(file, results, modules, seconds):
+    """What the process does, in this one."""
+    state, description = unpickle(file, modules)
+    torch.save(state, results / STATE)
+    (results / RESULT).write_text(json.dumps(description))
+    return 0
+
+
 def test_the_words_beside_the_file_are_kept(tmp_path, monkeypatch):
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -142,16 +150,27 @@ def test_the_words_beside_the_file_are_kept(tmp_path, monkeypatch):
     torch.save(nn.Linear(2, 3), folder / "model.pt")
     monkeypatch.setattr(sys, "path", [*sys.path])
 
-    def run(file, results, modules, seconds):
-        state, description = unpickle(file, modules)
-        torch.save(state, results / STATE)
-        (results / RESULT).write_text(json.dumps(description))
-        return 0
-
-    monkeypatch.setattr(trusted_pickle, "_run", run)
+    monkeypatch.setattr(trusted_pickle, "_run", run_here)
     words = read_weights(trusted_state(folder, tmp_path / "out")).words
     assert words["architecture"] == "resnet18"
     assert words["classes"] == ("ant", "bee", "cat")
+
+
+def test_files_of_one_name_are_kept_apart(tmp_path, monkeypatch):
+    """Also a file that changes, while a study still reads its earlier weights."""
+
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(trusted_pickle, "_run", run_here)
+    kept = {}
+    for name in ("id-0", "id-1", "id-0"):
+        network = nn.Linear(2, 2)
+        (tmp_path / name).mkdir(exist_ok=True)
+        torch.save(network, tmp_path / name / "model.pt")
+        state = trusted_state(tmp_path / name / "model.pt", tmp_path / "out")
+        assert state == trusted_state(tmp_path / name / "model.pt", tmp_path / "out")
+        kept[state] = network.weight
+    assert len(kept) == 3
+    assert all(torch.equal(read_weights(f).tensors["weight"], w) for f, w in kept.items())
 
 
 def test_a_missing_file_is_refused(tmp_path):

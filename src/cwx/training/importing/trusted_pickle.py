@@ -1,5 +1,6 @@
 """Taking the weights out of a pickled network that the user trusts, in a process of its own."""
 
+import hashlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from torch import Tensor
 from cwx.errors import UserError, printable
 from cwx.storage.atomic import write_tensors
 from cwx.storage.json_files import read_object
-from cwx.storage.regular_files import check_regular
+from cwx.storage.regular_files import digest_regular
 from cwx.storage.safe_load import is_plain, load_tensors
 from cwx.training.importing.file_words import name_of, validated_words
 from cwx.training.importing.pickled_network import RESULT, STATE
@@ -49,7 +50,8 @@ def trusted_state(
 
     Args:
         path: a file of `torch.save`, or its folder.
-        folder: for the new file, which gets the name of the old one with ``.state.safetensors``.
+        folder: for the new file, which gets the name of the old one with ``.state.safetensors``, in
+            a folder of its own for each file and content.
         import_path: the folder, or a module in the folder, that defines the classes; by default
             that of the file.
         seconds: the maximum time.
@@ -60,7 +62,7 @@ def trusted_state(
     """
     file = weights_path(path)
     try:
-        check_regular(file)
+        content = digest_regular(file)
     except OSError as error:
         raise UserError(
             f"the checkpoint {file} cannot be read ({error.strerror}): name an existing file"
@@ -76,7 +78,11 @@ def trusted_state(
     if architecture := name_of(str(description.get("class")).removeprefix("__main__.")):
         words["architecture"] = architecture
     words |= stated_beside(file)[0]
-    target = folder / f"{file.stem}.state.safetensors"
+    # Files of one name are usual (id-0/model.pt, id-1/model.pt), and a study may still read the
+    # weights of an earlier call.
+    source = f"{content} {file.resolve()} {modules.resolve()}"
+    key = hashlib.sha256(source.encode()).hexdigest()[:20]
+    target = folder / key / f"{file.stem}.state.safetensors"
     write_tensors(target, state, {WORDS: json.dumps(words)})
     return target
 
