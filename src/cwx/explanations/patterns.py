@@ -1,7 +1,7 @@
 """Explanations applied to arbitrary images: patterns, universal perturbations and triggers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -53,6 +53,22 @@ class Patterns:
     def has_other_canvases(self) -> bool:
         """Whether the canvases are those of other classes: a control, no explanation."""
         return self.canvas_labels is not None and bool((self.canvas_labels != self.labels).any())
+
+    def at(self, rows: Tensor) -> "Patterns":
+        """Some of the patterns: indices, or a boolean mask ``[n]``."""
+
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rows]
+
+        return replace(
+            self,
+            masks=self.masks[rows],
+            canvases=self.canvases[rows],
+            labels=self.labels[rows],
+            means=some(self.means),
+            alphas=some(self.alphas),
+            canvas_labels=some(self.canvas_labels),
+        )
 
     def cut(self, fraction: float) -> "BinaryPatterns":
         """Patterns of round(fraction · H · W) pixels; ties are broken at random, fixed seed.

@@ -62,9 +62,15 @@ def _controls(values: Values) -> str:
     shuffled = values.get(f"{prefix}/shuffled")
     if shuffled is not None:
         text += f"; the search on canvases of another class {_percent(shuffled)}"
+        equal = values.get(f"{prefix}/equal_choice", values[f"{prefix}/pattern"])
+        if _percent(equal) != _percent(values[f"{prefix}/pattern"]):
+            text += f" (on as many of its own canvases: {_percent(equal)})"
     redrawn = values.get(f"{prefix}/redrawn")
     if redrawn is not None:
-        text += f"; the search on the network with re-drawn weights {_percent(redrawn)}"
+        text += (
+            f"; patterns of the network with re-drawn weights {_percent(redrawn)} more there than "
+            "no pattern"
+        )
     gain = values.get(f"{prefix}/gain")
     if gain is not None:
         text += f". Less the strongest control of each class, {_percent(gain)} remain"

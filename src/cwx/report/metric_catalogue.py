@@ -120,14 +120,15 @@ METRIC_PATTERNS = (
         "Fraction of the images that these networks classify as the images' class.",
     ),
     MetricPattern(
-        r"pattern_controls/(?P<of>[^/]+)/(?P<label>0\.\d+)/(?P<column>pattern|random_masks|other_canvas|no_pattern|shuffled|redrawn|gain)",
+        r"pattern_controls/(?P<of>[^/]+)/(?P<label>0\.\d+)/(?P<column>pattern|equal_choice|random_masks|other_canvas|no_pattern|shuffled|redrawn|gain)",
         "Success of {of} patterns, and controls",
         "Fraction of the test images of other classes that are classified as the pattern's class. "
         "Random masks have the pattern's size and canvas; other canvas: the pattern's mask on "
         "canvases of other classes; searched on canvases of another class: the same search for "
-        "the class; re-drawn: the same search on the network with permuted "
-        "weights. Gain: the success less that of the strongest control on the same network, the "
-        "mean over classes.",
+        "the class; re-drawn: the same search on the network with permuted weights, less the "
+        "success without a pattern there. Equal choice: the pattern that is chosen among as many "
+        "canvases as these two searches have. Gain: its success less that of the strongest control "
+        "on the same network, the mean over classes.",
         size_label, CONTROL_LABELS.__getitem__,
     ),
     MetricPattern(

@@ -47,11 +47,12 @@ FIDELITY_LABELS = {
 # Columns of the metrics of cwx.evaluations.patterns.controls.
 CONTROL_LABELS = {
     "pattern": "pattern",
+    "equal_choice": "pattern, of as many canvases as the control searches",
     "random_masks": "random masks",
     "other_canvas": "canvas of another class",
     "no_pattern": "no pattern",
     "shuffled": "searched on canvases of another class",
-    "redrawn": "re-drawn weights",
+    "redrawn": "re-drawn weights, less no pattern",
     "gain": "gain over the strongest control",
 }
 

@@ -18,7 +18,8 @@ from cwx.training.ranks import Ranks
 from cwx.training.redrawn import is_redrawn, redraw_weights, redrawn_layers
 
 # The kinds of trained networks of the explained architecture, by their role in a study.
-KINDS = frozenset({"expert", "fine-tuned", "held-out", "clean", "purified"})
+EXPERT = "expert"
+KINDS = frozenset({EXPERT, "fine-tuned", "held-out", "clean", "purified"})
 # Images on which the running statistics of a network with re-drawn weights are measured.
 _STATISTICS = 256
 
@@ -135,7 +136,7 @@ class Subject:
 
     def _trajectories_by_kind(self) -> dict[str, Sequence[Trajectory]]:
         kinds = {
-            "expert": self.trajectories,
+            EXPERT: self.trajectories,
             "fine-tuned": self.fine_tuned,
             "held-out": self.held_out,
             "clean": self.clean,
@@ -170,7 +171,7 @@ class Subject:
         )
 
     def _redrawn(self, layers: int | None) -> nn.Module:
-        network = self.first_network("expert")
+        network = self.first_network(EXPERT)
         images = self.data.splits.test.spread(_STATISTICS).images[:]
         normalised = self.data.normalization.from_bytes(images.to(self.device))
         redraw_weights(network, normalised, seed=0, layers=layers)

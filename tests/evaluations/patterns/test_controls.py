@@ -170,7 +170,77 @@ def test_patterns_of_other_canvases_are_beside_those_of_each_class(subject):
     alone = PatternControls(**SETTINGS)(subject, sources).tables["pattern_controls"]
     for row, without in zip(rows, alone, strict=True):
         gain = min(without["gain"], row["pattern"] - row["shuffled"])
-        assert row == without | {"shuffled": row["shuffled"], "gain": pytest.approx(gain)}
+        searched = {"shuffled": row["shuffled"], "equal_choice": row["pattern"]}
+        assert row == without | searched | {"gain": pytest.approx(gain)}
+
+
+def several(source, count):
+    """Further canvases of each class, with other masks."""
+    shape = (count * len(source.labels), *source.masks.shape[1:])
+    return replace(
+        source,
+        masks=torch.rand(shape, generator=stream(8)),
+        canvases=torch.rand(shape[0], *source.canvases.shape[1:], generator=stream(9)),
+        labels=source.labels.repeat_interleave(count),
+        canvas_labels=None,
+    )
+
+
+def test_a_search_of_fewer_canvases_is_compared_with_a_choice_among_as_few(subject):
+    """Such a search cannot choose: beside it stands the mean over the canvases of the pattern."""
+    source = several(patterns(subject), 3)
+    sources = {"iscp": source, "iscp_shuffled": shuffled(subject)}
+    outcome = PatternControls(**SETTINGS | {"shuffled": "iscp_shuffled"})(subject, sources)
+    network, labels = subject.first_network("expert"), subject.data.splits.test.labels
+    masks = binarise(source.masks, 4, stream(0))
+    rates = [
+        success(network, subject, mask, canvas, label, (labels != label) & ~source.searched)
+        for label, mask, canvas in zip(source.labels.tolist(), masks, source.canvases, strict=True)
+    ]
+    for label, row in enumerate(outcome.tables["pattern_controls"]):
+        of_class = rates[3 * label : 3 * label + 3]
+        assert row["pattern"] in [pytest.approx(rate) for rate in of_class]
+        assert row["equal_choice"] == pytest.approx(fmean(of_class))
+        controls = row["random_masks"], row["other_canvas"], row["no_pattern"], row["shuffled"]
+        assert row["gain"] == pytest.approx(row["equal_choice"] - max(controls))
+    # With as many canvases both are chosen alike, in the other direction as well.
+    for name in ("iscp", "iscp_shuffled"):
+        alike = {"iscp": shuffled(subject), "iscp_shuffled": shuffled(subject), name: source}
+        alike = {key: replace(value, canvas_labels=None) for key, value in alike.items()}
+        table = PatternControls(**SETTINGS | {"shuffled": "iscp_shuffled"})(subject, alike).tables
+        shown = [
+            row["shuffled" if name == "iscp_shuffled" else "equal_choice"]
+            for row in table["pattern_controls"]
+        ]
+        assert shown == pytest.approx([fmean(rates[3 * i : 3 * i + 3]) for i in range(3)])
+
+
+def test_random_classes_give_no_search_an_advantage(subject):
+    """If masks and canvases are drawn alike for pattern and control, their difference is 0."""
+    differences = []
+    for seed in range(40):
+        draw = several(patterns(subject), 5)
+        masks = torch.rand(draw.masks.shape, generator=stream(10, seed))
+        control = torch.rand(3, *draw.masks.shape[1:], generator=stream(11, seed))
+        canvases = torch.rand(3, *draw.canvases.shape[1:], generator=stream(12, seed))
+        sources = {
+            "iscp": replace(draw, masks=masks),
+            "iscp_shuffled": replace(shuffled(subject), masks=control, canvases=canvases),
+        }
+        table = PatternControls(**SETTINGS | {"shuffled": "iscp_shuffled"})(subject, sources).tables
+        differences += [row["equal_choice"] - row["shuffled"] for row in table["pattern_controls"]]
+    assert fmean(differences) == pytest.approx(0, abs=0.02)
+
+
+def test_a_search_on_the_own_canvases_is_no_control(subject):
+    """White canvases are those of every class: the search on them gives the pattern itself."""
+    white = replace(patterns(subject), canvases=torch.ones(3, *subject.data.image_shape))
+    sources = {"iscp": white, "iscp_shuffled": replace(white, canvas_labels=white.labels.roll(1))}
+    outcome = PatternControls(**SETTINGS | {"shuffled": "iscp_shuffled"})(subject, sources)
+    assert not any("shuffled" in name for name in outcome.metrics)
+    for row in outcome.tables["pattern_controls"]:
+        strongest = max(row["random_masks"], row["no_pattern"])
+        assert row["gain"] == pytest.approx(row["pattern"] - strongest)
 
 
 def test_a_class_without_a_pattern_of_other_canvases_has_none_in_the_table(subject):
@@ -201,6 +271,10 @@ def test_controls_on_another_network_are_refused(subject):
     evaluation = PatternControls(**SETTINGS | {"shuffled": "iscp_shuffled"})
     with pytest.raises(ValueError, match=r"set method\.iscp_shuffled\.explains=expert"):
         evaluation.check(plan)
+    redrawn = PatternControls(**SETTINGS | {"redrawn": "iscp_shuffled"})
+    redrawn.check(plan)
+    with pytest.raises(ValueError, match=r"'iscp' explains 'clean': leave .* null, or set"):
+        redrawn.check(replace(plan, explains=plan.explains | {"iscp": "clean"}))
     evaluation.check(replace(plan, explains=dict.fromkeys(plan.explains, "clean")))
 
 

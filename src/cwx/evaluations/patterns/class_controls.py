@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from cwx.evaluations.outcome import Row
-from cwx.evaluations.patterns.controls_figure import GAIN, NONE, OTHER, PATTERN, RANDOM, SHUFFLED
+from cwx.evaluations.patterns.controls_figure import (
+    EQUAL_CHOICE,
+    GAIN,
+    NONE,
+    OTHER,
+    PATTERN,
+    RANDOM,
+    SHUFFLED,
+)
 from cwx.functional.spread import population_std
 
 
@@ -18,6 +26,8 @@ class ClassControls:
         size: fraction of the image's pixels.
         name: of the class.
         pattern: with the pattern.
+        equal_choice: with the pattern that is chosen among as many canvases as the control searches
+            have, the mean over all such choices; None if the study has no control searches.
         no_pattern: without one.
         random: with each random mask.
         other: with the pattern's mask on each canvas of another class.
@@ -31,15 +41,24 @@ class ClassControls:
     no_pattern: float
     random: Sequence[float]
     other: Sequence[float]
+    equal_choice: float | None = None
     shuffled: float | None = None
 
     @property
     def gain(self) -> float:
-        """The success rate of the pattern less that of the strongest control of the class."""
+        """The success rate of the pattern less that of the strongest control of the class.
+
+        The pattern is chosen among as many canvases as those of the control searches.
+        """
         controls = [fmean(draws) for draws in (self.random, self.other) if draws]
         if self.shuffled is not None and not math.isnan(self.shuffled):
             controls.append(self.shuffled)
-        return self.pattern - max([*controls, self.no_pattern])
+        return self.compared - max([*controls, self.no_pattern])
+
+    @property
+    def compared(self) -> float:
+        """The success rate that is compared with those of control searches."""
+        return self.pattern if self.equal_choice is None else self.equal_choice
 
     @property
     def is_measured(self) -> bool:
@@ -59,6 +78,7 @@ class ClassControls:
     def _rates(self) -> dict[str, float]:
         return {
             PATTERN: self.pattern,
+            **({} if self.equal_choice is None else {EQUAL_CHOICE: self.equal_choice}),
             RANDOM: fmean(self.random) if self.random else math.nan,
             f"{RANDOM}_std": population_std(self.random),
             OTHER: fmean(self.other) if self.other else math.nan,

@@ -1,17 +1,24 @@
 """Controls of patterns: random masks, other canvases, and searches that should find nothing."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from cwx.evaluations.outcome import Outcome, Sources
 from cwx.evaluations.patterns.class_controls import ClassControls
+from cwx.evaluations.patterns.control_candidates import (
+    fewest_canvases,
+    other_canvases,
+    with_mask,
+    with_random_mask,
+    without_own_canvases,
+)
 from cwx.evaluations.patterns.controls_figure import (
+    EQUAL_CHOICE,
     GAIN,
     NONE,
     OTHER,
@@ -24,19 +31,19 @@ from cwx.evaluations.patterns.controls_figure import (
 from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.patterns.selection import (
     Candidate,
-    best_by_class,
+    by_class,
     candidates_of_size,
     canvas_of,
+    expected_of_fewer,
     score_candidates,
 )
 from cwx.evaluations.patterns.set_power import images_outside, success_rate
-from cwx.explanations.patterns import BinaryPatterns, Patterns
+from cwx.explanations.patterns import Patterns
 from cwx.functional.mask_search import pixels
-from cwx.functional.rng import stream
 from cwx.functional.spread import population_std
 from cwx.storage.metric_names import class_metric
 from cwx.training.plan import Plan
-from cwx.training.subject import Subject
+from cwx.training.subject import EXPERT, Subject
 
 
 class PatternControls:
@@ -45,13 +52,17 @@ class PatternControls:
     - ``pattern_controls/<source>/<size>/pattern``: the mean over classes of the success rate on
       test images of other classes outside D_n, of the pattern of lowest loss; ``…/class/<class>``
       that of a class.
+    - ``…/equal_choice``: the same, chosen among as many canvases as the two searches below have,
+      which may be fewer: the mean over all such choices. Only beside such a search.
     - ``…/random_masks``: the same canvas through a random mask of the same size; ``…/std`` is the
       standard deviation (ddof 0) of the mean over the draws.
     - ``…/other_canvas``: the mask of the pattern on canvases of other classes, with ``…/std``
       alike; missing if the method explains a single class.
-    - ``…/shuffled``: patterns that were searched on canvases of another class, on the same network.
+    - ``…/shuffled``: patterns that were searched on canvases of another class, on the same network;
+      not on those that equal the pattern's own.
     - ``…/no_pattern``: the images as they are.
-    - ``…/gain``: the pattern's success rate less the highest of these of its class.
+    - ``…/gain``: the pattern's success rate (``equal_choice`` beside a search) less the highest of
+      these of its class.
     - ``…/redrawn``: patterns of the network with re-drawn weights, on that network, less the
       success rate without a pattern there.
 
@@ -100,6 +111,13 @@ class PatternControls:
                 )
             if name is not None:
                 plan.require_images_outside(f"evaluation.pattern_controls.{setting}", name)
+        explained = plan.explains.get(self.source, EXPERT)
+        if self.redrawn is not None and explained != EXPERT:
+            raise ValueError(
+                f"evaluation.pattern_controls.redrawn is {self.redrawn!r}, which re-draws the "
+                f"weights of the expert, and {self.source!r} explains {explained!r}: leave the "
+                f"control out with null, or set method.{self.source}.explains={EXPERT}"
+            )
         kinds = [plan.explains.get(name) for name in (self.source, self.shuffled) if name]
         if len(set(kinds)) > 1:
             raise ValueError(
@@ -110,24 +128,37 @@ class PatternControls:
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         probe, patterns = self._probe(subject, sources, self.source)
-        controls = [c for size in self.sizes for c in self._controls(probe, patterns, size)]
-        redrawn: dict[float, float] = {}
-        if self.redrawn is not None:
-            other, other_patterns = self._probe(subject, sources, self.redrawn)
-            for size in self.sizes:
-                differences = [
-                    control.pattern - control.no_pattern
-                    for control in self._controls(other, other_patterns, size, draws=0)
-                    if control.is_measured
-                ]
-                if differences:
-                    redrawn[size] = fmean(differences)
-        shuffled = self._shuffled(probe, subject, sources)
-        if shuffled:
+        searches = {
+            name: self._patterns(subject, sources, name)
+            for name in (self.shuffled, self.redrawn)
+            if name is not None
+        }
+        if self.shuffled is not None:
+            of_others = without_own_canvases(searches.pop(self.shuffled), patterns)
+            if len(of_others.labels):
+                searches[self.shuffled] = of_others
+        fewest = fewest_canvases([patterns, *searches.values()])
+        controls = [c for size in self.sizes for c in self._controls(probe, patterns, size, fewest)]
+        if not searches:
+            controls = [replace(control, equal_choice=None) for control in controls]
+        shuffled: dict[tuple[float, str], float] = {}
+        if self.shuffled in searches:
+            shuffled = {
+                (control.size, control.name): control.compared
+                for control in self._searched(probe, searches[self.shuffled], fewest)
+            }
             # NaN for a class without a pattern of another canvas: the column stays.
             controls = [
                 replace(c, shuffled=shuffled.get((c.size, c.name), math.nan)) for c in controls
             ]
+        redrawn: dict[float, float] = {}
+        if self.redrawn is not None:
+            other, _ = self._probe(subject, sources, self.redrawn)
+            differences: dict[float, list[float]] = {}
+            for control in self._searched(other, searches[self.redrawn], fewest):
+                difference = control.compared - control.no_pattern
+                differences.setdefault(control.size, []).append(difference)
+            redrawn = {size: fmean(values) for size, values in differences.items()}
         complete = [control for control in controls if control.is_measured]
         return Outcome(
             metrics=self._metrics(complete, redrawn) | self._shuffled_metrics(shuffled),
@@ -137,27 +168,22 @@ class PatternControls:
             else {},
         )
 
-    def _shuffled(
-        self, probe: Probe, subject: Subject, sources: Sources
-    ) -> dict[tuple[float, str], float]:
-        """By size and class, the success of the patterns searched on canvases of other classes."""
-        if self.shuffled is None:
-            return {}
-        patterns = self._patterns(subject, sources, self.shuffled)
-        return {
-            (size, control.name): control.pattern
-            for size in self.sizes
-            for control in self._controls(probe, patterns, size, draws=0)
-            if control.is_measured
-        }
+    def _searched(
+        self, probe: Probe, patterns: Patterns, fewest: Mapping[int, int]
+    ) -> Iterator[ClassControls]:
+        """The success rates of the patterns of a control search, where there are images."""
+        for size in self.sizes:
+            for control in self._controls(probe, patterns, size, fewest, draws=0):
+                if control.is_measured:
+                    yield control
 
     def _shuffled_metrics(self, shuffled: dict[tuple[float, str], float]) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for size in self.sizes if shuffled else ():
             name = f"pattern_controls/{self.source}/{size:g}/{SHUFFLED}"
-            by_class = {key[1]: value for key, value in shuffled.items() if key[0] == size}
-            metrics[name] = fmean(by_class.values())
-            metrics |= {class_metric(name, c): value for c, value in by_class.items()}
+            rates = {key[1]: value for key, value in shuffled.items() if key[0] == size}
+            metrics[name] = fmean(rates.values())
+            metrics |= {class_metric(name, c): value for c, value in rates.items()}
         return metrics
 
     def _probe(self, subject: Subject, sources: Sources, name: str) -> tuple[Probe, Patterns]:
@@ -174,34 +200,55 @@ class PatternControls:
         return replace(patterns, searched=patterns.searched[indices])
 
     def _controls(
-        self, probe: Probe, patterns: Patterns, size: float, draws: int | None = None
+        self,
+        probe: Probe,
+        patterns: Patterns,
+        size: float,
+        fewest: Mapping[int, int],
+        draws: int | None = None,
     ) -> Iterator[ClassControls]:
-        """The success rates of each class."""
+        """The success rates of each class.
+
+        Args:
+            fewest: by class, the number of canvases of the search that has the fewest.
+            draws: of random masks and other canvases; null for those of the evaluation.
+        """
         count = self.draws if draws is None else draws
         candidates = candidates_of_size(self.source, patterns, size)
         scores = score_candidates(candidates, probe, patterns.searched)
-        for score in best_by_class(scores, "lowest_loss"):
-            candidate = score.candidate
+        for of_class in by_class(scores, "lowest_loss"):
+            candidate = of_class[0].candidate
             counted = images_outside(probe, candidate.label, patterns.searched)
             canvas = canvas_of(patterns, candidate)
             name = probe.subject.data.classes[candidate.label]
             if not counted.any():
                 yield ClassControls(
-                    size=size, name=name, pattern=math.nan, no_pattern=math.nan, random=[], other=[]
+                    size=size,
+                    name=name,
+                    pattern=math.nan,
+                    equal_choice=math.nan,
+                    no_pattern=math.nan,
+                    random=[],
+                    other=[],
                 )
                 continue
+            rates = [
+                success_rate(score.predictions.classes, candidate.label, counted)
+                for score in of_class
+            ]
             yield ClassControls(
                 size=size,
                 name=name,
-                pattern=success_rate(score.predictions.classes, candidate.label, counted),
+                pattern=rates[0],
+                equal_choice=expected_of_fewer(rates, fewest[candidate.label]),
                 no_pattern=success_rate(probe.clean, candidate.label, counted),
                 random=[
-                    self._success(probe, _with_random_mask(candidate, canvas, draw), counted)
+                    self._success(probe, with_random_mask(candidate, canvas, draw), counted)
                     for draw in range(count)
                 ],
                 other=[
-                    self._success(probe, _with(candidate, candidate.mask, canvas), counted)
-                    for canvas in _other_canvases(patterns, candidate, count)
+                    self._success(probe, with_mask(candidate, candidate.mask, canvas), counted)
+                    for canvas in other_canvases(patterns, candidate, count)
                 ],
             )
 
@@ -220,13 +267,18 @@ class PatternControls:
             if not of_size:
                 continue
             has_others = all(control.other for control in of_size)
-            for column in (PATTERN, RANDOM, *((OTHER,) if has_others else ()), NONE):
+            columns = [PATTERN, RANDOM, NONE]
+            if has_others:
+                columns.append(OTHER)
+            if of_size[0].equal_choice is not None:
+                columns.append(EQUAL_CHOICE)
+            for column in columns:
                 metrics[f"{name}/{column}"] = fmean(float(c.row[column]) for c in of_size)
             drawn = {RANDOM: [control.random for control in of_size]}
             if has_others:
                 drawn[OTHER] = [control.other for control in of_size]
-            for column, by_class in drawn.items():
-                means = [fmean(draws) for draws in zip(*by_class, strict=True)]
+            for column, rates in drawn.items():
+                means = [fmean(draws) for draws in zip(*rates, strict=True)]
                 metrics[f"{name}/{column}/std"] = population_std(means)
             metrics[f"{name}/{GAIN}"] = fmean(control.gain for control in of_size)
             if size in redrawn:
@@ -235,35 +287,3 @@ class PatternControls:
                 metrics[class_metric(f"{name}/{PATTERN}", control.name)] = control.pattern
                 metrics[class_metric(f"{name}/{GAIN}", control.name)] = control.gain
         return metrics
-
-
-def _with_random_mask(candidate: Candidate, canvas: Tensor, draw: int) -> Candidate:
-    """The candidate with a random mask of as many pixels, on its canvas."""
-    assert candidate.mask is not None
-    generator = stream(0, candidate.label, candidate.canvas, draw)
-    order = torch.randperm(candidate.mask.numel(), generator=generator)
-    mask = torch.zeros(candidate.mask.numel(), dtype=torch.bool)
-    mask[order[: int(candidate.mask.sum())]] = True
-    return _with(candidate, mask.view_as(candidate.mask), canvas)
-
-
-def _other_canvases(patterns: Patterns, candidate: Candidate, count: int) -> Tensor:
-    """At most `count` random canvases of other classes, ``[m, C, H, W]``.
-
-    Not those that equal the candidate's own, such as white ones: they would give its own pattern.
-    """
-    own = canvas_of(patterns, candidate)
-    differs = (patterns.canvases != own).flatten(1).any(1)
-    others = ((patterns.labels != candidate.label) & differs).nonzero()[:, 0]
-    generator = stream(1, candidate.label, candidate.canvas)
-    order = torch.randperm(len(others), generator=generator)
-    # The same number for every class, also where a class has fewer others.
-    wanted = torch.arange(count if len(others) else 0) % max(1, len(others))
-    return patterns.canvases[others[order[wanted]]]
-
-
-def _with(candidate: Candidate, mask: Tensor | None, canvas: Tensor) -> Candidate:
-    """The candidate with another mask or canvas."""
-    assert mask is not None
-    pattern = BinaryPatterns(masks=mask[None], canvases=canvas[None], tied=torch.zeros(1))
-    return replace(candidate, attach=pattern.attach(0), mask=mask)

@@ -12,16 +12,19 @@ from cwx.evaluations.outcome import Row
 # Columns of the table, and last parts of the metrics.
 PATTERN, RANDOM, OTHER = "pattern", "random_masks", "other_canvas"
 NONE, REDRAWN, SHUFFLED, GAIN = "no_pattern", "redrawn", "shuffled", "gain"
+EQUAL_CHOICE = "equal_choice"
 _LABELS = {
     PATTERN: "pattern",
+    EQUAL_CHOICE: "pattern, of as many canvases as the searches below",
     RANDOM: "random masks of its size",
     OTHER: "its mask on canvases of other classes",
     SHUFFLED: "pattern searched on canvases of another class",
-    REDRAWN: "pattern of the network with re-drawn weights",
+    REDRAWN: "pattern of re-drawn weights, less no pattern there",
     NONE: "no pattern",
 }
 _COLOURS = {
     PATTERN: "#3b6fb6",
+    EQUAL_CHOICE: "#93b1da",
     RANDOM: "#b8b8b8",
     OTHER: "#7fa88f",
     SHUFFLED: "#9a7bb0",
@@ -38,6 +41,8 @@ def chart(rows: Sequence[Row], redrawn: dict[float, float]) -> Figure:
     columns = [
         c for c in _COLOURS if not any(math.isnan(float(row.get(c, math.nan))) for row in of_size)
     ]
+    if all(row.get(EQUAL_CHOICE) == row[PATTERN] for row in of_size):
+        columns.remove(EQUAL_CHOICE)
     if len(of_size) > _MOST_BARS:
         of_size = [
             {"class": "mean over classes"}

@@ -1,6 +1,7 @@
 """The pattern that stands for a class among those of its canvases (ISCP, §3)."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -212,21 +213,44 @@ def _score(candidate: Candidate, probe: Probe, searched: Tensor) -> CandidateSco
     )
 
 
-def best_by_class(scores: Sequence[CandidateScore], choice: CanvasChoice) -> list[CandidateScore]:
-    """The best score of each class, in the order in which classes appear.
+def by_class(scores: Sequence[CandidateScore], choice: CanvasChoice) -> list[list[CandidateScore]]:
+    """The scores of each class, the best first; classes in the order in which they appear.
 
     Args:
         scores: of the candidates of one set.
         choice: ``lowest_loss`` on D_n (ISCP, §3), or ``highest_power`` on all images (what Tables
             1 and 2 of ISCP equal). Among equal powers the lowest loss decides.
     """
-    by_class: dict[int, list[CandidateScore]] = {}
+    groups: dict[int, list[CandidateScore]] = {}
     for score in scores:
-        by_class.setdefault(score.candidate.label, []).append(score)
+        groups.setdefault(score.candidate.label, []).append(score)
 
     def order(score: CandidateScore) -> tuple[float, float]:
         # The candidates of a class have one accuracy: their success rates are in the order of
         # their powers, and are finite also for a class that is never recognised.
         return (-score.success if choice == "highest_power" else 0.0, score.loss)
 
-    return [min(of_class, key=order) for of_class in by_class.values()]
+    return [sorted(of_class, key=order) for of_class in groups.values()]
+
+
+def best_by_class(scores: Sequence[CandidateScore], choice: CanvasChoice) -> list[CandidateScore]:
+    """The best score of each class; see `by_class`."""
+    return [of_class[0] for of_class in by_class(scores, choice)]
+
+
+def expected_of_fewer(values: Sequence[float], count: int) -> float:
+    """The mean, over all subsets of `count` values, of the first value of the subset.
+
+    If the values are in the order of preference, it is what the best of `count` random candidates
+    reaches. The value at place i, from 0, comes first in C(n − i − 1, count − 1) subsets.
+
+    >>> [round(expected_of_fewer([0.9, 0.6, 0.3], count), 9) for count in (1, 2, 3)]
+    [0.6, 0.8, 0.9]
+
+    Args:
+        values: of n candidates, the preferred first.
+        count: 1 to n.
+    """
+    total = math.comb(len(values), count)
+    weights = [math.comb(len(values) - i - 1, count - 1) / total for i in range(len(values))]
+    return sum(weight * value for weight, value in zip(weights, values, strict=True) if weight)
