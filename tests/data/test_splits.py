@@ -103,6 +103,18 @@ def test_spread_selects_evenly_spaced_images(count, expected):
     assert part.images.flatten().tolist() == part.labels.tolist()
 
 
+@pytest.mark.parametrize("period", [1, 2, 5, 10, 20])
+def test_spread_gives_each_class_its_share_in_any_order_of_the_labels(period):
+    """Evenly spaced images of labels that repeat would be of few classes."""
+    labels = torch.arange(1000) // (20 // period) % 10
+    whole = ImageSet(torch.zeros(1000, 1, 1, 1, dtype=torch.uint8), labels)
+    for count in (10, 50, 100, 500):
+        indices = whole.spread_indices(count)
+        assert len(indices.unique()) == count
+        assert torch.equal(indices, indices.sort().values)
+        assert whole.spread(count).labels.bincount(minlength=10).tolist() == [count // 10] * 10
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [

@@ -77,6 +77,19 @@ def decode(file: ImageFile, *, mode: Mode, rules: PixelRules, fit: Fit | None) -
         raise ValueError(f"{printable(file)} {error}") from error
 
 
+def stored_size(file: ImageFile) -> tuple[int, int]:
+    """The width and height of an image file in pixels, as stored.
+
+    Raises:
+        ValueError: the file cannot be read, or is too large.
+    """
+    try:
+        with _open(file) as image:
+            return image.size
+    except PixelError as error:
+        raise ValueError(f"{printable(file)} {error}") from error
+
+
 def is_grey_file(file: ImageFile) -> bool:
     """Whether an image file is stored without colour.
 

@@ -57,15 +57,20 @@ class ImageSet:
             start += len(chunk)
 
     def spread(self, count: int | None) -> "ImageSet":
-        """At most `count` evenly spaced images, in order; ``None`` for all."""
+        """At most `count` images, evenly spaced among those of all classes; ``None`` for all."""
         if count is None or count >= len(self):
             return self
         return self.at(self.spread_indices(count))
 
     def spread_indices(self, count: int | None) -> Tensor:
-        """The indices of the images that `spread` selects."""
-        # Sets may be sorted by class: the first `count` images would cover few classes.
-        return evenly_spaced(len(self), count, device=self.labels.device)
+        """The increasing indices of the images that `spread` selects.
+
+        They are evenly spaced in the order of the classes, so that each class has its share: of
+        labels that repeat, such as 0, 1, …, 9, 0, 1, …, evenly spaced images are of few classes,
+        and the first images of a sorted set as well.
+        """
+        chosen = evenly_spaced(len(self), count, device=self.labels.device)
+        return self.labels.argsort(stable=True)[chosen].sort().values
 
     def first(self, per_class: int) -> "ImageSet":
         """The first `per_class` images of each class (or fewer), in their order in the set."""

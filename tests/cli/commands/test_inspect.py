@@ -1,14 +1,19 @@
 """The command line of `cwx inspect`."""
 
+import contextlib
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+import torch
 from support.configurations import check
 
 from cwx.cli.commands import inspect as command
-from cwx.cli.config.override_text import override
+from cwx.cli.commands.inspect_results import FAILURE
+from cwx.cli.commands.inspect_sweep import settings_yaml
+from cwx.cli.config.override_text import override, parse_override
 from cwx.cli.resolvers import register_resolvers
 from cwx.errors import UserError
 from cwx.report import run as report_run
@@ -150,34 +155,109 @@ def test_json_alone_is_on_standard_output(calls, monkeypatch, capsys, tmp_path):
     assert "noise" in out.err
 
 
-def test_runs_are_read_once_in_the_order_of_the_files(calls, monkeypatch, capsys, tmp_path):
-    rows = {2: "suspicious,3", 9: "nothing found,4", 10: "cannot say,5"}
-    for number, row in rows.items():
-        run = tmp_path / "sweep" / str(number)
-        (run / "tables").mkdir(parents=True)
-        (run / "status.json").write_text(json.dumps({"state": "finished", "experiment": "inspect"}))
-        (run / "metrics.json").write_text(json.dumps({"accuracy/expert/clean": number / 100}))
-        (run / "tables" / "verdict.csv").write_text(f"verdict,class\n{row}\n")
-    reads = []
+def exits(status):
+    """A command ends with this exit status; 0 without an exit."""
+    if status == 0:
+        return contextlib.nullcontext()
+    return pytest.raises(SystemExit, match=str(status))
+
+
+def write_run(run, number, verdict):
+    (run / "tables").mkdir(parents=True)
+    (run / "status.json").write_text(json.dumps({"state": "finished", "experiment": "inspect"}))
+    (run / "metrics.json").write_text(json.dumps({"accuracy/expert/clean": number / 100}))
+    (run / "tables" / "verdict.csv").write_text(f"verdict,class\n{verdict},{number}\n")
+
+
+# Of eleven files, so that the order of the numbers is not that of their texts.
+FILES = [f"{letter}.pt" for letter in "abcdefghijk"]
+
+
+@pytest.mark.parametrize(("suspicious", "status"), [(9, command.SUSPICIOUS), (None, 0)])
+@pytest.mark.parametrize(
+    ("own", "folder"),
+    [
+        (None, None),
+        ("hydra.sweep.dir=out/${now:%Y}", f"out/{datetime.now():%Y}"),
+        (override("hydra.sweep.dir", "it's, [here]"), "it's, [here]"),
+    ],
+)
+def test_runs_are_read_once_in_the_order_of_the_files(
+    calls, monkeypatch, capsys, suspicious, status, own, folder
+):
+    reads, folders = [], []
 
     def read(folder):
         reads.append(folder.name)
         return read_run(folder)
 
+    def study(words):
+        (word,) = [w for w in words if w.startswith("hydra.sweep.dir=")]
+        folders.append(Path(parse_override(word).value()))
+        for number in range(len(FILES)):
+            verdict = "suspicious" if number == suspicious else ""
+            write_run(folders[0] / str(number), number, verdict)
+
     monkeypatch.setattr(report_run, "read_run", read)
-    monkeypatch.setattr(command, "_sweep", lambda *_: tmp_path / "sweep")
-    weights = ["a.pt", "b.pt", "c.pt"]
-    with pytest.raises(SystemExit) as caught:
-        command.main([*weights, "images", "--json"])
-    assert caught.value.code == command.SUSPICIOUS
-    assert reads == ["2", "9", "10"]
+    monkeypatch.setattr(command, "_study", study)
+    words = [own] if own else []
+    with exits(status):
+        command.main([*FILES, "images", "--json", *words])
+    assert reads == [str(number) for number in range(len(FILES))]
     results = json.loads(capsys.readouterr().out)
-    assert [result["weights"] for result in results] == weights
-    assert [result["metrics"]["accuracy/expert/clean"] for result in results] == [0.02, 0.09, 0.1]
-    assert [",".join(result["verdict"].values()) for result in results] == list(rows.values())
+    assert [result["weights"] for result in results] == FILES
+    accuracies = [result["metrics"]["accuracy/expert/clean"] for result in results]
+    assert accuracies == [number / 100 for number in range(len(FILES))]
+    assert [result["verdict"]["class"] for result in results] == [str(i) for i in range(11)]
     assert [result["page"] for result in results] == [
-        str(tmp_path / "sweep" / str(number) / "report.html") for number in rows
+        str(folders[0] / str(number) / "report.html") for number in range(len(FILES))
     ]
+    assert folder is None or folders == [Path(folder)]
+
+
+@pytest.mark.parametrize(("suspicious", "status"), [(0, command.SUSPICIOUS), (None, FAILURE)])
+def test_a_failed_job_loses_no_result_of_the_others(calls, monkeypatch, capsys, suspicious, status):
+    def study(words):
+        (word,) = [w for w in words if w.startswith("hydra.sweep.dir=")]
+        folder = Path(parse_override(word).value())
+        for number in (0, 2):
+            write_run(folder / str(number), number, "suspicious" if number == suspicious else "")
+        raise SystemExit(FAILURE)
+
+    monkeypatch.setattr(command, "_study", study)
+    with exits(status):
+        command.main(["a.pt", "b.pt", "c.pt", "images", "--json"])
+    results = json.loads(capsys.readouterr().out)
+    assert [result["state"] for result in results] == ["finished", "failed", "finished"]
+    assert [result["weights"] for result in results] == ["a.pt", "b.pt", "c.pt"]
+    assert results[1]["folder"] is None
+    assert results[2]["metrics"] == {"accuracy/expert/clean": 0.02}
+
+
+def test_an_interrupted_sweep_has_no_result(calls, monkeypatch, capsys):
+    def study(_):
+        raise SystemExit(130)
+
+    monkeypatch.setattr(command, "_study", study)
+    with exits(130):
+        command.main(["a.pt", "b.pt", "images", "--json"])
+    assert not capsys.readouterr().out
+
+
+def test_pickled_networks_of_a_bank_are_taken_apart_as_the_suspect(calls, monkeypatch, tmp_path):
+    bank = tmp_path / "bank"
+    bank.mkdir()
+    torch.save({"weight": torch.zeros(2)}, bank / "state.pt")
+    torch.save(torch.nn.Linear(2, 2), bank / "whole.pt")
+
+    def trusted(weights, folder, import_path):
+        return folder / weights.name
+
+    monkeypatch.setattr(finder, "trusted_weights", trusted)
+    monkeypatch.setattr(command, "read_results", lambda *_: [])
+    for words, whole in ((["--trust-pickle"], Path("store/whole.pt")), ([], bank / "whole.pt")):
+        command.main(["net.pt", "images", "--bank", str(bank), *words])
+        assert calls[0][-1].bank == [bank / "state.pt", whole]
 
 
 def test_the_study_s_command_line_is_that_of_the_process_only_while_it_runs(monkeypatch):
@@ -221,4 +301,4 @@ def test_overrides_of_all_settings_are_read_back():
 
 def test_no_settings_file_holds_an_interpolation():
     with pytest.raises(UserError, match="rename it"):
-        command._yaml(SETTINGS | {"data.source.classes": ["a", "${oc.env:HOME}"]})
+        settings_yaml(SETTINGS | {"data.source.classes": ["a", "${oc.env:HOME}"]})

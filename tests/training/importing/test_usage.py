@@ -1,5 +1,8 @@
 """How weights are used is found on the images."""
 
+import os
+import shutil
+import zlib
 from functools import cache
 
 import pytest
@@ -11,6 +14,7 @@ from torch.nn import functional as F
 
 from cwx.data.datasets.folder_preview import FolderPreview
 from cwx.data.datasets.folders import ClassFolders
+from cwx.functional.accuracy_tests import is_at_chance
 from cwx.training.importing import usage as module
 from cwx.training.importing.architecture import Architecture
 from cwx.training.importing.usage import Stated, UsageSearch
@@ -175,6 +179,52 @@ def test_any_other_order_is_fitted_to_half_of_the_images(folder, trained):
     assert way.order == PERMUTED
     assert way.is_measured.sum() <= len(way.is_measured) / 2 + 1
     assert way.accuracy > 0.85
+
+
+def test_chance_is_tested_on_images_that_did_not_choose_the_order(folder, trained, monkeypatch):
+    """Any predictions agree with the labels that chose the order of their classes."""
+    compared = []
+
+    def record(predictions, labels, classes):
+        compared.append((predictions, labels))
+        return is_at_chance(predictions, labels, classes)
+
+    monkeypatch.setattr(module, "is_at_chance", record)
+    for order, share in ((PERMUTED, 0.5), (NAMES, 1)):
+        way = search(folder, trained(centred, order)).way
+        predictions, labels = compared.pop()
+        assert len(labels) == pytest.approx(share * len(way.is_measured), abs=1)
+        assert torch.equal(predictions == labels, way.is_correct[way.is_measured])
+
+
+def test_odd_files_are_no_images_of_a_size(folder, tmp_path):
+    """A picture of too many pixels, and a pipe, from which nothing can ever be read."""
+    source = ClassFolders(
+        root=str(tmp_path), classes=["a", "b"], size=None, resize=None, interpolation=None,
+        channels=3, background=None, white_level=None, images=None, synsets=None,
+    )  # fmt: skip
+    for name in ("a", "b"):
+        shutil.copytree(folder / "1", tmp_path / name)
+    assert FolderPreview(source).side == 8
+    pipe = tmp_path / "a" / "pipe.png"
+    os.mkfifo(pipe)
+    assert FolderPreview(source).side is None
+    pipe.unlink()
+    content = bytearray(next((folder / "1").iterdir()).read_bytes())
+    # Width and height of a PNG, and the checksum of their chunk.
+    content[16:24] = (60000).to_bytes(4) * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
+    (tmp_path / "a" / "bomb.png").write_bytes(content)
+    assert FolderPreview(source).side is None
+
+
+def test_a_network_that_takes_no_such_images_is_refused_in_a_sentence(folder, trained):
+    def too_large(x):
+        raise IndexError("index 224 is out of range")
+
+    for twice in (False, True):
+        with pytest.raises(ValueError, match=r"does not take the images \(index 224 is out"):
+            search(folder, trained(centred), outputs=too_large, twice=twice)
 
 
 def test_a_known_order_is_not_permuted(folder, trained):

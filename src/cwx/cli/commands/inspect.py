@@ -6,19 +6,21 @@ The command finds the settings of `experiment=inspect`, and runs that study.
 import argparse
 import contextlib
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cwx.cli.commands.bank_files import bank_files
-from cwx.cli.commands.inspect_results import describe_results, read_results, verdict
+from cwx.cli.commands.inspect_results import (
+    FAILURE,
+    describe_results,
+    read_results,
+    verdict,
+)
 from cwx.cli.parser import Parser, program_name
 from cwx.cli.tables import print_remark, print_text, table
 from cwx.errors import UserError, printable
-from cwx.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from cwx.study.inspection import Inspection
@@ -42,7 +44,8 @@ def parser() -> Parser:
   {name} model.pt images/ method.iscp.passes=10   any setting of experiment=inspect
 
 exit status: 0 if the study has finished, {SUSPICIOUS} if its verdict is "suspicious",
-{REFUSED} for a refusal with its reason.""",
+{REFUSED} for a refusal with its reason, {FAILURE} if one of several studies fails and none is
+suspicious.""",
     )
     arguments.add_argument(
         "paths",
@@ -138,8 +141,11 @@ def _main(argv: Sequence[str]) -> None:
         inspections = [_inspection(arguments, path, images, overrides) for path in weights]
         if len(weights) == 1:
             folder = _run(arguments, inspections[0], overrides)
+            failed = False
         else:
-            folder = _sweep(weights, inspections, overrides)
+            from cwx.cli.commands.inspect_sweep import run_sweep
+
+            folder, failed = run_sweep(weights, inspections, overrides, _study)
     if folder is None:
         return
     runs = read_results(folder, weights)
@@ -149,6 +155,8 @@ def _main(argv: Sequence[str]) -> None:
         print_text(json.dumps(results, indent=2))
     if any(row.get("verdict") == "suspicious" for row in verdicts):
         sys.exit(SUSPICIOUS)
+    if failed:
+        sys.exit(FAILURE)
 
 
 def _inspection(
@@ -173,7 +181,7 @@ def _inspection(
             ),
             minutes=arguments.minutes,
             import_path=arguments.import_path,
-            bank=bank_files(arguments.bank),
+            bank=_bank(arguments, _store(overrides)),
         )
     )  # fmt: skip
     if inspection.ways and not arguments.cfg:
@@ -184,6 +192,22 @@ def _inspection(
         print_remark(note)
     print_remark(f"estimated time: {inspection.minutes:.2g} minutes")
     return inspection
+
+
+def _bank(arguments: argparse.Namespace, store: Path) -> list[Path]:
+    """The files of the bank; of whole pickled networks that the user trusts, their weights."""
+    from cwx.storage.refusals import CodeNeededError
+    from cwx.study.inspection import trusted_weights
+    from cwx.training.importing.weights_file import read_weights
+
+    files = bank_files(arguments.bank)
+    for index, file in enumerate(files if arguments.trust_pickle else ()):
+        try:
+            read_weights(file)
+        except CodeNeededError:
+            print_remark(f"{printable(file)}: taking the weights out of a pickled network")
+            files[index] = trusted_weights(file, store, arguments.import_path)
+    return files
 
 
 def _store(overrides: Sequence[str]) -> Path:
@@ -217,61 +241,6 @@ def _run(
 def _is_argument(key: str) -> bool:
     """Whether a setting is an argument of the function that builds the network."""
     return key.startswith("network.build.") and not key.endswith("._target_")
-
-
-def _sweep(
-    weights: Sequence[Path],
-    inspections: Sequence["Inspection"],
-    overrides: Sequence[str],
-) -> Path | None:
-    """Run a sweep over the files of weights, and return its folder.
-
-    Each file has its own settings: an option of a configuration group beside the sweep.
-    """
-    folder = Path("runs/inspect") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    configurations = folder.with_name(f"{folder.name}.settings")
-    group = configurations / "inspected"
-    group.mkdir(parents=True)
-    names = []
-    for index, (path, inspection) in enumerate(zip(weights, inspections, strict=True)):
-        names.append(f"{index}-{_plain(path.stem)}")
-        write_text(group / f"{names[-1]}.yaml", _yaml(inspection.settings))
-    command = [
-        "--config-dir", str(configurations), "experiment=inspect", f"+inspected={','.join(names)}",
-        f"hydra.sweep.dir={folder}", *overrides,
-    ]  # fmt: skip
-    paths = {str(found.import_path.resolve()) for found in inspections if found.import_path}
-    if paths:
-        # Jobs are processes of their own.
-        earlier = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join([*([earlier] if earlier else []), *paths])
-    _study(["--multirun", *command])
-    return folder
-
-
-def _plain(name: str) -> str:
-    """A file's name in letters that are safe in a setting."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:60]
-
-
-def _yaml(settings: Mapping[str, Any]) -> str:
-    """Settings as an option of a configuration group."""
-    from omegaconf import OmegaConf
-
-    from cwx.cli.config.override_text import override
-
-    choices = {key: value for key, value in settings.items() if key in ("method", "evaluation")}
-    rest = {key: value for key, value in settings.items() if key not in (*choices, "network")}
-    config = OmegaConf.create()
-    for key, value in rest.items():
-        # Refuses interpolations.
-        override(key, value)
-        OmegaConf.update(config, key, value)
-    defaults: list[Any] = [{f"override /{key}": value} for key, value in choices.items()]
-    if "network" in settings:
-        defaults.append({"override /network": settings["network"]})
-    head = OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]}))
-    return f"# @package _global_\n{head}{OmegaConf.to_yaml(config)}"
 
 
 def _study(command: Sequence[str]) -> Path | None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from PIL import Image
 
 from cwx.data.datasets.class_folders import label_files
 from cwx.data.datasets.folders import ClassFolders
+from cwx.data.image_decoding import stored_size
 from cwx.data.splits import ImageSet
 from cwx.functional.spacing import evenly_spaced
 
@@ -45,9 +45,8 @@ class FolderPreview:
         sizes = set()
         for index in evenly_spaced(len(self), _SAMPLE, device=torch.device("cpu")).tolist():
             try:
-                with Image.open(self._files[index][0]) as image:
-                    sizes.add(image.size)
-            except (OSError, ValueError):
+                sizes.add(stored_size(self._files[index][0]))
+            except ValueError:
                 # Refused with its name where it is read.
                 return None
         width, height = next(iter(sizes))

@@ -25,6 +25,7 @@ from cwx.training.importing.output_form import OutputForm, output_form
 from cwx.training.importing.ways import (
     Way,
     distinct,
+    forward_pass,
     in_orders,
     is_equal,
     measure_log_probabilities,
@@ -34,10 +35,9 @@ from cwx.training.importing.ways import (
 
 # Test images of the first look and of the comparison, for images up to so many pixels, and above.
 _SMALL = 64 * 64
-_LOOK, _LOOK_AT_LARGE = 128, 32
+_OF_SMALL, _OF_LARGE = (128, 512), (32, 192)
 # Images on which architectures and sizes are compared first, of whatever size.
 _FIRST = 64
-_MOST, _MOST_OF_LARGE = 512, 192
 # Ways that are compared on more images after a first look.
 _FINALISTS = 6
 # Normalisations that are also tried with channels as blue, green, red.
@@ -114,37 +114,38 @@ class UsageSearch:
         looks: list[Way] = []
         for index, size, resize in bases:
             straight, reverse = self._inputs(self.architectures[index][0])
+            look, _ = self._counts(size)
             measured = [
                 way
                 for inputs in straight
-                for way in self._measure(index, size, resize, inputs, self._look(size))
+                for way in self._measure(index, size, resize, inputs, look)
             ]
             best_names = [way.inputs.changes[0] for way in distinct(sorted(measured, key=rank))]
             for inputs in reverse:
                 if inputs.changes[0] in best_names[:_REVERSED]:
-                    measured += self._measure(index, size, resize, inputs, self._look(size))
+                    measured += self._measure(index, size, resize, inputs, look)
             looks += measured
         finalists = distinct(sorted(looks, key=rank))[:_FINALISTS]
         # All on the same images.
-        count = min(self._most(way.size) for way in finalists)
+        count = min(self._counts(way.size)[1] for way in finalists)
         ways: list[Way] = []
         for way in finalists:
-            index = next(
-                i for i, (architecture, _) in enumerate(self.architectures)
-                if architecture is way.architecture
-            )  # fmt: skip
+            known = [architecture is way.architecture for architecture, _ in self.architectures]
+            index = known.index(True)
             measured = self._measure(index, way.size, way.resize, way.inputs, count)
             ways += [w for w in measured if w.order_name == way.order_name]
         ways.sort(key=rank)
         best = most_likely(ways)
+        labels = self._images(best.size, best.resize, count).labels
         return Usage(
             way=best,
             equal=[way for way in ways if way is not best and is_equal(best, way)],
             ways=[best, *(way for way in ways if way is not best)],
             tried=self._tried,
+            # Not on the images that served to choose the order of classes.
             is_at_chance=is_at_chance(
-                best.predictions,
-                self._images(best.size, best.resize, count).labels,
+                best.predictions[best.is_measured],
+                labels[best.is_measured],
                 len(self.folder.classes),
             ),
             seconds=best.seconds,
@@ -173,12 +174,12 @@ class UsageSearch:
             inputs = self._inputs(self.architectures[index][0])[0][0]
             try:
                 ways = self._measure(index, size, resize, inputs, _FIRST)
-            except (RuntimeError, AssertionError, ValueError) as error:
-                faults.append(str(error).strip().partition("\n")[0])
+            except ValueError as error:
+                faults.append(str(error))
                 continue
             results.append((min(ways, key=rank), position))
         if not results:
-            raise ValueError(f"the network takes the images in no usual size ({faults[0]})")
+            raise ValueError(f"the network takes the images in no usual size: {faults[0]}")
         results.sort(key=lambda result: rank(result[0]))
         best, first = results[0]
         # Another that is not told apart on these images is compared on more.
@@ -240,15 +241,10 @@ class UsageSearch:
         straight = [i for i in usable if not i.is_reversed]
         return straight, [i for i in usable if i.is_reversed]
 
-    def _look(self, size: int | None) -> int:
-        return _LOOK if self._is_small(size) else _LOOK_AT_LARGE
-
-    def _most(self, size: int | None) -> int:
-        return _MOST if self._is_small(size) else _MOST_OF_LARGE
-
-    def _is_small(self, size: int | None) -> bool:
+    def _counts(self, size: int | None) -> tuple[int, int]:
+        """The numbers of images of the first look and of the comparison."""
         side = size or self.folder.side or 224
-        return side * side <= _SMALL
+        return _OF_SMALL if side * side <= _SMALL else _OF_LARGE
 
     def _images(self, size: int | None, resize: int | None, count: int) -> ImageSet:
         key = (size, resize, count)
@@ -260,18 +256,21 @@ class UsageSearch:
     def _measure(
         self, index: int, size: int | None, resize: int | None, inputs: Inputs, count: int
     ) -> list[Way]:
-        """The way with the outputs in each usual order of classes."""
+        """The way with the outputs in each usual order of classes.
+
+        Raises:
+            ValueError: the network does not take the images, or its outputs are no logits.
+        """
         architecture, network = self.architectures[index]
         images = self._images(size, resize, count)
-        if index not in self._forms:
-            self._forms[index] = output_form(
-                network, images.images[:], inputs, len(self.folder.classes)
-            )
-            adapt(network, **self._forms[index].settings, reverse_channels=False)
-        start = time.monotonic()
-        log_probabilities = measure_log_probabilities(
-            network, images.images[:], inputs, self.device
-        )
+        pixels = images.images[:]
+        with forward_pass():
+            if index not in self._forms:
+                form = output_form(network, pixels, inputs, len(self.folder.classes))
+                self._forms[index] = form
+                adapt(network, **form.settings, reverse_channels=False)
+            start = time.monotonic()
+            log_probabilities = measure_log_probabilities(network, pixels, inputs, self.device)
         seconds = (time.monotonic() - start) / len(images)
         self._tried += 1
         base = Way(

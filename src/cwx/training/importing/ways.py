@@ -1,6 +1,7 @@
 """Ways to use a file of weights, measured on images."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,6 +75,18 @@ class Way:
             "accuracy": round(self.accuracy, 4),
             "images": int(self.is_measured.sum()),
         }
+
+
+@contextmanager
+def forward_pass() -> Iterator[None]:
+    """Turns what the network raises, on images of another size for example, into a ValueError."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"the network does not take the images ({reason})") from error
 
 
 def in_orders(
