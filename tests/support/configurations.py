@@ -90,6 +90,8 @@ REQUIRED = {
     "external": ["network.build._target_=torchvision.models.squeezenet1_0"],
     "imported": ["dataset_construction.path=x"],
     "file": ["evaluation.neurons.taxonomy.path=x"],
+    # Follows method.iscp, which cannot follow itself.
+    "same": ["canvas@method.iscp.canvas=random"],
 }
 # Groups whose choices are independent: one composition takes a file of each.
 INDEPENDENT = [

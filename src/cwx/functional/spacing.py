@@ -34,3 +34,15 @@ def evenly_spaced_with_ends(length: int, count: int) -> Tensor:
     [0, 3, 6, 9]
     """
     return torch.linspace(0, length - 1, min(count, length)).round().long()
+
+
+def central(length: int, count: int) -> list[int]:
+    """The middles ⌊(i + ½) · length / n⌋ of n = min(count, length) equal parts.
+
+    Their mean stands for that of all indices, which starts at the first of each part would shift.
+
+    >>> central(21, 3), central(2, 5)
+    ([3, 10, 17], [0, 1])
+    """
+    n = min(count, length)
+    return [(2 * i + 1) * length // (2 * n) for i in range(n)]

@@ -124,6 +124,9 @@ def _fidelity(values: Values) -> str:
     replica = values.get("fidelity/replica")
     if replica is not None:
         text += f"; the expert trained again ends at {replica:.2f}"
+        same = values.get("fidelity/ratio/calibrated", ratio)
+        if f"{same:.2f}" != f"{ratio:.2f}":
+            text += f" (from the same starts, the images at {same:.2f})"
     return text + "."
 
 

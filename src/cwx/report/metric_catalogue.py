@@ -86,16 +86,17 @@ METRIC_PATTERNS = (
         better="", unless="adversarial_set/",
     ),
     MetricPattern(
-        r"fidelity/(?P<label>(?:seen/)?ratio|real|replica)", "Fidelity ratio",
+        r"fidelity/(?P<label>(?:seen/)?ratio|ratio/calibrated|real|replica)", "Fidelity ratio",
         "‖θₖ₊ₙ − θ_M‖² / ‖θₖ − θₖ₊ₙ‖²: distance between the expert and a network trained on the "
         "explanations, relative to the expert's own step. 0: the explanations reproduce the "
         "expert's training; 1: no better than no training. Beside it the ratio of as many steps on "
         "real images, and that of the expert trained again with other batches: the noise of the "
-        "training itself.",
+        "training itself. These two are measured from some of the starts, with that of the "
+        "explanations from the same starts beside them.",
         FIDELITY_LABELS.__getitem__, fraction=False, better="lower",
     ),
     MetricPattern(
-        r"fidelity/(?P<label>(?:seen/)?agreement(?:/start|/replica)?)",
+        r"fidelity/(?P<label>(?:seen/)?agreement(?:/start|/replica|/calibrated)?)",
         "Agreement of predictions with the expert",
         "Fraction of the test images of which the network trained on the explanations, and the "
         "expert at the end of the segment, predict the same class; beside it that of the network "

@@ -29,6 +29,7 @@ _ATTACKS = {"fgs": "FGS", "pgd": "PGD"}
 # Rows of the metrics of cwx.evaluations.fidelity; its `real` is among SOURCES.
 FIDELITY_LABELS = {
     "ratio": "held-out experts",
+    "ratio/calibrated": "held-out experts, from the starts of those trained again",
     "seen/ratio": "fitted experts",
     "replica": "held-out experts, trained again",
 } | {
@@ -38,6 +39,7 @@ FIDELITY_LABELS = {
         ("agreement", ""),
         ("agreement/start", ", at the start"),
         ("agreement/replica", ", trained again"),
+        ("agreement/calibrated", ", from the starts of those trained again"),
         ("accuracy", ""),
         ("accuracy/start", ", at the start"),
         ("accuracy/expert", ", at the end"),

@@ -99,6 +99,38 @@ def test_a_replica_that_equals_the_expert_has_ratio_zero_and_full_agreement(subj
     assert rows[0]["replica"] == rows[1]["replica"] == ""
 
 
+def test_calibration_compares_like_with_like(subject, sources):
+    """Ratios of means over the same starts: steps of the size of the replica have its ratio.
+
+    A mean of ratios counts starts from which the expert hardly moves as much as others, and the
+    starts of the replicas alone are not those of all.
+    """
+    (expert,) = subject.held_out
+    inner = Inner(steps=3, learning_rate=0.3, momentum=0.0, batch_size=None, augment=Strategy({}))
+    # Of four epochs: from the start of epoch 2 the same end, from that of epoch 1 another.
+    replicas = {(expert.path.name, start): expert for start in (1, 2)}
+    outcome = fidelity(inner=inner)(replace(subject, replicas=replicas), sources)
+    metrics, rows = outcome.metrics, rows_of(outcome, "no")
+    states = [references.flat(expert.state(epoch).values()) for epoch in range(5)]
+    moved = [squared_distance(states[k], states[k + 2]).item() for k in (1, 2)]
+    ended = [squared_distance(states[4], states[k + 2]).item() for k in (1, 2)]
+    assert metrics["fidelity/replica"] == pytest.approx(sum(ended) / sum(moved))
+    assert metrics["fidelity/replica"] != pytest.approx((ended[0] / moved[0]) / 2)
+    matched = sum(row["matched"] for row in rows[1:])
+    assert metrics["fidelity/ratio/calibrated"] == pytest.approx(matched / sum(moved))
+    agreement = sum(row["agreement"] for row in rows[1:]) / 2
+    assert metrics["fidelity/agreement/calibrated"] == pytest.approx(agreement)
+    assert metrics["fidelity/ratio"] != pytest.approx(metrics["fidelity/ratio/calibrated"])
+
+
+@pytest.mark.parametrize(
+    ("last", "calibrated", "expected"),
+    [(20, 3, [3, 10, 17]), (0, 3, [0]), (1, 1, [1]), (9, 0, []), (4, 99, [0, 1, 2, 3, 4])],
+)
+def test_calibrated_starts_stand_for_the_whole_range(last, calibrated, expected):
+    assert fidelity(start_max=last, calibrated=calibrated).replica_starts() == expected
+
+
 def equal_states(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -168,7 +200,7 @@ def test_the_real_ratio_is_that_of_the_best_learning_rate(subject, sources):
     outcome = fidelity(inner=inner, real_batch_size=8, calibrated=2)(subject, sources)
     assert 0 < outcome.metrics["fidelity/real"] < 1
     rows = rows_of(outcome, "no")
-    assert [row["start"] for row in rows if row["real"] != ""] == [0, 1]
+    assert [row["start"] for row in rows if row["real"] != ""] == [0, 2]
     assert all(row["real_rate"] > 1e-3 for row in rows if row["real"] != "")
     assert all(row["real"] == "" for row in rows_of(outcome, "yes"))
 

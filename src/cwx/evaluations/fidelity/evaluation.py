@@ -1,6 +1,7 @@
 """Distance between training on S and an expert's trajectory (CWX, §3.2)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from statistics import mean
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import of_kind
 from cwx.functional.augmentation import Strategy
 from cwx.functional.inner_loop import Inner
-from cwx.functional.spacing import evenly_spaced
+from cwx.functional.spacing import central
 from cwx.functional.spread import sample_std
 from cwx.training.plan import Plan
 from cwx.training.subject import Subject
@@ -36,8 +37,11 @@ class Fidelity:
     The metrics are of held-out experts: ``fidelity/ratio`` with numerator ``fidelity/matched`` and
     denominator ``fidelity/reference``, which are means over all experts and start epochs (the paper
     reports 0.46 and does not name the experts); ``fidelity/ratio/std``, the sample standard
-    deviation of the ratio over held-out experts; ``fidelity/replica``, ``fidelity/real``,
-    ``fidelity/agreement``, ``fidelity/agreement/start``, ``fidelity/agreement/replica``;
+    deviation of the ratio over held-out experts; ``fidelity/replica`` and ``fidelity/real``, ratios
+    of such means over the calibrated start epochs, beside ``fidelity/ratio/calibrated``, that of S
+    over these start epochs; ``fidelity/agreement``, ``fidelity/agreement/start``,
+    ``fidelity/agreement/replica`` and, over the start epochs of the latter,
+    ``fidelity/agreement/calibrated``;
     ``fidelity/accuracy``, ``…/start`` and ``…/expert``, the test accuracies of θ_M, θ_k and
     θ_{k+N}. Those of as many experts that S was fitted to are ``fidelity/seen/ratio`` and so on,
     without replicas and real data.
@@ -48,8 +52,9 @@ class Fidelity:
         source: the method whose images are S.
         inner: how to train on S, as in the distillation.
         span, start_min, start_max: the segments, as in the distillation.
-        calibrated: the number of start epochs, spread evenly, from which each held-out expert is
-            compared with a replica and with real data, which takes most of the time; 0: none.
+        calibrated: the number of start epochs, the middles of equal parts of the range, from which
+            each held-out expert is compared with a replica and with real data, which takes most of
+            the time; 0: none.
         real_batch_size: images per step on real data; null for no such training.
         real_augment: augmentation of real images.
         images: the number of test images, spread evenly over the test set, for agreement and
@@ -94,7 +99,7 @@ class Fidelity:
     def replica_starts(self) -> list[int]:
         """The start epochs k of the replicas, which train from θ_k to epoch k + N."""
         starts = range(self.start_min, self.start_max + 1)
-        return [starts[index] for index in evenly_spaced(len(starts), self.calibrated).tolist()]
+        return [starts[index] for index in central(len(starts), self.calibrated)]
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         held_out = [*subject.held_out, *subject.early_held_out]
@@ -149,10 +154,8 @@ class Fidelity:
         )
 
 
-# Columns of the table that are averaged, with the names of their metrics.
+# Columns of the table that are averaged over rows, with the names of their metrics.
 _MEANS = {
-    "replica": "replica",
-    "real": "real",
     "agreement": "agreement",
     "agreement_start": "agreement/start",
     "agreement_replica": "agreement/replica",
@@ -160,6 +163,8 @@ _MEANS = {
     "accuracy_start": "accuracy/start",
     "accuracy_expert": "accuracy/expert",
 }
+# Columns of ratios to the squared distance of the expert, of calibrated starts alone.
+_CALIBRATION = ("replica", "real")
 
 
 def _metrics(prefix: str, rows: Sequence[Row]) -> dict[str, float]:
@@ -171,9 +176,15 @@ def _metrics(prefix: str, rows: Sequence[Row]) -> dict[str, float]:
     by_expert = [_ratio(group) for group in _groups(rows, "expert").values()]
     if len(by_expert) > 1:
         metrics[f"{prefix}/ratio/std"] = sample_std(by_expert)
+    for column in _CALIBRATION:
+        if measured := _with(rows, column):
+            metrics[f"{prefix}/{column}"] = _ratio(measured, column)
+            metrics[f"{prefix}/ratio/calibrated"] = _ratio(measured)
     for column, name in _MEANS.items():
-        if any(row[column] != "" for row in rows):
-            metrics[f"{prefix}/{name}"] = _mean(rows, column)
+        if measured := _with(rows, column):
+            metrics[f"{prefix}/{name}"] = _mean(measured, column)
+    if measured := _with(rows, "agreement_replica"):
+        metrics[f"{prefix}/agreement/calibrated"] = _mean(measured, "agreement")
     return metrics
 
 
@@ -186,10 +197,8 @@ def _by_start(rows: Sequence[Row]) -> list[Row]:
             "experts": len(group),
             "ratio": _ratio(group),
             "ratio_std": sample_std(float(row["ratio"]) for row in group) if len(group) > 1 else "",
-            **{
-                column: _mean(group, column) if any(row[column] != "" for row in group) else ""
-                for column in _MEANS
-            },
+            **{column: _of_measured(_ratio, group, column) for column in _CALIBRATION},
+            **{column: _of_measured(_mean, group, column) for column in _MEANS},
         }
         for seen in ("no", "yes")
         for group in _groups([row for row in rows if row["seen"] == seen], "start").values()
@@ -203,10 +212,28 @@ def _groups(rows: Sequence[Row], column: str) -> dict[str | int | float, list[Ro
     return groups
 
 
-def _ratio(rows: Sequence[Row]) -> float:
-    return _mean(rows, "matched") / _mean(rows, "reference")
+def _with(rows: Sequence[Row], column: str) -> list[Row]:
+    """The rows that have a value in a column."""
+    return [row for row in rows if row[column] != ""]
+
+
+def _of_measured(
+    average: Callable[[Sequence[Row], str], float], rows: Sequence[Row], column: str
+) -> float | str:
+    """The average over the rows that have a value; empty if none has."""
+    measured = _with(rows, column)
+    return average(measured, column) if measured else ""
+
+
+def _ratio(rows: Sequence[Row], column: str = "ratio") -> float:
+    """The mean squared distance of a column of ratios, divided by the mean of the experts.
+
+    The ratio of each row counts by the squared distance that its expert moves.
+    """
+    moved = [float(row["reference"]) for row in rows]
+    ratios = [float(row[column]) for row in rows]
+    return math.fsum(m * r for m, r in zip(moved, ratios, strict=True)) / math.fsum(moved)
 
 
 def _mean(rows: Sequence[Row], column: str) -> float:
-    """The mean of a column over the rows that have a value."""
-    return mean(float(row[column]) for row in rows if row[column] != "")
+    return mean(float(row[column]) for row in rows)
