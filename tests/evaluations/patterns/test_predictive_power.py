@@ -257,6 +257,25 @@ def test_patterns_are_evaluated_on_every_network(subject, outcome):
     assert outcome.metrics["predictive_power/transfer/iscp/0.5/held-out"] == pytest.approx(ratio)
 
 
+def test_the_explained_network_is_not_among_those_of_its_kind(subject):
+    """The ratio of a network to itself is 1, and would raise the mean over its kind."""
+    expert, (held_out,) = subject.trajectories[0], subject.held_out
+    both = replace(subject, trajectories=[expert, held_out])
+    evaluation = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")
+    sources = {"iscp": patterns(both), "iscp_other": patterns(both, explains="held-out")}
+    rows = evaluation(both, sources).tables["predictive_power_transfer"]
+    networks = {
+        (r["source"], r["network"]): (r["networks"], r["power"])
+        for r in rows
+        if r["class"] == "left"
+    }
+    assert set(networks) == {("iscp", "expert"), ("iscp", "held-out"), ("iscp_other", "expert")}
+    assert networks["iscp", "expert"] == networks["iscp", "held-out"]
+    assert networks["iscp_other", "expert"][0] == 2
+    alone = replace(subject, trajectories=[expert], held_out=[])
+    assert "predictive_power_transfer" not in evaluation(alone, {"iscp": patterns(alone)}).tables
+
+
 def test_patterns_are_evaluated_on_the_network_that_they_explain(subject):
     source = patterns(subject, explains="held-out")
     metrics = PredictivePower(sizes=[0.25], gammas=[], images=None, canvas_choice="lowest_loss")(

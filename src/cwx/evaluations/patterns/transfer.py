@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -13,7 +14,9 @@ from cwx.training.subject import Subject
 
 
 def transfer_rows(subject: Subject, powers: Sequence[SetPower], indices: Tensor) -> list[Row]:
-    """The power of each class's best pattern on every network and on the explained network.
+    """The power of each class's best pattern on all other networks, and on the explained network.
+
+    The explained network is the first of its kind; on itself the ratio would be 1.
 
     Args:
         subject: the networks and the data.
@@ -24,12 +27,9 @@ def transfer_rows(subject: Subject, powers: Sequence[SetPower], indices: Tensor)
         A row per pattern and kind of network, for patterns with a power outside D_n; none if the
         study has a single network.
     """
-    panel = subject.panel()
-    if sum(map(len, panel.values())) < 2:
-        return []
-    images = subject.data.splits.test.at(indices)
+    panel, images = subject.panel(), subject.data.splits.test.at(indices)
 
-    def measure(network: nn.Module) -> list[Row]:
+    def measure(network: nn.Module, explained: str) -> list[Row]:
         probe = Probe(subject, network, images)
         return [
             {
@@ -46,18 +46,26 @@ def transfer_rows(subject: Subject, powers: Sequence[SetPower], indices: Tensor)
                 )["power"],
             }
             for power in powers
+            if power.candidates.explains == explained
             for candidate, row in zip(power.best, power.class_rows, strict=True)
             # Else the search used all images.
             if row["power"] != ""
         ]
 
+    rows: list[Row] = []
+    for explained in dict.fromkeys(power.candidates.explains for power in powers):
+        others = {
+            kind: networks[1:] if kind == explained else networks
+            for kind, networks in panel.items()
+        }
+        rows += measure_networks(others, partial(measure, explained=explained))
     return [
         {
             **row,
             "rate": ratio(row, "power", "explained"),
             "printed_rate": ratio(row, "explained", "power"),
         }
-        for row in mean_over_networks(measure_networks(panel, measure), values=("power",))
+        for row in mean_over_networks(rows, values=("power",))
     ]
 
 
