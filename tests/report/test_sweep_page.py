@@ -172,6 +172,34 @@ def test_runs_that_differ_only_in_seeds_are_averaged_and_shown(tmp_path):
     assert columns(table(page, "Images by class")) == ["class", "real images", *own]
 
 
+def test_runs_on_other_images_are_no_repeats(tmp_path):
+    """Folders of one name or of the same long beginning may hold other images."""
+    roots = [f"{'/images' * 8}/{name}" for name in ("a", "b")]
+    for job, root in enumerate(roots):
+        make_full_run(
+            tmp_path / str(job),
+            overrides=["data=image_folder", f"data.source.root={root}"],
+            settings={"data": {"source": {"root": root}}, "seed": 0},
+            metrics={"accuracy/expert/clean": 0.5 + job / 10},
+        )
+    runs = read_runs([tmp_path])
+    axes = swept_axes(runs)
+    assert [axis.key for axis in axes] == ["data.source.root"]
+    _, points = sweep_points(runs, axes)
+    labels = [point.text for point in points]
+    assert [len(point.runs) for point in points] == [1, 1]
+    assert [label[-2:] for label in labels] == ["/a", "/b"]
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.25), (0.25, 0.0)])
+def test_what_a_first_run_hides_is_shown_if_another_has_it(tmp_path, values):
+    for job, value in enumerate(values):
+        metrics = {"corruption/effective_rate": value, "fidelity/ratio": 0.5}
+        make_noise_run(tmp_path / str(job), value, metrics=metrics)
+    titles = [title for _, title in main_metrics(read_runs([tmp_path]))]
+    assert any(title.startswith("Corrupted training images") for title in titles)
+
+
 def make_audit_run(folder, network, fine_tuned):
     evaluation_networks = {"expert": 0.1, "fine-tuned": fine_tuned, "vgg16": 0.3}
     metrics = {

@@ -124,9 +124,14 @@ def _metric_group(pattern: MetricPattern, title: str, metrics: list[Metric]) -> 
 
 
 def merge_metrics(runs: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """All metric names of the runs in order of first appearance, each with its first value."""
+    """All metric names of the runs in order of first appearance, each with its first value.
+
+    Its first value that is not 0, if it has any: a metric that is hidden at 0 is shown if one of
+    the runs shows it.
+    """
     merged: dict[str, float] = {}
     for metrics in runs:
         for name, value in metrics.items():
-            merged.setdefault(name, value)
+            if not merged.get(name):
+                merged[name] = value
     return merged

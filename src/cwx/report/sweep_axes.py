@@ -9,7 +9,7 @@ from cwx.report.run import RunContents
 from cwx.storage.json_files import parse_json
 
 # Settings of storage and logging, which change no result.
-NO_AXES = ("store", "logger", "data.source.root", "data.source.download", "resume")
+NO_AXES = ("store", "logger", "data.source.download", "resume")
 # Runs that differ only in these repeat each other.
 _SEEDS = ("seed", "seeds", "held_out")
 # At most so many axes if no override tells which settings were swept.
@@ -116,9 +116,11 @@ def _parsed(text: str) -> Any:
 
 
 def format_setting(value: Any) -> str:
-    """A setting's value as text of at most 40 characters."""
+    """A setting's value as text of at most 40 characters; of a longer path its end."""
     text = f"{value:.6g}" if isinstance(value, float) else "null" if value is None else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    if len(text) <= 40:
+        return text
+    return f"…{text[-39:]}" if "/" in text else f"{text[:39]}…"
 
 
 def sweep_points(
