@@ -8,6 +8,7 @@ from torch import nn
 from cwx.data.datamodule import ImageData
 from cwx.storage.trajectories import Trajectory, TrajectoryStore
 from cwx.training.build import NetworkFactory, build_network, depends_on_ranks
+from cwx.training.own_code import own_code
 from cwx.training.stages import Configuration, ExpertRequest, Factory, Stages
 
 
@@ -173,12 +174,15 @@ class Training:
     ) -> dict[str, Any]:
         """The common part of the identities of networks trained in parallel.
 
-        The number of ranks is a part of it only if it changes the network.
+        The number of ranks is a part of it only if it changes the network, and the user's own code
+        only if there is some.
         """
         ranks = self.stages.ranks
         depends = ranks > 1 and depends_on_ranks(factory, data)
+        code = own_code([self.configuration["recipe"], kind])
         return {
             **({"ranks": ranks} if depends else {}),
+            **({"code": code} if code else {}),
             "data": data.fingerprint(),
             "recipe": {**_identity(self.configuration["recipe"]), **overrides},
             "precision": self.configuration["precision"]["experts"],
