@@ -1,14 +1,17 @@
 """A network whose outputs are not finite has no prediction, and no accuracy of chance."""
 
 import math
+import re
 
 import pytest
 import torch
 from support.builders import image_data, small_convnet, train_experts
+from support.paths import ROOT
 from torch import nn
 
 from cwx.data.canvases import test_logits as logits_of_test_images
 from cwx.evaluations.adversarial.features import LayerChoice, feature_extractor
+from cwx.evaluations.discriminative import scores
 from cwx.evaluations.patterns.probe import Probe
 from cwx.evaluations.predictions import divided_accuracy, divided_logits, matching_fraction
 from cwx.functional.representation_distance import flat
@@ -77,6 +80,7 @@ MEASURED = {
     "canvases": lambda s, network: logits_of_test_images(network, s.data, s.device),
     "features": features,
     "patterns": patterns,
+    "images": lambda s, network: scores(network, s.real_images(1)),
 }
 
 
@@ -93,3 +97,20 @@ def test_predictions_that_do_not_exist_agree_with_nothing():
     assert math.isnan(matching_fraction(classes, none))
     assert math.isnan(matching_fraction(none, none))
     assert matching_fraction(classes, classes) == 1
+
+
+# What ranks classes by logits, and where its logits come from.
+RANKED = re.compile(r"\blogits\b[^\n]*\.?(argmax|softmax|topk|log_softmax)\(")
+CHECKED = re.compile(r"finite_logits|divided_logits|predicted\(")
+# Of `Measures`, whose logits are checked where they are measured, and of networks that are tried.
+FROM_ELSEWHERE = {"contributions/scores.py", "importing/ways.py"}
+
+
+def test_all_that_ranks_classes_checks_the_logits():
+    """The highest of NaN is the first class: a network that predicts nothing would predict it."""
+    names = ("data", "evaluations", "methods", "study", "training")
+    files = {file for name in names for file in (ROOT / "src/cwx" / name).rglob("*.py")}
+    ranking = {file for file in files if RANKED.search(file.read_text())}
+    unchecked = {file for file in ranking if not CHECKED.search(file.read_text())}
+    assert {f"{file.parent.name}/{file.name}" for file in unchecked} == FROM_ELSEWHERE
+    assert len(ranking) > 8

@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cwx.evaluations.outcome import (
     Outcome,
@@ -17,6 +17,7 @@ from cwx.evaluations.outcome import (
 from cwx.explanations.images import Explanations
 from cwx.functional.maximum_margin import margins
 from cwx.networks.eval_mode import device_of
+from cwx.networks.finite_logits import finite_logits
 from cwx.training.subject import Subject
 
 
@@ -61,7 +62,7 @@ def scores(network: nn.Module, explanations: Explanations) -> Row:
     The margin is the logit of the label minus the highest other logit. Unlike accuracy and
     confidence it does not saturate.
     """
-    logits: Tensor = network(explanations.images.to(device_of(network))).cpu()
+    logits = finite_logits(network(explanations.images.to(device_of(network)))).cpu()
     of_labels = margins(logits, explanations.labels)
     return {
         "accuracy": (of_labels > 0).double().mean().item(),

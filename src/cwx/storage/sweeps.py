@@ -9,7 +9,6 @@ multirun.yaml     Hydra's configuration of the sweep
 
 import csv
 import io
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from cwx.storage.paths import below
 from cwx.storage.regular_files import open_regular
 from cwx.storage.run_files import OUTPUT, STATUS, SWEEP
 from cwx.storage.run_status import read_metrics, read_status, run_seconds
+from cwx.storage.signal_names import signal_name
 
 JOBS = "jobs.csv"
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
@@ -133,7 +133,7 @@ def _cause_of_death(code: int, output: Path) -> str:
     """The reason why a process ended without writing its status."""
     last = last_line(output)
     if code < 0:
-        name = signal.Signals(-code).name
+        name = signal_name(-code)
         cause = f"its process was killed by {name}"
         if name == "SIGKILL":
             cause += ", as the system does when memory runs out"

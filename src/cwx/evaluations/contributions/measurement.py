@@ -21,6 +21,7 @@ from cwx.functional.unit_contributions import (
     logits_without_each,
     margin,
 )
+from cwx.networks.finite_logits import finite_logits
 from cwx.networks.later_layers import LaterLayers
 from cwx.training.ranks import Ranks
 
@@ -100,7 +101,7 @@ class Measurement:
     def _block(self, images: EvaluatedImages, data: ImageData, positions: Tensor) -> Measures:
         normalized = data.normalization.from_bytes(images.read(positions)).to(self.device)
         units, logits = self.later.read(normalized)
-        logits = logits.double()
+        logits = finite_logits(logits).double()
         predicted = logits.argmax(1)
         keys = [images.keys[position] for position in positions.tolist()]
         chosen = self._ablation(self.ablation, normalized, units, keys)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cwx.evaluations.neurons.top_images import Activation, normalized_batches, top_of_units
 from cwx.functional.prediction_difference import prediction_differences
 from cwx.functional.unit_contributions import Ablation, greedy_removal, logits_without_each
+from cwx.networks.finite_logits import finite_logits
 from cwx.networks.unit_layers import UnitLayer
 from cwx.training.subject import Subject
 
@@ -49,7 +50,7 @@ def influence_of_channels(
         count: at most so many channels; ``None`` for all above the threshold.
         threshold: they have a PD above it.
     """
-    logits = ablation.whole_logits()
+    logits = finite_logits(ablation.whole_logits())
     without = logits_without_each(ablation)[0]
     probabilities = logits.softmax(1)[0]
     differences = prediction_differences(probabilities, without.softmax(1), correlation)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 import lightning as L
 
+from cwx.storage.signal_names import signal_name
+
 # In seconds: between two looks at the processes; after an error of communication, until the process
 # that caused it must have ended.
 _POLL, _PATIENCE = 0.5, 2.0
@@ -66,7 +68,7 @@ class EndWithLostRank(L.Callback):
                         self._end(rank, code)
 
     def _end(self, rank: int, code: int) -> None:
-        name = signal.Signals(-code).name
+        name = signal_name(-code)
         cause = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
         try:
             self._on_loss(f"the process of rank {rank} was killed by {name}{cause}")
