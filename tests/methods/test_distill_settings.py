@@ -8,6 +8,7 @@ import torch
 from support import references
 from support.distillation import distill, fitted, inner
 
+from cwx.data.trajectory_segments import SegmentBatch, read_segment
 from cwx.functional.inner_learning_rate import matching_rate
 from cwx.functional.loss_derivatives import Eager
 from cwx.functional.moving_average import Average
@@ -154,3 +155,46 @@ def test_a_learning_rate_that_ran_away_is_reported(subject, tmp_path, caplog):
 def test_the_set_of_many_classes_has_fewer_images_per_class(subject, largest, per_class):
     labels = distill(subject, largest_set=largest).set.labels
     assert labels.bincount().tolist() == [per_class] * 3
+
+
+class Rank:
+    """What a training step uses of the trainer of a rank; `others` are the distances of all."""
+
+    world_size, global_step = 2, 0
+
+    def __init__(self, rank, others):
+        self.global_rank, self.others, self.strategy = rank, others, self
+        self.distances = None
+
+    def reduce(self, distances, reduce_op):
+        assert reduce_op == "mean"
+        self.distances = distances
+        return torch.stack(self.others).mean(0) if self.others else distances
+
+    def reduce_boolean_decision(self, decision, all):
+        return decision
+
+
+def test_the_logged_ratio_is_that_of_the_segments_of_all_ranks(subject, monkeypatch):
+    """Also on a rank without segments, whose own ratio would be 0 of 0."""
+    module, logged = distill(subject), {}
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
+    vector = NetworkLoss(subject.network()).vector
+    segment = read_segment(subject.trajectories[0], vector, start=0, span=1)
+    batches = [SegmentBatch([segment], 1), SegmentBatch([], 1)]
+
+    def step(others):
+        distances, ratios = [], []
+        for rank, batch in enumerate(batches):
+            module._trainer = Rank(rank, others)
+            module.training_step(batch, 0)
+            distances.append(module._trainer.distances)
+            ratios.append(logged[f"{module.stage}/ratio"].item())
+        return distances, ratios
+
+    (first, second), (ratio, _) = step([])
+    assert second.tolist() == [0, 0]
+    assert ratio == pytest.approx((first[0] / first[1]).item())
+    _, ratios = step([first, second])
+    assert ratios == pytest.approx([ratio, ratio])
+    assert logged[f"{module.stage}/matched"] == pytest.approx(first[0].item() / 2)

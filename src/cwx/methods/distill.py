@@ -199,14 +199,13 @@ class Distill(L.LightningModule):
             f"Lower method.{self.stage}.optimizer.lr (the learning rate of S) or "
             f"method.{self.stage}.inner.learning_rate; the last finite S is kept",
         )
-        values = {
-            "loss": loss.detach(),
-            "matched": end_distance * fraction,
-            "reference": span_length * fraction,
-        }
+        # A rank without segments has no ratio of its own.
+        distances = torch.stack([end_distance, span_length]) * fraction
+        matched, reference = self.trainer.strategy.reduce(distances, reduce_op="mean").unbind()
+        values = {"loss": loss.detach(), "matched": matched, "reference": reference}
         if self.learning_rate_lr is not None:
             values["rate"] = self.rate.detach()
-        values["ratio"] = values["matched"] / values["reference"].clamp_min(1e-30)
+        values["ratio"] = matched / reference.clamp_min(1e-30)
         for name, value in values.items():
             self.log(
                 f"{self.stage}/{name}",

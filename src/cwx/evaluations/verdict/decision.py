@@ -92,9 +92,9 @@ def _obstacle(evidence: Evidence, alpha: float, accuracy_drop: float, least_imag
             "there is no bank of clean networks to compare with (experts.bank); the class that "
             f"stands out most among the classes of this network is {evidence.top_class}"
         )
-    # The smallest p-value is that of a network that stands out more than all of the bank.
-    if evidence.bank < SMALLEST_BANK or 1 / (evidence.bank + 1) > alpha:
-        needed = max(SMALLEST_BANK, math.ceil(1 / alpha) - 1)
+    # The smallest p-value, 1 / (bank + 1), is that of a network that stands out more than all.
+    needed = max(SMALLEST_BANK, math.ceil(1 / alpha - 1))
+    if evidence.bank < needed:
         return (
             f"the bank has {evidence.bank} networks, and with fewer than {needed} the p-value "
             f"cannot reach {min(alpha, 0.05):g}; the class that stands out most is "
