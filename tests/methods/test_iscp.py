@@ -1,6 +1,7 @@
 """The mask search against Algorithm 1, one search and one image at a time."""
 
 import logging
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -79,7 +80,16 @@ def test_a_pass_brings_each_search_every_nontarget_image_once(subject):
 
 
 def test_masks_do_not_depend_on_the_company(subject, tmp_path):
-    whole = fitted(search(subject), tmp_path / "whole")
+    """Also with passes of different lengths: a search that waits for others does not change."""
+    labels = subject.data.splits.test.labels
+    unequal = labels != 0
+    unequal[labels == 0] = torch.arange(int((labels == 0).sum())) < 2
+    data = copy(subject.data)
+    data._splits = replace(subject.data.splits, test=subject.data.splits.test.at(unequal))
+    subject = replace(subject, data=data)
+    module = search(subject)
+    assert len(module.batches.lengths.unique()) > 1
+    whole = fitted(module, tmp_path / "whole")
     for name, settings in {
         "chunk": {"chunk": 1},
         "class": {"classes": ["middle"]},
@@ -87,8 +97,8 @@ def test_masks_do_not_depend_on_the_company(subject, tmp_path):
     }.items():
         found = fitted(search(subject, **settings), tmp_path / name)
         rows = whole.labels == 1 if settings.get("classes") else slice(None)
-        expected = whole.masks[rows][: len(found.masks)]
-        assert torch.equal(found.masks, expected), name
+        for values, expected in ((found.masks, whole.masks), (found.means, whole.means)):
+            assert torch.equal(values, expected[rows][: len(values)]), name
 
 
 def test_patterns_lead_to_their_class(subject, tmp_path):

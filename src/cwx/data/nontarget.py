@@ -68,10 +68,15 @@ class Nontarget(L.LightningDataModule):
         }
 
     @property
+    def lengths(self) -> Tensor:
+        """The number of steps of each search in a pass ``[s]``."""
+        images = torch.tensor([len(self.pools[label]) for label, _ in self.searches])
+        return images.add(self.batch_size - 1) // self.batch_size
+
+    @property
     def steps(self) -> int:
         """The number of steps in a pass."""
-        longest = max(len(pool) for pool in self.pools.values())
-        return -(-longest // self.batch_size)
+        return int(self.lengths.max())
 
     def train_dataloader(self) -> DataLoader[NontargetBatch]:
         return DataLoader(_Identity(), sampler=_Pass(self), batch_size=None)

@@ -227,10 +227,13 @@ class MaskSearch(L.LightningModule):
         return [self.masks if self._updates_canvas() else self.canvases]
 
     @torch.no_grad()
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, _: Any, batch: NontargetBatch, batch_idx: int) -> None:
         for parameter in (self.masks, self.canvases):
             parameter.clamp_(0, 1)
-        self.means += (self.masks - self.means) / self.global_step
+        # Not of a search that waits until the others end their pass.
+        rows = batch.searches
+        steps = self.current_epoch * self.batches.lengths.to(rows.device)[rows] + batch_idx + 1
+        self.means[rows] += (self.masks[rows] - self.means[rows]) / steps[:, None, None]
 
     def on_train_epoch_end(self) -> None:
         if len(self.alpha_values) > 1 and self.current_epoch == self.epochs - 1:
@@ -261,9 +264,8 @@ class MaskSearch(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups: list[dict[str, Any]] = [{"params": [self.masks]}]
-        if self.learned_canvas:
-            learning_rate = self.learned_canvas.step / self.learned_canvas.scale
-            groups.append({"params": [self.canvases], "lr": learning_rate})
+        if (learned := self.learned_canvas) is not None:
+            groups.append({"params": [self.canvases], "lr": learned.step / learned.scale})
         return self.optimizer(groups)
 
     def explanations(self) -> Patterns:
