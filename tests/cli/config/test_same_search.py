@@ -1,9 +1,13 @@
 """Searches that are compared with method=[iscp] have its settings, but for what they vary."""
 
+import re
+
 import pytest
 from support.configurations import CONF, check
 
+from cwx.cli.config.followed_settings import check_followed
 from cwx.cli.resolvers import register_resolvers
+from cwx.errors import UserError
 
 # What each of them varies.
 VARIED = {
@@ -33,7 +37,6 @@ CHANGED = {
     "beta": "0.6",
     "optimizer._target_": "torch.optim.SGD",
     "optimizer.lr": "0.7",
-    "optimizer.momentum": "0.9",
     "ties": "drawn",
     "channels_last": "true",
     "chunk": "4",
@@ -70,6 +73,30 @@ def test_they_follow_the_search(overrides):
     } | {"beta", "canvas", "canvas_network"}
     for name, varied in VARIED.items():
         assert {k for k, v in composed[name].items() if v != iscp[k]} <= varied
+
+
+def test_an_added_argument_is_asked_of_all_searches():
+    """They cannot follow what they do not know: without it the comparison would be another."""
+    changes = [
+        "method.iscp.optimizer._target_=torch.optim.SGD",
+        "+method.iscp.optimizer.momentum=0.9",
+    ]
+    remedy = r"add \+method\.(\w+)\.optimizer\.momentum=0\.9, or leave"
+    for _ in VARIED:
+        with pytest.raises(UserError, match=remedy) as caught:
+            methods(*changes)
+        name = re.search(remedy, str(caught.value))[1]
+        changes.append(f"+method.{name}.optimizer.momentum=0.9")
+    assert {method["optimizer"]["momentum"] for method in methods(*changes).values()} == {0.9}
+
+
+def test_another_canvas_needs_no_arguments_of_the_first():
+    search, own = "cwx.methods.iscp.MaskSearch", {"_target_": "mine.brightest", "power": 2}
+    iscp = {"_target_": search, "canvas": own}
+    check_followed({"iscp": iscp, "a": {"_target_": search, "canvas": {"_target_": "mine.other"}}})
+    check_followed({"iscp": iscp, "b": {"_target_": "mine.Other", "canvas": {}}})
+    with pytest.raises(UserError, match=r"canvas has power, and method\.c, which"):
+        check_followed({"iscp": iscp, "c": iscp | {"canvas": {"_target_": "mine.brightest"}}})
 
 
 def test_without_it_they_have_its_defaults():

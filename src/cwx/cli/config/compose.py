@@ -24,6 +24,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from cwx.cli.config.followed_settings import check_followed
 from cwx.cli.config.groups import (
     check_choice,
     choices,
@@ -74,6 +75,7 @@ def compose_checked(
         for _, resolved in configs:
             _check_optimized(resolved.pop("optimize", None), alone=is_new and not multirun)
             check(resolved)
+            check_followed(resolved.get("method") or {})
     except UserError as error:
         if resumed is None:
             raise
