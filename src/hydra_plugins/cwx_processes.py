@@ -193,9 +193,15 @@ def _arguments() -> Any:
 def _write_page(folder: Path) -> None:
     """Write a page of all jobs, in a subprocess because that imports torch.
 
-    It prints its own errors; a sweep succeeds without its page.
+    What it prints goes into the log: standard output may be for a result, as of ``cwx inspect
+    --json``. A sweep succeeds without its page.
     """
-    subprocess.run([*program(), "report", str(folder)], check=False)
+    command = [*program(), "report", str(folder)]
+    page = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    for line in page.stdout.splitlines():
+        log.info("%s", line)
 
 
 @contextmanager

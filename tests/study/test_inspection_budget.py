@@ -71,6 +71,16 @@ def test_universal_perturbations_have_enough_steps_also_with_few_images(images):
         assert settings["method.universal.searched"] <= 0.5
 
 
+@pytest.mark.parametrize("images", [10, 50, 300, 597, 10_000])
+@pytest.mark.parametrize("minutes", [0.1, 3, 10, 600])
+def test_images_are_left_that_measure_the_patterns(minutes, images):
+    """A quick network has time to search all images, and nothing would measure the result."""
+    settings = budget(minutes, seconds=1e-5, **SETTINGS | {"images": images}).settings
+    assert 0 < settings["method.iscp.searched"] <= 0.5
+    total = settings["data.source.images"] or images
+    assert settings["method.iscp.searched"] * total >= min(60, total / 2)
+
+
 def test_a_single_class_has_no_canvases_of_other_classes():
     register_resolvers()
     for present, named in ((names([3]), False), (names([3, 4]), True)):

@@ -1,6 +1,7 @@
 """The launcher of sweeps in Hydra, with quick jobs that need no torch."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from cwx.cli.config.compose import sweep_directory
 from cwx.cli.config.groups import configuration_folder
 from cwx.cli.resolvers import register_resolvers
 from cwx.storage.sweeps import Job
+from hydra_plugins import cwx_processes
 from hydra_plugins.cwx_processes import Processes
 
 CONF = configuration_folder()
@@ -57,6 +59,15 @@ hydra:
     subdir: job-${{hydra.job.num}}
 """
 FOREIGN = {"LOCAL_RANK": "1", "MASTER_PORT": "1", "WANDB_RUN_ID": "abc"}
+
+
+def test_the_page_of_a_sweep_prints_into_the_log_alone(tmp_path, monkeypatch, capfd, caplog):
+    code = "import sys; print('the page is there'); print('and an error', file=sys.stderr)"
+    monkeypatch.setattr(cwx_processes, "program", lambda: [sys.executable, "-c", code])
+    with caplog.at_level(logging.INFO):
+        cwx_processes._write_page(tmp_path)
+    assert sorted(caplog.messages) == ["and an error", "the page is there"]
+    assert capfd.readouterr().out == ""
 
 
 @pytest.fixture
