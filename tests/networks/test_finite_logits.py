@@ -101,7 +101,7 @@ def test_predictions_that_do_not_exist_agree_with_nothing():
 
 # What ranks classes by logits, and where its logits come from.
 RANKED = re.compile(r"\blogits\b[^\n]*\.?(argmax|softmax|topk|log_softmax)\(")
-CHECKED = re.compile(r"finite_logits|divided_logits|predicted\(")
+CHECKED = re.compile(r"finite_logits|divided_logits|(?<!def )predicted\(")
 # Of `Measures`, whose logits are checked where they are measured, and of networks that are tried.
 FROM_ELSEWHERE = {"contributions/scores.py", "importing/ways.py"}
 
@@ -113,4 +113,4 @@ def test_all_that_ranks_classes_checks_the_logits():
     ranking = {file for file in files if RANKED.search(file.read_text())}
     unchecked = {file for file in ranking if not CHECKED.search(file.read_text())}
     assert {f"{file.parent.name}/{file.name}" for file in unchecked} == FROM_ELSEWHERE
-    assert len(ranking) > 8
+    assert len(ranking) > 6

@@ -6,7 +6,7 @@ import sys
 import pytest
 from support.builders import image_data, training
 
-from cwx.training.own_code import own_code
+from cwx.training.own_code import code_digest, own_code
 
 NETWORK = '''
 """Networks of mine."""
@@ -39,6 +39,7 @@ def folder(tmp_path, monkeypatch):
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
     importlib.invalidate_caches()
+    code_digest.cache_clear()
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] in ("shared", "parts")]:
         del sys.modules[name]
@@ -49,6 +50,9 @@ def test_a_change_of_a_file_changes_the_code(folder, name):
     before = own_code(SETTINGS)
     assert list(before) == ["networks_of_mine"]
     (folder / name).write_text(f"{FILES[name]}\nADDED = 1\n")
+    # The process has imported what it has read.
+    assert own_code(SETTINGS) == before
+    code_digest.cache_clear()
     assert own_code(SETTINGS) != before
 
 
@@ -56,6 +60,7 @@ def test_comments_formatting_and_other_files_are_no_code(folder):
     before = own_code(SETTINGS)
     (folder / "networks_of_mine.py").write_text(f"# A remark.\n{NETWORK}\n\n# Another.\n")
     (folder / "unused.py").write_text("X = 2\n")
+    code_digest.cache_clear()
     assert own_code(SETTINGS) == before
 
 
@@ -92,6 +97,7 @@ def test_the_store_keeps_networks_of_changed_code_apart(folder, tmp_path):
     before, cwx_network = identity(SETTINGS), identity({"_target_": "cwx.networks.mlp.MLP"})
     assert "code" not in cwx_network
     (folder / "parts.py").write_text("SLOPE = 0.2\n")
+    code_digest.cache_clear()
     after = identity(SETTINGS)
     assert after["code"] != before["code"]
     assert {**after, "code": None} == {**before, "code": None}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cwx.data.streamed_images import Images, StreamedImages
 from cwx.functional.class_names import ClassName, class_indices
-from cwx.functional.spacing import evenly_spaced
+from cwx.functional.spacing import evenly_spaced_by_class
 
 # Images in memory that are handled at a time.
 _CHUNK = 4096
@@ -63,14 +63,8 @@ class ImageSet:
         return self.at(self.spread_indices(count))
 
     def spread_indices(self, count: int | None) -> Tensor:
-        """The increasing indices of the images that `spread` selects.
-
-        They are evenly spaced in the order of the classes, so that each class has its share: of
-        labels that repeat, such as 0, 1, …, 9, 0, 1, …, evenly spaced images are of few classes,
-        and the first images of a sorted set as well.
-        """
-        chosen = evenly_spaced(len(self), count, device=self.labels.device)
-        return self.labels.argsort(stable=True)[chosen].sort().values
+        """The increasing indices of the images that `spread` selects."""
+        return evenly_spaced_by_class(self.labels, count)
 
     def first(self, per_class: int) -> "ImageSet":
         """The first `per_class` images of each class (or fewer), in their order in the set."""

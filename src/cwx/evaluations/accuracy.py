@@ -33,7 +33,8 @@ class Accuracy:
 
     Args:
         attacks: untargeted attacks by name.
-        images: at most so many test images, evenly spaced in their order; null for all.
+        images: at most so many test images, evenly spaced among those of all classes; null for
+            all.
         evaluation_networks: whether to measure these networks as well.
         top: each k of top-k accuracy; 1 if the label must have the highest logit.
 

@@ -23,6 +23,24 @@ def evenly_spaced(length: int, count: int | None, *, device: torch.device | None
     return torch.arange(n, device=device) * length // max(n, 1)
 
 
+def evenly_spaced_by_class(labels: Tensor, count: int | None) -> Tensor:
+    """Increasing indices of at most `count` items, evenly spaced in the order of their classes.
+
+    Each class has its share, in whatever order the items are: of labels that repeat, such as
+    0, 1, …, 9, 0, 1, …, evenly spaced items would be of few classes, and of a sorted sequence the
+    first items as well.
+
+    Args:
+        labels: class indices ``[n]``.
+        count: at most so many indices; ``None`` for all.
+
+    >>> evenly_spaced_by_class(torch.tensor([0, 1, 0, 1, 0, 1, 0, 1]), 4).tolist()
+    [0, 1, 4, 5]
+    """
+    chosen = evenly_spaced(len(labels), count, device=labels.device)
+    return labels.argsort(stable=True)[chosen].sort().values
+
+
 def evenly_spaced_with_ends(length: int, count: int) -> Tensor:
     """Indices round(i · (length − 1) / (n − 1)), n = min(count, length): the first to the last.
 

@@ -128,8 +128,8 @@ METRIC_PATTERNS = (
         "canvases of other classes; searched on canvases of another class: the same search for "
         "the class; re-drawn: the same search on the network with permuted weights, less the "
         "success without a pattern there. Equal choice: the pattern that is chosen among as many "
-        "canvases as these two searches have. Gain: its success less that of the strongest control "
-        "on the same network, the mean over classes.",
+        "canvases as these two searches have, as their patterns are. Gain: the success less that "
+        "of the strongest control on the same network, the mean over classes.",
         size_label, CONTROL_LABELS.__getitem__,
     ),
     MetricPattern(

@@ -5,6 +5,7 @@ by these paths; a file of the user's own may be edited under the same path.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import sysconfig
@@ -34,7 +35,7 @@ def own_code(settings: Any) -> dict[str, str]:
         if found is not None:
             name, file = found
             root = file.parents[name.count(".") + (file.stem == "__init__")]
-            digests[name] = _digest(file, root)
+            digests[name] = code_digest(file, root)
     return digests
 
 
@@ -79,8 +80,12 @@ def _is_own(file: Path) -> bool:
     return not any(file.is_relative_to(folder) for folder in (*_INSTALLED, _CWX))
 
 
-def _digest(file: Path, root: Path) -> str:
-    """Of the code in a file and in all files below `root` that it imports."""
+@functools.cache
+def code_digest(file: Path, root: Path) -> str:
+    """A digest of the code in a file and in all files below `root` that it imports.
+
+    It is read once in a process, whose imported modules do not change with their files either.
+    """
     codes: dict[str, str] = {}
     waiting = [file]
     while waiting:

@@ -108,6 +108,9 @@ def test_several_files_are_a_sweep_with_settings_of_their_own(calls):
         (["m.pt", "images", "--mean", "x", "--std", "1"], "argument --mean: invalid"),
         (["m.pt", "images", "--netwrk", "x"], "there is no --netwrk: did you mean --network"),
         (["a.pt", "b.pt", "images", "--cfg", "job"], "--cfg is for one file"),
+        (["a.pt", "b.pt", "images", "seed=0,1"], "seed=0,1 cannot be set with several files"),
+        (["a.pt", "b.pt", "images", "hydra.sweep.subdir=x"], "hydra.sweep.subdir=x cannot be set"),
+        (["a.pt", "b.pt", "images", "hydra/sweeper=optuna"], "hydra/sweeper=optuna cannot be set"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_status_2(calls, capsys, argv, message):
@@ -275,6 +278,7 @@ def test_the_study_s_command_line_is_that_of_the_process_only_while_it_runs(monk
         ([], "store"),
         (["store=a", "seed=3", "store=b"], "b"),
         (["store='my store'"], "my store"),
+        (["store=~/experts"], str(Path.home() / "experts")),
         ([override("store", "it's, a [store]")], "it's, a [store]"),
     ],
 )

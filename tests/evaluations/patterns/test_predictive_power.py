@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cwx.data.corruption import PlantedBackdoor
+from cwx.data.splits import ImageSet
 from cwx.evaluations.patterns.metric import PredictivePowerMetric
 from cwx.evaluations.patterns.predictive_power import PredictivePower
 from cwx.evaluations.patterns.probe import Predictions
@@ -255,6 +256,41 @@ def test_patterns_are_evaluated_on_every_network(subject, outcome):
     held_out_rows = [rows["held-out", name] for name in subject.data.classes]
     ratio = sum(r["power"] for r in held_out_rows) / sum(r["explained"] for r in held_out_rows)
     assert outcome.metrics["predictive_power/transfer/iscp/0.5/held-out"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("inside", [0, 2])
+def test_the_loss_that_chooses_is_on_the_images_of_the_search(subject, inside):
+    """Also where few of them are measured, or none: those measured must not choose."""
+    test = subject.data.splits.test
+    measured = test.spread_indices(9)
+    searched = torch.ones(len(test), dtype=torch.bool)
+    searched[measured[inside:]] = False
+    one = patterns(subject)
+    source = replace(
+        one,
+        masks=torch.rand(6, *one.masks.shape[1:], generator=stream(5)),
+        canvases=torch.rand(6, *one.canvases.shape[1:], generator=stream(6)),
+        labels=torch.arange(3).repeat_interleave(2),
+        searched=searched,
+    )
+    evaluate = PredictivePower(sizes=[0.25], gammas=[], images=9, canvas_choice="lowest_loss")
+    tables = evaluate(subject, {"iscp": source}).tables
+    network, unit = subject.first_network("expert"), test.images.float() / 255
+    for row, mask, canvas, label in zip(
+        tables["predictive_power_canvases"], binarise(source.masks, 4, stream(0)),
+        source.canvases, source.labels.tolist(), strict=True,
+    ):  # fmt: skip
+        carrying = torch.where(mask, canvas, unit[searched & (test.labels != label)])
+        logits = network(subject.data.normalization.normalize(carrying))
+        target = torch.full((len(logits),), label)
+        # Of at most nine images of the search.
+        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        chosen = ImageSet(carrying, test.labels[searched & (test.labels != label)])
+        expected = losses[chosen.spread_indices(9)].mean().item()
+        assert row["loss"] == pytest.approx(expected, rel=1e-5)
+    for label, row in enumerate(tables["predictive_power"]):
+        own = tables["predictive_power_canvases"][2 * label : 2 * label + 2]
+        assert row["loss"] == min(canvas["loss"] for canvas in own)
 
 
 def test_the_explained_network_is_not_among_those_of_its_kind(subject):

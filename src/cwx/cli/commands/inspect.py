@@ -18,6 +18,7 @@ from cwx.cli.commands.inspect_results import (
     read_results,
     verdict,
 )
+from cwx.cli.config.home import expand_home
 from cwx.cli.parser import Parser, program_name
 from cwx.cli.tables import print_remark, print_text, table
 from cwx.errors import UserError, printable
@@ -120,8 +121,9 @@ def _refuse(reason: object) -> NoReturn:
 
 def _main(argv: Sequence[str]) -> None:
     arguments = parser().parse_intermixed_args(argv)
-    overrides = [word for word in arguments.paths if "=" in word and not Path(word).exists()]
-    paths = [Path(word) for word in arguments.paths if word not in overrides]
+    words = [word for word in arguments.paths if "=" in word and not Path(word).exists()]
+    paths = [Path(word) for word in arguments.paths if word not in words]
+    overrides = expand_home(words)
     if len(paths) < 2:
         raise UserError(
             "name a file of weights and a folder of images, as in "

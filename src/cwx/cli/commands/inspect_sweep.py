@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from cwx.cli.commands.inspect_results import FAILURE
 from cwx.cli.config.compose import directory_override, explicit_directory
 from cwx.cli.config.groups import configuration_folder
-from cwx.cli.config.override_text import override
+from cwx.cli.config.override_text import override, parse_override
 from cwx.errors import UserError
 from cwx.storage.atomic import write_text
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cwx.study.inspection import Inspection
 
 _SWEEP_DIRECTORY = "hydra.sweep.dir="
+# What would make other jobs than one for each file, or other folders than their numbers.
+_KEPT = ("hydra.sweep.subdir", "hydra/sweeper")
 
 
 def run_sweep(
@@ -39,11 +41,13 @@ def run_sweep(
     """
     folder = Path("runs/inspect") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     configurations = folder.with_name(f"{folder.name}.settings")
-    if any(word.lstrip("+").startswith("hydra.sweep.subdir=") for word in overrides):
-        raise UserError(
-            "hydra.sweep.subdir cannot be set with several files of weights, whose results lie in "
-            "folders of the numbers of the files: leave it out"
-        )
+    for word in overrides:
+        parsed = parse_override(word)
+        if parsed.key_or_group in _KEPT or parsed.is_sweep_override():
+            raise UserError(
+                f"{word} cannot be set with several files of weights, which are one job each: "
+                "leave it out, or inspect one file"
+            )
     # The time in a directory such as out/${now:%H-%M} is that of this moment.
     study = ["experiment=inspect", *overrides]
     own = explicit_directory(configuration_folder(), study, extra=None, multirun=True)

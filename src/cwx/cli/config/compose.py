@@ -75,7 +75,8 @@ def compose_checked(
         for _, resolved in configs:
             _check_optimized(resolved.pop("optimize", None), alone=is_new and not multirun)
             check(resolved)
-            check_followed(resolved.get("method") or {})
+            if is_new:
+                check_followed(resolved.get("method") or {})
     except UserError as error:
         if resumed is None:
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cwx.functional.spacing import evenly_spaced
+from cwx.functional.spacing import evenly_spaced_by_class
 from cwx.training.subject import Subject
 
 
@@ -46,7 +46,8 @@ def evaluated_indices(subject: Subject, count: int) -> Tensor:
         indices = torch.arange(len(subject.data.splits.test))
     else:
         indices = subject.adversarial.originals.unique()
-    return indices[evenly_spaced(len(indices), count)]
+    labels = subject.data.splits.test.labels.cpu()[indices]
+    return indices[evenly_spaced_by_class(labels, count)]
 
 
 def evaluated_images(subject: Subject, indices: Tensor) -> list[EvaluatedImages]:

@@ -11,7 +11,6 @@ from cwx.data.datamodule import ImageData
 from cwx.evaluations.neurons.top_images import Activation, normalized_batches
 from cwx.functional.class_similarity import class_fractions
 from cwx.functional.rng import stream
-from cwx.functional.spacing import evenly_spaced
 from cwx.functional.top_activations import RunningTopK
 from cwx.training.ranks import Ranks
 
@@ -120,7 +119,7 @@ def reference_units(
         ranks: they divide the batches.
     """
     references = data.splits.test.at(indices)
-    sampled = {*evenly_spaced(len(indices), SAMPLE).tolist()}
+    sampled = {*references.spread_indices(SAMPLE).tolist()}
 
     def compute() -> _Part:
         part = _Part(top=RunningTopK(max(1, round(fraction * len(indices)))), sample={})

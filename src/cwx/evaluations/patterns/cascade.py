@@ -6,7 +6,7 @@ depend on what the network learned.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Annotated
 
@@ -156,7 +156,7 @@ class PatternCascade:
         test, patterns = subject.data.splits.test, step.patterns
         indices = test.spread_indices(self.images)
         probe = Probe(subject, subject.first_network(patterns.explains), test.at(indices))
-        patterns = replace(patterns, searched=patterns.searched[indices])
+        searched = patterns.searched[indices]
         pairs = _pairs(intact, patterns)
         first, second = pairs.unbind(1)
         overlaps = overlap(_cut(intact, self.size)[first], _cut(patterns, self.size)[second])
@@ -165,13 +165,11 @@ class PatternCascade:
         correlations = rank_correlation(*orders)
         of_visible = rank_correlation(*(order.gather(1, visible) for order in orders))
         candidates = candidates_of_size(step.method, patterns, self.size)
-        for score in best_by_class(
-            score_candidates(candidates, probe, patterns.searched), "lowest_loss"
-        ):
+        for score in best_by_class(score_candidates(candidates, probe, searched), "lowest_loss"):
             label = score.candidate.label
             own = patterns.labels[second] == label
             if own.any():
-                counted = images_outside(probe, label, patterns.searched)
+                counted = images_outside(probe, label, searched)
                 rates = [
                     success_rate(predictions, label, counted) if counted.any() else ""
                     for predictions in (score.predictions.classes, probe.clean)

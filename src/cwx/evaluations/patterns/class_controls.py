@@ -48,12 +48,13 @@ class ClassControls:
     def gain(self) -> float:
         """The success rate of the pattern less that of the strongest control of the class.
 
-        The pattern is chosen among as many canvases as those of the control searches.
+        Less that of a search, the pattern is chosen among as many canvases as the search has.
         """
         controls = [fmean(draws) for draws in (self.random, self.other) if draws]
-        if self.shuffled is not None and not math.isnan(self.shuffled):
-            controls.append(self.shuffled)
-        return self.compared - max([*controls, self.no_pattern])
+        gain = self.pattern - max([*controls, self.no_pattern])
+        if self.shuffled is None or math.isnan(self.shuffled):
+            return gain
+        return min(gain, self.compared - self.shuffled)
 
     @property
     def compared(self) -> float:

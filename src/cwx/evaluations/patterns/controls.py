@@ -52,8 +52,9 @@ class PatternControls:
     - ``pattern_controls/<source>/<size>/pattern``: the mean over classes of the success rate on
       test images of other classes outside D_n, of the pattern of lowest loss; ``…/class/<class>``
       that of a class.
-    - ``…/equal_choice``: the same, chosen among as many canvases as the two searches below have,
-      which may be fewer: the mean over all such choices. Only beside such a search.
+    - ``…/equal_choice``: the same, chosen among as many canvases as the searches of ``shuffled``
+      and ``redrawn`` have, which may be fewer: the mean over all such choices. Only beside such a
+      search, whose own patterns are chosen alike.
     - ``…/random_masks``: the same canvas through a random mask of the same size; ``…/std`` is the
       standard deviation (ddof 0) of the mean over the draws.
     - ``…/other_canvas``: the mask of the pattern on canvases of other classes, with ``…/std``
@@ -61,8 +62,8 @@ class PatternControls:
     - ``…/shuffled``: patterns that were searched on canvases of another class, on the same network;
       not on those that equal the pattern's own.
     - ``…/no_pattern``: the images as they are.
-    - ``…/gain``: the pattern's success rate (``equal_choice`` beside a search) less the highest of
-      these of its class.
+    - ``…/gain``: the pattern's success rate less the highest of these of its class, of ``shuffled``
+      at equal choice.
     - ``…/redrawn``: patterns of the network with re-drawn weights, on that network, less the
       success rate without a pattern there.
 
@@ -129,7 +130,7 @@ class PatternControls:
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
         probe, patterns = self._probe(subject, sources, self.source)
         searches = {
-            name: self._patterns(subject, sources, name)
+            name: self._patterns(sources, name)
             for name in (self.shuffled, self.redrawn)
             if name is not None
         }
@@ -187,17 +188,16 @@ class PatternControls:
         return metrics
 
     def _probe(self, subject: Subject, sources: Sources, name: str) -> tuple[Probe, Patterns]:
-        patterns = self._patterns(subject, sources, name)
+        patterns = self._patterns(sources, name)
         test = subject.data.splits.test
         images = test.at(test.spread_indices(self.images))
         return Probe(subject, subject.first_network(patterns.explains), images), patterns
 
-    def _patterns(self, subject: Subject, sources: Sources, name: str) -> Patterns:
-        """The patterns of a method, with the searched images among those of the evaluation."""
+    @staticmethod
+    def _patterns(sources: Sources, name: str) -> Patterns:
         patterns = sources[name]
         assert isinstance(patterns, Patterns)
-        indices = subject.data.splits.test.spread_indices(self.images)
-        return replace(patterns, searched=patterns.searched[indices])
+        return patterns
 
     def _controls(
         self,
@@ -215,10 +215,11 @@ class PatternControls:
         """
         count = self.draws if draws is None else draws
         candidates = candidates_of_size(self.source, patterns, size)
-        scores = score_candidates(candidates, probe, patterns.searched)
+        searched = patterns.searched[probe.subject.data.splits.test.spread_indices(self.images)]
+        scores = score_candidates(candidates, probe, searched)
         for of_class in by_class(scores, "lowest_loss"):
             candidate = of_class[0].candidate
-            counted = images_outside(probe, candidate.label, patterns.searched)
+            counted = images_outside(probe, candidate.label, searched)
             canvas = canvas_of(patterns, candidate)
             name = probe.subject.data.classes[candidate.label]
             if not counted.any():

@@ -52,13 +52,13 @@ class Probe:
         # There are forward passes only; channels_last halves their time on a CPU.
         network.to(memory_format=torch.channels_last)
         self.network = network.to(subject.device)
-        self.clean = self._predict(None, 0).classes
+        self.clean = self._predict(images, None, 0).classes
 
     def _predict(
-        self, attach: Attach | None, target: int, mask: Tensor | None = None
+        self, images: ImageSet, attach: Attach | None, target: int, mask: Tensor | None = None
     ) -> Predictions:
         """Predictions on the images that `mask` marks; ``None`` for all."""
-        marked = torch.ones(len(self.images), dtype=torch.bool) if mask is None else mask
+        marked = torch.ones(len(images), dtype=torch.bool) if mask is None else mask
         batches = marked.nonzero()[:, 0].split(self.subject.data.batch_size)
         ranks = self.subject.ranks
 
@@ -66,9 +66,9 @@ class Probe:
             own = []
             for number, indices in enumerate(batches):
                 if ranks.has(number):
-                    own.append(self._predict_batch(attach, target, indices))
+                    own.append(self._predict_batch(images, attach, target, indices))
                 elif isinstance(attach, DrawsForBatches):
-                    attach.skip((len(indices), *self.images.images.shape[1:]))
+                    attach.skip((len(indices), *images.images.shape[1:]))
             return own
 
         predictions = ranks.interleave(compute)
@@ -77,12 +77,12 @@ class Probe:
 
     @torch.no_grad()
     def _predict_batch(
-        self, attach: Attach | None, target: int, indices: Tensor
+        self, images: ImageSet, attach: Attach | None, target: int, indices: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The classes of the images with these indices, and their losses."""
-        unit = self.images.images[indices].to(self.subject.device).float() / 255
-        images = unit if attach is None else attach(unit)
-        logits = finite_logits(self.network(self.subject.data.normalization.normalize(images)))
+        unit = images.images[indices].to(self.subject.device).float() / 255
+        carrying = unit if attach is None else attach(unit)
+        logits = finite_logits(self.network(self.subject.data.normalization.normalize(carrying)))
         targets = torch.full((len(logits),), target, device=logits.device)
         losses = F.cross_entropy(logits, targets, reduction="none")
         return logits.argmax(1).cpu(), losses.double().cpu()
@@ -99,14 +99,18 @@ class Probe:
         Images of the target class have their clean prediction and a loss of 0.
         """
         mask = self.images.labels != target
-        attached = self._predict(attach, target, mask)
+        attached = self._predict(self.images, attach, target, mask)
         classes, loss = self.clean.clone(), torch.zeros(len(mask), dtype=torch.float64)
         classes[mask], loss[mask] = attached.classes, attached.loss
         return Predictions(classes=classes, loss=loss)
 
     def predict_classes(self, attach: Attach) -> Tensor:
         """Predicted classes ``[n]`` of all images, attached to all of them."""
-        return self._predict(attach, 0).classes
+        return self._predict(self.images, attach, 0).classes
+
+    def mean_loss(self, images: ImageSet, attach: Attach, target: int) -> float:
+        """The mean loss on other images than the probe's, which are of other classes."""
+        return self._predict(images, attach, target).loss.mean().item()
 
     def hits(self, attach: Attach, target: int) -> Tensor:
         """Whether each image of another class is classified as `target`, boolean ``[m]``."""

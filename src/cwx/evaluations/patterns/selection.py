@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from cwx.data.splits import ImageSet
 from cwx.evaluations.patterns.probe import Predictions, Probe
 from cwx.explanations.patterns import Attach, BinaryPatterns, Patterns, Perturbations
 from cwx.functional.images import rescale
@@ -77,7 +78,7 @@ class CandidateScore:
     Attributes:
         predictions: the network's predictions on the images that carry the candidate.
         loss: the mean over images of other classes in the search (D_n); over all images of other
-            classes if the search used none.
+            classes if the search used none. It chooses among the candidates of a class.
         success: the fraction of all images of other classes that are classified as the class, 0-1.
     """
 
@@ -192,25 +193,35 @@ def score_candidates(
 ) -> list[CandidateScore]:
     """The score of every candidate, in order.
 
+    The loss, which chooses among them, is on D_n itself, also where the probe has few of its images
+    or none; on at most as many images as the probe has.
+
     Args:
         candidates: what to score.
         probe: the network and its test images.
         searched: boolean mask, the probe's images that the search used.
     """
-    return [_score(candidate, probe, searched) for candidate in candidates.candidates]
-
-
-def _score(candidate: Candidate, probe: Probe, searched: Tensor) -> CandidateScore:
-    predictions = probe.predict(candidate.attach, candidate.label)
-    others = probe.images.labels != candidate.label
-    mask = others & searched if (others & searched).any() else others
-    hits = predictions.classes[others] == candidate.label
-    return CandidateScore(
-        candidate=candidate,
-        predictions=predictions,
-        loss=predictions.loss[mask].mean().item(),
-        success=hits.double().mean().item(),
-    )
+    # The probe has all images of the search, or the search used none.
+    is_covered = int(searched.sum()) == int(candidates.searched.sum())
+    test = probe.subject.data.splits.test
+    scores, of_class = [], dict[int, ImageSet]()
+    for candidate in candidates.candidates:
+        label, predictions = candidate.label, probe.predict(candidate.attach, candidate.label)
+        others = probe.images.labels != label
+        if label not in of_class and not is_covered:
+            pool = test.at(candidates.searched & (test.labels.cpu() != label))
+            of_class[label] = pool.spread(len(probe.images))
+        if label in of_class:
+            loss = probe.mean_loss(of_class[label], candidate.attach, label)
+        else:
+            mask = others & searched if (others & searched).any() else others
+            loss = predictions.loss[mask].mean().item()
+        hits = predictions.classes[others] == label
+        success = hits.double().mean().item()
+        scores.append(
+            CandidateScore(candidate=candidate, predictions=predictions, loss=loss, success=success)
+        )
+    return scores
 
 
 def by_class(scores: Sequence[CandidateScore], choice: CanvasChoice) -> list[list[CandidateScore]]:

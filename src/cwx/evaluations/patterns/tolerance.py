@@ -122,8 +122,8 @@ class PatternTolerance:
         test = subject.data.splits.test
         indices = test.spread_indices(self.images)
         probe = Probe(subject, subject.first_network(output.explains), test.at(indices))
-        output = replace(output, searched=output.searched[indices])
-        overlays = list(_overlays(output, self.source, self.size, probe))
+        searched = output.searched[indices]
+        overlays = list(_overlays(output, self.source, self.size, probe, searched))
         compressed = {
             quality: probe.predict_classes(partial(compress, quality=quality))
             for quality in self.jpeg
@@ -131,7 +131,7 @@ class PatternTolerance:
         rows: list[Row] = [
             {**row, "class": subject.data.classes[overlay.label]}
             for overlay in overlays
-            for row in self._rows(probe, overlay, output.searched, compressed)
+            for row in self._rows(probe, overlay, searched, compressed)
         ]
         # Of a class without images outside the search the cells are empty.
         complete = [row for row in rows if row["success"] != ""]
@@ -223,13 +223,17 @@ def _row(distortion: str, strength: float, success: float | str, without: float 
     }
 
 
-def _overlays(output: MethodOutput, source: str, size: float, probe: Probe) -> Iterator[_Overlay]:
-    """The pattern that stands for each class."""
+def _overlays(
+    output: MethodOutput, source: str, size: float, probe: Probe, searched: Tensor
+) -> Iterator[_Overlay]:
+    """The pattern that stands for each class.
+
+    Args:
+        searched: boolean mask, the probe's images that the search used.
+    """
     if isinstance(output, Patterns):
         candidates = candidates_of_size(source, output, size)
-        for score in best_by_class(
-            score_candidates(candidates, probe, output.searched), "lowest_loss"
-        ):
+        for score in best_by_class(score_candidates(candidates, probe, searched), "lowest_loss"):
             candidate = score.candidate
             assert candidate.mask is not None
             shifted = _shifted_pattern(candidate.mask, canvas_of(output, candidate))

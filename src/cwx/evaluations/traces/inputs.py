@@ -12,7 +12,7 @@ from cwx.data.datamodule import ImageData
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import ResizingSource, fill
-from cwx.functional.spacing import evenly_spaced
+from cwx.functional.spacing import evenly_spaced_by_class
 from cwx.training.subject import Subject
 
 
@@ -64,7 +64,8 @@ def _indices(subject: Subject, count: int) -> list[int]:
         indices = torch.arange(len(subject.data.splits.test))
     else:
         indices = subject.adversarial.originals.unique()
-    return indices[evenly_spaced(len(indices), count)].tolist()
+    labels = subject.data.splits.test.labels.cpu()[indices]
+    return indices[evenly_spaced_by_class(labels, count)].tolist()
 
 
 def _first_adversarial(original: int, name: str, adversarial: AdversarialSet) -> list[TraceImage]:

@@ -14,7 +14,9 @@ from cwx.functional.ensemble_attack import EnsembleAttack
 from cwx.methods.ensemble_attack import EnsembleAttacker
 from cwx.networks.eval_mode import accuracy
 from cwx.storage.shards import Shards
+from cwx.storage.store_entries import digest
 from cwx.storage.trajectories import Identity
+from cwx.training.own_code import own_code
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 from cwx.training.subject import Subject
@@ -148,6 +150,7 @@ class Ensemble:
         """
         data, members = subject.data, self._members(subject, training)
         indices = data.splits.test.spread_indices(self.images)
+        is_part = len(indices) < len(data.splits.test)
         identity = {
             "adversarial": {"targets": self.targets, "batch_size": self.batch_size}
             | {name: getattr(self.attack, name) for name in ("weight", "scale", "step", "steps")}
@@ -156,6 +159,8 @@ class Ensemble:
             "members": [member.identity for member in members],
             "data": data.test_fingerprint(),
             "images": len(indices),
+            # Of a part of the images, which.
+            **({"selection": digest({"at": indices.tolist()})} if is_part else {}),
             "precision": training.configuration["precision"]["methods"],
         }
         shards = Shards(
@@ -249,7 +254,13 @@ def _identity(name: str, subject: Subject, training: Training) -> Identity:
         else settings["network"]
     )
     trajectory, epoch = subject.state_of(name)
-    return {"network": kind, "trained": trajectory.identity, "epoch": epoch}
+    code = own_code(kind)
+    return {
+        **({"code": code} if code else {}),
+        "network": kind,
+        "trained": trajectory.identity,
+        "epoch": epoch,
+    }
 
 
 def _metrics(names: Sequence[str], shards: Shards) -> dict[str, float]:

@@ -20,6 +20,7 @@ from cwx.storage.store_entries import remove_leftovers
 from cwx.storage.trajectories import Identity, TrajectoryStore
 from cwx.study.contracts import check_finite
 from cwx.training.bank import Bank
+from cwx.training.own_code import own_code
 from cwx.training.ranks import Ranks
 from cwx.training.stages import Configuration, Factory, Fittable, Stages
 from cwx.training.subject import Subject
@@ -30,7 +31,7 @@ FILE = "statistics.safetensors"
 # Beside the statistics: of the network on the test images.
 _ACCURACY = "accuracy"
 # Raise it when a method or a statistic gives other values for the same settings.
-VERSION = 3
+VERSION = 4
 
 
 def measure_bank(subject: Subject, evaluations: Mapping[str, object], **settings: Any) -> Subject:
@@ -123,11 +124,14 @@ class BankMeasurement:
         )
 
     def _identity(self, clean: Subject, source: str, statistic: Any) -> Identity:
+        method, network = self.configuration["method"][source], self.configuration["network"]
+        code = own_code([statistic, method, network])
         return {
+            **({"code": code} if code else {}),
             "statistic": statistic,
             "version": VERSION,
-            "method": self.configuration["method"][source],
-            "architecture": self.configuration["network"],
+            "method": method,
+            "architecture": network,
             "trajectory": clean.trajectories[0].path.name,
             "epoch": clean.epoch,
             **self.images,
