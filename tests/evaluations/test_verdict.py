@@ -8,7 +8,7 @@ import torch
 from cwx.data.canvases import test_logits as logits_of_test
 from cwx.evaluations.verdict.decision import Evidence, decide
 from cwx.evaluations.verdict.evaluation import Verdict
-from cwx.evaluations.verdict.ranking import rank_classes
+from cwx.evaluations.verdict.ranking import Ranking, rank_classes
 from cwx.evaluations.verdict.rates import measured_rates
 from cwx.evaluations.verdict.statistics import (
     MarginRatio,
@@ -407,3 +407,22 @@ def test_the_margin_is_compared_with_that_of_real_images(subject):
     # The scale of the logits cancels; a class that no image reaches is the least suspicious.
     assert values[1] - values[0] == pytest.approx(torch.tensor(2.0).log().item(), abs=1e-6)
     assert values[2] == values.min()
+
+
+def test_the_trigger_shown_is_of_a_statistic_by_which_the_class_itself_stands_out():
+    """The margin decides for class 3; by `universal` class 5 stands out, and class 3 does not."""
+    names = ("universal", "margin", "size")
+    bank = torch.randn(59, 3, 8, generator=torch.Generator().manual_seed(0))
+    values = torch.zeros(3, 8)
+    values[0, 5], values[1, 3], values[2, 3] = 6, 8, 4
+    compared = compare_with_bank(values, bank)
+    ranking = Ranking(
+        statistics=dict.fromkeys(names),
+        values=values,
+        bank=bank,
+        comparison=compared,
+        excess=compared.excess,
+        label=compared.label,
+    )
+    assert ranking.label == 3
+    assert ranking.order == ["margin", "size", "universal"]

@@ -40,6 +40,23 @@ def test_what_another_score_explains_does_not_count():
     assert auroc_given(positive.double(), positive, other, 40) == 1
 
 
+def test_equal_values_of_the_other_score_are_in_one_part():
+    """However the items are ordered: half of them at a confidence of exactly 1, negatives first."""
+    generator = stream(3)
+    positive = torch.arange(600) >= 300
+    other = torch.rand(600, generator=generator)
+    other[::2] = 1.0
+    scores = torch.randn(600, generator=generator) + 3.0 * (positive & (other == 1))
+    value = auroc_given(scores, positive, other, 4)
+    order = torch.randperm(600, generator=generator)
+    assert auroc_given(scores[order], positive[order], other[order], 4) == pytest.approx(value)
+    tied = other == 1
+    parts = [auroc(scores[part], positive[part]) for part in (tied, ~tied)]
+    # The tied pairs are half of all items, and of one part; the others are in two.
+    assert value > 0.75 * parts[0] + 0.25 * parts[1] - 0.1
+    assert auroc_given(scores[tied], positive[tied], other[tied], 4) == parts[0]
+
+
 def test_without_pairs_of_the_same_value_there_is_no_area():
     scores = torch.tensor([1.0, 2, 3, 4])
     assert math.isnan(auroc_given(scores, torch.tensor([False, False, True, True]), scores, 2))

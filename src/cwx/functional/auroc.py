@@ -38,15 +38,23 @@ def auroc_given(scores: Tensor, positive: Tensor, other: Tensor, strata: int) ->
     """The AUROC among items of about the same value of another score; NaN without such pairs.
 
     The items are divided into `strata` parts of neighbouring ranks of the other score, and the
-    AUROC of each part is weighted by its number of pairs of a positive and a negative.
+    AUROC of each part is weighted by its number of pairs of a positive and a negative. Items of one
+    value have their mean rank: they are the most alike, and are in one part.
+
+    >>> scores = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    >>> positive = torch.tensor([False, False, True, True])
+    >>> auroc_given(scores, positive, torch.ones(4), strata=2)
+    1.0
 
     Args:
         scores, positive: see `auroc`.
         other: ``[n]``.
         strata: number of parts.
     """
-    ranks = other.argsort(stable=True).argsort()
-    part = ranks * strata // len(other)
+    _, inverse, counts = other.unique(return_inverse=True, return_counts=True)
+    # The first and the last of equal ones have the ranks cumsum − counts and cumsum − 1.
+    doubled = (2 * counts.cumsum(0) - counts - 1)[inverse]
+    part = doubled * strata // (2 * len(other))
     total = pairs = 0.0
     for number in range(strata):
         own = part == number

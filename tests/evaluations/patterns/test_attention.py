@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cwx.evaluations.patterns.attention import Attention, fractions_within
+from cwx.evaluations.patterns import attention as module
+from cwx.evaluations.patterns.attention import Attention, AttentionShift, fractions_within
 from cwx.evaluations.patterns.predictive_power import PredictivePower
+from cwx.evaluations.patterns.selection import Candidate
 from cwx.explanations.images import Explanations
 from cwx.explanations.patterns import Patterns
 from cwx.networks.gradcam import grad_cam
@@ -66,7 +68,29 @@ def test_empty_attention_maps_are_left_out(looking):
     assert {(row["before"], row["empty_before"]) for row in outcome.tables["attention"]} == {
         ("", 4)
     }
-    assert set(outcome.metrics) == {"attention/iscp/by_area"}
+    assert not outcome.metrics
+
+
+def test_before_and_after_are_means_over_the_same_images_and_classes():
+    """Of a class of four images, two have attention before and after; of another, none."""
+    mask = torch.tensor([[True, False]])
+    maps = torch.tensor([[[3.0, 1.0]], [[1.0, 1.0]], [[0.0, 0.0]], [[1.0, 3.0]]])
+    after = torch.tensor([[[4.0, 0.0]], [[0.0, 0.0]], [[1.0, 1.0]], [[1.0, 1.0]]])
+    rows = []
+    for label, before in enumerate((maps, torch.zeros_like(maps))):
+        candidate = Candidate(
+            label=label, canvas=0, tied=0, attach=lambda images: images, picture=maps[0], mask=mask
+        )
+        images = torch.zeros(4, 1, 1, 2)
+        shift = AttentionShift(
+            candidate=candidate, images=images, with_pattern=images, before=before, after=after
+        )
+        rows.append(module._row(shift, ["a", "b"]))
+    assert (rows[0]["before"], rows[0]["after"]) == (0.5, 0.75)
+    assert (rows[0]["empty_before"], rows[0]["empty_after"]) == (1, 1)
+    assert (rows[1]["before"], rows[1]["after"]) == ("", "")
+    metrics = module._metrics("iscp", rows)
+    assert metrics == {f"attention/iscp/{k}": rows[0][k] for k in ("before", "after", "by_area")}
 
 
 def test_rows_equal_the_formula_image_by_image(looking, outcome):

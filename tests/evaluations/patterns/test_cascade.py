@@ -130,6 +130,24 @@ def test_canvases_that_only_one_method_searched_are_not_compared(subject):
     assert rows[0]["iou"] == pytest.approx(overlap(*pair).item())
 
 
+def test_canvases_that_agree_by_chance_are_no_step_of_the_cascade(subject):
+    """Random canvases agree in a class; the search on the same canvases is the step."""
+    outputs = sources(subject)
+    one = outputs["one"]
+    canvases = one.canvases + 0.1
+    canvases[0] = one.canvases[0]
+    by_chance = replace(one, canvases=canvases)
+    for first in ({"by_chance": by_chance, **outputs}, {**outputs, "by_chance": by_chance}):
+        rows = cascade(subject, first).tables["pattern_cascade"]
+        assert [row for row in rows if row["source"] == "one"]
+        assert not [row for row in rows if row["source"] == "by_chance"]
+    # Of two that share canvases in most classes, that which shares more.
+    canvases[2:] = one.canvases[2:]
+    less = {"less": replace(one, canvases=canvases), **outputs}
+    rows = cascade(subject, less).tables["pattern_cascade"]
+    assert {row["source"] for row in rows if row["layers"] == 1} == {"one"}
+
+
 def test_masks_are_compared_where_no_image_is_outside_the_search(subject, outcome):
     outputs = sources(subject)
     every = torch.ones_like(outputs["iscp"].searched)

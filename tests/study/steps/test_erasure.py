@@ -157,6 +157,12 @@ def test_sources_and_layers_that_cannot_be_erased_are_refused(subject, triggers,
     known = replace(plan, leaves=leaves)
     erasure().check(known)
     erasure(sources=["universal"], label="right").check(known)
+    with pytest.raises(
+        ValueError, match=r"cure\.sources is 'universal'.*universal\.searched=1 uses"
+    ):
+        erasure(sources=["inversion", "universal"]).check(
+            replace(known, searched={"inversion": 0.5, "universal": 1.0})
+        )
     with pytest.raises(ValueError, match="cure.sources names 'iscp', which is no method"):
         erasure(sources=["inversion", "iscp"]).check(known)
     with pytest.raises(ValueError, match="set method.universal.explains to expert"):

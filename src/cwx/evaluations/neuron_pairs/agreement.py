@@ -1,9 +1,10 @@
 """Agreement of LC and of simple statistics with volunteers (Dong et al., Appendix B)."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import mean
+from statistics import mean, median
 
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
@@ -50,7 +51,7 @@ class VolunteerAgreement:
             smallest first.
         consistency: repeated pairs of which the volunteer chose the same neuron both times, among
             those where both answers are a side.
-        seconds: the median time of an answer.
+        seconds: the median time of an answer, without repetitions.
     """
 
     volunteer: str
@@ -99,8 +100,18 @@ def volunteer_agreement(answers: Answers, study: PairStudy) -> VolunteerAgreemen
             for part in range(TERTILES)
         ),
         consistency=_consistency(answers, study),
-        seconds=sorted(answers.seconds)[len(answers.seconds) // 2],
+        seconds=_median_seconds(answers, study),
     )
+
+
+def _median_seconds(answers: Answers, study: PairStudy) -> float:
+    """The median time of an answer, without repetitions; NaN without answers."""
+    seconds = [
+        seconds
+        for number, seconds in zip(answers.answers, answers.seconds, strict=True)
+        if study.pairs[number].repeats is None
+    ]
+    return median(seconds) if seconds else math.nan
 
 
 def statistic_agreement(

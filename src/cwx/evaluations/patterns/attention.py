@@ -53,8 +53,9 @@ class Attention:
     and with the class's pattern of lowest loss on the images of the search, on images of other
     classes outside the search; a class without such images has none of these values.
     ``…/by_area`` is the fraction of the image that the pattern covers: uniform attention
-    gives this value for both. A map that is 0 everywhere has no fraction and is left out; the
-    table ``attention``, a row per class, counts such maps as ``empty_before`` and ``empty_after``.
+    gives this value for both. A map that is 0 everywhere has no fraction: its image is left out
+    of both, and a class without others of all three; the table ``attention``, a row per class,
+    counts such maps as ``empty_before`` and ``empty_after``.
     The figure ``attention`` shows an image per class.
 
     Args:
@@ -179,12 +180,14 @@ def _row(shift: AttentionShift, classes: Sequence[str]) -> Row:
     mask = shift.candidate.mask
     assert mask is not None
     before, after = (fractions_within(maps, mask) for maps in (shift.before, shift.after))
+    # Both are of the same images: those with attention before and after.
+    compared = ~(before.isnan() | after.isnan())
     return {
         "class": classes[shift.candidate.label],
         "canvas": shift.candidate.canvas,
         "images": len(shift.images),
-        "before": _mean(before),
-        "after": _mean(after),
+        "before": _mean(before[compared]),
+        "after": _mean(after[compared]),
         "by_area": mask.double().mean().item(),
         "empty_before": int(before.isnan().sum()),
         "empty_after": int(after.isnan().sum()),
@@ -199,18 +202,15 @@ def _empty_row(candidate: Candidate, classes: Sequence[str]) -> Row:
 
 
 def _mean(fractions: Tensor) -> float | str:
-    """The mean without NaN; empty if all are NaN."""
-    valid = fractions[~fractions.isnan()]
-    return valid.double().mean().item() if len(valid) else ""
+    """The mean; empty without any."""
+    return fractions.double().mean().item() if len(fractions) else ""
 
 
 def _metrics(source: str, rows: Sequence[Row]) -> dict[str, float]:
-    by_name = {
-        name: [float(row[name]) for row in rows if row[name] != ""]
-        for name in ("before", "after", "by_area")
-    }
+    compared = [row for row in rows if row["before"] != ""]
     return {
-        f"attention/{source}/{name}": fmean(values) for name, values in by_name.items() if values
+        f"attention/{source}/{name}": fmean(float(row[name]) for row in compared)
+        for name in (("before", "after", "by_area") if compared else ())
     }
 
 

@@ -135,21 +135,26 @@ class PatternCascade:
     def _steps(self, subject: Subject, sources: Sources, intact: Patterns) -> list[_Step]:
         """The networks of the cascade, the intact one first."""
         all_layers = len(weight_layers(subject.first_network("expert")))
-        steps = [_Step(layers=0, method=self.source, patterns=intact)]
+        steps = {0: _Step(layers=0, method=self.source, patterns=intact)}
+        most: dict[int, int] = {}
         for name, output in sources.items():
             if isinstance(output, Patterns) and is_redrawn(output.explains):
                 layers = redrawn_layers(output.explains) or all_layers
-                if not len(_pairs(intact, output)):
-                    log.info("%s has no canvas of %s: left out of the cascade", name, self.source)
-                elif layers not in {step.layers for step in steps}:
-                    steps.append(_Step(layers=layers, method=name, patterns=output))
+                pairs = _pairs(intact, output)
+                shared = intact.labels[pairs[:, 0]].unique()
+                # Random canvases agree with those of a few classes by chance.
+                if 2 * len(shared) < len(intact.labels.unique()):
+                    log.info("%s has other canvases than %s: left out", name, self.source)
+                elif len(pairs) > most.get(layers, 0):
+                    most[layers] = len(pairs)
+                    steps[layers] = _Step(layers=layers, method=name, patterns=output)
         if len(steps) == 1:
             raise ValueError(
                 f"no method of this study searches the canvases of {self.source} on a network with "
                 "re-drawn weights: set canvas_network of such a method to "
                 f"{intact.explains}, and its canvas, classes and seed to those of {self.source}"
             )
-        return sorted(steps, key=lambda step: step.layers)
+        return [steps[layers] for layers in sorted(steps)]
 
     def _rows(self, subject: Subject, intact: Patterns, step: _Step) -> Iterator[Row]:
         """The row of each class."""

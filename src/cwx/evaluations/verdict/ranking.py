@@ -56,9 +56,12 @@ class Ranking:
 
     @property
     def order(self) -> Sequence[str]:
-        """The names, that by which class `label` stands out most first."""
-        scores = self.comparison.scores if self.comparison else self.excess[:, self.label]
-        indices = scores.nan_to_num(-torch.inf).argsort(descending=True).tolist()
+        """The names: that which decides, then those by which class `label` stands out most."""
+        of_class = self.excess[:, self.label].nan_to_num(-torch.inf)
+        indices = of_class.argsort(descending=True, stable=True).tolist()
+        if self.comparison is not None:
+            first = int(self.comparison.scores.nan_to_num(-torch.inf).argmax())
+            indices = [first, *(index for index in indices if index != first)]
         return [self.names[index] for index in indices]
 
 

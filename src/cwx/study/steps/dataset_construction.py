@@ -23,6 +23,7 @@ from cwx.methods.construction_algorithms import ConstructionAlgorithm
 from cwx.methods.dataset_construction import DatasetConstructor
 from cwx.storage.shards import Shards
 from cwx.training.build import build_network, trained_network
+from cwx.training.own_code import own_code
 from cwx.training.plan import Plan
 from cwx.training.provider import Training
 from cwx.training.ranks import Ranks
@@ -97,8 +98,11 @@ class GenerateDataset:
             self.recipe, settings["recipe"], part="dataset_construction"
         )
         (source,) = source_training.experts("source", seeds=[self.seed], data=data)
+        own = {k: v for k, v in settings.items() if k != "recipe"}
+        code = own_code([own, training.configuration["network"]])
         identity = {
-            "dataset_construction": {k: v for k, v in settings.items() if k != "recipe"},
+            **({"code": code} if code else {}),
+            "dataset_construction": own,
             "source": source.identity,
             "data": data.fingerprint(),
             "precision": training.configuration["precision"]["methods"],

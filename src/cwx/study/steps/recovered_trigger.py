@@ -34,6 +34,7 @@ def check_source(plan: Plan, source: str, label: ClassName | None) -> None:
             f"triggers: add {source} to method=[…], or choose cure=none"
         )
     _check_explains(plan, source, "cure.source")
+    plan.require_images_outside("cure.source", source)
     if label is not None:
         class_index(label, plan.data.classes, "cure.label")
 
@@ -58,6 +59,7 @@ def check_sources(plan: Plan, sources: Sequence[str], label: ClassName | None) -
                 "cure.sources, or choose cure=none"
             )
         _check_explains(plan, source, "cure.sources")
+        plan.require_images_outside("cure.sources", source)
     if label is not None:
         class_index(label, plan.data.classes, "cure.label")
     elif not any(plan.leaves.get(source) is Triggers for source in sources):
