@@ -6,7 +6,9 @@ from functools import cache
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from support.configurations import (
     CHOICES,
     CONF,
@@ -21,6 +23,8 @@ from support.configurations import (
 )
 
 from cwx.cli.config.groups import options
+from cwx.cli.config.hydra_files import SAVED, check_version
+from cwx.cli.config.unchosen import drop_unchosen
 from cwx.cli.resolvers import register_resolvers
 
 
@@ -207,3 +211,23 @@ def test_the_schedule_of_a_recipe_is_that_of_its_own_epochs():
         "cure.recipe.epochs=7",
     )  # fmt: skip
     assert study["cure"]["recipe"]["schedule"]["T_max"] == 7 != study["recipe"]["epochs"]
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        "cifar10/iscp",
+        "cifar10/iscp_comparison",
+        "digits/iscp_cascade",
+        "inspect",
+        "digits/quickstart",
+    ],
+)
+def test_a_run_can_be_resumed_with_its_saved_configuration(experiment, tmp_path):
+    """It is saved with its interpolations, also those of a `_target_`."""
+    overrides = [f"experiment={experiment}", *NEEDED.get(experiment, [])]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        saved = compose(config_name="run", overrides=overrides)
+    (tmp_path / SAVED).mkdir()
+    (tmp_path / SAVED / "config.yaml").write_text(OmegaConf.to_yaml(saved))
+    check_version(tmp_path, lambda config: drop_unchosen(config, options([CONF])))
