@@ -205,6 +205,8 @@ def _passes(effort: Effort, present: int, classes: int, images: int) -> float:
         classes * effort.iterations * _GRADIENT if classes <= 100 else 0,
         # Power and controls: every canvas, random masks, Grad-CAM's regions.
         measured * explained * _SIZES * (2 * effort.canvases + effort.draws + 2),
+        # The loss of every canvas on the images of the search.
+        min(searched, measured) * explained * _SIZES * (2 * effort.canvases + 2),
         explained * 8 * 2 * _GRADIENT,
         # Batches of 16 images, then measurements on 200 images.
         targets * effort.trigger * (16 * _GRADIENT + 200 / 40),
