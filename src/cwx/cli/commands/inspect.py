@@ -140,7 +140,8 @@ def _main(argv: Sequence[str]) -> None:
         raise UserError(f"--cfg is for one file of weights: leave out the other {len(weights) - 1}")
     # Standard output is for the JSON alone.
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
-        inspections = [_inspection(arguments, path, images, overrides) for path in weights]
+        bank = _bank(arguments, _store(overrides))
+        inspections = [_inspection(arguments, path, images, overrides, bank) for path in weights]
         if len(weights) == 1:
             folder = _run(arguments, inspections[0], overrides)
             failed = False
@@ -162,7 +163,11 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def _inspection(
-    arguments: argparse.Namespace, weights: Path, images: Path, overrides: Sequence[str]
+    arguments: argparse.Namespace,
+    weights: Path,
+    images: Path,
+    overrides: Sequence[str],
+    bank: Sequence[Path],
 ) -> "Inspection":
     # Torch takes seconds to import.
     from cwx.study.inspection import Request, inspect, trusted_weights
@@ -183,7 +188,7 @@ def _inspection(
             ),
             minutes=arguments.minutes,
             import_path=arguments.import_path,
-            bank=_bank(arguments, _store(overrides)),
+            bank=bank,
         )
     )  # fmt: skip
     if inspection.ways and not arguments.cfg:
@@ -198,12 +203,15 @@ def _inspection(
 
 def _bank(arguments: argparse.Namespace, store: Path) -> list[Path]:
     """The files of the bank; of whole pickled networks that the user trusts, their weights."""
+    files = bank_files(arguments.bank)
+    if not (files and arguments.trust_pickle):
+        return files
+    # Torch takes seconds to import.
     from cwx.storage.refusals import CodeNeededError
     from cwx.study.inspection import trusted_weights
     from cwx.training.importing.weights_file import read_weights
 
-    files = bank_files(arguments.bank)
-    for index, file in enumerate(files if arguments.trust_pickle else ()):
+    for index, file in enumerate(files):
         try:
             read_weights(file)
         except CodeNeededError:

@@ -128,7 +128,8 @@ class PatternControls:
             )
 
     def __call__(self, subject: Subject, sources: Sources) -> Outcome:
-        probe, patterns = self._probe(subject, sources, self.source)
+        patterns = self._patterns(sources, self.source)
+        probe = self._probe(subject, patterns)
         searches = {
             name: self._patterns(sources, name)
             for name in (self.shuffled, self.redrawn)
@@ -154,7 +155,7 @@ class PatternControls:
             ]
         redrawn: dict[float, float] = {}
         if self.redrawn is not None:
-            other, _ = self._probe(subject, sources, self.redrawn)
+            other = self._probe(subject, searches[self.redrawn])
             differences: dict[float, list[float]] = {}
             for control in self._searched(other, searches[self.redrawn], fewest):
                 difference = control.compared - control.no_pattern
@@ -187,11 +188,9 @@ class PatternControls:
             metrics |= {class_metric(name, c): value for c, value in rates.items()}
         return metrics
 
-    def _probe(self, subject: Subject, sources: Sources, name: str) -> tuple[Probe, Patterns]:
-        patterns = self._patterns(sources, name)
-        test = subject.data.splits.test
-        images = test.at(test.spread_indices(self.images))
-        return Probe(subject, subject.first_network(patterns.explains), images), patterns
+    def _probe(self, subject: Subject, patterns: Patterns) -> Probe:
+        images = subject.data.splits.test.spread(self.images)
+        return Probe(subject, subject.first_network(patterns.explains), images)
 
     @staticmethod
     def _patterns(sources: Sources, name: str) -> Patterns:
