@@ -66,15 +66,12 @@ def decode(file: ImageFile, *, mode: Mode, rules: PixelRules, fit: Fit | None) -
     Raises:
         ValueError: the file cannot be read, is too large, or its pixels have no clear meaning.
     """
-    try:
-        with _open(file) as image:
-            stored = StoredPixels.of(image)
-            has_frames = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-            pixels = _upright(image, stored, rules, fit)
-            pixels = flatten(pixels, rules, mode)
-            return DecodedImage(pixels if fit is None else fit(pixels), stored.bits, has_frames)
-    except PixelError as error:
-        raise ValueError(f"{printable(file)} {error}") from error
+    with _open(file) as image:
+        stored = StoredPixels.of(image)
+        has_frames = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        pixels = _upright(image, stored, rules, fit)
+        pixels = flatten(pixels, rules, mode)
+        return DecodedImage(pixels if fit is None else fit(pixels), stored.bits, has_frames)
 
 
 def stored_size(file: ImageFile) -> tuple[int, int]:
@@ -83,11 +80,8 @@ def stored_size(file: ImageFile) -> tuple[int, int]:
     Raises:
         ValueError: the file cannot be read, or is too large.
     """
-    try:
-        with _open(file) as image:
-            return image.size
-    except PixelError as error:
-        raise ValueError(f"{printable(file)} {error}") from error
+    with _open(file) as image:
+        return image.size
 
 
 def is_grey_file(file: ImageFile) -> bool:
@@ -110,8 +104,8 @@ def _open(file: ImageFile) -> Iterator[Image.Image]:
             with Image.open(stream, formats=FORMATS) as image:
                 _check_size(image)
                 yield image
-    except PixelError:
-        raise
+    except PixelError as error:
+        raise ValueError(f"{printable(file)} {error}") from error
     except Exception as error:
         # Pillow's readers may raise anything on damaged files.
         raise ValueError(

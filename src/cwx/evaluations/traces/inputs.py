@@ -12,7 +12,7 @@ from cwx.data.datamodule import ImageData
 from cwx.data.image_files import Reader
 from cwx.data.pixel_conversion import PixelRules
 from cwx.data.resizing import ResizingSource, fill
-from cwx.functional.spacing import evenly_spaced_by_class
+from cwx.evaluations.contributions.images import evaluated_indices
 from cwx.training.subject import Subject
 
 
@@ -48,7 +48,8 @@ def study_images(subject: Subject, images: int | Sequence[int]) -> list[TraceIma
     """
     test, adversarial = subject.data.splits.test, subject.adversarial
     selected: list[TraceImage] = []
-    for index in _indices(subject, images) if isinstance(images, int) else images:
+    chosen = evaluated_indices(subject, images).tolist() if isinstance(images, int) else images
+    for index in chosen:
         name, label = f"Test image {index}", int(test.labels[index])
         pixels = test.images[index].cpu()
         selected.append(
@@ -57,15 +58,6 @@ def study_images(subject: Subject, images: int | Sequence[int]) -> list[TraceIma
         if adversarial is not None:
             selected += _first_adversarial(index, name, adversarial)
     return selected
-
-
-def _indices(subject: Subject, count: int) -> list[int]:
-    if subject.adversarial is None:
-        indices = torch.arange(len(subject.data.splits.test))
-    else:
-        indices = subject.adversarial.originals.unique()
-    labels = subject.data.splits.test.labels.cpu()[indices]
-    return indices[evenly_spaced_by_class(labels, count)].tolist()
 
 
 def _first_adversarial(original: int, name: str, adversarial: AdversarialSet) -> list[TraceImage]:
